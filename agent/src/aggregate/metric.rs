@@ -1,0 +1,80 @@
+//! The one declaration of a metric, from which Prometheus, OTLP and the documentation are made.
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Monotonic sum.
+    Counter,
+    /// Value that goes up and down.
+    Gauge,
+    /// Base-2 exponential histogram, scale 3.
+    Histogram,
+}
+
+/// How far a name can be relied upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stability {
+    /// Kept within a major version.
+    Stable,
+    /// May still change.
+    Experimental,
+}
+
+/// A dimension, with its name in each world.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Prometheus label name.
+    pub prometheus: &'static str,
+    /// OTLP attribute key: the semantic convention where there is one, else `geophone.*`.
+    pub otlp: &'static str,
+    /// What its values mean.
+    pub help: &'static str,
+}
+
+/// The declaration of a metric. Lives beside the code that increments it.
+#[derive(Debug)]
+pub struct Metric {
+    /// Prometheus name, `_total` of counters included.
+    pub name: &'static str,
+    /// OTLP name.
+    pub otlp: &'static str,
+    /// UCUM unit: `s`, `By`, `{segment}`, `1`.
+    pub unit: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: Kind,
+    /// One sentence, without a final period.
+    pub help: &'static str,
+    /// Labels in the order of their values.
+    pub labels: &'static [&'static Label],
+    /// How far the name can be relied upon.
+    pub stability: Stability,
+}
+
+/// Labels that several probes use.
+pub mod label {
+    use super::Label;
+    macro_rules! labels {
+        ($($name:ident: $prometheus:literal, $otlp:literal, $help:literal;)*) => {$(
+            #[doc = $help]
+            pub static $name: Label = Label { prometheus: $prometheus, otlp: $otlp, help: $help };
+        )*};
+    }
+    labels! {
+        SUBJECT: "subject", "geophone.subject", "Who: container, systemd unit or process";
+        PEER: "peer", "geophone.peer", "To whom: name of the configured prefix, else loopback, private or public";
+        PEER_REGION: "peer_region", "destination.cloud.region", "Region of the peer's prefix";
+        PEER_ZONE: "peer_zone", "destination.cloud.availability_zone", "Zone of the peer's prefix";
+        DIRECTION: "direction", "network.io.direction", "receive or transmit";
+        TYPE: "type", "network.tcp.retransmit.type", "fast, tail_loss_probe, timeout or synack";
+        ROLE: "role", "network.tcp.handshake.role", "client or server; unknown for connections older than the agent";
+        OUTCOME: "outcome", "geophone.outcome", "opened, closed or failed";
+        ERROR: "error", "error.type", "Why a connection ended: none, refused, reset, timed_out, unreachable, other";
+        REASON: "reason", "geophone.reason", "Why";
+        PROTOCOL: "protocol", "network.transport", "tcp, udp, icmp … or the network protocol where there is no transport";
+        DEVICE: "device", "network.interface.name", "Network interface";
+        PROBE: "probe", "geophone.probe", "Probe";
+        STAGE: "stage", "geophone.stage", "Where on the way from the kernel to the series";
+        PROGRAM: "program", "geophone.program", "eBPF program";
+        METRIC: "metric", "geophone.metric", "What is reconciled";
+    }
+}

@@ -1,0 +1,15 @@
+//! From what the probes read to series: labels, families, and the snapshot of each tick.
+
+pub mod labels;
+pub mod metric;
+pub mod snapshot;
+
+pub use labels::Labels;
+pub use metric::{Kind, Label, Metric, Stability, label};
+pub use snapshot::{Family, HistogramValue, Resource, Series, Snapshot, Value};
+
+/// Something that contributes families to every snapshot. Its metrics are declared beside it.
+pub trait Collect: Send {
+    /// Appends the families as of now.
+    fn collect(&mut self, out: &mut Vec<Family>);
+}

@@ -1,0 +1,96 @@
+//! The events that are told one by one, as every consumer downstream sees them: names resolved, text made safe.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// A told event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Record {
+    /// A connection, at its close or every ten seconds of its life.
+    Flow(Box<Flow>),
+    /// A dropped packet.
+    Drop(Box<DroppedPacket>),
+}
+
+/// A connection. Times are seconds, sizes bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Seconds since the Unix epoch.
+    pub time: f64,
+    /// `open`, `closed` or `failed`.
+    pub event: String,
+    /// TCP state at the time, e.g. `ESTABLISHED`; at close the state before.
+    pub state: String,
+    /// `client`, `server` or `unknown`.
+    pub role: String,
+    /// `none`, `refused`, `reset`, `timed_out`, `unreachable` or `other`.
+    pub error: String,
+    /// Container, unit or process.
+    pub subject: String,
+    /// Name of the process that opened the connection or listened; empty = not known.
+    pub process: String,
+    /// Its pid; 0 = not known.
+    pub pid: u32,
+    /// Own end.
+    pub local: SocketAddr,
+    /// Other end.
+    pub remote: SocketAddr,
+    /// Name of the other end's prefix.
+    pub peer: String,
+    /// Region of that prefix.
+    pub peer_region: String,
+    /// Zone of that prefix.
+    pub peer_zone: String,
+    /// Seconds since it was established, `None` = it was open before the agent.
+    pub duration: Option<f64>,
+    /// SYN sent to established, seconds.
+    pub connect: Option<f64>,
+    /// Smoothed round-trip time, seconds.
+    pub rtt: Option<f64>,
+    /// Smallest round-trip time, seconds.
+    pub rtt_min: Option<f64>,
+    /// Mean deviation of the round-trip time, seconds.
+    pub rtt_var: Option<f64>,
+    /// Payload bytes received.
+    pub bytes_received: u64,
+    /// Payload bytes sent.
+    pub bytes_sent: u64,
+    /// Segments received.
+    pub segments_received: u32,
+    /// Segments sent, retransmits included.
+    pub segments_sent: u32,
+    /// Segments sent again.
+    pub retransmits: u32,
+    /// Retransmits that the peer said were needless.
+    pub spurious: u32,
+    /// Congestion window, segments.
+    pub cwnd: u32,
+    /// Socket cookie: the same in all records of a connection.
+    pub cookie: u64,
+}
+
+/// A dropped packet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DroppedPacket {
+    /// Seconds since the Unix epoch.
+    pub time: f64,
+    /// Kernel's reason without its prefix, e.g. `NO_SOCKET`.
+    pub reason: String,
+    /// Kernel function that gave the packet up, `name+0xoffset`; an address if the symbol is hidden.
+    pub location: String,
+    /// `tcp`, `udp`, `icmp` …, else the network protocol.
+    pub protocol: String,
+    /// `receive`, `transmit` or empty.
+    pub direction: String,
+    /// Network interface; empty = none.
+    pub device: String,
+    /// Who, where a socket tells; else empty.
+    pub subject: String,
+    /// Source, if an address could be read.
+    pub source: Option<SocketAddr>,
+    /// Destination.
+    pub destination: Option<SocketAddr>,
+    /// Packet length in bytes.
+    pub bytes: u32,
+}
