@@ -14,8 +14,8 @@ pub const TARGET: &str = "bpfel-unknown-none";
 pub const LINKER_VERSION: &str = "0.13.0";
 /// The oldest compiler that takes the eBPF crate (the workspace's `rust-version`).
 pub const OLDEST_RUST: u32 = 95;
-/// The LLVM versions that bpf-linker [`LINKER_VERSION`] can be built against; it reads no newer bitcode.
-pub const LLVM: std::ops::RangeInclusive<u32> = 21..=22;
+/// The LLVM that setup builds bpf-linker against; it reads no newer bitcode.
+pub const LLVM: u32 = 22;
 /// The environment that decides how the object is built.
 pub const ENV: [&str; 5] = [
     "GEOPHONE_BPF_RUSTC",
@@ -228,11 +228,8 @@ fn describe(text: &str) -> Result<(String, u32), String> {
     if version.starts_with("1.") && minor < OLDEST_RUST {
         return Err(format!("{version} is older than 1.{OLDEST_RUST}"));
     }
-    if llvm > *LLVM.end() {
-        return Err(format!(
-            "LLVM {llvm} is newer than bpf-linker {LINKER_VERSION} reads ({})",
-            LLVM.end()
-        ));
+    if llvm > LLVM {
+        return Err(format!("LLVM {llvm} is newer than bpf-linker's, {LLVM}"));
     }
     Ok((version.to_owned(), llvm))
 }
