@@ -15,36 +15,28 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const POLICY_TEXT: &str =
     "#!/bin/sh\n# left by geophone's `cargo xtask setup` while it installs: start no service\nexit 101\n";
 
-/// Where an eBPF compiler can come from.
-pub enum Installed {
-    /// Debian's packages.
-    Debian,
-    /// rustup's rust-src.
-    Rustup(Step),
-}
-
-impl Installed {
-    /// Chooses: an explicit choice that does not work is not overruled; Debian's packages on Debian; else rustup.
-    pub fn compiler_source(why: &str) -> Result<Self> {
-        if std::env::var_os("GEOPHONE_BPF_RUSTC").is_some() {
-            bail!("{why}");
-        }
-        if is_debian() {
-            return Ok(Self::Debian);
-        }
-        if find("rustup").is_none() {
-            bail!(
-                "{why}; here neither apt-get nor rustup can install one: set GEOPHONE_BPF_RUSTC and GEOPHONE_BPF_CARGO"
-            );
-        }
-        let mut command = Command::new("rustup");
-        command.args(["component", "add", "rust-src"]);
-        Ok(Self::Rustup(Step {
-            command,
-            why: vec![format!("rust-src: {why}")],
-            apt: false,
-        }))
+/// How an eBPF compiler gets here: no step where Debian's packages bring it, else rustup's rust-src.
+///
+/// An explicit choice that does not work is not overruled.
+pub fn compiler_install(why: &str) -> Result<Option<Step>> {
+    if std::env::var_os("GEOPHONE_BPF_RUSTC").is_some() {
+        bail!("{why}");
     }
+    if is_debian() {
+        return Ok(None);
+    }
+    if find("rustup").is_none() {
+        bail!(
+            "{why}; neither apt-get nor rustup can install one here: set GEOPHONE_BPF_RUSTC and GEOPHONE_BPF_CARGO"
+        );
+    }
+    let mut command = Command::new("rustup");
+    command.args(["component", "add", "rust-src"]);
+    Ok(Some(Step {
+        command,
+        why: vec![format!("rust-src: {why}")],
+        apt: false,
+    }))
 }
 
 /// Debian, whose package names are used here.
@@ -69,14 +61,7 @@ pub fn apt(needs: &[&Need]) -> Result<Step> {
             programs.join(" ")
         );
     }
-    let mut command = if is_root() {
-        Command::new("apt-get")
-    } else {
-        Command::new("sudo")
-    };
-    if !is_root() {
-        command.args(["--", "apt-get"]);
-    }
+    let mut command = Command::new("apt-get");
     command
         .args(["install", "-y", "-q", "--no-install-recommends"])
         .args(names);
@@ -91,7 +76,7 @@ pub fn apt(needs: &[&Need]) -> Result<Step> {
 pub fn run_apt(install: &mut Command) -> Result<()> {
     if !is_root() {
         bail!(
-            "installing packages needs root: run `sudo apt-get update && {}`, then this again",
+            "installing packages needs root: run `sudo apt-get update && sudo {}`, then this again",
             shell::shown(install)
         );
     }

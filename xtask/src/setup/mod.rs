@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 
 use crate::shell::{say, shown};
 use crate::toolchain::{self, Compiler};
-use install::{Installed, apt, linker_install, run_apt};
+use install::{apt, linker_install, run_apt};
 use packages::Need;
 
 /// What the machine is to be made fit for.
@@ -43,7 +43,7 @@ pub struct How {
 struct Step {
     command: Command,
     why: Vec<String>,
-    /// What is gone if it is left out; run by apt as root.
+    /// Whether it is apt-get, which wants root and starts services.
     apt: bool,
 }
 
@@ -96,9 +96,9 @@ fn plan(groups: &[Group]) -> Result<Vec<Step>> {
     let compiler = toolchain::compiler();
     if groups.contains(&Group::Build) {
         if let Err(why) = &compiler {
-            match Installed::compiler_source(why)? {
-                Installed::Debian => needs.extend(packages::COMPILER),
-                Installed::Rustup(step) => steps.push(step),
+            match install::compiler_install(why)? {
+                Some(step) => steps.push(step),
+                None => needs.extend(packages::COMPILER),
             }
         }
         if let Err(why) = install::linker_state() {
