@@ -4,6 +4,7 @@ mod run;
 mod setup;
 mod shell;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -37,12 +38,32 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Boot other kernels with the agent and compare what it sees with a known cause
+    Vm {
+        /// Which kernels
+        #[arg(default_value = "all")]
+        series: vm::Series,
+        #[command(flatten)]
+        how: How,
+        /// Keep the image, and print the command that boots it again
+        #[arg(long)]
+        keep: bool,
+        /// Use this binary instead of building one
+        #[arg(long, value_name = "FILE")]
+        agent: Option<std::path::PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup { groups, how } => setup::setup(&groups, how),
         Task::Run { how, args } => run::run(how, &args),
+        Task::Vm {
+            series,
+            how,
+            keep,
+            agent,
+        } => vm::vm(series, how, keep, agent),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
