@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
@@ -11,10 +12,15 @@ pub fn say(text: impl std::fmt::Display) {
     eprintln!("xtask: {text}");
 }
 
-/// The workspace's directory.
+/// The workspace's directory: cargo's word at run time, for the binary may come from a target directory that several
+/// work trees share.
 pub fn root() -> &'static Path {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest)
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        manifest.parent().map_or(manifest.clone(), Path::to_path_buf)
+    })
 }
 
 /// Where cargo puts what it builds.
@@ -88,6 +94,20 @@ pub fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
+/// The command in a word or two, for a line that says how it ended.
+pub fn brief(command: &Command) -> String {
+    let program = Path::new(command.get_program())
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let first = command
+        .get_args()
+        .next()
+        .map(|word| format!(" {}", word.to_string_lossy()))
+        .unwrap_or_default();
+    format!("{program}{first}")
+}
+
 /// Runs a command, which must succeed; its output is the developer's to see.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command
@@ -95,7 +115,7 @@ pub fn run(command: &mut Command) -> Result<()> {
         .status()
         .with_context(|| format!("cannot run `{}`", shown(command)))?;
     if !status.success() {
-        bail!("`{}` ended with {status}", shown(command));
+        bail!("`{}` ended with {status}", brief(command));
     }
     Ok(())
 }
@@ -108,7 +128,7 @@ pub fn capture(command: &mut Command) -> Result<String> {
         .output()
         .with_context(|| format!("cannot run `{}`", shown(command)))?;
     if !output.status.success() {
-        bail!("`{}` ended with {}", shown(command), output.status);
+        bail!("`{}` ended with {}", brief(command), output.status);
     }
     String::from_utf8(output.stdout)
         .with_context(|| format!("`{}` printed what is not UTF-8", shown(command)))

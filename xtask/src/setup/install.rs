@@ -39,6 +39,42 @@ pub fn compiler_install(why: &str) -> Result<Option<Step>> {
     }))
 }
 
+/// rustfmt and clippy of the host's toolchain, which rustup's minimal profile lacks.
+pub fn components() -> Result<Option<Step>> {
+    let answers = |name: &str| {
+        let mut command = Command::new(name);
+        let silent = command
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        silent.status().is_ok_and(|status| status.success())
+    };
+    let missing: Vec<_> = [("rustfmt", "rustfmt"), ("cargo-clippy", "clippy")]
+        .into_iter()
+        .filter(|(program, _)| !answers(program))
+        .collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    if find("rustup").is_none() {
+        bail!("rustfmt or clippy is missing, and there is no rustup to install them");
+    }
+    let mut command = Command::new("rustup");
+    command
+        .args(["component", "add"])
+        .args(missing.iter().map(|(_, component)| component));
+    let why = missing
+        .iter()
+        .map(|(_, component)| format!("{component}: `cargo xtask test`"))
+        .collect();
+    Ok(Some(Step {
+        command,
+        why,
+        apt: false,
+    }))
+}
+
 /// Debian, whose package names are used here.
 pub fn is_debian() -> bool {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();

@@ -23,7 +23,9 @@ use packages::Need;
 pub enum Group {
     /// Building and running geophone.
     Build,
-    /// Its tests, virtual machines included.
+    /// The tests that need no root.
+    Lint,
+    /// All tests, virtual machines included.
     Test,
     /// Its benchmarks.
     Bench,
@@ -114,6 +116,9 @@ fn plan(groups: &[Group]) -> Result<Vec<Step>> {
         if install::is_debian() && compiler.as_ref().map_or(true, debian) {
             needs.extend(packages::CLIPPY);
         }
+    }
+    if groups.contains(&Group::Test) || groups.contains(&Group::Lint) {
+        steps.extend(install::components()?);
     }
     if groups.contains(&Group::Bench) {
         needs.extend(packages::BENCH);

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::Outcome;
-use crate::shell::{cargo, shown};
+use crate::shell::{brief, cargo, shown};
 
 /// Unit tests of the workspace, as whoever this is.
 pub fn unit(filter: &[String]) -> Result<Outcome> {
@@ -70,7 +70,7 @@ pub fn counted(command: &mut Command) -> Result<Outcome> {
         Outcome::Failed(
             passed,
             failed.max(1),
-            format!("`{}` ended with {status}", shown(command)),
+            format!("`{}` ended with {status}", brief(command)),
         )
     })
 }

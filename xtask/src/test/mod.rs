@@ -109,7 +109,7 @@ pub fn test(which: &Which, how: How, filter: &[String]) -> Result<()> {
     let groups: &[Group] = if (all || !which.unit) && root {
         &[Group::Build, Group::Test]
     } else {
-        &[Group::Build]
+        &[Group::Build, Group::Lint]
     };
     setup(groups, how)?;
     let mut report = Report::default();
