@@ -2,4 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod aggregate;
+pub mod bpf;
+pub mod error;
 pub mod records;
