@@ -22,7 +22,7 @@ macro_rules! offsets {
 
 offsets! {
     SOCK_FAMILY SOCK_STATE SOCK_DADDR SOCK_SADDR SOCK_DADDR6 SOCK_SADDR6 SOCK_DPORT SOCK_NUM SOCK_NET
-    SOCK_PROTOCOL SOCK_ERR SOCK_CGROUP SOCK_COOKIE
+    SOCK_PROTOCOL SOCK_DROPS SOCK_ERR SOCK_CGROUP SOCK_COOKIE
     TCP_SRTT TCP_MDEV TCP_MSTAMP TCP_SND_UNA TCP_SND_WND TCP_RCV_WND TCP_SND_CWND TCP_RTT_MIN
     TCP_SEGS_IN TCP_SEGS_OUT TCP_BYTES_RECEIVED TCP_BYTES_SENT TCP_BYTES_RETRANS TCP_DSACK_DUPS TCP_TOTAL_RETRANS
     TCP_RACK_MSTAMP TCP_RACK_RTT TCP_CA_STATE
@@ -45,7 +45,7 @@ fn load<T: Copy>(base: Ptr, offset: &Global<u32>) -> T {
 
 /// A field whose address is taken, for probe reads.
 #[inline(always)]
-pub fn address(base: Ptr, offset: &Global<u32>) -> Ptr {
+fn address(base: Ptr, offset: &Global<u32>) -> Ptr {
     // SAFETY: only computes an address.
     unsafe { base.add(offset.load() as usize) }
 }
@@ -71,6 +71,8 @@ getters! {
     remote_port_be: u16 = SOCK_DPORT;
     /// `sk->sk_protocol`.
     protocol: u16 = SOCK_PROTOCOL;
+    /// `sk->sk_drops`.
+    drops: u32 = SOCK_DROPS;
     /// `sk->sk_err`.
     error: u32 = SOCK_ERR;
     /// `sk->sk_cookie`; 0 until somebody asks for it.

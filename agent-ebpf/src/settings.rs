@@ -20,7 +20,7 @@ constants! {
     HOME_NETNS: u32 = 0;
     /// Ring bytes from which the reader is woken before its timer.
     RING_HIGH_WATER: u64 = u64::MAX;
-    /// Parameters of `kfree_snb`'s tracepoint: 4 = (skb, location, reason, rx_sk).
+    /// 1 = `kfree_skb`'s tracepoint has a fourth argument, the receiving socket.
     KFREE_HAS_SOCKET: u32 = 0;
     /// Parameters of `inet_csk_accept`: its result is the argument after them.
     ACCEPT_PARAMETERS: u32 = 4;
@@ -32,8 +32,6 @@ pub mod switch {
     pub const RTT_SAMPLE_MASK: u32 = 0;
     /// 1 = send flow records.
     pub const FLOW_RECORDS: u32 = 1;
-    /// Drop records per second and CPU.
-    pub const DROP_RECORDS: u32 = 2;
     /// Number of switches.
     pub const COUNT: u32 = 8;
 }

@@ -347,7 +347,7 @@ pub fn tcp_synack(ctx: BtfTracePointContext) -> i32 {
 
 /// Who owns a socket: what was remembered, else what the socket itself says.
 #[inline(always)]
-fn owner(sk: Ptr) -> (agent_common::tcp::SubjectKey, [u8; 16]) {
+pub fn owner(sk: Ptr) -> (agent_common::tcp::SubjectKey, [u8; 16]) {
     match conn::get(sk) {
         Some(conn) if conn.subject.netns != 0 => (conn.subject, conn.comm),
         _ => (pair::subject(sk, (0, 0)), [0; 16]),
@@ -443,8 +443,12 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
         return 0;
     };
     let state = kernel::state(sk);
+    if state == LISTEN {
+        listener(account, conn, sk);
+        return 0;
+    }
     let slot = conn.slot();
-    if slot == SLOT_NONE || state == CLOSE || state == LISTEN {
+    if slot == SLOT_NONE || state == CLOSE {
         bump(&mut account.filtered);
         return 0;
     }
@@ -470,6 +474,25 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
         tell(account, program::TCP_SWEEP, conn, sk, tp, state, state, 0);
     }
     0
+}
+
+/// What a listening socket had to refuse: its accept queue was full, or memory was short.
+#[inline(always)]
+fn listener(account: &mut Account, conn: &mut Conn, sk: Ptr) {
+    let drops = kernel::drops(sk);
+    let new = drops.wrapping_sub(account::exchange32(&mut conn.listen_drops, drops));
+    if new == 0 {
+        bump(&mut account.filtered);
+        return;
+    }
+    let slot = pair::slot(account, &conn.subject, 0, &conn.comm);
+    match pair::cells(slot) {
+        Some(cells) => {
+            add(&mut cells.counters[counter::LISTEN_DROPS], new as u64);
+            bump(&mut account.aggregated);
+        }
+        None => bump(&mut account.dropped[reason::MAP_FULL]),
+    }
 }
 
 /// All open files of all processes: finds the TCP sockets that are older than the agent, and who owns them.
@@ -505,6 +528,7 @@ pub fn tcp_adopt(ctx: *mut c_void) -> i32 {
     if state == LISTEN || state == SYN_SENT {
         if let Some(conn) = conn::get_or_new(sk) {
             conn.reset(pair::subject(sk, process), comm);
+            conn.listen_drops = kernel::drops(sk);
         }
         bump(&mut account.aggregated);
         return 0;

@@ -56,6 +56,10 @@ pub struct Conn {
     pub last_rtt: u32,
     /// SYN sent to established, µs.
     pub connect: u32,
+    /// `sk_drops` of a listener, flushed so far.
+    pub listen_drops: u32,
+    /// Always zero: keeps the size a multiple of eight.
+    pub pad: u32,
     /// Row of the cells plus one; 0 = none yet. See [`Conn::slot`].
     pub slot_plus_one: u32,
     /// Peer id.

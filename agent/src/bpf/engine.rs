@@ -166,7 +166,8 @@ impl Engine {
             .map_max_entries("PAIRS", sizes.slots)
             .map_max_entries("FREE_SLOTS", sizes.slots)
             .map_max_entries("PEERS", sizes.prefixes.max(1))
-            .map_max_entries("DROPS", sizes.drop_keys);
+            .map_max_entries("DROPS", sizes.drop_keys)
+            .map_max_entries("DROP_TOKENS", cpus);
         for (global, offset) in &offsets {
             // Not every field is read by a program of this build; the linker drops unused globals.
             loader.override_global(global, offset, false);

@@ -56,6 +56,7 @@ pub const FIELDS: &[Field] = fields! {
         SOCK_NUM "sock.__sk_common.skc_num" 2;
         SOCK_NET "sock.__sk_common.skc_net.net" 8;
         SOCK_PROTOCOL "sock.sk_protocol" 2;
+        SOCK_DROPS "sock.sk_drops.counter" 4;
         SOCK_ERR "sock.sk_err" 4;
         SOCK_CGROUP "sock.sk_cgrp_data.cgroup" 8;
         SOCK_COOKIE "sock.__sk_common.skc_cookie" 8;
