@@ -115,7 +115,7 @@ fn subject(ctx: &BtfTracePointContext, skb: Ptr) -> SubjectKey {
     if matches!(kernel::state(sk), TIME_WAIT | NEW_SYN_RECV) {
         return SubjectKey { netns: kernel::netns(sk), ..NOBODY };
     }
-    SubjectKey { cgroup: kernel::cgroup(sk), netns: kernel::netns(sk), ..NOBODY }
+    tcp::owner(sk).0
 }
 
 #[inline(always)]
