@@ -4,4 +4,5 @@
 pub mod aggregate;
 pub mod bpf;
 pub mod error;
+pub mod identity;
 pub mod records;
