@@ -2,4 +2,5 @@
 #![deny(unsafe_code)]
 
 pub mod aggregate;
+pub mod export;
 pub mod records;
