@@ -2,5 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod aggregate;
+pub mod api;
 pub mod export;
 pub mod records;

@@ -33,14 +33,8 @@ impl Labels {
             .filter(|(_, value)| !value.is_empty())
             .map(|(declared, value)| (*declared, clean(value)))
             .collect();
-        let mut out = Self {
-            values,
-            overflow,
-            start_unix_nanos,
-            text: String::new(),
-            proto: Vec::new(),
-            otlp: Vec::new(),
-        };
+        let mut out =
+            Self { values, overflow, start_unix_nanos, text: String::new(), proto: Vec::new(), otlp: Vec::new() };
         for (label, value) in &out.values {
             if !out.text.is_empty() {
                 out.text.push(',');
@@ -66,10 +60,7 @@ impl Labels {
 
     /// Value of a label, if the series has it.
     pub fn get(&self, label: &Label) -> Option<&str> {
-        self.values
-            .iter()
-            .find(|(l, _)| *l == label)
-            .map(|(_, v)| v.as_str())
+        self.values.iter().find(|(l, _)| *l == label).map(|(_, v)| v.as_str())
     }
 
     /// Value of the subject label, or `""`.
@@ -103,10 +94,7 @@ pub fn clean(value: &str) -> String {
 
 /// Escapes a label value as the Prometheus text formats ask.
 fn escape(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// Appends a length-delimited protobuf field.
@@ -153,11 +141,7 @@ mod tests {
             true,
             0,
         );
-        assert!(
-            labels
-                .text
-                .starts_with("subject=\"a\u{fffd}\\\"b\\\\\u{fffd}[2J\u{fffd}\",peer=\"xxx")
-        );
+        assert!(labels.text.starts_with("subject=\"a\u{fffd}\\\"b\\\\\u{fffd}[2J\u{fffd}\",peer=\"xxx"));
         assert!(labels.text.ends_with("otel_metric_overflow=\"true\""));
         assert!(labels.peer().len() <= MAX_VALUE && labels.peer().ends_with('…'));
     }

@@ -3,6 +3,7 @@
 pub mod duration;
 //pub mod otlp;
 pub mod prometheus;
+pub mod secret;
 pub mod wire;
 
 #[cfg(test)]
