@@ -2,7 +2,9 @@
 #![deny(unsafe_code)]
 
 pub mod aggregate;
+pub mod api;
 pub mod bpf;
 pub mod error;
+pub mod export;
 pub mod identity;
 pub mod records;
