@@ -8,3 +8,4 @@ pub mod error;
 pub mod export;
 pub mod identity;
 pub mod records;
+pub mod ui;
