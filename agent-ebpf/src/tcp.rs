@@ -187,14 +187,17 @@ fn closed(account: &mut Account, sk: Ptr, old: u8) {
         return;
     };
     let error = kernel::error(sk);
-    let role = if conn.role == SERVER { 6 } else { 0 };
-    let end = role + end_reason(error);
     let is_established = conn.flags & flag::ESTABLISHED != 0;
+    let role = if conn.role == SERVER {
+        6
+    } else if conn.role == CLIENT || !is_established {
+        0
+    } else {
+        12
+    };
     let base = if is_established { counter::CLOSED } else { counter::FAILED };
-    if end < 12 {
-        // SAFETY: CLOSED + 12 and FAILED + 12 are within the counters.
-        bump(unsafe { cells.counters.get_unchecked_mut(base + end) });
-    }
+    // SAFETY: CLOSED + 18 and FAILED + 12 are within the counters.
+    bump(unsafe { cells.counters.get_unchecked_mut(base + role + end_reason(error)) });
     if is_established && kernel::rack_mstamp(tp) != conn.last_sample {
         conn.last_sample = kernel::rack_mstamp(tp);
         sample(conn, cells, kernel::rack_rtt(tp));
@@ -241,7 +244,7 @@ fn adopt(
     if conn.slot() == SLOT_NONE {
         conn.attach(account, sk);
         if let Some(cells) = pair::cells(conn.slot()) {
-            bump(&mut cells.counters[counter::ADOPTED + 2]);
+            bump(&mut cells.counters[counter::ADOPTED]);
         }
     }
     Some(conn)

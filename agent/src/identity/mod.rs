@@ -6,6 +6,7 @@ pub mod cgroups;
 pub mod cidr;
 pub mod peers;
 pub mod processes;
+pub mod symbols;
 
 pub use cgroups::find_cgroup2_root;
 pub use peers::{Peer, PeerSettings, Peers};
