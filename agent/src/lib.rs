@@ -2,5 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod aggregate;
+pub mod config;
 pub mod identity;
 pub mod records;
