@@ -20,7 +20,10 @@ pub(super) struct Invalid {
 
 impl Invalid {
     fn new(path: &[&str], message: impl Into<String>) -> Self {
-        Self { path: path.iter().map(|p| (*p).to_owned()).collect(), message: message.into() }
+        Self {
+            path: path.iter().map(|p| (*p).to_owned()).collect(),
+            message: message.into(),
+        }
     }
 }
 
@@ -31,7 +34,9 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
     names(config)?;
     let peers = Peers::new(&config.peers, &config.region, &config.zone);
     peers.map(|_| ()).map_err(|e| match &e {
-        PeerError::Twice(_, _, (index, _)) => Invalid::new(&["peers", &format!("[{index}]"), "cidrs"], e.to_string()),
+        PeerError::Twice(_, _, (index, _)) => {
+            Invalid::new(&["peers", &format!("[{index}]"), "cidrs"], e.to_string())
+        }
         PeerError::TooMany(_) => Invalid::new(&["peers"], e.to_string()),
     })?;
     exposure(config)
@@ -40,19 +45,26 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
 fn names(config: &Config) -> Result<(), Invalid> {
     let length = |path: &[&str], text: &str| match text.len() {
         0..=LONGEST => Ok(()),
-        long => Err(Invalid::new(path, format!("{long} bytes are more than {LONGEST}"))),
+        long => Err(Invalid::new(
+            path,
+            format!("{long} bytes are more than {LONGEST}"),
+        )),
     };
     length(&["region"], &config.region)?;
     length(&["zone"], &config.zone)?;
     length(&["host"], &config.host)?;
     if config.attributes.len() > ATTRIBUTES {
-        let message = format!("{} attributes are more than {ATTRIBUTES}", config.attributes.len());
+        let message = format!(
+            "{} attributes are more than {ATTRIBUTES}",
+            config.attributes.len()
+        );
         return Err(Invalid::new(&["attributes"], message));
     }
     for (key, value) in &config.attributes {
         length(&["attributes", key], value)?;
         if key.is_empty() || key.len() > LONGEST || key.chars().any(char::is_control) {
-            let message = format!("the name of an attribute has 1 to {LONGEST} bytes and no control characters");
+            let message =
+                format!("the name of an attribute has 1 to {LONGEST} bytes and no control characters");
             return Err(Invalid::new(&["attributes", key], message));
         }
     }
@@ -65,7 +77,10 @@ fn names(config: &Config) -> Result<(), Invalid> {
         length(&["peers", &index, "region"], &peer.region)?;
         length(&["peers", &index, "zone"], &peer.zone)?;
         if peer.cidrs.is_empty() {
-            return Err(Invalid::new(&["peers", &index, "cidrs"], "a peer needs at least one prefix"));
+            return Err(Invalid::new(
+                &["peers", &index, "cidrs"],
+                "a peer needs at least one prefix",
+            ));
         }
     }
     Ok(())
@@ -74,7 +89,10 @@ fn names(config: &Config) -> Result<(), Invalid> {
 fn exposure(config: &Config) -> Result<(), Invalid> {
     let api = &config.api;
     if !api.listen.ip().to_canonical().is_loopback() && (api.tls.is_none() || api.token_file.is_none()) {
-        let message = format!("{} is reachable from outside; that needs api.tls and api.token_file", api.listen);
+        let message = format!(
+            "{} is reachable from outside; that needs api.tls and api.token_file",
+            api.listen
+        );
         return Err(Invalid::new(&["api", "listen"], message));
     }
     Ok(())
@@ -122,16 +140,28 @@ fn ranges(value: &Json, schema: &Json, path: &mut Vec<String>) -> Result<(), Inv
             bound("x-minimum").is_none_or(|min| own >= Some(min))
                 && bound("x-maximum").is_none_or(|max| own <= Some(max))
         }
+        // What JSON cannot write.
+        Json::Null => schema.get("type").is_none_or(|kind| kind != "number"),
         _ => true,
     };
     let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     if !fits {
         let message = format!("{shown} is out of range, {}", range(schema).unwrap_or_default());
-        return Err(Invalid { path: path.clone(), message });
+        return Err(Invalid {
+            path: path.clone(),
+            message,
+        });
     }
     let power = schema.get("x-power-of-two").is_some();
-    if power && shown.parse::<Bytes>().is_ok_and(|bytes| !bytes.get().is_power_of_two()) {
-        return Err(Invalid { path: path.clone(), message: format!("{shown} is not a power of two") });
+    if power
+        && shown
+            .parse::<Bytes>()
+            .is_ok_and(|bytes| !bytes.get().is_power_of_two())
+    {
+        return Err(Invalid {
+            path: path.clone(),
+            message: format!("{shown} is not a power of two"),
+        });
     }
     Ok(())
 }
@@ -139,7 +169,9 @@ fn ranges(value: &Json, schema: &Json, path: &mut Vec<String>) -> Result<(), Inv
 /// The alternative of a schema that is a number, if there are several.
 fn numeric(schema: &Json) -> Option<&Json> {
     match schema.get("oneOf").and_then(Json::as_array) {
-        Some(several) => several.iter().find(|s| s.get("type").is_some_and(|t| t == "integer" || t == "number")),
+        Some(several) => several
+            .iter()
+            .find(|s| s.get("type").is_some_and(|t| t == "integer" || t == "number")),
         None => Some(schema),
     }
 }
@@ -151,7 +183,11 @@ pub(super) fn range(schema: &Json) -> Option<String> {
         let value = schema.get(text).or_else(|| schema.get(plain))?;
         Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     };
-    Some(format!("{} to {}", bound("minimum", "x-minimum")?, bound("maximum", "x-maximum")?))
+    Some(format!(
+        "{} to {}",
+        bound("minimum", "x-minimum")?,
+        bound("maximum", "x-maximum")?
+    ))
 }
 
 /// Bytes or ns.

@@ -7,7 +7,10 @@ use std::rc::Rc;
 
 /// Reads settings from the tree.
 pub(super) fn from_node<T: de::DeserializeOwned>(root: &Node) -> Result<T, Problem> {
-    T::deserialize(De { node: root, path: &Path::Root })
+    T::deserialize(De {
+        node: root,
+        path: &Path::Root,
+    })
 }
 
 /// Way from the root, as a list on the stack.
@@ -37,12 +40,16 @@ struct De<'a> {
 
 impl De<'_> {
     fn expected<T>(self, what: &str) -> Result<T, Problem> {
-        Err(self.place(Problem::text(format!("expected {what}, found {}", self.node.describe()))))
+        Err(self.place(Problem::text(format!(
+            "expected {what}, found {}",
+            self.node.describe()
+        ))))
     }
 
     /// Adds place and path; and the value, to messages of types that do not repeat it.
     fn place(self, mut problem: Problem) -> Problem {
-        if let (What::Text(text), None, Value::Scalar { .. }) = (&mut problem.what, &problem.origin, &self.node.value)
+        if let (What::Text(text), None, Value::Scalar { .. }) =
+            (&mut problem.what, &problem.origin, &self.node.value)
             && !text.contains("found")
         {
             text.push_str(", found ");
@@ -92,8 +99,12 @@ impl<'de> de::Deserializer<'de> for De<'_> {
             Value::Scalar { plain: true, text } if matches!(text.as_str(), "true" | "false") => {
                 self.deserialize_bool(visitor)
             }
-            Value::Scalar { plain: true, .. } if self.number::<u64>().is_some() => self.deserialize_u64(visitor),
-            Value::Scalar { plain: true, .. } if self.number::<i64>().is_some() => self.deserialize_i64(visitor),
+            Value::Scalar { plain: true, .. } if self.number::<u64>().is_some() => {
+                self.deserialize_u64(visitor)
+            }
+            Value::Scalar { plain: true, .. } if self.number::<i64>().is_some() => {
+                self.deserialize_i64(visitor)
+            }
             Value::Scalar { plain: true, .. } if self.number::<f64>().is_some_and(f64::is_finite) => {
                 self.deserialize_f64(visitor)
             }
@@ -142,7 +153,11 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Problem> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -152,7 +167,12 @@ impl<'de> de::Deserializer<'de> for De<'_> {
             Value::Null => &[],
             _ => return self.expected("a list"),
         };
-        visitor.visit_seq(Items { items: items.iter().enumerate(), path: self.path }).map_err(|e| self.place(e))
+        visitor
+            .visit_seq(Items {
+                items: items.iter().enumerate(),
+                path: self.path,
+            })
+            .map_err(|e| self.place(e))
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
@@ -161,7 +181,11 @@ impl<'de> de::Deserializer<'de> for De<'_> {
             Value::Null => &[],
             _ => return self.expected("keys with values"),
         };
-        let entries = Entries { entries: entries.iter(), value: None, path: self.path };
+        let entries = Entries {
+            entries: entries.iter(),
+            value: None,
+            path: self.path,
+        };
         visitor.visit_map(entries).map_err(|e| self.place(e))
     }
 
@@ -181,9 +205,9 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         visitor: V,
     ) -> Result<V::Value, Problem> {
         match &self.node.value {
-            Value::Scalar { text, .. } => {
-                visitor.visit_enum(text.as_str().into_deserializer()).map_err(|e| self.place(e))
-            }
+            Value::Scalar { text, .. } => visitor
+                .visit_enum(text.as_str().into_deserializer())
+                .map_err(|e| self.place(e)),
             _ => self.expected(&format!("one of {}", known.join(", "))),
         }
     }
@@ -206,7 +230,9 @@ impl<'de> de::SeqAccess<'de> for Items<'_> {
     type Error = Problem;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Problem> {
-        let Some((index, node)) = self.items.next() else { return Ok(None) };
+        let Some((index, node)) = self.items.next() else {
+            return Ok(None);
+        };
         let path = Path::Part(self.path, format!("[{index}]"));
         let de = De { node, path: &path };
         seed.deserialize(de).map(Some).map_err(|e| de.place(e))
@@ -223,10 +249,14 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
     type Error = Problem;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Problem> {
-        let Some((key, node)) = self.entries.next() else { return Ok(None) };
+        let Some((key, node)) = self.entries.next() else {
+            return Ok(None);
+        };
         self.value = Some((&key.text, node));
         let key_de: de::value::StrDeserializer<'_, Problem> = key.text.as_str().into_deserializer();
-        seed.deserialize(key_de).map(Some).map_err(|e| e.or_at(&key.origin, || self.path.parts()))
+        seed.deserialize(key_de)
+            .map(Some)
+            .map_err(|e| e.or_at(&key.origin, || self.path.parts()))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Problem> {

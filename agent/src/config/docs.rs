@@ -13,13 +13,17 @@ const WIDTH: usize = 100;
 
 /// JSON schema of the file.
 pub fn schema() -> Schema {
-    let settings = SchemaSettings::draft2020_12().for_deserialize().with(|s| s.inline_subschemas = true);
+    let settings = SchemaSettings::draft2020_12()
+        .for_deserialize()
+        .with(|s| s.inline_subschemas = true);
     settings.into_generator().into_root_schema_for::<Config>()
 }
 
 /// A file with every setting at its default, each with its documentation. What has no default is commented out.
 pub fn default_yaml() -> String {
-    let mut out = String::from("# geophone: all settings with their defaults. Whatever is left out keeps its default.\n");
+    let mut out = String::from(
+        "# geophone: all settings with their defaults. Whatever is left out keeps its default.\n",
+    );
     let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
     yaml_fields(&mut out, schema().as_value(), &defaults, "", "");
     out
@@ -58,11 +62,18 @@ pub(super) fn env_names(schema: &Json) -> Vec<String> {
 }
 
 fn properties(schema: &Json) -> impl Iterator<Item = (&String, &Json)> {
-    schema.get("properties").and_then(Json::as_object).into_iter().flatten()
+    schema
+        .get("properties")
+        .and_then(Json::as_object)
+        .into_iter()
+        .flatten()
 }
 
 fn description(schema: &Json) -> String {
-    let text = schema.get("description").and_then(Json::as_str).unwrap_or_default();
+    let text = schema
+        .get("description")
+        .and_then(Json::as_str)
+        .unwrap_or_default();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -73,8 +84,15 @@ fn choices(schema: &Json) -> Vec<(String, String)> {
     let plain = plain.filter_map(|value| Some((text(value)?, String::new())));
     let told = schema.get("oneOf").and_then(Json::as_array).into_iter().flatten();
     let told = told.flat_map(|choice| {
-        let values = choice.get("enum").and_then(Json::as_array).into_iter().flatten().chain(choice.get("const"));
-        values.filter_map(|value| Some((text(value)?, description(choice)))).collect::<Vec<_>>()
+        let values = choice
+            .get("enum")
+            .and_then(Json::as_array)
+            .into_iter()
+            .flatten()
+            .chain(choice.get("const"));
+        values
+            .filter_map(|value| Some((text(value)?, description(choice))))
+            .collect::<Vec<_>>()
     });
     plain.chain(told).collect()
 }
@@ -95,7 +113,10 @@ fn yaml_fields(out: &mut String, schema: &Json, defaults: &Json, lead: &str, ind
         if indent.is_empty() {
             out.push('\n');
         }
-        let default = defaults.get(key).or_else(|| schema.get("default")).unwrap_or(&Json::Null);
+        let default = defaults
+            .get(key)
+            .or_else(|| schema.get("default"))
+            .unwrap_or(&Json::Null);
         let comment = |out: &mut String, text: &str| {
             for line in wrap(text, WIDTH - indent.len()) {
                 let _ = writeln!(out, "{lead}{indent}# {line}");
@@ -119,7 +140,11 @@ fn yaml_fields(out: &mut String, schema: &Json, defaults: &Json, lead: &str, ind
         let deeper = format!("{indent}  ");
         if properties(schema).next().is_some() {
             // An optional part is shown, but as a comment.
-            let lead = if default.is_null() && lead.is_empty() { "#" } else { lead };
+            let lead = if default.is_null() && lead.is_empty() {
+                "#"
+            } else {
+                lead
+            };
             let _ = writeln!(out, "{lead}{indent}{key}:");
             yaml_fields(out, schema, default, lead, &deeper);
         } else if default.is_null() {
@@ -168,10 +193,15 @@ fn scalar(value: &Json) -> String {
     match value {
         Json::String(text) => {
             let simple = text.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-:/ ".contains(c))
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "._-:/ ".contains(c))
                 && !text.contains(": ")
                 && !text.ends_with([':', ' '])
-                && !matches!(text.to_ascii_lowercase().as_str(), "true" | "false" | "null" | "yes" | "no" | "on" | "off")
+                && !matches!(
+                    text.to_ascii_lowercase().as_str(),
+                    "true" | "false" | "null" | "yes" | "no" | "on" | "off"
+                )
                 && text.parse::<f64>().is_err();
             if simple { text.clone() } else { value.to_string() }
         }
@@ -189,7 +219,10 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
                 line.push(' ');
                 line.push_str(word);
             }
-            Some(_) => lines.push(format!("{indent}{}{word}", if indent.is_empty() { "" } else { "  " })),
+            Some(_) => lines.push(format!(
+                "{indent}{}{word}",
+                if indent.is_empty() { "" } else { "  " }
+            )),
             None => lines.push(format!("{indent}{word}")),
         }
     }
@@ -198,7 +231,12 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 
 /// A table of the plain settings of an object, then a section for each object in it.
 fn section(out: &mut String, schema: &Json, defaults: &Json, path: &str) {
-    let items = |schema: &Json| schema.get("items").filter(|s| properties(s).next().is_some()).cloned();
+    let items = |schema: &Json| {
+        schema
+            .get("items")
+            .filter(|s| properties(s).next().is_some())
+            .cloned()
+    };
     let is_leaf = |schema: &Json| properties(schema).next().is_none();
     let required = schema.get("required").and_then(Json::as_array);
     let is_required = |key: &str| required.is_some_and(|keys| keys.iter().any(|k| k == key));
@@ -209,7 +247,10 @@ fn section(out: &mut String, schema: &Json, defaults: &Json, path: &str) {
         out.push_str("\n| Key | Default | Allowed | Meaning |\n| --- | --- | --- | --- |\n");
     }
     for (key, schema) in properties(schema).filter(|(_, s)| is_leaf(s)) {
-        let default = defaults.get(key).or_else(|| schema.get("default")).unwrap_or(&Json::Null);
+        let default = defaults
+            .get(key)
+            .or_else(|| schema.get("default"))
+            .unwrap_or(&Json::Null);
         let default = match default {
             Json::Null if is_required(key) => "required".to_owned(),
             Json::Null => String::new(),
@@ -223,10 +264,18 @@ fn section(out: &mut String, schema: &Json, defaults: &Json, path: &str) {
             text if !text.is_empty() => text,
             _ => kind(schema),
         };
-        let _ = writeln!(out, "| `{key}` | {default} | {kind} | {} |", meaning.replace('|', "\\|"));
+        let _ = writeln!(
+            out,
+            "| `{key}` | {default} | {kind} | {} |",
+            meaning.replace('|', "\\|")
+        );
     }
     for (key, schema) in properties(schema) {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
         let default = defaults.get(key).unwrap_or(&Json::Null);
         match items(schema) {
             Some(items) => section(out, &items, &Json::Null, &format!("{path}[]")),
@@ -237,7 +286,10 @@ fn section(out: &mut String, schema: &Json, defaults: &Json, path: &str) {
 }
 
 fn kind(schema: &Json) -> String {
-    let format = schema.get("format").and_then(Json::as_str).filter(|f| matches!(*f, "duration" | "bytes" | "glob"));
+    let format = schema
+        .get("format")
+        .and_then(Json::as_str)
+        .filter(|f| matches!(*f, "duration" | "bytes" | "glob"));
     let kind = match schema.get("type") {
         Some(Json::Array(kinds)) => kinds.iter().find(|k| *k != "null").and_then(Json::as_str),
         Some(kind) => kind.as_str(),

@@ -68,7 +68,11 @@ pub(super) enum What {
 
 impl Problem {
     pub fn text(text: impl Into<String>) -> Self {
-        Self { what: What::Text(text.into()), origin: None, path: Vec::new() }
+        Self {
+            what: What::Text(text.into()),
+            origin: None,
+            path: Vec::new(),
+        }
     }
 
     /// Adds the place, unless a deeper one is known.
@@ -83,22 +87,45 @@ impl Problem {
     /// The finished line. `env_names` are those of all keys.
     pub fn into_error(self, file: &str, env_names: &[String]) -> ConfigError {
         let path = show(&self.path);
-        let inside = if path.is_empty() { String::new() } else { format!(" in {path}") };
-        let prefix = if path.is_empty() { String::new() } else { format!("{path}: ") };
+        let inside = if path.is_empty() {
+            String::new()
+        } else {
+            format!(" in {path}")
+        };
+        let prefix = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}: ")
+        };
         let message = match self.what {
             What::Text(text) => prefix + &text,
             What::MissingKey(key) => format!("{prefix}the key {key:?} is missing"),
             What::UnknownValue(value, known) => {
-                format!("{prefix}unknown value {}{}", quote(&value), hint(&value, known.iter().copied()))
+                format!(
+                    "{prefix}unknown value {}{}",
+                    quote(&value),
+                    hint(&value, known.iter().copied())
+                )
             }
             What::UnknownKey(key, known) => {
                 let hint = match &self.origin {
                     Some(Origin::Env(name)) => {
-                        let nearest = nearest(name, env_names.iter().map(String::as_str));
-                        let inside = || known.iter().map(|k| env_name(self.path.iter().map(String::as_str).chain([*k])));
-                        match nearest {
+                        let variable = |key| env_name(self.path.iter().map(String::as_str).chain([key]));
+                        // The key may be right but for its place: `GEOPHONE_PROBES_TCP_ENABLED`.
+                        let anywhere = || {
+                            nearest(name, env_names.iter().map(String::as_str), Some(2)).map(str::to_owned)
+                        };
+                        match nearest(&key, known.iter().copied(), None)
+                            .map(variable)
+                            .or_else(anywhere)
+                        {
                             Some(name) => format!("; did you mean {name}?"),
-                            None => format!("; known: {}", inside().collect::<Vec<_>>().join(", ")),
+                            None => {
+                                format!(
+                                    "; known: {}",
+                                    known.iter().map(|k| variable(k)).collect::<Vec<_>>().join(", ")
+                                )
+                            }
                         }
                     }
                     _ => hint(&key, known.iter().copied()),
@@ -135,15 +162,24 @@ impl de::Error for Problem {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self { what: What::UnknownKey(field.to_owned(), expected), ..Self::text("") }
+        Self {
+            what: What::UnknownKey(field.to_owned(), expected),
+            ..Self::text("")
+        }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self { what: What::UnknownValue(variant.to_owned(), expected), ..Self::text("") }
+        Self {
+            what: What::UnknownValue(variant.to_owned(), expected),
+            ..Self::text("")
+        }
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { what: What::MissingKey(field), ..Self::text("") }
+        Self {
+            what: What::MissingKey(field),
+            ..Self::text("")
+        }
     }
 }
 
@@ -175,14 +211,14 @@ fn cut(text: &str) -> String {
 }
 
 fn hint<'a>(text: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    match nearest(text, known.clone()) {
+    match nearest(text, known.clone(), None) {
         Some(name) => format!("; did you mean {name:?}?"),
         None => format!("; known: {}", known.collect::<Vec<_>>().join(", ")),
     }
 }
 
-/// The known name that was probably meant.
-fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The known name that was probably meant: a quarter of its letters may differ, or `most`.
+fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>, most: Option<usize>) -> Option<&'a str> {
     if text.len() > 100 {
         return None;
     }
@@ -190,12 +226,14 @@ fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
     let text = plain(text);
     known
         .map(|name| (strsim::osa_distance(&text, &plain(name)), name))
-        .filter(|(distance, name)| *distance <= name.len() / 4 + 1 && *distance < name.len())
+        .filter(|(distance, name)| *distance <= most.unwrap_or(name.len() / 4 + 1) && *distance < name.len())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
 
 /// No control characters and no line breaks, whatever a parser or a path put into a message.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }

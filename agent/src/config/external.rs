@@ -21,7 +21,11 @@ pub struct ApiSettings {
 
 impl Default for ApiSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9779)), tls: None, token_file: None }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9779)),
+            tls: None,
+            token_file: None,
+        }
     }
 }
 

@@ -14,7 +14,8 @@ pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;
 pub use layers::{ENV_ELSEWHERE, ENV_PREFIX};
 pub use settings::{
-    Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, Probes, RttSource, TcpProbe,
+    Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, Probes,
+    RttSource, TcpProbe,
 };
 pub use units::{Bytes, Glob, HumanDuration};
 
@@ -37,7 +38,10 @@ impl Config {
         sets: &[(String, String)],
     ) -> Result<Self, ConfigError> {
         let file = path.map(|p| p.display().to_string()).unwrap_or_default();
-        let text = path.map(|path| read(path)).transpose().map_err(|e| ConfigError::new(&file, e))?;
+        let text = path
+            .map(read)
+            .transpose()
+            .map_err(|e| ConfigError::new(&file, e))?;
         Self::layered(&file, &text.unwrap_or_default(), env, sets)
     }
 
@@ -48,8 +52,13 @@ impl Config {
 
     /// Checks ranges, names, peers and what excludes each other. [`Self::load`] has done it.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        check::check(self, schema().as_value())
-            .map_err(|e| Problem { path: e.path, ..Problem::text(e.message) }.into_error("", &[]))
+        check::check(self, schema().as_value()).map_err(|e| {
+            Problem {
+                path: e.path,
+                ..Problem::text(e.message)
+            }
+            .into_error("", &[])
+        })
     }
 
     /// Name of this host: the configured one, else the kernel's.
@@ -57,7 +66,9 @@ impl Config {
         if !self.host.is_empty() {
             return self.host.clone();
         }
-        nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
     }
 
     fn layered(
@@ -68,7 +79,10 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let schema = schema();
         let schema = schema.as_value();
-        let mut root = Node { value: Value::Null, origin: Origin::Line(1) };
+        let mut root = Node {
+            value: Value::Null,
+            origin: Origin::Line(1),
+        };
         let read = |root: &mut Node| {
             *root = node::parse(text, &Origin::Line)?;
             layers::apply_env(root, env, schema)?;
@@ -77,7 +91,11 @@ impl Config {
             let invalid = check::check(&config, schema).err();
             invalid.map_or(Ok(config), |e| {
                 let origin = Some(root.origin_of(&e.path).clone());
-                Err(Problem { origin, path: e.path, ..Problem::text(e.message) })
+                Err(Problem {
+                    origin,
+                    path: e.path,
+                    ..Problem::text(e.message)
+                })
             })
         };
         read(&mut root).map_err(|e| e.into_error(file, &docs::env_names(schema)))
@@ -98,13 +116,21 @@ fn read(path: &Path) -> Result<String, String> {
     }
     let mut content = Vec::new();
     let file = File::open(path).map_err(|e| format!("cannot read: {e}"))?;
-    file.take(LONGEST_FILE + 1).read_to_end(&mut content).map_err(|e| format!("cannot read: {e}"))?;
+    file.take(LONGEST_FILE + 1)
+        .read_to_end(&mut content)
+        .map_err(|e| format!("cannot read: {e}"))?;
     if content.len() as u64 > LONGEST_FILE {
         return Err(format!("is longer than {}", Bytes(LONGEST_FILE)));
     }
     String::from_utf8(content).map_err(|e| {
-        let valid = e.as_bytes().get(..e.utf8_error().valid_up_to()).unwrap_or_default();
-        format!("line {} is not valid UTF-8", 1 + valid.iter().filter(|b| **b == b'\n').count())
+        let valid = e
+            .as_bytes()
+            .get(..e.utf8_error().valid_up_to())
+            .unwrap_or_default();
+        format!(
+            "line {} is not valid UTF-8",
+            1 + valid.iter().filter(|b| **b == b'\n').count()
+        )
     })
 }
 

@@ -35,7 +35,13 @@ pub(super) struct Key {
 impl Node {
     /// A value that YAML would read from plain text; empty text stays text.
     pub fn scalar(text: &str, origin: Origin) -> Self {
-        Self { value: Value::Scalar { text: text.to_owned(), plain: true }, origin }
+        Self {
+            value: Value::Scalar {
+                text: text.to_owned(),
+                plain: true,
+            },
+            origin,
+        }
     }
 
     /// What the value is, for messages.
@@ -50,9 +56,14 @@ impl Node {
 
     /// Where the value at a path was given, or the nearest one that holds it.
     pub fn origin_of(&self, path: &[String]) -> &Origin {
-        let Some((first, rest)) = path.split_first() else { return &self.origin };
+        let Some((first, rest)) = path.split_first() else {
+            return &self.origin;
+        };
         let child = match &self.value {
-            Value::Map(entries) => entries.iter().find(|(key, _)| key.text == *first).map(|(_, node)| node),
+            Value::Map(entries) => entries
+                .iter()
+                .find(|(key, _)| key.text == *first)
+                .map(|(_, node)| node),
             Value::List(items) => index(first).and_then(|i| items.get(i)),
             _ => None,
         };
@@ -87,12 +98,33 @@ struct Reader<'o> {
 /// Reads one document; an empty one is `Null`. `origin` makes an origin from a line.
 pub(super) fn parse(text: &str, origin: &dyn Fn(usize) -> Origin) -> Result<Node, Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = Reader { origin, open: Vec::new(), anchors: HashMap::new(), total: 0, root: None };
+    // The parser would take NUL for the end.
+    if let Some((at, c)) = text
+        .char_indices()
+        .find(|(_, c)| c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
+    {
+        let line = 1 + text.bytes().take(at).filter(|b| *b == b'\n').count();
+        let text = format!("the control character U+{:04X} is not allowed", u32::from(c));
+        return Err(Problem {
+            origin: Some(origin(line)),
+            ..Problem::text(text)
+        });
+    }
+    let mut reader = Reader {
+        origin,
+        open: Vec::new(),
+        anchors: HashMap::new(),
+        total: 0,
+        root: None,
+    };
     let mut documents = 0;
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|e| {
             let text = format!("not valid YAML: {}", e.info());
-            Problem { origin: Some(origin(e.marker().line())), ..Problem::text(text) }
+            Problem {
+                origin: Some(origin(e.marker().line())),
+                ..Problem::text(text)
+            }
         })?;
         if matches!(event, Event::DocumentStart(_)) {
             documents += 1;
@@ -102,14 +134,18 @@ pub(super) fn parse(text: &str, origin: &dyn Fn(usize) -> Origin) -> Result<Node
         }
         reader.take(event, span)?;
     }
-    let empty = Node { value: Value::Null, origin: origin(1) };
+    let empty = Node {
+        value: Value::Null,
+        origin: origin(1),
+    };
     Ok(reader.root.map_or(empty, |root| (*root).clone()))
 }
 
 impl Reader<'_> {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
         let origin = (self.origin)(span.start.line());
-        let (Event::Scalar(.., ref tag) | Event::SequenceStart(_, ref tag) | Event::MappingStart(_, ref tag)) = event
+        let (Event::Scalar(.., ref tag) | Event::SequenceStart(_, ref tag) | Event::MappingStart(_, ref tag)) =
+            event
         else {
             return match event {
                 Event::SequenceEnd | Event::MappingEnd => self.close(span),
@@ -139,7 +175,11 @@ impl Reader<'_> {
                     open.key = Some(Key { text, origin });
                     return Ok(());
                 }
-                let value = if null { Value::Null } else { Value::Scalar { text, plain } };
+                let value = if null {
+                    Value::Null
+                } else {
+                    Value::Scalar { text, plain }
+                };
                 let node = Rc::new(Node { value, origin });
                 if anchor > 0 {
                     self.anchors.insert(anchor, (node.clone(), 1, 1));
@@ -153,22 +193,36 @@ impl Reader<'_> {
     }
 
     fn begin(&mut self, value: Value, anchor: usize, origin: Origin, span: Span) -> Result<(), Problem> {
-        if self.open.last().is_some_and(|open| open.is_map() && open.key.is_none()) {
+        if self
+            .open
+            .last()
+            .is_some_and(|open| open.is_map() && open.key.is_none())
+        {
             return Err(self.problem(span, "a key must be text"));
         }
         if self.open.len() >= DEEPEST {
             return Err(self.problem(span, &format!("nested deeper than {DEEPEST} levels")));
         }
         let node = Node { value, origin };
-        self.open.push(Open { node, key: None, seen: HashMap::new(), anchor, size: 1, depth: 1 });
+        self.open.push(Open {
+            node,
+            key: None,
+            seen: HashMap::new(),
+            anchor,
+            size: 1,
+            depth: 1,
+        });
         Ok(())
     }
 
     fn close(&mut self, span: Span) -> Result<(), Problem> {
-        let Some(open) = self.open.pop() else { return Ok(()) };
+        let Some(open) = self.open.pop() else {
+            return Ok(());
+        };
         let node = Rc::new(open.node);
         if open.anchor > 0 {
-            self.anchors.insert(open.anchor, (node.clone(), open.size, open.depth));
+            self.anchors
+                .insert(open.anchor, (node.clone(), open.size, open.depth));
         }
         // Its parts were counted when they came.
         self.total = self.total.saturating_sub(open.size - 1);
@@ -178,7 +232,10 @@ impl Reader<'_> {
     fn add(&mut self, node: Rc<Node>, size: usize, depth: usize, span: Span) -> Result<(), Problem> {
         self.total = self.total.saturating_add(size);
         if self.total > MOST {
-            return Err(self.problem(span, &format!("more than {MOST} values, those that aliases repeat included")));
+            return Err(self.problem(
+                span,
+                &format!("more than {MOST} values, those that aliases repeat included"),
+            ));
         }
         if self.open.len() + depth > DEEPEST + 1 {
             return Err(self.problem(span, &format!("nested deeper than {DEEPEST} levels")));
@@ -203,7 +260,11 @@ impl Reader<'_> {
             _ => open.key.as_ref().map(|key| key.text.clone()),
         });
         let origin = Some((self.origin)(span.start.line()));
-        Problem { origin, path: keys.collect(), ..Problem::text(text) }
+        Problem {
+            origin,
+            path: keys.collect(),
+            ..Problem::text(text)
+        }
     }
 }
 

@@ -41,9 +41,12 @@ pub struct Config {
 }
 
 fn attributes_example() -> BTreeMap<String, String> {
-    [("deployment.environment.name", "production"), ("service.namespace", "shop")]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+    [
+        ("deployment.environment.name", "production"),
+        ("service.namespace", "shop"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
 }
 
 fn peers_example() -> Vec<PeerSettings> {
@@ -53,7 +56,10 @@ fn peers_example() -> Vec<PeerSettings> {
         zone: zone.to_owned(),
         cidrs: cidr.parse().into_iter().collect(),
     };
-    vec![peer("database", "eu-central-1a", "10.1.2.0/24"), peer("cache", "eu-central-1b", "2001:db8:2::/48")]
+    vec![
+        peer("database", "eu-central-1a", "10.1.2.0/24"),
+        peer("cache", "eu-central-1b", "2001:db8:2::/48"),
+    ]
 }
 
 /// What is observed.
@@ -85,7 +91,12 @@ pub struct TcpProbe {
 
 impl Default for TcpProbe {
     fn default() -> Self {
-        Self { enabled: true, rtt_source: RttSource::Auto, flows: true, sweep_interval: HumanDuration::from_secs(10) }
+        Self {
+            enabled: true,
+            rtt_source: RttSource::Auto,
+            flows: true,
+            sweep_interval: HumanDuration::from_secs(10),
+        }
     }
 }
 
@@ -117,7 +128,10 @@ pub struct DropsProbe {
 
 impl Default for DropsProbe {
     fn default() -> Self {
-        Self { enabled: true, records_per_second: 1000 }
+        Self {
+            enabled: true,
+            records_per_second: 1000,
+        }
     }
 }
 
@@ -134,7 +148,10 @@ pub struct NetdevProbe {
 
 impl Default for NetdevProbe {
     fn default() -> Self {
-        Self { enabled: true, exclude: Vec::new() }
+        Self {
+            enabled: true,
+            exclude: Vec::new(),
+        }
     }
 }
 
@@ -201,7 +218,9 @@ impl<'de> Deserialize<'de> for Pairs {
 
             fn visit_u64<E: de::Error>(self, count: u64) -> Result<Pairs, E> {
                 let count = u32::try_from(count).ok();
-                count.map(Pairs::Count).ok_or_else(|| E::custom("expected auto or a whole number from 64 to 65536"))
+                count
+                    .map(Pairs::Count)
+                    .ok_or_else(|| E::custom("expected auto or a whole number from 64 to 65536"))
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Pairs, E> {
@@ -242,7 +261,10 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { enabled: true, cpu_percent: 0.5 }
+        Self {
+            enabled: true,
+            cpu_percent: 0.5,
+        }
     }
 }
 

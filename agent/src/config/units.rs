@@ -33,7 +33,9 @@ impl FromStr for HumanDuration {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let duration = humantime::parse_duration(text).ok();
-        duration.map(Self).ok_or_else(|| "expected a duration such as 10s, 500ms or 1m 30s".to_owned())
+        duration
+            .map(Self)
+            .ok_or_else(|| "expected a duration such as 10s, 500ms or 1m 30s".to_owned())
     }
 }
 
@@ -86,16 +88,25 @@ impl FromStr for Bytes {
         let (number, unit) = text.split_at_checked(digits).unwrap_or((text, ""));
         let factor = match unit.trim_start() {
             "" => Some(1),
-            unit => UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor),
+            unit => UNITS
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+                .map(|(_, factor)| *factor),
         };
-        let bytes = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
-        bytes.map(Self).ok_or_else(|| "expected a size such as 64KiB, 2MiB or 1GB".to_owned())
+        let bytes = number
+            .parse::<u64>()
+            .ok()
+            .zip(factor)
+            .and_then(|(number, factor)| number.checked_mul(factor));
+        bytes
+            .map(Self)
+            .ok_or_else(|| "expected a size such as 64KiB, 2MiB or 1GB".to_owned())
     }
 }
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fits = |(_, factor): &&(&str, u64)| self.0 != 0 && self.0 % factor == 0;
+        let fits = |(_, factor): &&(&str, u64)| self.0 != 0 && self.0.is_multiple_of(*factor);
         let (unit, factor) = UNITS.iter().find(fits).copied().unwrap_or(("B", 1));
         write!(f, "{}{unit}", self.0 / factor)
     }
@@ -193,12 +204,28 @@ mod tests {
 
     #[test]
     fn durations_need_a_unit() {
-        for (text, millis) in [("10s", 10_000), ("500ms", 500), ("1m 30s", 90_000), ("0s", 0), ("1h", 3_600_000)] {
+        for (text, millis) in [
+            ("10s", 10_000),
+            ("500ms", 500),
+            ("1m 30s", 90_000),
+            ("0s", 0),
+            ("1h", 3_600_000),
+        ] {
             let parsed: HumanDuration = text.parse().unwrap();
             assert_eq!(parsed.get(), Duration::from_millis(millis), "{text}");
             assert_eq!(parsed.to_string().parse(), Ok(parsed));
         }
-        for text in ["", "10", "-5s", "s", "10 parsecs", "1e3s", "99999999999999999999s", "10s\n5", "nan"] {
+        for text in [
+            "",
+            "10",
+            "-5s",
+            "s",
+            "10 parsecs",
+            "1e3s",
+            "99999999999999999999s",
+            "10s\n5",
+            "nan",
+        ] {
             assert!(text.parse::<HumanDuration>().is_err(), "{text}");
         }
     }
@@ -215,10 +242,24 @@ mod tests {
             ("3000", 3000, "3kB"),
         ] {
             let parsed: Bytes = text.parse().unwrap();
-            assert_eq!((parsed.get(), parsed.to_string().as_str()), (bytes, printed), "{text}");
+            assert_eq!(
+                (parsed.get(), parsed.to_string().as_str()),
+                (bytes, printed),
+                "{text}"
+            );
             assert_eq!(printed.parse(), Ok(parsed));
         }
-        for text in ["", "MiB", "-1", "1.5MiB", "2 MiBs", "1XB", "99999999999999999999", "17000000TiB", "１"] {
+        for text in [
+            "",
+            "MiB",
+            "-1",
+            "1.5MiB",
+            "2 MiBs",
+            "1XB",
+            "99999999999999999999",
+            "17000000TiB",
+            "１",
+        ] {
             assert!(text.parse::<Bytes>().is_err(), "{text}");
         }
     }
@@ -226,10 +267,23 @@ mod tests {
     #[test]
     fn patterns_match_whole_names() {
         let matches = |pattern: &str, name: &str| pattern.parse::<Glob>().unwrap().matches(name);
-        for (pattern, name) in [("veth*", "veth12"), ("*", ""), ("e?h0", "eth0"), ("*a*b", "xaxxb"), ("é*", "éa"), ("**", "x")] {
+        for (pattern, name) in [
+            ("veth*", "veth12"),
+            ("*", ""),
+            ("e?h0", "eth0"),
+            ("*a*b", "xaxxb"),
+            ("é*", "éa"),
+            ("**", "x"),
+        ] {
             assert!(matches(pattern, name), "{pattern} {name}");
         }
-        for (pattern, name) in [("veth", "veth0"), ("?", ""), ("*a", "ab"), ("eth?", "eth"), ("a*b*c", "acb")] {
+        for (pattern, name) in [
+            ("veth", "veth0"),
+            ("?", ""),
+            ("*a", "ab"),
+            ("eth?", "eth"),
+            ("a*b*c", "acb"),
+        ] {
             assert!(!matches(pattern, name), "{pattern} {name}");
         }
         assert!(!matches(&"*a".repeat(128), &"a".repeat(127)));

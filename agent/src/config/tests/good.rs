@@ -4,13 +4,29 @@ use std::time::Duration;
 
 #[test]
 fn nothing_is_the_default() {
-    for text in ["", "\n", "# only a comment\n", "---\n", "{}", "null", "\u{feff}", "probes:\nlimits:\n  \npeers:\nattributes:\n"] {
+    for text in [
+        "",
+        "\n",
+        "# only a comment\n",
+        "---\n",
+        "{}",
+        "null",
+        "\u{feff}",
+        "probes:\nlimits:\n  \npeers:\nattributes:\n",
+    ] {
         assert_eq!(Config::parse("f", text).unwrap(), Config::default(), "{text:?}");
     }
     assert_eq!(Config::load(None, [], &[]).unwrap(), Config::default());
     Config::default().validate().unwrap();
     assert!(!Config::default().host_name().is_empty());
-    assert_eq!(Config { host: "a".into(), ..Config::default() }.host_name(), "a");
+    assert_eq!(
+        Config {
+            host: "a".into(),
+            ..Config::default()
+        }
+        .host_name(),
+        "a"
+    );
 }
 
 #[test]
@@ -46,9 +62,18 @@ log: {level: debug, format: json}
     assert_eq!(config.probes.tcp.rtt_source, RttSource::SockOps);
     assert_eq!(config.probes.tcp.sweep_interval.get(), Duration::from_secs(90));
     assert!(config.probes.netdev.exclude[0].matches("veth1"));
-    assert_eq!((config.limits.pairs, config.limits.ring_bytes), (Pairs::Count(64), Bytes::kib(64)));
-    assert_eq!((config.budget.cpu_percent, config.log.level), (2.0, LogLevel::Debug));
-    assert_eq!(config.export.otlp.as_ref().unwrap().interval, HumanDuration::from_secs(5));
+    assert_eq!(
+        (config.limits.pairs, config.limits.ring_bytes),
+        (Pairs::Count(64), Bytes::kib(64))
+    );
+    assert_eq!(
+        (config.budget.cpu_percent, config.log.level),
+        (2.0, LogLevel::Debug)
+    );
+    assert_eq!(
+        config.export.otlp.as_ref().unwrap().interval,
+        HumanDuration::from_secs(5)
+    );
     // What is written out reads the same.
     let json = serde_json::to_string(&config).unwrap();
     assert_eq!(Config::parse("f", &json).unwrap(), config);
@@ -90,7 +115,10 @@ fn flags_lie_over_the_environment_over_the_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().write_all(text.as_bytes()).unwrap();
     let config = Config::load(Some(file.path()), variables, &flags).unwrap();
-    assert_eq!((&*config.region, &*config.zone, &*config.host), ("file", "env", "flag"));
+    assert_eq!(
+        (&*config.region, &*config.zone, &*config.host),
+        ("file", "env", "flag")
+    );
     assert!(config.probes.tcp.enabled);
     assert_eq!(config.probes.netdev.exclude.len(), 2);
     assert_eq!(config.attributes["service.namespace"], "shop: a, b");
@@ -98,7 +126,10 @@ fn flags_lie_over_the_environment_over_the_file() {
     assert_eq!((&*config.peers[0].name, &*config.peers[0].zone), ("a", "z"));
     assert_eq!(config.api.listen.to_string(), "[::1]:1");
     assert_eq!(config.limits.pairs, Pairs::Count(100));
-    assert_eq!((config.log.level, config.log.format), (LogLevel::Trace, LogFormat::Json));
+    assert_eq!(
+        (config.log.level, config.log.format),
+        (LogLevel::Trace, LogFormat::Json)
+    );
     assert_eq!(config.export.otlp, None);
     assert_eq!(config.limits.ring_bytes, Bytes::kib(64));
 }

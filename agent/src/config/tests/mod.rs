@@ -6,11 +6,17 @@ use super::*;
 
 /// Variables of the environment.
 fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-    pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
 }
 
 fn sets(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// The one line that is said of a file.
@@ -21,5 +27,7 @@ fn error(text: &str) -> String {
 }
 
 fn error_of(text: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> String {
-    Config::layered("geophone.yaml", text, env(variables), &sets(flags)).unwrap_err().to_string()
+    Config::layered("geophone.yaml", text, env(variables), &sets(flags))
+        .unwrap_err()
+        .to_string()
 }
