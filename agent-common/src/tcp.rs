@@ -42,8 +42,8 @@ pub mod counter {
     pub const ATTACHED: usize = 42;
     /// Sockets that left this slot.
     pub const RELEASED: usize = 43;
-    /// Adopted connections that have ended, by role as in [`ADOPTED`] (they are also in [`CLOSED`]).
-    pub const TIMEOUTS: usize = 44;
+    /// Connection requests that a listening socket refused (`sock.sk_drops`): accept queue full, memory short.
+    pub const LISTEN_DROPS: usize = 44;
     /// Number of counters.
     pub const COUNT: usize = 48;
 }

@@ -1,0 +1,149 @@
+//! What is needed, what for, how its presence shows, and which Debian package brings it.
+
+use std::path::Path;
+
+use crate::toolchain::find;
+
+/// Something that must be installed.
+pub struct Need {
+    /// Programs on the path, or absolute files: all of them must be there.
+    pub proof: &'static [&'static str],
+    /// The Debian package that has them.
+    pub package: &'static str,
+    /// What it is for.
+    pub why: &'static str,
+}
+
+const fn need(proof: &'static [&'static str], package: &'static str, why: &'static str) -> Need {
+    Need { proof, package, why }
+}
+
+impl Need {
+    /// Whether it is already there.
+    pub fn met(&self) -> bool {
+        let there = |proof: &&str| {
+            if proof.starts_with('/') {
+                Path::new(proof).exists()
+            } else {
+                find(proof).is_some()
+            }
+        };
+        self.proof.iter().all(there)
+    }
+}
+
+/// To build the agent, beside the eBPF compiler and linker.
+pub const BUILD: &[Need] = &[need(
+    &["cc", "ar"],
+    "build-essential",
+    "linker and C compiler of the Rust build",
+)];
+
+/// Debian's Rust, new enough for eBPF, with the source of its library.
+pub const COMPILER: &[Need] = &[
+    need(
+        &["/usr/bin/rustc"],
+        "rustc-web",
+        "Rust compiler for eBPF (this machine has none with rust-src)",
+    ),
+    need(&["/usr/bin/cargo"], "cargo-web", "its cargo"),
+    need(
+        &["/usr/lib/rustlib/src/rust/library/core"],
+        "rust-web-src",
+        "source of `core`, which is built for eBPF",
+    ),
+];
+
+/// To build bpf-linker.
+pub const LINKER: &[Need] = &[
+    need(
+        &["/usr/lib/llvm-22/bin/llvm-config"],
+        "llvm-22-dev",
+        "LLVM that bpf-linker is built against",
+    ),
+    need(
+        &["/usr/lib/llvm-22/lib/libPolly.a"],
+        "libpolly-22-dev",
+        "asked for by LLVM's link line",
+    ),
+    need(
+        &["/usr/include/zstd.h"],
+        "libzstd-dev",
+        "asked for by LLVM's link line",
+    ),
+];
+
+/// To lint the eBPF crate for its own target, when Debian's compiler builds it.
+pub const CLIPPY: &[Need] = &[need(
+    &["/usr/bin/clippy-driver", "/usr/bin/cargo-clippy"],
+    "rust-web-clippy",
+    "clippy on the eBPF target",
+)];
+
+/// To run the end-to-end tests and the virtual machines.
+pub const TEST: &[Need] = &[
+    need(
+        &["ip", "tc", "ss"],
+        "iproute2",
+        "network namespaces, links and loss",
+    ),
+    need(&["ping"], "iputils-ping", "traffic of the tests"),
+    need(&["nft"], "nftables", "drops and loss of the tests"),
+    need(
+        &["ethtool"],
+        "ethtool",
+        "offloads off, so that each segment counts",
+    ),
+    need(&["iperf3"], "iperf3", "traffic of the tests"),
+    need(&["python3"], "python3", "odd clients and servers of the tests"),
+    need(&["curl"], "curl", "HTTP clients of the tests"),
+    need(&["openssl"], "openssl", "certificates of the TLS tests"),
+    need(&["tmux"], "tmux", "drives the terminal view"),
+    need(
+        &["prometheus", "promtool"],
+        "prometheus",
+        "scrapes and checks what geophone exports",
+    ),
+    need(
+        &["setpriv", "unshare"],
+        "util-linux",
+        "tests without root and with fewer capabilities",
+    ),
+    need(
+        &["qemu-system-x86_64"],
+        "qemu-system-x86",
+        "virtual machines with other kernels",
+    ),
+    need(
+        &["/usr/share/doc/busybox-static"],
+        "busybox-static",
+        "user space of the virtual machines",
+    ),
+    need(&["cpio"], "cpio", "their initial file system"),
+    need(&["modprobe", "depmod"], "kmod", "their kernel modules"),
+    need(&["xz"], "xz-utils", "their kernel modules"),
+    need(&["zstd"], "zstd", "their kernels"),
+    need(&["lz4"], "lz4", "their kernels"),
+    need(&["strip"], "binutils", "a smaller binary for them"),
+];
+
+/// To run the benchmarks.
+pub const BENCH: &[Need] = &[
+    need(&["nginx"], "nginx-light", "observed workload"),
+    need(&["wrk"], "wrk", "observed workload"),
+    need(&["sockperf"], "sockperf", "observed workload"),
+    need(&["iperf3"], "iperf3", "observed workload"),
+    need(&["ip", "tc"], "iproute2", "network namespaces"),
+    need(&["python3"], "python3", "measuring clients"),
+    need(&["bpftrace"], "bpftrace", "what geophone is compared with"),
+    need(
+        &["bpftool"],
+        "bpftool",
+        "an independent look at programs and maps",
+    ),
+    need(
+        &["prometheus-node-exporter"],
+        "prometheus-node-exporter",
+        "what geophone is compared with",
+    ),
+];

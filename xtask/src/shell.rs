@@ -1,0 +1,115 @@
+//! Running other programs, and what xtask knows about where it runs.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Tells the developer what happens next.
+pub fn say(text: impl std::fmt::Display) {
+    eprintln!("xtask: {text}");
+}
+
+/// The workspace's directory.
+pub fn root() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}
+
+/// Where cargo puts what it builds.
+pub fn target_dir() -> Result<PathBuf> {
+    Ok(metadata()?.target_directory)
+}
+
+/// The part of `cargo metadata` that xtask uses.
+#[derive(serde::Deserialize)]
+pub struct Metadata {
+    /// Where cargo puts what it builds.
+    pub target_directory: PathBuf,
+    /// The members of the workspace.
+    pub packages: Vec<Package>,
+}
+
+/// A member of the workspace.
+#[derive(serde::Deserialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its Cargo.toml.
+    pub manifest_path: PathBuf,
+}
+
+/// Asks cargo about the workspace.
+pub fn metadata() -> Result<Metadata> {
+    let text = capture(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    serde_json::from_str(&text).context("cargo metadata: not what was expected")
+}
+
+/// Whether this is root.
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
+}
+
+/// Cargo, in the workspace, without what the outer `cargo xtask` set for xtask itself: crates that watch those
+/// variables (ring does) would be built again and again.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text == "CARGO" || text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(root());
+    command
+}
+
+/// The command as one could type it.
+pub fn shown(command: &Command) -> String {
+    let quote = |text: &OsStr| {
+        let text = text.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+        if !text.is_empty() && text.chars().all(plain) {
+            text.into_owned()
+        } else {
+            format!("'{text}'")
+        }
+    };
+    let set = command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    let mut words: Vec<String> = set
+        .map(|(name, value)| format!("{}={}", name.to_string_lossy(), quote(value)))
+        .collect();
+    words.push(quote(command.get_program()));
+    words.extend(command.get_args().map(quote));
+    words.join(" ")
+}
+
+/// Runs a command, which must succeed; its output is the developer's to see.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run `{}`", shown(command)))?;
+    if !status.success() {
+        bail!("`{}` ended with {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// Runs a command, which must succeed, and returns what it prints.
+pub fn capture(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run `{}`", shown(command)))?;
+    if !output.status.success() {
+        bail!("`{}` ended with {}", shown(command), output.status);
+    }
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("`{}` printed what is not UTF-8", shown(command)))
+}
