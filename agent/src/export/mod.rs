@@ -8,3 +8,5 @@ pub mod wire;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+pub(crate) mod testing_tls;
