@@ -1,7 +1,7 @@
 //! The numbers on their way out: pulled by Prometheus, pushed by OTLP.
 
 pub mod duration;
-//pub mod otlp;
+pub mod otlp;
 pub mod prometheus;
 pub mod secret;
 pub mod wire;
