@@ -4,6 +4,7 @@
 pub mod aggregate;
 pub mod api;
 pub mod bpf;
+pub mod config;
 pub mod error;
 pub mod export;
 pub mod identity;

@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
-/// For the TLS handshake, and for the head of each request.
+/// Default of [`Bound::head`].
 const HEAD: Duration = Duration::from_secs(10);
 /// For what is under way at shutdown.
 const GRACE: Duration = Duration::from_secs(1);
@@ -38,6 +38,8 @@ pub struct Bound {
     tls: Option<TlsAcceptor>,
     token: Option<Token>,
     address: SocketAddr,
+    /// For the TLS handshake, and for the head of each request.
+    pub(super) head: Duration,
 }
 
 impl Bound {
@@ -83,7 +85,7 @@ pub fn bind(settings: &ApiSettings) -> Result<Bound> {
     })?;
     listener.set_nonblocking(true).with_context(|| format!("api.listen {}", settings.listen))?;
     let address = listener.local_addr().with_context(|| format!("api.listen {}", settings.listen))?;
-    Ok(Bound { listener, tls, token, address })
+    Ok(Bound { listener, tls, token, address, head: HEAD })
 }
 
 fn acceptor(tls: &ApiTls) -> Result<TlsAcceptor> {
@@ -124,7 +126,7 @@ fn certificates(what: &str, path: &std::path::Path) -> Result<Vec<CertificateDer
 
 /// Answers until `shutdown` resolves.
 pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()>) -> Result<()> {
-    let Bound { listener, tls, token, address } = bound;
+    let Bound { listener, tls, token, address, head } = bound;
     let listener = TcpListener::from_std(listener).with_context(|| format!("api.listen {address}"))?;
     let (ticked, last_tick) = watch::channel(Instant::now());
     let mut snapshots = state.snapshots.clone();
@@ -149,9 +151,9 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
                     tasks.spawn(async move {
                         let _place = place;
                         let _ = stream.set_nodelay(true);
-                        let Some(tls) = tls else { return connection(stream, router, stopped).await };
-                        if let Ok(Ok(stream)) = timeout(HEAD, tls.accept(stream)).await {
-                            connection(stream, router, stopped).await;
+                        let Some(tls) = tls else { return connection(stream, router, head, stopped).await };
+                        if let Ok(Ok(stream)) = timeout(head, tls.accept(stream)).await {
+                            connection(stream, router, head, stopped).await;
                         }
                     });
                 }
@@ -174,13 +176,13 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
     Ok(())
 }
 
-async fn connection<S>(stream: S, router: Router, mut stopped: watch::Receiver<()>)
+async fn connection<S>(stream: S, router: Router, head: Duration, mut stopped: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(head)
         .max_headers(64)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

@@ -1,7 +1,5 @@
 //! From the path of a cgroup to what runs in it. Pure; whoever may create a cgroup chooses these bytes.
 
-use std::borrow::Cow;
-
 /// Digits of a container id that make a label.
 pub const SHORT_ID: usize = 12;
 /// Bytes of a path that make the name of a cgroup nobody else names.
@@ -225,7 +223,7 @@ fn unescape(name: &str) -> String {
 }
 
 /// The path without its first slash; of a long one the end, which tells more.
-fn tail(path: &Cow<'_, str>) -> String {
+fn tail(path: &str) -> String {
     let path = path.trim_matches('/');
     if path.len() <= LONGEST_NAME {
         return path.to_owned();

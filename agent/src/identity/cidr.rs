@@ -51,14 +51,14 @@ impl FromStr for Cidr {
             Some((address, length)) => (address, Some(length)),
             None => (text, None),
         };
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let address: IpAddr = address.parse().ok().ok_or_else(wrong)?;
         let (bits, base) = match address {
             IpAddr::V4(v4) => (v4.to_ipv6_mapped().to_bits(), 96),
             IpAddr::V6(v6) => (v6.to_bits(), 0),
         };
         let length = match length {
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-                let length: u8 = digits.parse().map_err(|_| wrong())?;
+                let length: u8 = digits.parse().ok().ok_or_else(wrong)?;
                 length.checked_add(base).filter(|l| *l <= 128).ok_or_else(|| {
                     format!(
                         "a prefix of {} has 0 to {} bits",
