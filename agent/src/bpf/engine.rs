@@ -92,6 +92,8 @@ pub struct Engine {
     iterators: HashMap<&'static str, sys::Iterator>,
     /// Verdicts so far, in the order of attaching.
     pub verdicts: Vec<Verdict>,
+    known: Vec<(&'static str, usize)>,
+    changed: std::sync::atomic::AtomicBool,
     /// Accounts: row `program * cpus + cpu`.
     pub accounts: MappedArray,
     /// Pair cells: row `slot * shards + shard`.
@@ -193,6 +195,8 @@ impl Engine {
             missing,
             iterators: HashMap::new(),
             verdicts: Vec::new(),
+            known: Vec::new(),
+            changed: false.into(),
             accounts,
             cells,
             home,
@@ -229,11 +233,16 @@ impl Engine {
         }
         let state = verdict.state;
         self.verdicts.push(verdict);
+        self.changed.store(true, std::sync::atomic::Ordering::Relaxed);
+        if !self.known.iter().any(|(name, _)| *name == spec.name) {
+            self.known.push((spec.name, spec.account));
+        }
         state
     }
 
     /// Enters a program that is not wanted into the table.
     pub fn leave_off(&mut self, spec: &Spec, reason: &str) {
+        self.changed.store(true, std::sync::atomic::Ordering::Relaxed);
         self.verdicts.push(Verdict {
             probe: spec.probe.to_owned(),
             program: spec.name.to_owned(),
@@ -302,6 +311,16 @@ impl Engine {
         self.verdicts.retain(|v| v.program != spec.name);
     }
 
+    /// (program, account) of every program that was asked for.
+    pub fn programs(&self) -> Vec<(&'static str, usize)> {
+        self.known.clone()
+    }
+
+    /// Whether a verdict has come since the last call.
+    pub fn verdicts_changed(&self) -> bool {
+        self.changed.swap(false, std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Runs an iterator program once, if it could be attached.
     pub fn run_iterator(&self, name: &str) -> Option<std::io::Result<()>> {
         self.iterators.get(name).map(sys::Iterator::run)
@@ -310,6 +329,14 @@ impl Engine {
     /// Takes a map out of the object.
     pub fn take_map(&mut self, name: &str) -> Result<Map> {
         self.ebpf.take_map(name).context(format_args!("the object has no map {name}"))
+    }
+
+    /// Takes a hash map as it is, for [`sys::for_each`], [`sys::update`] and [`sys::remove`].
+    pub fn take_data(&mut self, name: &str) -> Result<MapData> {
+        match self.take_map(name)? {
+            Map::HashMap(data) | Map::Array(data) => Ok(data),
+            _ => Err(Error::new(format_args!("map {name} is of another kind"))),
+        }
     }
 
     /// Takes the ring of records.

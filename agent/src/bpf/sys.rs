@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+const MAP_UPDATE: i32 = 2;
+const MAP_DELETE: i32 = 3;
 const MAP_LOOKUP_BATCH: i32 = 24;
 const LINK_CREATE: i32 = 28;
 const ITER_CREATE: i32 = 33;
@@ -75,6 +77,34 @@ pub fn for_each(
         std::mem::swap(&mut cursor, &mut next);
         first = false;
     }
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Writes an entry. Key and value must have the map's sizes.
+pub fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    let mut attr = ElementAttr {
+        map_fd: map.as_raw_fd() as u32,
+        key: key.as_ptr() as u64,
+        value: value.as_ptr() as u64,
+        ..Default::default()
+    };
+    bpf(MAP_UPDATE, &mut attr).map(drop)
+}
+
+/// Removes an entry. The key must have the map's size.
+pub fn remove(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
+    let mut attr =
+        ElementAttr { map_fd: map.as_raw_fd() as u32, key: key.as_ptr() as u64, ..Default::default() };
+    bpf(MAP_DELETE, &mut attr).map(drop)
 }
 
 #[repr(C)]

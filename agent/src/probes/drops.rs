@@ -18,7 +18,7 @@ use agent_common::account::program;
 use agent_common::drops::{DropKey, DropRecord, DropValue, direction};
 use agent_common::tcp::SubjectKey;
 use agent_common::wire::{Wire, kind};
-use aya::maps::{HashMap as BpfHashMap, Map, MapData};
+use aya::maps::MapData;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
@@ -97,8 +97,8 @@ struct Total {
 /// The probe.
 pub struct Drops {
     options: Options,
-    drops: Option<Map>,
-    udp_queue: Option<Map>,
+    drops: Option<MapData>,
+    udp_queue: Option<MapData>,
     tokens: Option<MappedArray>,
     reasons: HashMap<u32, String>,
     symbols: Symbols,
@@ -203,18 +203,15 @@ impl Probe for Drops {
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
         let Some(engine) = context.engine.as_deref_mut() else { return Ok(()) };
         self.reasons = std::mem::take(&mut engine.drop_reasons);
-        let tokens = engine.take_map("DROP_TOKENS")?;
-        if let Some(data) = crate::bpf::engine::map_data(&tokens) {
-            self.tokens = Some(MappedArray::new(data.fd(), 8, engine.cpus as usize)?);
-        }
-        let mut drops: BpfHashMap<MapData, [u8; DropKey::SIZE], [u8; DropValue::SIZE]> =
-            BpfHashMap::try_from(engine.take_map("DROPS")?).context("map DROPS")?;
-        drops.insert([0; DropKey::SIZE], [0; DropValue::SIZE], 0).context("map DROPS")?;
-        let mut udp: BpfHashMap<MapData, [u8; SubjectKey::SIZE], u64> =
-            BpfHashMap::try_from(engine.take_map("UDP_QUEUE")?).context("map UDP_QUEUE")?;
-        udp.insert([0; SubjectKey::SIZE], 0, 0).context("map UDP_QUEUE")?;
-        self.drops = Some(Map::HashMap(drops.into_map()));
-        self.udp_queue = Some(Map::HashMap(udp.into_map()));
+        let tokens = engine.take_data("DROP_TOKENS")?;
+        self.tokens = Some(MappedArray::new(tokens.fd(), 8, engine.cpus as usize)?);
+        // The rows that take what finds no room; see agent-ebpf/src/drops.rs.
+        let drops = engine.take_data("DROPS")?;
+        sys::update(drops.fd().as_fd(), &[0; DropKey::SIZE], &[0; DropValue::SIZE]).context("map DROPS")?;
+        let udp = engine.take_data("UDP_QUEUE")?;
+        sys::update(udp.fd().as_fd(), &[0; SubjectKey::SIZE], &[0; 8]).context("map UDP_QUEUE")?;
+        self.drops = Some(drops);
+        self.udp_queue = Some(udp);
         engine.attach(&KFREE);
         engine.attach(&UDP_QUEUE);
         self.fill_tokens(context);
@@ -256,7 +253,7 @@ impl Probe for Drops {
         }
         self.seen = seen;
         let mut found = Vec::new();
-        if let Some(data) = self.drops.as_ref().and_then(crate::bpf::engine::map_data)
+        if let Some(data) = &self.drops
             && let Err(e) = sys::for_each(data.fd().as_fd(), DropKey::SIZE, DropValue::SIZE, |key, value| {
                 found.extend(DropKey::decode(key).zip(DropValue::decode(value)));
             })
@@ -275,7 +272,7 @@ impl Probe for Drops {
             self.last.insert(key, (index, value.packets, value.bytes));
         }
         let mut by_subject: HashMap<String, u64> = HashMap::new();
-        if let Some(data) = self.udp_queue.as_ref().and_then(crate::bpf::engine::map_data) {
+        if let Some(data) = &self.udp_queue {
             let _ = sys::for_each(data.fd().as_fd(), SubjectKey::SIZE, 8, |key, value| {
                 let packets = value.try_into().map(u64::from_ne_bytes).unwrap_or(0);
                 if let Some(key) = SubjectKey::decode(key).filter(|_| packets > 0) {

@@ -27,7 +27,7 @@ use agent_common::tcp::{
 };
 use agent_common::wire::{Wire, kind};
 use aya::maps::lpm_trie::Key;
-use aya::maps::{HashMap as BpfHashMap, LpmTrie, MapData, Queue};
+use aya::maps::{LpmTrie, MapData, Queue};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd as _;
@@ -115,7 +115,7 @@ pub struct Tcp {
 }
 
 struct Maps {
-    pairs: BpfHashMap<MapData, [u8; PairKey::SIZE], [u8; PairValue::SIZE]>,
+    pairs: MapData,
     free: Queue<MapData, u32>,
     switches: aya::maps::Array<MapData, u64>,
 }
@@ -147,7 +147,7 @@ impl Tcp {
         for slot in 1..engine.sizes.slots {
             free.push(slot, 0).context("map FREE_SLOTS")?;
         }
-        let pairs = BpfHashMap::try_from(engine.take_map("PAIRS")?).context("map PAIRS")?;
+        let pairs = engine.take_data("PAIRS")?;
         let mut switches: aya::maps::Array<MapData, u64> =
             aya::maps::Array::try_from(engine.take_map("SWITCHES")?).context("map SWITCHES")?;
         switches.set(1, u64::from(self.options.flows), 0).context("map SWITCHES")?;
@@ -166,7 +166,7 @@ impl Tcp {
     fn refresh(&mut self, context: &mut Context<'_>) {
         let Some(maps) = &self.maps else { return };
         let mut found = Vec::new();
-        let result = sys::for_each(maps.pairs_fd(), PairKey::SIZE, PairValue::SIZE, |key, value| {
+        let result = sys::for_each(maps.pairs.fd().as_fd(), PairKey::SIZE, PairValue::SIZE, |key, value| {
             if let (Some(key), Some(value)) = (PairKey::decode(key), PairValue::decode(value)) {
                 found.push((key, value));
             }
@@ -219,20 +219,13 @@ impl Tcp {
             if r.idle >= RECYCLE_AFTER && r.attached() == 0 {
                 let mut bytes = Vec::with_capacity(PairKey::SIZE);
                 key.encode(&mut bytes);
-                let Ok(bytes) = <[u8; PairKey::SIZE]>::try_from(bytes) else { continue };
-                if maps.pairs.remove(&bytes).is_ok() {
+                if sys::remove(maps.pairs.fd().as_fd(), &bytes).is_ok() {
                     // A program may have found the row just before: it is handed out one sweep later.
                     self.retired.push(slot as u32);
                     r.key = None;
                 }
             }
         }
-    }
-}
-
-impl Maps {
-    fn pairs_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.pairs.map().fd().as_fd()
     }
 }
 
