@@ -1,9 +1,14 @@
 //! Developer commands: `cargo xtask run`, `test`, `vm`, `docs`, `deny`, `setup`.
 
+mod deny;
+mod docs;
 mod run;
 mod setup;
 mod shell;
+mod test;
+#[allow(dead_code, reason = "build.rs uses the rest")]
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -37,12 +42,55 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Check everything that must hold, and count it
+    Test {
+        #[command(flatten)]
+        which: test::Which,
+        #[command(flatten)]
+        how: How,
+        /// Only tests whose name contains this
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// Write the generated pages of docs/
+    Docs {
+        #[command(flatten)]
+        how: How,
+    },
+    /// Check the licences, sources and advisories of the dependencies
+    Deny {
+        #[command(flatten)]
+        how: How,
+    },
+    /// Boot other kernels with the agent and compare what it sees with a known cause
+    Vm {
+        /// Which kernels
+        #[arg(default_value = "all")]
+        series: vm::Series,
+        #[command(flatten)]
+        how: How,
+        /// Keep the image, and print the command that boots it again
+        #[arg(long)]
+        keep: bool,
+        /// Use this binary instead of building one
+        #[arg(long, value_name = "FILE")]
+        agent: Option<std::path::PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup { groups, how } => setup::setup(&groups, how),
         Task::Run { how, args } => run::run(how, &args),
+        Task::Test { which, how, filter } => test::test(&which, how, &filter),
+        Task::Docs { how } => docs::write(how),
+        Task::Deny { how } => deny::deny(how),
+        Task::Vm {
+            series,
+            how,
+            keep,
+            agent,
+        } => vm::vm(series, how, keep, agent),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -81,11 +81,15 @@ pub fn run_apt(install: &mut Command) -> Result<()> {
         );
     }
     let _guard = NoServices::new()?;
-    let mut update = Command::new("apt-get");
-    say("apt-get update");
-    shell::run(update.args(["update", "-q"]))?;
+    refresh_apt()?;
     say(shell::shown(install));
     shell::run(install.env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// Gets the archive's lists.
+pub fn refresh_apt() -> Result<()> {
+    say("apt-get update");
+    shell::run(Command::new("apt-get").args(["update", "-q"]))
 }
 
 /// While it lives, packages start no daemons: Debian asks policy-rc.d.

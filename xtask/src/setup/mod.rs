@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 
 use crate::shell::{say, shown};
 use crate::toolchain::{self, Compiler};
+pub use install::refresh_apt;
 use install::{apt, linker_install, run_apt};
 use packages::Need;
 

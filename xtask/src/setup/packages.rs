@@ -119,6 +119,11 @@ pub const TEST: &[Need] = &[
         "busybox-static",
         "user space of the virtual machines",
     ),
+    need(
+        &["bpftool"],
+        "bpftool",
+        "an independent look at programs and maps",
+    ),
     need(&["cpio"], "cpio", "their initial file system"),
     need(&["modprobe", "depmod"], "kmod", "their kernel modules"),
     need(&["xz"], "xz-utils", "their kernel modules"),

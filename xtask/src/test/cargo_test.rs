@@ -1,0 +1,104 @@
+//! `cargo test`, with its results counted while it prints them.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::Outcome;
+use crate::shell::{cargo, shown};
+
+/// Unit tests of the workspace, as whoever this is.
+pub fn unit(filter: &[String]) -> Result<Outcome> {
+    counted(
+        cargo()
+            .args([
+                "test",
+                "--locked",
+                "--workspace",
+                "--exclude",
+                "tests",
+                "--no-fail-fast",
+                "--",
+            ])
+            .args(filter),
+    )
+}
+
+/// End-to-end tests against the released agent, one at a time: they measure.
+pub fn e2e(agent: &Path, filter: &[String]) -> Result<Outcome> {
+    let mut command = cargo();
+    command.args([
+        "test",
+        "--locked",
+        "--release",
+        "--package",
+        "tests",
+        "--no-fail-fast",
+    ]);
+    counted(
+        command
+            .args(["--", "--test-threads=1"])
+            .args(filter)
+            .env("GEOPHONE_BIN", agent),
+    )
+}
+
+/// Runs test programs, shows what they print and adds up what they count.
+pub fn counted(command: &mut Command) -> Result<Outcome> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run `{}`", shown(command)))?;
+    let (mut passed, mut failed) = (0, 0);
+    for line in BufReader::new(child.stdout.take().context("no pipe")?).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        if let Some((held, broken)) = counts(&line) {
+            passed += held;
+            failed += broken;
+        }
+    }
+    let status = child.wait()?;
+    Ok(if status.success() && failed == 0 {
+        Outcome::Passed(passed)
+    } else {
+        // What does not compile, or dies, counts as one.
+        Outcome::Failed(
+            passed,
+            failed.max(1),
+            format!("`{}` ended with {status}", shown(command)),
+        )
+    })
+}
+
+/// Reads `test result: ok. 5 passed; 0 failed; …`.
+fn counts(line: &str) -> Option<(u64, u64)> {
+    let rest = line.strip_prefix("test result: ")?;
+    let (_, rest) = rest.split_once(". ")?;
+    let number = |word: &str| {
+        let part = rest.split("; ").find(|part| part.ends_with(word))?;
+        part.split(' ').next()?.parse().ok()
+    };
+    Some((number(" passed")?, number(" failed")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counts;
+
+    #[test]
+    fn reads_libtest() {
+        let line =
+            "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        assert_eq!(counts(line), Some((5, 0)));
+        assert_eq!(
+            counts("test result: FAILED. 5 passed; 2 failed; 0 ignored"),
+            Some((5, 2))
+        );
+        assert_eq!(counts("test a ... ok"), None);
+    }
+}

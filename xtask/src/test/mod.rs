@@ -1,0 +1,166 @@
+//! `cargo xtask test`: everything that must hold, stage by stage, with a summary that counts.
+
+mod cargo_test;
+mod checks;
+mod unprivileged;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::run::build_release;
+use crate::setup::{Group, How, setup};
+use crate::shell::{is_root, say};
+use crate::{docs, vm};
+
+/// What to test.
+#[derive(Args, Clone, Debug, Default)]
+#[group(multiple = false)]
+pub struct Which {
+    /// Only what needs no root: format, lints, unit tests, documentation
+    #[arg(long)]
+    unit: bool,
+    /// Only the end-to-end tests
+    #[arg(long)]
+    e2e: bool,
+    /// Only the virtual machines
+    #[arg(long)]
+    vm: bool,
+    /// Everything (as when nothing is said)
+    #[arg(long)]
+    all: bool,
+}
+
+/// How a stage ended; a stage that is one check counts as one.
+pub enum Outcome {
+    /// All held.
+    Passed(u64),
+    /// Some held, some did not, and why.
+    Failed(u64, u64, String),
+    /// It did not take place, and why.
+    Skipped(String),
+}
+
+impl Outcome {
+    /// One check that holds or does not.
+    fn of(result: Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::Passed(1),
+            Err(error) => Self::Failed(0, 1, format!("{error:#}")),
+        }
+    }
+}
+
+/// What was run so far.
+#[derive(Default)]
+struct Report {
+    stages: Vec<(&'static str, Outcome, f32)>,
+}
+
+impl Report {
+    fn stage(&mut self, name: &'static str, run: impl FnOnce() -> Result<Outcome>) {
+        say(format_args!("== {name}"));
+        let start = Instant::now();
+        let outcome = run().unwrap_or_else(|error| Outcome::of(Err(error)));
+        match &outcome {
+            Outcome::Failed(_, _, why) => say(format_args!("{name} FAILED: {why}")),
+            Outcome::Skipped(why) => say(format_args!("{name} SKIPPED: {why}")),
+            Outcome::Passed(_) => {}
+        }
+        self.stages.push((name, outcome, start.elapsed().as_secs_f32()));
+    }
+
+    /// Prints the summary; an error if anything failed.
+    fn finish(self) -> Result<()> {
+        let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+        println!(
+            "\n{:<18} {:<8} {:>7} {:>7} {:>8}",
+            "stage", "outcome", "passed", "failed", "seconds"
+        );
+        for (name, outcome, seconds) in &self.stages {
+            let (word, held, broken, why) = match outcome {
+                Outcome::Passed(held) => ("ok", *held, 0, ""),
+                Outcome::Failed(held, broken, why) => {
+                    ("FAILED", *held, *broken, why.lines().next().unwrap_or_default())
+                }
+                Outcome::Skipped(why) => ("SKIPPED", 0, 0, why.as_str()),
+            };
+            println!("{name:<18} {word:<8} {held:>7} {broken:>7} {seconds:>8.1}  {why}");
+            passed += held;
+            failed += broken;
+            skipped += u64::from(matches!(outcome, Outcome::Skipped(_)));
+        }
+        match skipped {
+            0 => println!("\n{passed} passed, {failed} failed"),
+            _ => println!("\n{passed} passed, {failed} failed, {skipped} skipped"),
+        }
+        if failed > 0 {
+            bail!("{failed} failed");
+        }
+        Ok(())
+    }
+}
+
+/// Runs the stages; a failed one does not stop those after it.
+pub fn test(which: &Which, how: How, filter: &[String]) -> Result<()> {
+    let all = which.all || !(which.unit || which.e2e || which.vm);
+    let root = is_root();
+    let groups: &[Group] = if (all || !which.unit) && root {
+        &[Group::Build, Group::Test]
+    } else {
+        &[Group::Build]
+    };
+    setup(groups, how)?;
+    let mut report = Report::default();
+    if all || which.unit {
+        // With a filter one is after a test, not after the house's order.
+        if filter.is_empty() {
+            report.stage("format", checks::format);
+            report.stage("manifests", checks::manifests);
+            report.stage("clippy", checks::clippy);
+            report.stage("clippy ebpf", checks::clippy_ebpf);
+        }
+        report.stage("unit", || cargo_test::unit(filter));
+        report.stage("unit unprivileged", || unprivileged::unit(filter));
+        if filter.is_empty() {
+            report.stage("rustdoc", checks::rustdoc);
+            report.stage("generated docs", || {
+                docs::check().map(|stale| stale.map_or(Outcome::Passed(1), Outcome::Skipped))
+            });
+            report.stage("deny", checks::deny);
+        }
+    }
+    let needs_root = |name: &str| {
+        Outcome::Skipped(format!(
+            "{name} tests need root: run `sudo -E env \"PATH=$PATH\" cargo xtask test`"
+        ))
+    };
+    if all || which.e2e {
+        report.stage("e2e", || {
+            if root {
+                cargo_test::e2e(&build_release()?, filter)
+            } else {
+                Ok(needs_root("end-to-end"))
+            }
+        });
+    }
+    if which.vm || all && filter.is_empty() {
+        report.stage("vm", || {
+            if root {
+                machines()
+            } else {
+                Ok(needs_root("virtual machine"))
+            }
+        });
+    }
+    report.finish()
+}
+
+fn machines() -> Result<Outcome> {
+    let score = vm::judged(vm::Series::All, &build_release()?, false)?;
+    Ok(match score.failed {
+        0 => Outcome::Passed(score.passed),
+        failed => Outcome::Failed(score.passed, failed, "see the lines `vm … FAILED` above".into()),
+    })
+}

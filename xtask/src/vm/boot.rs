@@ -1,0 +1,146 @@
+//! One boot: qemu by emulation, the console to a file, the results from the second serial line.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::kernel::Kernel;
+use crate::shell;
+
+/// A machine that is not done by then is stuck.
+const LIMIT_SECONDS: u32 = 180;
+
+/// What one section of the guest script printed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Section {
+    /// Its standard output.
+    pub text: String,
+    /// Its exit code.
+    pub code: i32,
+}
+
+/// The sections by name.
+pub type Seen = BTreeMap<String, Section>;
+
+/// Boots the kernel with the image and returns what the guest script reported.
+pub fn boot(kernel: &Kernel, image: &Path, dir: &Path) -> Result<Seen> {
+    let (console, results) = (dir.join("console.log"), dir.join("results"));
+    for file in [&console, &results] {
+        fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let mut command = qemu(kernel, image);
+    for file in [&console, &results] {
+        command.arg("-serial").arg(format!("file:{}", file.display()));
+    }
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run qemu: run `cargo xtask setup test`")?;
+    let seen = sections(&String::from_utf8_lossy(&fs::read(&results)?));
+    if !status.success() || !seen.contains_key("end") {
+        let log = fs::read(&console)?;
+        let log = String::from_utf8_lossy(&log);
+        let tail: Vec<_> = log.lines().rev().take(30).collect();
+        for line in tail.iter().rev() {
+            eprintln!("  | {line}");
+        }
+        let why = if status.code() == Some(124) {
+            format!("was stopped after {LIMIT_SECONDS} s")
+        } else {
+            "ended early".into()
+        };
+        bail!(
+            "the virtual machine with {} {why} ({status}); its console is {}",
+            kernel.release,
+            console.display()
+        );
+    }
+    Ok(seen)
+}
+
+/// The command for a developer who wants to look around.
+pub fn shown(kernel: &Kernel, image: &Path) -> String {
+    shell::shown(qemu(kernel, image).args(["-serial", "stdio", "-serial", "file:/dev/null"]))
+}
+
+/// Emulated, not KVM: it works in any container or virtual machine, and a boot takes but seconds.
+fn qemu(kernel: &Kernel, image: &Path) -> Command {
+    let mut command = Command::new("timeout");
+    command
+        .args(["--kill-after=5", &LIMIT_SECONDS.to_string(), "qemu-system-x86_64"])
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "1024",
+        ])
+        .args([
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-no-reboot",
+            "-nic",
+            "none",
+        ])
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(image)
+        .args([
+            "-append",
+            "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable",
+        ]);
+    command
+}
+
+/// Takes the results apart: `@@begin NAME`, text, `@@end NAME CODE`.
+fn sections(text: &str) -> Seen {
+    let mut seen = Seen::new();
+    let mut open: Option<(String, Vec<&str>)> = None;
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("@@begin ") {
+            open = Some((name.trim().to_owned(), Vec::new()));
+        } else if let Some(rest) = line.strip_prefix("@@end ") {
+            let Some((name, lines)) = open.take() else {
+                continue;
+            };
+            let code = rest
+                .trim()
+                .rsplit(' ')
+                .next()
+                .and_then(|code| code.parse().ok())
+                .unwrap_or(-1);
+            seen.insert(
+                name,
+                Section {
+                    text: lines.join("\n").trim().to_owned(),
+                    code,
+                },
+            );
+        } else if let Some((_, lines)) = &mut open {
+            lines.push(line);
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sections;
+
+    #[test]
+    fn takes_results_apart() {
+        let seen = sections("noise\n@@begin check\n{\"a\":\n1}\n\n@@end check 1\n@@begin cut\nx\n");
+        assert_eq!(seen.len(), 1);
+        assert_eq!(seen["check"].text, "{\"a\":\n1}");
+        assert_eq!(seen["check"].code, 1);
+    }
+}

@@ -1,0 +1,84 @@
+#!/bin/bash
+# What happens in the virtual machine: check, then a known delay and loss under the agent's eyes. The results go to the
+# second serial line as sections; the host judges them (xtask/src/vm/judge.rs).
+
+# section NAME COMMAND...: its standard output and exit code are results, its errors go to the console.
+section() {
+    local name=$1 code; shift
+    echo "@@begin $name" >&3
+    "$@" >&3
+    code=$?
+    printf '\n@@end %s %s\n' "$name" "$code" >&3
+}
+
+# The kernel's own count of retransmitted segments, of a namespace or of here.
+retransmits() {
+    local run=()
+    [ "$1" = here ] || run=(ip netns exec "$1")
+    "${run[@]}" cat /proc/net/snmp | while read -r family rest; do
+        [ "$family" = Tcp: ] || continue
+        if [ -z "$names" ]; then names=($rest); continue; fi
+        values=($rest)
+        for i in "${!names[@]}"; do [ "${names[$i]}" = RetransSegs ] && echo "${values[$i]}"; done
+    done
+}
+
+network() {
+    ip netns add a && ip netns add b
+    ip link add v0 netns a type veth peer name v0 netns b
+    ip -n a addr add 10.98.0.1/24 dev v0
+    ip -n b addr add 10.98.0.2/24 dev v0
+    for n in a b; do
+        ip -n $n link set lo up
+        ip -n $n link set v0 up
+        # One packet is one segment, so that one loss is one retransmit.
+        ip netns exec $n ethtool -K v0 gso off tso off gro off
+    done
+    tc -n a qdisc add dev v0 root netem delay 40ms loss 10%
+}
+
+transfer() {
+    ip netns exec b iperf3 --server --one-off --daemon
+    sleep 0.3
+    timeout 14 ip netns exec a iperf3 --client 10.98.0.2 --time 4 > /tmp/iperf3.log
+    tail -4 /tmp/iperf3.log
+}
+
+ready() {
+    for _ in {1..100}; do
+        wget -q -O /dev/null http://127.0.0.1:9779/readyz && return 0
+        kill -0 "$1" 2> /dev/null || return 1
+        sleep 0.1
+    done
+    return 1
+}
+
+watched() {
+    geophone run --for 25s --summary-json /tmp/summary.json < /dev/null 1>&2 &
+    local agent=$! code
+    section ready ready $agent
+    if kill -0 $agent 2> /dev/null; then
+        section transfer transfer
+        # Past the last tick that counts the transfer.
+        sleep 2
+        kill -INT $agent
+    fi
+    wait $agent
+    code=$?
+    cat /tmp/summary.json
+    return $code
+}
+
+watched_before() { cat /tmp/watched; return "$watched_code"; }
+counts() { for n in a b here; do retransmits "$n"; done; }
+
+exec 3> /dev/ttyS1
+section kernel uname -r
+section boot cut -d ' ' -f 1 /proc/uptime
+section check geophone check --json
+section network network
+watched > /tmp/watched; watched_code=$?
+section run watched_before
+section retransmits counts
+section left bpftool prog show
+section end true
