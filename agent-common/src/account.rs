@@ -52,7 +52,7 @@ pub mod reason {
 
 /// Counters of one program on one CPU. All monotonic.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Events that reached the program, and records that it wanted to send.
     pub seen: u64,

@@ -32,20 +32,20 @@ pub mod counter {
     pub const ZERO_WINDOW_OUT: usize = 12;
     /// Connections opened as client, then as server.
     pub const OPENED: usize = 13;
-    /// First of the ends of established connections: role × [`super::END_REASONS`].
+    /// First of the ends of established connections: three roles × [`super::END_REASONS`].
     pub const CLOSED: usize = 15;
-    /// First of the ends of connections that never came about: role × [`super::END_REASONS`].
-    pub const FAILED: usize = 27;
-    /// Connections that were already open when the agent came, as client, then as server, then unknown.
-    pub const ADOPTED: usize = 39;
+    /// First of the ends of connections that never came about: client and server × [`super::END_REASONS`].
+    pub const FAILED: usize = 33;
+    /// Connections that were already open when the agent came.
+    pub const ADOPTED: usize = 45;
     /// Sockets whose storage points to this slot, ever; minus [`RELEASED`]: those that still do.
-    pub const ATTACHED: usize = 42;
+    pub const ATTACHED: usize = 46;
     /// Sockets that left this slot.
-    pub const RELEASED: usize = 43;
-    /// Adopted connections that have ended, by role as in [`ADOPTED`] (they are also in [`CLOSED`]).
-    pub const TIMEOUTS: usize = 44;
+    pub const RELEASED: usize = 47;
+    /// Connection requests that a listening socket refused (`sock.sk_drops`): accept queue full, memory short.
+    pub const LISTEN_DROPS: usize = 48;
     /// Number of counters.
-    pub const COUNT: usize = 48;
+    pub const COUNT: usize = 52;
 }
 
 /// Types of retransmit, `network.tcp.retransmit.type`.

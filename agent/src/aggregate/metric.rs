@@ -75,6 +75,9 @@ pub mod label {
         PROBE: "probe", "geophone.probe", "Probe";
         STAGE: "stage", "geophone.stage", "Where on the way from the kernel to the series";
         PROGRAM: "program", "geophone.program", "eBPF program";
+        HOOK: "hook", "geophone.hook", "Where the program hooks in";
+        STATE: "state", "geophone.state", "attached, unsupported, broken or off";
+        MAP: "map", "geophone.map", "eBPF map";
         METRIC: "metric", "geophone.metric", "What is reconciled";
     }
 }

@@ -1,0 +1,37 @@
+//! The one way into the ring buffer.
+
+use crate::account::bump;
+use crate::settings::RING_HIGH_WATER;
+use agent_common::account::{Account, reason};
+use agent_common::wire::{Header, LAYOUT, Wire};
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    macros::map,
+    maps::RingBuf,
+};
+
+/// All records of all probes; resized at load.
+#[map]
+static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+
+/// Header of a record.
+#[inline(always)]
+pub fn header<T: Wire>(kind: u8, program: usize) -> Header {
+    Header { kind, layout: LAYOUT, len: T::SIZE as u16, program: program as u32 }
+}
+
+/// Reserves a record, lets `fill` write every field, submits it without a wake-up (a wake-up for each record cost
+/// 4 µs here against 0.2 µs) unless much is waiting, and counts what became of it.
+#[inline(always)]
+pub fn emit<T: Wire + 'static>(account: &mut Account, fill: impl FnOnce(*mut T)) {
+    bump(&mut account.seen);
+    let Some(mut entry) = RECORDS.reserve::<T>(0) else {
+        bump(&mut account.dropped[reason::RING_FULL]);
+        return;
+    };
+    fill(entry.as_mut_ptr());
+    let waiting = RECORDS.query(BPF_RB_AVAIL_DATA.into());
+    let flags = if waiting > RING_HIGH_WATER.load() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    entry.submit(flags.into());
+    bump(&mut account.emitted);
+}

@@ -1,0 +1,262 @@
+//! The running kernel's structures, read through offsets that userspace takes from its BTF.
+//!
+//! aya has no CO-RE for Rust. An offset in frozen `.rodata` is a constant to the verifier, so a load at
+//! `typed pointer + offset` is checked against the kernel's own BTF and costs one instruction
+//! (132 ns for seven fields, against 380 by `bpf_probe_read_kernel`).
+
+use aya_ebpf::{
+    Global,
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        generated::{bpf_get_current_task_btf, bpf_skc_to_tcp_sock},
+    },
+};
+
+/// Offsets in bytes; `u32::MAX` = the kernel has no such field. Userspace fills them by these names.
+macro_rules! offsets {
+    ($($name:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        static $name: Global<u32> = Global::new(u32::MAX);
+    )*};
+}
+
+offsets! {
+    SOCK_FAMILY SOCK_STATE SOCK_DADDR SOCK_SADDR SOCK_DADDR6 SOCK_SADDR6 SOCK_DPORT SOCK_NUM SOCK_NET
+    SOCK_PROTOCOL SOCK_DROPS SOCK_ERR SOCK_CGROUP SOCK_COOKIE
+    TCP_SRTT TCP_MDEV TCP_MSTAMP TCP_SND_UNA TCP_SND_WND TCP_RCV_WND TCP_SND_CWND TCP_RTT_MIN
+    TCP_SEGS_IN TCP_SEGS_OUT TCP_BYTES_RECEIVED TCP_BYTES_SENT TCP_BYTES_RETRANS TCP_DSACK_DUPS TCP_TOTAL_RETRANS
+    TCP_RACK_MSTAMP TCP_RACK_RTT TCP_CA_STATE
+    SKB_CB_ACK_SEQ SKB_CB_SEGS SKB_LEN SKB_DEV SKB_IIF SKB_PROTOCOL SKB_HEAD SKB_NETWORK SKB_TRANSPORT SKB_SK
+    DEV_IFINDEX DEV_NAME DEV_NET
+    NET_INUM CGROUP_KN KN_ID
+    TASK_LEADER TASK_START TASK_TGID TASK_COMM
+    SOCKET_SK META_SEQ
+}
+
+/// A typed kernel pointer, as the verifier tracks it.
+pub type Ptr = *const u8;
+
+#[inline(always)]
+fn load<T: Copy>(base: Ptr, offset: &Global<u32>) -> T {
+    // SAFETY: the verifier checks base + constant against the BTF type and handles faults; volatile keeps LLVM from
+    // merging loads into ones that the verifier refuses.
+    unsafe { base.add(offset.load() as usize).cast::<T>().read_volatile() }
+}
+
+/// A field whose address is taken, for probe reads.
+#[inline(always)]
+fn address(base: Ptr, offset: &Global<u32>) -> Ptr {
+    // SAFETY: only computes an address.
+    unsafe { base.add(offset.load() as usize) }
+}
+
+macro_rules! getters {
+    ($($(#[$meta:meta])* $name:ident: $ty:ty = $offset:ident;)*) => {$(
+        $(#[$meta])*
+        #[inline(always)]
+        pub fn $name(base: Ptr) -> $ty {
+            load(base, &$offset)
+        }
+    )*};
+}
+
+getters! {
+    /// `sk->sk_family`.
+    family: u16 = SOCK_FAMILY;
+    /// `sk->sk_state`.
+    state: u8 = SOCK_STATE;
+    /// `sk->sk_num`: local port, host order.
+    local_port: u16 = SOCK_NUM;
+    /// `sk->sk_dport`, network order.
+    remote_port_be: u16 = SOCK_DPORT;
+    /// `sk->sk_protocol`.
+    protocol: u16 = SOCK_PROTOCOL;
+    /// `sk->sk_drops`.
+    drops: u32 = SOCK_DROPS;
+    /// `sk->sk_err`.
+    error: u32 = SOCK_ERR;
+    /// `sk->sk_cookie`; 0 until somebody asks for it.
+    cookie: u64 = SOCK_COOKIE;
+    /// `tp->srtt_us`: smoothed RTT, 1/8 µs.
+    srtt8: u32 = TCP_SRTT;
+    /// `tp->mdev_us`: mean deviation, 1/4 µs.
+    mdev4: u32 = TCP_MDEV;
+    /// `tp->tcp_mstamp`: time of the last activity, µs.
+    activity: u64 = TCP_MSTAMP;
+    /// `tp->snd_una`.
+    snd_una: u32 = TCP_SND_UNA;
+    /// `tp->snd_wnd`: the window the peer gives us.
+    snd_wnd: u32 = TCP_SND_WND;
+    /// `tp->rcv_wnd`: the window we give the peer.
+    rcv_wnd: u32 = TCP_RCV_WND;
+    /// `tp->snd_cwnd`.
+    cwnd: u32 = TCP_SND_CWND;
+    /// `tp->rtt_min`, best of the window, µs.
+    rtt_min: u32 = TCP_RTT_MIN;
+    /// `tp->segs_in`.
+    segs_in: u32 = TCP_SEGS_IN;
+    /// `tp->segs_out`.
+    segs_out: u32 = TCP_SEGS_OUT;
+    /// `tp->bytes_received`.
+    bytes_received: u64 = TCP_BYTES_RECEIVED;
+    /// `tp->bytes_sent`.
+    bytes_sent: u64 = TCP_BYTES_SENT;
+    /// `tp->bytes_retrans`.
+    bytes_retrans: u64 = TCP_BYTES_RETRANS;
+    /// `tp->dsack_dups`.
+    dsack_dups: u32 = TCP_DSACK_DUPS;
+    /// `tp->total_retrans`.
+    total_retrans: u32 = TCP_TOTAL_RETRANS;
+    /// `tp->rack.mstamp`: when the segment was sent whose delivery gave the last sample.
+    rack_mstamp: u64 = TCP_RACK_MSTAMP;
+    /// `tp->rack.rtt_us`: the last raw RTT sample.
+    rack_rtt: u32 = TCP_RACK_RTT;
+    /// `skb->len`.
+    skb_len: u32 = SKB_LEN;
+    /// `skb->dev`.
+    skb_dev: Ptr = SKB_DEV;
+    /// `skb->skb_iif`: the interface it came in by, 0 when made here.
+    skb_iif: u32 = SKB_IIF;
+    /// `skb->protocol`, network order.
+    skb_protocol_be: u16 = SKB_PROTOCOL;
+    /// `skb->head`.
+    skb_head: Ptr = SKB_HEAD;
+    /// `skb->network_header`.
+    skb_network: u16 = SKB_NETWORK;
+    /// `skb->transport_header`.
+    skb_transport: u16 = SKB_TRANSPORT;
+    /// `skb->sk`.
+    skb_sk: Ptr = SKB_SK;
+    /// `dev->ifindex`.
+    ifindex: u32 = DEV_IFINDEX;
+    /// `file->private_data`'s `socket->sk`.
+    socket_sk: Ptr = SOCKET_SK;
+    /// `bpf_iter_meta->seq`.
+    meta_seq: Ptr = META_SEQ;
+}
+
+/// `inet_connection_sock.icsk_ca_state`, a bit field of five bits.
+#[inline(always)]
+pub fn ca_state(tp: Ptr) -> u8 {
+    load::<u8>(tp, &TCP_CA_STATE) & 0x1f
+}
+
+/// `TCP_SKB_CB(skb)->ack_seq`, byte by byte: `skb->cb` is an array of char to the verifier.
+#[inline(always)]
+pub fn skb_ack(skb: Ptr) -> u32 {
+    let at = |i: usize| -> u32 {
+        // SAFETY: as in `load`.
+        unsafe { address(skb, &SKB_CB_ACK_SEQ).add(i).read_volatile() as u32 }
+    };
+    at(0) | at(1) << 8 | at(2) << 16 | at(3) << 24
+}
+
+/// `TCP_SKB_CB(skb)->tcp_gso_segs`: segments in the buffer.
+#[inline(always)]
+pub fn skb_segs(skb: Ptr) -> u64 {
+    let at = |i: usize| -> u64 {
+        // SAFETY: as in `load`.
+        unsafe { address(skb, &SKB_CB_SEGS).add(i).read_volatile() as u64 }
+    };
+    (at(0) | at(1) << 8).max(1)
+}
+
+/// The `tcp_sock` of a socket; `None` for request, time-wait and other sockets.
+#[inline(always)]
+pub fn tcp_sock(sk: Ptr) -> Option<Ptr> {
+    // SAFETY: the helper checks the socket.
+    let tp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as Ptr;
+    if tp.is_null() { None } else { Some(tp) }
+}
+
+/// Inode number of the socket's network namespace.
+#[inline(always)]
+pub fn netns(sk: Ptr) -> u32 {
+    let net: Ptr = load(sk, &SOCK_NET);
+    load(net, &NET_INUM)
+}
+
+/// Inode number of the device's network namespace.
+#[inline(always)]
+pub fn dev_netns(dev: Ptr) -> u32 {
+    let net: Ptr = load(dev, &DEV_NET);
+    load(net, &NET_INUM)
+}
+
+/// Address of `dev->name`.
+#[inline(always)]
+pub fn dev_name(dev: Ptr) -> Ptr {
+    address(dev, &DEV_NAME)
+}
+
+/// cgroup v2 id of the socket.
+#[inline(always)]
+pub fn cgroup(sk: Ptr) -> u64 {
+    let cgroup: Ptr = load(sk, &SOCK_CGROUP);
+    let kn: Ptr = load(cgroup, &CGROUP_KN);
+    load(kn, &KN_ID)
+}
+
+const AF_INET6: u16 = 10;
+
+#[inline(always)]
+fn address16(sk: Ptr, v4: &Global<u32>, v6: &Global<u32>) -> [u8; 16] {
+    let words: [u32; 4] = if family(sk) == AF_INET6 {
+        let at = |i: usize| -> u32 {
+            // SAFETY: as in `load`.
+            unsafe { address(sk, v6).add(4 * i).cast::<u32>().read_volatile() }
+        };
+        [at(0), at(1), at(2), at(3)]
+    } else {
+        [0, 0, 0xffff_0000, load(sk, v4)]
+    };
+    // SAFETY: same size, no invalid values. BPF here is little-endian, addresses stay in network order in memory.
+    unsafe { core::mem::transmute(words) }
+}
+
+/// Remote address, IPv4 mapped.
+#[inline(always)]
+pub fn remote(sk: Ptr) -> [u8; 16] {
+    address16(sk, &SOCK_DADDR, &SOCK_DADDR6)
+}
+
+/// Local address, IPv4 mapped.
+#[inline(always)]
+pub fn local(sk: Ptr) -> [u8; 16] {
+    address16(sk, &SOCK_SADDR, &SOCK_SADDR6)
+}
+
+/// The running process: (tgid, start time of its leader in ns since boot).
+#[inline(always)]
+pub fn current() -> (u32, u64) {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task_btf() } as Ptr;
+    (tgid, task_start(task))
+}
+
+/// Start time of a task's process.
+#[inline(always)]
+pub fn task_start(task: Ptr) -> u64 {
+    let leader: Ptr = load(task, &TASK_LEADER);
+    load(leader, &TASK_START)
+}
+
+/// Process id of a task.
+#[inline(always)]
+pub fn task_tgid(task: Ptr) -> u32 {
+    load(task, &TASK_TGID)
+}
+
+/// Name of a task.
+#[inline(always)]
+pub fn task_comm(task: Ptr) -> [u8; 16] {
+    // SAFETY: the helper copes with any address.
+    unsafe { bpf_probe_read_kernel(address(task, &TASK_COMM).cast::<[u8; 16]>()) }.unwrap_or([0; 16])
+}
+
+/// Name of the running thread.
+#[inline(always)]
+pub fn current_comm() -> [u8; 16] {
+    bpf_get_current_comm().unwrap_or([0; 16])
+}

@@ -1,0 +1,47 @@
+//! What userspace tells the programs: constants at load, switches at run time.
+
+use aya_ebpf::{Global, macros::map, maps::Array};
+
+/// Frozen at load: the verifier sees constants and removes dead branches.
+macro_rules! constants {
+    ($($(#[$meta:meta])* $name:ident: $ty:ty = $default:expr;)*) => {$(
+        $(#[$meta])*
+        #[unsafe(no_mangle)]
+        pub static $name: Global<$ty> = Global::new($default);
+    )*};
+}
+
+constants! {
+    /// Possible CPUs: rows per program in the accounts.
+    NCPU: u32 = 1;
+    /// Shards of the pair cells minus one; a power of two minus one.
+    SHARD_MASK: u32 = 0;
+    /// The agent's own network namespace, whose counters can be reconciled with /proc/net.
+    HOME_NETNS: u32 = 0;
+    /// Ring bytes from which the reader is woken before its timer.
+    RING_HIGH_WATER: u64 = u64::MAX;
+    /// 1 = `kfree_skb`'s tracepoint has a fourth argument, the receiving socket.
+    KFREE_HAS_SOCKET: u32 = 0;
+    /// Parameters of `inet_csk_accept`: its result is the argument after them.
+    ACCEPT_PARAMETERS: u32 = 4;
+}
+
+/// Indices into the run-time switches.
+pub mod switch {
+    /// Keep an RTT sample when `seen & mask == 0`.
+    pub const RTT_SAMPLE_MASK: u32 = 0;
+    /// 1 = send flow records.
+    pub const FLOW_RECORDS: u32 = 1;
+    /// Number of switches.
+    pub const COUNT: u32 = 8;
+}
+
+/// Written by userspace at any time.
+#[map]
+static SWITCHES: Array<u64> = Array::with_max_entries(switch::COUNT, 0);
+
+/// Value of a switch.
+#[inline(always)]
+pub fn switch_value(index: u32) -> u64 {
+    SWITCHES.get(index).copied().unwrap_or(0)
+}

@@ -1,0 +1,228 @@
+//! What is remembered of a connection, in storage that the kernel frees with the socket.
+
+use super::pair;
+use crate::account::{add, bump, exchange, exchange32};
+use crate::kernel::{self, Ptr};
+use crate::settings::HOME_NETNS;
+use agent_common::account::Account;
+use agent_common::tcp::{PairCells, SLOT_NONE, SubjectKey, counter, home, series};
+use aya_ebpf::{bindings::BPF_SK_STORAGE_GET_F_CREATE, helpers::bpf_sk_storage_get};
+
+/// Bits of [`Conn::flags`].
+pub mod flag {
+    /// The connection has been established.
+    pub const ESTABLISHED: u32 = 1;
+    /// `last_rtt` holds a sample.
+    pub const RTT: u32 = 2;
+    /// The peer's window is closed.
+    pub const ZERO_IN: u32 = 4;
+    /// Our window is closed.
+    pub const ZERO_OUT: u32 = 8;
+    /// It was open before the agent.
+    pub const ADOPTED: u32 = 16;
+}
+
+/// State of one socket. All zero is a socket that nobody knows.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Conn {
+    /// Who opened it or listened.
+    pub subject: SubjectKey,
+    /// Name of that process.
+    pub comm: [u8; 16],
+    /// SYN sent, ns since boot; 0 = not seen.
+    pub started: u64,
+    /// Established, ns since boot; 0 = not seen.
+    pub established: u64,
+    /// `rack.mstamp` of the last sample taken.
+    pub last_sample: u64,
+    /// `tcp_mstamp` of the last flush.
+    pub last_flush: u64,
+    /// `tcp_mstamp` of the last record.
+    pub last_record: u64,
+    /// Flushed so far; see [`flush`].
+    pub bytes_in: u64,
+    /// Flushed so far.
+    pub bytes_out: u64,
+    /// Flushed so far.
+    pub segs_in: u32,
+    /// Flushed so far.
+    pub segs_out: u32,
+    /// Flushed so far.
+    pub retrans: u32,
+    /// Flushed so far.
+    pub dsacks: u32,
+    /// Last RTT sample, µs.
+    pub last_rtt: u32,
+    /// SYN sent to established, µs.
+    pub connect: u32,
+    /// `sk_drops` of a listener, flushed so far.
+    pub listen_drops: u32,
+    /// Always zero: keeps the size a multiple of eight.
+    pub pad: u32,
+    /// Row of the cells plus one; 0 = none yet. See [`Conn::slot`].
+    pub slot_plus_one: u32,
+    /// Peer id.
+    pub peer: u32,
+    /// Index into `agent_common::tcp::ROLES`.
+    pub role: u32,
+    /// See [`flag`].
+    pub flags: u32,
+}
+
+/// Declared by hand: aya-ebpf's type has no BPF_F_CLONE, by which the children of a listener inherit who listens.
+#[repr(C)]
+pub struct SocketStorage<T, const FLAGS: usize> {
+    r#type: *const [i32; 24], // BPF_MAP_TYPE_SK_STORAGE
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; FLAGS],
+}
+
+// SAFETY: a map definition is read by the loader only.
+unsafe impl<T, const FLAGS: usize> Sync for SocketStorage<T, FLAGS> {}
+
+/// BPF_F_NO_PREALLOC | BPF_F_CLONE.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".maps")]
+static CONNECTIONS: SocketStorage<Conn, 513> = SocketStorage {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+};
+
+/// What is known of a socket.
+#[inline(always)]
+pub fn get(sk: Ptr) -> Option<&'static mut Conn> {
+    storage(sk, core::ptr::null_mut(), 0)
+}
+
+/// What is known of a socket, or `initial`: taken as one step, so that nobody sees a half-made state.
+#[inline(always)]
+pub fn get_or(sk: Ptr, initial: &mut Conn) -> Option<&'static mut Conn> {
+    storage(sk, initial, BPF_SK_STORAGE_GET_F_CREATE as u64)
+}
+
+/// As [`get_or`] with a state of zeros.
+#[inline(always)]
+pub fn get_or_new(sk: Ptr) -> Option<&'static mut Conn> {
+    storage(sk, core::ptr::null_mut(), BPF_SK_STORAGE_GET_F_CREATE as u64)
+}
+
+#[inline(always)]
+fn storage(sk: Ptr, initial: *mut Conn, flags: u64) -> Option<&'static mut Conn> {
+    // SAFETY: the verifier knows `sk` and the map; a non-null result stays valid under RCU for the program's run.
+    unsafe {
+        (bpf_sk_storage_get(&raw const CONNECTIONS as *mut _, sk as *mut _, initial.cast(), flags) as *mut Conn)
+            .as_mut()
+    }
+}
+
+impl Conn {
+    /// Row of the cells, [`SLOT_NONE`] before the connection is established.
+    #[inline(always)]
+    pub fn slot(&self) -> u32 {
+        self.slot_plus_one.wrapping_sub(1)
+    }
+
+    /// Gives the connection its row.
+    #[inline(always)]
+    pub fn attach(&mut self, account: &mut Account, sk: Ptr) {
+        if self.slot() != SLOT_NONE {
+            return;
+        }
+        self.peer = pair::peer(kernel::remote(sk));
+        let slot = pair::slot(account, &self.subject, self.peer, &self.comm);
+        self.slot_plus_one = slot + 1;
+        if let Some(cells) = pair::cells(slot) {
+            bump(&mut cells.counters[counter::ATTACHED]);
+        }
+    }
+
+    /// Forgets the connection but not who owns the socket.
+    #[inline(always)]
+    pub fn reset(&mut self, subject: SubjectKey, comm: [u8; 16]) {
+        // SAFETY: all zeros is a valid Conn.
+        *self = unsafe { core::mem::zeroed() };
+        self.subject = subject;
+        self.comm = comm;
+    }
+
+    /// Takes what the socket has counted so far as already flushed: it was open before the agent.
+    #[inline(always)]
+    pub fn baseline(&mut self, tp: Ptr) {
+        self.bytes_in = kernel::bytes_received(tp);
+        self.bytes_out = kernel::bytes_sent(tp).wrapping_sub(kernel::bytes_retrans(tp));
+        self.segs_in = kernel::segs_in(tp);
+        self.segs_out = kernel::segs_out(tp);
+        self.retrans = kernel::total_retrans(tp);
+        self.dsacks = kernel::dsack_dups(tp);
+        self.last_sample = kernel::rack_mstamp(tp);
+        self.flags = flag::ESTABLISHED | flag::ADOPTED;
+        self.role = 2;
+    }
+}
+
+/// Adds what the socket has counted since the last flush to its pair.
+#[inline(always)]
+pub fn flush(conn: &mut Conn, cells: &mut PairCells, tp: Ptr) {
+    let n = kernel::segs_in(tp);
+    let segs_in = n.wrapping_sub(exchange32(&mut conn.segs_in, n)) as i32 as u64;
+    let n = kernel::segs_out(tp);
+    let segs_out = n.wrapping_sub(exchange32(&mut conn.segs_out, n)) as i32 as u64;
+    let n = kernel::total_retrans(tp);
+    let retrans = n.wrapping_sub(exchange32(&mut conn.retrans, n)) as i32 as u64;
+    let n = kernel::dsack_dups(tp);
+    let dsacks = n.wrapping_sub(exchange32(&mut conn.dsacks, n)) as i32 as u64;
+    let n = kernel::bytes_received(tp);
+    let bytes_in = n.wrapping_sub(exchange(&mut conn.bytes_in, n));
+    let n = kernel::bytes_sent(tp).wrapping_sub(kernel::bytes_retrans(tp));
+    let bytes_out = n.wrapping_sub(exchange(&mut conn.bytes_out, n));
+    if segs_in | segs_out != 0 {
+        add(&mut cells.counters[counter::SEGMENTS_IN], segs_in);
+        add(&mut cells.counters[counter::SEGMENTS_OUT], segs_out);
+    }
+    if bytes_in | bytes_out != 0 {
+        add(&mut cells.counters[counter::BYTES_IN], bytes_in);
+        add(&mut cells.counters[counter::BYTES_OUT], bytes_out);
+    }
+    if dsacks != 0 {
+        add(&mut cells.counters[counter::SPURIOUS], dsacks);
+    }
+    if conn.subject.netns == HOME_NETNS.load() {
+        pair::home(home::SEGMENTS_OUT, segs_out.wrapping_sub(retrans));
+    }
+}
+
+/// Takes an RTT sample: its histogram, and the jitter against the one before.
+#[inline(always)]
+pub fn sample(conn: &mut Conn, cells: &mut PairCells, micros: u32) {
+    pair::record(cells, series::RTT, micros);
+    if conn.flags & flag::RTT != 0 {
+        pair::record(cells, series::JITTER, micros.abs_diff(conn.last_rtt));
+    }
+    conn.last_rtt = micros;
+    conn.flags |= flag::RTT;
+}
+
+/// Counts windows that have just closed.
+#[inline(always)]
+pub fn windows(conn: &mut Conn, cells: &mut PairCells, tp: Ptr) {
+    edge(conn, cells, kernel::snd_wnd(tp), flag::ZERO_IN, counter::ZERO_WINDOW_IN);
+    edge(conn, cells, kernel::rcv_wnd(tp), flag::ZERO_OUT, counter::ZERO_WINDOW_OUT);
+}
+
+#[inline(always)]
+fn edge(conn: &mut Conn, cells: &mut PairCells, window: u32, bit: u32, index: usize) {
+    if window == 0 {
+        if conn.flags & bit == 0 {
+            conn.flags |= bit;
+            bump(&mut cells.counters[index]);
+        }
+    } else if conn.flags & bit != 0 {
+        conn.flags &= !bit;
+    }
+}

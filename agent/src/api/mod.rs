@@ -1,0 +1,33 @@
+//! The HTTP API: metrics, health, status, the latest snapshot, told events as they come.
+
+pub mod json;
+pub mod server;
+pub mod settings;
+pub mod stats;
+
+mod routes;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use server::{Bound, bind, serve};
+pub use settings::{ApiSettings, ApiTls};
+pub use stats::{METRICS, Stats, StatsCollect};
+
+use crate::aggregate::Snapshot;
+use crate::records::Record;
+use std::sync::Arc;
+use tokio::sync::{broadcast, watch};
+
+/// What the API shows.
+#[derive(Clone)]
+pub struct State {
+    /// The latest snapshot; tick 0 = none yet.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Told events.
+    pub records: broadcast::Sender<Arc<Record>>,
+    /// Makes the answer of `/api/v1/status`.
+    pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Where requests are counted.
+    pub stats: Arc<Stats>,
+}

@@ -1,0 +1,178 @@
+//! What each path answers, and who may ask.
+
+use super::json::SnapshotView;
+use super::stream::{Wanted, lines};
+use super::{State, server::Token};
+use crate::export::prometheus::{encode, negotiate};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, Request, State as From};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+/// A snapshot older than this means that the collector no longer ticks.
+pub(super) const STALE: Duration = Duration::from_secs(5);
+/// Clients of the streams at a time.
+const STREAMS: usize = 16;
+/// Longest time that a stream may be asked for by `?for=`.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Clone)]
+struct App {
+    state: State,
+    token: Option<Arc<Token>>,
+    /// When the last snapshot came, by the monotonic clock: a step of the wall clock is no illness.
+    ticked: watch::Receiver<Instant>,
+    /// Size of the last exposition.
+    size: Arc<AtomicUsize>,
+    streams: Arc<Semaphore>,
+}
+
+pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver<Instant>) -> Router {
+    let app = App {
+        state,
+        token: token.map(Arc::new),
+        ticked,
+        size: Arc::default(),
+        streams: Arc::new(Semaphore::new(STREAMS)),
+    };
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/snapshot", get(snapshot))
+        .route("/api/v1/flows", get(flows))
+        .route("/api/v1/drops", get(drops))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
+        .with_state(app)
+}
+
+/// Every request passes here first, and every answer last.
+async fn guard(From(app): From<App>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let mut response = match refuse(&app, &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    };
+    app.state.stats.request(&path, response.status().as_u16());
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn refuse(app: &App, request: &Request) -> Option<Response> {
+    let headers = request.headers();
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "only GET");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Some(response);
+    }
+    let empty = headers.get(header::CONTENT_LENGTH).is_none_or(|l| l == "0");
+    if !empty || headers.contains_key(header::TRANSFER_ENCODING) {
+        let mut response = problem(StatusCode::PAYLOAD_TOO_LARGE, "a GET has no body");
+        // What follows is the body that nobody reads.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return Some(response);
+    }
+    let Some(token) = &app.token else {
+        // Without a token a web page could read this through a name that it points at 127.0.0.1.
+        return (!local_host(headers)).then(|| {
+            problem(StatusCode::MISDIRECTED_REQUEST, "Host is neither an address nor localhost; set api.token_file")
+        });
+    };
+    if matches!(request.uri().path(), "/healthz" | "/readyz") || token.admits(headers) {
+        return None;
+    }
+    let mut response = problem(StatusCode::UNAUTHORIZED, "no or wrong bearer token");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    Some(response)
+}
+
+fn local_host(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Some(authority) = host.to_str().ok().and_then(|h| h.parse::<axum::http::uri::Authority>().ok()) else {
+        return false;
+    };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok()
+}
+
+fn problem(status: StatusCode, message: &str) -> Response {
+    (status, axum::Json(serde_json::json!({ "error": message }))).into_response()
+}
+
+async fn metrics(From(app): From<App>, headers: HeaderMap) -> Response {
+    let format = negotiate(headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()));
+    let snapshot = app.state.snapshots.borrow().clone();
+    let body = encode(&snapshot, format, app.size.load(Relaxed));
+    app.size.store(body.len(), Relaxed);
+    let mut response = Body::from(body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+async fn healthz(From(app): From<App>) -> Response {
+    let age = app.ticked.borrow().elapsed();
+    if age <= STALE {
+        return axum::Json(serde_json::json!({ "status": "ok" })).into_response();
+    }
+    problem(StatusCode::SERVICE_UNAVAILABLE, &format!("no snapshot for {} s", age.as_secs()))
+}
+
+async fn readyz(From(app): From<App>) -> Response {
+    if app.state.snapshots.borrow().tick > 0 {
+        return axum::Json(serde_json::json!({ "status": "ready" })).into_response();
+    }
+    problem(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet")
+}
+
+async fn status(From(app): From<App>) -> Response {
+    axum::Json((app.state.status)()).into_response()
+}
+
+async fn snapshot(From(app): From<App>) -> Response {
+    let snapshot = app.state.snapshots.borrow().clone();
+    axum::Json(SnapshotView::from(snapshot.as_ref())).into_response()
+}
+
+#[derive(Deserialize)]
+struct StreamQuery {
+    #[serde(rename = "for")]
+    length: Option<String>,
+}
+
+async fn flows(From(app): From<App>, Query(query): Query<StreamQuery>) -> Response {
+    stream(&app, query, Wanted::Flows)
+}
+
+async fn drops(From(app): From<App>, Query(query): Query<StreamQuery>) -> Response {
+    stream(&app, query, Wanted::Drops)
+}
+
+fn stream(app: &App, query: StreamQuery, wanted: Wanted) -> Response {
+    let length = match query.length.map(|l| humantime::parse_duration(&l)) {
+        None => None,
+        Some(Ok(length)) if length <= LONGEST => Some(length),
+        Some(_) => return problem(StatusCode::BAD_REQUEST, "for: no duration up to 24h; write e.g. for=10s"),
+    };
+    let Ok(place) = app.streams.clone().try_acquire_owned() else {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "16 clients are listening already; close one");
+    };
+    let lines = lines(app.state.records.subscribe(), wanted, length, app.state.stats.clone(), place);
+    let mut response = Body::from_stream(lines).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response
+}

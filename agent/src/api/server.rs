@@ -1,0 +1,195 @@
+//! Listening, TLS, and connections that cannot tie the agent up.
+
+use super::settings::{ApiSettings, ApiTls};
+use super::{State, routes};
+use crate::export::secret;
+use anyhow::{Context as _, Result, anyhow, bail};
+use axum::Router;
+use axum::http::{HeaderMap, header};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use subtle::ConstantTimeEq as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+
+/// Connections at a time; more wait in the kernel's queue.
+const CONNECTIONS: usize = 64;
+/// Default of [`Bound::head`].
+const HEAD: Duration = Duration::from_secs(10);
+/// For what is under way at shutdown.
+const GRACE: Duration = Duration::from_secs(1);
+const SHORTEST_TOKEN: usize = 16;
+
+/// What [`bind`] has made ready.
+pub struct Bound {
+    listener: std::net::TcpListener,
+    tls: Option<TlsAcceptor>,
+    token: Option<Token>,
+    address: SocketAddr,
+    /// For the TLS handshake, and for the head of each request.
+    pub(super) head: Duration,
+}
+
+impl Bound {
+    /// Where it listens; the port is the real one if 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// The bearer token.
+pub(super) struct Token(Vec<u8>);
+
+impl Token {
+    /// Compares in constant time: how long a refusal takes tells nothing about the token but its length.
+    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get(header::AUTHORIZATION).map_or(&[][..], |v| v.as_bytes());
+        let Some((scheme, token)) = given.split_at_checked(7) else { return false };
+        scheme.eq_ignore_ascii_case(b"Bearer ") && token.ct_eq(&self.0).into()
+    }
+}
+
+/// Reads the files and takes the port, so that what is wrong with them is known before any probe is loaded.
+pub fn bind(settings: &ApiSettings) -> Result<Bound> {
+    settings.validate()?;
+    let token = settings.token_file.as_ref().map(|path| {
+        let token = secret::read_secret("api.token_file", path)?;
+        let token = token.trim();
+        if token.len() < SHORTEST_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            bail!("api.token_file {}: not {SHORTEST_TOKEN} printable characters; openssl rand -hex 32", path.display());
+        }
+        Ok(Token(token.as_bytes().to_vec()))
+    });
+    let token = token.transpose()?;
+    let tls = settings.tls.as_ref().map(acceptor).transpose()?;
+    let listener = std::net::TcpListener::bind(settings.listen).map_err(|e| {
+        let remedy = match e.kind() {
+            ErrorKind::AddrInUse => "address already in use; another geophone? use --listen".to_owned(),
+            ErrorKind::AddrNotAvailable => "no interface has this address; use --listen".to_owned(),
+            ErrorKind::PermissionDenied => "not permitted; use a port above 1023 or run as root".to_owned(),
+            _ => e.to_string(),
+        };
+        anyhow!("api.listen {}: {remedy}", settings.listen)
+    })?;
+    listener.set_nonblocking(true).with_context(|| format!("api.listen {}", settings.listen))?;
+    let address = listener.local_addr().with_context(|| format!("api.listen {}", settings.listen))?;
+    Ok(Bound { listener, tls, token, address, head: HEAD })
+}
+
+fn acceptor(tls: &ApiTls) -> Result<TlsAcceptor> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let chain = certificates("api.tls.cert_file", &tls.cert_file)?;
+    let key = secret::read_secret("api.tls.key_file", &tls.key_file)?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+        .map_err(|e| anyhow!("api.tls.key_file {}: {e}; give a private key as PEM", tls.key_file.display()))?;
+    let builder = match &tls.client_ca_file {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            let context = || format!("api.tls.client_ca_file {}", path.display());
+            for certificate in certificates("api.tls.client_ca_file", path)? {
+                roots.add(certificate).with_context(context)?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().with_context(context)?)
+        }
+    };
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|e| anyhow!("api.tls.cert_file {}: {e}; does the key belong to it?", tls.cert_file.display()))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn certificates(what: &str, path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>> {
+    let pem = secret::read(what, path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let found = found.map_err(|e| anyhow!("{what} {}: {e}; give certificates as PEM", path.display()))?;
+    if found.is_empty() {
+        bail!("{what} {}: no certificate in it; give certificates as PEM", path.display());
+    }
+    Ok(found)
+}
+
+/// Answers until `shutdown` resolves.
+pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let Bound { listener, tls, token, address, head } = bound;
+    let listener = TcpListener::from_std(listener).with_context(|| format!("api.listen {address}"))?;
+    let (ticked, last_tick) = watch::channel(Instant::now());
+    let mut snapshots = state.snapshots.clone();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while snapshots.changed().await.is_ok() {
+            ticked.send_replace(Instant::now());
+        }
+        // Keeps the time of the last tick readable after the collector has gone.
+        ticked.closed().await;
+    });
+    let router = routes::router(state, token, last_tick);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (stop, stopped) = watch::channel(());
+    let accept = async {
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            while tasks.try_join_next().is_some() {}
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let (tls, router, stopped) = (tls.clone(), router.clone(), stopped.clone());
+                    tasks.spawn(async move {
+                        let _place = place;
+                        let _ = stream.set_nodelay(true);
+                        let Some(tls) = tls else { return connection(stream, router, head, stopped).await };
+                        if let Ok(Ok(stream)) = timeout(head, tls.accept(stream)).await {
+                            connection(stream, router, head, stopped).await;
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: it passes when a connection closes.
+                    tracing::debug!(%error, "accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        () = shutdown => {}
+    }
+    drop(listener);
+    drop(stop);
+    let _ = timeout(GRACE, places.acquire_many(CONNECTIONS as u32)).await;
+    tasks.shutdown().await;
+    Ok(())
+}
+
+async fn connection<S>(stream: S, router: Router, head: Duration, mut stopped: watch::Receiver<()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head)
+        .max_headers(64)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}

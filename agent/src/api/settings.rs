@@ -1,0 +1,60 @@
+//! Settings of the API.
+
+use anyhow::{Result, bail};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// The HTTP API and `/metrics`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiSettings {
+    /// Address and port to listen on. Any address but loopback needs `tls` and `token_file`.
+    pub listen: SocketAddr,
+    /// TLS. Without it the API speaks plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ApiTls>,
+    /// File with the token that requests must carry as `Authorization: Bearer …`, at least 16 characters.
+    /// `/healthz` and `/readyz` need none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// Certificates of the API.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiTls {
+    /// PEM file with the certificate and its chain.
+    pub cert_file: PathBuf,
+    /// PEM file with the private key.
+    pub key_file: PathBuf,
+    /// PEM file with the authorities whose client certificates are admitted. Without it clients need no certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca_file: Option<PathBuf>,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9779)), tls: None, token_file: None }
+    }
+}
+
+impl ApiSettings {
+    /// Refuses to show this machine to a network without protection.
+    pub fn validate(&self) -> Result<()> {
+        if self.listen.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let missing = match (&self.tls, &self.token_file) {
+            (Some(_), Some(_)) => return Ok(()),
+            (None, Some(_)) => "api.tls is",
+            (Some(_), None) => "api.token_file is",
+            (None, None) => "api.tls and api.token_file are",
+        };
+        bail!(
+            "api.listen {}: other machines can reach it and {missing} not set; set them or listen on 127.0.0.1",
+            self.listen
+        )
+    }
+}

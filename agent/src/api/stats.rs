@@ -1,0 +1,104 @@
+//! Requests, counted by a fixed set of paths: what a stranger asks for must not become a series.
+
+use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Stability, Value};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+static PATH: Label = Label { prometheus: "path", otlp: "http.route", help: "Path of the API; other = no such path" };
+static CODE: Label =
+    Label { prometheus: "code", otlp: "geophone.http.status_class", help: "Class of the HTTP status: 2xx, 4xx or 5xx" };
+
+/// Requests.
+pub static REQUESTS: Metric = Metric {
+    name: "geophone_api_requests_total",
+    otlp: "geophone.api.requests",
+    unit: "{request}",
+    kind: Kind::Counter,
+    help: "Requests to the HTTP API",
+    labels: &[&PATH, &CODE],
+    stability: Stability::Stable,
+};
+
+/// Records that streaming clients were too slow for.
+pub static LAGGED: Metric = Metric {
+    name: "geophone_api_records_lagged_total",
+    otlp: "geophone.api.records.lagged",
+    unit: "{record}",
+    kind: Kind::Counter,
+    help: "Told events that clients of /api/v1/flows and /api/v1/drops were too slow to take",
+    labels: &[],
+    stability: Stability::Stable,
+};
+
+/// All metrics of the API.
+pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED];
+
+/// Paths that are counted by name.
+pub const PATHS: [&str; 8] = [
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/api/v1/status",
+    "/api/v1/snapshot",
+    "/api/v1/flows",
+    "/api/v1/drops",
+    "other",
+];
+const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
+
+/// Counters of the API.
+#[derive(Debug, Default)]
+pub struct Stats {
+    requests: [[AtomicU64; CLASSES.len()]; PATHS.len()],
+    lagged: AtomicU64,
+}
+
+impl Stats {
+    /// Counts a request by its path as the client sent it and the status that it got.
+    pub fn request(&self, path: &str, status: u16) {
+        let path = PATHS.iter().position(|p| *p == path).unwrap_or(PATHS.len() - 1);
+        let class = match status {
+            ..400 => 0,
+            400..500 => 1,
+            _ => 2,
+        };
+        if let Some(counter) = self.requests.get(path).and_then(|r| r.get(class)) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Counts records that a client missed.
+    pub fn lagged(&self, records: u64) {
+        self.lagged.fetch_add(records, Relaxed);
+    }
+}
+
+/// Makes the families; keeps the labels, which are encoded once.
+pub struct StatsCollect {
+    stats: Arc<Stats>,
+    labels: Vec<Arc<Labels>>,
+    none: Arc<Labels>,
+}
+
+impl StatsCollect {
+    /// For the counters of one server.
+    pub fn new(stats: Arc<Stats>, start_unix_nanos: u64) -> Self {
+        let new = |declared, values: &[&str]| Arc::new(Labels::new(declared, values, false, start_unix_nanos));
+        let labels = PATHS.iter().flat_map(|path| CLASSES.iter().map(move |class| [*path, *class]));
+        Self { stats, labels: labels.map(|l| new(REQUESTS.labels, &l)).collect(), none: new(LAGGED.labels, &[]) }
+    }
+}
+
+impl Collect for StatsCollect {
+    fn collect(&mut self, out: &mut Vec<Family>) {
+        let counters = self.stats.requests.iter().flatten().map(|c| c.load(Relaxed));
+        let series = counters
+            .zip(&self.labels)
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, labels)| Series { labels: labels.clone(), value: Value::Counter(count) })
+            .collect();
+        out.push(Family { metric: &REQUESTS, series });
+        let lagged = Value::Counter(self.stats.lagged.load(Relaxed));
+        out.push(Family { metric: &LAGGED, series: vec![Series { labels: self.none.clone(), value: lagged }] });
+    }
+}

@@ -1,0 +1,506 @@
+//! Loads the object, attaches the programs one by one, and keeps a verdict for each.
+
+use super::btf::KernelTypes;
+use super::fields::{FIELDS, Group};
+use super::host;
+use super::sys::{self, MappedArray};
+use super::verdict::{State, Verdict};
+use crate::error::{Context as _, Error, Result};
+use agent_common::account::{Account, program};
+use agent_common::tcp::{PairCells, home};
+use aya::maps::{Map, MapData, RingBuf};
+use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, SchedClassifier, SockOps, TestRun as _};
+use aya::{Btf, Ebpf, EbpfLoader};
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::PathBuf;
+
+/// `ENOTSUPP`: what the kernel returns inside and sometimes lets out; libc does not know it.
+const ENOTSUPP: i32 = 524;
+
+/// The compiled programs; see build.rs. Empty in a build without a BPF toolchain.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/geophone.bpf.o"));
+
+/// Where a program hooks in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// BTF tracepoint.
+    TpBtf(&'static str),
+    /// End of a kernel function.
+    Fexit(&'static str),
+    /// Iterator over the elements of a map, run when asked.
+    IterMap(&'static str),
+    /// Iterator over all open files, run when asked.
+    IterFiles,
+    /// Socket operations of a cgroup tree.
+    SockOps,
+}
+
+impl Hook {
+    /// As the table shows it.
+    pub fn describe(self) -> String {
+        match self {
+            Self::TpBtf(name) => format!("tp_btf/{name}"),
+            Self::Fexit(name) => format!("fexit/{name}"),
+            Self::IterMap(_) => "iter/bpf_sk_storage_map".into(),
+            Self::IterFiles => "iter/task_file".into(),
+            Self::SockOps => "sock_ops".into(),
+        }
+    }
+}
+
+/// Declaration of a program, beside its probe.
+pub struct Spec {
+    /// Function in the object.
+    pub name: &'static str,
+    /// Probe.
+    pub probe: &'static str,
+    /// Its account.
+    pub account: usize,
+    /// Where it hooks in.
+    pub hook: Hook,
+    /// Kernel fields that it reads.
+    pub needs: &'static [Group],
+    /// Nothing else does its work.
+    pub required: bool,
+    /// What is missing without it, and what would help.
+    pub remedy: &'static str,
+}
+
+/// Sizes, fixed before anything runs.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    /// Ring buffer in bytes, a power of two.
+    pub ring_bytes: u32,
+    /// Rows of pairs, `other` included.
+    pub slots: u32,
+    /// Shards of each row, a power of two.
+    pub shards: u32,
+    /// Keys of dropped packets.
+    pub drop_keys: u32,
+    /// Prefixes.
+    pub prefixes: u32,
+}
+
+/// The kernel side.
+pub struct Engine {
+    /// aya's object: maps and programs.
+    ebpf: Ebpf,
+    /// Kernel types for aya, needed to attach; dropped by [`Engine::settle`].
+    btf: Option<Btf>,
+    missing: HashMap<&'static str, Vec<&'static str>>,
+    iterators: HashMap<&'static str, sys::Iterator>,
+    /// Verdicts so far, in the order of attaching.
+    pub verdicts: Vec<Verdict>,
+    known: Vec<(&'static str, usize)>,
+    changed: std::sync::atomic::AtomicBool,
+    /// Accounts: row `program * cpus + cpu`.
+    pub accounts: MappedArray,
+    /// Pair cells: row `slot * shards + shard`.
+    pub cells: MappedArray,
+    /// Counters of the own namespace.
+    pub home: MappedArray,
+    /// Possible CPUs.
+    pub cpus: u32,
+    /// Sizes in force.
+    pub sizes: Sizes,
+    /// Names of this kernel's drop reasons.
+    pub drop_reasons: HashMap<u32, String>,
+    /// Memory of the maps, bytes, by map.
+    pub map_memory: Vec<(String, u64)>,
+}
+
+impl Engine {
+    /// Creates the maps. Programs follow by [`Engine::attach`].
+    pub fn load(btf: Option<PathBuf>, sizes: Sizes) -> Result<Self> {
+        if OBJECT.is_empty() {
+            return Err(Error::new(
+                "this build has no eBPF programs (GEOPHONE_SKIP_BPF was set); run cargo xtask setup and build again",
+            ));
+        }
+        let path = host::btf_path(btf.as_deref());
+        let cpus = host::possible_cpus();
+        let mut offsets: Vec<(&'static str, u32)> = Vec::new();
+        let mut missing: HashMap<&'static str, Vec<&'static str>> = HashMap::new();
+        let mut drop_reasons = HashMap::new();
+        let (mut kfree_has_socket, mut accept_parameters) = (0u32, 0u32);
+        match KernelTypes::load(&path) {
+            Ok(types) => {
+                for field in FIELDS {
+                    let found = types.resolve(field.path).and_then(|m| {
+                        let inside = if field.inside.is_empty() { 0 } else { types.resolve(field.inside)?.offset };
+                        (field.size == 0 || field.size == m.size).then_some(m.offset + inside)
+                    });
+                    match found {
+                        Some(offset) => offsets.push((field.global, offset)),
+                        None => missing.entry(group_name(field.group)).or_default().push(field.path),
+                    }
+                }
+                for (value, name) in types.enumerators("skb_drop_reason") {
+                    let short = name.strip_prefix("SKB_DROP_REASON_").or_else(|| name.strip_prefix("SKB_"));
+                    drop_reasons.insert(value, short.unwrap_or(&name).to_owned());
+                }
+                kfree_has_socket = u32::from(types.tracepoint_arguments("kfree_skb") >= Some(4));
+                accept_parameters = types.function_parameters("inet_csk_accept").unwrap_or(0);
+            }
+            Err(e) => {
+                tracing::warn!("{e}; programs that need kernel types are off");
+                for field in FIELDS {
+                    missing.entry(group_name(field.group)).or_default().push(field.path);
+                }
+            }
+        }
+        let shard_mask = sizes.shards - 1;
+        let home_netns = host::own_netns();
+        let high_water = u64::from(sizes.ring_bytes / 4);
+        let mut loader = EbpfLoader::new();
+        loader
+            .allow_unsupported_maps()
+            .override_global("NCPU", &cpus, true)
+            .override_global("SHARD_MASK", &shard_mask, true)
+            .override_global("HOME_NETNS", &home_netns, true)
+            .override_global("RING_HIGH_WATER", &high_water, true)
+            .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
+            .override_global("ACCEPT_PARAMETERS", &accept_parameters, false)
+            .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
+            .map_max_entries("RECORDS", sizes.ring_bytes)
+            .map_max_entries("PAIR_CELLS", sizes.slots * sizes.shards)
+            .map_max_entries("PAIRS", sizes.slots)
+            .map_max_entries("FREE_SLOTS", sizes.slots)
+            .map_max_entries("PEERS", sizes.prefixes.max(1))
+            .map_max_entries("DROPS", sizes.drop_keys)
+            .map_max_entries("DROP_TOKENS", cpus);
+        for (global, offset) in &offsets {
+            // Not every field is read by a program of this build; the linker drops unused globals.
+            loader.override_global(global, offset, false);
+        }
+        let ebpf = loader.load(OBJECT).map_err(explain_load)?;
+        let map = |name: &str| ebpf.map(name).context(format_args!("the object has no map {name}"));
+        let data = |name: &str| map(name).and_then(|m| map_data(m).context(format_args!("map {name} has no data")));
+        let accounts =
+            MappedArray::new(data("ACCOUNTS")?.fd(), size_of::<Account>(), program::COUNT * cpus as usize)?;
+        let cells = MappedArray::new(
+            data("PAIR_CELLS")?.fd(),
+            size_of::<PairCells>(),
+            (sizes.slots * sizes.shards) as usize,
+        )?;
+        let home = MappedArray::new(data("HOME")?.fd(), 8 * home::COUNT, 1)?;
+        let map_memory = ebpf
+            .maps()
+            .filter_map(|(name, map)| Some((name.to_owned(), memlock(map_data(map)?.fd().as_fd())?)))
+            .collect();
+        Ok(Self {
+            ebpf,
+            btf: Btf::from_sys_fs().ok(),
+            missing,
+            iterators: HashMap::new(),
+            verdicts: Vec::new(),
+            known: Vec::new(),
+            changed: false.into(),
+            accounts,
+            cells,
+            home,
+            cpus,
+            sizes,
+            drop_reasons,
+            map_memory,
+        })
+    }
+
+    /// Loads and attaches a program; the verdict says what became of it.
+    pub fn attach(&mut self, spec: &Spec) -> State {
+        let mut verdict = Verdict {
+            probe: spec.probe.to_owned(),
+            program: spec.name.to_owned(),
+            hook: spec.hook.describe(),
+            state: State::Attached,
+            reason: String::new(),
+            remedy: String::new(),
+            required: spec.required,
+            verifier_log: String::new(),
+        };
+        let missing =
+            spec.needs.iter().find_map(|group| self.missing.get(group_name(*group)).and_then(|m| m.first()));
+        let result = match missing {
+            Some(path) => Err(Refusal::unsupported(format!("this kernel's BTF has no {path}"))),
+            None => self.try_attach(spec),
+        };
+        if let Err(refusal) = result {
+            verdict.state = refusal.state;
+            verdict.reason = refusal.reason;
+            verdict.remedy = if refusal.remedy.is_empty() { spec.remedy.to_owned() } else { refusal.remedy };
+            verdict.verifier_log = refusal.log;
+        }
+        let state = verdict.state;
+        self.verdicts.push(verdict);
+        self.changed.store(true, std::sync::atomic::Ordering::Relaxed);
+        if !self.known.iter().any(|(name, _)| *name == spec.name) {
+            self.known.push((spec.name, spec.account));
+        }
+        state
+    }
+
+    /// Enters a program that is not wanted into the table.
+    pub fn leave_off(&mut self, spec: &Spec, reason: &str) {
+        self.changed.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.verdicts.push(Verdict {
+            probe: spec.probe.to_owned(),
+            program: spec.name.to_owned(),
+            hook: spec.hook.describe(),
+            state: State::Off,
+            reason: reason.to_owned(),
+            remedy: String::new(),
+            required: false,
+            verifier_log: String::new(),
+        });
+    }
+
+    fn try_attach(&mut self, spec: &Spec) -> std::result::Result<(), Refusal> {
+        let map_fd = match spec.hook {
+            Hook::IterMap(name) => self.ebpf.map(name).and_then(map_data).and_then(|d| d.fd().as_fd().try_clone_to_owned().ok()),
+            _ => None,
+        };
+        let Some(program) = self.ebpf.program_mut(spec.name) else {
+            return Err(Refusal::broken("the object has no such program"));
+        };
+        let btf = || self.btf.as_ref().ok_or_else(|| Refusal::unsupported("the kernel has no BTF (/sys/kernel/btf/vmlinux)"));
+        match spec.hook {
+            Hook::TpBtf(name) => {
+                let p: &mut BtfTracePoint = program.try_into().map_err(Refusal::from)?;
+                p.load(name, btf()?)?;
+                p.attach()?;
+            }
+            Hook::Fexit(name) => {
+                let p: &mut FExit = program.try_into().map_err(Refusal::from)?;
+                p.load(name, btf()?)?;
+                p.attach()?;
+            }
+            Hook::IterMap(_) => {
+                let p: &mut Iter = program.try_into().map_err(Refusal::from)?;
+                p.load("bpf_sk_storage_map", btf()?)?;
+                let map = map_fd.ok_or_else(|| Refusal::broken("the map to iterate over is missing"))?;
+                let iterator = sys::Iterator::over_map(p.fd()?.as_fd(), map.as_fd())
+                    .map_err(|e| Refusal::unsupported(format!("iterator over socket storage: {e}")))?;
+                self.iterators.insert(spec.name, iterator);
+            }
+            Hook::IterFiles => {
+                let p: &mut Iter = program.try_into().map_err(Refusal::from)?;
+                p.load("task_file", btf()?)?;
+                let iterator = sys::Iterator::over_all(p.fd()?.as_fd())
+                    .map_err(|e| Refusal::unsupported(format!("iterator over open files: {e}")))?;
+                self.iterators.insert(spec.name, iterator);
+            }
+            Hook::SockOps => {
+                let root = host::cgroup2_root().map_err(Refusal::unsupported)?;
+                let cgroup = std::fs::File::open(&root)
+                    .map_err(|e| Refusal::unsupported(format!("{}: {e}", root.display())))?;
+                let p: &mut SockOps = program.try_into().map_err(Refusal::from)?;
+                p.load()?;
+                // Links are always multi; AllowMultiple is refused with EINVAL (aya#1078).
+                p.attach(cgroup, aya::programs::CgroupAttachMode::Single)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Detaches a program; it can be attached again.
+    pub fn detach(&mut self, spec: &Spec) {
+        if let Some(Program::BtfTracePoint(p)) = self.ebpf.program_mut(spec.name) {
+            let _ = p.unload();
+        }
+        self.verdicts.retain(|v| v.program != spec.name);
+    }
+
+    /// (program, account) of every program that was asked for.
+    pub fn programs(&self) -> Vec<(&'static str, usize)> {
+        self.known.clone()
+    }
+
+    /// Whether a verdict has come since the last call.
+    pub fn verdicts_changed(&self) -> bool {
+        self.changed.swap(false, std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Runs an iterator program once, if it could be attached.
+    pub fn run_iterator(&self, name: &str) -> Option<std::io::Result<()>> {
+        self.iterators.get(name).map(sys::Iterator::run)
+    }
+
+    /// Takes a map out of the object.
+    pub fn take_map(&mut self, name: &str) -> Result<Map> {
+        self.ebpf.take_map(name).context(format_args!("the object has no map {name}"))
+    }
+
+    /// Takes a hash map as it is, for [`sys::for_each`], [`sys::update`] and [`sys::remove`].
+    pub fn take_data(&mut self, name: &str) -> Result<MapData> {
+        match self.take_map(name)? {
+            Map::HashMap(data) | Map::Array(data) => Ok(data),
+            _ => Err(Error::new(format_args!("map {name} is of another kind"))),
+        }
+    }
+
+    /// Takes the ring of records.
+    pub fn take_ring(&mut self) -> Result<RingBuf<MapData>> {
+        RingBuf::try_from(self.take_map("RECORDS")?).context("ring buffer")
+    }
+
+    /// (program, run time in ns, runs) as the kernel counts them while statistics are on.
+    pub fn run_times(&self) -> Vec<(&str, u64, u64)> {
+        self.ebpf
+            .programs()
+            .filter_map(|(name, p)| {
+                let info = p.info().ok()?;
+                Some((name, u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX), info.run_count()))
+            })
+            .collect()
+    }
+
+    /// Run time of an empty program in ns, as the kernel's statistics see it: the floor of all other figures.
+    pub fn calibrate(&mut self) -> Option<f64> {
+        self.test_run("calibrate", 20_000)?;
+        let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()?;
+        let info = |e: &Self| Some((e.ebpf.program("calibrate")?.info().ok()?.run_time(), e.ebpf.program("calibrate")?.info().ok()?.run_count()));
+        let before = info(self)?;
+        self.test_run("calibrate", 20_000)?;
+        let after = info(self)?;
+        drop(stats);
+        let runs = after.1.saturating_sub(before.1);
+        (runs > 0).then(|| after.0.saturating_sub(before.0).as_nanos() as f64 / runs as f64)
+    }
+
+    /// Runs one of the measuring programs (agent-ebpf/src/bench.rs) by BPF_PROG_TEST_RUN.
+    pub fn test_run(&mut self, name: &str, repeat: u32) -> Option<std::time::Duration> {
+        let program: &mut SchedClassifier = self.ebpf.program_mut(name)?.try_into().ok()?;
+        match program.load() {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+            Err(_) => return None,
+        }
+        let packet = [0u8; 64];
+        let options = aya::programs::TestRunOptions { data_in: Some(&packet), repeat, ..Default::default() };
+        program.test_run(options).ok().map(|r| r.duration)
+    }
+
+    /// Gives back what was only needed for attaching.
+    pub fn settle(&mut self) {
+        self.btf = None;
+    }
+
+    /// Has the kernel types that attaching needs; [`Engine::settle`] gave them back.
+    pub fn unsettle(&mut self) {
+        if self.btf.is_none() {
+            self.btf = Btf::from_sys_fs().ok();
+        }
+    }
+}
+
+/// Why a program does not run.
+struct Refusal {
+    state: State,
+    reason: String,
+    remedy: String,
+    log: String,
+}
+
+impl Refusal {
+    fn unsupported(reason: impl Into<String>) -> Self {
+        Self { state: State::Unsupported, reason: one_line(&reason.into()), remedy: String::new(), log: String::new() }
+    }
+
+    fn broken(reason: impl Into<String>) -> Self {
+        Self { state: State::Broken, ..Self::unsupported(reason) }
+    }
+}
+
+impl From<ProgramError> for Refusal {
+    fn from(error: ProgramError) -> Self {
+        let (io, log) = match &error {
+            ProgramError::LoadError { io_error, verifier_log } => (Some(io_error), verifier_log.to_string()),
+            ProgramError::SyscallError(e) => (Some(&e.io_error), String::new()),
+            ProgramError::Btf(e) => return Self::unsupported(format!("the kernel has no such hook: {e}")),
+            _ => (None, String::new()),
+        };
+        let errno = io.and_then(std::io::Error::raw_os_error);
+        if errno == Some(libc::EPERM) || errno == Some(libc::EACCES) && log.is_empty() {
+            let missing = host::missing_capabilities(host::effective_capabilities());
+            let lockdown = host::lockdown();
+            let mut refusal = Self::unsupported("not permitted");
+            refusal.remedy = if !missing.is_empty() {
+                format!("give the process {}", missing.join(" and "))
+            } else if lockdown == "confidentiality" || lockdown == "integrity" {
+                format!("kernel lockdown is {lockdown}: boot with lockdown=none, or do without")
+            } else {
+                String::new()
+            };
+            return refusal;
+        }
+        if errno == Some(ENOTSUPP) || errno == Some(libc::EOPNOTSUPP) || errno == Some(libc::ENOENT) {
+            return Self::unsupported(format!("this kernel does not offer the hook: {}", io.map(ToString::to_string).unwrap_or_default()));
+        }
+        let text = if log.is_empty() { error.to_string() } else { last_words(&log) };
+        let mut refusal = Self::broken(text);
+        refusal.remedy = "report this with the output of geophone check --verbose".into();
+        let start = log.len().saturating_sub(4096);
+        refusal.log = log.chars().skip(log.get(..start).map_or(0, |s| s.chars().count())).collect();
+        refusal
+    }
+}
+
+/// The verifier's complaint is the last line that is not statistics.
+fn last_words(log: &str) -> String {
+    let line = log.lines().rev().find(|l| !l.trim().is_empty() && !l.starts_with("processed ")).unwrap_or("");
+    format!("the verifier refused it: {line}")
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn explain_load(error: aya::EbpfError) -> Error {
+    let missing = host::missing_capabilities(host::effective_capabilities());
+    let mut chain = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        chain = format!("{chain}: {cause}");
+        source = cause.source();
+    }
+    if missing.is_empty() {
+        Error::new(format_args!("creating the eBPF maps: {chain}"))
+    } else {
+        Error::new(format_args!(
+            "creating the eBPF maps: not permitted; run as root or give the process {}",
+            missing.join(" and ")
+        ))
+    }
+}
+
+/// Size of a map in kernel memory, as the kernel states it.
+fn memlock(fd: BorrowedFd<'_>) -> Option<u64> {
+    use std::os::fd::AsRawFd as _;
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    text.lines().find_map(|l| l.strip_prefix("memlock:"))?.trim().parse().ok()
+}
+
+/// The data of any kind of map.
+pub fn map_data(map: &Map) -> Option<&MapData> {
+    Some(match map {
+        Map::Array(m)
+        | Map::HashMap(m)
+        | Map::LpmTrie(m)
+        | Map::Queue(m)
+        | Map::RingBuf(m)
+        | Map::SkStorage(m)
+        | Map::Unsupported(m) => m,
+        _ => return None,
+    })
+}
+
+const fn group_name(group: Group) -> &'static str {
+    match group {
+        Group::Sock => "sock",
+        Group::Tcp => "tcp",
+        Group::Skb => "skb",
+        Group::Dev => "dev",
+        Group::Task => "task",
+        Group::File => "file",
+    }
+}

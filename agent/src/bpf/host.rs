@@ -1,0 +1,132 @@
+//! What this machine lets an eBPF agent do.
+
+use nix::sched::{CloneFlags, unshare};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Number of possible CPUs: rows of the per-CPU accounts.
+pub fn possible_cpus() -> u32 {
+    let text = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    text.trim()
+        .split(',')
+        .filter_map(|range| range.rsplit('-').next()?.parse::<u32>().ok())
+        .max()
+        .map_or(1, |last| last + 1)
+}
+
+/// Inode number of the agent's network namespace.
+pub fn own_netns() -> u32 {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata("/proc/self/ns/net").map_or(0, |m| m.ino() as u32)
+}
+
+/// Where the kernel's types are: the given path, else the kernel's own.
+pub fn btf_path(given: Option<&Path>) -> PathBuf {
+    given.map_or_else(|| PathBuf::from("/sys/kernel/btf/vmlinux"), Path::to_path_buf)
+}
+
+/// Capabilities that the programs need, with the bit of each.
+pub const CAPABILITIES: [(&str, u32); 4] =
+    [("CAP_BPF", 39), ("CAP_PERFMON", 38), ("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21)];
+
+/// Effective capabilities of this process, as a mask.
+pub fn effective_capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|l| l.strip_prefix("CapEff:"))
+        .and_then(|v| u64::from_str_radix(v.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// Those of CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN, which stands for both) that are missing.
+pub fn missing_capabilities(mask: u64) -> Vec<&'static str> {
+    let has = |bit: u32| mask >> bit & 1 == 1;
+    if has(21) {
+        return Vec::new();
+    }
+    [("CAP_BPF", 39), ("CAP_PERFMON", 38)].into_iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| name).collect()
+}
+
+/// Mode of kernel lockdown: `none`, `integrity`, `confidentiality`, or `unknown` where securityfs is not mounted.
+pub fn lockdown() -> String {
+    let text = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    let mode = text.split(['[', ']']).nth(1).unwrap_or("unknown");
+    mode.to_owned()
+}
+
+/// Kernel release.
+pub fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// Mount points of a file system type, from /proc/self/mountinfo.
+pub fn mounts(fs_type: &str) -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let found: BTreeSet<PathBuf> = text
+        .lines()
+        .filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let path = PathBuf::from(unescape(left.split(' ').nth(4)?));
+            (right.split(' ').next()? == fs_type).then_some(path)
+        })
+        .collect();
+    found.into_iter().collect()
+}
+
+/// Undoes the octal escapes of mountinfo.
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        match after.get(..3).and_then(|code| u8::from_str_radix(code, 8).ok()) {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push('\\');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The root of the cgroup2 hierarchy: where it is mounted, else mounted by us on a private directory in a mount
+/// namespace of our own, which nobody else sees and which goes with the process.
+pub fn cgroup2_root() -> Result<PathBuf, String> {
+    if let Some(path) = mounts("cgroup2").into_iter().min_by_key(|p| p.as_os_str().len()) {
+        return Ok(path);
+    }
+    use nix::mount::{MsFlags, mount};
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("no cgroup2 is mounted and no mount namespace: {e}"))?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(|e| format!("no cgroup2 is mounted and / cannot be made private: {e}"))?;
+    let target = std::env::temp_dir();
+    mount(Some("cgroup2"), &target, Some("cgroup2"), MsFlags::empty(), none)
+        .map_err(|e| format!("no cgroup2 is mounted and it cannot be mounted: {e}"))?;
+    Ok(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_of_mountinfo() {
+        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
+        assert_eq!(unescape(r"/a\zz"), r"/a\zz");
+    }
+
+    #[test]
+    fn capabilities_by_name() {
+        assert!(missing_capabilities(1 << 21).is_empty());
+        assert_eq!(missing_capabilities(1 << 39), ["CAP_PERFMON"]);
+        assert_eq!(missing_capabilities(0), ["CAP_BPF", "CAP_PERFMON"]);
+    }
+}

@@ -1,0 +1,12 @@
+//! The kernel side as userspace sees it. The only part of the agent that may be `unsafe`.
+#![expect(unsafe_code, reason = "bpf(2) and shared mappings; every block has its SAFETY comment")]
+
+pub mod btf;
+pub mod engine;
+pub mod fields;
+pub mod host;
+pub mod sys;
+pub mod verdict;
+
+pub use engine::{Engine, Hook, Sizes, Spec};
+pub use verdict::{State, Verdict};

@@ -1,0 +1,364 @@
+//! The loop that everything hangs on: drain the ring, tick once a second, hand out a snapshot.
+//!
+//! A thread of its own, so that no exporter, scraper or screen can hold it up. It waits on the ring with a timeout of
+//! a tenth of a second; the kernel wakes it earlier only when a quarter of the ring is full.
+
+use crate::accounting::{self, Books, Records, Sums};
+use crate::aggregate::{Collect, Family, Resource, Snapshot};
+use crate::bpf::{Engine, Sizes, Verdict};
+use crate::cost::Cost;
+use crate::coverage::Coverage;
+use crate::error::{Error, Result};
+use crate::governor::Governor;
+use crate::identity::{Identity, Peers, find_cgroup2_root};
+use crate::probes::{Context, Probe};
+use crate::records::Record;
+use agent_common::account::program;
+use agent_common::wire::{Header, LAYOUT, Wire as _};
+use aya::maps::{MapData, RingBuf};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::{ClockId, clock_gettime};
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{broadcast, watch};
+
+const POLL: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_secs(1);
+/// Records drained before the clock is looked at again, so that a flood cannot hold up the tick.
+const BURST: usize = 65_536;
+
+/// What a collector is made of.
+pub struct Setup {
+    /// The probes, in their order.
+    pub probes: Vec<Box<dyn Probe>>,
+    /// Sizes of the maps; `None` = no probe needs programs.
+    pub sizes: Option<Sizes>,
+    /// Kernel types to use instead of the running kernel's.
+    pub btf: Option<PathBuf>,
+    /// Names of peers.
+    pub peers: Peers,
+    /// What the series are about.
+    pub resource: Resource,
+    /// Share of the machine that may be used; 0 = no limit.
+    pub budget: f64,
+    /// Time between reconciliations with the kernel's counters.
+    pub coverage_interval: Duration,
+}
+
+/// What others may know of a running collector.
+#[derive(Clone, Default)]
+pub struct Shared {
+    /// Verdicts on the programs.
+    pub verdicts: Arc<RwLock<Vec<Verdict>>>,
+    /// Why there is no kernel side; empty = there is.
+    pub engine_error: Arc<RwLock<String>>,
+}
+
+/// Where it hands its results.
+pub struct Outputs {
+    /// Snapshots.
+    pub snapshots: watch::Sender<Arc<Snapshot>>,
+    /// Told events.
+    pub records: broadcast::Sender<Arc<Record>>,
+    /// Further families: exporters', API's.
+    pub collects: Vec<Box<dyn Collect>>,
+    /// Set to stop.
+    pub stop: Arc<AtomicBool>,
+    /// Kept up to date.
+    pub shared: Shared,
+}
+
+/// The loop's state.
+pub struct Collector {
+    probes: Vec<Box<dyn Probe>>,
+    engine: Option<Engine>,
+    /// Why there is no kernel side.
+    pub engine_error: String,
+    ring: Option<RingBuf<MapData>>,
+    identity: Identity,
+    peers: Peers,
+    records: [Records; program::COUNT],
+    refused: Records,
+    books: Books,
+    coverage: Option<Coverage>,
+    coverage_interval: Duration,
+    last_coverage: Instant,
+    cost: Cost,
+    governor: Governor,
+    last_cost: (Instant, f64),
+    resource: Arc<Resource>,
+    start_unix_nanos: u64,
+    tick: u64,
+}
+
+fn unix_nanos() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+}
+
+/// What to add to a time since boot. Taken anew each tick, so that a step of the clock shows within a second.
+fn boot_to_unix() -> u64 {
+    let nanos = |clock| clock_gettime(clock).map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64);
+    nanos(ClockId::CLOCK_REALTIME).wrapping_sub(nanos(ClockId::CLOCK_BOOTTIME))
+}
+
+impl Collector {
+    /// Loads and attaches everything that this machine allows. Never fails: what does not work has a verdict.
+    pub fn new(setup: Setup) -> Self {
+        let start = unix_nanos();
+        let (mut engine, mut engine_error) = (None, String::new());
+        if let Some(sizes) = setup.sizes {
+            match Engine::load(setup.btf, sizes) {
+                Ok(e) => engine = Some(e),
+                Err(e) => engine_error = e.to_string(),
+            }
+        }
+        let mut identity = Identity::new(find_cgroup2_root().ok(), PathBuf::from("/proc"));
+        let mut probes = setup.probes;
+        let mut context = Context {
+            engine: engine.as_mut(),
+            identity: &mut identity,
+            peers: &setup.peers,
+            now: Instant::now(),
+            unix_nanos: start,
+            boot_to_unix: boot_to_unix(),
+        };
+        probes.retain_mut(|probe| match probe.attach(&mut context) {
+            Ok(()) => true,
+            Err(e) => {
+                tracing::error!("probe {}: {e}; the probe is off", probe.name());
+                false
+            }
+        });
+        let programs = context.engine.as_deref().map(Engine::programs).unwrap_or_default();
+        let cost = Cost::new(context.engine.as_deref_mut(), programs, start);
+        let ring = engine.as_mut().and_then(|e| {
+            e.settle();
+            e.take_ring().inspect_err(|e| tracing::error!("{e}")).ok()
+        });
+        let coverage = engine.as_ref().map(|e| Coverage::new(e, start));
+        Self {
+            probes,
+            engine,
+            engine_error,
+            ring,
+            identity,
+            peers: setup.peers,
+            records: [Records::default(); program::COUNT],
+            refused: Records::default(),
+            books: Books::new(start),
+            coverage,
+            coverage_interval: setup.coverage_interval,
+            last_coverage: Instant::now(),
+            cost,
+            governor: Governor::new(setup.budget, start),
+            last_cost: (Instant::now(), 0.0),
+            resource: Arc::new(setup.resource),
+            start_unix_nanos: start,
+            tick: 0,
+        }
+    }
+
+    /// Verdicts on all programs.
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        self.engine.as_ref().map(|e| e.verdicts.clone()).unwrap_or_default()
+    }
+
+    /// The kernel side, if there is one.
+    pub fn engine(&mut self) -> Option<&mut Engine> {
+        self.engine.as_mut()
+    }
+
+    /// Takes what is in the ring, at most [`BURST`] records; returns how many.
+    pub fn drain(&mut self, mut tell: impl FnMut(Record)) -> usize {
+        let Some(ring) = &mut self.ring else { return 0 };
+        let mut context = Context {
+            engine: self.engine.as_mut(),
+            identity: &mut self.identity,
+            peers: &self.peers,
+            now: Instant::now(),
+            unix_nanos: unix_nanos(),
+            boot_to_unix: boot_to_unix(),
+        };
+        let mut n = 0;
+        while n < BURST {
+            let Some(bytes) = ring.next() else { break };
+            n += 1;
+            let header = bytes.get(..Header::SIZE).and_then(Header::decode);
+            let account = header.and_then(|h| self.records.get_mut(h.program as usize));
+            let (Some(h), Some(account)) = (header, account) else {
+                self.refused.refused += 1;
+                continue;
+            };
+            if h.layout != LAYOUT || h.len as usize > bytes.len() {
+                account.refused += 1;
+                continue;
+            }
+            let body = bytes.get(..h.len as usize).unwrap_or_default();
+            let record = self
+                .probes
+                .iter_mut()
+                .find(|p| p.kinds().contains(&h.kind))
+                .and_then(|p| p.record(h.kind, body, &mut context));
+            match record {
+                Some(record) => {
+                    account.delivered += 1;
+                    tell(record);
+                }
+                None => account.refused += 1,
+            }
+        }
+        n
+    }
+
+    /// One tick: reads the maps and makes a snapshot.
+    pub fn tick(&mut self, collects: &mut [Box<dyn Collect>]) -> Snapshot {
+        self.tick += 1;
+        let now = Instant::now();
+        let unix_nanos = unix_nanos();
+        let mut context = Context {
+            engine: self.engine.as_mut(),
+            identity: &mut self.identity,
+            peers: &self.peers,
+            now,
+            unix_nanos,
+            boot_to_unix: boot_to_unix(),
+        };
+        for probe in &mut self.probes {
+            probe.tick(&mut context);
+        }
+        self.cost.tick(context.engine.as_deref());
+        let total = self.cost.cpu + self.cost.program_seconds();
+        let wall = now.duration_since(self.last_cost.0).as_secs_f64();
+        let cpus = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
+        if wall > 0.5 {
+            let used = (total - self.last_cost.1).max(0.0) / wall / cpus;
+            self.last_cost = (now, total);
+            // The first seconds are start-up.
+            if self.tick > 3
+                && let Some(level) = self.governor.tick(used)
+            {
+                tracing::warn!("CPU budget: {:.2} % of the machine used; level {level} from now on", used * 100.0);
+                for probe in &mut self.probes {
+                    probe.relieve(level, &mut context);
+                }
+            }
+        }
+        let mut families: Vec<Family> = Vec::with_capacity(64);
+        for probe in &mut self.probes {
+            probe.collect(&mut families);
+        }
+        if let Some(engine) = &self.engine {
+            let sums: Vec<(&'static str, Sums)> = self
+                .probes
+                .iter()
+                .filter(|p| !p.accounts().is_empty())
+                .map(|p| {
+                    // Kernel first: a record read since is then in flight for a moment, never over-delivered.
+                    let mut records = Records::default();
+                    for r in p.accounts().iter().filter_map(|&a| self.records.get(a)) {
+                        records.delivered += r.delivered;
+                        records.refused += r.refused;
+                    }
+                    (p.name(), Sums { kernel: accounting::read(engine, p.accounts()), records })
+                })
+                .collect();
+            self.books.collect(&sums, &mut families);
+            if let Some(coverage) = &mut self.coverage {
+                if now.duration_since(self.last_coverage) >= self.coverage_interval {
+                    self.last_coverage = now;
+                    coverage.update(engine);
+                }
+                coverage.collect(&mut families);
+            }
+        }
+        self.cost.collect(self.engine.as_ref(), &mut families);
+        self.governor.collect(&mut families);
+        for collect in collects {
+            collect.collect(&mut families);
+        }
+        Snapshot {
+            tick: self.tick,
+            unix_nanos,
+            start_unix_nanos: self.start_unix_nanos,
+            resource: self.resource.clone(),
+            families,
+        }
+    }
+
+    /// Waits for the ring's high-water mark, at most `timeout`.
+    fn wait(&self, timeout: Duration) {
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
+        match &self.ring {
+            Some(ring) => {
+                let mut fds = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut fds, timeout);
+            }
+            None => {
+                let _ = poll(&mut [], timeout);
+            }
+        }
+    }
+
+    /// Runs until told to stop.
+    pub fn run(mut self, mut outputs: Outputs) {
+        let publish = |verdicts: Vec<Verdict>| {
+            if let Ok(mut shared) = outputs.shared.verdicts.write() {
+                *shared = verdicts;
+            }
+        };
+        publish(self.verdicts());
+        if let Ok(mut shared) = outputs.shared.engine_error.write() {
+            shared.clone_from(&self.engine_error);
+        }
+        let mut next = Instant::now() + TICK;
+        while !outputs.stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            if now < next {
+                self.wait((next - now).min(POLL));
+            }
+            let records = &outputs.records;
+            let n = self.drain(|record| {
+                // Nobody listening is no loss: the event has been counted.
+                let _ = records.send(Arc::new(record));
+            });
+            if let Some(engine) = &self.engine {
+                self.cost.poll(engine, Instant::now());
+            }
+            let now = Instant::now();
+            if now >= next {
+                let snapshot = self.tick(&mut outputs.collects);
+                let _ = outputs.snapshots.send(Arc::new(snapshot));
+                if self.engine.as_ref().is_some_and(|e| e.verdicts_changed()) {
+                    publish(self.verdicts());
+                }
+                next += TICK;
+                if next < now {
+                    // The machine stood still: no ticks to make up for.
+                    next = now + TICK;
+                }
+            } else if n == 0 && now + POLL < next {
+                // A wake-up by the high-water mark leaves the descriptor ready until the ring is drained; an idle
+                // turn must not spin.
+                std::thread::yield_now();
+            }
+        }
+        // The last second counts as well.
+        while self.drain(|record| {
+            let _ = outputs.records.send(Arc::new(record));
+        }) > 0
+        {}
+        let snapshot = self.tick(&mut outputs.collects);
+        let _ = outputs.snapshots.send(Arc::new(snapshot));
+    }
+
+    /// Runs on a thread of its own. The thread makes the collector, so that all descriptors and mappings are its own.
+    pub fn spawn(self, outputs: Outputs) -> Result<std::thread::JoinHandle<()>> {
+        std::thread::Builder::new()
+            .name("collector".into())
+            .spawn(move || self.run(outputs))
+            .map_err(|e| Error::new(format_args!("starting the collector's thread: {e}")))
+    }
+}

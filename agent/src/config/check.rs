@@ -1,0 +1,197 @@
+//! What types alone cannot check: ranges, which stand in the schema, and settings that exclude each other.
+
+use super::settings::Config;
+use super::units::{Bytes, HumanDuration};
+use crate::identity::Peers;
+use crate::identity::peers::PeerError;
+use serde_json::Value as Json;
+
+/// Longest text of a name, region or attribute.
+const LONGEST: usize = 128;
+/// Most attributes.
+const ATTRIBUTES: usize = 64;
+
+/// A setting that is wrong, and why.
+#[derive(Debug)]
+pub(super) struct Invalid {
+    pub path: Vec<String>,
+    pub message: String,
+}
+
+impl Invalid {
+    fn new(path: &[&str], message: impl Into<String>) -> Self {
+        Self {
+            path: path.iter().map(|p| (*p).to_owned()).collect(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Checks the whole tree; the first mistake is the answer.
+pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
+    let values = serde_json::to_value(config).map_err(|e| Invalid::new(&[], e.to_string()))?;
+    ranges(&values, schema, &mut Vec::new())?;
+    names(config)?;
+    let peers = Peers::new(&config.peers, &config.region, &config.zone);
+    peers.map(|_| ()).map_err(|e| match &e {
+        PeerError::Twice(_, _, (index, _)) => {
+            Invalid::new(&["peers", &format!("[{index}]"), "cidrs"], e.to_string())
+        }
+        PeerError::TooMany(_) => Invalid::new(&["peers"], e.to_string()),
+    })?;
+    exposure(config)
+}
+
+fn names(config: &Config) -> Result<(), Invalid> {
+    let length = |path: &[&str], text: &str| match text.len() {
+        0..=LONGEST => Ok(()),
+        long => Err(Invalid::new(
+            path,
+            format!("{long} bytes are more than {LONGEST}"),
+        )),
+    };
+    length(&["region"], &config.region)?;
+    length(&["zone"], &config.zone)?;
+    length(&["host"], &config.host)?;
+    if config.attributes.len() > ATTRIBUTES {
+        let message = format!(
+            "{} attributes are more than {ATTRIBUTES}",
+            config.attributes.len()
+        );
+        return Err(Invalid::new(&["attributes"], message));
+    }
+    for (key, value) in &config.attributes {
+        length(&["attributes", key], value)?;
+        if key.is_empty() || key.len() > LONGEST || key.chars().any(char::is_control) {
+            let message =
+                format!("the name of an attribute has 1 to {LONGEST} bytes and no control characters");
+            return Err(Invalid::new(&["attributes", key], message));
+        }
+    }
+    for (index, peer) in config.peers.iter().enumerate() {
+        let index = format!("[{index}]");
+        if peer.name.is_empty() {
+            return Err(Invalid::new(&["peers", &index, "name"], "a peer needs a name"));
+        }
+        length(&["peers", &index, "name"], &peer.name)?;
+        length(&["peers", &index, "region"], &peer.region)?;
+        length(&["peers", &index, "zone"], &peer.zone)?;
+        if peer.cidrs.is_empty() {
+            return Err(Invalid::new(
+                &["peers", &index, "cidrs"],
+                "a peer needs at least one prefix",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn exposure(config: &Config) -> Result<(), Invalid> {
+    let api = &config.api;
+    if !api.listen.ip().to_canonical().is_loopback() && (api.tls.is_none() || api.token_file.is_none()) {
+        let message = format!(
+            "{} is reachable from outside; that needs api.tls and api.token_file",
+            api.listen
+        );
+        return Err(Invalid::new(&["api", "listen"], message));
+    }
+    Ok(())
+}
+
+/// Compares every value with `minimum`, `maximum` and their like in its schema.
+fn ranges(value: &Json, schema: &Json, path: &mut Vec<String>) -> Result<(), Invalid> {
+    let mut inside = |part: String, value: &Json, schema: &Json| {
+        path.push(part);
+        let result = ranges(value, schema, path);
+        path.pop();
+        result
+    };
+    match value {
+        Json::Object(entries) => {
+            for (key, value) in entries {
+                let known = schema.get("properties").and_then(|p| p.get(key));
+                if let Some(schema) = known.or_else(|| schema.get("additionalProperties")) {
+                    inside(key.clone(), value, schema)?;
+                }
+            }
+            return Ok(());
+        }
+        Json::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                if let Some(schema) = schema.get("items") {
+                    inside(format!("[{index}]"), value, schema)?;
+                }
+            }
+            return Ok(());
+        }
+        _ => {}
+    }
+    let fits = match value {
+        Json::Number(number) => {
+            let bound = |name| numeric(schema).and_then(|s| s.get(name)).and_then(Json::as_f64);
+            let number = number.as_f64().unwrap_or(f64::NAN);
+            number.is_finite()
+                && bound("minimum").is_none_or(|min| number >= min)
+                && bound("maximum").is_none_or(|max| number <= max)
+        }
+        Json::String(text) => {
+            let own = measure(text);
+            let bound = |name| schema.get(name).and_then(Json::as_str).and_then(measure);
+            bound("x-minimum").is_none_or(|min| own >= Some(min))
+                && bound("x-maximum").is_none_or(|max| own <= Some(max))
+        }
+        // What JSON cannot write.
+        Json::Null => schema.get("type").is_none_or(|kind| kind != "number"),
+        _ => true,
+    };
+    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    if !fits {
+        let message = format!("{shown} is out of range, {}", range(schema).unwrap_or_default());
+        return Err(Invalid {
+            path: path.clone(),
+            message,
+        });
+    }
+    let power = schema.get("x-power-of-two").is_some();
+    if power
+        && shown
+            .parse::<Bytes>()
+            .is_ok_and(|bytes| !bytes.get().is_power_of_two())
+    {
+        return Err(Invalid {
+            path: path.clone(),
+            message: format!("{shown} is not a power of two"),
+        });
+    }
+    Ok(())
+}
+
+/// The alternative of a schema that is a number, if there are several.
+fn numeric(schema: &Json) -> Option<&Json> {
+    match schema.get("oneOf").and_then(Json::as_array) {
+        Some(several) => several
+            .iter()
+            .find(|s| s.get("type").is_some_and(|t| t == "integer" || t == "number")),
+        None => Some(schema),
+    }
+}
+
+/// `1s to 1h`, of a schema that has bounds.
+pub(super) fn range(schema: &Json) -> Option<String> {
+    let schema = numeric(schema)?;
+    let bound = |plain: &str, text: &str| {
+        let value = schema.get(text).or_else(|| schema.get(plain))?;
+        Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    };
+    Some(format!(
+        "{} to {}",
+        bound("minimum", "x-minimum")?,
+        bound("maximum", "x-maximum")?
+    ))
+}
+
+/// Bytes or ns.
+fn measure(text: &str) -> Option<u128> {
+    let bytes = text.parse::<Bytes>().ok().map(|b| u128::from(b.get()));
+    bytes.or_else(|| text.parse::<HumanDuration>().ok().map(|d| d.get().as_nanos()))
+}

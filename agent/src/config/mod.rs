@@ -1,0 +1,138 @@
+//! One typed settings tree: defaults, over them one YAML file, over it the environment, over it flags.
+
+mod check;
+mod de;
+mod docs;
+mod error;
+pub mod external;
+mod layers;
+mod node;
+mod settings;
+pub mod units;
+
+pub use docs::{default_yaml, markdown, schema};
+pub use error::ConfigError;
+pub use layers::{ENV_ELSEWHERE, ENV_PREFIX};
+pub use settings::{
+    Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, Probes,
+    RttSource, TcpProbe,
+};
+pub use units::{Bytes, Glob, HumanDuration};
+
+use error::{Origin, Problem};
+use node::{Node, Value};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+/// Longest file in bytes.
+pub const LONGEST_FILE: u64 = 1 << 20;
+
+impl Config {
+    /// Defaults, then the file at `path` if one is given, then the variables `GEOPHONE_*` of `env`, then `sets`:
+    /// pairs of a key such as `probes.tcp.enabled` and a value. The result is valid.
+    pub fn load(
+        path: Option<&Path>,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        sets: &[(String, String)],
+    ) -> Result<Self, ConfigError> {
+        let file = path.map(|p| p.display().to_string()).unwrap_or_default();
+        let text = path
+            .map(read)
+            .transpose()
+            .map_err(|e| ConfigError::new(&file, e))?;
+        Self::layered(&file, &text.unwrap_or_default(), env, sets)
+    }
+
+    /// A configuration from text alone; `name` stands for the file in errors.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
+        Self::layered(name, text, [], &[])
+    }
+
+    /// Checks ranges, names, peers and what excludes each other. [`Self::load`] has done it.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check::check(self, schema().as_value()).map_err(|e| {
+            Problem {
+                path: e.path,
+                ..Problem::text(e.message)
+            }
+            .into_error("", &[])
+        })
+    }
+
+    /// Name of this host: the configured one, else the kernel's.
+    pub fn host_name(&self) -> String {
+        if !self.host.is_empty() {
+            return self.host.clone();
+        }
+        nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    }
+
+    fn layered(
+        file: &str,
+        text: &str,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        sets: &[(String, String)],
+    ) -> Result<Self, ConfigError> {
+        let schema = schema();
+        let schema = schema.as_value();
+        let mut root = Node {
+            value: Value::Null,
+            origin: Origin::Line(1),
+        };
+        let read = |root: &mut Node| {
+            *root = node::parse(text, &Origin::Line)?;
+            layers::apply_env(root, env, schema)?;
+            layers::apply_sets(root, sets, schema)?;
+            let config: Self = de::from_node(root)?;
+            let invalid = check::check(&config, schema).err();
+            invalid.map_or(Ok(config), |e| {
+                let origin = Some(root.origin_of(&e.path).clone());
+                Err(Problem {
+                    origin,
+                    path: e.path,
+                    ..Problem::text(e.message)
+                })
+            })
+        };
+        read(&mut root).map_err(|e| e.into_error(file, &docs::env_names(schema)))
+    }
+}
+
+/// Reads a regular file of bounded length.
+fn read(path: &Path) -> Result<String, String> {
+    let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => "no such file; `geophone config default` prints one".to_owned(),
+        _ => format!("cannot read: {e}"),
+    })?;
+    if metadata.is_dir() {
+        return Err("is a directory, not a file".to_owned());
+    }
+    if !metadata.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    let mut content = Vec::new();
+    let file = File::open(path).map_err(|e| format!("cannot read: {e}"))?;
+    file.take(LONGEST_FILE + 1)
+        .read_to_end(&mut content)
+        .map_err(|e| format!("cannot read: {e}"))?;
+    if content.len() as u64 > LONGEST_FILE {
+        return Err(format!("is longer than {}", Bytes(LONGEST_FILE)));
+    }
+    String::from_utf8(content).map_err(|e| {
+        let valid = e
+            .as_bytes()
+            .get(..e.utf8_error().valid_up_to())
+            .unwrap_or_default();
+        format!(
+            "line {} is not valid UTF-8",
+            1 + valid.iter().filter(|b| **b == b'\n').count()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! What geophone itself costs: its programs, its maps, its process.
+//!
+//! The kernel's statistics (BPF_ENABLE_STATS) add 70 ns to every event and see neither their own two clock reads nor
+//! the dispatch of the hook. So they are on for a tenth of a second in ten, the floor of an empty program is taken
+//! off, the dispatch is added, and the result is multiplied by the runs that the programs count themselves.
+
+use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
+use crate::bpf::{Engine, Verdict};
+use agent_common::account::{Account, program, reason};
+use nix::time::{ClockId, clock_gettime};
+use std::collections::HashMap;
+use std::mem::offset_of;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const fn metric(
+    name: &'static str,
+    otlp: &'static str,
+    unit: &'static str,
+    kind: Kind,
+    labels: &'static [&'static Label],
+    help: &'static str,
+) -> Metric {
+    Metric { name, otlp, unit, kind, help, labels, stability: Stability::Stable }
+}
+
+/// Program time.
+pub static RUN_SECONDS: Metric = metric("geophone_program_run_seconds_total", "geophone.program.run.time", "s", Kind::Counter, &[&label::PROGRAM],
+    "CPU time spent in an eBPF program and its dispatch: its own count of runs times a measured cost per run");
+/// Program runs.
+pub static RUNS: Metric = metric("geophone_program_runs_total", "geophone.program.runs", "{run}", Kind::Counter, &[&label::PROGRAM],
+    "Runs of an eBPF program");
+/// Program states.
+pub static PROGRAM_INFO: Metric = metric("geophone_program_info", "geophone.program.info", "1", Kind::Gauge,
+    &[&label::PROGRAM, &label::PROBE, &label::HOOK, &label::STATE],
+    "1 = the program is in this state: attached, unsupported, broken or off; geophone check says why");
+/// Map memory.
+pub static MAP_MEMORY: Metric = metric("geophone_map_memory_bytes", "geophone.map.memory", "By", Kind::Gauge, &[&label::MAP],
+    "Kernel memory of an eBPF map");
+/// CPU.
+pub static CPU: Metric = metric("geophone_agent_cpu_seconds_total", "process.cpu.time", "s", Kind::Counter, &[],
+    "CPU time of the agent's process, without its eBPF programs");
+/// Memory.
+pub static MEMORY: Metric = metric("geophone_agent_memory_bytes", "process.memory.usage", "By", Kind::Gauge, &[],
+    "Resident memory of the agent's process");
+
+/// All of them.
+pub const METRICS: &[&Metric] = &[&RUN_SECONDS, &RUNS, &PROGRAM_INFO, &MAP_MEMORY, &CPU, &MEMORY];
+
+/// Dispatch of a BTF tracepoint, ns: BPF trampolines' bookkeeping around an empty body (research/performance.md §1.1).
+pub const DISPATCH_NANOS: f64 = 48.0;
+const MEASURE_FOR: Duration = Duration::from_millis(100);
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+/// Cost of one program.
+#[derive(Clone, Debug, Default)]
+struct ProgramCost {
+    runs: u64,
+    seconds: f64,
+    /// ns a run, floor off, dispatch on; `None` = not measured yet.
+    nanos: Option<f64>,
+}
+
+/// Measures.
+pub struct Cost {
+    start: u64,
+    floor: f64,
+    stats: Option<(OwnedFd, Instant, HashMap<String, (u64, u64)>)>,
+    last: Option<Instant>,
+    programs: Vec<(&'static str, usize, ProgramCost)>,
+    labels: HashMap<String, Arc<Labels>>,
+    /// CPU seconds of the process.
+    pub cpu: f64,
+    /// Resident bytes.
+    pub memory: u64,
+}
+
+impl Cost {
+    /// Calibrates on the empty program. `programs` are (name, account).
+    pub fn new(engine: Option<&mut Engine>, programs: Vec<(&'static str, usize)>, unix_nanos: u64) -> Self {
+        let floor = engine.and_then(|e| e.calibrate()).unwrap_or(0.0);
+        Self {
+            start: unix_nanos,
+            floor,
+            stats: None,
+            last: None,
+            programs: programs.into_iter().map(|(n, a)| (n, a, ProgramCost::default())).collect(),
+            labels: HashMap::new(),
+            cpu: 0.0,
+            memory: 0,
+        }
+    }
+
+    /// CPU seconds of all programs so far.
+    pub fn program_seconds(&self) -> f64 {
+        self.programs.iter().map(|(_, _, c)| c.seconds).sum()
+    }
+
+    /// Turns the statistics on and off; to be called ten times a second.
+    pub fn poll(&mut self, engine: &Engine, now: Instant) {
+        let times = || -> HashMap<String, (u64, u64)> {
+            engine.run_times().into_iter().map(|(n, t, c)| (n.to_owned(), (t, c))).collect()
+        };
+        match self.stats.take() {
+            Some((fd, since, before)) if now.duration_since(since) < MEASURE_FOR => {
+                self.stats = Some((fd, since, before));
+            }
+            Some((fd, _, before)) => {
+                let after = times();
+                drop(fd);
+                for (name, _, cost) in &mut self.programs {
+                    let (Some(b), Some(a)) = (before.get(*name), after.get(*name)) else { continue };
+                    let runs = a.1.saturating_sub(b.1);
+                    if runs >= 5 {
+                        let nanos = a.0.saturating_sub(b.0) as f64 / runs as f64;
+                        let net = (nanos - self.floor).max(1.0) + DISPATCH_NANOS;
+                        // A tenth of a second can be cold or busy: three parts of the past, one of the present.
+                        cost.nanos = Some(cost.nanos.map_or(net, |old| old * 0.75 + net * 0.25));
+                    }
+                }
+            }
+            None if self.last.is_none_or(|t| now.duration_since(t) >= MEASURE_EVERY) => {
+                self.last = Some(now);
+                if let Ok(fd) = aya::sys::enable_stats(aya::sys::Stats::RunTime) {
+                    self.stats = Some((fd, now, times()));
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Once a second.
+    pub fn tick(&mut self, engine: Option<&Engine>) {
+        self.cpu = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+            .map_or(self.cpu, |t| t.tv_sec() as f64 + t.tv_nsec() as f64 / 1e9);
+        self.memory = resident();
+        let Some(engine) = engine else { return };
+        for (_, account, cost) in &mut self.programs {
+            let runs = runs(engine, *account);
+            if let Some(nanos) = cost.nanos {
+                cost.seconds += runs.saturating_sub(cost.runs) as f64 * nanos / 1e9;
+                cost.runs = runs;
+            }
+        }
+    }
+
+    fn labels(&mut self, metric: &'static Metric, values: &[&str]) -> Arc<Labels> {
+        let start = self.start;
+        self.labels
+            .entry(format!("{} {}", metric.name, values.join(" ")))
+            .or_insert_with(|| Arc::new(Labels::new(metric.labels, values, false, start)))
+            .clone()
+    }
+
+    /// Appends the families.
+    pub fn collect(&mut self, engine: Option<&Engine>, out: &mut Vec<Family>) {
+        let (mut seconds, mut runs_of) = (Vec::new(), Vec::new());
+        for (name, account, cost) in self.programs.clone() {
+            let runs = engine.map_or(0, |e| runs(e, account));
+            if runs == 0 {
+                continue;
+            }
+            let labels = self.labels(&RUNS, &[name]);
+            seconds.push(Series { labels: labels.clone(), value: Value::CounterF(cost.seconds) });
+            runs_of.push(Series { labels, value: Value::Counter(runs) });
+        }
+        out.push(Family { metric: &RUN_SECONDS, series: seconds });
+        out.push(Family { metric: &RUNS, series: runs_of });
+        let verdicts: Vec<Verdict> = engine.map(|e| e.verdicts.clone()).unwrap_or_default();
+        let series = verdicts
+            .iter()
+            .map(|v| Series {
+                labels: self.labels(&PROGRAM_INFO, &[&v.program, &v.probe, &v.hook, v.state.as_str()]),
+                value: Value::Gauge(1.0),
+            })
+            .collect();
+        out.push(Family { metric: &PROGRAM_INFO, series });
+        let maps = engine.map(|e| e.map_memory.clone()).unwrap_or_default();
+        let series = maps
+            .iter()
+            .map(|(name, bytes)| Series {
+                labels: self.labels(&MAP_MEMORY, &[name]),
+                value: Value::Gauge(*bytes as f64),
+            })
+            .collect();
+        out.push(Family { metric: &MAP_MEMORY, series });
+        let labels = self.labels(&CPU, &[]);
+        out.push(Family {
+            metric: &CPU,
+            series: vec![Series { labels: labels.clone(), value: Value::CounterF(self.cpu) }],
+        });
+        out.push(Family {
+            metric: &MEMORY,
+            series: vec![Series { labels, value: Value::Gauge(self.memory as f64) }],
+        });
+    }
+}
+
+/// Runs of a program by its own account: events, without the records that it wanted to send.
+fn runs(engine: &Engine, account: usize) -> u64 {
+    let sum = |byte: usize| -> u64 {
+        (0..engine.cpus as usize)
+            .map(|cpu| engine.accounts.u64_at(account * engine.cpus as usize + cpu, byte))
+            .sum()
+    };
+    let mut records =
+        sum(offset_of!(Account, emitted)) + sum(offset_of!(Account, dropped) + 8 * reason::RING_FULL);
+    if account == program::DROPS_KFREE {
+        // A record that the rate limit leaves out is counted as seen and sampled.
+        records += sum(offset_of!(Account, sampled));
+    }
+    sum(offset_of!(Account, seen)).saturating_sub(records)
+}
+
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = text.split(' ').nth(1).and_then(|v| v.parse().ok()).unwrap_or(0);
+    pages * 4096
+}

@@ -1,0 +1,12 @@
+//! The numbers on their way out: pulled by Prometheus, pushed by OTLP.
+
+pub mod duration;
+pub mod otlp;
+pub mod prometheus;
+pub mod secret;
+pub mod wire;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+pub(crate) mod testing_tls;

@@ -1,0 +1,270 @@
+//! Snapshots as `ExportMetricsServiceRequest`. Attributes were encoded when the series began and are copied.
+//!
+//! Source: <https://github.com/open-telemetry/opentelemetry-proto/tree/v1.7.0/opentelemetry/proto/metrics/v1>.
+
+use super::previous::Previous;
+use super::settings::Temporality;
+use crate::aggregate::{Family, HistogramValue, Kind, Labels, Metric, Resource, Snapshot, Value};
+use crate::export::wire::{
+    FIXED64, bytes, close, close_small, double, fixed64, open, open_small, tag, uint, varint, zigzag,
+};
+use agent_common::histogram::{FIRST_INDEX, SCALE};
+use bytes::Bytes;
+
+/// A request is ended when it has grown to this size: collectors refuse more than 4 MiB by default.
+const LIMIT: usize = 2 << 20;
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The encoded `ExportMetricsServiceRequest`.
+    pub body: Bytes,
+    /// Data points in it.
+    pub points: u64,
+}
+
+/// Encodes a snapshot; `previous` is the one exported before, for deltas.
+pub fn encode(snapshot: &Snapshot, temporality: Temporality, previous: Option<&Snapshot>) -> Vec<Part> {
+    encode_limited(snapshot, temporality, previous, LIMIT)
+}
+
+fn encode_limited(
+    snapshot: &Snapshot,
+    temporality: Temporality,
+    previous: Option<&Snapshot>,
+    limit: usize,
+) -> Vec<Part> {
+    let head = head(&snapshot.resource);
+    let mut writer = Writer {
+        out: Vec::new(),
+        head: &head,
+        temporality: match temporality {
+            Temporality::Delta => 1,
+            Temporality::Cumulative => 2,
+        },
+        now: snapshot.unix_nanos,
+        limit,
+        nested: None,
+        points: 0,
+        parts: Vec::new(),
+    };
+    for family in &snapshot.families {
+        let mut before = match temporality {
+            Temporality::Cumulative => None,
+            Temporality::Delta => Some(Previous::new(family, previous)),
+        };
+        writer.family(family, &mut before);
+    }
+    writer.end_part();
+    writer.parts
+}
+
+/// `Resource resource = 1` of `ResourceMetrics`, encoded.
+fn head(resource: &Resource) -> Vec<u8> {
+    let attributes = [
+        ("service.name", "geophone"),
+        ("service.version", env!("CARGO_PKG_VERSION")),
+        ("host.name", &resource.host),
+        ("cloud.region", &resource.region),
+        ("cloud.availability_zone", &resource.zone),
+        ("os.type", "linux"),
+    ];
+    let configured = resource.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    // What is configured wins over what we found out: a key must not come twice.
+    let overridden = |key: &str| resource.attributes.iter().any(|(k, _)| k == key);
+    let own = attributes.into_iter().filter(|(key, value)| !value.is_empty() && !overridden(key));
+    let mut out = Vec::new();
+    let start = open(&mut out, 1);
+    for (key, value) in own.chain(configured) {
+        let attribute = open(&mut out, 1);
+        bytes(&mut out, 1, key.as_bytes());
+        let any = open(&mut out, 2);
+        bytes(&mut out, 1, value.as_bytes());
+        close(&mut out, any);
+        close(&mut out, attribute);
+    }
+    close(&mut out, start);
+    out
+}
+
+/// Messages that are open around the metrics: `ResourceMetrics`, `ScopeMetrics`.
+struct Writer<'a> {
+    out: Vec<u8>,
+    head: &'a [u8],
+    temporality: u64,
+    now: u64,
+    limit: usize,
+    nested: Option<[usize; 2]>,
+    points: u64,
+    parts: Vec<Part>,
+}
+
+impl Writer<'_> {
+    fn begin_part(&mut self) {
+        if self.nested.is_some() {
+            return;
+        }
+        let out = &mut self.out;
+        out.reserve(self.parts.last().map_or(64 * 1024, |p| p.body.len() + 4096));
+        let resource = open(out, 1);
+        out.extend_from_slice(self.head);
+        let scope = open(out, 2);
+        let name = open_small(out, 1);
+        bytes(out, 1, b"geophone");
+        bytes(out, 2, env!("CARGO_PKG_VERSION").as_bytes());
+        close_small(out, name);
+        self.nested = Some([resource, scope]);
+    }
+
+    fn end_part(&mut self) {
+        let Some([resource, scope]) = self.nested.take() else { return };
+        close(&mut self.out, scope);
+        close(&mut self.out, resource);
+        let body = Bytes::from(std::mem::take(&mut self.out));
+        self.parts.push(Part { body, points: std::mem::take(&mut self.points) });
+    }
+
+    /// Writes a family, in as many parts as it needs.
+    fn family(&mut self, family: &Family, previous: &mut Option<Previous>) {
+        let mut rest = family.series.iter().enumerate().peekable();
+        while rest.peek().is_some() {
+            self.begin_part();
+            let (metric, data) = self.begin_metric(family.metric);
+            for (i, series) in rest.by_ref() {
+                let before = match previous {
+                    Some(previous) => previous.find(i, &series.labels),
+                    None => None,
+                };
+                let (start, before) = match before {
+                    Some((time, value)) => (time, Some(value)),
+                    None => (series.labels.start_unix_nanos, None),
+                };
+                let written = match (&series.value, family.metric.kind) {
+                    (Value::Histogram(now), Kind::Histogram) => {
+                        let before = match before {
+                            Some(Value::Histogram(before)) => Some(before.as_ref()),
+                            _ => None,
+                        };
+                        self.histogram(&series.labels, start, now, before, previous.is_some());
+                        true
+                    }
+                    (Value::Histogram(_), _) | (_, Kind::Histogram) => false,
+                    (value, kind) => {
+                        let before = before.filter(|_| kind == Kind::Counter);
+                        self.number(&series.labels, start, value, before);
+                        true
+                    }
+                };
+                self.points += u64::from(written);
+                if self.out.len() >= self.limit {
+                    break;
+                }
+            }
+            self.end_metric(family.metric, metric, data);
+            if self.out.len() >= self.limit {
+                self.end_part();
+            }
+        }
+    }
+
+    fn begin_metric(&mut self, metric: &Metric) -> (usize, usize) {
+        let out = &mut self.out;
+        let start = open(out, 2);
+        bytes(out, 1, metric.otlp.as_bytes());
+        bytes(out, 2, metric.help.as_bytes());
+        bytes(out, 3, metric.unit.as_bytes());
+        let data = match metric.kind {
+            Kind::Gauge => 5,
+            Kind::Counter => 7,
+            Kind::Histogram => 10,
+        };
+        (start, open(out, data))
+    }
+
+    fn end_metric(&mut self, metric: &Metric, start: usize, data: usize) {
+        let out = &mut self.out;
+        if metric.kind != Kind::Gauge {
+            uint(out, 2, self.temporality);
+        }
+        if metric.kind == Kind::Counter {
+            uint(out, 3, 1);
+        }
+        close(out, data);
+        close(out, start);
+    }
+
+    fn number(&mut self, labels: &Labels, start: u64, value: &Value, before: Option<&Value>) {
+        let out = &mut self.out;
+        let point = open_small(out, 1);
+        fixed64(out, 2, start.min(self.now));
+        fixed64(out, 3, self.now);
+        match (value, before) {
+            (Value::Counter(now), before) => {
+                let before = if let Some(Value::Counter(before)) = before { *before } else { 0 };
+                fixed64(out, 6, now.saturating_sub(before).min(i64::MAX as u64));
+            }
+            (Value::CounterF(now), Some(Value::CounterF(before))) => double(out, 4, (now - before).max(0.0)),
+            (Value::CounterF(now) | Value::Gauge(now), _) => double(out, 4, *now),
+            (Value::Histogram(_), _) => {}
+        }
+        for attribute in &labels.otlp {
+            bytes(out, 7, attribute);
+        }
+        close_small(out, point);
+    }
+
+    fn histogram(
+        &mut self,
+        labels: &Labels,
+        start: u64,
+        now: &HistogramValue,
+        before: Option<&HistogramValue>,
+        delta: bool,
+    ) {
+        let difference = before.map(|before| now.since(before));
+        let value = difference.as_ref().unwrap_or(now);
+        let out = &mut self.out;
+        let point = open_small(out, 1);
+        for attribute in &labels.otlp {
+            bytes(out, 1, attribute);
+        }
+        fixed64(out, 2, start.min(self.now));
+        fixed64(out, 3, self.now);
+        fixed64(out, 4, value.count);
+        double(out, 5, value.sum);
+        uint(out, 6, zigzag(i64::from(SCALE)));
+        fixed64(out, 7, value.zero);
+        positive(out, &value.cells);
+        // They hold for the life of the series, not for what came since the last export.
+        if !delta {
+            if let Some(min) = value.min {
+                double(out, 12, min);
+            }
+            if let Some(max) = value.max {
+                double(out, 13, max);
+            }
+        }
+        close_small(out, point);
+    }
+}
+
+/// `Buckets positive = 8`, without the empty ends.
+fn positive(out: &mut Vec<u8>, cells: &[u64]) {
+    let Some(first) = cells.iter().position(|&c| c > 0) else { return };
+    let last = cells.iter().rposition(|&c| c > 0).unwrap_or(first);
+    let buckets = open_small(out, 8);
+    uint(out, 1, zigzag(i64::from(FIRST_INDEX) + first as i64));
+    let counts = open_small(out, 2);
+    for &count in cells.get(first..=last).unwrap_or_default() {
+        varint(out, count);
+    }
+    close_small(out, counts);
+    close_small(out, buckets);
+}
+
+/// The tag bytes above are one byte each.
+const _: () = assert!(tag(13, FIXED64) < 0x80);
+
+#[cfg(test)]
+#[path = "encode_tests.rs"]
+mod tests;

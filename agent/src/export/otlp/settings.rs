@@ -1,0 +1,252 @@
+//! Settings of the OTLP exporter.
+
+use crate::export::duration;
+use anyhow::{Result, bail};
+use reqwest::Url;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Metrics to an OpenTelemetry collector. Without an endpoint nothing is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OtlpSettings {
+    /// Where to send, e.g. `https://collector.example:4317`. `http` means plain text. With the protocol `http` the
+    /// path `/v1/metrics` is added where the endpoint has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// `grpc` or `http` (protobuf).
+    pub protocol: Protocol,
+    /// Time between two exports.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub interval: Duration,
+    /// Longest time for one attempt, from connecting to the end of the reply.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub timeout: Duration,
+    /// `cumulative`: totals since the series began. `delta`: what came since the last export.
+    pub temporality: Temporality,
+    /// `none` or `gzip`.
+    pub compression: Compression,
+    /// File with headers to send, one `name: value` a line. Lines that begin with `#` are comments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers_file: Option<PathBuf>,
+    /// Whom to trust and who we are. Needs an `https` endpoint.
+    pub tls: OtlpTls,
+    /// Exports that wait while the collector does not answer; when there are more, the oldest is dropped and counted.
+    pub queue_size: usize,
+    /// What happens after an attempt that may succeed later.
+    pub retry: Retry,
+}
+
+/// Protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// gRPC.
+    #[default]
+    Grpc,
+    /// HTTP with protobuf bodies.
+    Http,
+}
+
+/// Temporality of sums and histograms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Temporality {
+    /// Since the series began.
+    #[default]
+    Cumulative,
+    /// Since the last export.
+    Delta,
+}
+
+/// Compression of requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// As it is.
+    #[default]
+    None,
+    /// gzip.
+    Gzip,
+}
+
+/// TLS of the exporter. Files are read again whenever the connection is made anew after a failure.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OtlpTls {
+    /// PEM file with the only authorities to trust; without it those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with our own certificate, for mutual TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// Name that the collector's certificate must have, if it is not the endpoint's host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+}
+
+/// Retries: the wait doubles each time and is shortened by a random part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// First wait.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub initial: Duration,
+    /// Longest wait, also where the collector asks for a longer one.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub max: Duration,
+    /// After this time an export is given up and counted.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub max_elapsed: Duration,
+}
+
+impl Default for OtlpSettings {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            protocol: Protocol::default(),
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
+            temporality: Temporality::default(),
+            compression: Compression::default(),
+            headers_file: None,
+            tls: OtlpTls::default(),
+            queue_size: 8,
+            retry: Retry::default(),
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_secs(1),
+            max: Duration::from_secs(30),
+            max_elapsed: Duration::from_secs(300),
+        }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl OtlpSettings {
+    /// Says what is wrong, in one line. Files are not looked at.
+    pub fn validate(&self) -> Result<()> {
+        self.url()?;
+        for (name, value, shortest, longest) in [
+            ("interval", self.interval, SECOND, HOUR),
+            ("timeout", self.timeout, SECOND / 10, HOUR),
+            ("retry.initial", self.retry.initial, SECOND / 100, HOUR),
+            ("retry.max", self.retry.max, self.retry.initial, HOUR),
+            ("retry.max_elapsed", self.retry.max_elapsed, Duration::ZERO, 24 * HOUR),
+        ] {
+            if !(shortest..=longest).contains(&value) {
+                let [value, shortest, longest] = [value, shortest, longest].map(humantime::format_duration);
+                bail!("otlp.{name} {value}: out of range; use {shortest} to {longest}");
+            }
+        }
+        if !(1..=1024).contains(&self.queue_size) {
+            bail!("otlp.queue_size {}: out of range; use 1 to 1024", self.queue_size);
+        }
+        match (&self.tls.cert_file, &self.tls.key_file) {
+            (Some(_), None) => bail!("otlp.tls.cert_file: there is no key_file; set both or none"),
+            (None, Some(_)) => bail!("otlp.tls.key_file: there is no cert_file; set both or none"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The endpoint, path included; `None` = nothing is to be sent.
+    pub fn url(&self) -> Result<Option<Url>> {
+        let Some(endpoint) = &self.endpoint else { return Ok(None) };
+        let Ok(mut url) = Url::parse(endpoint) else {
+            bail!("otlp.endpoint {endpoint:?}: not a URL; write e.g. http://127.0.0.1:4317");
+        };
+        // Not shown in messages from here on: it may hold a password.
+        if !url.username().is_empty() || url.password().is_some() {
+            bail!("otlp.endpoint: has a user or password; put an authorization header into otlp.headers_file");
+        }
+        if !matches!(url.scheme(), "http" | "https") {
+            bail!("otlp.endpoint {endpoint:?}: scheme {:?} is not http or https; put one before it", url.scheme());
+        }
+        if url.scheme() == "http" && self.tls != OtlpTls::default() {
+            bail!("otlp.endpoint {endpoint:?}: otlp.tls is set, but http is not encrypted; use https");
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            bail!("otlp.endpoint {endpoint:?}: has a query or fragment; end it with the path");
+        }
+        match (self.protocol, url.path()) {
+            (Protocol::Http, "" | "/") => url.set_path("/v1/metrics"),
+            (Protocol::Grpc, "" | "/") | (Protocol::Http, _) => {}
+            (Protocol::Grpc, path) => {
+                bail!("otlp.endpoint {endpoint:?}: gRPC has no path {path}; remove it or set otlp.protocol: http")
+            }
+        }
+        Ok(Some(url))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(yaml: &str) -> Result<OtlpSettings> {
+        let settings: OtlpSettings = serde_yaml_ng::from_str(yaml)?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    #[test]
+    fn defaults_are_valid_and_come_back() {
+        let yaml = serde_yaml_ng::to_string(&OtlpSettings::default()).unwrap();
+        assert!(yaml.contains("interval: 10s"), "{yaml}");
+        assert_eq!(with(&yaml).unwrap(), OtlpSettings::default());
+        assert!(OtlpSettings::default().url().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_path_is_added_where_there_is_none() {
+        for (yaml, want) in [
+            ("{endpoint: 'http://[::1]:4318', protocol: http}", "http://[::1]:4318/v1/metrics"),
+            ("{endpoint: 'https://c.example/otlp', protocol: http}", "https://c.example/otlp"),
+            ("{endpoint: 'http://127.0.0.1:4317'}", "http://127.0.0.1:4317/"),
+        ] {
+            assert_eq!(with(yaml).unwrap().url().unwrap().unwrap().as_str(), want);
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_one_line_with_a_remedy() {
+        for (yaml, want) in [
+            ("{endpoint: 'localhost:4317'}", "scheme \"localhost\" is not http or https; put one before it"),
+            ("{endpoint: '127.0.0.1:4317'}", "not a URL; write e.g. http://127.0.0.1:4317"),
+            ("{endpoint: 'unix:///run/otlp.sock'}", "scheme \"unix\" is not http or https"),
+            ("{endpoint: 'http://u:secret@h:1'}", "otlp.endpoint: has a user or password"),
+            ("{endpoint: 'http://h', tls: {ca_file: /ca}}", "http is not encrypted; use https"),
+            ("{endpoint: 'http://h/v1/metrics'}", "gRPC has no path /v1/metrics"),
+            ("{endpoint: 'http://h?x=1', protocol: http}", "has a query"),
+            ("{interval: 100ms}", "otlp.interval 100ms: out of range; use 1s to 1h"),
+            ("{interval: 10}", "duration"),
+            ("{interval: -1s}", "duration"),
+            ("{timeout: 0s}", "otlp.timeout 0s: out of range; use 100ms to 1h"),
+            ("{retry: {initial: 10s, max: 1s}}", "otlp.retry.max 1s: out of range; use 10s to 1h"),
+            ("{queue_size: 0}", "otlp.queue_size 0: out of range"),
+            ("{tls: {cert_file: /c}}", "set both or none"),
+            ("{intervall: 1s}", "unknown field"),
+            ("{protocol: grcp}", "unknown variant"),
+        ] {
+            let error = format!("{:#}", with(yaml).unwrap_err());
+            assert!(error.contains(want) && !error.contains('\n') && !error.contains("secret"), "{yaml}: {error}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What became of every export.
+
+use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Stability, Value};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+static EXPORTER: Label = Label { prometheus: "exporter", otlp: "geophone.exporter", help: "Exporter: otlp" };
+static OUTCOME: Label = Label {
+    prometheus: "outcome",
+    otlp: "geophone.outcome",
+    help: "sent: all accepted; partial: the collector rejected some; dropped: some or all given up",
+};
+static REASON: Label = Label {
+    prometheus: "reason",
+    otlp: "geophone.reason",
+    help: "queue_full: the collector was too slow; permanent: it refused; expired: it did not answer in time; \
+           partial: it rejected some of an export; shutdown: the agent ended",
+};
+
+macro_rules! metrics {
+    ($($name:ident: $prometheus:literal, $otlp:literal, $unit:literal, $kind:ident, [$($label:expr),*], $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $name: Metric = Metric {
+                name: $prometheus,
+                otlp: $otlp,
+                unit: $unit,
+                kind: Kind::$kind,
+                help: $help,
+                labels: &[&EXPORTER, $($label),*],
+                stability: Stability::Stable,
+            };
+        )*
+        /// All metrics of the exporter.
+        pub static METRICS: &[&Metric] = &[$(&$name),*];
+    };
+}
+metrics! {
+    BATCHES: "geophone_export_batches_total", "geophone.export.batches", "{batch}", Counter, [&OUTCOME],
+        "Exports by what became of them";
+    SENT: "geophone_export_datapoints_sent_total", "geophone.export.datapoints.sent", "{datapoint}", Counter, [],
+        "Data points that the collector accepted";
+    DROPPED: "geophone_export_datapoints_dropped_total", "geophone.export.datapoints.dropped", "{datapoint}", Counter,
+        [&REASON], "Data points that were given up or rejected";
+    RETRIES: "geophone_export_retries_total", "geophone.export.retries", "{attempt}", Counter, [],
+        "Attempts that failed and were to be repeated";
+    QUEUE: "geophone_export_queue_batches", "geophone.export.queue", "{batch}", Gauge, [],
+        "Exports that wait for the collector";
+}
+
+/// What became of an export; the worst of its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// All accepted.
+    Sent,
+    /// Some rejected.
+    Partial,
+    /// Given up.
+    Dropped,
+}
+
+/// Why data points were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Newer exports needed the room.
+    QueueFull,
+    /// The collector said that it will never take it.
+    Permanent,
+    /// Retried for too long.
+    Expired,
+    /// Rejected from an export that was otherwise accepted.
+    Partial,
+    /// The agent ended before the collector answered.
+    Shutdown,
+}
+
+const OUTCOMES: [&str; 3] = ["sent", "partial", "dropped"];
+const REASONS: [&str; 5] = ["queue_full", "permanent", "expired", "partial", "shutdown"];
+
+/// Counters of one exporter.
+#[derive(Debug, Default)]
+pub struct Stats {
+    batches: [AtomicU64; OUTCOMES.len()],
+    dropped: [AtomicU64; REASONS.len()],
+    sent: AtomicU64,
+    retries: AtomicU64,
+    queue: AtomicU64,
+}
+
+fn add(counters: &[AtomicU64], index: usize, n: u64) {
+    if let Some(counter) = counters.get(index) {
+        counter.fetch_add(n, Relaxed);
+    }
+}
+
+impl Stats {
+    /// Counts an export.
+    pub fn batch(&self, outcome: Outcome) {
+        add(&self.batches, outcome as usize, 1);
+    }
+
+    /// Exports so far with this outcome.
+    pub fn batches(&self, outcome: Outcome) -> u64 {
+        self.batches.get(outcome as usize).map_or(0, |c| c.load(Relaxed))
+    }
+
+    /// Counts data points that arrived.
+    pub fn sent(&self, points: u64) {
+        self.sent.fetch_add(points, Relaxed);
+    }
+
+    /// Data points so far that arrived.
+    pub fn total_sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    /// Counts data points that are lost.
+    pub fn dropped(&self, reason: Reason, points: u64) {
+        add(&self.dropped, reason as usize, points);
+    }
+
+    /// Data points lost so far for this reason.
+    pub fn total_dropped(&self, reason: Reason) -> u64 {
+        self.dropped.get(reason as usize).map_or(0, |c| c.load(Relaxed))
+    }
+
+    /// Counts an attempt that will be repeated.
+    pub fn retry(&self) {
+        self.retries.fetch_add(1, Relaxed);
+    }
+
+    /// Attempts so far that were to be repeated.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Relaxed)
+    }
+
+    /// Says how many exports wait.
+    pub fn queue(&self, batches: usize) {
+        self.queue.store(batches as u64, Relaxed);
+    }
+}
+
+/// Makes the families; keeps the labels, which are encoded once.
+pub struct StatsCollect {
+    stats: Arc<Stats>,
+    outcomes: Vec<Arc<Labels>>,
+    reasons: Vec<Arc<Labels>>,
+    plain: Arc<Labels>,
+}
+
+impl StatsCollect {
+    /// For the counters of one exporter.
+    pub fn new(stats: Arc<Stats>, start_unix_nanos: u64) -> Self {
+        let new = |metric: &'static Metric, value: &str| {
+            Arc::new(Labels::new(metric.labels, &["otlp", value], false, start_unix_nanos))
+        };
+        Self {
+            stats,
+            outcomes: OUTCOMES.iter().map(|o| new(&BATCHES, o)).collect(),
+            reasons: REASONS.iter().map(|r| new(&DROPPED, r)).collect(),
+            plain: new(&SENT, ""),
+        }
+    }
+}
+
+impl Collect for StatsCollect {
+    fn collect(&mut self, out: &mut Vec<Family>) {
+        let counters = |metric, counters: &[AtomicU64], labels: &[Arc<Labels>]| Family {
+            metric,
+            series: counters
+                .iter()
+                .zip(labels)
+                .map(|(c, l)| Series { labels: l.clone(), value: Value::Counter(c.load(Relaxed)) })
+                .collect(),
+        };
+        let plain = |metric, value| Family { metric, series: vec![Series { labels: self.plain.clone(), value }] };
+        let stats = &self.stats;
+        out.extend([
+            counters(&BATCHES, &stats.batches, &self.outcomes),
+            plain(&SENT, Value::Counter(stats.total_sent())),
+            counters(&DROPPED, &stats.dropped, &self.reasons),
+            plain(&RETRIES, Value::Counter(stats.retries())),
+            plain(&QUEUE, Value::Gauge(stats.queue.load(Relaxed) as f64)),
+        ]);
+    }
+}

@@ -1,0 +1,68 @@
+//! The exporter's certificates, for both clients.
+
+use super::settings::OtlpTls;
+use crate::export::secret;
+use anyhow::{Result, anyhow, bail};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+/// What the files hold, checked as far as it is PEM.
+pub struct Files {
+    ca: Option<Vec<u8>>,
+    /// Certificate and key.
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Files {
+    /// Reads what is configured.
+    pub fn read(tls: &OtlpTls) -> Result<Self> {
+        let certificates = |what: &str, path: &std::path::Path| {
+            let pem = secret::read(what, path)?;
+            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+            match found {
+                Ok(found) if !found.is_empty() => Ok(pem),
+                _ => bail!("{what} {}: no certificate in it; give certificates as PEM", path.display()),
+            }
+        };
+        let ca = tls.ca_file.as_ref().map(|path| certificates("otlp.tls.ca_file", path)).transpose()?;
+        let identity = match (&tls.cert_file, &tls.key_file) {
+            (Some(cert), Some(key)) => Some((
+                certificates("otlp.tls.cert_file", cert)?,
+                secret::read_secret("otlp.tls.key_file", key)?.into_bytes(),
+            )),
+            _ => None,
+        };
+        Ok(Self { ca, identity })
+    }
+
+    /// For gRPC.
+    pub fn tonic(&self, server_name: Option<&str>) -> ClientTlsConfig {
+        let mut config = match &self.ca {
+            Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let Some((cert, key)) = &self.identity {
+            config = config.identity(Identity::from_pem(cert, key));
+        }
+        match server_name {
+            Some(name) => config.domain_name(name),
+            None => config,
+        }
+    }
+
+    /// For HTTP.
+    pub fn reqwest(&self, mut builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder> {
+        if let Some(ca) = &self.ca {
+            let ca = reqwest::Certificate::from_pem_bundle(ca).map_err(|e| anyhow!("otlp.tls.ca_file: {e}"))?;
+            builder = builder.tls_certs_only(ca);
+        }
+        if let Some((cert, key)) = &self.identity {
+            let both = [cert.as_slice(), b"\n", key.as_slice()].concat();
+            let identity = reqwest::Identity::from_pem(&both)
+                .map_err(|e| anyhow!("otlp.tls.cert_file, key_file: {e}; give certificate and key as PEM"))?;
+            builder = builder.identity(identity);
+        }
+        Ok(builder)
+    }
+}

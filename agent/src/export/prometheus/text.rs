@@ -1,0 +1,227 @@
+//! OpenMetrics 1.0 and Prometheus 0.0.4 text.
+//!
+//! Sources: <https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md> and
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+
+use super::{BOUNDS, TARGET_INFO, classic, target_labels};
+use crate::aggregate::{Family, HistogramValue, Kind, Metric, Snapshot, Value};
+
+/// The bounds 2^-20 … 2^7 s, exact, in the spelling that Prometheus itself gives to bounds that it reads from
+/// protobuf: a series keeps its identity when the format changes.
+const LE: [&str; BOUNDS] = [
+    "9.5367431640625e-07",
+    "1.9073486328125e-06",
+    "3.814697265625e-06",
+    "7.62939453125e-06",
+    "1.52587890625e-05",
+    "3.0517578125e-05",
+    "6.103515625e-05",
+    "0.0001220703125",
+    "0.000244140625",
+    "0.00048828125",
+    "0.0009765625",
+    "0.001953125",
+    "0.00390625",
+    "0.0078125",
+    "0.015625",
+    "0.03125",
+    "0.0625",
+    "0.125",
+    "0.25",
+    "0.5",
+    "1.0",
+    "2.0",
+    "4.0",
+    "8.0",
+    "16.0",
+    "32.0",
+    "64.0",
+    "128.0",
+];
+
+/// Appends the whole exposition.
+pub fn encode(snapshot: &Snapshot, open_metrics: bool, out: &mut Vec<u8>) {
+    let target = target_labels(snapshot);
+    if open_metrics {
+        put(
+            out,
+            &["# TYPE target info\n# HELP target ", TARGET_INFO.help, "\n"],
+        );
+    } else {
+        put(
+            out,
+            &[
+                "# HELP target_info ",
+                TARGET_INFO.help,
+                "\n# TYPE target_info gauge\n",
+            ],
+        );
+    }
+    sample(out, TARGET_INFO.name, &target.text);
+    put(out, &["1\n"]);
+    for family in snapshot.families.iter().filter(|f| !f.series.is_empty()) {
+        encode_family(family, open_metrics, out);
+    }
+    if open_metrics {
+        put(out, &["# EOF\n"]);
+    }
+}
+
+fn encode_family(family: &Family, open_metrics: bool, out: &mut Vec<u8>) {
+    let metric = family.metric;
+    header(metric, open_metrics, out);
+    let mut prefix = Vec::new();
+    for series in &family.series {
+        let labels = series.labels.text.as_str();
+        match &series.value {
+            Value::Counter(v) => {
+                sample(out, metric.name, labels);
+                integer(out, *v);
+            }
+            Value::CounterF(v) | Value::Gauge(v) => {
+                sample(out, metric.name, labels);
+                real(out, *v);
+            }
+            Value::Histogram(histogram) => {
+                encode_histogram(metric.name, labels, histogram, &mut prefix, out);
+                continue;
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+fn encode_histogram(
+    name: &str,
+    labels: &str,
+    histogram: &HistogramValue,
+    prefix: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) {
+    prefix.clear();
+    put(
+        prefix,
+        &[
+            name,
+            "_bucket{",
+            labels,
+            if labels.is_empty() { "le=\"" } else { ",le=\"" },
+        ],
+    );
+    let bounds = LE
+        .iter()
+        .zip(classic(histogram))
+        .chain([(&"+Inf", histogram.count)]);
+    for (le, count) in bounds {
+        out.extend_from_slice(prefix);
+        put(out, &[le, "\"} "]);
+        integer(out, count);
+        out.push(b'\n');
+    }
+    for suffix in ["_sum", "_count"] {
+        put(out, &[name, suffix]);
+        sample(out, "", labels);
+        if suffix == "_sum" {
+            real(out, histogram.sum)
+        } else {
+            integer(out, histogram.count)
+        }
+        out.push(b'\n');
+    }
+}
+
+/// OpenMetrics names the family of a counter without `_total`, and has units; the older text has neither.
+fn header(metric: &Metric, open_metrics: bool, out: &mut Vec<u8>) {
+    let kind = match metric.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    if !open_metrics {
+        put(out, &["# HELP ", metric.name, " "]);
+        help(out, metric.help, false);
+        put(out, &["\n# TYPE ", metric.name, " ", kind, "\n"]);
+        return;
+    }
+    let (family, kind) = match (metric.kind, metric.name.strip_suffix("_total")) {
+        (Kind::Counter, Some(family)) => (family, kind),
+        // A counter that is not named like one would make the whole exposition illegal.
+        (Kind::Counter, None) => (metric.name, "unknown"),
+        _ => (metric.name, kind),
+    };
+    put(out, &["# TYPE ", family, " ", kind, "\n"]);
+    if let Some(unit) = unit(metric.unit).filter(|u| family.strip_suffix(u).is_some_and(|f| f.ends_with('_')))
+    {
+        put(out, &["# UNIT ", family, " ", unit, "\n"]);
+    }
+    put(out, &["# HELP ", family, " "]);
+    help(out, metric.help, true);
+    out.push(b'\n');
+}
+
+/// The word for a UCUM unit that a name may end with.
+fn unit(ucum: &str) -> Option<&'static str> {
+    match ucum {
+        "s" => Some("seconds"),
+        "By" => Some("bytes"),
+        "1" => Some("ratio"),
+        _ => None,
+    }
+}
+
+/// `name{labels} `
+#[inline]
+fn sample(out: &mut Vec<u8>, name: &str, labels: &str) {
+    out.extend_from_slice(name.as_bytes());
+    if !labels.is_empty() {
+        out.push(b'{');
+        out.extend_from_slice(labels.as_bytes());
+        out.push(b'}');
+    }
+    out.push(b' ');
+}
+
+#[inline]
+fn put(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[inline]
+fn integer(out: &mut Vec<u8>, v: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(v).as_bytes());
+}
+
+#[inline]
+fn real(out: &mut Vec<u8>, v: f64) {
+    if v.is_finite() {
+        out.extend_from_slice(ryu::Buffer::new().format_finite(v).as_bytes());
+    } else {
+        put(
+            out,
+            &[if v.is_nan() {
+                "NaN"
+            } else if v > 0.0 {
+                "+Inf"
+            } else {
+                "-Inf"
+            }],
+        );
+    }
+}
+
+fn help(out: &mut Vec<u8>, text: &str, quotes: bool) {
+    for byte in text.bytes() {
+        match byte {
+            b'\\' => put(out, &["\\\\"]),
+            b'\n' => put(out, &["\\n"]),
+            b'"' if quotes => put(out, &["\\\""]),
+            _ => out.push(byte),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;

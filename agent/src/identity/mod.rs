@@ -1,0 +1,176 @@
+//! Who and to whom: cgroups, processes and peers get their names here.
+
+pub mod cache;
+pub mod cgroup;
+pub mod cgroups;
+pub mod cidr;
+pub mod peers;
+pub mod processes;
+pub mod symbols;
+
+pub use cgroups::find_cgroup2_root;
+pub use peers::{Peer, PeerSettings, Peers};
+
+use crate::aggregate::labels::clean;
+use agent_common::tcp::SubjectKey;
+use cache::Cache;
+use cgroup::{Kind, Workload};
+use cgroups::Cgroups;
+use processes::Processes;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Subjects that are remembered, live and gone ones together.
+pub const CAPACITY: usize = 32_768;
+/// Label of a subject that nobody can name.
+pub const UNKNOWN: &str = "unknown";
+/// Further tries to name a subject, and the pause between them.
+const RETRIES: u8 = 2;
+const PAUSE: Duration = Duration::from_millis(1000);
+
+/// Who: names are valid UTF-8 without control characters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// Value of the label `subject`: short container id, unit, slice, pod, other cgroup or process.
+    pub label: String,
+    /// Name of the process; empty = not known.
+    pub process: String,
+    /// Its id; 0 = not known, or the subject is a whole cgroup.
+    pub pid: u32,
+    /// Full id of the container; empty = in none.
+    pub container_id: String,
+    /// UID of the Kubernetes pod; empty = in none.
+    pub pod_uid: String,
+    /// systemd unit; empty = in none.
+    pub unit: String,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// False: a better name may still come within two seconds; ask again.
+    pub fixed: bool,
+}
+
+/// Names subjects, and remembers the names past the exit of what they name.
+#[derive(Debug)]
+pub struct Identity {
+    cgroups: Cgroups,
+    processes: Processes,
+    subjects: Cache<SubjectKey, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    subject: Arc<Subject>,
+    retries: u8,
+    next: Instant,
+}
+
+impl Identity {
+    /// Reads cgroups below `cgroup2` (see [`find_cgroup2_root`]; `None` = there are none) and processes below `proc`.
+    pub fn new(cgroup2: Option<PathBuf>, proc: PathBuf) -> Self {
+        Self {
+            cgroups: Cgroups::new(cgroup2),
+            processes: Processes::new(proc),
+            subjects: Cache::new(CAPACITY),
+        }
+    }
+
+    /// The subject of a key; `comm` is the name of the process as the kernel gave it beside the key. Asked again with
+    /// the same key it answers the same `Arc`, unless the name was not [fixed](Subject::fixed) yet.
+    pub fn subject(&mut self, key: &SubjectKey, comm: &[u8; 16]) -> Arc<Subject> {
+        self.subject_at(key, comm, Instant::now())
+    }
+
+    /// As [`Self::subject`], at another time.
+    pub fn subject_at(&mut self, key: &SubjectKey, comm: &[u8; 16], now: Instant) -> Arc<Subject> {
+        let mut retries = 0;
+        if let Some(entry) = self.subjects.get(key, now) {
+            if entry.subject.fixed || now < entry.next {
+                return entry.subject.clone();
+            }
+            retries = entry.retries + 1;
+        }
+        let (mut subject, found) = self.name(key, comm, now);
+        for reused in self.cgroups.take_reused() {
+            self.subjects.retain(|known, _| known.cgroup != reused);
+        }
+        subject.fixed = found || retries >= RETRIES;
+        let subject = Arc::new(subject);
+        self.subjects.insert(
+            *key,
+            Entry {
+                subject: subject.clone(),
+                retries,
+                next: now + PAUSE,
+            },
+            now,
+        );
+        subject
+    }
+
+    /// The name as far as it is known now, and whether that is all.
+    fn name(&mut self, key: &SubjectKey, comm: &[u8; 16], now: Instant) -> (Subject, bool) {
+        let mut subject = Subject {
+            process: text(comm),
+            pid: key.tgid,
+            netns: key.netns,
+            ..Subject::default()
+        };
+        let process = match key.tgid {
+            0 => None,
+            pid => self.processes.get(pid, key.start, now),
+        };
+        if let Some(process) = process.as_ref().filter(|_| subject.process.is_empty()) {
+            subject.process = text(&process.comm);
+        }
+        // 1 is the root cgroup, and all there is on hosts with cgroups of version 1.
+        let by_cgroup = key.cgroup > 1;
+        let path = if by_cgroup {
+            self.cgroups.path(key.cgroup, now)
+        } else {
+            None
+        };
+        let parsed = path.as_ref().and_then(|path| cgroup::parse(path));
+        let workload = parsed.as_ref().or_else(|| process.as_ref()?.workload.as_ref());
+        if let Some(workload) = workload {
+            subject.take(workload, by_cgroup);
+        }
+        if subject.label.is_empty() {
+            let nobody = key.tgid == 0 && !by_cgroup;
+            subject.label = if nobody || subject.process.is_empty() {
+                UNKNOWN.into()
+            } else {
+                subject.process.clone()
+            };
+        }
+        let found = if by_cgroup {
+            path.is_some()
+        } else {
+            key.tgid == 0 || process.is_some()
+        };
+        (subject, found)
+    }
+}
+
+impl Subject {
+    /// A container names every process in it; other workloads only what the kernel gave by cgroup.
+    fn take(&mut self, workload: &Workload, by_cgroup: bool) {
+        if by_cgroup || matches!(workload.kind, Kind::Container | Kind::Pod) {
+            self.label = clean(workload.label());
+        }
+        let field = |value: &Option<String>| value.as_deref().map(clean).unwrap_or_default();
+        self.container_id = field(&workload.container_id);
+        self.pod_uid = field(&workload.pod_uid);
+        self.unit = field(&workload.unit);
+    }
+}
+
+/// A kernel string: up to the first NUL, made harmless.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    clean(&String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()))
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

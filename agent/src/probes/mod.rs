@@ -1,0 +1,69 @@
+//! The probes: what each attaches, how its data is read, and the metrics that it owns.
+//!
+//! A probe is one file here, one in agent-ebpf, one in agent-common and one in tests, all of its name. [`METRICS`] and
+//! [`build`] are the ordered lists to which a new one is added.
+
+pub mod drops;
+pub mod netdev;
+pub mod tcp;
+
+mod slots;
+
+use crate::aggregate::{Family, Metric};
+use crate::bpf::Engine;
+use crate::error::Result;
+use crate::identity::{Identity, Peers};
+use crate::records::Record;
+use std::time::Instant;
+
+/// What a probe may use while it works.
+pub struct Context<'a> {
+    /// The kernel side; `None` = it could not be had, and only probes without programs work.
+    pub engine: Option<&'a mut Engine>,
+    /// Names of subjects.
+    pub identity: &'a mut Identity,
+    /// Names of peers.
+    pub peers: &'a Peers,
+    /// Now.
+    pub now: Instant,
+    /// Now, ns since the Unix epoch.
+    pub unix_nanos: u64,
+    /// To be added to a time since boot to get a time since the epoch, ns.
+    pub boot_to_unix: u64,
+}
+
+/// A probe.
+pub trait Probe: Send {
+    /// Its one name.
+    fn name(&self) -> &'static str;
+
+    /// Attaches its programs, best first; each ends in a verdict, none is fatal.
+    fn attach(&mut self, context: &mut Context<'_>) -> Result<()>;
+
+    /// Takes a record of one of its kinds. `None` = not its record, or a malformed one; the caller counts it.
+    fn record(&mut self, _kind: u8, _bytes: &[u8], _context: &mut Context<'_>) -> Option<Record> {
+        None
+    }
+
+    /// Kinds of record that it takes.
+    fn kinds(&self) -> &'static [u8] {
+        &[]
+    }
+
+    /// Once a second: reads the kernel's maps.
+    fn tick(&mut self, context: &mut Context<'_>);
+
+    /// Appends its families.
+    fn collect(&mut self, out: &mut Vec<Family>);
+
+    /// The governor asks for less work: 0 = all of it. Levels are described in `governor.rs`.
+    fn relieve(&mut self, _level: u32, _context: &mut Context<'_>) {}
+
+    /// Accounts (`agent_common::account::program`) of its programs.
+    fn accounts(&self) -> &'static [usize] {
+        &[]
+    }
+}
+
+/// Metrics of all probes, for the documentation and the checks.
+pub const METRICS: &[&[&Metric]] = &[tcp::METRICS, drops::METRICS, netdev::METRICS];

@@ -1,0 +1,315 @@
+//! Probe `netdev`: interfaces, from rtnetlink once a second. No program, nothing per packet.
+
+use super::{Context, Probe};
+use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
+use crate::error::{Context as _, Error, Result};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage, Stats64};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const DEVICE_DIRECTION: &[&Label] = &[&label::DEVICE, &label::DIRECTION];
+
+const fn counter(name: &'static str, otlp: &'static str, unit: &'static str, help: &'static str) -> Metric {
+    Metric {
+        name,
+        otlp,
+        unit,
+        kind: Kind::Counter,
+        help,
+        labels: DEVICE_DIRECTION,
+        stability: Stability::Stable,
+    }
+}
+
+/// Bytes.
+pub static BYTES: Metric =
+    counter("geophone_netdev_bytes_total", "system.network.io", "By", "Bytes that passed the interface");
+/// Packets.
+pub static PACKETS: Metric =
+    counter("geophone_netdev_packets_total", "system.network.packet.count", "{packet}", "Packets that passed the interface");
+/// Errors.
+pub static ERRORS: Metric = counter(
+    "geophone_netdev_errors_total",
+    "system.network.errors",
+    "{error}",
+    "Packets that the interface or its driver found faulty",
+);
+/// Drops.
+pub static DROPS: Metric = counter(
+    "geophone_netdev_drops_total",
+    "system.network.packet.dropped",
+    "{packet}",
+    "Packets that the interface or its driver gave up; no reason is known, see geophone_drops_packets_total",
+);
+/// Speed.
+pub static SPEED: Metric = Metric {
+    name: "geophone_netdev_speed_bytes",
+    otlp: "hw.network.bandwidth.limit",
+    unit: "By/s",
+    kind: Kind::Gauge,
+    help: "Speed of the interface's link in bytes per second, where the driver tells",
+    labels: &[&label::DEVICE],
+    stability: Stability::Stable,
+};
+/// Up or down.
+pub static UP: Metric = Metric {
+    name: "geophone_netdev_up",
+    otlp: "hw.network.up",
+    unit: "1",
+    kind: Kind::Gauge,
+    help: "1 = the interface has a carrier and is up",
+    labels: &[&label::DEVICE],
+    stability: Stability::Stable,
+};
+
+/// All of them.
+pub const METRICS: &[&Metric] = &[&BYTES, &PACKETS, &ERRORS, &DROPS, &SPEED, &UP];
+
+/// What the configuration says.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Names to leave out; `*` stands for anything.
+    pub exclude: Vec<String>,
+}
+
+/// An interface as the kernel describes it.
+#[derive(Clone, Debug, PartialEq)]
+struct Link {
+    index: u32,
+    name: String,
+    up: bool,
+    stats: Stats64,
+}
+
+struct Device {
+    /// Labels with direction receive, with transmit, and without.
+    labels: [Arc<Labels>; 3],
+    index: u32,
+    link: Link,
+    /// Bytes per second; `None` = the driver does not tell.
+    speed: Option<f64>,
+    speed_age: u32,
+}
+
+/// The probe.
+pub struct Netdev {
+    options: Options,
+    socket: Option<Socket>,
+    devices: BTreeMap<String, Device>,
+    failing: bool,
+}
+
+impl Netdev {
+    /// A probe without a socket yet.
+    pub fn new(options: Options) -> Self {
+        Self { options, socket: None, devices: BTreeMap::new(), failing: false }
+    }
+
+    fn dump(&mut self) -> Result<Vec<Link>> {
+        if self.socket.is_none() {
+            let mut socket = Socket::new(NETLINK_ROUTE).context("rtnetlink: socket")?;
+            socket.bind_auto().context("rtnetlink: bind")?;
+            socket.connect(&SocketAddr::new(0, 0)).context("rtnetlink: connect")?;
+            self.socket = Some(socket);
+        }
+        let socket = self.socket.as_ref().context("rtnetlink: no socket")?;
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(request));
+        packet.header.flags = NLM_F_DUMP | NLM_F_REQUEST;
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len()];
+        packet.serialize(&mut bytes);
+        socket.send(&bytes, 0).context("rtnetlink: send")?;
+        let mut links = Vec::new();
+        let mut buffer = Vec::with_capacity(1 << 16);
+        loop {
+            buffer.clear();
+            socket.recv(&mut buffer, 0).context("rtnetlink: receive")?;
+            let mut rest = buffer.as_slice();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).context("rtnetlink: answer")?;
+                let length = (message.header.length as usize).next_multiple_of(4);
+                match message.payload {
+                    NetlinkPayload::Done(_) => return Ok(links),
+                    NetlinkPayload::Error(e) => return Err(Error::new(format_args!("rtnetlink: {e}"))),
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => links.extend(read(&link)),
+                    _ => {}
+                }
+                match rest.get(length..) {
+                    Some(next) if length > 0 => rest = next,
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    fn update(&mut self, links: Vec<Link>, unix_nanos: u64) {
+        let options = &self.options;
+        let links: Vec<Link> =
+            links.into_iter().filter(|l| !options.exclude.iter().any(|p| glob(p, &l.name))).collect();
+        self.devices.retain(|name, device| {
+            // Another index behind the same name is another interface: its counters begin anew.
+            links.iter().any(|l| l.name == *name && l.index == device.index)
+        });
+        for link in links {
+            match self.devices.get_mut(&link.name) {
+                Some(device) => device.link = link,
+                None => {
+                    let labels = |direction: &str| {
+                        Arc::new(Labels::new(DEVICE_DIRECTION, &[&link.name, direction], false, unix_nanos))
+                    };
+                    let device = Device {
+                        labels: [labels("receive"), labels("transmit"), labels("")],
+                        index: link.index,
+                        speed: None,
+                        speed_age: 0,
+                        link: link.clone(),
+                    };
+                    self.devices.insert(link.name.clone(), device);
+                }
+            }
+        }
+        for (name, device) in &mut self.devices {
+            // A link's speed changes with its cable: once in a while is often enough.
+            if device.speed_age % 30 == 0 {
+                device.speed = speed(name);
+            }
+            device.speed_age = device.speed_age.wrapping_add(1);
+        }
+    }
+}
+
+fn read(message: &LinkMessage) -> Option<Link> {
+    let mut name = None;
+    let mut stats = None;
+    let mut carrier = true;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(n) => name = Some(n.clone()),
+            LinkAttribute::Stats64(s) => stats = Some(*s),
+            LinkAttribute::Carrier(c) => carrier = *c != 0,
+            _ => {}
+        }
+    }
+    const IFF_UP: u32 = 1;
+    Some(Link {
+        index: message.header.index,
+        name: name?,
+        up: message.header.flags.bits() & IFF_UP != 0 && carrier,
+        stats: stats?,
+    })
+}
+
+/// Link speed in bytes per second. rtnetlink does not have it; sysfs asks the driver as ethtool does.
+fn speed(name: &str) -> Option<f64> {
+    if name.contains('/') {
+        return None;
+    }
+    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/speed")).ok()?;
+    let megabits: i64 = text.trim().parse().ok()?;
+    (megabits > 0).then_some(megabits as f64 * 1e6 / 8.0)
+}
+
+fn glob(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
+            (0..=rest.len()).any(|i| rest.get(i..).is_some_and(|r| glob(tail, r)))
+        }),
+    }
+}
+
+impl Probe for Netdev {
+    fn name(&self) -> &'static str {
+        "netdev"
+    }
+
+    fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
+        let links = self.dump()?;
+        self.update(links, context.unix_nanos);
+        Ok(())
+    }
+
+    fn tick(&mut self, context: &mut Context<'_>) {
+        match self.dump() {
+            Ok(links) => {
+                self.failing = false;
+                self.update(links, context.unix_nanos);
+            }
+            Err(e) => {
+                self.socket = None;
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!("probe netdev: {e}; trying again every second");
+                }
+            }
+        }
+    }
+
+    fn collect(&mut self, out: &mut Vec<Family>) {
+        type Read = fn(&Stats64) -> [u64; 2];
+        let counters: [(&'static Metric, Read); 4] = [
+            (&BYTES, |s| [s.rx_bytes, s.tx_bytes]),
+            (&PACKETS, |s| [s.rx_packets, s.tx_packets]),
+            (&ERRORS, |s| [s.rx_errors, s.tx_errors]),
+            (&DROPS, |s| [s.rx_dropped + s.rx_missed_errors, s.tx_dropped]),
+        ];
+        for (metric, read) in counters {
+            let series = self
+                .devices
+                .values()
+                .flat_map(|d| {
+                    d.labels.iter().zip(read(&d.link.stats)).map(|(labels, value)| Series {
+                        labels: labels.clone(),
+                        value: Value::Counter(value),
+                    })
+                })
+                .collect();
+            out.push(Family { metric, series });
+        }
+        let gauge = |value: fn(&Device) -> Option<f64>| -> Vec<Series> {
+            self.devices
+                .values()
+                .filter_map(|d| {
+                    let labels = d.labels.last()?.clone();
+                    Some(Series { labels, value: Value::Gauge(value(d)?) })
+                })
+                .collect()
+        };
+        out.push(Family { metric: &SPEED, series: gauge(|d| d.speed) });
+        out.push(Family { metric: &UP, series: gauge(|d| Some(f64::from(u8::from(d.link.up)))) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs() {
+        for (pattern, name, yes) in [
+            ("veth*", "veth12", true),
+            ("veth*", "eth0", false),
+            ("*", "anything", true),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxbyy", false),
+            ("eth0", "eth0", true),
+            ("é*", "éa", true),
+        ] {
+            assert_eq!(glob(pattern, name), yes, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn the_loopback_is_found_and_an_index_change_is_a_new_device() {
+        let mut netdev = Netdev::new(Options::default());
+        let links = netdev.dump().unwrap();
+        let lo = links.iter().find(|l| l.name == "lo").unwrap().clone();
+        netdev.update(vec![lo.clone()], 1);
+        netdev.update(vec![Link { index: lo.index + 7, ..lo }], 2);
+        let device = netdev.devices.get("lo").unwrap();
+        assert_eq!(device.labels[0].start_unix_nanos, 2);
+    }
+}

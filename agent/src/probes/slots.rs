@@ -1,0 +1,135 @@
+//! Rows of the kernel's pair table, and the series that they add up to.
+
+use crate::aggregate::{HistogramValue, Labels, label};
+use crate::bpf::sys::MappedArray;
+use agent_common::histogram::{CELLS, Histogram};
+use agent_common::tcp::{PairCells, PairKey, counter, series};
+use std::mem::offset_of;
+use std::sync::Arc;
+
+/// Last reading of one row, all shards added. Cells wrap; differences do not care.
+pub struct Row {
+    /// Who and to whom; `None` for `other`.
+    pub key: Option<PairKey>,
+    /// Name of the process when the row was made.
+    pub comm: [u8; 16],
+    /// Index of the series that it adds to.
+    pub series: usize,
+    counters: [u64; counter::COUNT],
+    histograms: Vec<Reading>,
+    /// Ticks without any change.
+    pub idle: u32,
+}
+
+#[derive(Clone)]
+struct Reading {
+    cells: Box<[u32; CELLS]>,
+    sum: u64,
+}
+
+/// What a pair of labels has added up to.
+pub struct PairSeries {
+    /// Labels subject, peer, peer_region, peer_zone.
+    pub labels: Arc<Labels>,
+    /// The same with further label values: (which metric's, index of the value).
+    pub variants: Vec<((usize, usize), Arc<Labels>)>,
+    /// See [`counter`].
+    pub counters: [u64; counter::COUNT],
+    /// See [`series`].
+    pub histograms: [Arc<HistogramValue>; series::COUNT],
+}
+
+impl PairSeries {
+    /// A new series; its counters start at zero now.
+    pub fn new(values: [&str; 4], overflow: bool, unix_nanos: u64) -> Self {
+        let declared = [&label::SUBJECT, &label::PEER, &label::PEER_REGION, &label::PEER_ZONE];
+        Self {
+            labels: Arc::new(Labels::new(&declared, &values, overflow, unix_nanos)),
+            variants: Vec::new(),
+            counters: [0; counter::COUNT],
+            histograms: std::array::from_fn(|_| Arc::default()),
+        }
+    }
+}
+
+const fn histogram_at(index: usize) -> usize {
+    offset_of!(PairCells, histograms) + index * size_of::<Histogram>()
+}
+
+impl Row {
+    /// A row that has been read to be all zero.
+    pub fn new(key: Option<PairKey>, comm: [u8; 16], series: usize) -> Self {
+        Self {
+            key,
+            comm,
+            series,
+            counters: [0; counter::COUNT],
+            histograms: vec![Reading { cells: Box::new([0; CELLS]), sum: 0 }; series::COUNT],
+            idle: 0,
+        }
+    }
+
+    /// Sockets that still point to the row.
+    pub fn attached(&self) -> u64 {
+        self.counters[counter::ATTACHED].saturating_sub(self.counters[counter::RELEASED])
+    }
+
+    /// Adds what is new to a series. Returns whether anything was.
+    pub fn read(&mut self, cells: &MappedArray, slot: usize, shards: usize, into: &mut PairSeries) -> bool {
+        let rows = slot * shards..(slot + 1) * shards;
+        let mut changed = false;
+        for (i, (last, total)) in self.counters.iter_mut().zip(&mut into.counters).enumerate() {
+            let now = rows.clone().fold(0u64, |sum, row| sum.wrapping_add(cells.u64_at(row, 8 * i)));
+            if now != *last {
+                *total = total.wrapping_add(now.wrapping_sub(*last));
+                *last = now;
+                changed = true;
+            }
+        }
+        for (i, (last, total)) in self.histograms.iter_mut().zip(&mut into.histograms).enumerate() {
+            changed |= last.read(cells, rows.clone(), histogram_at(i), total);
+        }
+        self.idle = if changed { 0 } else { self.idle.saturating_add(1) };
+        changed
+    }
+}
+
+impl Reading {
+    fn read(
+        &mut self,
+        cells: &MappedArray,
+        rows: std::ops::Range<usize>,
+        at: usize,
+        total: &mut Arc<HistogramValue>,
+    ) -> bool {
+        let word = |row: usize, byte: usize| cells.u64_at(row, at + byte);
+        let sum =
+            rows.clone().fold(0u64, |s, row| s.wrapping_add(word(row, offset_of!(Histogram, sum_micros))));
+        let zero = rows.clone().fold(0u32, |s, row| s.wrapping_add(cells.u32_at(row, at)));
+        // Every value but zero moves the sum, so an unmoved sum and zero cell mean that nothing happened.
+        if sum == self.sum && self.cells.first() == Some(&zero) {
+            return false;
+        }
+        let total = Arc::make_mut(total);
+        for (cell, last) in self.cells.iter_mut().enumerate() {
+            let now = rows.clone().fold(0u32, |s, row| s.wrapping_add(cells.u32_at(row, at + 4 * cell)));
+            let delta = now.wrapping_sub(*last);
+            if delta != 0 {
+                total.add_cell(cell, u64::from(delta));
+                *last = now;
+            }
+        }
+        total.sum += sum.wrapping_sub(self.sum) as f64 / 1e6;
+        self.sum = sum;
+        for row in rows {
+            let low = cells.u32_at(row, at + offset_of!(Histogram, min_complement));
+            let high = cells.u32_at(row, at + offset_of!(Histogram, max_micros));
+            if low != 0 || high != 0 {
+                let (low, high) = (f64::from(!low) / 1e6, f64::from(high) / 1e6);
+                total.min = Some(total.min.map_or(low, |m| m.min(low)));
+                total.max = Some(total.max.map_or(high, |m| m.max(high)));
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,103 @@
+//! From snapshots to views.
+
+use super::agent::{self, Own};
+use super::meter::Clock;
+use super::pairs::{self, Pair};
+use super::tables::{DROPS, Devices, Drops};
+use super::{PairRow, Verdict, View};
+use crate::aggregate::Snapshot;
+use std::collections::HashMap;
+
+/// Most pairs in a view; all of them are in its total.
+pub const PAIRS: usize = 500;
+
+/// Makes a [`View`] of each snapshot.
+#[derive(Debug, Default)]
+pub struct ViewBuilder {
+    /// Tick and time of the snapshot before.
+    before: Option<(u64, u64)>,
+    pairs: HashMap<String, Pair>,
+    total: Pair,
+    drops: Drops,
+    devices: Devices,
+    own: Own,
+    verdicts: Vec<Verdict>,
+}
+
+impl ViewBuilder {
+    /// A builder that has seen nothing; its first view has totals, but no rates.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the verdicts that all following views show.
+    pub fn set_verdicts(&mut self, verdicts: Vec<Verdict>) {
+        self.verdicts = verdicts;
+    }
+
+    /// Takes the next snapshot.
+    pub fn push(&mut self, snapshot: &Snapshot) -> View {
+        let clock = Clock::new(
+            snapshot,
+            self.before.replace((snapshot.tick, snapshot.unix_nanos)),
+        );
+        let uptime = snapshot.unix_nanos.saturating_sub(snapshot.start_unix_nanos) as f64 / 1e9;
+        let (total, pairs, pairs_omitted) = self.connections(snapshot, &clock);
+        let (drops, drops_rate, drops_total, drops_history) = self.drops.push(snapshot.family(DROPS), &clock);
+        View {
+            host: snapshot.resource.host.clone(),
+            region: snapshot.resource.region.clone(),
+            zone: snapshot.resource.zone.clone(),
+            tick: snapshot.tick,
+            time: clock.now,
+            uptime,
+            interval: clock.previous.map(|_| clock.seconds),
+            total,
+            pairs,
+            pairs_omitted,
+            drops,
+            drops_rate,
+            drops_total,
+            drops_history,
+            devices: self.devices.push(snapshot, &clock),
+            cost: self.own.cost(snapshot, uptime, &clock),
+            accounts: self.own.accounts(snapshot, &clock),
+            coverage: agent::coverage(snapshot),
+            verdicts: self.verdicts.clone(),
+        }
+    }
+
+    fn connections(&mut self, snapshot: &Snapshot, clock: &Clock) -> (PairRow, Vec<PairRow>, usize) {
+        self.pairs.values_mut().for_each(Pair::begin);
+        let (mut key, mut scratch) = (String::new(), String::new());
+        for family in &snapshot.families {
+            let Some(slot) = pairs::slot(family.metric.name) else {
+                continue;
+            };
+            for series in &family.series {
+                pairs::key(&series.labels, &mut key);
+                if !self.pairs.contains_key(&key) {
+                    self.pairs.insert(key.clone(), Pair::new(&series.labels));
+                }
+                if let Some(pair) = self.pairs.get_mut(&key) {
+                    pair.take(slot, series, clock, &mut scratch);
+                }
+            }
+        }
+        self.pairs.retain(|_, pair| pair.touched);
+        self.total.clear();
+        for pair in self.pairs.values_mut() {
+            pair.finish(clock);
+            self.total.absorb(pair);
+        }
+        self.total.finish(clock);
+        let mut order: Vec<_> = self.pairs.iter().collect();
+        order.sort_by(|(a, x), (b, y)| y.activity().total_cmp(&x.activity()).then_with(|| a.cmp(b)));
+        let rows = order
+            .iter()
+            .take(PAIRS)
+            .map(|(_, pair)| pair.row(clock))
+            .collect();
+        (self.total.row(clock), rows, order.len().saturating_sub(PAIRS))
+    }
+}
