@@ -238,8 +238,9 @@ fn linker_command(variable: &str, prefix: &Path) -> Command {
         ])
         .args(["--no-default-features", "--features", &feature])
         .env(variable, prefix)
-        // Without it: `unable to find library -lLLVM`.
-        .env("RUSTFLAGS", format!("-L native={}/lib", prefix.display()))
+        // Its build script looks for llvm-config here, else on the path, where another LLVM's may be.
+        .env("LLVM_PREFIX", prefix)
+        .env_remove("RUSTFLAGS")
         .env_remove("CARGO_TARGET_DIR")
         .current_dir("/");
     command
