@@ -13,8 +13,8 @@ use crate::governor::Governor;
 use crate::identity::{Identity, Peers, find_cgroup2_root};
 use crate::probes::{Context, Probe};
 use crate::records::Record;
-use agent_common::account::program;
-use agent_common::wire::{Header, LAYOUT, Wire as _};
+use agent_common::account::{Account, SyntheticRecord, program};
+use agent_common::wire::{Header, LAYOUT, Wire as _, kind};
 use aya::maps::{MapData, RingBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
@@ -211,6 +211,23 @@ impl Collector {
             }
         }
         n
+    }
+
+    /// Takes what is in the ring as the ring benchmark does: decoded and counted, handed to nobody.
+    pub fn drain_synthetic(&mut self) -> usize {
+        let Some(ring) = &mut self.ring else { return 0 };
+        let mut n = 0;
+        while let Some(bytes) = ring.next() {
+            if SyntheticRecord::decode(&bytes).is_some_and(|r| r.header.kind == kind::SYNTHETIC) {
+                n += 1;
+            }
+        }
+        n
+    }
+
+    /// Account of the ring benchmark's generator.
+    pub fn synthetic(&self) -> Account {
+        self.engine.as_ref().map(|e| accounting::read(e, &[program::SYNTHETIC])).unwrap_or_default()
     }
 
     /// One tick: reads the maps and makes a snapshot.

@@ -50,6 +50,7 @@ pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver
         .route("/readyz", get(readyz))
         .route("/api/v1/status", get(status))
         .route("/api/v1/snapshot", get(snapshot))
+        .route("/api/v1/view", get(view))
         .route("/api/v1/flows", get(flows))
         .route("/api/v1/drops", get(drops))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
@@ -122,6 +123,13 @@ async fn metrics(From(app): From<App>, headers: HeaderMap) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     response
+}
+
+async fn view(From(app): From<App>) -> Response {
+    match (app.state.view)() {
+        Some(view) => axum::Json(view).into_response(),
+        None => problem(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet"),
+    }
 }
 
 async fn healthz(From(app): From<App>) -> Response {

@@ -96,6 +96,8 @@ pub struct Options {
     pub flows: bool,
     /// Time between sweeps.
     pub sweep_interval: Duration,
+    /// Attach the per-segment hook; without it RTT comes from the sweep.
+    pub probing: bool,
     /// Most series of pairs in userspace; what is beyond goes to `other`.
     pub max_pairs: usize,
 }
@@ -250,7 +252,11 @@ impl Probe for Tcp {
                 let _ = engine.run_iterator(spec.name);
             }
         }
-        self.probing = engine.attach(&RTT) == State::Attached;
+        if self.options.probing {
+            self.probing = engine.attach(&RTT) == State::Attached;
+        } else {
+            engine.leave_off(&RTT, "probes.tcp.rtt_source is sweep");
+        }
         let _ = engine.run_iterator("tcp_adopt");
         Ok(())
     }
@@ -303,7 +309,7 @@ impl Probe for Tcp {
             engine.detach(&RTT);
             engine.leave_off(&RTT, "the CPU budget is spent; RTT comes from the sweep");
             self.probing = false;
-        } else if level <= 6 && !self.probing && engine.verdicts.iter().any(|v| v.program == RTT.name && v.state == State::Off) {
+        } else if level <= 6 && self.options.probing && !self.probing && engine.verdicts.iter().any(|v| v.program == RTT.name && v.state == State::Off) {
             engine.unsettle();
             engine.verdicts.retain(|v| v.program != RTT.name);
             self.probing = engine.attach(&RTT) == State::Attached;
