@@ -159,8 +159,8 @@ fn wrong_types_say_what_is_expected() {
             "geophone.yaml:1: api.listen: invalid socket address syntax, found \"localhost\"",
         ),
         (
-            "export:\n  otlp:\n    protocol: grpc\n",
-            "geophone.yaml:3: export.otlp: the key \"endpoint\" is missing",
+            "api:\n  tls:\n    cert_file: /c\n",
+            "geophone.yaml:3: api.tls: the key \"key_file\" is missing",
         ),
         (
             "peers:\n- name: a\n",
@@ -239,16 +239,28 @@ fn ranges_and_contradictions() {
             "geophone.yaml:1: budget.cpu_percent: 101.0 is out of range, 0.05 to 100.0",
         ),
         (
-            "export: {otlp: {endpoint: x, interval: 1ms}}",
-            "geophone.yaml:1: export.otlp.interval: 1ms is out of range, 1s to 10m",
+            "export:\n  otlp:\n    interval: 1ms\n",
+            "geophone.yaml:3: export.otlp.interval: 1ms: out of range; use 1s to 1h",
+        ),
+        (
+            "export:\n  otlp:\n    endpoint: x\n",
+            "geophone.yaml:3: export.otlp.endpoint: \"x\": not a URL; write e.g. http://127.0.0.1:4317",
+        ),
+        (
+            "export:\n  otlp:\n    endpoint: https://user:secret@x\n",
+            "geophone.yaml:3: export.otlp.endpoint: has a user or password; put an authorization header into otlp.headers_file",
+        ),
+        (
+            "export: {otlp: {retry: {initial: 10s, max: 1s}}}",
+            "geophone.yaml:1: export.otlp.retry.max: 1s: out of range; use 10s to 1h",
         ),
         (
             "api:\n  listen: 0.0.0.0:9779\n",
-            "geophone.yaml:2: api.listen: 0.0.0.0:9779 is reachable from outside; that needs api.tls and api.token_file",
+            "geophone.yaml:2: api.listen: 0.0.0.0:9779: other machines can reach it and api.tls and api.token_file are not set; set them or listen on 127.0.0.1",
         ),
         (
             "api: {listen: \"[::]:1\", token_file: /x}",
-            "geophone.yaml:1: api.listen: [::]:1 is reachable from outside; that needs api.tls and api.token_file",
+            "geophone.yaml:1: api.listen: [::]:1: other machines can reach it and api.tls is not set; set them or listen on 127.0.0.1",
         ),
         (
             "peers: [{name: '', cidrs: [10.0.0.0/8]}]",
