@@ -4,7 +4,7 @@ use crate::aggregate::Snapshot;
 use crate::api::json::SnapshotView;
 use crate::app::{self, Agent, Running};
 use crate::cli;
-use crate::config::{Config, Log};
+use crate::config::{Config, Log, LogFormat};
 use crate::error::{Context as _, Error, Result};
 use crate::records::Record;
 use crate::ui::{print, top, view::ViewBuilder};
@@ -20,15 +20,14 @@ use tracing_subscriber::EnvFilter;
 /// Starts the log, on standard error. With a screen it is silent below warnings, which go to a file nobody sees
 /// unless standard error is redirected.
 pub fn log(settings: &Log, screen: bool) -> Result<()> {
-    let level = if screen { "error".to_owned() } else { settings.level.to_string() };
+    let level = if screen { "error".to_owned() } else { format!("{:?}", settings.level).to_lowercase() };
     let filter = EnvFilter::try_new(format!("{level},h2=warn,hyper=warn,rustls=warn,tonic=warn")).context("log.level")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
-    let json = settings.format.to_string() == "json";
-    let result = if json { builder.json().try_init() } else { builder.try_init() };
+    let result = if settings.format == LogFormat::Json { builder.json().try_init() } else { builder.try_init() };
     result.map_err(|e| Error::new(format_args!("log: {e}")))
 }
 

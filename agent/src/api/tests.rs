@@ -27,6 +27,7 @@ fn start(settings: ApiSettings) -> Server {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let stats = Arc::new(Stats::default());
     let state = State {
+        view: Arc::new(|| None),
         snapshots: receiver,
         records: records.clone(),
         status: Arc::new(|| serde_json::json!({"version": "test"})),
@@ -86,6 +87,7 @@ async fn a_collector_that_stands_still_is_ill() {
     use tower_service::Service as _;
     let (_snapshots, receiver) = watch::channel(Arc::new(Snapshot::default()));
     let state = State {
+        view: Arc::new(|| None),
         snapshots: receiver,
         records: broadcast::channel(1).0,
         status: Arc::new(|| serde_json::Value::Null),
