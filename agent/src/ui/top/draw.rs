@@ -91,12 +91,15 @@ fn header(app: &App, wide: u16, lines: usize) -> Vec<Line<'static>> {
         ));
     }
     let (status, tone) = status(app);
-    let mut first = Line::from(left);
-    let space = usize::from(wide).saturating_sub(first.width() + width(&status) + 1);
-    if space > 0 {
-        first.push_span(Span::raw(" ".repeat(space)));
-        first.push_span(Span::styled(status, theme.style(tone)));
+    let room = usize::from(wide).saturating_sub(width(&status) + 2);
+    // The state is worth more than the place and the age.
+    while left.len() > 1 && left.iter().map(Span::width).sum::<usize>() > room {
+        left.pop();
     }
+    let mut first = Line::from(left);
+    let space = " ".repeat((room + 1).saturating_sub(first.width()));
+    first.push_span(Span::raw(space));
+    first.push_span(Span::styled(status, theme.style(tone)));
     let mut out = vec![first];
     if let Some(view) = &app.view {
         out.extend(tabs::agent::chips(&summary(view), wide, theme));

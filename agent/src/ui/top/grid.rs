@@ -408,13 +408,8 @@ fn body(
             _ => theme.style(cell.tone),
         };
         let before = match columns[*i].grow {
-            _ if spans.is_empty() => {
-                if selected {
-                    "▶"
-                } else {
-                    " "
-                }
-            }
+            _ if spans.is_empty() && selected => "▶",
+            _ if spans.is_empty() => " ",
             // A number that is one column too long takes the space before it.
             Grow::Number if units::width(&cell.text) == width + 1 => "",
             _ => " ",

@@ -215,7 +215,10 @@ fn wide_terminals_get_more_columns() {
     );
     let mut narrow = app();
     let narrow = screen(&mut narrow, 40, 10);
-    shows(&narrow, &["nginx", "SUBJECT", "RTT p50", "1.23ms", "6.15ms"]);
+    shows(
+        &narrow,
+        &["tick 9", "nginx", "SUBJECT", "RTT p50", "1.23ms", "6.15ms"],
+    );
     for room in 0..200 {
         let chosen = layout(Tab::Connections.columns(), &[], room);
         let used: u16 = chosen.iter().map(|(_, width)| width + 1).sum();
@@ -261,7 +264,7 @@ fn details_tell_everything() {
             "p99.9",
             "newest",
             "now",
-            "RTT since the start (98 samples)",
+            "RTT since start, 98 samples",
             "█",
         ],
     );

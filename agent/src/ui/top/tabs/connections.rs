@@ -152,7 +152,7 @@ pub fn popup(wanted: &str, view: &View, theme: Theme, (width, height): (u16, u16
     let half = usize::from(if width >= WIDE { left_of(width) } else { width });
     let mut left = vec![heading(
         theme,
-        &format!("RTT since the start ({} samples)", samples(&p.rtt_since_start)),
+        &format!("RTT since start, {} samples", samples(&p.rtt_since_start)),
     )];
     left.extend(bars_of(&p.rtt_since_start, room, half));
     let mut right = vec![heading(theme, "Counters                  total   per s")];
