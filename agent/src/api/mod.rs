@@ -8,6 +8,8 @@ pub mod stats;
 mod routes;
 mod stream;
 #[cfg(test)]
+mod prometheus_tests;
+#[cfg(test)]
 mod tests;
 
 pub use server::{Bound, bind, serve};

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-struct Server {
-    address: SocketAddr,
-    snapshots: watch::Sender<Arc<Snapshot>>,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     records: broadcast::Sender<Arc<Record>>,
     stats: Arc<Stats>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
-fn start(settings: ApiSettings) -> Server {
+pub(super) fn start(settings: ApiSettings) -> Server {
     install_crypto();
     let mut bound = bind(&ApiSettings { listen: "127.0.0.1:0".parse().unwrap(), ..settings }).unwrap();
     bound.head = Duration::from_millis(400);

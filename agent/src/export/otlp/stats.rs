@@ -184,3 +184,34 @@ impl Collect for StatsCollect {
         ]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_and_reason_is_a_series_from_the_start() {
+        let stats = Arc::new(Stats::default());
+        stats.batch(Outcome::Partial);
+        stats.dropped(Reason::Shutdown, 7);
+        stats.queue(3);
+        let mut families = Vec::new();
+        StatsCollect::new(stats, 1).collect(&mut families);
+        let declared: Vec<_> = METRICS.iter().map(|m| m.name).collect();
+        assert_eq!(families.iter().map(|f| f.metric.name).collect::<Vec<_>>(), declared);
+        let text = String::from_utf8(crate::export::prometheus::encode(
+            &crate::aggregate::Snapshot { families, ..Default::default() },
+            crate::export::prometheus::Format::Text,
+            0,
+        ));
+        let text = text.unwrap();
+        for line in [
+            "geophone_export_batches_total{exporter=\"otlp\",outcome=\"sent\"} 0\n",
+            "geophone_export_batches_total{exporter=\"otlp\",outcome=\"partial\"} 1\n",
+            "geophone_export_datapoints_dropped_total{exporter=\"otlp\",reason=\"shutdown\"} 7\n",
+            "geophone_export_queue_batches{exporter=\"otlp\"} 3.0\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+}

@@ -12,13 +12,15 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
 
+/// `authorization` and the request.
+type Seen = Vec<(Option<String>, ExportMetricsServiceRequest)>;
 type Answer = Result<ExportMetricsServiceResponse, Status>;
 
 /// A scripted collector, made by the official definitions. After its script it accepts everything.
 #[derive(Clone, Default)]
 struct Collector {
     script: Arc<Mutex<VecDeque<Option<Answer>>>>,
-    seen: Arc<Mutex<Vec<(Option<String>, ExportMetricsServiceRequest)>>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 #[tonic::async_trait]
