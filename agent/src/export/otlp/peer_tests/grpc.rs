@@ -69,8 +69,13 @@ impl Collector {
 }
 
 async fn outcome(script: Vec<Option<Answer>>) -> (Arc<Stats>, usize) {
+    let silent = script.iter().any(Option::is_none);
     let (collector, url) = Collector::start(script, None).await;
-    let stats = send(&settings(url, Protocol::Grpc)).await;
+    let mut settings = settings(url, Protocol::Grpc);
+    if silent {
+        settings.timeout = IMPATIENT;
+    }
+    let stats = send(&settings).await;
     (stats, collector.requests())
 }
 

@@ -12,13 +12,18 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use settings::{Protocol, Retry};
 use stats::{Outcome, Reason};
 
+/// Far more than a reply takes, also on a busy machine.
+const SLOW: Duration = Duration::from_secs(5);
+/// For peers that do not reply.
+const IMPATIENT: Duration = Duration::from_millis(300);
+
 fn settings(endpoint: String, protocol: Protocol) -> OtlpSettings {
     let milliseconds = Duration::from_millis;
     OtlpSettings {
         endpoint: Some(endpoint),
         protocol,
-        timeout: milliseconds(400),
-        retry: Retry { initial: milliseconds(20), max: milliseconds(100), max_elapsed: milliseconds(1500) },
+        timeout: SLOW,
+        retry: Retry { initial: milliseconds(20), max: milliseconds(100), max_elapsed: Duration::from_secs(20) },
         ..OtlpSettings::default()
     }
 }
