@@ -5,10 +5,10 @@ pub mod server;
 pub mod settings;
 pub mod stats;
 
-mod routes;
-mod stream;
 #[cfg(test)]
 mod prometheus_tests;
+mod routes;
+mod stream;
 #[cfg(test)]
 mod tests;
 

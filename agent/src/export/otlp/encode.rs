@@ -73,7 +73,9 @@ fn head(resource: &Resource) -> Vec<u8> {
     let configured = resource.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str()));
     // What is configured wins over what we found out: a key must not come twice.
     let overridden = |key: &str| resource.attributes.iter().any(|(k, _)| k == key);
-    let own = attributes.into_iter().filter(|(key, value)| !value.is_empty() && !overridden(key));
+    let own = attributes
+        .into_iter()
+        .filter(|(key, value)| !value.is_empty() && !overridden(key));
     let mut out = Vec::new();
     let start = open(&mut out, 1);
     for (key, value) in own.chain(configured) {
@@ -121,12 +123,17 @@ impl Writer<'_> {
     }
 
     fn end_part(&mut self) {
-        let Some([resource, scope]) = self.nested.take() else { return };
+        let Some([resource, scope]) = self.nested.take() else {
+            return;
+        };
         close(&mut self.out, scope);
         close(&mut self.out, resource);
         let body = Bytes::from(std::mem::take(&mut self.out));
         self.expected = self.expected.saturating_sub(body.len());
-        self.parts.push(Part { body, points: std::mem::take(&mut self.points) });
+        self.parts.push(Part {
+            body,
+            points: std::mem::take(&mut self.points),
+        });
     }
 
     /// Writes a family, in as many parts as it needs.
@@ -205,7 +212,11 @@ impl Writer<'_> {
         fixed64(out, 3, self.now);
         match (value, before) {
             (Value::Counter(now), before) => {
-                let before = if let Some(Value::Counter(before)) = before { *before } else { 0 };
+                let before = if let Some(Value::Counter(before)) = before {
+                    *before
+                } else {
+                    0
+                };
                 fixed64(out, 6, now.saturating_sub(before).min(i64::MAX as u64));
             }
             (Value::CounterF(now), Some(Value::CounterF(before))) => double(out, 4, (now - before).max(0.0)),
@@ -255,7 +266,9 @@ impl Writer<'_> {
 
 /// About the size of a family, judged by its first series; a fifth more, because they differ.
 fn size(family: &Family) -> usize {
-    let Some(first) = family.series.first() else { return 0 };
+    let Some(first) = family.series.first() else {
+        return 0;
+    };
     let attributes: usize = first.labels.otlp.iter().map(|a| a.len() + 3).sum();
     let value = match &first.value {
         Value::Histogram(histogram) => 80 + histogram.cells.len(),
@@ -266,7 +279,9 @@ fn size(family: &Family) -> usize {
 
 /// `Buckets positive = 8`, without the empty ends.
 fn positive(out: &mut Vec<u8>, cells: &[u64]) {
-    let Some(first) = cells.iter().position(|&c| c > 0) else { return };
+    let Some(first) = cells.iter().position(|&c| c > 0) else {
+        return;
+    };
     let last = cells.iter().rposition(|&c| c > 0).unwrap_or(first);
     let buckets = open_small(out, 8);
     uint(out, 1, zigzag(i64::from(FIRST_INDEX) + first as i64));

@@ -4,7 +4,11 @@ use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Sta
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-static EXPORTER: Label = Label { prometheus: "exporter", otlp: "geophone.exporter", help: "Exporter: otlp" };
+static EXPORTER: Label = Label {
+    prometheus: "exporter",
+    otlp: "geophone.exporter",
+    help: "Exporter: otlp",
+};
 static OUTCOME: Label = Label {
     prometheus: "outcome",
     otlp: "geophone.outcome",
@@ -152,7 +156,12 @@ impl StatsCollect {
     /// For the counters of one exporter.
     pub fn new(stats: Arc<Stats>, start_unix_nanos: u64) -> Self {
         let new = |metric: &'static Metric, value: &str| {
-            Arc::new(Labels::new(metric.labels, &["otlp", value], false, start_unix_nanos))
+            Arc::new(Labels::new(
+                metric.labels,
+                &["otlp", value],
+                false,
+                start_unix_nanos,
+            ))
         };
         Self {
             stats,
@@ -170,10 +179,19 @@ impl Collect for StatsCollect {
             series: counters
                 .iter()
                 .zip(labels)
-                .map(|(c, l)| Series { labels: l.clone(), value: Value::Counter(c.load(Relaxed)) })
+                .map(|(c, l)| Series {
+                    labels: l.clone(),
+                    value: Value::Counter(c.load(Relaxed)),
+                })
                 .collect(),
         };
-        let plain = |metric, value| Family { metric, series: vec![Series { labels: self.plain.clone(), value }] };
+        let plain = |metric, value| Family {
+            metric,
+            series: vec![Series {
+                labels: self.plain.clone(),
+                value,
+            }],
+        };
         let stats = &self.stats;
         out.extend([
             counters(&BATCHES, &stats.batches, &self.outcomes),
@@ -198,9 +216,15 @@ mod tests {
         let mut families = Vec::new();
         StatsCollect::new(stats, 1).collect(&mut families);
         let declared: Vec<_> = METRICS.iter().map(|m| m.name).collect();
-        assert_eq!(families.iter().map(|f| f.metric.name).collect::<Vec<_>>(), declared);
+        assert_eq!(
+            families.iter().map(|f| f.metric.name).collect::<Vec<_>>(),
+            declared
+        );
         let text = String::from_utf8(crate::export::prometheus::encode(
-            &crate::aggregate::Snapshot { families, ..Default::default() },
+            &crate::aggregate::Snapshot {
+                families,
+                ..Default::default()
+            },
             crate::export::prometheus::Format::Text,
             0,
         ));
