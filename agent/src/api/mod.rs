@@ -5,6 +5,8 @@ pub mod server;
 pub mod settings;
 pub mod stats;
 
+#[cfg(test)]
+mod prometheus_tests;
 mod routes;
 mod stream;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use agent_common::histogram::{FIRST_INDEX, SCALE};
 use bytes::Bytes;
 
 /// A request is ended when it has grown to this size: collectors refuse more than 4 MiB by default.
-const LIMIT: usize = 2 << 20;
+const LIMIT: usize = 3 << 20;
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -44,6 +44,7 @@ fn encode_limited(
         },
         now: snapshot.unix_nanos,
         limit,
+        expected: snapshot.families.iter().map(size).sum(),
         nested: None,
         points: 0,
         parts: Vec::new(),
@@ -72,7 +73,9 @@ fn head(resource: &Resource) -> Vec<u8> {
     let configured = resource.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str()));
     // What is configured wins over what we found out: a key must not come twice.
     let overridden = |key: &str| resource.attributes.iter().any(|(k, _)| k == key);
-    let own = attributes.into_iter().filter(|(key, value)| !value.is_empty() && !overridden(key));
+    let own = attributes
+        .into_iter()
+        .filter(|(key, value)| !value.is_empty() && !overridden(key));
     let mut out = Vec::new();
     let start = open(&mut out, 1);
     for (key, value) in own.chain(configured) {
@@ -94,6 +97,8 @@ struct Writer<'a> {
     temporality: u64,
     now: u64,
     limit: usize,
+    /// About the size of what is not written yet.
+    expected: usize,
     nested: Option<[usize; 2]>,
     points: u64,
     parts: Vec<Part>,
@@ -105,7 +110,8 @@ impl Writer<'_> {
             return;
         }
         let out = &mut self.out;
-        out.reserve(self.parts.last().map_or(64 * 1024, |p| p.body.len() + 4096));
+        // One allocation: growing by doubling takes longer than all the encoding.
+        out.reserve(self.expected.min(self.limit) + 4096);
         let resource = open(out, 1);
         out.extend_from_slice(self.head);
         let scope = open(out, 2);
@@ -117,11 +123,17 @@ impl Writer<'_> {
     }
 
     fn end_part(&mut self) {
-        let Some([resource, scope]) = self.nested.take() else { return };
+        let Some([resource, scope]) = self.nested.take() else {
+            return;
+        };
         close(&mut self.out, scope);
         close(&mut self.out, resource);
         let body = Bytes::from(std::mem::take(&mut self.out));
-        self.parts.push(Part { body, points: std::mem::take(&mut self.points) });
+        self.expected = self.expected.saturating_sub(body.len());
+        self.parts.push(Part {
+            body,
+            points: std::mem::take(&mut self.points),
+        });
     }
 
     /// Writes a family, in as many parts as it needs.
@@ -200,7 +212,11 @@ impl Writer<'_> {
         fixed64(out, 3, self.now);
         match (value, before) {
             (Value::Counter(now), before) => {
-                let before = if let Some(Value::Counter(before)) = before { *before } else { 0 };
+                let before = if let Some(Value::Counter(before)) = before {
+                    *before
+                } else {
+                    0
+                };
                 fixed64(out, 6, now.saturating_sub(before).min(i64::MAX as u64));
             }
             (Value::CounterF(now), Some(Value::CounterF(before))) => double(out, 4, (now - before).max(0.0)),
@@ -248,9 +264,24 @@ impl Writer<'_> {
     }
 }
 
+/// About the size of a family, judged by its first series; a fifth more, because they differ.
+fn size(family: &Family) -> usize {
+    let Some(first) = family.series.first() else {
+        return 0;
+    };
+    let attributes: usize = first.labels.otlp.iter().map(|a| a.len() + 3).sum();
+    let value = match &first.value {
+        Value::Histogram(histogram) => 80 + histogram.cells.len(),
+        _ => 30,
+    };
+    (attributes + value) * family.series.len() * 6 / 5 + 256
+}
+
 /// `Buckets positive = 8`, without the empty ends.
 fn positive(out: &mut Vec<u8>, cells: &[u64]) {
-    let Some(first) = cells.iter().position(|&c| c > 0) else { return };
+    let Some(first) = cells.iter().position(|&c| c > 0) else {
+        return;
+    };
     let last = cells.iter().rposition(|&c| c > 0).unwrap_or(first);
     let buckets = open_small(out, 8);
     uint(out, 1, zigzag(i64::from(FIRST_INDEX) + first as i64));
