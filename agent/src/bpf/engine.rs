@@ -445,9 +445,14 @@ impl From<ProgramError> for Refusal {
     }
 }
 
-/// The verifier's complaint is the last line that is not statistics.
+/// The verifier's complaint is its last line, but for the statistics.
 fn last_words(log: &str) -> String {
-    let line = log.lines().rev().find(|l| !l.trim().is_empty() && !l.starts_with("processed ")).unwrap_or("");
+    const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    let line = log
+        .lines()
+        .rev()
+        .find(|l| !l.trim().is_empty() && !STATISTICS.iter().any(|s| l.starts_with(s)))
+        .unwrap_or("");
     format!("the verifier refused it: {line}")
 }
 

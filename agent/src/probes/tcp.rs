@@ -120,6 +120,8 @@ struct Maps {
     pairs: MapData,
     free: Queue<MapData, u32>,
     switches: aya::maps::Array<MapData, u64>,
+    /// Programs that are loaded later need its descriptor.
+    _peers: LpmTrie<MapData, [u8; 16], u32>,
 }
 
 impl Tcp {
@@ -153,14 +155,12 @@ impl Tcp {
         let mut switches: aya::maps::Array<MapData, u64> =
             aya::maps::Array::try_from(engine.take_map("SWITCHES")?).context("map SWITCHES")?;
         switches.set(1, u64::from(self.options.flows), 0).context("map SWITCHES")?;
-        self.maps = Some(Maps { pairs, free, switches });
+        self.maps = Some(Maps { pairs, free, switches, _peers: trie });
         self.rows.resize_with(engine.sizes.slots as usize, || None);
         self.pairs.push(PairSeries::new(["other", "other", "", ""], true, unix_nanos));
         if let Some(row) = self.rows.get_mut(SLOT_OTHER as usize) {
             *row = Some(Row::new(None, [0; 16], 0));
         }
-        // The trie lives in the programs that use it; its descriptor is not needed any more.
-        drop(trie);
         Ok(())
     }
 
