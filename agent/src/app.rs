@@ -83,7 +83,11 @@ pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
             zone: config.zone.clone(),
             attributes: config.attributes.clone().into_iter().collect(),
         },
-        budget: if config.budget.enabled { config.budget.cpu_percent / 100.0 } else { 0.0 },
+        budget: if config.budget.enabled {
+            config.budget.cpu_percent / 100.0
+        } else {
+            0.0
+        },
         coverage_interval: config.probes.tcp.sweep_interval.get(),
     }))
 }
@@ -114,7 +118,13 @@ impl Running {
             stop: stop.clone(),
             shared: shared.clone(),
         })?;
-        Ok(Self { snapshots, records, shared, stop, thread: Some(thread) })
+        Ok(Self {
+            snapshots,
+            records,
+            shared,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// Stops the collector, which takes what is still in the ring and makes a last snapshot.
@@ -140,7 +150,11 @@ impl Running {
             .map(|v| ui::view::Verdict {
                 program: v.program,
                 state: v.state.as_str().to_owned(),
-                note: [v.hook, v.reason, v.remedy].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join("; "),
+                note: [v.hook, v.reason, v.remedy]
+                    .into_iter()
+                    .filter(|s| !s.is_empty())
+                    .collect::<Vec<_>>()
+                    .join("; "),
             })
             .collect()
     }
@@ -188,7 +202,11 @@ pub struct Views {
 impl Views {
     /// From the channel that the collector fills.
     pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, shared: Shared) -> Self {
-        Self { snapshots, shared, builder: Arc::new(RwLock::new((0, ui::view::ViewBuilder::new(), None))) }
+        Self {
+            snapshots,
+            shared,
+            builder: Arc::new(RwLock::new((0, ui::view::ViewBuilder::new(), None))),
+        }
     }
 
     /// The view of the latest snapshot.
@@ -202,7 +220,11 @@ impl Views {
             builder.set_verdicts(
                 verdicts
                     .into_iter()
-                    .map(|v| ui::view::Verdict { program: v.program, state: v.state.as_str().into(), note: v.reason })
+                    .map(|v| ui::view::Verdict {
+                        program: v.program,
+                        state: v.state.as_str().into(),
+                        note: v.reason,
+                    })
                     .collect(),
             );
             *view = Some(builder.push(&snapshot));
@@ -226,10 +248,13 @@ impl Agent {
         let exporter = otlp::Exporter::new(&config.export.otlp)
             .map_err(|e| crate::error::Error::new(format_args!("{e:#}")))?;
         let collector = collector(config, btf)?;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
         let start = now.as_nanos() as u64;
         let stats: Arc<api::Stats> = Arc::default();
-        let mut collects: Vec<Box<dyn Collect>> = vec![Box::new(api::StatsCollect::new(stats.clone(), start))];
+        let mut collects: Vec<Box<dyn Collect>> =
+            vec![Box::new(api::StatsCollect::new(stats.clone(), start))];
         if let Some(exporter) = &exporter {
             collects.push(Box::new(otlp::StatsCollect::new(exporter.stats(), start)));
         }
@@ -260,7 +285,11 @@ impl Agent {
         if let Some(exporter) = exporter {
             tasks.push(tokio::spawn(exporter.run(running.snapshots.clone(), over())));
         }
-        Ok(Self { running, shutdown, tasks })
+        Ok(Self {
+            running,
+            shutdown,
+            tasks,
+        })
     }
 
     /// Stops the collector, lets the exporters send the last snapshot, ends the API.

@@ -40,8 +40,15 @@ pub fn check(config: &Config, btf: Option<PathBuf>) -> Result<Report> {
     let collector = app::collector(config, btf)?;
     let programs = collector.verdicts();
     let engine_error = collector.engine_error.clone();
-    let failed = programs.iter().any(|v| v.required && !matches!(v.state, State::Attached | State::Off));
-    Ok(Report { ok: engine_error.is_empty() && !failed, facts, programs, engine_error })
+    let failed = programs
+        .iter()
+        .any(|v| v.required && !matches!(v.state, State::Attached | State::Off));
+    Ok(Report {
+        ok: engine_error.is_empty() && !failed,
+        facts,
+        programs,
+        engine_error,
+    })
 }
 
 fn facts(btf: Option<&Path>) -> Vec<Fact> {
@@ -62,11 +69,20 @@ fn facts(btf: Option<&Path>) -> Vec<Fact> {
         fact("kernel", host::kernel_release(), true, ""),
         match types {
             Ok(_) => fact("BTF", path.display().to_string(), true, ""),
-            Err(e) => fact("BTF", e.to_string(), false, "use a kernel with CONFIG_DEBUG_INFO_BTF, or give its types by --btf"),
+            Err(e) => fact(
+                "BTF",
+                e.to_string(),
+                false,
+                "use a kernel with CONFIG_DEBUG_INFO_BTF, or give its types by --btf",
+            ),
         },
         fact(
             "capabilities",
-            if missing.is_empty() { "sufficient".into() } else { format!("missing {}", missing.join(", ")) },
+            if missing.is_empty() {
+                "sufficient".into()
+            } else {
+                format!("missing {}", missing.join(", "))
+            },
             missing.is_empty(),
             "run as root, or give the process these capabilities",
         ),
@@ -78,13 +94,17 @@ fn facts(btf: Option<&Path>) -> Vec<Fact> {
         ),
         fact(
             "cgroup2",
-            cgroup.first().map_or_else(|| "not mounted".into(), |p| p.display().to_string()),
+            cgroup
+                .first()
+                .map_or_else(|| "not mounted".into(), |p| p.display().to_string()),
             true,
             "",
         ),
         fact(
             "tracefs",
-            tracefs.first().map_or_else(|| "not mounted (not needed)".into(), |p| p.display().to_string()),
+            tracefs
+                .first()
+                .map_or_else(|| "not mounted (not needed)".into(), |p| p.display().to_string()),
             true,
             "",
         ),
@@ -95,8 +115,11 @@ impl Report {
     /// As tables.
     pub fn text(&self, verbose: bool) -> String {
         let mark = |ok: bool| if ok { "ok" } else { "FAIL" }.to_owned();
-        let facts: Vec<Vec<String>> =
-            self.facts.iter().map(|f| vec![f.name.into(), mark(f.ok), f.value.clone(), f.remedy.clone()]).collect();
+        let facts: Vec<Vec<String>> = self
+            .facts
+            .iter()
+            .map(|f| vec![f.name.into(), mark(f.ok), f.value.clone(), f.remedy.clone()])
+            .collect();
         let mut out = table(&["machine", "", "", "remedy"], &facts);
         out.push('\n');
         if !self.engine_error.is_empty() {
@@ -106,7 +129,11 @@ impl Report {
             .programs
             .iter()
             .map(|v| {
-                let state = if v.state == State::Attached { "attached".into() } else { v.state.as_str().to_uppercase() };
+                let state = if v.state == State::Attached {
+                    "attached".into()
+                } else {
+                    v.state.as_str().to_uppercase()
+                };
                 let note = if v.state == State::Attached {
                     String::new()
                 } else {
@@ -119,7 +146,10 @@ impl Report {
                 vec![v.probe.clone(), v.program.clone(), v.hook.clone(), state, note]
             })
             .collect();
-        out.push_str(&table(&["probe", "program", "hook", "verdict", "why, and what would help"], &programs));
+        out.push_str(&table(
+            &["probe", "program", "hook", "verdict", "why, and what would help"],
+            &programs,
+        ));
         out.push('\n');
         if verbose {
             for v in self.programs.iter().filter(|v| !v.verifier_log.is_empty()) {

@@ -6,7 +6,13 @@ use std::time::Duration;
 
 /// Hears what moves in the kernel: latency and loss of every connection of this machine.
 #[derive(Debug, Parser)]
-#[command(name = "geophone", version, about, arg_required_else_help = true, propagate_version = true)]
+#[command(
+    name = "geophone",
+    version,
+    about,
+    arg_required_else_help = true,
+    propagate_version = true
+)]
 pub struct Cli {
     /// Settings that every command understands.
     #[command(flatten)]

@@ -95,12 +95,15 @@ pub struct Collector {
 }
 
 fn unix_nanos() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64)
 }
 
 /// What to add to a time since boot. Taken anew each tick, so that a step of the clock shows within a second.
 fn boot_to_unix() -> u64 {
-    let nanos = |clock| clock_gettime(clock).map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64);
+    let nanos =
+        |clock| clock_gettime(clock).map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64);
     nanos(ClockId::CLOCK_REALTIME).wrapping_sub(nanos(ClockId::CLOCK_BOOTTIME))
 }
 
@@ -132,7 +135,11 @@ impl Collector {
                 false
             }
         });
-        let programs = context.engine.as_deref().map(Engine::programs).unwrap_or_default();
+        let programs = context
+            .engine
+            .as_deref()
+            .map(Engine::programs)
+            .unwrap_or_default();
         let cost = Cost::new(context.engine.as_deref_mut(), programs, start);
         let ring = engine.as_mut().and_then(|e| {
             e.settle();
@@ -163,7 +170,10 @@ impl Collector {
 
     /// Verdicts on all programs.
     pub fn verdicts(&self) -> Vec<Verdict> {
-        self.engine.as_ref().map(|e| e.verdicts.clone()).unwrap_or_default()
+        self.engine
+            .as_ref()
+            .map(|e| e.verdicts.clone())
+            .unwrap_or_default()
     }
 
     /// The kernel side, if there is one.
@@ -227,7 +237,10 @@ impl Collector {
 
     /// Account of the ring benchmark's generator.
     pub fn synthetic(&self) -> Account {
-        self.engine.as_ref().map(|e| accounting::read(e, &[program::SYNTHETIC])).unwrap_or_default()
+        self.engine
+            .as_ref()
+            .map(|e| accounting::read(e, &[program::SYNTHETIC]))
+            .unwrap_or_default()
     }
 
     /// One tick: reads the maps and makes a snapshot.
@@ -257,7 +270,10 @@ impl Collector {
             if self.tick > 3
                 && let Some(level) = self.governor.tick(used)
             {
-                tracing::warn!("CPU budget: {:.2} % of the machine used; level {level} from now on", used * 100.0);
+                tracing::warn!(
+                    "CPU budget: {:.2} % of the machine used; level {level} from now on",
+                    used * 100.0
+                );
                 for probe in &mut self.probes {
                     probe.relieve(level, &mut context);
                 }
@@ -279,7 +295,13 @@ impl Collector {
                         records.delivered += r.delivered;
                         records.refused += r.refused;
                     }
-                    (p.name(), Sums { kernel: accounting::read(engine, p.accounts()), records })
+                    (
+                        p.name(),
+                        Sums {
+                            kernel: accounting::read(engine, p.accounts()),
+                            records,
+                        },
+                    )
                 })
                 .collect();
             self.books.collect(&sums, &mut families);

@@ -20,14 +20,23 @@ use tracing_subscriber::EnvFilter;
 /// Starts the log, on standard error. With a screen it is silent below warnings, which go to a file nobody sees
 /// unless standard error is redirected.
 pub fn log(settings: &Log, screen: bool) -> Result<()> {
-    let level = if screen { "error".to_owned() } else { format!("{:?}", settings.level).to_lowercase() };
-    let filter = EnvFilter::try_new(format!("{level},h2=warn,hyper=warn,rustls=warn,tonic=warn")).context("log.level")?;
+    let level = if screen {
+        "error".to_owned()
+    } else {
+        format!("{:?}", settings.level).to_lowercase()
+    };
+    let filter = EnvFilter::try_new(format!("{level},h2=warn,hyper=warn,rustls=warn,tonic=warn"))
+        .context("log.level")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
-    let result = if settings.format == LogFormat::Json { builder.json().try_init() } else { builder.try_init() };
+    let result = if settings.format == LogFormat::Json {
+        builder.json().try_init()
+    } else {
+        builder.try_init()
+    };
     result.map_err(|e| Error::new(format_args!("log: {e}")))
 }
 
@@ -50,12 +59,28 @@ async fn over(duration: Option<Duration>) -> Result<()> {
 }
 
 fn explain(running: &Running) {
-    let error = running.shared.engine_error.read().map(|e| e.clone()).unwrap_or_default();
+    let error = running
+        .shared
+        .engine_error
+        .read()
+        .map(|e| e.clone())
+        .unwrap_or_default();
     if !error.is_empty() {
         tracing::error!("{error}; probes tcp and drops are off");
     }
-    for v in running.verdicts().iter().filter(|v| v.required && v.state != crate::bpf::State::Attached) {
-        tracing::warn!("{} ({}): {}: {}; {}", v.program, v.hook, v.state.as_str(), v.reason, v.remedy);
+    for v in running
+        .verdicts()
+        .iter()
+        .filter(|v| v.required && v.state != crate::bpf::State::Attached)
+    {
+        tracing::warn!(
+            "{} ({}): {}: {}; {}",
+            v.program,
+            v.hook,
+            v.state.as_str(),
+            v.reason,
+            v.remedy
+        );
     }
 }
 
@@ -67,10 +92,16 @@ pub async fn run(mut agent: Agent, options: &cli::Run) -> Result<()> {
     let mut builder = ViewBuilder::new();
     let live = options.live && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     if live {
-        let source = top::LocalSource::new(agent.running.snapshots.clone(), agent.running.records.subscribe())
-            .with_verdicts(agent.running.screen_verdicts());
-        let options = top::Options { duration: options.duration, ..top::Options::default() };
-        top::run(source, options).await.map_err(|e| Error::new(format_args!("{e:#}")))?;
+        let source =
+            top::LocalSource::new(agent.running.snapshots.clone(), agent.running.records.subscribe())
+                .with_verdicts(agent.running.screen_verdicts());
+        let options = top::Options {
+            duration: options.duration,
+            ..top::Options::default()
+        };
+        top::run(source, options)
+            .await
+            .map_err(|e| Error::new(format_args!("{e:#}")))?;
     } else {
         let mut snapshots = agent.running.snapshots.clone();
         let end = over(options.duration);
@@ -114,7 +145,10 @@ fn write_summary(snapshot: &Snapshot, file: &PathBuf) -> Result<()> {
 async fn running_agent(config: &Config) -> Option<String> {
     let scheme = if config.api.tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{}", config.api.listen);
-    let client = reqwest::Client::builder().timeout(Duration::from_millis(500)).build().ok()?;
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_millis(500))
+        .build()
+        .ok()?;
     let answer = client.get(format!("{base}/healthz")).send().await.ok()?;
     answer.status().is_success().then_some(base)
 }
@@ -134,11 +168,15 @@ fn token(config: &Config) -> Result<Option<String>> {
 
 /// `geophone top`.
 pub async fn top(config: &Config, btf: Option<PathBuf>, duration: Option<Duration>, own: bool) -> Result<()> {
-    let options = top::Options { duration, ..top::Options::default() };
+    let options = top::Options {
+        duration,
+        ..top::Options::default()
+    };
     let base = if own { None } else { running_agent(config).await };
     let result = match base {
         Some(base) => {
-            let source = top::RemoteSource::new(&base, token(config)?).map_err(|e| Error::new(format_args!("{e:#}")))?;
+            let source = top::RemoteSource::new(&base, token(config)?)
+                .map_err(|e| Error::new(format_args!("{e:#}")))?;
             top::run(source, options).await
         }
         None => {
@@ -158,16 +196,26 @@ pub async fn top(config: &Config, btf: Option<PathBuf>, duration: Option<Duratio
 pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream, what: &str) -> Result<()> {
     let line = |record: &Record| -> Option<String> {
         match (record, what, options.json) {
-            (Record::Flow(_), "flows", true) | (Record::Drop(_), "drops", true) => serde_json::to_string(record).ok(),
+            (Record::Flow(_), "flows", true) | (Record::Drop(_), "drops", true) => {
+                serde_json::to_string(record).ok()
+            }
             (Record::Flow(_), "flows", false) => Some(print::flow_line(record)),
             (Record::Drop(_), "drops", false) => Some(print::drop_line(record)),
             _ => None,
         }
     };
     if !options.json {
-        say(&if what == "flows" { print::flow_header() } else { print::drop_header() })?;
+        say(&if what == "flows" {
+            print::flow_header()
+        } else {
+            print::drop_header()
+        })?;
     }
-    let base = if options.own { None } else { running_agent(config).await };
+    let base = if options.own {
+        None
+    } else {
+        running_agent(config).await
+    };
     let end = over(options.duration);
     tokio::pin!(end);
     let Some(base) = base else {
@@ -196,7 +244,11 @@ pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream
     if let Some(token) = token(config)? {
         request = request.bearer_auth(token);
     }
-    let mut answer = request.send().await.and_then(reqwest::Response::error_for_status).context(&base)?;
+    let mut answer = request
+        .send()
+        .await
+        .and_then(reqwest::Response::error_for_status)
+        .context(&base)?;
     let mut buffer = Vec::new();
     loop {
         tokio::select! {
@@ -229,12 +281,16 @@ fn say(line: &str) -> Result<()> {
 pub fn bench_ring(config: &Config, btf: Option<PathBuf>, records: u64) -> Result<ExitCode> {
     let mut collector = app::collector(config, btf)?;
     let (mut produced, mut drained, mut delivered) = (Duration::ZERO, Duration::ZERO, 0u64);
-    let batch = u32::try_from(config.limits.ring_bytes.get() / 80).unwrap_or(10_000).max(64);
+    let batch = u32::try_from(config.limits.ring_bytes.get() / 80)
+        .unwrap_or(10_000)
+        .max(64);
     let mut sent = 0u64;
     while sent < records {
         let engine = collector.engine().context("no eBPF; see geophone check")?;
         let start = Instant::now();
-        engine.test_run("synthetic", batch).context("the generator does not run; see geophone check")?;
+        engine
+            .test_run("synthetic", batch)
+            .context("the generator does not run; see geophone check")?;
         produced += start.elapsed();
         sent += u64::from(batch);
         let start = Instant::now();

@@ -28,7 +28,10 @@ pub fn metrics() -> String {
          All series carry the resource `host.name`, `cloud.region`, `cloud.availability_zone` (Prometheus: `target_info`).\n",
     );
     for (title, metrics) in all() {
-        let _ = write!(out, "\n## {title}\n\n| Prometheus | OTLP | type | unit | labels | |\n|---|---|---|---|---|---|\n");
+        let _ = write!(
+            out,
+            "\n## {title}\n\n| Prometheus | OTLP | type | unit | labels | |\n|---|---|---|---|---|---|\n"
+        );
         for m in metrics {
             let kind = match m.kind {
                 Kind::Counter => "counter",
@@ -36,7 +39,11 @@ pub fn metrics() -> String {
                 Kind::Histogram => "histogram",
             };
             let labels: Vec<String> = m.labels.iter().map(|l| format!("`{}`", l.prometheus)).collect();
-            let note = if m.stability == Stability::Experimental { " *(experimental)*" } else { "" };
+            let note = if m.stability == Stability::Experimental {
+                " *(experimental)*"
+            } else {
+                ""
+            };
             let _ = writeln!(
                 out,
                 "| `{}` | `{}` | {kind} | {} | {} | {}{note} |",
@@ -50,7 +57,11 @@ pub fn metrics() -> String {
     }
     out.push_str("\n## Labels\n\n| Prometheus | OTLP attribute | |\n|---|---|---|\n");
     let mut seen = std::collections::BTreeMap::new();
-    for l in all().into_iter().flat_map(|(_, m)| m.iter()).flat_map(|m| m.labels) {
+    for l in all()
+        .into_iter()
+        .flat_map(|(_, m)| m.iter())
+        .flat_map(|m| m.labels)
+    {
         seen.insert(l.prometheus, l);
     }
     for l in seen.values() {
@@ -70,7 +81,11 @@ mod tests {
             assert!(seen.insert(m.name), "{} is declared twice", m.name);
             assert!(m.name.starts_with("geophone_"), "{}", m.name);
             assert_eq!(m.name.ends_with("_total"), m.kind == Kind::Counter, "{}", m.name);
-            assert!(m.kind != Kind::Histogram || m.unit != "s" || m.name.ends_with("_seconds"), "{}", m.name);
+            assert!(
+                m.kind != Kind::Histogram || m.unit != "s" || m.name.ends_with("_seconds"),
+                "{}",
+                m.name
+            );
             assert!(!m.help.ends_with('.') && !m.help.is_empty(), "{}", m.name);
         }
     }

@@ -26,14 +26,18 @@ fn run(cli: Cli) -> Result<ExitCode> {
         return config_command(command);
     }
     if let Command::Docs { what } = cli.command {
-        print!("{}", match what {
-            Docs::Metrics => docs::metrics(),
-            Docs::Config => agent::config::markdown(),
-        });
+        print!(
+            "{}",
+            match what {
+                Docs::Metrics => docs::metrics(),
+                Docs::Config => agent::config::markdown(),
+            }
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let config = load(&cli.common)?;
-    let screen = matches!(&cli.command, Command::Top { .. }) || matches!(&cli.command, Command::Run(r) if r.live);
+    let screen =
+        matches!(&cli.command, Command::Top { .. }) || matches!(&cli.command, Command::Run(r) if r.live);
     commands::log(&config.log, screen)?;
     let btf = cli.common.btf.clone();
     match cli.command {
@@ -44,7 +48,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
             } else {
                 print!("{}", report.text(verbose));
             }
-            Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if report.ok {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Command::BenchRing { records } => commands::bench_ring(&config, btf, records),
         command => {
@@ -83,7 +91,10 @@ fn config_command(command: &ConfigCommand) -> Result<ExitCode> {
     match command {
         ConfigCommand::Default => print!("{}", agent::config::default_yaml()),
         ConfigCommand::Schema => {
-            println!("{}", serde_json::to_string_pretty(&agent::config::schema()).context("JSON")?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&agent::config::schema()).context("JSON")?
+            );
         }
         ConfigCommand::Validate { file } => {
             Config::load(Some(file), [], &[]).map_err(Error::new)?;

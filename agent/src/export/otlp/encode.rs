@@ -6,7 +6,7 @@ use super::previous::Previous;
 use super::settings::Temporality;
 use crate::aggregate::{Family, HistogramValue, Kind, Labels, Metric, Resource, Snapshot, Value};
 use crate::export::wire::{
-    FIXED64, bytes, close, close_small, double, fixed64, open, open_small, tag, uint, varint, zigzag,
+    BYTES, FIXED64, bytes, close, close_small, double, fixed64, open, open_small, tag, uint, varint, zigzag,
 };
 use agent_common::histogram::{FIRST_INDEX, SCALE};
 use bytes::Bytes;
@@ -223,9 +223,7 @@ impl Writer<'_> {
             (Value::CounterF(now) | Value::Gauge(now), _) => double(out, 4, *now),
             (Value::Histogram(_), _) => {}
         }
-        for attribute in &labels.otlp {
-            bytes(out, 7, attribute);
-        }
+        out.extend_from_slice(&labels.otlp);
         close_small(out, point);
     }
 
@@ -241,9 +239,7 @@ impl Writer<'_> {
         let value = difference.as_ref().unwrap_or(now);
         let out = &mut self.out;
         let point = open_small(out, 1);
-        for attribute in &labels.otlp {
-            bytes(out, 1, attribute);
-        }
+        retagged(out, &labels.otlp);
         fixed64(out, 2, start.min(self.now));
         fixed64(out, 3, self.now);
         fixed64(out, 4, value.count);
@@ -264,12 +260,32 @@ impl Writer<'_> {
     }
 }
 
+/// Attributes are field 7 of a `NumberDataPoint` and field 1 of an `ExponentialHistogramDataPoint`.
+fn retagged(out: &mut Vec<u8>, attributes: &[u8]) {
+    let mut at = out.len();
+    out.extend_from_slice(attributes);
+    while let Some(tag_byte) = out.get_mut(at) {
+        *tag_byte = tag(1, BYTES);
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            at += 1;
+            let Some(&byte) = out.get(at) else { return };
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 || shift > 28 {
+                break;
+            }
+        }
+        at += 1 + length;
+    }
+}
+
 /// About the size of a family, judged by its first series; a fifth more, because they differ.
 fn size(family: &Family) -> usize {
     let Some(first) = family.series.first() else {
         return 0;
     };
-    let attributes: usize = first.labels.otlp.iter().map(|a| a.len() + 3).sum();
+    let attributes = first.labels.otlp.len();
     let value = match &first.value {
         Value::Histogram(histogram) => 80 + histogram.cells.len(),
         _ => 30,
