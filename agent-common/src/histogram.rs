@@ -20,8 +20,15 @@ pub const UNIT_BITS: u32 = 40;
 
 /// `floor(2^31 * 2^(j/8))` for j = 1..7: the bounds inside an octave, for a mantissa with bit 31 as its top.
 /// Computed with 60-digit decimal arithmetic; the test checks each against exact 8th powers.
-pub const BOUNDS: [u64; 7] =
-    [2_341_847_523, 2_553_802_833, 2_784_941_737, 3_037_000_499, 3_311_872_529, 3_611_622_602, 3_938_502_375];
+pub const BOUNDS: [u64; 7] = [
+    2_341_847_523,
+    2_553_802_833,
+    2_784_941_737,
+    3_037_000_499,
+    3_311_872_529,
+    3_611_622_602,
+    3_938_502_375,
+];
 
 /// Whole microseconds in units of `2^-40` s, rounded down. `2^40 / 10^6` = 1099511.627776.
 #[inline(always)]
@@ -39,7 +46,11 @@ pub const fn from_nanos(nanos: u64) -> u64 {
         (nanos * 1_152_921_504) >> 20
     } else {
         let micros = nanos / 1000;
-        from_micros(if micros > u32::MAX as u64 { u32::MAX } else { micros as u32 })
+        from_micros(if micros > u32::MAX as u64 {
+            u32::MAX
+        } else {
+            micros as u32
+        })
     }
 }
 
@@ -55,7 +66,11 @@ pub const fn cell(units: u64) -> usize {
     let below = units - 1;
     let exponent = ilog2(below);
     // The top 32 bits of the value, the leading one at bit 31.
-    let mantissa = if exponent >= 31 { below >> (exponent - 31) } else { below << (31 - exponent) };
+    let mantissa = if exponent >= 31 {
+        below >> (exponent - 31)
+    } else {
+        below << (31 - exponent)
+    };
     let sub = if mantissa >= BOUNDS[3] {
         if mantissa >= BOUNDS[5] {
             6 + (mantissa >= BOUNDS[6]) as u32
@@ -156,7 +171,9 @@ mod tests {
             while b.last() == Some(&0) {
                 b.pop();
             }
-            a.len().cmp(&b.len()).then_with(|| a.iter().rev().cmp(b.iter().rev()))
+            a.len()
+                .cmp(&b.len())
+                .then_with(|| a.iter().rev().cmp(b.iter().rev()))
         }
         /// `value / scale` compared with `2^(k/8)`: `value^8` with `scale^8 * 2^k`.
         pub fn cmp_with_bound(value: u64, scale: u64, k: i32) -> core::cmp::Ordering {
@@ -180,10 +197,18 @@ mod tests {
         use core::cmp::Ordering::*;
         let index = otel_index(cell);
         if cell > 1 {
-            assert_eq!(exact::cmp_with_bound(value, scale, index), Greater, "{value}/{scale} is not above {index}/8");
+            assert_eq!(
+                exact::cmp_with_bound(value, scale, index),
+                Greater,
+                "{value}/{scale} is not above {index}/8"
+            );
         }
         if cell < CELLS - 1 {
-            assert_ne!(exact::cmp_with_bound(value, scale, index + 1), Greater, "{value}/{scale} is above its bucket");
+            assert_ne!(
+                exact::cmp_with_bound(value, scale, index + 1),
+                Greater,
+                "{value}/{scale} is above its bucket"
+            );
         }
     }
 
@@ -199,7 +224,11 @@ mod tests {
             let (mut low, mut high) = (start, u32::MAX);
             while low < high {
                 let middle = low + (high - low).div_ceil(2);
-                if f(middle) == c { low = middle } else { high = middle - 1 }
+                if f(middle) == c {
+                    low = middle
+                } else {
+                    high = middle - 1
+                }
             }
             check(start as u64, 1_000_000, c);
             check(low as u64, 1_000_000, c);

@@ -128,7 +128,12 @@ mod tests {
 
     #[test]
     fn a_record_survives_the_way_and_a_wrong_length_does_not() {
-        let header = Header { kind: kind::DROP, layout: LAYOUT, len: 96, program: 7 };
+        let header = Header {
+            kind: kind::DROP,
+            layout: LAYOUT,
+            len: 96,
+            program: 7,
+        };
         let mut bytes = bytes::BytesMut::new();
         header.encode(&mut bytes);
         assert_eq!(bytes.len(), Header::SIZE);

@@ -15,7 +15,9 @@ pub fn calibrate(_ctx: TcContext) -> i32 {
 /// Sends one record each time it is run by BPF_PROG_TEST_RUN. Attached to nothing.
 #[classifier]
 pub fn synthetic(_ctx: TcContext) -> i32 {
-    let Some(account) = account::of(program::SYNTHETIC) else { return 0 };
+    let Some(account) = account::of(program::SYNTHETIC) else {
+        return 0;
+    };
     let serial = account.seen;
     emit::<SyntheticRecord>(account, |r| {
         // SAFETY: `r` is a reserved record of the right size; every field is written.

@@ -37,7 +37,12 @@ static UDP_QUEUE: HashMap<SubjectKey, u64> = HashMap::with_max_entries(1024, 0);
 #[map]
 static DROP_TOKENS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 
-const NOBODY: SubjectKey = SubjectKey { cgroup: 0, start: 0, tgid: 0, netns: 0 };
+const NOBODY: SubjectKey = SubjectKey {
+    cgroup: 0,
+    start: 0,
+    tgid: 0,
+    netns: 0,
+};
 const OTHER: DropKey = DropKey {
     subject: NOBODY,
     location: 0,
@@ -62,7 +67,9 @@ struct Network {
 pub fn drops_kfree(ctx: BtfTracePointContext) -> i32 {
     let (skb, location): (Ptr, u64) = (ctx.arg(0), ctx.arg(1));
     let why: u32 = ctx.arg(2);
-    let Some(account) = account::of(program::DROPS_KFREE) else { return 0 };
+    let Some(account) = account::of(program::DROPS_KFREE) else {
+        return 0;
+    };
     bump(&mut account.seen);
     let ethertype = u16::from_be(kernel::skb_protocol_be(skb));
     let dev = kernel::skb_dev(skb);
@@ -81,7 +88,11 @@ pub fn drops_kfree(ctx: BtfTracePointContext) -> i32 {
         netns: if dev.is_null() { 0 } else { kernel::dev_netns(dev) },
         ethertype,
         protocol: 0,
-        direction: if iif == 0 { direction::TRANSMIT } else { direction::RECEIVE },
+        direction: if iif == 0 {
+            direction::TRANSMIT
+        } else {
+            direction::RECEIVE
+        },
     };
     let network = network(skb, ethertype);
     key.protocol = network.protocol;
@@ -105,7 +116,10 @@ fn subject(ctx: &BtfTracePointContext, skb: Ptr) -> SubjectKey {
             return NOBODY;
         }
         if matches!(kernel::state(sk), TIME_WAIT | NEW_SYN_RECV) {
-            return SubjectKey { netns: kernel::netns(sk), ..NOBODY };
+            return SubjectKey {
+                netns: kernel::netns(sk),
+                ..NOBODY
+            };
         }
         return tcp::owner(sk).0;
     }
@@ -113,14 +127,22 @@ fn subject(ctx: &BtfTracePointContext, skb: Ptr) -> SubjectKey {
         return NOBODY;
     }
     if matches!(kernel::state(sk), TIME_WAIT | NEW_SYN_RECV) {
-        return SubjectKey { netns: kernel::netns(sk), ..NOBODY };
+        return SubjectKey {
+            netns: kernel::netns(sk),
+            ..NOBODY
+        };
     }
     tcp::owner(sk).0
 }
 
 #[inline(always)]
 fn network(skb: Ptr, ethertype: u16) -> Network {
-    let mut out = Network { source: [0; 16], destination: [0; 16], protocol: 0, transport: 0 };
+    let mut out = Network {
+        source: [0; 16],
+        destination: [0; 16],
+        protocol: 0,
+        transport: 0,
+    };
     let offset = kernel::skb_network(skb);
     if offset == UNSET || (offset == 0 && ethertype == 0) {
         return out;
@@ -176,7 +198,11 @@ fn count(account: &mut Account, key: &DropKey, dev: Ptr, len: u32) {
         bump(&mut account.aggregated);
         return;
     }
-    let value = DropValue { packets: 1, bytes: len as u64, device: device(dev) };
+    let value = DropValue {
+        packets: 1,
+        bytes: len as u64,
+        device: device(dev),
+    };
     if DROPS.insert(key, &value, NOEXIST).is_ok() {
         bump(&mut account.aggregated);
         return;
@@ -233,7 +259,11 @@ fn tell(account: &mut Account, key: &DropKey, network: &Network, skb: Ptr, dev: 
     if matches!(network.protocol, 6 | 17) {
         // SAFETY: only computes an address; the helper copes with any.
         ports = unsafe {
-            bpf_probe_read_kernel(kernel::skb_head(skb).add(network.transport as usize).cast::<[u8; 4]>())
+            bpf_probe_read_kernel(
+                kernel::skb_head(skb)
+                    .add(network.transport as usize)
+                    .cast::<[u8; 4]>(),
+            )
         }
         .unwrap_or([0; 4]);
     }
@@ -259,9 +289,15 @@ fn tell(account: &mut Account, key: &DropKey, network: &Network, skb: Ptr, dev: 
 #[btf_tracepoint(function = "udp_fail_queue_rcv_skb")]
 pub fn drops_udp_queue(ctx: BtfTracePointContext) -> i32 {
     let sk: Ptr = ctx.arg(1);
-    let Some(account) = account::of(program::DROPS_UDP_QUEUE) else { return 0 };
+    let Some(account) = account::of(program::DROPS_UDP_QUEUE) else {
+        return 0;
+    };
     bump(&mut account.seen);
-    let key = SubjectKey { cgroup: kernel::cgroup(sk), netns: kernel::netns(sk), ..NOBODY };
+    let key = SubjectKey {
+        cgroup: kernel::cgroup(sk),
+        netns: kernel::netns(sk),
+        ..NOBODY
+    };
     if UDP_QUEUE.get_ptr_mut(&key).is_none() {
         let _ = UDP_QUEUE.insert(&key, &0, NOEXIST);
     }

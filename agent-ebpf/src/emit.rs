@@ -17,7 +17,12 @@ static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 /// Header of a record.
 #[inline(always)]
 pub fn header<T: Wire>(kind: u8, program: usize) -> Header {
-    Header { kind, layout: LAYOUT, len: T::SIZE as u16, program: program as u32 }
+    Header {
+        kind,
+        layout: LAYOUT,
+        len: T::SIZE as u16,
+        program: program as u32,
+    }
 }
 
 /// Reserves a record, lets `fill` write every field, submits it without a wake-up (a wake-up for each record cost
@@ -31,7 +36,11 @@ pub fn emit<T: Wire + 'static>(account: &mut Account, fill: impl FnOnce(*mut T))
     };
     fill(entry.as_mut_ptr());
     let waiting = RECORDS.query(BPF_RB_AVAIL_DATA.into());
-    let flags = if waiting > RING_HIGH_WATER.load() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    let flags = if waiting > RING_HIGH_WATER.load() {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    };
     entry.submit(flags.into());
     bump(&mut account.emitted);
 }

@@ -1,7 +1,13 @@
 //! The eBPF programs of geophone. One module per probe; `emit` is the only way into the ring, `account` the only
 //! place where events are counted, `kernel` the only place that knows kernel structures.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
-#![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "BPF has no core::sync::atomic; intrinsics are the way"))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        internal_features,
+        reason = "BPF has no core::sync::atomic; intrinsics are the way"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod account;

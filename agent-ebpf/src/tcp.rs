@@ -40,7 +40,9 @@ const RECORD_EVERY: u64 = 9_500_000;
 #[btf_tracepoint(function = "tcp_probe")]
 pub fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     let (sk, skb): (Ptr, Ptr) = (ctx.arg(0), ctx.arg(1));
-    let Some(account) = account::of(program::TCP_PROBE) else { return 0 };
+    let Some(account) = account::of(program::TCP_PROBE) else {
+        return 0;
+    };
     let nth = account.seen;
     bump(&mut account.seen);
     let Some(tp) = kernel::tcp_sock(sk) else {
@@ -90,7 +92,9 @@ pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
     let sk: Ptr = ctx.arg(0);
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let (old, new) = (old as u8, new as u8);
-    let Some(account) = account::of(program::TCP_STATE) else { return 0 };
+    let Some(account) = account::of(program::TCP_STATE) else {
+        return 0;
+    };
     bump(&mut account.seen);
     let interesting = matches!(new, ESTABLISHED | SYN_SENT | LISTEN | CLOSE);
     if !interesting || kernel::protocol(sk) != IPPROTO_TCP {
@@ -195,7 +199,11 @@ fn closed(account: &mut Account, sk: Ptr, old: u8) {
     } else {
         12
     };
-    let base = if is_established { counter::CLOSED } else { counter::FAILED };
+    let base = if is_established {
+        counter::CLOSED
+    } else {
+        counter::FAILED
+    };
     // SAFETY: CLOSED + 18 and FAILED + 12 are within the counters.
     bump(unsafe { cells.counters.get_unchecked_mut(base + role + end_reason(error)) });
     if is_established && kernel::rack_mstamp(tp) != conn.last_sample {
@@ -251,8 +259,20 @@ fn adopt(
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "inlined into two places; a struct would be copied on a 512-byte stack")]
-fn tell(account: &mut Account, program: usize, conn: &Conn, sk: Ptr, tp: Ptr, old: u8, state: u8, error: u32) {
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined into two places; a struct would be copied on a 512-byte stack"
+)]
+fn tell(
+    account: &mut Account,
+    program: usize,
+    conn: &Conn,
+    sk: Ptr,
+    tp: Ptr,
+    old: u8,
+    state: u8,
+    error: u32,
+) {
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     emit::<FlowRecord>(account, |r| {
@@ -260,7 +280,11 @@ fn tell(account: &mut Account, program: usize, conn: &Conn, sk: Ptr, tp: Ptr, ol
         let r = unsafe { &mut *r };
         r.header = header::<FlowRecord>(kind::TCP_FLOW, program);
         r.time = now;
-        r.duration = if conn.established == 0 { 0 } else { now.wrapping_sub(conn.established) };
+        r.duration = if conn.established == 0 {
+            0
+        } else {
+            now.wrapping_sub(conn.established)
+        };
         r.subject = conn.subject;
         r.cookie = kernel::cookie(sk);
         r.bytes_in = kernel::bytes_received(tp);
@@ -293,7 +317,9 @@ fn tell(account: &mut Account, program: usize, conn: &Conn, sk: Ptr, tp: Ptr, ol
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
     let (sk, skb): (Ptr, Ptr) = (ctx.arg(0), ctx.arg(1));
-    let Some(account) = account::of(program::TCP_RETRANSMIT) else { return 0 };
+    let Some(account) = account::of(program::TCP_RETRANSMIT) else {
+        return 0;
+    };
     bump(&mut account.seen);
     let Some(tp) = kernel::tcp_sock(sk) else {
         bump(&mut account.dropped[reason::NO_SOCKET]);
@@ -331,7 +357,9 @@ pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_retransmit_synack")]
 pub fn tcp_synack(ctx: BtfTracePointContext) -> i32 {
     let (sk, request): (Ptr, Ptr) = (ctx.arg(0), ctx.arg(1));
-    let Some(account) = account::of(program::TCP_SYNACK) else { return 0 };
+    let Some(account) = account::of(program::TCP_SYNACK) else {
+        return 0;
+    };
     bump(&mut account.seen);
     let (subject, comm) = owner(sk);
     // A request socket begins with a sock_common, whose address fields are the requester's.
@@ -361,18 +389,33 @@ pub fn owner(sk: Ptr) -> (agent_common::tcp::SubjectKey, [u8; 16]) {
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     let (sk, skb): (Ptr, Ptr) = (ctx.arg(0), ctx.arg(1));
-    let Some(account) = account::of(program::TCP_SEND_RESET) else { return 0 };
+    let Some(account) = account::of(program::TCP_SEND_RESET) else {
+        return 0;
+    };
     bump(&mut account.seen);
     if !sk.is_null() && !matches!(kernel::state(sk), TIME_WAIT | NEW_SYN_RECV | LISTEN) {
         return reset(account, sk, counter::RESETS_OUT);
     }
     let netns = if sk.is_null() {
-        if skb.is_null() { 0 } else { kernel::dev_netns(kernel::skb_dev(skb)) }
+        if skb.is_null() {
+            0
+        } else {
+            kernel::dev_netns(kernel::skb_dev(skb))
+        }
     } else {
         kernel::netns(sk)
     };
-    let peer = if sk.is_null() || kernel::state(sk) == LISTEN { 0 } else { pair::peer(kernel::remote(sk)) };
-    let subject = agent_common::tcp::SubjectKey { cgroup: 0, start: 0, tgid: 0, netns };
+    let peer = if sk.is_null() || kernel::state(sk) == LISTEN {
+        0
+    } else {
+        pair::peer(kernel::remote(sk))
+    };
+    let subject = agent_common::tcp::SubjectKey {
+        cgroup: 0,
+        start: 0,
+        tgid: 0,
+        netns,
+    };
     let slot = pair::slot(account, &subject, peer, &[0; 16]);
     if let Some(cells) = pair::cells(slot) {
         bump(&mut cells.counters[counter::RESETS_OUT]);
@@ -392,7 +435,9 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
     let sk: Ptr = ctx.arg(0);
-    let Some(account) = account::of(program::TCP_RECEIVE_RESET) else { return 0 };
+    let Some(account) = account::of(program::TCP_RECEIVE_RESET) else {
+        return 0;
+    };
     bump(&mut account.seen);
     reset(account, sk, counter::RESETS_IN)
 }
@@ -439,7 +484,9 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
     if sk.is_null() {
         return 0;
     }
-    let Some(account) = account::of(program::TCP_SWEEP) else { return 0 };
+    let Some(account) = account::of(program::TCP_SWEEP) else {
+        return 0;
+    };
     bump(&mut account.seen);
     let (Some(tp), Some(conn)) = (kernel::tcp_sock(sk), conn::get(sk)) else {
         bump(&mut account.filtered);
@@ -515,7 +562,9 @@ pub fn tcp_adopt(ctx: *mut c_void) -> i32 {
     if sk.is_null() || kernel::protocol(sk) != IPPROTO_TCP {
         return 0;
     }
-    let Some(account) = account::of(program::TCP_ADOPT) else { return 0 };
+    let Some(account) = account::of(program::TCP_ADOPT) else {
+        return 0;
+    };
     bump(&mut account.seen);
     let state = kernel::state(sk);
     let Some(tp) = kernel::tcp_sock(sk) else {

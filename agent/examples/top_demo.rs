@@ -1,4 +1,4 @@
-//! The live view on a made-up machine, to look at it: `cargo run -p agent --example top_demo [empty|gone|URL]`.
+//! The live view on a made-up machine, to look at it: `cargo run -p agent --example top_demo [empty|URL]`.
 
 use agent::aggregate::{
     Family, HistogramValue, Kind, Label, Labels, Metric, Resource, Series, Snapshot, Stability, Value, label,
@@ -83,7 +83,10 @@ const PROGRAMS: &[(&str, u64, f64)] = &[
 
 /// Totals by metric and label values, from which each snapshot is made.
 #[derive(Default)]
-struct Machine(BTreeMap<(&'static str, Vec<(&'static str, String)>), Value>);
+struct Machine(BTreeMap<Key, Value>);
+
+/// Metric and labels.
+type Key = (&'static str, Vec<(&'static str, String)>);
 
 impl Machine {
     fn add(&mut self, metric: &'static str, labels: &[(&'static str, &str)], by: u64) {
@@ -157,7 +160,7 @@ impl Machine {
     }
 }
 
-fn key(metric: &'static str, labels: &[(&'static str, &str)]) -> (&'static str, Vec<(&'static str, String)>) {
+fn key(metric: &'static str, labels: &[(&'static str, &str)]) -> Key {
     (
         metric,
         labels.iter().map(|(n, v)| (*n, (*v).to_owned())).collect(),
@@ -388,7 +391,7 @@ fn record(i: u64) -> Record {
         peer: peer.into(),
         peer_region: region.into(),
         peer_zone: zone.into(),
-        duration: (i % 3 != 0).then(|| rng.random::<f64>() * 200.0),
+        duration: (!i.is_multiple_of(3)).then(|| rng.random::<f64>() * 200.0),
         connect: Some(rtt * 1.1 / 1e6),
         rtt: Some(rtt / 1e6),
         rtt_min: Some(rtt * 0.8 / 1e6),

@@ -72,7 +72,9 @@ pub struct Sums {
 impl Sums {
     /// Records that are in the ring.
     pub fn waiting(&self) -> u64 {
-        self.kernel.emitted.saturating_sub(self.records.delivered + self.records.refused)
+        self.kernel
+            .emitted
+            .saturating_sub(self.records.delivered + self.records.refused)
     }
 
     /// Events seen that are in no stage: those of programs that run just now, or a fault.
@@ -88,7 +90,9 @@ impl Sums {
 pub fn read(engine: &Engine, programs: &[usize]) -> Account {
     let mut sum = Account::default();
     let rows = || {
-        programs.iter().flat_map(|p| (0..engine.cpus as usize).map(move |cpu| p * engine.cpus as usize + cpu))
+        programs
+            .iter()
+            .flat_map(|p| (0..engine.cpus as usize).map(move |cpu| p * engine.cpus as usize + cpu))
     };
     let total = |byte: usize| rows().map(|row| engine.accounts.u64_at(row, byte)).sum::<u64>();
     sum.filtered = total(offset_of!(Account, filtered));
@@ -115,7 +119,10 @@ pub struct Books {
 impl Books {
     /// Books that begin now.
     pub fn new(start_unix_nanos: u64) -> Self {
-        Self { start: start_unix_nanos, ..Self::default() }
+        Self {
+            start: start_unix_nanos,
+            ..Self::default()
+        }
     }
 
     fn labels(
@@ -145,8 +152,11 @@ impl Books {
                 *r = sum.residue();
             }
             // A residue that stays is a fault; one that comes and goes is a program caught at work.
-            let missing =
-                residues.iter().min_by_key(|r| r.unsigned_abs()).copied().unwrap_or(0);
+            let missing = residues
+                .iter()
+                .min_by_key(|r| r.unsigned_abs())
+                .copied()
+                .unwrap_or(0);
             let running = sum.residue().saturating_sub(missing).max(0) as u64;
             for (stage, value) in [
                 ("seen", k.seen),
@@ -156,22 +166,49 @@ impl Books {
                 ("overflowed", k.overflowed),
             ] {
                 let labels = self.labels(&EVENTS, probe, stage, "");
-                events.push(Series { labels, value: Value::Counter(value) });
+                events.push(Series {
+                    labels,
+                    value: Value::Counter(value),
+                });
             }
             for (why, value) in reason::NAMES.into_iter().zip(k.dropped) {
                 let labels = self.labels(&DROPPED, probe, "kernel", why);
-                dropped.push(Series { labels, value: Value::Counter(value) });
+                dropped.push(Series {
+                    labels,
+                    value: Value::Counter(value),
+                });
             }
             let labels = self.labels(&DROPPED, probe, "decode", "malformed");
-            dropped.push(Series { labels, value: Value::Counter(sum.records.refused) });
+            dropped.push(Series {
+                labels,
+                value: Value::Counter(sum.records.refused),
+            });
             let labels = self.labels(&IN_FLIGHT, probe, "", "");
-            in_flight.push(Series { labels: labels.clone(), value: Value::Gauge((sum.waiting() + running) as f64) });
-            unaccounted.push(Series { labels, value: Value::Gauge(missing as f64) });
+            in_flight.push(Series {
+                labels: labels.clone(),
+                value: Value::Gauge((sum.waiting() + running) as f64),
+            });
+            unaccounted.push(Series {
+                labels,
+                value: Value::Gauge(missing as f64),
+            });
         }
-        out.push(Family { metric: &EVENTS, series: events });
-        out.push(Family { metric: &DROPPED, series: dropped });
-        out.push(Family { metric: &IN_FLIGHT, series: in_flight });
-        out.push(Family { metric: &UNACCOUNTED, series: unaccounted });
+        out.push(Family {
+            metric: &EVENTS,
+            series: events,
+        });
+        out.push(Family {
+            metric: &DROPPED,
+            series: dropped,
+        });
+        out.push(Family {
+            metric: &IN_FLIGHT,
+            series: in_flight,
+        });
+        out.push(Family {
+            metric: &UNACCOUNTED,
+            series: unaccounted,
+        });
     }
 }
 
@@ -187,16 +224,24 @@ mod tests {
         sums.kernel.aggregated = 98;
         let value = |families: &[Family], name: &str| {
             let family = families.iter().find(|f| f.metric.name == name).unwrap();
-            let Value::Gauge(v) = family.series[0].value else { panic!("not a gauge") };
+            let Value::Gauge(v) = family.series[0].value else {
+                panic!("not a gauge")
+            };
             v
         };
         let mut out = Vec::new();
         books.collect(&[("x", sums)], &mut out);
-        assert_eq!((value(&out, IN_FLIGHT.name), value(&out, UNACCOUNTED.name)), (2.0, 0.0));
+        assert_eq!(
+            (value(&out, IN_FLIGHT.name), value(&out, UNACCOUNTED.name)),
+            (2.0, 0.0)
+        );
         for _ in 0..5 {
             out.clear();
             books.collect(&[("x", sums)], &mut out);
         }
-        assert_eq!((value(&out, IN_FLIGHT.name), value(&out, UNACCOUNTED.name)), (0.0, 2.0));
+        assert_eq!(
+            (value(&out, IN_FLIGHT.name), value(&out, UNACCOUNTED.name)),
+            (0.0, 2.0)
+        );
     }
 }

@@ -13,8 +13,8 @@ use crate::governor::Governor;
 use crate::identity::{Identity, Peers, find_cgroup2_root};
 use crate::probes::{Context, Probe};
 use crate::records::Record;
-use agent_common::account::program;
-use agent_common::wire::{Header, LAYOUT, Wire as _};
+use agent_common::account::{Account, SyntheticRecord, program};
+use agent_common::wire::{Header, LAYOUT, Wire as _, kind};
 use aya::maps::{MapData, RingBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
@@ -95,12 +95,15 @@ pub struct Collector {
 }
 
 fn unix_nanos() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64)
 }
 
 /// What to add to a time since boot. Taken anew each tick, so that a step of the clock shows within a second.
 fn boot_to_unix() -> u64 {
-    let nanos = |clock| clock_gettime(clock).map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64);
+    let nanos =
+        |clock| clock_gettime(clock).map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64);
     nanos(ClockId::CLOCK_REALTIME).wrapping_sub(nanos(ClockId::CLOCK_BOOTTIME))
 }
 
@@ -132,7 +135,11 @@ impl Collector {
                 false
             }
         });
-        let programs = context.engine.as_deref().map(Engine::programs).unwrap_or_default();
+        let programs = context
+            .engine
+            .as_deref()
+            .map(Engine::programs)
+            .unwrap_or_default();
         let cost = Cost::new(context.engine.as_deref_mut(), programs, start);
         let ring = engine.as_mut().and_then(|e| {
             e.settle();
@@ -163,7 +170,10 @@ impl Collector {
 
     /// Verdicts on all programs.
     pub fn verdicts(&self) -> Vec<Verdict> {
-        self.engine.as_ref().map(|e| e.verdicts.clone()).unwrap_or_default()
+        self.engine
+            .as_ref()
+            .map(|e| e.verdicts.clone())
+            .unwrap_or_default()
     }
 
     /// The kernel side, if there is one.
@@ -213,6 +223,26 @@ impl Collector {
         n
     }
 
+    /// Takes what is in the ring as the ring benchmark does: decoded and counted, handed to nobody.
+    pub fn drain_synthetic(&mut self) -> usize {
+        let Some(ring) = &mut self.ring else { return 0 };
+        let mut n = 0;
+        while let Some(bytes) = ring.next() {
+            if SyntheticRecord::decode(&bytes).is_some_and(|r| r.header.kind == kind::SYNTHETIC) {
+                n += 1;
+            }
+        }
+        n
+    }
+
+    /// Account of the ring benchmark's generator.
+    pub fn synthetic(&self) -> Account {
+        self.engine
+            .as_ref()
+            .map(|e| accounting::read(e, &[program::SYNTHETIC]))
+            .unwrap_or_default()
+    }
+
     /// One tick: reads the maps and makes a snapshot.
     pub fn tick(&mut self, collects: &mut [Box<dyn Collect>]) -> Snapshot {
         self.tick += 1;
@@ -240,7 +270,10 @@ impl Collector {
             if self.tick > 3
                 && let Some(level) = self.governor.tick(used)
             {
-                tracing::warn!("CPU budget: {:.2} % of the machine used; level {level} from now on", used * 100.0);
+                tracing::warn!(
+                    "CPU budget: {:.2} % of the machine used; level {level} from now on",
+                    used * 100.0
+                );
                 for probe in &mut self.probes {
                     probe.relieve(level, &mut context);
                 }
@@ -262,7 +295,13 @@ impl Collector {
                         records.delivered += r.delivered;
                         records.refused += r.refused;
                     }
-                    (p.name(), Sums { kernel: accounting::read(engine, p.accounts()), records })
+                    (
+                        p.name(),
+                        Sums {
+                            kernel: accounting::read(engine, p.accounts()),
+                            records,
+                        },
+                    )
                 })
                 .collect();
             self.books.collect(&sums, &mut families);

@@ -22,28 +22,71 @@ const fn metric(
     labels: &'static [&'static Label],
     help: &'static str,
 ) -> Metric {
-    Metric { name, otlp, unit, kind, help, labels, stability: Stability::Stable }
+    Metric {
+        name,
+        otlp,
+        unit,
+        kind,
+        help,
+        labels,
+        stability: Stability::Stable,
+    }
 }
 
 /// Program time.
-pub static RUN_SECONDS: Metric = metric("geophone_program_run_seconds_total", "geophone.program.run.time", "s", Kind::Counter, &[&label::PROGRAM],
-    "CPU time spent in an eBPF program and its dispatch: its own count of runs times a measured cost per run");
+pub static RUN_SECONDS: Metric = metric(
+    "geophone_program_run_seconds_total",
+    "geophone.program.run.time",
+    "s",
+    Kind::Counter,
+    &[&label::PROGRAM],
+    "CPU time spent in an eBPF program and its dispatch: its own count of runs times a measured cost per run",
+);
 /// Program runs.
-pub static RUNS: Metric = metric("geophone_program_runs_total", "geophone.program.runs", "{run}", Kind::Counter, &[&label::PROGRAM],
-    "Runs of an eBPF program");
+pub static RUNS: Metric = metric(
+    "geophone_program_runs_total",
+    "geophone.program.runs",
+    "{run}",
+    Kind::Counter,
+    &[&label::PROGRAM],
+    "Runs of an eBPF program",
+);
 /// Program states.
-pub static PROGRAM_INFO: Metric = metric("geophone_program_info", "geophone.program.info", "1", Kind::Gauge,
+pub static PROGRAM_INFO: Metric = metric(
+    "geophone_program_info",
+    "geophone.program.info",
+    "1",
+    Kind::Gauge,
     &[&label::PROGRAM, &label::PROBE, &label::HOOK, &label::STATE],
-    "1 = the program is in this state: attached, unsupported, broken or off; geophone check says why");
+    "1 = the program is in this state: attached, unsupported, broken or off; geophone check says why",
+);
 /// Map memory.
-pub static MAP_MEMORY: Metric = metric("geophone_map_memory_bytes", "geophone.map.memory", "By", Kind::Gauge, &[&label::MAP],
-    "Kernel memory of an eBPF map");
+pub static MAP_MEMORY: Metric = metric(
+    "geophone_map_memory_bytes",
+    "geophone.map.memory",
+    "By",
+    Kind::Gauge,
+    &[&label::MAP],
+    "Kernel memory of an eBPF map",
+);
 /// CPU.
-pub static CPU: Metric = metric("geophone_agent_cpu_seconds_total", "process.cpu.time", "s", Kind::Counter, &[],
-    "CPU time of the agent's process, without its eBPF programs");
+pub static CPU: Metric = metric(
+    "geophone_agent_cpu_seconds_total",
+    "process.cpu.time",
+    "s",
+    Kind::Counter,
+    &[],
+    "CPU time of the agent's process, without its eBPF programs",
+);
 /// Memory.
-pub static MEMORY: Metric = metric("geophone_agent_memory_bytes", "process.memory.usage", "By", Kind::Gauge, &[],
-    "Resident memory of the agent's process");
+pub static MEMORY: Metric = metric(
+    "geophone_agent_memory_bytes",
+    "process.memory.usage",
+    "By",
+    Kind::Gauge,
+    &[],
+    "Resident memory of the agent's process",
+);
 
 /// All of them.
 pub const METRICS: &[&Metric] = &[&RUN_SECONDS, &RUNS, &PROGRAM_INFO, &MAP_MEMORY, &CPU, &MEMORY];
@@ -51,6 +94,7 @@ pub const METRICS: &[&Metric] = &[&RUN_SECONDS, &RUNS, &PROGRAM_INFO, &MAP_MEMOR
 /// Dispatch of a BTF tracepoint, ns: BPF trampolines' bookkeeping around an empty body (research/performance.md §1.1).
 pub const DISPATCH_NANOS: f64 = 48.0;
 const MEASURE_FOR: Duration = Duration::from_millis(100);
+const MEASURE_FIRST: Duration = Duration::from_secs(1);
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
 /// Cost of one program.
@@ -85,7 +129,10 @@ impl Cost {
             floor,
             stats: None,
             last: None,
-            programs: programs.into_iter().map(|(n, a)| (n, a, ProgramCost::default())).collect(),
+            programs: programs
+                .into_iter()
+                .map(|(n, a)| (n, a, ProgramCost::default()))
+                .collect(),
             labels: HashMap::new(),
             cpu: 0.0,
             memory: 0,
@@ -97,10 +144,21 @@ impl Cost {
         self.programs.iter().map(|(_, _, c)| c.seconds).sum()
     }
 
+    /// A program that has run and has no price yet is measured soon.
+    fn pause(&self, engine: &Engine) -> Duration {
+        let unknown =
+            self.programs.iter().any(|(_, account, cost)| cost.nanos.is_none() && runs(engine, *account) >= 1000);
+        if unknown { MEASURE_FIRST } else { MEASURE_EVERY }
+    }
+
     /// Turns the statistics on and off; to be called ten times a second.
     pub fn poll(&mut self, engine: &Engine, now: Instant) {
         let times = || -> HashMap<String, (u64, u64)> {
-            engine.run_times().into_iter().map(|(n, t, c)| (n.to_owned(), (t, c))).collect()
+            engine
+                .run_times()
+                .into_iter()
+                .map(|(n, t, c)| (n.to_owned(), (t, c)))
+                .collect()
         };
         match self.stats.take() {
             Some((fd, since, before)) if now.duration_since(since) < MEASURE_FOR => {
@@ -110,7 +168,9 @@ impl Cost {
                 let after = times();
                 drop(fd);
                 for (name, _, cost) in &mut self.programs {
-                    let (Some(b), Some(a)) = (before.get(*name), after.get(*name)) else { continue };
+                    let (Some(b), Some(a)) = (before.get(*name), after.get(*name)) else {
+                        continue;
+                    };
                     let runs = a.1.saturating_sub(b.1);
                     if runs >= 5 {
                         let nanos = a.0.saturating_sub(b.0) as f64 / runs as f64;
@@ -120,7 +180,7 @@ impl Cost {
                     }
                 }
             }
-            None if self.last.is_none_or(|t| now.duration_since(t) >= MEASURE_EVERY) => {
+            None if self.last.is_none_or(|t| now.duration_since(t) >= self.pause(engine)) => {
                 self.last = Some(now);
                 if let Ok(fd) = aya::sys::enable_stats(aya::sys::Stats::RunTime) {
                     self.stats = Some((fd, now, times()));
@@ -162,11 +222,23 @@ impl Cost {
                 continue;
             }
             let labels = self.labels(&RUNS, &[name]);
-            seconds.push(Series { labels: labels.clone(), value: Value::CounterF(cost.seconds) });
-            runs_of.push(Series { labels, value: Value::Counter(runs) });
+            seconds.push(Series {
+                labels: labels.clone(),
+                value: Value::CounterF(cost.seconds),
+            });
+            runs_of.push(Series {
+                labels,
+                value: Value::Counter(runs),
+            });
         }
-        out.push(Family { metric: &RUN_SECONDS, series: seconds });
-        out.push(Family { metric: &RUNS, series: runs_of });
+        out.push(Family {
+            metric: &RUN_SECONDS,
+            series: seconds,
+        });
+        out.push(Family {
+            metric: &RUNS,
+            series: runs_of,
+        });
         let verdicts: Vec<Verdict> = engine.map(|e| e.verdicts.clone()).unwrap_or_default();
         let series = verdicts
             .iter()
@@ -175,7 +247,10 @@ impl Cost {
                 value: Value::Gauge(1.0),
             })
             .collect();
-        out.push(Family { metric: &PROGRAM_INFO, series });
+        out.push(Family {
+            metric: &PROGRAM_INFO,
+            series,
+        });
         let maps = engine.map(|e| e.map_memory.clone()).unwrap_or_default();
         let series = maps
             .iter()
@@ -184,15 +259,24 @@ impl Cost {
                 value: Value::Gauge(*bytes as f64),
             })
             .collect();
-        out.push(Family { metric: &MAP_MEMORY, series });
+        out.push(Family {
+            metric: &MAP_MEMORY,
+            series,
+        });
         let labels = self.labels(&CPU, &[]);
         out.push(Family {
             metric: &CPU,
-            series: vec![Series { labels: labels.clone(), value: Value::CounterF(self.cpu) }],
+            series: vec![Series {
+                labels: labels.clone(),
+                value: Value::CounterF(self.cpu),
+            }],
         });
         out.push(Family {
             metric: &MEMORY,
-            series: vec![Series { labels, value: Value::Gauge(self.memory as f64) }],
+            series: vec![Series {
+                labels,
+                value: Value::Gauge(self.memory as f64),
+            }],
         });
     }
 }

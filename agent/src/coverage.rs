@@ -40,7 +40,8 @@ impl Coverage {
     pub fn new(engine: &Engine, unix_nanos: u64) -> Self {
         Self {
             base: read(engine),
-            labels: PAIRS.map(|(name, ..)| Arc::new(Labels::new(COVERAGE.labels, &[name], false, unix_nanos))),
+            labels: PAIRS
+                .map(|(name, ..)| Arc::new(Labels::new(COVERAGE.labels, &[name], false, unix_nanos))),
             ratios: [None; PAIRS.len()],
         }
     }
@@ -59,22 +60,41 @@ impl Coverage {
             .labels
             .iter()
             .zip(self.ratios)
-            .filter_map(|(labels, ratio)| Some(Series { labels: labels.clone(), value: Value::Gauge(ratio?) }))
+            .filter_map(|(labels, ratio)| {
+                Some(Series {
+                    labels: labels.clone(),
+                    value: Value::Gauge(ratio?),
+                })
+            })
             .collect();
-        out.push(Family { metric: &COVERAGE, series });
+        out.push(Family {
+            metric: &COVERAGE,
+            series,
+        });
     }
 }
 
 fn read(engine: &Engine) -> [(u64, u64); PAIRS.len()] {
     let text = std::fs::read_to_string("/proc/self/net/snmp").unwrap_or_default();
-    PAIRS.map(|(_, counter, column)| (engine.home.u64_at(0, 8 * counter), snmp(&text, column).unwrap_or(0)))
+    PAIRS.map(|(_, counter, column)| {
+        (
+            engine.home.u64_at(0, 8 * counter),
+            snmp(&text, column).unwrap_or(0),
+        )
+    })
 }
 
 /// A column of the `Tcp:` lines.
 fn snmp(text: &str, column: &str) -> Option<u64> {
     let mut lines = text.lines().filter(|l| l.starts_with("Tcp:"));
     let (names, values) = (lines.next()?, lines.next()?);
-    names.split_whitespace().zip(values.split_whitespace()).find(|(n, _)| *n == column)?.1.parse().ok()
+    names
+        .split_whitespace()
+        .zip(values.split_whitespace())
+        .find(|(n, _)| *n == column)?
+        .1
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

@@ -63,7 +63,14 @@ pub struct Governor {
 impl Governor {
     /// `budget` is a share of the whole machine, 0.005 = half a percent; 0 = no limit.
     pub fn new(budget: f64, unix_nanos: u64) -> Self {
-        Self { budget, level: 0, over: 0, under: 0, used: 0.0, labels: Arc::new(Labels::new(&[], &[], false, unix_nanos)) }
+        Self {
+            budget,
+            level: 0,
+            over: 0,
+            under: 0,
+            used: 0.0,
+            labels: Arc::new(Labels::new(&[], &[], false, unix_nanos)),
+        }
     }
 
     /// Takes the share used in the last second. Returns the new level when it changes.
@@ -73,7 +80,11 @@ impl Governor {
             return None;
         }
         self.over = if used > self.budget { self.over + 1 } else { 0 };
-        self.under = if used < self.budget / 2.0 { self.under + 1 } else { 0 };
+        self.under = if used < self.budget / 2.0 {
+            self.under + 1
+        } else {
+            0
+        };
         if self.over >= DOWN_AFTER && self.level < MAX_LEVEL {
             self.over = 0;
             self.level += 1;
@@ -89,10 +100,17 @@ impl Governor {
 
     /// Appends the families.
     pub fn collect(&self, out: &mut Vec<Family>) {
-        for (metric, value) in [(&LEVEL, f64::from(self.level)), (&USED, self.used), (&BUDGET, self.budget)] {
+        for (metric, value) in [
+            (&LEVEL, f64::from(self.level)),
+            (&USED, self.used),
+            (&BUDGET, self.budget),
+        ] {
             out.push(Family {
                 metric,
-                series: vec![Series { labels: self.labels.clone(), value: Value::Gauge(value) }],
+                series: vec![Series {
+                    labels: self.labels.clone(),
+                    value: Value::Gauge(value),
+                }],
             });
         }
     }
@@ -106,7 +124,10 @@ mod tests {
     fn steps_down_quickly_and_up_slowly() {
         let mut g = Governor::new(0.005, 0);
         assert_eq!([0.01, 0.01, 0.01].map(|u| g.tick(u)), [None, None, Some(1)]);
-        assert_eq!([0.01, 0.004, 0.01, 0.01, 0.01].map(|u| g.tick(u)), [None, None, None, None, Some(2)]);
+        assert_eq!(
+            [0.01, 0.004, 0.01, 0.01, 0.01].map(|u| g.tick(u)),
+            [None, None, None, None, Some(2)]
+        );
         let ups: Vec<_> = (0..60).filter_map(|_| g.tick(0.001)).collect();
         assert_eq!(ups, [1, 0]);
         for _ in 0..100 {

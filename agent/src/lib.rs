@@ -4,11 +4,16 @@
 pub mod accounting;
 pub mod aggregate;
 pub mod api;
+pub mod app;
 pub mod bpf;
+pub mod check;
+pub mod cli;
 pub mod collector;
+pub mod commands;
 pub mod config;
 pub mod cost;
 pub mod coverage;
+pub mod docs;
 pub mod error;
 pub mod export;
 pub mod governor;

@@ -116,7 +116,12 @@ pub fn get_or_new(sk: Ptr) -> Option<&'static mut Conn> {
 fn storage(sk: Ptr, initial: *mut Conn, flags: u64) -> Option<&'static mut Conn> {
     // SAFETY: the verifier knows `sk` and the map; a non-null result stays valid under RCU for the program's run.
     unsafe {
-        (bpf_sk_storage_get(&raw const CONNECTIONS as *mut _, sk as *mut _, initial.cast(), flags) as *mut Conn)
+        (bpf_sk_storage_get(
+            &raw const CONNECTIONS as *mut _,
+            sk as *mut _,
+            initial.cast(),
+            flags,
+        ) as *mut Conn)
             .as_mut()
     }
 }
@@ -211,8 +216,20 @@ pub fn sample(conn: &mut Conn, cells: &mut PairCells, micros: u32) {
 /// Counts windows that have just closed.
 #[inline(always)]
 pub fn windows(conn: &mut Conn, cells: &mut PairCells, tp: Ptr) {
-    edge(conn, cells, kernel::snd_wnd(tp), flag::ZERO_IN, counter::ZERO_WINDOW_IN);
-    edge(conn, cells, kernel::rcv_wnd(tp), flag::ZERO_OUT, counter::ZERO_WINDOW_OUT);
+    edge(
+        conn,
+        cells,
+        kernel::snd_wnd(tp),
+        flag::ZERO_IN,
+        counter::ZERO_WINDOW_IN,
+    );
+    edge(
+        conn,
+        cells,
+        kernel::rcv_wnd(tp),
+        flag::ZERO_OUT,
+        counter::ZERO_WINDOW_OUT,
+    );
 }
 
 #[inline(always)]

@@ -89,13 +89,22 @@ pub fn peer(address: [u8; 16]) -> u32 {
 pub fn subject(sk: Ptr, process: (u32, u64)) -> SubjectKey {
     let cgroup = kernel::cgroup(sk);
     let (tgid, start) = if cgroup > 1 { (0, 0) } else { process };
-    SubjectKey { cgroup, start, tgid, netns: kernel::netns(sk) }
+    SubjectKey {
+        cgroup,
+        start,
+        tgid,
+        netns: kernel::netns(sk),
+    }
 }
 
 /// The slot of a pair, a new one if need be, `SLOT_OTHER` if there is none left.
 #[inline(always)]
 pub fn slot(account: &mut Account, subject: &SubjectKey, peer: u32, comm: &[u8; 16]) -> u32 {
-    let key = PairKey { subject: *subject, peer, pad: 0 };
+    let key = PairKey {
+        subject: *subject,
+        peer,
+        pad: 0,
+    };
     if let Some(value) = PAIRS.get_ptr(&key) {
         // SAFETY: valid for the program's run; `slot` never changes once written.
         return unsafe { (*value).slot };
@@ -104,7 +113,11 @@ pub fn slot(account: &mut Account, subject: &SubjectKey, peer: u32, comm: &[u8; 
         bump(&mut account.overflowed);
         return SLOT_OTHER;
     };
-    let value = PairValue { slot: free, pad: 0, comm: *comm };
+    let value = PairValue {
+        slot: free,
+        pad: 0,
+        comm: *comm,
+    };
     if PAIRS.insert(&key, &value, NOEXIST).is_ok() {
         return free;
     }

@@ -25,7 +25,14 @@ pub struct HistogramValue {
 
 impl Default for HistogramValue {
     fn default() -> Self {
-        Self { zero: 0, cells: Vec::new(), count: 0, sum: 0.0, min: None, max: None }
+        Self {
+            zero: 0,
+            cells: Vec::new(),
+            count: 0,
+            sum: 0.0,
+            min: None,
+            max: None,
+        }
     }
 }
 
@@ -210,7 +217,10 @@ mod tests {
         for q in [0.01, 0.5, 0.9, 0.95, 0.99, 0.999] {
             let truth = f64::from(values[((q * values.len() as f64) as usize).min(values.len() - 1)]) / 1e6;
             let got = h.quantile(q).unwrap();
-            assert!((got / truth).log2().abs() <= 1.0 / 8.0, "q {q}: {got} for {truth}");
+            assert!(
+                (got / truth).log2().abs() <= 1.0 / 8.0,
+                "q {q}: {got} for {truth}"
+            );
         }
         assert_eq!(h.quantile(0.0).unwrap(), 7e-6);
         assert_eq!(HistogramValue::default().quantile(0.5), None);

@@ -114,7 +114,11 @@ impl<'a> From<&'a Series> for SeriesView<'a> {
     fn from(series: &'a Series) -> Self {
         let labels = &series.labels;
         Self {
-            labels: labels.values.iter().map(|(l, v)| (l.prometheus.into(), v.as_str().into())).collect(),
+            labels: labels
+                .values
+                .iter()
+                .map(|(l, v)| (l.prometheus.into(), v.as_str().into()))
+                .collect(),
             overflow: labels.overflow,
             value: match &series.value {
                 Value::Counter(v) => ValueView::Count(*v),

@@ -5,6 +5,8 @@ pub mod server;
 pub mod settings;
 pub mod stats;
 
+#[cfg(test)]
+mod prometheus_tests;
 mod routes;
 mod stream;
 #[cfg(test)]
@@ -28,6 +30,8 @@ pub struct State {
     pub records: broadcast::Sender<Arc<Record>>,
     /// Makes the answer of `/api/v1/status`.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Makes the answer of `/api/v1/view`: what `geophone top` shows. `None` = no snapshot yet.
+    pub view: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
     /// Where requests are counted.
     pub stats: Arc<Stats>,
 }

@@ -50,6 +50,7 @@ pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver
         .route("/readyz", get(readyz))
         .route("/api/v1/status", get(status))
         .route("/api/v1/snapshot", get(snapshot))
+        .route("/api/v1/view", get(view))
         .route("/api/v1/flows", get(flows))
         .route("/api/v1/drops", get(drops))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
@@ -67,7 +68,10 @@ async fn guard(From(app): From<App>, request: Request, next: Next) -> Response {
     app.state.stats.request(&path, response.status().as_u16());
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
@@ -75,33 +79,48 @@ fn refuse(app: &App, request: &Request) -> Option<Response> {
     let headers = request.headers();
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "only GET");
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Some(response);
     }
     let empty = headers.get(header::CONTENT_LENGTH).is_none_or(|l| l == "0");
     if !empty || headers.contains_key(header::TRANSFER_ENCODING) {
         let mut response = problem(StatusCode::PAYLOAD_TOO_LARGE, "a GET has no body");
         // What follows is the body that nobody reads.
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
         return Some(response);
     }
     let Some(token) = &app.token else {
         // Without a token a web page could read this through a name that it points at 127.0.0.1.
         return (!local_host(headers)).then(|| {
-            problem(StatusCode::MISDIRECTED_REQUEST, "Host is neither an address nor localhost; set api.token_file")
+            problem(
+                StatusCode::MISDIRECTED_REQUEST,
+                "Host is neither an address nor localhost; set api.token_file",
+            )
         });
     };
     if matches!(request.uri().path(), "/healthz" | "/readyz") || token.admits(headers) {
         return None;
     }
     let mut response = problem(StatusCode::UNAUTHORIZED, "no or wrong bearer token");
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     Some(response)
 }
 
 fn local_host(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else { return true };
-    let Some(authority) = host.to_str().ok().and_then(|h| h.parse::<axum::http::uri::Authority>().ok()) else {
+    let Some(host) = headers.get(header::HOST) else {
+        return true;
+    };
+    let Some(authority) = host
+        .to_str()
+        .ok()
+        .and_then(|h| h.parse::<axum::http::uri::Authority>().ok())
+    else {
         return false;
     };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -119,9 +138,19 @@ async fn metrics(From(app): From<App>, headers: HeaderMap) -> Response {
     app.size.store(body.len(), Relaxed);
     let mut response = Body::from(body).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(format.content_type()),
+    );
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     response
+}
+
+async fn view(From(app): From<App>) -> Response {
+    match (app.state.view)() {
+        Some(view) => axum::Json(view).into_response(),
+        None => problem(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet"),
+    }
 }
 
 async fn healthz(From(app): From<App>) -> Response {
@@ -129,7 +158,10 @@ async fn healthz(From(app): From<App>) -> Response {
     if age <= STALE {
         return axum::Json(serde_json::json!({ "status": "ok" })).into_response();
     }
-    problem(StatusCode::SERVICE_UNAVAILABLE, &format!("no snapshot for {} s", age.as_secs()))
+    problem(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &format!("no snapshot for {} s", age.as_secs()),
+    )
 }
 
 async fn readyz(From(app): From<App>) -> Response {
@@ -166,13 +198,30 @@ fn stream(app: &App, query: StreamQuery, wanted: Wanted) -> Response {
     let length = match query.length.map(|l| humantime::parse_duration(&l)) {
         None => None,
         Some(Ok(length)) if length <= LONGEST => Some(length),
-        Some(_) => return problem(StatusCode::BAD_REQUEST, "for: no duration up to 24h; write e.g. for=10s"),
+        Some(_) => {
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "for: no duration up to 24h; write e.g. for=10s",
+            );
+        }
     };
     let Ok(place) = app.streams.clone().try_acquire_owned() else {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "16 clients are listening already; close one");
+        return problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "16 clients are listening already; close one",
+        );
     };
-    let lines = lines(app.state.records.subscribe(), wanted, length, app.state.stats.clone(), place);
+    let lines = lines(
+        app.state.records.subscribe(),
+        wanted,
+        length,
+        app.state.stats.clone(),
+        place,
+    );
     let mut response = Body::from_stream(lines).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/x-ndjson"),
+    );
     response
 }

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, header};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
@@ -26,8 +27,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
-/// Default of [`Bound::head`].
-const HEAD: Duration = Duration::from_secs(10);
+/// Default of [`Bound::patience`].
+const PATIENCE: Duration = Duration::from_secs(10);
 /// For what is under way at shutdown.
 const GRACE: Duration = Duration::from_secs(1);
 const SHORTEST_TOKEN: usize = 16;
@@ -38,8 +39,8 @@ pub struct Bound {
     tls: Option<TlsAcceptor>,
     token: Option<Token>,
     address: SocketAddr,
-    /// For the TLS handshake, and for the head of each request.
-    pub(super) head: Duration,
+    /// For the TLS handshake, for the head of each request, and for a client to go on taking what it is sent.
+    pub(super) patience: Duration,
 }
 
 impl Bound {
@@ -55,8 +56,12 @@ pub(super) struct Token(Vec<u8>);
 impl Token {
     /// Compares in constant time: how long a refusal takes tells nothing about the token but its length.
     pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
-        let given = headers.get(header::AUTHORIZATION).map_or(&[][..], |v| v.as_bytes());
-        let Some((scheme, token)) = given.split_at_checked(7) else { return false };
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .map_or(&[][..], |v| v.as_bytes());
+        let Some((scheme, token)) = given.split_at_checked(7) else {
+            return false;
+        };
         scheme.eq_ignore_ascii_case(b"Bearer ") && token.ct_eq(&self.0).into()
     }
 }
@@ -68,7 +73,10 @@ pub fn bind(settings: &ApiSettings) -> Result<Bound> {
         let token = secret::read_secret("api.token_file", path)?;
         let token = token.trim();
         if token.len() < SHORTEST_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            bail!("api.token_file {}: not {SHORTEST_TOKEN} printable characters; openssl rand -hex 32", path.display());
+            bail!(
+                "api.token_file {}: not {SHORTEST_TOKEN} printable characters; openssl rand -hex 32",
+                path.display()
+            );
         }
         Ok(Token(token.as_bytes().to_vec()))
     });
@@ -83,18 +91,33 @@ pub fn bind(settings: &ApiSettings) -> Result<Bound> {
         };
         anyhow!("api.listen {}: {remedy}", settings.listen)
     })?;
-    listener.set_nonblocking(true).with_context(|| format!("api.listen {}", settings.listen))?;
-    let address = listener.local_addr().with_context(|| format!("api.listen {}", settings.listen))?;
-    Ok(Bound { listener, tls, token, address, head: HEAD })
+    listener
+        .set_nonblocking(true)
+        .with_context(|| format!("api.listen {}", settings.listen))?;
+    let address = listener
+        .local_addr()
+        .with_context(|| format!("api.listen {}", settings.listen))?;
+    Ok(Bound {
+        listener,
+        tls,
+        token,
+        address,
+        patience: PATIENCE,
+    })
 }
 
 fn acceptor(tls: &ApiTls) -> Result<TlsAcceptor> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder =
+        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let chain = certificates("api.tls.cert_file", &tls.cert_file)?;
     let key = secret::read_secret("api.tls.key_file", &tls.key_file)?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-        .map_err(|e| anyhow!("api.tls.key_file {}: {e}; give a private key as PEM", tls.key_file.display()))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| {
+        anyhow!(
+            "api.tls.key_file {}: {e}; give a private key as PEM",
+            tls.key_file.display()
+        )
+    })?;
     let builder = match &tls.client_ca_file {
         None => builder.with_no_client_auth(),
         Some(path) => {
@@ -107,9 +130,12 @@ fn acceptor(tls: &ApiTls) -> Result<TlsAcceptor> {
             builder.with_client_cert_verifier(verifier.build().with_context(context)?)
         }
     };
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|e| anyhow!("api.tls.cert_file {}: {e}; does the key belong to it?", tls.cert_file.display()))?;
+    let mut config = builder.with_single_cert(chain, key).map_err(|e| {
+        anyhow!(
+            "api.tls.cert_file {}: {e}; does the key belong to it?",
+            tls.cert_file.display()
+        )
+    })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
@@ -119,14 +145,23 @@ fn certificates(what: &str, path: &std::path::Path) -> Result<Vec<CertificateDer
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(|e| anyhow!("{what} {}: {e}; give certificates as PEM", path.display()))?;
     if found.is_empty() {
-        bail!("{what} {}: no certificate in it; give certificates as PEM", path.display());
+        bail!(
+            "{what} {}: no certificate in it; give certificates as PEM",
+            path.display()
+        );
     }
     Ok(found)
 }
 
 /// Answers until `shutdown` resolves.
 pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()>) -> Result<()> {
-    let Bound { listener, tls, token, address, head } = bound;
+    let Bound {
+        listener,
+        tls,
+        token,
+        address,
+        patience,
+    } = bound;
     let listener = TcpListener::from_std(listener).with_context(|| format!("api.listen {address}"))?;
     let (ticked, last_tick) = watch::channel(Instant::now());
     let mut snapshots = state.snapshots.clone();
@@ -143,7 +178,9 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
     let (stop, stopped) = watch::channel(());
     let accept = async {
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let Ok(place) = places.clone().acquire_owned().await else {
+                return;
+            };
             while tasks.try_join_next().is_some() {}
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -151,9 +188,14 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
                     tasks.spawn(async move {
                         let _place = place;
                         let _ = stream.set_nodelay(true);
-                        let Some(tls) = tls else { return connection(stream, router, head, stopped).await };
-                        if let Ok(Ok(stream)) = timeout(head, tls.accept(stream)).await {
-                            connection(stream, router, head, stopped).await;
+                        // The kernel gives up a client that takes nothing; else it would keep its place for ever.
+                        let stalled = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+                        let _ = setsockopt(&stream, TcpUserTimeout, &stalled);
+                        let Some(tls) = tls else {
+                            return connection(stream, router, patience, stopped).await;
+                        };
+                        if let Ok(Ok(stream)) = timeout(patience, tls.accept(stream)).await {
+                            connection(stream, router, patience, stopped).await;
                         }
                     });
                 }
@@ -176,13 +218,13 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
     Ok(())
 }
 
-async fn connection<S>(stream: S, router: Router, head: Duration, mut stopped: watch::Receiver<()>)
+async fn connection<S>(stream: S, router: Router, patience: Duration, mut stopped: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head)
+        .header_read_timeout(patience)
         .max_headers(64)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

@@ -36,7 +36,11 @@ pub struct ApiTls {
 
 impl Default for ApiSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9779)), tls: None, token_file: None }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9779)),
+            tls: None,
+            token_file: None,
+        }
     }
 }
 

@@ -4,9 +4,16 @@ use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Sta
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-static PATH: Label = Label { prometheus: "path", otlp: "http.route", help: "Path of the API; other = no such path" };
-static CODE: Label =
-    Label { prometheus: "code", otlp: "geophone.http.status_class", help: "Class of the HTTP status: 2xx, 4xx or 5xx" };
+static PATH: Label = Label {
+    prometheus: "path",
+    otlp: "http.route",
+    help: "Path of the API; other = no such path",
+};
+static CODE: Label = Label {
+    prometheus: "code",
+    otlp: "geophone.http.status_class",
+    help: "Class of the HTTP status: 2xx, 4xx or 5xx",
+};
 
 /// Requests.
 pub static REQUESTS: Metric = Metric {
@@ -83,9 +90,16 @@ pub struct StatsCollect {
 impl StatsCollect {
     /// For the counters of one server.
     pub fn new(stats: Arc<Stats>, start_unix_nanos: u64) -> Self {
-        let new = |declared, values: &[&str]| Arc::new(Labels::new(declared, values, false, start_unix_nanos));
-        let labels = PATHS.iter().flat_map(|path| CLASSES.iter().map(move |class| [*path, *class]));
-        Self { stats, labels: labels.map(|l| new(REQUESTS.labels, &l)).collect(), none: new(LAGGED.labels, &[]) }
+        let new =
+            |declared, values: &[&str]| Arc::new(Labels::new(declared, values, false, start_unix_nanos));
+        let labels = PATHS
+            .iter()
+            .flat_map(|path| CLASSES.iter().map(move |class| [*path, *class]));
+        Self {
+            stats,
+            labels: labels.map(|l| new(REQUESTS.labels, &l)).collect(),
+            none: new(LAGGED.labels, &[]),
+        }
     }
 }
 
@@ -95,10 +109,22 @@ impl Collect for StatsCollect {
         let series = counters
             .zip(&self.labels)
             .filter(|(count, _)| *count > 0)
-            .map(|(count, labels)| Series { labels: labels.clone(), value: Value::Counter(count) })
+            .map(|(count, labels)| Series {
+                labels: labels.clone(),
+                value: Value::Counter(count),
+            })
             .collect();
-        out.push(Family { metric: &REQUESTS, series });
+        out.push(Family {
+            metric: &REQUESTS,
+            series,
+        });
         let lagged = Value::Counter(self.stats.lagged.load(Relaxed));
-        out.push(Family { metric: &LAGGED, series: vec![Series { labels: self.none.clone(), value: lagged }] });
+        out.push(Family {
+            metric: &LAGGED,
+            series: vec![Series {
+                labels: self.none.clone(),
+                value: lagged,
+            }],
+        });
     }
 }

@@ -29,7 +29,13 @@ pub(super) fn lines<K: Send>(
     keep: K,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     let end = length.and_then(|l| Instant::now().checked_add(l));
-    let state = Lines { records, wanted, end, stats, _keep: keep };
+    let state = Lines {
+        records,
+        wanted,
+        end,
+        stats,
+        _keep: keep,
+    };
     futures::stream::unfold(state, async |mut state| {
         let chunk = state.chunk().await?;
         Some((Ok(Bytes::from(chunk)), state))

@@ -9,24 +9,29 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-struct Server {
-    address: SocketAddr,
-    snapshots: watch::Sender<Arc<Snapshot>>,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     records: broadcast::Sender<Arc<Record>>,
     stats: Arc<Stats>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
-fn start(settings: ApiSettings) -> Server {
+pub(super) fn start(settings: ApiSettings) -> Server {
     install_crypto();
-    let mut bound = bind(&ApiSettings { listen: "127.0.0.1:0".parse().unwrap(), ..settings }).unwrap();
-    bound.head = Duration::from_millis(400);
+    let mut bound = bind(&ApiSettings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        ..settings
+    })
+    .unwrap();
+    bound.patience = Duration::from_millis(400);
     let (snapshots, receiver) = watch::channel(Arc::new(Snapshot::default()));
     let (records, _) = broadcast::channel(4);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let stats = Arc::new(Stats::default());
     let state = State {
+        view: Arc::new(|| None),
         snapshots: receiver,
         records: records.clone(),
         status: Arc::new(|| serde_json::json!({"version": "test"})),
@@ -36,12 +41,21 @@ fn start(settings: ApiSettings) -> Server {
     let task = tokio::spawn(serve(bound, state, async {
         let _ = stopped.await;
     }));
-    Server { address, snapshots, records, stats, stop: Some(stop), task }
+    Server {
+        address,
+        snapshots,
+        records,
+        stats,
+        stop: Some(stop),
+        task,
+    }
 }
 
 impl Server {
     async fn get(&self, path: &str) -> (u16, String) {
-        let response = reqwest::get(format!("http://{}{path}", self.address)).await.unwrap();
+        let response = reqwest::get(format!("http://{}{path}", self.address))
+            .await
+            .unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
@@ -77,7 +91,10 @@ async fn it_is_ready_with_the_first_snapshot() {
     assert_eq!(server.get("/readyz").await.0, 503);
     server.snapshots.send_replace(Arc::new(snapshot(2, 1)));
     assert_eq!(server.get("/readyz").await.0, 200);
-    assert_eq!(server.get("/api/v1/status").await, (200, r#"{"version":"test"}"#.into()));
+    assert_eq!(
+        server.get("/api/v1/status").await,
+        (200, r#"{"version":"test"}"#.into())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,6 +103,7 @@ async fn a_collector_that_stands_still_is_ill() {
     use tower_service::Service as _;
     let (_snapshots, receiver) = watch::channel(Arc::new(Snapshot::default()));
     let state = State {
+        view: Arc::new(|| None),
         snapshots: receiver,
         records: broadcast::channel(1).0,
         status: Arc::new(|| serde_json::Value::Null),
@@ -94,7 +112,9 @@ async fn a_collector_that_stands_still_is_ill() {
     let (_ticked, last) = watch::channel(tokio::time::Instant::now());
     let mut router = routes::router(state, None, last);
     let mut ask = async || {
-        let request = axum::http::Request::get("/healthz").body(axum::body::Body::empty()).unwrap();
+        let request = axum::http::Request::get("/healthz")
+            .body(axum::body::Body::empty())
+            .unwrap();
         router.call(request).await.unwrap().status().as_u16()
     };
     assert_eq!(ask().await, 200);
@@ -114,7 +134,10 @@ async fn metrics_come_in_the_format_that_was_asked_for() {
     let ask = async |accept: &str| {
         let request = reqwest::Client::new().get(&url).header("accept", accept);
         let response = request.send().await.unwrap();
-        (response.headers()["content-type"].to_str().unwrap().to_owned(), response.bytes().await.unwrap())
+        (
+            response.headers()["content-type"].to_str().unwrap().to_owned(),
+            response.bytes().await.unwrap(),
+        )
     };
     let (kind, body) = ask("application/openmetrics-text;version=1.0.0").await;
     assert!(kind.starts_with("application/openmetrics-text; version=1.0.0") && body.ends_with(b"# EOF\n"));
@@ -137,35 +160,83 @@ async fn the_snapshot_comes_back_from_its_json() {
 #[tokio::test]
 async fn what_it_does_not_serve_it_refuses_and_counts() {
     let server = start(ApiSettings::default());
-    assert_eq!(server.get("/nothing").await, (404, r#"{"error":"no such path"}"#.into()));
+    assert_eq!(
+        server.get("/nothing").await,
+        (404, r#"{"error":"no such path"}"#.into())
+    );
     for (request, code) in [
-        ("GET /metrics/%2e%2e/etc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "404"),
-        ("TRACE /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"),
-        ("HACK /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"),
-        ("POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nabcd", "405"),
-        ("GET /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n", "413"),
-        ("GET /metrics HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz", "413"),
-        ("GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", "421"),
-        ("GET /metrics HTTP/1.1\r\nHost: LocalHost:9779\r\nConnection: close\r\n\r\n", "200"),
-        ("GET /api/v1/flows?for=-1 HTTP/1.1\r\nHost: [::1]:1\r\nConnection: close\r\n\r\n", "400"),
-        ("GET /api/v1/flows?for=99999999y HTTP/1.1\r\nHost: 10.1.1.1\r\nConnection: close\r\n\r\n", "400"),
+        (
+            "GET /metrics/%2e%2e/etc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            "404",
+        ),
+        (
+            "TRACE /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            "405",
+        ),
+        (
+            "HACK /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            "405",
+        ),
+        (
+            "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nabcd",
+            "405",
+        ),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n",
+            "413",
+        ),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz",
+            "413",
+        ),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+            "421",
+        ),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: LocalHost:9779\r\nConnection: close\r\n\r\n",
+            "200",
+        ),
+        (
+            "GET /api/v1/flows?for=-1 HTTP/1.1\r\nHost: [::1]:1\r\nConnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /api/v1/flows?for=99999999y HTTP/1.1\r\nHost: 10.1.1.1\r\nConnection: close\r\n\r\n",
+            "400",
+        ),
         ("\0\u{1}garbage\r\n\r\n", "400"),
     ] {
         let answer = server.raw(request).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{request:?}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {code}")),
+            "{request:?}: {answer}"
+        );
     }
     let long = "x".repeat(64 * 1024);
-    let answer = server.raw(&format!("GET / HTTP/1.1\r\nHost: localhost\r\nA: {long}\r\n\r\n")).await;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let answer = server
+        .raw(&format!("GET / HTTP/1.1\r\nHost: localhost\r\nA: {long}\r\n\r\n"))
+        .await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
+        "{answer}"
+    );
     let mut families = Vec::new();
     StatsCollect::new(server.stats.clone(), 1).collect(&mut families);
-    let labels: Vec<_> = families[0].series.iter().map(|s| s.labels.text.as_str()).collect();
-    assert_eq!(labels, [
-        "path=\"/metrics\",code=\"2xx\"",
-        "path=\"/metrics\",code=\"4xx\"",
-        "path=\"/api/v1/flows\",code=\"4xx\"",
-        "path=\"other\",code=\"4xx\""
-    ]);
+    let labels: Vec<_> = families[0]
+        .series
+        .iter()
+        .map(|s| s.labels.text.as_str())
+        .collect();
+    assert_eq!(
+        labels,
+        [
+            "path=\"/metrics\",code=\"2xx\"",
+            "path=\"/metrics\",code=\"4xx\"",
+            "path=\"/api/v1/flows\",code=\"4xx\"",
+            "path=\"other\",code=\"4xx\""
+        ]
+    );
 }
 
 #[tokio::test]
@@ -174,8 +245,30 @@ async fn a_connection_that_says_nothing_is_closed() {
     for head in ["", "GET /metrics HTTP/1.1\r\nHo"] {
         let begin = Instant::now();
         server.raw(head).await;
-        assert!(begin.elapsed() < Duration::from_millis(1500), "{head:?}: {:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_millis(1500),
+            "{head:?}: {:?}",
+            begin.elapsed()
+        );
     }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut_off() {
+    let server = start(ApiSettings::default());
+    // 14 MB: more than both sockets hold.
+    server.snapshots.send_replace(Arc::new(snapshot(3_000, 1)));
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let mut out = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(2), stream.read_to_end(&mut out))
+        .await
+        .unwrap();
+    assert!(end.is_err(), "{} bytes and a clean end", out.len());
 }
 
 #[tokio::test]
@@ -208,7 +301,9 @@ async fn a_stream_has_its_end_and_its_kind() {
 #[tokio::test]
 async fn shutdown_does_not_wait_for_a_stream() {
     let mut server = start(ApiSettings::default());
-    let _open = reqwest::get(format!("http://{}/api/v1/flows", server.address)).await.unwrap();
+    let _open = reqwest::get(format!("http://{}/api/v1/flows", server.address))
+        .await
+        .unwrap();
     let begin = Instant::now();
     server.stop.take();
     (&mut server.task).await.unwrap().unwrap();
@@ -218,20 +313,34 @@ async fn shutdown_does_not_wait_for_a_stream() {
 #[tokio::test]
 async fn a_port_in_use_is_one_clear_line() {
     let server = start(ApiSettings::default());
-    let error = bind(&ApiSettings { listen: server.address, ..ApiSettings::default() }).err().unwrap();
-    let want = format!("api.listen {}: address already in use; another geophone? use --listen", server.address);
+    let error = bind(&ApiSettings {
+        listen: server.address,
+        ..ApiSettings::default()
+    })
+    .err()
+    .unwrap();
+    let want = format!(
+        "api.listen {}: address already in use; another geophone? use --listen",
+        server.address
+    );
     assert_eq!(format!("{error:#}"), want);
 }
 
 #[test]
 fn other_machines_need_tls_and_a_token() {
-    let settings = |listen: &str| ApiSettings { listen: listen.parse().unwrap(), ..ApiSettings::default() };
+    let settings = |listen: &str| ApiSettings {
+        listen: listen.parse().unwrap(),
+        ..ApiSettings::default()
+    };
     for listen in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         settings(listen).validate().unwrap();
     }
     for listen in ["0.0.0.0:9779", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
         let error = settings(listen).validate().unwrap_err().to_string();
-        assert!(error.contains("api.tls and api.token_file are not set; set them or listen on 127.0.0.1"), "{error}");
+        assert!(
+            error.contains("api.tls and api.token_file are not set; set them or listen on 127.0.0.1"),
+            "{error}"
+        );
     }
 }
 
@@ -239,7 +348,10 @@ fn other_machines_need_tls_and_a_token() {
 async fn without_the_token_there_is_only_health() {
     let directory = Directory::new();
     let token_file = Some(directory.write("token", "0123456789abcdef-secret\n"));
-    let server = start(ApiSettings { token_file, ..ApiSettings::default() });
+    let server = start(ApiSettings {
+        token_file,
+        ..ApiSettings::default()
+    });
     assert_eq!(server.get("/healthz").await.0, 200);
     let client = reqwest::Client::new();
     for (authorization, code) in [
@@ -251,13 +363,24 @@ async fn without_the_token_there_is_only_health() {
         ("Basic 0123456789abcdef-secret", 401),
         ("x", 401),
     ] {
-        let request = client.get(format!("http://{}/metrics", server.address)).header("authorization", authorization);
-        assert_eq!(request.send().await.unwrap().status().as_u16(), code, "{authorization}");
+        let request = client
+            .get(format!("http://{}/metrics", server.address))
+            .header("authorization", authorization);
+        assert_eq!(
+            request.send().await.unwrap().status().as_u16(),
+            code,
+            "{authorization}"
+        );
     }
     assert_eq!(server.get("/metrics").await.0, 401);
     for (contents, cause) in [("short", "not 16 printable"), ("", "not 16 printable")] {
         let token_file = Some(directory.write("bad", contents));
-        let error = bind(&ApiSettings { token_file, ..ApiSettings::default() }).err().unwrap();
+        let error = bind(&ApiSettings {
+            token_file,
+            ..ApiSettings::default()
+        })
+        .err()
+        .unwrap();
         assert!(error.to_string().contains(cause), "{error}");
     }
 }
@@ -269,8 +392,15 @@ async fn tls_and_client_certificates() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let (cert_file, key_file) = ours.issue(&directory, "localhost");
     let client_ca_file = Some(ours.file(&directory));
-    let tls = ApiTls { cert_file: cert_file.clone(), key_file, client_ca_file };
-    let server = start(ApiSettings { tls: Some(tls.clone()), ..ApiSettings::default() });
+    let tls = ApiTls {
+        cert_file: cert_file.clone(),
+        key_file,
+        client_ca_file,
+    };
+    let server = start(ApiSettings {
+        tls: Some(tls.clone()),
+        ..ApiSettings::default()
+    });
     let url = format!("https://localhost:{}/healthz", server.address.port());
     let ask = async |trusted: &Authority, me: Option<&Authority>| {
         let root = reqwest::Certificate::from_pem(&contents(&trusted.file(&directory))).unwrap();
@@ -280,16 +410,33 @@ async fn tls_and_client_certificates() {
             let pem = [contents(&certificate), contents(&key)].concat();
             client = client.identity(reqwest::Identity::from_pem(&pem).unwrap());
         }
-        client.build().unwrap().get(&url).send().await.is_ok_and(|r| r.status() == 200)
+        client
+            .build()
+            .unwrap()
+            .get(&url)
+            .send()
+            .await
+            .is_ok_and(|r| r.status() == 200)
     };
     assert!(ask(&ours, Some(&ours)).await);
     assert!(!ask(&ours, None).await, "no certificate");
     assert!(!ask(&ours, Some(&other)).await, "wrong certificate");
     assert!(!ask(&other, Some(&ours)).await, "wrong authority");
     let (_, wrong_key) = other.issue(&directory, "localhost");
-    for (key_file, cause) in [(wrong_key, "does the key belong to it?"), (cert_file, "give a private key as PEM")] {
-        let tls = Some(ApiTls { key_file, ..tls.clone() });
-        let error = bind(&ApiSettings { tls, ..ApiSettings::default() }).err().unwrap();
+    for (key_file, cause) in [
+        (wrong_key, "does the key belong to it?"),
+        (cert_file, "give a private key as PEM"),
+    ] {
+        let tls = Some(ApiTls {
+            key_file,
+            ..tls.clone()
+        });
+        let error = bind(&ApiSettings {
+            tls,
+            ..ApiSettings::default()
+        })
+        .err()
+        .unwrap();
         assert!(error.to_string().ends_with(cause), "{error}");
     }
 }

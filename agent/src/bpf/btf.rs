@@ -42,7 +42,8 @@ impl KernelTypes {
     }
 
     fn parse(data: Vec<u8>) -> Option<Self> {
-        let word = |at: usize| -> Option<u32> { Some(u32::from_le_bytes(data.get(at..at + 4)?.try_into().ok()?)) };
+        let word =
+            |at: usize| -> Option<u32> { Some(u32::from_le_bytes(data.get(at..at + 4)?.try_into().ok()?)) };
         if word(0)? & 0xffff != 0xeb9f {
             return None;
         }
@@ -64,7 +65,11 @@ impl KernelTypes {
                     _ => 0,
                 };
         }
-        Some(Self { strings: header + strings, types, data })
+        Some(Self {
+            strings: header + strings,
+            types,
+            data,
+        })
     }
 
     fn word(&self, at: usize) -> Option<u32> {
@@ -72,7 +77,10 @@ impl KernelTypes {
     }
 
     fn at(&self, id: u32) -> Option<usize> {
-        self.types.get(id as usize).map(|&at| at as usize).filter(|&at| at != 0)
+        self.types
+            .get(id as usize)
+            .map(|&at| at as usize)
+            .filter(|&at| at != 0)
     }
 
     fn kind(&self, id: u32) -> Option<(usize, u32, usize)> {
@@ -117,7 +125,9 @@ impl KernelTypes {
     }
 
     fn member(&self, id: u32, name: &str) -> Option<(u32, u32)> {
-        let (at, STRUCT | UNION, n) = self.kind(id)? else { return None };
+        let (at, STRUCT | UNION, n) = self.kind(id)? else {
+            return None;
+        };
         let bit_fields = self.word(at + 4)? >> 31 == 1;
         for i in 0..n {
             let m = at + 12 + 12 * i;
@@ -148,13 +158,18 @@ impl KernelTypes {
             offset += o;
             ty = t;
         }
-        Some(Member { offset, size: self.size(ty)? })
+        Some(Member {
+            offset,
+            size: self.size(ty)?,
+        })
     }
 
     /// Names of an enum by value.
     pub fn enumerators(&self, name: &str) -> Vec<(u32, String)> {
         let read = || {
-            let (at, ENUM, n) = self.kind(self.find(&[ENUM], name)?)? else { return None };
+            let (at, ENUM, n) = self.kind(self.find(&[ENUM], name)?)? else {
+                return None;
+            };
             (0..n)
                 .map(|i| {
                     let e = at + 12 + 8 * i;
@@ -168,15 +183,21 @@ impl KernelTypes {
     /// Number of parameters of a function.
     pub fn function_parameters(&self, name: &str) -> Option<u32> {
         let (at, ..) = self.kind(self.find(&[FUNC], name)?)?;
-        let (_, FUNC_PROTO, n) = self.kind(self.word(at + 8)?)? else { return None };
+        let (_, FUNC_PROTO, n) = self.kind(self.word(at + 8)?)? else {
+            return None;
+        };
         Some(n as u32)
     }
 
     /// Number of arguments that a tracepoint hands to its programs; `None` = no such tracepoint.
     pub fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
         let (at, ..) = self.kind(self.find(&[TYPEDEF], &format!("btf_trace_{name}"))?)?;
-        let (at, PTR, _) = self.kind(self.word(at + 8)?)? else { return None };
-        let (_, FUNC_PROTO, n) = self.kind(self.word(at + 8)?)? else { return None };
+        let (at, PTR, _) = self.kind(self.word(at + 8)?)? else {
+            return None;
+        };
+        let (_, FUNC_PROTO, n) = self.kind(self.word(at + 8)?)? else {
+            return None;
+        };
         // The first parameter is the tracepoint's private data.
         Some((n as u32).saturating_sub(1))
     }
@@ -188,7 +209,9 @@ mod tests {
 
     #[test]
     fn a_broken_blob_is_refused_and_never_panics() {
-        let Ok(whole) = std::fs::read("/sys/kernel/btf/vmlinux") else { return };
+        let Ok(whole) = std::fs::read("/sys/kernel/btf/vmlinux") else {
+            return;
+        };
         for len in [0, 3, 4, 23, 24, 100, 5000] {
             let _ = KernelTypes::parse(whole.get(..len).unwrap().to_vec()).map(|t| t.resolve("sock.sk_err"));
         }
@@ -196,19 +219,29 @@ mod tests {
         for i in (24..torn.len()).step_by(97) {
             *torn.get_mut(i).unwrap() ^= 0x5a;
         }
-        let _ = KernelTypes::parse(torn).map(|t| (t.resolve("sock.sk_err"), t.enumerators("skb_drop_reason")));
+        let _ =
+            KernelTypes::parse(torn).map(|t| (t.resolve("sock.sk_err"), t.enumerators("skb_drop_reason")));
     }
 
     #[test]
     fn members_of_anonymous_structs_are_found() {
-        let Ok(types) = KernelTypes::load(Path::new("/sys/kernel/btf/vmlinux")) else { return };
+        let Ok(types) = KernelTypes::load(Path::new("/sys/kernel/btf/vmlinux")) else {
+            return;
+        };
         let family = types.resolve("sock_common.skc_family").unwrap();
         assert_eq!(family.size, 2);
-        assert_eq!(types.resolve("sock.__sk_common.skc_family").unwrap().offset, family.offset);
+        assert_eq!(
+            types.resolve("sock.__sk_common.skc_family").unwrap().offset,
+            family.offset
+        );
         assert_eq!(types.resolve("tcp_sock.rack.rtt_us").unwrap().size, 4);
         assert_eq!(types.resolve("tcp_sock.no_such_thing"), None);
         assert_eq!(types.tracepoint_arguments("inet_sock_set_state"), Some(3));
         let reasons = types.enumerators("skb_drop_reason");
-        assert!(reasons.iter().any(|(_, name)| name == "SKB_DROP_REASON_NO_SOCKET"));
+        assert!(
+            reasons
+                .iter()
+                .any(|(_, name)| name == "SKB_DROP_REASON_NO_SOCKET")
+        );
     }
 }

@@ -9,7 +9,9 @@ use crate::error::{Context as _, Error, Result};
 use agent_common::account::{Account, program};
 use agent_common::tcp::{PairCells, home};
 use aya::maps::{Map, MapData, RingBuf};
-use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, SchedClassifier, SockOps, TestRun as _};
+use aya::programs::{
+    BtfTracePoint, FExit, Iter, Program, ProgramError, SchedClassifier, SockOps, TestRun as _,
+};
 use aya::{Btf, Ebpf, EbpfLoader};
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -128,16 +130,25 @@ impl Engine {
             Ok(types) => {
                 for field in FIELDS {
                     let found = types.resolve(field.path).and_then(|m| {
-                        let inside = if field.inside.is_empty() { 0 } else { types.resolve(field.inside)?.offset };
+                        let inside = if field.inside.is_empty() {
+                            0
+                        } else {
+                            types.resolve(field.inside)?.offset
+                        };
                         (field.size == 0 || field.size == m.size).then_some(m.offset + inside)
                     });
                     match found {
                         Some(offset) => offsets.push((field.global, offset)),
-                        None => missing.entry(group_name(field.group)).or_default().push(field.path),
+                        None => missing
+                            .entry(group_name(field.group))
+                            .or_default()
+                            .push(field.path),
                     }
                 }
                 for (value, name) in types.enumerators("skb_drop_reason") {
-                    let short = name.strip_prefix("SKB_DROP_REASON_").or_else(|| name.strip_prefix("SKB_"));
+                    let short = name
+                        .strip_prefix("SKB_DROP_REASON_")
+                        .or_else(|| name.strip_prefix("SKB_"));
                     drop_reasons.insert(value, short.unwrap_or(&name).to_owned());
                 }
                 kfree_has_socket = u32::from(types.tracepoint_arguments("kfree_skb") >= Some(4));
@@ -146,7 +157,10 @@ impl Engine {
             Err(e) => {
                 tracing::warn!("{e}; programs that need kernel types are off");
                 for field in FIELDS {
-                    missing.entry(group_name(field.group)).or_default().push(field.path);
+                    missing
+                        .entry(group_name(field.group))
+                        .or_default()
+                        .push(field.path);
                 }
             }
         }
@@ -175,10 +189,17 @@ impl Engine {
             loader.override_global(global, offset, false);
         }
         let ebpf = loader.load(OBJECT).map_err(explain_load)?;
-        let map = |name: &str| ebpf.map(name).context(format_args!("the object has no map {name}"));
-        let data = |name: &str| map(name).and_then(|m| map_data(m).context(format_args!("map {name} has no data")));
-        let accounts =
-            MappedArray::new(data("ACCOUNTS")?.fd(), size_of::<Account>(), program::COUNT * cpus as usize)?;
+        let map = |name: &str| {
+            ebpf.map(name)
+                .context(format_args!("the object has no map {name}"))
+        };
+        let data =
+            |name: &str| map(name).and_then(|m| map_data(m).context(format_args!("map {name} has no data")));
+        let accounts = MappedArray::new(
+            data("ACCOUNTS")?.fd(),
+            size_of::<Account>(),
+            program::COUNT * cpus as usize,
+        )?;
         let cells = MappedArray::new(
             data("PAIR_CELLS")?.fd(),
             size_of::<PairCells>(),
@@ -219,8 +240,10 @@ impl Engine {
             required: spec.required,
             verifier_log: String::new(),
         };
-        let missing =
-            spec.needs.iter().find_map(|group| self.missing.get(group_name(*group)).and_then(|m| m.first()));
+        let missing = spec
+            .needs
+            .iter()
+            .find_map(|group| self.missing.get(group_name(*group)).and_then(|m| m.first()));
         let result = match missing {
             Some(path) => Err(Refusal::unsupported(format!("this kernel's BTF has no {path}"))),
             None => self.try_attach(spec),
@@ -228,7 +251,11 @@ impl Engine {
         if let Err(refusal) = result {
             verdict.state = refusal.state;
             verdict.reason = refusal.reason;
-            verdict.remedy = if refusal.remedy.is_empty() { spec.remedy.to_owned() } else { refusal.remedy };
+            verdict.remedy = if refusal.remedy.is_empty() {
+                spec.remedy.to_owned()
+            } else {
+                refusal.remedy
+            };
             verdict.verifier_log = refusal.log;
         }
         let state = verdict.state;
@@ -257,13 +284,21 @@ impl Engine {
 
     fn try_attach(&mut self, spec: &Spec) -> std::result::Result<(), Refusal> {
         let map_fd = match spec.hook {
-            Hook::IterMap(name) => self.ebpf.map(name).and_then(map_data).and_then(|d| d.fd().as_fd().try_clone_to_owned().ok()),
+            Hook::IterMap(name) => self
+                .ebpf
+                .map(name)
+                .and_then(map_data)
+                .and_then(|d| d.fd().as_fd().try_clone_to_owned().ok()),
             _ => None,
         };
         let Some(program) = self.ebpf.program_mut(spec.name) else {
             return Err(Refusal::broken("the object has no such program"));
         };
-        let btf = || self.btf.as_ref().ok_or_else(|| Refusal::unsupported("the kernel has no BTF (/sys/kernel/btf/vmlinux)"));
+        let btf = || {
+            self.btf
+                .as_ref()
+                .ok_or_else(|| Refusal::unsupported("the kernel has no BTF (/sys/kernel/btf/vmlinux)"))
+        };
         match spec.hook {
             Hook::TpBtf(name) => {
                 let p: &mut BtfTracePoint = program.try_into().map_err(Refusal::from)?;
@@ -328,7 +363,9 @@ impl Engine {
 
     /// Takes a map out of the object.
     pub fn take_map(&mut self, name: &str) -> Result<Map> {
-        self.ebpf.take_map(name).context(format_args!("the object has no map {name}"))
+        self.ebpf
+            .take_map(name)
+            .context(format_args!("the object has no map {name}"))
     }
 
     /// Takes a hash map as it is, for [`sys::for_each`], [`sys::update`] and [`sys::remove`].
@@ -350,7 +387,11 @@ impl Engine {
             .programs()
             .filter_map(|(name, p)| {
                 let info = p.info().ok()?;
-                Some((name, u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX), info.run_count()))
+                Some((
+                    name,
+                    u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX),
+                    info.run_count(),
+                ))
             })
             .collect()
     }
@@ -359,7 +400,12 @@ impl Engine {
     pub fn calibrate(&mut self) -> Option<f64> {
         self.test_run("calibrate", 20_000)?;
         let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()?;
-        let info = |e: &Self| Some((e.ebpf.program("calibrate")?.info().ok()?.run_time(), e.ebpf.program("calibrate")?.info().ok()?.run_count()));
+        let info = |e: &Self| {
+            Some((
+                e.ebpf.program("calibrate")?.info().ok()?.run_time(),
+                e.ebpf.program("calibrate")?.info().ok()?.run_count(),
+            ))
+        };
         let before = info(self)?;
         self.test_run("calibrate", 20_000)?;
         let after = info(self)?;
@@ -376,7 +422,11 @@ impl Engine {
             Err(_) => return None,
         }
         let packet = [0u8; 64];
-        let options = aya::programs::TestRunOptions { data_in: Some(&packet), repeat, ..Default::default() };
+        let options = aya::programs::TestRunOptions {
+            data_in: Some(&packet),
+            repeat,
+            ..Default::default()
+        };
         program.test_run(options).ok().map(|r| r.duration)
     }
 
@@ -403,18 +453,29 @@ struct Refusal {
 
 impl Refusal {
     fn unsupported(reason: impl Into<String>) -> Self {
-        Self { state: State::Unsupported, reason: one_line(&reason.into()), remedy: String::new(), log: String::new() }
+        Self {
+            state: State::Unsupported,
+            reason: one_line(&reason.into()),
+            remedy: String::new(),
+            log: String::new(),
+        }
     }
 
     fn broken(reason: impl Into<String>) -> Self {
-        Self { state: State::Broken, ..Self::unsupported(reason) }
+        Self {
+            state: State::Broken,
+            ..Self::unsupported(reason)
+        }
     }
 }
 
 impl From<ProgramError> for Refusal {
     fn from(error: ProgramError) -> Self {
         let (io, log) = match &error {
-            ProgramError::LoadError { io_error, verifier_log } => (Some(io_error), verifier_log.to_string()),
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => (Some(io_error), verifier_log.to_string()),
             ProgramError::SyscallError(e) => (Some(&e.io_error), String::new()),
             ProgramError::Btf(e) => return Self::unsupported(format!("the kernel has no such hook: {e}")),
             _ => (None, String::new()),
@@ -434,20 +495,35 @@ impl From<ProgramError> for Refusal {
             return refusal;
         }
         if errno == Some(ENOTSUPP) || errno == Some(libc::EOPNOTSUPP) || errno == Some(libc::ENOENT) {
-            return Self::unsupported(format!("this kernel does not offer the hook: {}", io.map(ToString::to_string).unwrap_or_default()));
+            return Self::unsupported(format!(
+                "this kernel does not offer the hook: {}",
+                io.map(ToString::to_string).unwrap_or_default()
+            ));
         }
-        let text = if log.is_empty() { error.to_string() } else { last_words(&log) };
+        let text = if log.is_empty() {
+            error.to_string()
+        } else {
+            last_words(&log)
+        };
         let mut refusal = Self::broken(text);
         refusal.remedy = "report this with the output of geophone check --verbose".into();
         let start = log.len().saturating_sub(4096);
-        refusal.log = log.chars().skip(log.get(..start).map_or(0, |s| s.chars().count())).collect();
+        refusal.log = log
+            .chars()
+            .skip(log.get(..start).map_or(0, |s| s.chars().count()))
+            .collect();
         refusal
     }
 }
 
-/// The verifier's complaint is the last line that is not statistics.
+/// The verifier's complaint is its last line, but for the statistics.
 fn last_words(log: &str) -> String {
-    let line = log.lines().rev().find(|l| !l.trim().is_empty() && !l.starts_with("processed ")).unwrap_or("");
+    const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    let line = log
+        .lines()
+        .rev()
+        .find(|l| !l.trim().is_empty() && !STATISTICS.iter().any(|s| l.starts_with(s)))
+        .unwrap_or("");
     format!("the verifier refused it: {line}")
 }
 
@@ -477,7 +553,11 @@ fn explain_load(error: aya::EbpfError) -> Error {
 fn memlock(fd: BorrowedFd<'_>) -> Option<u64> {
     use std::os::fd::AsRawFd as _;
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
-    text.lines().find_map(|l| l.strip_prefix("memlock:"))?.trim().parse().ok()
+    text.lines()
+        .find_map(|l| l.strip_prefix("memlock:"))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// The data of any kind of map.

@@ -27,8 +27,12 @@ pub fn btf_path(given: Option<&Path>) -> PathBuf {
 }
 
 /// Capabilities that the programs need, with the bit of each.
-pub const CAPABILITIES: [(&str, u32); 4] =
-    [("CAP_BPF", 39), ("CAP_PERFMON", 38), ("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21)];
+pub const CAPABILITIES: [(&str, u32); 4] = [
+    ("CAP_BPF", 39),
+    ("CAP_PERFMON", 38),
+    ("CAP_NET_ADMIN", 12),
+    ("CAP_SYS_ADMIN", 21),
+];
 
 /// Effective capabilities of this process, as a mask.
 pub fn effective_capabilities() -> u64 {
@@ -46,7 +50,11 @@ pub fn missing_capabilities(mask: u64) -> Vec<&'static str> {
     if has(21) {
         return Vec::new();
     }
-    [("CAP_BPF", 39), ("CAP_PERFMON", 38)].into_iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| name).collect()
+    [("CAP_BPF", 39), ("CAP_PERFMON", 38)]
+        .into_iter()
+        .filter(|(_, bit)| !has(*bit))
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// Mode of kernel lockdown: `none`, `integrity`, `confidentiality`, or `unknown` where securityfs is not mounted.
@@ -58,7 +66,10 @@ pub fn lockdown() -> String {
 
 /// Kernel release.
 pub fn kernel_release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// Mount points of a file system type, from /proc/self/mountinfo.
@@ -104,7 +115,8 @@ pub fn cgroup2_root() -> Result<PathBuf, String> {
     }
     use nix::mount::{MsFlags, mount};
     let none: Option<&str> = None;
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("no cgroup2 is mounted and no mount namespace: {e}"))?;
+    unshare(CloneFlags::CLONE_NEWNS)
+        .map_err(|e| format!("no cgroup2 is mounted and no mount namespace: {e}"))?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|e| format!("no cgroup2 is mounted and / cannot be made private: {e}"))?;
     let target = std::env::temp_dir();

@@ -1,5 +1,8 @@
 //! The kernel side as userspace sees it. The only part of the agent that may be `unsafe`.
-#![expect(unsafe_code, reason = "bpf(2) and shared mappings; every block has its SAFETY comment")]
+#![expect(
+    unsafe_code,
+    reason = "bpf(2) and shared mappings; every block has its SAFETY comment"
+)]
 
 pub mod btf;
 pub mod engine;

@@ -20,7 +20,11 @@ fn bpf<T>(command: i32, attr: &mut T) -> io::Result<i32> {
     // SAFETY: every caller passes the union member that belongs to the command, of its exact size, and keeps what it
     // points to alive over the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as i32)
+    }
 }
 
 #[repr(C)]
@@ -68,7 +72,11 @@ pub fn for_each(
             Err(e) => return Err(e).context("reading a map in batches"),
         };
         let n = (attr.count as usize).min(CHUNK);
-        for (key, value) in keys.chunks_exact(key_size).zip(values.chunks_exact(value_size)).take(n) {
+        for (key, value) in keys
+            .chunks_exact(key_size)
+            .zip(values.chunks_exact(value_size))
+            .take(n)
+        {
             each(key, value);
         }
         if end {
@@ -102,8 +110,11 @@ pub fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
 
 /// Removes an entry. The key must have the map's size.
 pub fn remove(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
-    let mut attr =
-        ElementAttr { map_fd: map.as_raw_fd() as u32, key: key.as_ptr() as u64, ..Default::default() };
+    let mut attr = ElementAttr {
+        map_fd: map.as_raw_fd() as u32,
+        key: key.as_ptr() as u64,
+        ..Default::default()
+    };
     bpf(MAP_DELETE, &mut attr).map(drop)
 }
 
@@ -153,12 +164,17 @@ impl Iterator {
         };
         let fd = bpf(LINK_CREATE, &mut attr)?;
         // SAFETY: the kernel has just returned this descriptor; nobody else owns it.
-        Ok(Self { link: unsafe { OwnedFd::from_raw_fd(fd) } })
+        Ok(Self {
+            link: unsafe { OwnedFd::from_raw_fd(fd) },
+        })
     }
 
     /// Runs the program over everything once. What it writes is read and thrown away.
     pub fn run(&self) -> io::Result<()> {
-        let mut attr = IterCreateAttr { link_fd: self.link.as_raw_fd() as u32, flags: 0 };
+        let mut attr = IterCreateAttr {
+            link_fd: self.link.as_raw_fd() as u32,
+            flags: 0,
+        };
         let fd = bpf(ITER_CREATE, &mut attr)?;
         // SAFETY: as above.
         let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -206,7 +222,11 @@ impl MappedArray {
         }
         .map_err(|e: Errno| e)
         .context("mapping an array")?;
-        Ok(Self { base, stride, len: stride * entries })
+        Ok(Self {
+            base,
+            stride,
+            len: stride * entries,
+        })
     }
 
     fn offset(&self, element: usize, byte: usize, size: usize) -> Option<usize> {

@@ -39,7 +39,8 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         }
         PeerError::TooMany(_) => Invalid::new(&["peers"], e.to_string()),
     })?;
-    exposure(config)
+    foreign(&[], config.api.validate())?;
+    foreign(&["export"], config.export.otlp.validate())
 }
 
 fn names(config: &Config) -> Result<(), Invalid> {
@@ -86,16 +87,21 @@ fn names(config: &Config) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn exposure(config: &Config) -> Result<(), Invalid> {
-    let api = &config.api;
-    if !api.listen.ip().to_canonical().is_loopback() && (api.tls.is_none() || api.token_file.is_none()) {
-        let message = format!(
-            "{} is reachable from outside; that needs api.tls and api.token_file",
-            api.listen
-        );
-        return Err(Invalid::new(&["api", "listen"], message));
-    }
-    Ok(())
+/// The answer of settings that check themselves: `section.key what is wrong`, below `parent`.
+fn foreign(parent: &[&str], answer: anyhow::Result<()>) -> Result<(), Invalid> {
+    answer.map_err(|e| {
+        let text = format!("{e:#}");
+        let name = text
+            .find([' ', ':'])
+            .and_then(|end| text.get(..end))
+            .unwrap_or_default();
+        let told = text
+            .strip_prefix(name)
+            .unwrap_or(&text)
+            .trim_start_matches([' ', ':']);
+        let path: Vec<&str> = parent.iter().copied().chain(name.split('.')).collect();
+        Invalid::new(&path, told)
+    })
 }
 
 /// Compares every value with `minimum`, `maximum` and their like in its schema.

@@ -8,8 +8,15 @@ use std::rc::Rc;
 
 /// Begin of the environment variables that are settings.
 pub const ENV_PREFIX: &str = "GEOPHONE_";
-/// Variables with that prefix which are no settings: they are read elsewhere.
-pub const ENV_ELSEWHERE: [&str; 3] = ["GEOPHONE_CONFIG", "GEOPHONE_BUILD_", "GEOPHONE_TEST_"];
+/// Variables with that prefix which are no settings: the path of the file, and what the build and the tests read. A
+/// final `_` stands for any name that begins so.
+pub const ENV_ELSEWHERE: [&str; 5] = [
+    "GEOPHONE_CONFIG",
+    "GEOPHONE_BPF_",
+    "GEOPHONE_SKIP_BPF",
+    "GEOPHONE_TEST_",
+    "GEOPHONE_VM_",
+];
 
 /// `GEOPHONE_PROBES__TCP__ENABLED` from the path of a setting.
 pub(super) fn env_name<'a>(path: impl Iterator<Item = &'a str>) -> String {

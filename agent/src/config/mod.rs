@@ -4,7 +4,6 @@ mod check;
 mod de;
 mod docs;
 mod error;
-pub mod external;
 mod layers;
 mod node;
 mod settings;

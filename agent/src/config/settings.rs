@@ -1,7 +1,8 @@
 //! The settings tree. The documentation of each field is the user's: `default_yaml` and docs/config.md are made of it.
 
-use super::external::{ApiSettings, OtlpSettings};
 use super::units::{Bytes, Glob, HumanDuration};
+use crate::api::settings::ApiSettings;
+use crate::export::otlp::settings::OtlpSettings;
 use crate::identity::PeerSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -272,8 +273,8 @@ impl Default for Budget {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Export {
-    /// An OTLP receiver; without it nothing is sent.
-    pub otlp: Option<OtlpSettings>,
+    /// An OTLP receiver; without an endpoint nothing is sent.
+    pub otlp: OtlpSettings,
 }
 
 /// The agent's own log.

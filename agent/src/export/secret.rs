@@ -22,7 +22,9 @@ pub fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
         bail!("{}: not a regular file; name a file", context());
     }
     let mut contents = Vec::new();
-    file.take(LIMIT + 1).read_to_end(&mut contents).with_context(context)?;
+    file.take(LIMIT + 1)
+        .read_to_end(&mut contents)
+        .with_context(context)?;
     if contents.len() as u64 > LIMIT {
         bail!("{}: larger than 1 MiB; this is hardly the right file", context());
     }
@@ -36,6 +38,11 @@ pub fn read_secret(what: &str, path: &Path) -> Result<String> {
     if std::fs::metadata(path).is_ok_and(|m| m.mode() & 0o004 != 0) {
         tracing::warn!("{what} {}: every user can read it; chmod 600", path.display());
     }
-    String::from_utf8(contents)
-        .map_err(|e| anyhow::anyhow!("{what} {}: not UTF-8 at byte {}; write it as text", path.display(), e.utf8_error().valid_up_to()))
+    String::from_utf8(contents).map_err(|e| {
+        anyhow::anyhow!(
+            "{what} {}: not UTF-8 at byte {}; write it as text",
+            path.display(),
+            e.utf8_error().valid_up_to()
+        )
+    })
 }

@@ -355,6 +355,7 @@ mod tests {
     #[test]
     fn lookup_is_what_the_trie_does() {
         let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+        let mut tables = 0;
         for _ in 0..200 {
             // Few distinct bits make prefixes nest and addresses hit them.
             let mut address = || {
@@ -377,6 +378,7 @@ mod tests {
             let Ok(peers) = Peers::new(&entries, "", "") else {
                 continue;
             };
+            tables += 1;
             let prefixes: Vec<Prefix> = peers.prefixes().collect();
             for _ in 0..200 {
                 let (bits, _) = address();
@@ -386,5 +388,6 @@ mod tests {
                 );
             }
         }
+        assert!(tables > 50, "{tables} tables without a prefix given twice");
     }
 }

@@ -20,7 +20,10 @@ pub struct Symbols {
 impl Symbols {
     /// Reads names from a file of kallsyms' format.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), names: HashMap::new() }
+        Self {
+            path: path.into(),
+            names: HashMap::new(),
+        }
     }
 
     /// `function+0xoffset`; the address itself when symbols are hidden (kernel.kptr_restrict).

@@ -52,7 +52,13 @@ pub static PACKETS: Metric = Metric {
     unit: "{packet}",
     kind: Kind::Counter,
     help: "Packets that the kernel gave up, by its own reason (skb_drop_reason)",
-    labels: &[&label::REASON, &label::PROTOCOL, &label::DEVICE, &label::DIRECTION, &label::SUBJECT],
+    labels: &[
+        &label::REASON,
+        &label::PROTOCOL,
+        &label::DEVICE,
+        &label::DIRECTION,
+        &label::SUBJECT,
+    ],
     stability: Stability::Stable,
 };
 /// Dropped bytes.
@@ -141,7 +147,13 @@ impl Drops {
     fn index(&mut self, key: &DropKey, value: &DropValue, context: &mut Context<'_>) -> usize {
         let other = *key == OTHER;
         let values = if other {
-            ["other".into(), String::new(), String::new(), String::new(), String::new()]
+            [
+                "other".into(),
+                String::new(),
+                String::new(),
+                String::new(),
+                String::new(),
+            ]
         } else {
             [
                 self.reason(key.reason),
@@ -155,7 +167,16 @@ impl Drops {
             return index;
         }
         let (values, overflow) = if other || self.totals.len() >= self.options.max_series {
-            (["other".into(), String::new(), String::new(), String::new(), String::new()], true)
+            (
+                [
+                    "other".into(),
+                    String::new(),
+                    String::new(),
+                    String::new(),
+                    String::new(),
+                ],
+                true,
+            )
         } else {
             (values, false)
         };
@@ -164,7 +185,11 @@ impl Drops {
         }
         let refs: Vec<&str> = values.iter().map(String::as_str).collect();
         let labels = Arc::new(Labels::new(PACKETS.labels, &refs, overflow, context.unix_nanos));
-        self.totals.push(Total { labels, packets: 0, bytes: 0 });
+        self.totals.push(Total {
+            labels,
+            packets: 0,
+            bytes: 0,
+        });
         self.by_values.insert(values, self.totals.len() - 1);
         self.totals.len() - 1
     }
@@ -189,7 +214,12 @@ const OTHER: DropKey = DropKey {
     protocol: 0,
     direction: 0,
 };
-const NOBODY: SubjectKey = SubjectKey { cgroup: 0, start: 0, tgid: 0, netns: 0 };
+const NOBODY: SubjectKey = SubjectKey {
+    cgroup: 0,
+    start: 0,
+    tgid: 0,
+    netns: 0,
+};
 
 impl Probe for Drops {
     fn name(&self) -> &'static str {
@@ -201,7 +231,9 @@ impl Probe for Drops {
     }
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
-        let Some(engine) = context.engine.as_deref_mut() else { return Ok(()) };
+        let Some(engine) = context.engine.as_deref_mut() else {
+            return Ok(());
+        };
         self.reasons = std::mem::take(&mut engine.drop_reasons);
         let tokens = engine.take_data("DROP_TOKENS")?;
         self.tokens = Some(MappedArray::new(tokens.fd(), 8, engine.cpus as usize)?);
@@ -224,7 +256,8 @@ impl Probe for Drops {
 
     fn record(&mut self, _kind: u8, bytes: &[u8], context: &mut Context<'_>) -> Option<Record> {
         let r = DropRecord::decode(bytes)?;
-        let read = |a: [u8; 16], port: u16| -> Option<SocketAddr> { (a != [0; 16]).then(|| address(a, port)) };
+        let read =
+            |a: [u8; 16], port: u16| -> Option<SocketAddr> { (a != [0; 16]).then(|| address(a, port)) };
         Some(Record::Drop(Box::new(DroppedPacket {
             time: r.time.wrapping_add(context.boot_to_unix) as f64 / 1e9,
             reason: self.reason(r.key.reason),
@@ -276,7 +309,11 @@ impl Probe for Drops {
             let _ = sys::for_each(data.fd().as_fd(), SubjectKey::SIZE, 8, |key, value| {
                 let packets = value.try_into().map(u64::from_ne_bytes).unwrap_or(0);
                 if let Some(key) = SubjectKey::decode(key).filter(|_| packets > 0) {
-                    let name = if key == NOBODY { "other".to_owned() } else { subject(&key, context) };
+                    let name = if key == NOBODY {
+                        "other".to_owned()
+                    } else {
+                        subject(&key, context)
+                    };
                     *by_subject.entry(name).or_default() += packets;
                 }
             });
@@ -285,8 +322,12 @@ impl Probe for Drops {
             match self.udp.iter_mut().find(|(l, _)| l.subject() == name) {
                 Some((_, total)) => *total = packets.max(*total),
                 None => {
-                    let labels =
-                        Labels::new(UDP_QUEUE_FAILURES.labels, &[&name], name == "other", context.unix_nanos);
+                    let labels = Labels::new(
+                        UDP_QUEUE_FAILURES.labels,
+                        &[&name],
+                        name == "other",
+                        context.unix_nanos,
+                    );
                     self.udp.push((Arc::new(labels), packets));
                 }
             }
@@ -301,14 +342,32 @@ impl Probe for Drops {
         let series = |value: fn(&Total) -> u64| -> Vec<Series> {
             self.totals
                 .iter()
-                .map(|t| Series { labels: t.labels.clone(), value: Value::Counter(value(t)) })
+                .map(|t| Series {
+                    labels: t.labels.clone(),
+                    value: Value::Counter(value(t)),
+                })
                 .collect()
         };
-        out.push(Family { metric: &PACKETS, series: series(|t| t.packets) });
-        out.push(Family { metric: &BYTES, series: series(|t| t.bytes) });
-        let series =
-            self.udp.iter().map(|(l, n)| Series { labels: l.clone(), value: Value::Counter(*n) }).collect();
-        out.push(Family { metric: &UDP_QUEUE_FAILURES, series });
+        out.push(Family {
+            metric: &PACKETS,
+            series: series(|t| t.packets),
+        });
+        out.push(Family {
+            metric: &BYTES,
+            series: series(|t| t.bytes),
+        });
+        let series = self
+            .udp
+            .iter()
+            .map(|(l, n)| Series {
+                labels: l.clone(),
+                value: Value::Counter(*n),
+            })
+            .collect();
+        out.push(Family {
+            metric: &UDP_QUEUE_FAILURES,
+            series,
+        });
     }
 }
 
@@ -369,7 +428,10 @@ mod tests {
 
     #[test]
     fn reasons_that_this_kernel_does_not_name_are_numbers() {
-        let mut drops = Drops::new(Options { records_per_second: 1, max_series: 10 });
+        let mut drops = Drops::new(Options {
+            records_per_second: 1,
+            max_series: 10,
+        });
         drops.reasons.insert(3, "NO_SOCKET".into());
         assert_eq!(drops.reason(3), "NO_SOCKET");
         assert_eq!(drops.reason(9999), "REASON_9999");

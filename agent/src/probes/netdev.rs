@@ -25,11 +25,19 @@ const fn counter(name: &'static str, otlp: &'static str, unit: &'static str, hel
 }
 
 /// Bytes.
-pub static BYTES: Metric =
-    counter("geophone_netdev_bytes_total", "system.network.io", "By", "Bytes that passed the interface");
+pub static BYTES: Metric = counter(
+    "geophone_netdev_bytes_total",
+    "system.network.io",
+    "By",
+    "Bytes that passed the interface",
+);
 /// Packets.
-pub static PACKETS: Metric =
-    counter("geophone_netdev_packets_total", "system.network.packet.count", "{packet}", "Packets that passed the interface");
+pub static PACKETS: Metric = counter(
+    "geophone_netdev_packets_total",
+    "system.network.packet.count",
+    "{packet}",
+    "Packets that passed the interface",
+);
 /// Errors.
 pub static ERRORS: Metric = counter(
     "geophone_netdev_errors_total",
@@ -105,14 +113,21 @@ pub struct Netdev {
 impl Netdev {
     /// A probe without a socket yet.
     pub fn new(options: Options) -> Self {
-        Self { options, socket: None, devices: BTreeMap::new(), failing: false }
+        Self {
+            options,
+            socket: None,
+            devices: BTreeMap::new(),
+            failing: false,
+        }
     }
 
     fn dump(&mut self) -> Result<Vec<Link>> {
         if self.socket.is_none() {
             let mut socket = Socket::new(NETLINK_ROUTE).context("rtnetlink: socket")?;
             socket.bind_auto().context("rtnetlink: bind")?;
-            socket.connect(&SocketAddr::new(0, 0)).context("rtnetlink: connect")?;
+            socket
+                .connect(&SocketAddr::new(0, 0))
+                .context("rtnetlink: connect")?;
             self.socket = Some(socket);
         }
         let socket = self.socket.as_ref().context("rtnetlink: no socket")?;
@@ -130,12 +145,15 @@ impl Netdev {
             socket.recv(&mut buffer, 0).context("rtnetlink: receive")?;
             let mut rest = buffer.as_slice();
             while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).context("rtnetlink: answer")?;
+                let message =
+                    NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).context("rtnetlink: answer")?;
                 let length = (message.header.length as usize).next_multiple_of(4);
                 match message.payload {
                     NetlinkPayload::Done(_) => return Ok(links),
                     NetlinkPayload::Error(e) => return Err(Error::new(format_args!("rtnetlink: {e}"))),
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => links.extend(read(&link)),
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                        links.extend(read(&link))
+                    }
                     _ => {}
                 }
                 match rest.get(length..) {
@@ -148,8 +166,10 @@ impl Netdev {
 
     fn update(&mut self, links: Vec<Link>, unix_nanos: u64) {
         let options = &self.options;
-        let links: Vec<Link> =
-            links.into_iter().filter(|l| !options.exclude.iter().any(|p| glob(p, &l.name))).collect();
+        let links: Vec<Link> = links
+            .into_iter()
+            .filter(|l| !options.exclude.iter().any(|p| glob(p, &l.name)))
+            .collect();
         self.devices.retain(|name, device| {
             // Another index behind the same name is another interface: its counters begin anew.
             links.iter().any(|l| l.name == *name && l.index == device.index)
@@ -159,7 +179,12 @@ impl Netdev {
                 Some(device) => device.link = link,
                 None => {
                     let labels = |direction: &str| {
-                        Arc::new(Labels::new(DEVICE_DIRECTION, &[&link.name, direction], false, unix_nanos))
+                        Arc::new(Labels::new(
+                            DEVICE_DIRECTION,
+                            &[&link.name, direction],
+                            false,
+                            unix_nanos,
+                        ))
                     };
                     let device = Device {
                         labels: [labels("receive"), labels("transmit"), labels("")],
@@ -216,9 +241,9 @@ fn speed(name: &str) -> Option<f64> {
 fn glob(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
-        Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
-            (0..=rest.len()).any(|i| rest.get(i..).is_some_and(|r| glob(tail, r)))
-        }),
+        Some((head, tail)) => name
+            .strip_prefix(head)
+            .is_some_and(|rest| (0..=rest.len()).any(|i| rest.get(i..).is_some_and(|r| glob(tail, r)))),
     }
 }
 
@@ -261,10 +286,13 @@ impl Probe for Netdev {
                 .devices
                 .values()
                 .flat_map(|d| {
-                    d.labels.iter().zip(read(&d.link.stats)).map(|(labels, value)| Series {
-                        labels: labels.clone(),
-                        value: Value::Counter(value),
-                    })
+                    d.labels
+                        .iter()
+                        .zip(read(&d.link.stats))
+                        .map(|(labels, value)| Series {
+                            labels: labels.clone(),
+                            value: Value::Counter(value),
+                        })
                 })
                 .collect();
             out.push(Family { metric, series });
@@ -274,12 +302,21 @@ impl Probe for Netdev {
                 .values()
                 .filter_map(|d| {
                     let labels = d.labels.last()?.clone();
-                    Some(Series { labels, value: Value::Gauge(value(d)?) })
+                    Some(Series {
+                        labels,
+                        value: Value::Gauge(value(d)?),
+                    })
                 })
                 .collect()
         };
-        out.push(Family { metric: &SPEED, series: gauge(|d| d.speed) });
-        out.push(Family { metric: &UP, series: gauge(|d| Some(f64::from(u8::from(d.link.up)))) });
+        out.push(Family {
+            metric: &SPEED,
+            series: gauge(|d| d.speed),
+        });
+        out.push(Family {
+            metric: &UP,
+            series: gauge(|d| Some(f64::from(u8::from(d.link.up)))),
+        });
     }
 }
 
@@ -308,7 +345,13 @@ mod tests {
         let links = netdev.dump().unwrap();
         let lo = links.iter().find(|l| l.name == "lo").unwrap().clone();
         netdev.update(vec![lo.clone()], 1);
-        netdev.update(vec![Link { index: lo.index + 7, ..lo }], 2);
+        netdev.update(
+            vec![Link {
+                index: lo.index + 7,
+                ..lo
+            }],
+            2,
+        );
         let device = netdev.devices.get("lo").unwrap();
         assert_eq!(device.labels[0].start_unix_nanos, 2);
     }

@@ -42,7 +42,12 @@ pub struct PairSeries {
 impl PairSeries {
     /// A new series; its counters start at zero now.
     pub fn new(values: [&str; 4], overflow: bool, unix_nanos: u64) -> Self {
-        let declared = [&label::SUBJECT, &label::PEER, &label::PEER_REGION, &label::PEER_ZONE];
+        let declared = [
+            &label::SUBJECT,
+            &label::PEER,
+            &label::PEER_REGION,
+            &label::PEER_ZONE,
+        ];
         Self {
             labels: Arc::new(Labels::new(&declared, &values, overflow, unix_nanos)),
             variants: Vec::new(),
@@ -64,7 +69,13 @@ impl Row {
             comm,
             series,
             counters: [0; counter::COUNT],
-            histograms: vec![Reading { cells: Box::new([0; CELLS]), sum: 0 }; series::COUNT],
+            histograms: vec![
+                Reading {
+                    cells: Box::new([0; CELLS]),
+                    sum: 0
+                };
+                series::COUNT
+            ],
             idle: 0,
         }
     }
@@ -79,7 +90,9 @@ impl Row {
         let rows = slot * shards..(slot + 1) * shards;
         let mut changed = false;
         for (i, (last, total)) in self.counters.iter_mut().zip(&mut into.counters).enumerate() {
-            let now = rows.clone().fold(0u64, |sum, row| sum.wrapping_add(cells.u64_at(row, 8 * i)));
+            let now = rows
+                .clone()
+                .fold(0u64, |sum, row| sum.wrapping_add(cells.u64_at(row, 8 * i)));
             if now != *last {
                 *total = total.wrapping_add(now.wrapping_sub(*last));
                 *last = now;
@@ -103,16 +116,21 @@ impl Reading {
         total: &mut Arc<HistogramValue>,
     ) -> bool {
         let word = |row: usize, byte: usize| cells.u64_at(row, at + byte);
-        let sum =
-            rows.clone().fold(0u64, |s, row| s.wrapping_add(word(row, offset_of!(Histogram, sum_micros))));
-        let zero = rows.clone().fold(0u32, |s, row| s.wrapping_add(cells.u32_at(row, at)));
+        let sum = rows.clone().fold(0u64, |s, row| {
+            s.wrapping_add(word(row, offset_of!(Histogram, sum_micros)))
+        });
+        let zero = rows
+            .clone()
+            .fold(0u32, |s, row| s.wrapping_add(cells.u32_at(row, at)));
         // Every value but zero moves the sum, so an unmoved sum and zero cell mean that nothing happened.
         if sum == self.sum && self.cells.first() == Some(&zero) {
             return false;
         }
         let total = Arc::make_mut(total);
         for (cell, last) in self.cells.iter_mut().enumerate() {
-            let now = rows.clone().fold(0u32, |s, row| s.wrapping_add(cells.u32_at(row, at + 4 * cell)));
+            let now = rows
+                .clone()
+                .fold(0u32, |s, row| s.wrapping_add(cells.u32_at(row, at + 4 * cell)));
             let delta = now.wrapping_sub(*last);
             if delta != 0 {
                 total.add_cell(cell, u64::from(delta));

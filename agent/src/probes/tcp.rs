@@ -44,7 +44,15 @@ const fn spec(
     required: bool,
     remedy: &'static str,
 ) -> Spec {
-    Spec { name, probe: "tcp", account, hook, needs, required, remedy }
+    Spec {
+        name,
+        probe: "tcp",
+        account,
+        hook,
+        needs,
+        required,
+        remedy,
+    }
 }
 
 /// RTT source of choice.
@@ -59,20 +67,62 @@ pub static RTT: Spec = spec(
 
 /// The others, in the order of attaching: those that find old sockets first, then those that count.
 pub static SPECS: [Spec; 7] = [
-    spec("tcp_adopt", program::TCP_ADOPT, Hook::IterFiles, SOCKETS_AND_TASKS, false,
-        "without it connections older than the agent are adopted at their first packet, without a process"),
-    spec("tcp_state", program::TCP_STATE, Hook::TpBtf("inet_sock_set_state"), SOCKETS_AND_TASKS, true,
-        "needs a kernel with BTF and the inet_sock_set_state tracepoint (4.16)"),
-    spec("tcp_retransmit", program::TCP_RETRANSMIT, Hook::TpBtf("tcp_retransmit_skb"), SOCKETS, true,
-        "needs a kernel with BTF and the tcp_retransmit_skb tracepoint (4.15)"),
-    spec("tcp_synack", program::TCP_SYNACK, Hook::TpBtf("tcp_retransmit_synack"), SOCKETS, false,
-        "without it retransmitted SYN-ACKs are not counted"),
-    spec("tcp_send_reset", program::TCP_SEND_RESET, Hook::TpBtf("tcp_send_reset"), &[Group::Sock, Group::Tcp, Group::Skb, Group::Dev], false,
-        "without it sent resets are not counted"),
-    spec("tcp_receive_reset", program::TCP_RECEIVE_RESET, Hook::TpBtf("tcp_receive_reset"), SOCKETS, false,
-        "without it received resets are not counted"),
-    spec("tcp_sweep", program::TCP_SWEEP, Hook::IterMap("CONNECTIONS"), SOCKETS, false,
-        "without it silent connections report at their close only, and long ones are not told"),
+    spec(
+        "tcp_adopt",
+        program::TCP_ADOPT,
+        Hook::IterFiles,
+        SOCKETS_AND_TASKS,
+        false,
+        "without it connections older than the agent are adopted at their first packet, without a process",
+    ),
+    spec(
+        "tcp_state",
+        program::TCP_STATE,
+        Hook::TpBtf("inet_sock_set_state"),
+        SOCKETS_AND_TASKS,
+        true,
+        "needs a kernel with BTF and the inet_sock_set_state tracepoint (4.16)",
+    ),
+    spec(
+        "tcp_retransmit",
+        program::TCP_RETRANSMIT,
+        Hook::TpBtf("tcp_retransmit_skb"),
+        SOCKETS,
+        true,
+        "needs a kernel with BTF and the tcp_retransmit_skb tracepoint (4.15)",
+    ),
+    spec(
+        "tcp_synack",
+        program::TCP_SYNACK,
+        Hook::TpBtf("tcp_retransmit_synack"),
+        SOCKETS,
+        false,
+        "without it retransmitted SYN-ACKs are not counted",
+    ),
+    spec(
+        "tcp_send_reset",
+        program::TCP_SEND_RESET,
+        Hook::TpBtf("tcp_send_reset"),
+        &[Group::Sock, Group::Tcp, Group::Skb, Group::Dev],
+        false,
+        "without it sent resets are not counted",
+    ),
+    spec(
+        "tcp_receive_reset",
+        program::TCP_RECEIVE_RESET,
+        Hook::TpBtf("tcp_receive_reset"),
+        SOCKETS,
+        false,
+        "without it received resets are not counted",
+    ),
+    spec(
+        "tcp_sweep",
+        program::TCP_SWEEP,
+        Hook::IterMap("CONNECTIONS"),
+        SOCKETS,
+        false,
+        "without it silent connections report at their close only, and long ones are not told",
+    ),
 ];
 
 const ACCOUNTS: &[usize] = &[
@@ -96,6 +146,8 @@ pub struct Options {
     pub flows: bool,
     /// Time between sweeps.
     pub sweep_interval: Duration,
+    /// Attach the per-segment hook; without it RTT comes from the sweep.
+    pub probing: bool,
     /// Most series of pairs in userspace; what is beyond goes to `other`.
     pub max_pairs: usize,
 }
@@ -118,6 +170,8 @@ struct Maps {
     pairs: MapData,
     free: Queue<MapData, u32>,
     switches: aya::maps::Array<MapData, u64>,
+    /// Programs that are loaded later need its descriptor.
+    _peers: LpmTrie<MapData, [u8; 16], u32>,
 }
 
 impl Tcp {
@@ -140,7 +194,8 @@ impl Tcp {
         let mut trie: LpmTrie<MapData, [u8; 16], u32> =
             LpmTrie::try_from(engine.take_map("PEERS")?).context("map PEERS")?;
         for prefix in peers.prefixes() {
-            trie.insert(&Key::new(prefix.prefix_len, prefix.address), prefix.peer, 0).context("map PEERS")?;
+            trie.insert(&Key::new(prefix.prefix_len, prefix.address), prefix.peer, 0)
+                .context("map PEERS")?;
         }
         let mut free: Queue<MapData, u32> =
             Queue::try_from(engine.take_map("FREE_SLOTS")?).context("map FREE_SLOTS")?;
@@ -150,15 +205,21 @@ impl Tcp {
         let pairs = engine.take_data("PAIRS")?;
         let mut switches: aya::maps::Array<MapData, u64> =
             aya::maps::Array::try_from(engine.take_map("SWITCHES")?).context("map SWITCHES")?;
-        switches.set(1, u64::from(self.options.flows), 0).context("map SWITCHES")?;
-        self.maps = Some(Maps { pairs, free, switches });
+        switches
+            .set(1, u64::from(self.options.flows), 0)
+            .context("map SWITCHES")?;
+        self.maps = Some(Maps {
+            pairs,
+            free,
+            switches,
+            _peers: trie,
+        });
         self.rows.resize_with(engine.sizes.slots as usize, || None);
-        self.pairs.push(PairSeries::new(["other", "other", "", ""], true, unix_nanos));
+        self.pairs
+            .push(PairSeries::new(["other", "other", "", ""], true, unix_nanos));
         if let Some(row) = self.rows.get_mut(SLOT_OTHER as usize) {
             *row = Some(Row::new(None, [0; 16], 0));
         }
-        // The trie lives in the programs that use it; its descriptor is not needed any more.
-        drop(trie);
         Ok(())
     }
 
@@ -166,18 +227,27 @@ impl Tcp {
     fn refresh(&mut self, context: &mut Context<'_>) {
         let Some(maps) = &self.maps else { return };
         let mut found = Vec::new();
-        let result = sys::for_each(maps.pairs.fd().as_fd(), PairKey::SIZE, PairValue::SIZE, |key, value| {
-            if let (Some(key), Some(value)) = (PairKey::decode(key), PairValue::decode(value)) {
-                found.push((key, value));
-            }
-        });
+        let result = sys::for_each(
+            maps.pairs.fd().as_fd(),
+            PairKey::SIZE,
+            PairValue::SIZE,
+            |key, value| {
+                if let (Some(key), Some(value)) = (PairKey::decode(key), PairValue::decode(value)) {
+                    found.push((key, value));
+                }
+            },
+        );
         if let Err(e) = result {
             tracing::warn!("probe tcp: {e}");
             return;
         }
         for (key, value) in found {
             let slot = value.slot as usize;
-            let known = self.rows.get(slot).and_then(Option::as_ref).is_some_and(|row| row.key == Some(key));
+            let known = self
+                .rows
+                .get(slot)
+                .and_then(Option::as_ref)
+                .is_some_and(|row| row.key == Some(key));
             let subject = context.identity.subject(&key.subject, &value.comm);
             if known && subject.fixed {
                 continue;
@@ -189,7 +259,8 @@ impl Tcp {
                 None if self.pairs.len() >= self.options.max_pairs => 0,
                 None => {
                     let values = [subject.label.as_str(), &peer.name, &peer.region, &peer.zone];
-                    self.pairs.push(PairSeries::new(values, false, context.unix_nanos));
+                    self.pairs
+                        .push(PairSeries::new(values, false, context.unix_nanos));
                     self.by_name.insert(name, self.pairs.len() - 1);
                     self.pairs.len() - 1
                 }
@@ -215,7 +286,9 @@ impl Tcp {
         }
         for (slot, row) in self.rows.iter_mut().enumerate() {
             let Some(r) = row else { continue };
-            let Some(key) = r.key.filter(|k| k.subject.tgid != 0) else { continue };
+            let Some(key) = r.key.filter(|k| k.subject.tgid != 0) else {
+                continue;
+            };
             if r.idle >= RECYCLE_AFTER && r.attached() == 0 {
                 let mut bytes = Vec::with_capacity(PairKey::SIZE);
                 key.encode(&mut bytes);
@@ -240,7 +313,9 @@ impl Probe for Tcp {
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
         let unix_nanos = context.unix_nanos;
-        let Some(engine) = context.engine.as_deref_mut() else { return Ok(()) };
+        let Some(engine) = context.engine.as_deref_mut() else {
+            return Ok(());
+        };
         self.prepare(engine, context.peers, unix_nanos)?;
         // Old sockets first, so that the counting programs find them with their owners; then once more for those
         // that were opened in between.
@@ -250,7 +325,11 @@ impl Probe for Tcp {
                 let _ = engine.run_iterator(spec.name);
             }
         }
-        self.probing = engine.attach(&RTT) == State::Attached;
+        if self.options.probing {
+            self.probing = engine.attach(&RTT) == State::Attached;
+        } else {
+            engine.leave_off(&RTT, "probes.tcp.rtt_source is sweep");
+        }
         let _ = engine.run_iterator("tcp_adopt");
         Ok(())
     }
@@ -265,10 +344,16 @@ impl Probe for Tcp {
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {
-        let sweep = self.last_sweep.is_none_or(|t| context.now.duration_since(t) >= self.options.sweep_interval);
+        let sweep = self
+            .last_sweep
+            .is_none_or(|t| context.now.duration_since(t) >= self.options.sweep_interval);
         if sweep {
             self.last_sweep = Some(context.now);
-            if let Some(Err(e)) = context.engine.as_deref().and_then(|e| e.run_iterator("tcp_sweep")) {
+            if let Some(Err(e)) = context
+                .engine
+                .as_deref()
+                .and_then(|e| e.run_iterator("tcp_sweep"))
+            {
                 tracing::warn!("probe tcp: sweep: {e}");
             }
         }
@@ -277,7 +362,9 @@ impl Probe for Tcp {
             self.table_seen = seen;
             self.refresh(context);
         }
-        let Some(engine) = context.engine.as_deref() else { return };
+        let Some(engine) = context.engine.as_deref() else {
+            return;
+        };
         let shards = engine.sizes.shards as usize;
         for (slot, row) in self.rows.iter_mut().enumerate() {
             if let Some(row) = row
@@ -298,12 +385,21 @@ impl Probe for Tcp {
         {
             tracing::warn!("probe tcp: sampling rate: {e}");
         }
-        let Some(engine) = context.engine.as_deref_mut() else { return };
+        let Some(engine) = context.engine.as_deref_mut() else {
+            return;
+        };
         if level > 6 && self.probing {
             engine.detach(&RTT);
             engine.leave_off(&RTT, "the CPU budget is spent; RTT comes from the sweep");
             self.probing = false;
-        } else if level <= 6 && !self.probing && engine.verdicts.iter().any(|v| v.program == RTT.name && v.state == State::Off) {
+        } else if level <= 6
+            && self.options.probing
+            && !self.probing
+            && engine
+                .verdicts
+                .iter()
+                .any(|v| v.program == RTT.name && v.state == State::Off)
+        {
             engine.unsettle();
             engine.verdicts.retain(|v| v.program != RTT.name);
             self.probing = engine.attach(&RTT) == State::Attached;
@@ -318,11 +414,17 @@ impl Probe for Tcp {
 
 /// Runs of the programs that can make a row.
 fn table_changes(engine: &Engine) -> u64 {
-    [program::TCP_STATE, program::TCP_SYNACK, program::TCP_SEND_RESET, program::TCP_RECEIVE_RESET, program::TCP_SWEEP]
-        .iter()
-        .flat_map(|p| (0..engine.cpus as usize).map(move |cpu| p * engine.cpus as usize + cpu))
-        .map(|row| engine.accounts.u64_at(row, 0))
-        .sum()
+    [
+        program::TCP_STATE,
+        program::TCP_SYNACK,
+        program::TCP_SEND_RESET,
+        program::TCP_RECEIVE_RESET,
+        program::TCP_SWEEP,
+    ]
+    .iter()
+    .flat_map(|p| (0..engine.cpus as usize).map(move |cpu| p * engine.cpus as usize + cpu))
+    .map(|row| engine.accounts.u64_at(row, 0))
+    .sum()
 }
 
 fn flow(r: &FlowRecord, context: &mut Context<'_>) -> Flow {
@@ -334,14 +436,20 @@ fn flow(r: &FlowRecord, context: &mut Context<'_>) -> Flow {
         (7, _) => "failed",
         _ => "open",
     };
-    let process = std::ffi::CStr::from_bytes_until_nul(&r.comm)
-        .map_or_else(|_| String::from_utf8_lossy(&r.comm).into_owned(), |s| s.to_string_lossy().into_owned());
+    let process = std::ffi::CStr::from_bytes_until_nul(&r.comm).map_or_else(
+        |_| String::from_utf8_lossy(&r.comm).into_owned(),
+        |s| s.to_string_lossy().into_owned(),
+    );
     Flow {
         time: r.time.wrapping_add(context.boot_to_unix) as f64 / 1e9,
         event: event.into(),
         state: state_name(r.old_state).into(),
         role: ROLES.get(r.role as usize).copied().unwrap_or("unknown").into(),
-        error: END_REASONS.get(end_reason(r.error)).copied().unwrap_or("other").into(),
+        error: END_REASONS
+            .get(end_reason(r.error))
+            .copied()
+            .unwrap_or("other")
+            .into(),
         subject: subject.label.clone(),
         process: crate::aggregate::labels::clean(&process),
         pid: r.subject.tgid,

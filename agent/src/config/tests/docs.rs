@@ -13,8 +13,8 @@ fn the_default_file_is_the_default() {
     for part in [
         "\nregion: \"\"\n",
         "  ring_bytes: 2MiB\n",
-        "#  otlp:\n",
-        "#    interval: 10s\n",
+        "#  tls:\n",
+        "    interval: 10s\n",
         "    exclude: []\n",
     ] {
         assert!(text.contains(part), "{part} in {text}");
@@ -31,7 +31,7 @@ fn the_commented_parts_of_the_default_file_are_right() {
         .replace("endpoint:", "endpoint: https://x")
         .replace("_file:", "_file: /x");
     let config = Config::parse("f", &(plain.to_owned() + &optional)).unwrap();
-    assert_eq!(config.export.otlp.unwrap().endpoint, "https://x");
+    assert_eq!(config.export.otlp.endpoint.unwrap(), "https://x");
     assert_eq!(config.api.tls.unwrap().cert_file, Path::new("/x"));
 }
 

@@ -70,10 +70,7 @@ log: {level: debug, format: json}
         (config.budget.cpu_percent, config.log.level),
         (2.0, LogLevel::Debug)
     );
-    assert_eq!(
-        config.export.otlp.as_ref().unwrap().interval,
-        HumanDuration::from_secs(5)
-    );
+    assert_eq!(config.export.otlp.interval, Duration::from_secs(5));
     // What is written out reads the same.
     let json = serde_json::to_string(&config).unwrap();
     assert_eq!(Config::parse("f", &json).unwrap(), config);
@@ -106,7 +103,7 @@ fn flags_lie_over_the_environment_over_the_file() {
     ]);
     let flags = sets(&[
         ("host", "flag"),
-        ("export.otlp", "null"),
+        ("export.otlp.endpoint", "null"),
         ("attributes.host.owner", "me"),
         ("log.level", "error"),
         ("log.level", "trace"),
@@ -130,7 +127,7 @@ fn flags_lie_over_the_environment_over_the_file() {
         (config.log.level, config.log.format),
         (LogLevel::Trace, LogFormat::Json)
     );
-    assert_eq!(config.export.otlp, None);
+    assert_eq!(config.export.otlp.endpoint, None);
     assert_eq!(config.limits.ring_bytes, Bytes::kib(64));
 }
 
@@ -148,7 +145,7 @@ fn what_kubernetes_and_other_tools_put_into_the_environment_is_left_alone() {
         ("GEOPHONE_API_PORT", "tcp://10.0.0.1:9779"),
         ("GEOPHONE_API_SERVICE_HOST", "10.0.0.1"),
         ("GEOPHONE_CONFIG", "/etc/geophone.yaml"),
-        ("GEOPHONE_BUILD_ANYTHING", "x"),
+        ("GEOPHONE_BPF_LINKER", "x"),
     ]);
     assert_eq!(Config::load(None, variables, &[]).unwrap(), Config::default());
 }

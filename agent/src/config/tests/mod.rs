@@ -1,6 +1,7 @@
 mod bad;
 mod docs;
 mod good;
+mod hostile;
 
 use super::*;
 

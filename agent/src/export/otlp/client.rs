@@ -49,7 +49,11 @@ impl Client {
                 Kind::Http(client, url)
             }
         };
-        Ok(Self { kind, headers, compression: settings.compression })
+        Ok(Self {
+            kind,
+            headers,
+            compression: settings.compression,
+        })
     }
 
     /// Sends one request. `body` is compressed in place the first time if it is to be.
@@ -124,7 +128,11 @@ fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
 
 /// The error and what lies below it, without the URL.
 fn describe(error: &reqwest::Error) -> String {
-    let mut out = if error.is_connect() { "not connected".to_owned() } else { "no reply".to_owned() };
+    let mut out = if error.is_connect() {
+        "not connected".to_owned()
+    } else {
+        "no reply".to_owned()
+    };
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         out = format!("{out}: {error}");
@@ -139,10 +147,12 @@ fn channel(settings: &OtlpSettings, url: &Url, files: &Files) -> Result<Channel>
         .connect_timeout(settings.timeout)
         .http2_max_header_list_size(LONGEST as u32);
     if url.scheme() == "https" {
-        endpoint = endpoint.tls_config(files.tonic(settings.tls.server_name.as_deref())).map_err(|e| {
-            let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), |s| s.to_string());
-            anyhow!("otlp.tls: {cause}; check the PEM files")
-        })?;
+        endpoint = endpoint
+            .tls_config(files.tonic(settings.tls.server_name.as_deref()))
+            .map_err(|e| {
+                let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), |s| s.to_string());
+                anyhow!("otlp.tls: {cause}; check the PEM files")
+            })?;
     }
     Ok(endpoint.connect_lazy())
 }
@@ -159,14 +169,20 @@ fn http_client(settings: &OtlpSettings, url: &Url, files: &Files) -> Result<(req
     if url.scheme() == "https" {
         builder = files.reqwest(builder.https_only(true))?;
         if let Some(name) = &settings.tls.server_name {
-            let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            let host = url
+                .host_str()
+                .unwrap_or_default()
+                .trim_matches(['[', ']'])
+                .to_owned();
             builder = builder.dns_resolver(Instead(Arc::from(host)));
             if url.set_host(Some(name)).is_err() || url.host_str() != Some(name) {
                 bail!("otlp.tls.server_name {name:?}: not a host name");
             }
         }
     }
-    let client = builder.build().map_err(|e| anyhow!("otlp.tls: {}; check the PEM files", describe(&e)))?;
+    let client = builder
+        .build()
+        .map_err(|e| anyhow!("otlp.tls: {}; check the PEM files", describe(&e)))?;
     Ok((client, url))
 }
 
@@ -191,10 +207,24 @@ fn parse_headers(text: &str) -> Result<HeaderMap> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let Some((name, value)) = line.split_once(':') else { bail!("line {at}: no colon; write name: value") };
-        let Ok(name) = name.trim().parse::<HeaderName>() else { bail!("line {at}: not a header name") };
-        let ours = ["content-type", "content-length", "content-encoding", "host", "te", "transfer-encoding"];
-        if ours.contains(&name.as_str()) || name.as_str().starts_with("grpc-") || name.as_str().ends_with("-bin") {
+        let Some((name, value)) = line.split_once(':') else {
+            bail!("line {at}: no colon; write name: value")
+        };
+        let Ok(name) = name.trim().parse::<HeaderName>() else {
+            bail!("line {at}: not a header name")
+        };
+        let ours = [
+            "content-type",
+            "content-length",
+            "content-encoding",
+            "host",
+            "te",
+            "transfer-encoding",
+        ];
+        if ours.contains(&name.as_str())
+            || name.as_str().starts_with("grpc-")
+            || name.as_str().ends_with("-bin")
+        {
             bail!("line {at}: header {name} is set by the exporter; remove it");
         }
         let Ok(mut value) = value.trim().parse::<HeaderValue>() else {
@@ -257,7 +287,10 @@ mod tests {
             ("a: 1\ns3cret", "line 2: no colon"),
             ("s3 cret: 1", "line 1: not a header name"),
             ("a: s3\u{0}cret", "line 1: value of a"),
-            ("Content-Type: s3cret", "line 1: header content-type is set by the exporter"),
+            (
+                "Content-Type: s3cret",
+                "line 1: header content-type is set by the exporter",
+            ),
         ] {
             let error = parse_headers(text).unwrap_err().to_string();
             assert!(error.starts_with(want) && !error.contains("s3cret"), "{error}");

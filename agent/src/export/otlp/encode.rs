@@ -6,13 +6,13 @@ use super::previous::Previous;
 use super::settings::Temporality;
 use crate::aggregate::{Family, HistogramValue, Kind, Labels, Metric, Resource, Snapshot, Value};
 use crate::export::wire::{
-    FIXED64, bytes, close, close_small, double, fixed64, open, open_small, tag, uint, varint, zigzag,
+    BYTES, FIXED64, bytes, close, close_small, double, fixed64, open, open_small, tag, uint, varint, zigzag,
 };
 use agent_common::histogram::{FIRST_INDEX, SCALE};
 use bytes::Bytes;
 
 /// A request is ended when it has grown to this size: collectors refuse more than 4 MiB by default.
-const LIMIT: usize = 2 << 20;
+const LIMIT: usize = 3 << 20;
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -44,6 +44,7 @@ fn encode_limited(
         },
         now: snapshot.unix_nanos,
         limit,
+        expected: snapshot.families.iter().map(size).sum(),
         nested: None,
         points: 0,
         parts: Vec::new(),
@@ -72,7 +73,9 @@ fn head(resource: &Resource) -> Vec<u8> {
     let configured = resource.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str()));
     // What is configured wins over what we found out: a key must not come twice.
     let overridden = |key: &str| resource.attributes.iter().any(|(k, _)| k == key);
-    let own = attributes.into_iter().filter(|(key, value)| !value.is_empty() && !overridden(key));
+    let own = attributes
+        .into_iter()
+        .filter(|(key, value)| !value.is_empty() && !overridden(key));
     let mut out = Vec::new();
     let start = open(&mut out, 1);
     for (key, value) in own.chain(configured) {
@@ -94,6 +97,8 @@ struct Writer<'a> {
     temporality: u64,
     now: u64,
     limit: usize,
+    /// About the size of what is not written yet.
+    expected: usize,
     nested: Option<[usize; 2]>,
     points: u64,
     parts: Vec<Part>,
@@ -105,7 +110,8 @@ impl Writer<'_> {
             return;
         }
         let out = &mut self.out;
-        out.reserve(self.parts.last().map_or(64 * 1024, |p| p.body.len() + 4096));
+        // One allocation: growing by doubling takes longer than all the encoding.
+        out.reserve(self.expected.min(self.limit) + 4096);
         let resource = open(out, 1);
         out.extend_from_slice(self.head);
         let scope = open(out, 2);
@@ -117,11 +123,17 @@ impl Writer<'_> {
     }
 
     fn end_part(&mut self) {
-        let Some([resource, scope]) = self.nested.take() else { return };
+        let Some([resource, scope]) = self.nested.take() else {
+            return;
+        };
         close(&mut self.out, scope);
         close(&mut self.out, resource);
         let body = Bytes::from(std::mem::take(&mut self.out));
-        self.parts.push(Part { body, points: std::mem::take(&mut self.points) });
+        self.expected = self.expected.saturating_sub(body.len());
+        self.parts.push(Part {
+            body,
+            points: std::mem::take(&mut self.points),
+        });
     }
 
     /// Writes a family, in as many parts as it needs.
@@ -200,16 +212,18 @@ impl Writer<'_> {
         fixed64(out, 3, self.now);
         match (value, before) {
             (Value::Counter(now), before) => {
-                let before = if let Some(Value::Counter(before)) = before { *before } else { 0 };
+                let before = if let Some(Value::Counter(before)) = before {
+                    *before
+                } else {
+                    0
+                };
                 fixed64(out, 6, now.saturating_sub(before).min(i64::MAX as u64));
             }
             (Value::CounterF(now), Some(Value::CounterF(before))) => double(out, 4, (now - before).max(0.0)),
             (Value::CounterF(now) | Value::Gauge(now), _) => double(out, 4, *now),
             (Value::Histogram(_), _) => {}
         }
-        for attribute in &labels.otlp {
-            bytes(out, 7, attribute);
-        }
+        out.extend_from_slice(&labels.otlp);
         close_small(out, point);
     }
 
@@ -225,9 +239,7 @@ impl Writer<'_> {
         let value = difference.as_ref().unwrap_or(now);
         let out = &mut self.out;
         let point = open_small(out, 1);
-        for attribute in &labels.otlp {
-            bytes(out, 1, attribute);
-        }
+        retagged(out, &labels.otlp);
         fixed64(out, 2, start.min(self.now));
         fixed64(out, 3, self.now);
         fixed64(out, 4, value.count);
@@ -248,9 +260,44 @@ impl Writer<'_> {
     }
 }
 
+/// Attributes are field 7 of a `NumberDataPoint` and field 1 of an `ExponentialHistogramDataPoint`.
+fn retagged(out: &mut Vec<u8>, attributes: &[u8]) {
+    let mut at = out.len();
+    out.extend_from_slice(attributes);
+    while let Some(tag_byte) = out.get_mut(at) {
+        *tag_byte = tag(1, BYTES);
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            at += 1;
+            let Some(&byte) = out.get(at) else { return };
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 || shift > 28 {
+                break;
+            }
+        }
+        at += 1 + length;
+    }
+}
+
+/// About the size of a family, judged by its first series; a fifth more, because they differ.
+fn size(family: &Family) -> usize {
+    let Some(first) = family.series.first() else {
+        return 0;
+    };
+    let attributes = first.labels.otlp.len();
+    let value = match &first.value {
+        Value::Histogram(histogram) => 80 + histogram.cells.len(),
+        _ => 30,
+    };
+    (attributes + value) * family.series.len() * 6 / 5 + 256
+}
+
 /// `Buckets positive = 8`, without the empty ends.
 fn positive(out: &mut Vec<u8>, cells: &[u64]) {
-    let Some(first) = cells.iter().position(|&c| c > 0) else { return };
+    let Some(first) = cells.iter().position(|&c| c > 0) else {
+        return;
+    };
     let last = cells.iter().rposition(|&c| c > 0).unwrap_or(first);
     let buckets = open_small(out, 8);
     uint(out, 1, zigzag(i64::from(FIRST_INDEX) + first as i64));

@@ -34,12 +34,16 @@ fn points(metric: &OtlpMetric) -> usize {
 }
 
 fn sum(metric: &OtlpMetric) -> (&[NumberDataPoint], i32, bool) {
-    let Some(Data::Sum(s)) = &metric.data else { panic!("{metric:?}") };
+    let Some(Data::Sum(s)) = &metric.data else {
+        panic!("{metric:?}")
+    };
     (&s.data_points, s.aggregation_temporality, s.is_monotonic)
 }
 
 fn histograms(metric: &OtlpMetric) -> (&[ExponentialHistogramDataPoint], i32) {
-    let Some(Data::ExponentialHistogram(h)) = &metric.data else { panic!("{metric:?}") };
+    let Some(Data::ExponentialHistogram(h)) = &metric.data else {
+        panic!("{metric:?}")
+    };
     (&h.data_points, h.aggregation_temporality)
 }
 
@@ -51,29 +55,52 @@ fn attributes(point: &NumberDataPoint) -> Vec<String> {
 fn the_official_types_read_every_field() {
     let snapshot = snapshot(2, 1);
     let metrics = decode(&encode(&snapshot, Temporality::Cumulative, None));
-    let names: Vec<_> = metrics.iter().map(|m| (m.name.as_str(), m.unit.as_str())).collect();
-    assert_eq!(names, [
-        ("geophone.test.bytes", "By"),
-        ("geophone.test.run", "s"),
-        ("geophone.test.level", "1"),
-        ("geophone.test.rtt", "s")
-    ]);
+    let names: Vec<_> = metrics
+        .iter()
+        .map(|m| (m.name.as_str(), m.unit.as_str()))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            ("geophone.test.bytes", "By"),
+            ("geophone.test.run", "s"),
+            ("geophone.test.level", "1"),
+            ("geophone.test.rtt", "s")
+        ]
+    );
     assert_eq!(metrics[0].description, "Bytes that were tested");
     let (bytes, temporality, monotonic) = sum(&metrics[0]);
     assert_eq!((temporality, monotonic), (2, true));
     assert_eq!(bytes[1].value, Some(number_data_point::Value::AsInt(1_011)));
-    assert_eq!((bytes[1].start_time_unix_nano, bytes[1].time_unix_nano), (START + 1, snapshot.unix_nanos));
-    assert_eq!(attributes(&bytes[0]), ["geophone.subject", "geophone.peer", "otel.metric.overflow"]);
+    assert_eq!(
+        (bytes[1].start_time_unix_nano, bytes[1].time_unix_nano),
+        (START + 1, snapshot.unix_nanos)
+    );
+    assert_eq!(
+        attributes(&bytes[0]),
+        ["geophone.subject", "geophone.peer", "otel.metric.overflow"]
+    );
     assert_eq!(attributes(&bytes[1]), ["geophone.subject", "geophone.peer"]);
-    assert_eq!(sum(&metrics[1]).0[0].value, Some(number_data_point::Value::AsDouble(1.25)));
-    let Some(Data::Gauge(level)) = &metrics[2].data else { panic!() };
-    assert_eq!(level.data_points[1].value, Some(number_data_point::Value::AsDouble(f64::NEG_INFINITY)));
+    assert_eq!(
+        sum(&metrics[1]).0[0].value,
+        Some(number_data_point::Value::AsDouble(1.25))
+    );
+    let Some(Data::Gauge(level)) = &metrics[2].data else {
+        panic!()
+    };
+    assert_eq!(
+        level.data_points[1].value,
+        Some(number_data_point::Value::AsDouble(f64::NEG_INFINITY))
+    );
 
     let want = histogram(11);
     let (points, temporality) = histograms(&metrics[3]);
     let got = &points[1];
     assert_eq!((temporality, got.scale, got.zero_threshold), (2, 3, 0.0));
-    assert_eq!((got.count, got.sum, got.zero_count), (want.count, Some(want.sum), want.zero));
+    assert_eq!(
+        (got.count, got.sum, got.zero_count),
+        (want.count, Some(want.sum), want.zero)
+    );
     assert_eq!((got.min, got.max), (Some(0.0), Some(230.0)));
     let positive = got.positive.as_ref().unwrap();
     assert_eq!(positive.offset, FIRST_INDEX);
@@ -87,26 +114,35 @@ fn empty_ends_of_histograms_are_not_sent() {
     positive(&mut out, &[0, 0, 3, 0, 1, 0]);
     let point = ExponentialHistogramDataPoint::decode(out.as_slice()).unwrap();
     let buckets = point.positive.unwrap();
-    assert_eq!((buckets.offset, buckets.bucket_counts), (FIRST_INDEX + 2, vec![3, 0, 1]));
+    assert_eq!(
+        (buckets.offset, buckets.bucket_counts),
+        (FIRST_INDEX + 2, vec![3, 0, 1])
+    );
     positive(&mut Vec::new(), &[0, 0]);
 }
 
 #[test]
 fn the_resource_says_who_we_are_and_can_be_overridden() {
     let mut snapshot = snapshot(1, 1);
-    Arc::get_mut(&mut snapshot.resource).unwrap().attributes.push(("service.name".into(), "mine".into()));
+    Arc::get_mut(&mut snapshot.resource)
+        .unwrap()
+        .attributes
+        .push(("service.name".into(), "mine".into()));
     let parts = encode(&snapshot, Temporality::Cumulative, None);
     let request = ExportMetricsServiceRequest::decode(parts[0].body.clone()).unwrap();
     let attributes = &request.resource_metrics[0].resource.as_ref().unwrap().attributes;
     let keys: Vec<_> = attributes.iter().map(|a| a.key.as_str()).collect();
-    assert_eq!(keys, [
-        "service.version",
-        "host.name",
-        "cloud.region",
-        "os.type",
-        "deployment.environment.name",
-        "service.name"
-    ]);
+    assert_eq!(
+        keys,
+        [
+            "service.version",
+            "host.name",
+            "cloud.region",
+            "os.type",
+            "deployment.environment.name",
+            "service.name"
+        ]
+    );
 }
 
 #[test]
@@ -120,12 +156,16 @@ fn a_large_snapshot_is_sent_in_parts_that_lose_nothing() {
     let mut joined: Vec<OtlpMetric> = Vec::new();
     for metric in decode(&parts) {
         match joined.last_mut() {
-            Some(last) if last.name == metric.name => match (last.data.as_mut().unwrap(), metric.data.unwrap()) {
-                (Data::Sum(a), Data::Sum(b)) => a.data_points.extend(b.data_points),
-                (Data::Gauge(a), Data::Gauge(b)) => a.data_points.extend(b.data_points),
-                (Data::ExponentialHistogram(a), Data::ExponentialHistogram(b)) => a.data_points.extend(b.data_points),
-                _ => panic!(),
-            },
+            Some(last) if last.name == metric.name => {
+                match (last.data.as_mut().unwrap(), metric.data.unwrap()) {
+                    (Data::Sum(a), Data::Sum(b)) => a.data_points.extend(b.data_points),
+                    (Data::Gauge(a), Data::Gauge(b)) => a.data_points.extend(b.data_points),
+                    (Data::ExponentialHistogram(a), Data::ExponentialHistogram(b)) => {
+                        a.data_points.extend(b.data_points)
+                    }
+                    _ => panic!(),
+                }
+            }
             _ => joined.push(metric),
         }
     }
@@ -151,14 +191,25 @@ fn deltas_add_up_to_the_total() {
     let (b, ..) = sum(&two[0]);
     // Series 1 is now at place 0.
     assert_eq!(b[0].value, Some(number_data_point::Value::AsInt(3)));
-    assert_eq!((b[0].start_time_unix_nano, b[0].time_unix_nano), (first.unix_nanos, second.unix_nanos));
-    assert_eq!(sum(&two[1]).0[0].value, Some(number_data_point::Value::AsDouble(3.0)));
+    assert_eq!(
+        (b[0].start_time_unix_nano, b[0].time_unix_nano),
+        (first.unix_nanos, second.unix_nanos)
+    );
+    assert_eq!(
+        sum(&two[1]).0[0].value,
+        Some(number_data_point::Value::AsDouble(3.0))
+    );
     let (h, temporality) = histograms(&two[3]);
     assert_eq!((temporality, h[0].min, h[0].sum), (1, None, Some(3.0)));
     let want = histogram(14).since(&histogram(11));
     assert_eq!((h[0].count, h[0].zero_count), (want.count, want.zero));
-    let Some(Data::Gauge(level)) = &two[2].data else { panic!() };
-    assert_eq!(level.data_points[0].value, Some(number_data_point::Value::AsDouble(1.5 - 14.0)));
+    let Some(Data::Gauge(level)) = &two[2].data else {
+        panic!()
+    };
+    assert_eq!(
+        level.data_points[0].value,
+        Some(number_data_point::Value::AsDouble(1.5 - 14.0))
+    );
 }
 
 #[test]
@@ -167,7 +218,10 @@ fn a_series_that_began_anew_is_counted_from_zero() {
     let mut second = snapshot(1, 2);
     let labels = Labels::new(LABELS, &["docker/a\"b\\c\n0", "eu-west"], true, START + 99);
     assert_eq!(labels.text, first.families[0].series[0].labels.text);
-    second.families[0].series = vec![Series { labels: Arc::new(labels), value: Value::Counter(5) }];
+    second.families[0].series = vec![Series {
+        labels: Arc::new(labels),
+        value: Value::Counter(5),
+    }];
     let metrics = decode(&encode(&second, Temporality::Delta, Some(&first)));
     let (points, ..) = sum(&metrics[0]);
     assert_eq!(points[0].value, Some(number_data_point::Value::AsInt(5)));

@@ -47,9 +47,16 @@ impl Exporter {
     /// no endpoint. Must be called in a tokio runtime, after rustls has its provider.
     pub fn new(settings: &OtlpSettings) -> Result<Option<Self>> {
         settings.validate()?;
-        let Some(url) = settings.url()? else { return Ok(None) };
+        let Some(url) = settings.url()? else {
+            return Ok(None);
+        };
         let client = Client::new(settings, &url)?;
-        Ok(Some(Self { settings: settings.clone(), url, client, stats: Arc::default() }))
+        Ok(Some(Self {
+            settings: settings.clone(),
+            url,
+            client,
+            stats: Arc::default(),
+        }))
     }
 
     /// Where it counts.
@@ -58,8 +65,17 @@ impl Exporter {
     }
 
     /// Exports until `shutdown` resolves, then the latest snapshot once more, and ends within five seconds.
-    pub async fn run(self, mut snapshots: watch::Receiver<Arc<Snapshot>>, shutdown: impl Future<Output = ()>) {
-        let Self { settings, url, client, stats } = self;
+    pub async fn run(
+        self,
+        mut snapshots: watch::Receiver<Arc<Snapshot>>,
+        shutdown: impl Future<Output = ()>,
+    ) {
+        let Self {
+            settings,
+            url,
+            client,
+            stats,
+        } = self;
         let queue = Queue::new(settings.queue_size, stats.clone());
         let (hurry, hurried) = watch::channel(false);
         let mut sender = Sender {

@@ -17,11 +17,18 @@ impl<'a> Previous<'a> {
     pub fn new(family: &Family, before: Option<&'a Snapshot>) -> Self {
         let (time, series) = before
             .and_then(|s| {
-                let family = s.families.iter().find(|f| std::ptr::eq(f.metric, family.metric))?;
+                let family = s
+                    .families
+                    .iter()
+                    .find(|f| std::ptr::eq(f.metric, family.metric))?;
                 Some((s.unix_nanos, family.series.as_slice()))
             })
             .unwrap_or_default();
-        Self { time, series, by_labels: None }
+        Self {
+            time,
+            series,
+            by_labels: None,
+        }
     }
 
     /// When and with which value the series was exported; `i` is its place now, mostly the old one too. A series that
@@ -29,7 +36,8 @@ impl<'a> Previous<'a> {
     pub fn find(&mut self, i: usize, labels: &Arc<Labels>) -> Option<(u64, &'a Value)> {
         let same = |other: &&Series| {
             Arc::ptr_eq(&other.labels, labels)
-                || (other.labels.text == labels.text && other.labels.start_unix_nanos == labels.start_unix_nanos)
+                || (other.labels.text == labels.text
+                    && other.labels.start_unix_nanos == labels.start_unix_nanos)
         };
         let series = self.series;
         let found = series.get(i).filter(same).or_else(|| {

@@ -26,7 +26,12 @@ struct State {
 impl Queue {
     /// For `size` batches.
     pub fn new(size: usize, stats: Arc<Stats>) -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), size, stats }
+        Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            size,
+            stats,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -90,7 +95,10 @@ mod tests {
     use super::*;
 
     fn batch(points: u64) -> Batch {
-        vec![Part { body: bytes::Bytes::new(), points }]
+        vec![Part {
+            body: bytes::Bytes::new(),
+            points,
+        }]
     }
 
     #[tokio::test]
@@ -100,7 +108,13 @@ mod tests {
         for points in [1, 10, 100, 1_000] {
             queue.push(batch(points));
         }
-        assert_eq!((stats.total_dropped(Reason::QueueFull), stats.batches(Outcome::Dropped)), (11, 2));
+        assert_eq!(
+            (
+                stats.total_dropped(Reason::QueueFull),
+                stats.batches(Outcome::Dropped)
+            ),
+            (11, 2)
+        );
         assert_eq!(queue.pop().await.unwrap()[0].points, 100);
         queue.close();
         assert_eq!(queue.pop().await.unwrap()[0].points, 1_000);

@@ -37,12 +37,17 @@ pub enum Reply {
 impl Reply {
     /// An attempt that got no answer.
     pub fn retry(cause: impl Into<String>) -> Self {
-        Self::Retry { after: None, cause: cause.into() }
+        Self::Retry {
+            after: None,
+            cause: cause.into(),
+        }
     }
 
     /// An answer to which nothing helps.
     pub fn permanent(cause: impl Into<String>) -> Self {
-        Self::Permanent { cause: printable(&cause.into()) }
+        Self::Permanent {
+            cause: printable(&cause.into()),
+        }
     }
 }
 
@@ -59,7 +64,10 @@ pub fn accepted(body: &[u8]) -> Reply {
             let partial = response.partial_success.unwrap_or_default();
             // A negative number is nonsense and rejects nothing.
             let rejected = u64::try_from(partial.rejected_data_points).unwrap_or(0);
-            Reply::Accepted { rejected, message: printable(&partial.error_message) }
+            Reply::Accepted {
+                rejected,
+                message: printable(&partial.error_message),
+            }
         }
     }
 }
@@ -70,16 +78,23 @@ pub fn http(status: u16, content_type: &str, retry_after: Option<&str>, body: Op
         (200..300, None) => Reply::permanent(format!("HTTP {status} with a reply above {LONGEST} bytes")),
         (200..300, Some([])) => accepted(&[]),
         // A web server or a login page that answers 200 to everything must not pass for a collector.
-        (200..300, Some(_)) if !content_type.trim_start().starts_with("application/x-protobuf") => Reply::permanent(
-            format!("HTTP {status}, but content-type {content_type:?} is not OTLP; check otlp.endpoint"),
-        ),
+        (200..300, Some(_)) if !content_type.trim_start().starts_with("application/x-protobuf") => {
+            Reply::permanent(format!(
+                "HTTP {status}, but content-type {content_type:?} is not OTLP; check otlp.endpoint"
+            ))
+        }
         (200..300, Some(body)) => accepted(body),
         (429 | 502 | 503 | 504, _) => Reply::Retry {
             after: retry_after.and_then(|v| parse_retry_after(v, SystemTime::now())),
             cause: format!("HTTP {status}"),
         },
-        (300..400, _) => Reply::permanent(format!("HTTP {status}: redirects are not followed; check otlp.endpoint")),
-        (_, body) => Reply::permanent(format!("HTTP {status} {}", status_message(body.unwrap_or_default()))),
+        (300..400, _) => Reply::permanent(format!(
+            "HTTP {status}: redirects are not followed; check otlp.endpoint"
+        )),
+        (_, body) => Reply::permanent(format!(
+            "HTTP {status} {}",
+            status_message(body.unwrap_or_default())
+        )),
     }
 }
 
@@ -133,7 +148,8 @@ pub fn grpc(status: &Status) -> Reply {
     let info = retry_info(status.details());
     let cause = printable(&format!("{:?}: {}", status.code(), describe(status)));
     // Ours, not the collector's: it answered, and will answer the same again.
-    let too_long = status.code() == Code::OutOfRange && status.message().contains("decoded message length too large");
+    let too_long =
+        status.code() == Code::OutOfRange && status.message().contains("decoded message length too large");
     // A failure below gRPC: not connected, TLS, connection reset.
     let transport = std::error::Error::source(status).is_some();
     let again = match status.code() {
@@ -142,7 +158,11 @@ pub fn grpc(status: &Status) -> Reply {
         Code::ResourceExhausted => info.is_some(),
         _ => transport,
     };
-    if again && !too_long { Reply::Retry { after: info, cause } } else { Reply::Permanent { cause } }
+    if again && !too_long {
+        Reply::Retry { after: info, cause }
+    } else {
+        Reply::Permanent { cause }
+    }
 }
 
 /// tonic says `transport error`; the cause lies below.
@@ -161,8 +181,14 @@ fn describe(status: &Status) -> String {
 
 fn retry_info(details: &[u8]) -> Option<Duration> {
     let status = RpcStatus::decode(details).ok()?;
-    let any = status.details.iter().find(|a| a.type_url.ends_with("/google.rpc.RetryInfo"))?;
-    let delay = RetryInfo::decode(any.value.as_slice()).ok()?.retry_delay.unwrap_or_default();
+    let any = status
+        .details
+        .iter()
+        .find(|a| a.type_url.ends_with("/google.rpc.RetryInfo"))?;
+    let delay = RetryInfo::decode(any.value.as_slice())
+        .ok()?
+        .retry_delay
+        .unwrap_or_default();
     let nanos = u32::try_from(delay.nanos).unwrap_or(0).min(999_999_999);
     Some(Duration::new(u64::try_from(delay.seconds).unwrap_or(0), nanos))
 }

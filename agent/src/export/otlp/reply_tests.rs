@@ -2,7 +2,9 @@ use super::*;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsPartialSuccess;
 
 fn after(reply: &Reply) -> Option<u64> {
-    let Reply::Retry { after, .. } = reply else { panic!("{reply:?}") };
+    let Reply::Retry { after, .. } = reply else {
+        panic!("{reply:?}")
+    };
     after.map(|d| d.as_secs())
 }
 
@@ -40,19 +42,34 @@ fn a_lying_collector_is_not_believed() {
         ("application/x-protobuf", Some(b"\xff\xff\xff")),
         ("application/x-protobuf", None),
     ] {
-        assert!(matches!(http(200, kind, None, body), Reply::Permanent { .. }), "{kind} {body:?}");
+        assert!(
+            matches!(http(200, kind, None, body), Reply::Permanent { .. }),
+            "{kind} {body:?}"
+        );
     }
-    assert_eq!(http(200, "", None, Some(&[])), Reply::Accepted { rejected: 0, message: String::new() });
+    assert_eq!(
+        http(200, "", None, Some(&[])),
+        Reply::Accepted {
+            rejected: 0,
+            message: String::new()
+        }
+    );
 }
 
 #[test]
 fn partial_success_is_read_and_made_safe() {
     for (rejected, want) in [(3, 3), (-7, 0), (i64::MAX, i64::MAX as u64)] {
         let message = format!("bad\n\u{1b}[2J{}", "x".repeat(1 << 15));
-        let partial =
-            ExportMetricsPartialSuccess { rejected_data_points: rejected, error_message: message };
-        let body = ExportMetricsServiceResponse { partial_success: Some(partial) }.encode_to_vec();
-        let Reply::Accepted { rejected, message } = http(200, "application/x-protobuf", None, Some(&body)) else {
+        let partial = ExportMetricsPartialSuccess {
+            rejected_data_points: rejected,
+            error_message: message,
+        };
+        let body = ExportMetricsServiceResponse {
+            partial_success: Some(partial),
+        }
+        .encode_to_vec();
+        let Reply::Accepted { rejected, message } = http(200, "application/x-protobuf", None, Some(&body))
+        else {
             panic!()
         };
         assert_eq!(rejected, want);
@@ -61,9 +78,20 @@ fn partial_success_is_read_and_made_safe() {
 }
 
 fn details(seconds: i64, nanos: i32) -> bytes::Bytes {
-    let value = RetryInfo { retry_delay: Some(Delay { seconds, nanos }) }.encode_to_vec();
-    let any = Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value };
-    RpcStatus { message: String::new(), details: vec![any] }.encode_to_vec().into()
+    let value = RetryInfo {
+        retry_delay: Some(Delay { seconds, nanos }),
+    }
+    .encode_to_vec();
+    let any = Any {
+        type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
+        value,
+    };
+    RpcStatus {
+        message: String::new(),
+        details: vec![any],
+    }
+    .encode_to_vec()
+    .into()
 }
 
 #[test]

@@ -53,7 +53,11 @@ impl Sender<'_> {
     }
 
     async fn batch(&mut self, batch: Batch) {
-        let mut hand = InHand { parts: batch.into(), outcome: Outcome::Sent, stats: self.stats };
+        let mut hand = InHand {
+            parts: batch.into(),
+            outcome: Outcome::Sent,
+            stats: self.stats,
+        };
         while let Some(part) = hand.parts.front() {
             let outcome = self.part(part).await;
             hand.outcome = hand.outcome.max(outcome);
@@ -77,7 +81,11 @@ impl Sender<'_> {
                     if rejected > 0 || !message.is_empty() {
                         tracing::warn!(rejected, message, "otlp: partial success");
                     }
-                    return if rejected > 0 { Outcome::Partial } else { Outcome::Sent };
+                    return if rejected > 0 {
+                        Outcome::Partial
+                    } else {
+                        Outcome::Sent
+                    };
                 }
                 Reply::Permanent { cause } => {
                     // 401 and the like: a new token or certificate may be there.
@@ -110,11 +118,15 @@ impl Sender<'_> {
                 Err(error) => return Reply::retry(format!("{error:#}")),
             }
         }
-        let Some(client) = &self.client else { return Reply::retry("no client") };
+        let Some(client) = &self.client else {
+            return Reply::retry("no client");
+        };
         let limit = self.settings.timeout;
         timeout(limit, client.send(part.body.clone()))
             .await
-            .unwrap_or_else(|_| Reply::retry(format!("no reply within {}", humantime::format_duration(limit))))
+            .unwrap_or_else(|_| {
+                Reply::retry(format!("no reply within {}", humantime::format_duration(limit)))
+            })
     }
 
     /// At shutdown there are only seconds: the wait ends, and what follows are short ones.
@@ -132,7 +144,12 @@ impl Sender<'_> {
         if std::mem::replace(&mut self.failing, true) {
             tracing::debug!(host, cause, what, "otlp: attempt failed");
         } else {
-            tracing::warn!(host, cause, what, "otlp: attempt failed; further failures are counted, not logged");
+            tracing::warn!(
+                host,
+                cause,
+                what,
+                "otlp: attempt failed; further failures are counted, not logged"
+            );
         }
     }
 }

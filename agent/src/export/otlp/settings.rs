@@ -149,7 +149,12 @@ impl OtlpSettings {
             ("timeout", self.timeout, SECOND / 10, HOUR),
             ("retry.initial", self.retry.initial, SECOND / 100, HOUR),
             ("retry.max", self.retry.max, self.retry.initial, HOUR),
-            ("retry.max_elapsed", self.retry.max_elapsed, Duration::ZERO, 24 * HOUR),
+            (
+                "retry.max_elapsed",
+                self.retry.max_elapsed,
+                Duration::ZERO,
+                24 * HOUR,
+            ),
         ] {
             if !(shortest..=longest).contains(&value) {
                 let [value, shortest, longest] = [value, shortest, longest].map(humantime::format_duration);
@@ -168,16 +173,23 @@ impl OtlpSettings {
 
     /// The endpoint, path included; `None` = nothing is to be sent.
     pub fn url(&self) -> Result<Option<Url>> {
-        let Some(endpoint) = &self.endpoint else { return Ok(None) };
+        let Some(endpoint) = &self.endpoint else {
+            return Ok(None);
+        };
         let Ok(mut url) = Url::parse(endpoint) else {
             bail!("otlp.endpoint {endpoint:?}: not a URL; write e.g. http://127.0.0.1:4317");
         };
         // Not shown in messages from here on: it may hold a password.
         if !url.username().is_empty() || url.password().is_some() {
-            bail!("otlp.endpoint: has a user or password; put an authorization header into otlp.headers_file");
+            bail!(
+                "otlp.endpoint: has a user or password; put an authorization header into otlp.headers_file"
+            );
         }
         if !matches!(url.scheme(), "http" | "https") {
-            bail!("otlp.endpoint {endpoint:?}: scheme {:?} is not http or https; put one before it", url.scheme());
+            bail!(
+                "otlp.endpoint {endpoint:?}: scheme {:?} is not http or https; put one before it",
+                url.scheme()
+            );
         }
         if url.scheme() == "http" && self.tls != OtlpTls::default() {
             bail!("otlp.endpoint {endpoint:?}: otlp.tls is set, but http is not encrypted; use https");
@@ -189,7 +201,9 @@ impl OtlpSettings {
             (Protocol::Http, "" | "/") => url.set_path("/v1/metrics"),
             (Protocol::Grpc, "" | "/") | (Protocol::Http, _) => {}
             (Protocol::Grpc, path) => {
-                bail!("otlp.endpoint {endpoint:?}: gRPC has no path {path}; remove it or set otlp.protocol: http")
+                bail!(
+                    "otlp.endpoint {endpoint:?}: gRPC has no path {path}; remove it or set otlp.protocol: http"
+                )
             }
         }
         Ok(Some(url))
@@ -217,8 +231,14 @@ mod tests {
     #[test]
     fn the_path_is_added_where_there_is_none() {
         for (yaml, want) in [
-            ("{endpoint: 'http://[::1]:4318', protocol: http}", "http://[::1]:4318/v1/metrics"),
-            ("{endpoint: 'https://c.example/otlp', protocol: http}", "https://c.example/otlp"),
+            (
+                "{endpoint: 'http://[::1]:4318', protocol: http}",
+                "http://[::1]:4318/v1/metrics",
+            ),
+            (
+                "{endpoint: 'https://c.example/otlp', protocol: http}",
+                "https://c.example/otlp",
+            ),
             ("{endpoint: 'http://127.0.0.1:4317'}", "http://127.0.0.1:4317/"),
         ] {
             assert_eq!(with(yaml).unwrap().url().unwrap().unwrap().as_str(), want);
@@ -228,25 +248,52 @@ mod tests {
     #[test]
     fn every_mistake_is_one_line_with_a_remedy() {
         for (yaml, want) in [
-            ("{endpoint: 'localhost:4317'}", "scheme \"localhost\" is not http or https; put one before it"),
-            ("{endpoint: '127.0.0.1:4317'}", "not a URL; write e.g. http://127.0.0.1:4317"),
-            ("{endpoint: 'unix:///run/otlp.sock'}", "scheme \"unix\" is not http or https"),
-            ("{endpoint: 'http://u:secret@h:1'}", "otlp.endpoint: has a user or password"),
-            ("{endpoint: 'http://h', tls: {ca_file: /ca}}", "http is not encrypted; use https"),
-            ("{endpoint: 'http://h/v1/metrics'}", "gRPC has no path /v1/metrics"),
+            (
+                "{endpoint: 'localhost:4317'}",
+                "scheme \"localhost\" is not http or https; put one before it",
+            ),
+            (
+                "{endpoint: '127.0.0.1:4317'}",
+                "not a URL; write e.g. http://127.0.0.1:4317",
+            ),
+            (
+                "{endpoint: 'unix:///run/otlp.sock'}",
+                "scheme \"unix\" is not http or https",
+            ),
+            (
+                "{endpoint: 'http://u:secret@h:1'}",
+                "otlp.endpoint: has a user or password",
+            ),
+            (
+                "{endpoint: 'http://h', tls: {ca_file: /ca}}",
+                "http is not encrypted; use https",
+            ),
+            (
+                "{endpoint: 'http://h/v1/metrics'}",
+                "gRPC has no path /v1/metrics",
+            ),
             ("{endpoint: 'http://h?x=1', protocol: http}", "has a query"),
-            ("{interval: 100ms}", "otlp.interval 100ms: out of range; use 1s to 1h"),
+            (
+                "{interval: 100ms}",
+                "otlp.interval 100ms: out of range; use 1s to 1h",
+            ),
             ("{interval: 10}", "duration"),
             ("{interval: -1s}", "duration"),
             ("{timeout: 0s}", "otlp.timeout 0s: out of range; use 100ms to 1h"),
-            ("{retry: {initial: 10s, max: 1s}}", "otlp.retry.max 1s: out of range; use 10s to 1h"),
+            (
+                "{retry: {initial: 10s, max: 1s}}",
+                "otlp.retry.max 1s: out of range; use 10s to 1h",
+            ),
             ("{queue_size: 0}", "otlp.queue_size 0: out of range"),
             ("{tls: {cert_file: /c}}", "set both or none"),
             ("{intervall: 1s}", "unknown field"),
             ("{protocol: grcp}", "unknown variant"),
         ] {
             let error = format!("{:#}", with(yaml).unwrap_err());
-            assert!(error.contains(want) && !error.contains('\n') && !error.contains("secret"), "{yaml}: {error}");
+            assert!(
+                error.contains(want) && !error.contains('\n') && !error.contains("secret"),
+                "{yaml}: {error}"
+            );
         }
     }
 }

@@ -4,7 +4,11 @@ use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Sta
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-static EXPORTER: Label = Label { prometheus: "exporter", otlp: "geophone.exporter", help: "Exporter: otlp" };
+static EXPORTER: Label = Label {
+    prometheus: "exporter",
+    otlp: "geophone.exporter",
+    help: "Exporter: otlp",
+};
 static OUTCOME: Label = Label {
     prometheus: "outcome",
     otlp: "geophone.outcome",
@@ -152,7 +156,12 @@ impl StatsCollect {
     /// For the counters of one exporter.
     pub fn new(stats: Arc<Stats>, start_unix_nanos: u64) -> Self {
         let new = |metric: &'static Metric, value: &str| {
-            Arc::new(Labels::new(metric.labels, &["otlp", value], false, start_unix_nanos))
+            Arc::new(Labels::new(
+                metric.labels,
+                &["otlp", value],
+                false,
+                start_unix_nanos,
+            ))
         };
         Self {
             stats,
@@ -170,10 +179,19 @@ impl Collect for StatsCollect {
             series: counters
                 .iter()
                 .zip(labels)
-                .map(|(c, l)| Series { labels: l.clone(), value: Value::Counter(c.load(Relaxed)) })
+                .map(|(c, l)| Series {
+                    labels: l.clone(),
+                    value: Value::Counter(c.load(Relaxed)),
+                })
                 .collect(),
         };
-        let plain = |metric, value| Family { metric, series: vec![Series { labels: self.plain.clone(), value }] };
+        let plain = |metric, value| Family {
+            metric,
+            series: vec![Series {
+                labels: self.plain.clone(),
+                value,
+            }],
+        };
         let stats = &self.stats;
         out.extend([
             counters(&BATCHES, &stats.batches, &self.outcomes),
@@ -182,5 +200,42 @@ impl Collect for StatsCollect {
             plain(&RETRIES, Value::Counter(stats.retries())),
             plain(&QUEUE, Value::Gauge(stats.queue.load(Relaxed) as f64)),
         ]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_and_reason_is_a_series_from_the_start() {
+        let stats = Arc::new(Stats::default());
+        stats.batch(Outcome::Partial);
+        stats.dropped(Reason::Shutdown, 7);
+        stats.queue(3);
+        let mut families = Vec::new();
+        StatsCollect::new(stats, 1).collect(&mut families);
+        let declared: Vec<_> = METRICS.iter().map(|m| m.name).collect();
+        assert_eq!(
+            families.iter().map(|f| f.metric.name).collect::<Vec<_>>(),
+            declared
+        );
+        let text = String::from_utf8(crate::export::prometheus::encode(
+            &crate::aggregate::Snapshot {
+                families,
+                ..Default::default()
+            },
+            crate::export::prometheus::Format::Text,
+            0,
+        ));
+        let text = text.unwrap();
+        for line in [
+            "geophone_export_batches_total{exporter=\"otlp\",outcome=\"sent\"} 0\n",
+            "geophone_export_batches_total{exporter=\"otlp\",outcome=\"partial\"} 1\n",
+            "geophone_export_datapoints_dropped_total{exporter=\"otlp\",reason=\"shutdown\"} 7\n",
+            "geophone_export_queue_batches{exporter=\"otlp\"} 3.0\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

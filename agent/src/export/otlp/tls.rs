@@ -22,10 +22,17 @@ impl Files {
             let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
             match found {
                 Ok(found) if !found.is_empty() => Ok(pem),
-                _ => bail!("{what} {}: no certificate in it; give certificates as PEM", path.display()),
+                _ => bail!(
+                    "{what} {}: no certificate in it; give certificates as PEM",
+                    path.display()
+                ),
             }
         };
-        let ca = tls.ca_file.as_ref().map(|path| certificates("otlp.tls.ca_file", path)).transpose()?;
+        let ca = tls
+            .ca_file
+            .as_ref()
+            .map(|path| certificates("otlp.tls.ca_file", path))
+            .transpose()?;
         let identity = match (&tls.cert_file, &tls.key_file) {
             (Some(cert), Some(key)) => Some((
                 certificates("otlp.tls.cert_file", cert)?,
@@ -54,7 +61,8 @@ impl Files {
     /// For HTTP.
     pub fn reqwest(&self, mut builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder> {
         if let Some(ca) = &self.ca {
-            let ca = reqwest::Certificate::from_pem_bundle(ca).map_err(|e| anyhow!("otlp.tls.ca_file: {e}"))?;
+            let ca =
+                reqwest::Certificate::from_pem_bundle(ca).map_err(|e| anyhow!("otlp.tls.ca_file: {e}"))?;
             builder = builder.tls_certs_only(ca);
         }
         if let Some((cert, key)) = &self.identity {

@@ -222,8 +222,8 @@ impl App {
             KeyCode::Up | KeyCode::Char('k') => self.grid().step(-1),
             KeyCode::PageDown => self.grid().step(page),
             KeyCode::PageUp => self.grid().step(-page),
-            KeyCode::Home | KeyCode::Char('g') => self.grid().step(isize::MIN),
-            KeyCode::End | KeyCode::Char('G') => self.grid().step(isize::MAX),
+            KeyCode::Home | KeyCode::Char('g') => self.grid().first(),
+            KeyCode::End | KeyCode::Char('G') => self.grid().last(),
             KeyCode::Char('s') => self.grid().next_sort(),
             KeyCode::Char('r') => {
                 let grid = self.grid();

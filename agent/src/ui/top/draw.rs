@@ -2,7 +2,10 @@
 
 use super::app::{App, Overlay};
 use super::grid;
-use super::tabs::{self, Tab, connections::WIDE};
+use super::tabs::{
+    self, Tab,
+    connections::{WIDE, left_of},
+};
 use super::theme::{Theme, Tone};
 use crate::ui::units::{bytes, bytes_rate, count, percent, rate, seconds, span, width};
 use crate::ui::view::View;
@@ -88,12 +91,15 @@ fn header(app: &App, wide: u16, lines: usize) -> Vec<Line<'static>> {
         ));
     }
     let (status, tone) = status(app);
-    let mut first = Line::from(left);
-    let space = usize::from(wide).saturating_sub(first.width() + width(&status) + 1);
-    if space > 0 {
-        first.push_span(Span::raw(" ".repeat(space)));
-        first.push_span(Span::styled(status, theme.style(tone)));
+    let room = usize::from(wide).saturating_sub(width(&status) + 2);
+    // The state is worth more than the place and the age.
+    while left.len() > 1 && left.iter().map(Span::width).sum::<usize>() > room {
+        left.pop();
     }
+    let mut first = Line::from(left);
+    let space = " ".repeat((room + 1).saturating_sub(first.width()));
+    first.push_span(Span::raw(space));
+    first.push_span(Span::styled(status, theme.style(tone)));
     let mut out = vec![first];
     if let Some(view) = &app.view {
         out.extend(tabs::agent::chips(&summary(view), wide, theme));
@@ -109,6 +115,7 @@ fn status(app: &App) -> (String, Tone) {
         _ if app.paused => ("PAUSED".into(), Tone::Warn),
         (None, _) => ("starting".into(), Tone::Dim),
         (Some(_), _) if age >= OLD => (format!("{} OLD", span(age)), Tone::Bad),
+        (Some(view), _) if age >= 1.5 => (format!("tick {}, {} ago", view.tick, span(age)), Tone::Dim),
         (Some(view), _) => (format!("tick {}", view.tick), Tone::Dim),
     }
 }
@@ -140,14 +147,14 @@ fn summary(view: &View) -> Vec<(&'static str, String, Tone)> {
     });
     out.push(("conns", count(total.connections as f64), Tone::Strong));
     out.push(("retransmits", ratio.0, ratio.1));
-    out.push(("rx", bytes_rate(total.receive_rate), Tone::Strong));
-    out.push(("tx", bytes_rate(total.transmit_rate), Tone::Strong));
     let drops = if view.drops_rate > 0.0 {
         Tone::Warn
     } else {
         Tone::Strong
     };
     out.push(("drops", format!("{}/s", rate(view.drops_rate)), drops));
+    out.push(("rx", bytes_rate(total.receive_rate), Tone::Strong));
+    out.push(("tx", bytes_rate(total.transmit_rate), Tone::Strong));
     let cpu = view.cost.cpu.map_or("–".into(), percent);
     let rss = view.cost.memory_bytes.map_or("–".into(), bytes);
     out.push(("agent", format!("CPU {cpu}  RSS {rss}"), Tone::Strong));
@@ -274,6 +281,14 @@ fn popup(buffer: &mut Buffer, area: Rect, (wide, high): (u16, u16), title: &str,
         width: wide,
         height: high,
     };
+    // A wide character that reaches in from the left would push the border away.
+    for y in area.top()..area.bottom() {
+        if let Some(cell) = area.x.checked_sub(1).and_then(|x| buffer.cell_mut((x, y)))
+            && width(cell.symbol()) > 1
+        {
+            cell.set_symbol(" ");
+        }
+    }
     Clear.render(area, buffer);
     let title = Span::styled(format!(" {title} "), theme.style(Tone::Strong));
     let block = Block::bordered().title(title);
@@ -357,7 +372,7 @@ fn detail(buffer: &mut Buffer, area: Rect, app: &mut App, at: u16) {
         height: inner.height - shown,
         ..inner
     };
-    let half = below.width * 6 / 10;
+    let half = left_of(below.width);
     let scroll = (at.saturating_sub(upper), 0);
     let right = Rect {
         x: below.x + half + 1,

@@ -1,9 +1,10 @@
 //! A table that chooses its columns by the width it gets, sorts, and keeps its selection by row, not by place.
 
 use super::theme::{Theme, Tone};
-use crate::ui::units::{fit, spark, width};
+use crate::ui::units::{self, fit, spark};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget as _;
 use std::cmp::Ordering;
@@ -201,6 +202,16 @@ impl GridState {
         self.selected = self.order.get(to).cloned();
     }
 
+    /// Selects the first row.
+    pub fn first(&mut self) {
+        self.selected = self.order.first().cloned();
+    }
+
+    /// Selects the last row.
+    pub fn last(&mut self) {
+        self.selected = self.order.last().cloned();
+    }
+
     fn at(&self) -> Option<usize> {
         let id = self.selected.as_ref()?;
         self.order.iter().position(|o| o == id)
@@ -229,53 +240,80 @@ fn compare(a: &Cell, b: &Cell) -> Ordering {
     }
 }
 
-/// Chooses columns and their widths. One column of space stands before each.
+/// Columns from this rank on get what room the texts of the others leave.
+const EXTRA: u8 = 6;
+
+/// Chooses columns and their widths. One column of space, which also takes the mark of the selected row, stands before
+/// each.
 pub fn layout(columns: &[Column], rows: &[Row], room: u16) -> Vec<(usize, u16)> {
     let mut by_rank: Vec<usize> = (0..columns.len()).collect();
     by_rank.sort_by_key(|i| columns[*i].rank);
+    let extra = by_rank
+        .iter()
+        .position(|i| columns[*i].rank >= EXTRA)
+        .unwrap_or(by_rank.len());
+    let (most, extra) = by_rank.split_at(extra);
     let mut left = room;
     let mut chosen: Vec<(usize, u16)> = Vec::new();
-    for i in by_rank {
-        let need = columns[i].width + 1;
-        match left.checked_sub(need) {
-            Some(rest) => left = rest,
-            // The first text column is shown whatever the width.
+    let whole = choose(columns, most, &mut left, &mut chosen);
+    widen(columns, rows, Grow::Text, &mut left, &mut chosen);
+    if whole {
+        choose(columns, extra, &mut left, &mut chosen);
+        widen(columns, rows, Grow::Text, &mut left, &mut chosen);
+    }
+    widen(columns, rows, Grow::Bars(0), &mut left, &mut chosen);
+    chosen.sort_unstable();
+    chosen
+}
+
+/// Takes columns in order until one finds no room; says whether all found it.
+fn choose(columns: &[Column], order: &[usize], left: &mut u16, chosen: &mut Vec<(usize, u16)>) -> bool {
+    for &i in order {
+        match left.checked_sub(columns[i].width + 1) {
+            Some(rest) => *left = rest,
             None if chosen.is_empty() => {
+                // The first column is shown whatever the width.
                 chosen.push((i, left.saturating_sub(1)));
-                break;
+                *left = 0;
+                return false;
             }
-            None => break,
+            None => return false,
         }
         chosen.push((i, columns[i].width));
     }
-    chosen.sort_unstable();
-    let wants = |i: usize| match columns[i].grow {
+    true
+}
+
+/// Spreads spare room evenly over the columns of a kind, up to what they can use.
+fn widen(columns: &[Column], rows: &[Row], kind: Grow, left: &mut u16, chosen: &mut [(usize, u16)]) {
+    let want = |i: usize| match columns[i].grow {
         Grow::Number => 0,
         Grow::Text => rows
             .iter()
             .filter_map(|r| r.cells.get(i))
-            .map(|c| width(&c.text))
+            .map(|c| units::width(&c.text))
             .max()
             .unwrap_or(0),
         Grow::Bars(most) => usize::from(most),
     };
-    let wants: Vec<usize> = chosen.iter().map(|(i, _)| wants(*i)).collect();
-    for text in [true, false] {
-        loop {
-            let before = left;
-            for ((i, width), want) in chosen.iter_mut().zip(&wants) {
-                let mine = (columns[*i].grow == Grow::Text) == text;
-                if mine && left > 0 && usize::from(*width) < *want {
-                    *width += 1;
-                    left -= 1;
-                }
-            }
-            if before == left {
-                break;
+    let same = |i: usize| std::mem::discriminant(&columns[i].grow) == std::mem::discriminant(&kind);
+    let mut growing: Vec<(&mut u16, usize)> = chosen
+        .iter_mut()
+        .filter(|(i, _)| same(*i))
+        .map(|(i, width)| (width, want(*i)))
+        .collect();
+    loop {
+        let before = *left;
+        for (width, want) in &mut growing {
+            if *left > 0 && usize::from(**width) < *want {
+                **width += 1;
+                *left -= 1;
             }
         }
+        if *left == before {
+            return;
+        }
     }
-    chosen
 }
 
 /// Draws heading, rows and, at the foot, a row that stays.
@@ -291,7 +329,7 @@ pub fn draw(
     if area.height == 0 || area.width < 4 {
         return;
     }
-    let chosen = layout(columns, rows, area.width - 1);
+    let chosen = layout(columns, rows, area.width);
     state.visible = chosen.iter().map(|(i, _)| *i).collect();
     let line = |y: u16, line: Line, buffer: &mut Buffer| {
         line.render(
@@ -308,7 +346,7 @@ pub fn draw(
     let page = usize::from(area.height - 1).saturating_sub(usize::from(foot.is_some()));
     let at = state.at();
     if let Some(at) = at {
-        state.offset = state.offset.clamp((at + 1).saturating_sub(page), at);
+        state.offset = state.offset.max((at + 1).saturating_sub(page)).min(at);
     }
     state.offset = state.offset.min(rows.len().saturating_sub(page));
     state.page = page;
@@ -326,24 +364,27 @@ pub fn draw(
 }
 
 fn heading(columns: &[Column], chosen: &[(usize, u16)], state: &GridState, theme: Theme) -> Line<'static> {
-    let mut out = String::new();
+    let style = theme.style(Tone::Title);
+    let mut spans = Vec::new();
     for (i, width) in chosen {
         let column = &columns[*i];
-        let right = column.grow == Grow::Number;
-        let title = fit(column.title, usize::from(*width), right);
+        let (width, right) = (usize::from(*width), column.grow == Grow::Number);
         if state.sort != *i {
-            out += &format!(" {title}");
+            spans.push(Span::styled(
+                format!(" {}", fit(column.title, width, right)),
+                style,
+            ));
             continue;
         }
         let arrow = if state.reverse { '▲' } else { '▼' };
-        let bare = title.trim();
-        match right {
-            // The arrow takes the space before the title, or the column's own.
-            true => out += &fit(&format!("{arrow}{bare}"), usize::from(*width) + 1, true),
-            false => out += &format!(" {}", fit(&format!("{bare}{arrow}"), usize::from(*width), false)),
-        }
+        // The arrow may take the space before the title.
+        let text = match right {
+            true => fit(&format!("{arrow}{}", column.title), width + 1, true),
+            false => format!(" {}", fit(&format!("{}{arrow}", column.title), width, false)),
+        };
+        spans.push(Span::styled(text, style.add_modifier(Modifier::UNDERLINED)));
     }
-    Line::from(Span::styled(format!(" {out}"), theme.style(Tone::Title)))
+    Line::from(spans)
 }
 
 fn body(
@@ -353,7 +394,7 @@ fn body(
     (selected, strong): (bool, bool),
     theme: Theme,
 ) -> Line<'static> {
-    let mut spans = vec![Span::raw(if selected { "▶" } else { " " })];
+    let mut spans = Vec::new();
     for (i, width) in chosen {
         let Some(cell) = row.cells.get(*i) else { continue };
         let width = usize::from(*width);
@@ -366,7 +407,19 @@ fn body(
             (_, true) => theme.style(Tone::Strong),
             _ => theme.style(cell.tone),
         };
-        spans.push(Span::styled(format!(" {text}"), style));
+        let before = match columns[*i].grow {
+            _ if spans.is_empty() && selected => "▶",
+            _ if spans.is_empty() => " ",
+            // A number that is one column too long takes the space before it.
+            Grow::Number if units::width(&cell.text) == width + 1 => "",
+            _ => " ",
+        };
+        let text = if before.is_empty() {
+            cell.text.clone()
+        } else {
+            text
+        };
+        spans.push(Span::styled(format!("{before}{text}"), style));
     }
     Line::from(spans)
 }

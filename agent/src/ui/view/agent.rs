@@ -111,6 +111,11 @@ impl Own {
                 of(series, &mut |account| account.dropped.push(loss.clone()));
             }
         }
+        for series in series(snapshot, "geophone_events_in_flight") {
+            of(series, &mut |account| {
+                account.in_flight = number(series).max(0.0) as u64
+            });
+        }
         for series in series(snapshot, "geophone_events_unaccounted") {
             of(series, &mut |account| account.unaccounted += number(series));
         }

@@ -348,7 +348,14 @@ fn every_event_is_accounted_for() {
         ),
         ("tcp", 100, 5, 2.0)
     );
-    let shot = shot.add(
+    let flying = shot.add(
+        "geophone_events_in_flight",
+        &[("probe", "tcp")],
+        Value::Gauge(5.0),
+    );
+    let account = ViewBuilder::new().push(&flying.0).accounts.remove(0);
+    assert_eq!((account.in_flight, account.unaccounted), (5, 0.0));
+    let shot = flying.add(
         "geophone_events_unaccounted",
         &[("probe", "tcp")],
         Value::Gauge(0.0),

@@ -12,13 +12,15 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
 
+/// `authorization` and the request.
+type Seen = Vec<(Option<String>, ExportMetricsServiceRequest)>;
 type Answer = Result<ExportMetricsServiceResponse, Status>;
 
 /// A scripted collector, made by the official definitions. After its script it accepts everything.
 #[derive(Clone, Default)]
 struct Collector {
     script: Arc<Mutex<VecDeque<Option<Answer>>>>,
-    seen: Arc<Mutex<Vec<(Option<String>, ExportMetricsServiceRequest)>>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 #[tonic::async_trait]
@@ -27,8 +29,14 @@ impl MetricsService for Collector {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let authorization = request.metadata().get("authorization").map(|v| v.to_str().unwrap().to_owned());
-        self.seen.lock().unwrap().push((authorization, request.into_inner()));
+        let authorization = request
+            .metadata()
+            .get("authorization")
+            .map(|v| v.to_str().unwrap().to_owned());
+        self.seen
+            .lock()
+            .unwrap()
+            .push((authorization, request.into_inner()));
         let next = self.script.lock().unwrap().pop_front();
         match next {
             None => Ok(Response::new(ExportMetricsServiceResponse::default())),
@@ -41,7 +49,10 @@ impl MetricsService for Collector {
 impl Collector {
     /// With its URL. `None` in the script: never answers.
     async fn start(script: Vec<Option<Answer>>, tls: Option<ServerTlsConfig>) -> (Self, String) {
-        let collector = Self { script: Arc::new(Mutex::new(script.into())), ..Self::default() };
+        let collector = Self {
+            script: Arc::new(Mutex::new(script.into())),
+            ..Self::default()
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!(
             "http{}://localhost:{}",
@@ -67,8 +78,13 @@ impl Collector {
 }
 
 async fn outcome(script: Vec<Option<Answer>>) -> (Arc<Stats>, usize) {
+    let silent = script.iter().any(Option::is_none);
     let (collector, url) = Collector::start(script, None).await;
-    let stats = send(&settings(url, Protocol::Grpc)).await;
+    let mut settings = settings(url, Protocol::Grpc);
+    if silent {
+        settings.timeout = IMPATIENT;
+    }
+    let stats = send(&settings).await;
     (stats, collector.requests())
 }
 
@@ -95,17 +111,31 @@ fn refuse(code: Code) -> Option<Answer> {
 
 #[tokio::test]
 async fn a_busy_collector_is_asked_again() {
-    let (stats, requests) =
-        outcome(vec![refuse(Code::Unavailable), refuse(Code::Aborted), refuse(Code::DataLoss), None]).await;
+    let (stats, requests) = outcome(vec![
+        refuse(Code::Unavailable),
+        refuse(Code::Aborted),
+        refuse(Code::DataLoss),
+        None,
+    ])
+    .await;
     assert!(all_sent(&stats));
     assert_eq!((requests, stats.retries()), (5, 4));
 }
 
 #[tokio::test]
 async fn what_is_refused_is_dropped_at_once() {
-    for code in [Code::InvalidArgument, Code::Unauthenticated, Code::Unimplemented, Code::ResourceExhausted] {
+    for code in [
+        Code::InvalidArgument,
+        Code::Unauthenticated,
+        Code::Unimplemented,
+        Code::ResourceExhausted,
+    ] {
         let (stats, requests) = outcome(vec![refuse(code)]).await;
-        assert_eq!((requests, stats.total_dropped(Reason::Permanent)), (1, POINTS), "{code:?}");
+        assert_eq!(
+            (requests, stats.total_dropped(Reason::Permanent)),
+            (1, POINTS),
+            "{code:?}"
+        );
     }
 }
 
@@ -113,11 +143,17 @@ async fn what_is_refused_is_dropped_at_once() {
 async fn rejected_points_are_counted_and_a_huge_reply_is_not_read() {
     let answer = |rejected_data_points, length| {
         let error_message = "x".repeat(length);
-        let partial_success = Some(ExportMetricsPartialSuccess { rejected_data_points, error_message });
+        let partial_success = Some(ExportMetricsPartialSuccess {
+            rejected_data_points,
+            error_message,
+        });
         Some(Ok(ExportMetricsServiceResponse { partial_success }))
     };
     let (stats, requests) = outcome(vec![answer(5, 10)]).await;
-    assert_eq!((requests, stats.total_dropped(Reason::Partial), stats.total_sent()), (1, 5, POINTS - 5));
+    assert_eq!(
+        (requests, stats.total_dropped(Reason::Partial), stats.total_sent()),
+        (1, 5, POINTS - 5)
+    );
     let (stats, requests) = outcome(vec![answer(0, 1 << 20)]).await;
     assert_eq!((requests, stats.total_dropped(Reason::Permanent)), (1, POINTS));
 }
@@ -128,7 +164,10 @@ async fn tls_is_right_or_nothing_is_sent() {
     let directory = Directory::new();
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let (ca, wrong_ca) = (ours.file(&directory), other.file(&directory));
-    let (cert, wrong_cert) = (ours.issue(&directory, "collector.test"), other.issue(&directory, "client"));
+    let (cert, wrong_cert) = (
+        ours.issue(&directory, "collector.test"),
+        other.issue(&directory, "client"),
+    );
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(contents(&cert.0), contents(&cert.1)))
         .client_ca_root(Certificate::from_pem(contents(&ca)));
@@ -143,15 +182,37 @@ async fn tls_is_right_or_nothing_is_sent() {
         server_name: Some("collector.test".into()),
     };
     let wrong = [
-        settings::OtlpTls { ca_file: Some(wrong_ca), ..good.clone() },
-        settings::OtlpTls { ca_file: None, ..good.clone() },
-        settings::OtlpTls { server_name: None, ..good.clone() },
-        settings::OtlpTls { cert_file: None, key_file: None, ..good.clone() },
-        settings::OtlpTls { cert_file: Some(wrong_cert.0), key_file: Some(wrong_cert.1), ..good.clone() },
+        settings::OtlpTls {
+            ca_file: Some(wrong_ca),
+            ..good.clone()
+        },
+        settings::OtlpTls {
+            ca_file: None,
+            ..good.clone()
+        },
+        settings::OtlpTls {
+            server_name: None,
+            ..good.clone()
+        },
+        settings::OtlpTls {
+            cert_file: None,
+            key_file: None,
+            ..good.clone()
+        },
+        settings::OtlpTls {
+            cert_file: Some(wrong_cert.0),
+            key_file: Some(wrong_cert.1),
+            ..good.clone()
+        },
     ];
     for tls in wrong {
         settings.tls = tls;
-        assert_eq!(send(&settings).await.total_dropped(Reason::Expired), POINTS, "{:?}", settings.tls);
+        assert_eq!(
+            send(&settings).await.total_dropped(Reason::Expired),
+            POINTS,
+            "{:?}",
+            settings.tls
+        );
     }
     assert_eq!(collector.requests(), 0);
     settings.tls = good;

@@ -12,13 +12,22 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use settings::{Protocol, Retry};
 use stats::{Outcome, Reason};
 
+/// Far more than a reply takes, also on a busy machine.
+const SLOW: Duration = Duration::from_secs(5);
+/// For peers that do not reply.
+const IMPATIENT: Duration = Duration::from_millis(300);
+
 fn settings(endpoint: String, protocol: Protocol) -> OtlpSettings {
     let milliseconds = Duration::from_millis;
     OtlpSettings {
         endpoint: Some(endpoint),
         protocol,
-        timeout: milliseconds(400),
-        retry: Retry { initial: milliseconds(20), max: milliseconds(100), max_elapsed: milliseconds(1500) },
+        timeout: SLOW,
+        retry: Retry {
+            initial: milliseconds(20),
+            max: milliseconds(100),
+            max_elapsed: Duration::from_secs(20),
+        },
         ..OtlpSettings::default()
     }
 }
@@ -40,9 +49,22 @@ async fn send(settings: &OtlpSettings) -> Arc<Stats> {
     queue.push(parts());
     queue.close();
     let (_hurry, hurry) = watch::channel(false);
-    let mut sender = Sender { settings, url: &url, stats: &stats, client: None, hurry, failing: false };
+    let mut sender = Sender {
+        settings,
+        url: &url,
+        stats: &stats,
+        client: None,
+        hurry,
+        failing: false,
+    };
     sender.run(&queue).await;
-    let dropped = [Reason::QueueFull, Reason::Permanent, Reason::Expired, Reason::Partial, Reason::Shutdown];
+    let dropped = [
+        Reason::QueueFull,
+        Reason::Permanent,
+        Reason::Expired,
+        Reason::Partial,
+        Reason::Shutdown,
+    ];
     let dropped: u64 = dropped.iter().map(|r| stats.total_dropped(*r)).sum();
     assert_eq!(stats.total_sent() + dropped, POINTS, "nothing is lost unsaid");
     stats
@@ -56,14 +78,25 @@ fn all_sent(stats: &Stats) -> bool {
 fn totals(request: &ExportMetricsServiceRequest) -> (i64, u64) {
     use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
     let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
-    let Some(Data::Sum(bytes)) = &metrics[0].data else { panic!() };
-    let Some(Data::ExponentialHistogram(rtt)) = &metrics[3].data else { panic!() };
-    let bytes = bytes.data_points.iter().map(|p| if let Some(Value::AsInt(v)) = p.value { v } else { 0 }).sum();
+    let Some(Data::Sum(bytes)) = &metrics[0].data else {
+        panic!()
+    };
+    let Some(Data::ExponentialHistogram(rtt)) = &metrics[3].data else {
+        panic!()
+    };
+    let bytes = bytes
+        .data_points
+        .iter()
+        .map(|p| if let Some(Value::AsInt(v)) = p.value { v } else { 0 })
+        .sum();
     (bytes, rtt.data_points.iter().map(|p| p.count).sum())
 }
 
 fn expected_totals() -> (i64, u64) {
-    let rtt = [1, 11, 21].iter().map(|i| crate::export::testing::histogram(*i).count).sum();
+    let rtt = [1, 11, 21]
+        .iter()
+        .map(|i| crate::export::testing::histogram(*i).count)
+        .sum();
     (3_000 + 1 + 11 + 21, rtt)
 }
 
@@ -83,7 +116,13 @@ async fn a_dead_collector_expires() {
         let mut settings = settings(nobody().await, protocol);
         settings.retry.max_elapsed = Duration::from_millis(200);
         let stats = send(&settings).await;
-        assert_eq!((stats.total_dropped(Reason::Expired), stats.batches(Outcome::Dropped)), (POINTS, 1));
+        assert_eq!(
+            (
+                stats.total_dropped(Reason::Expired),
+                stats.batches(Outcome::Dropped)
+            ),
+            (POINTS, 1)
+        );
         assert!(stats.retries() >= 2, "{protocol:?} {}", stats.retries());
     }
 }
@@ -92,7 +131,9 @@ async fn a_dead_collector_expires() {
 async fn the_last_snapshot_is_sent_at_shutdown_and_only_once() {
     install_crypto();
     let peer = http::Peer::start(vec![], None).await;
-    let exporter = Exporter::new(&settings(peer.url(), Protocol::Http)).unwrap().unwrap();
+    let exporter = Exporter::new(&settings(peer.url(), Protocol::Http))
+        .unwrap()
+        .unwrap();
     let stats = exporter.stats();
     let (_sender, snapshots) = watch::channel(Arc::new(snapshot(3, 1)));
     exporter.run(snapshots, std::future::ready(())).await;
@@ -120,9 +161,16 @@ async fn a_hanging_collector_holds_up_neither_ticks_nor_shutdown() {
         }
     };
     exporter.run(snapshots, shutdown).await;
-    assert!(begin.elapsed() < FLUSH + Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < FLUSH + Duration::from_secs(4),
+        "{:?}",
+        begin.elapsed()
+    );
     assert_eq!(stats.total_sent(), 0);
-    let (full, shutdown) = (stats.total_dropped(Reason::QueueFull), stats.total_dropped(Reason::Shutdown));
+    let (full, shutdown) = (
+        stats.total_dropped(Reason::QueueFull),
+        stats.total_dropped(Reason::Shutdown),
+    );
     // One in hand, one in the queue; what came between made room.
     assert_eq!(shutdown, 2 * POINTS);
     assert!(full >= POINTS && full.is_multiple_of(POINTS), "{full}");
@@ -136,7 +184,10 @@ async fn no_endpoint_is_no_exporter_and_missing_files_are_known_at_once() {
         let mut settings = settings("https://localhost:1".into(), protocol);
         settings.tls.ca_file = Some("/nowhere/ca.pem".into());
         let error = format!("{:#}", Exporter::new(&settings).err().unwrap());
-        assert!(error.starts_with("otlp.tls.ca_file /nowhere/ca.pem: No such file"), "{error}");
+        assert!(
+            error.starts_with("otlp.tls.ca_file /nowhere/ca.pem: No such file"),
+            "{error}"
+        );
         settings.tls.ca_file = Some("/etc/hostname".into());
         let error = format!("{:#}", Exporter::new(&settings).err().unwrap());
         assert!(error.contains("give certificates as PEM"), "{error}");

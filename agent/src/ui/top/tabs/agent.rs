@@ -189,7 +189,7 @@ fn costs(view: &View) -> Vec<(&'static str, String, Tone)> {
             format!("{} of a core", known(c.cpu, percent)),
             Tone::Strong,
         ),
-        ("in all", format!("{:.1}s", c.cpu_seconds), Tone::Normal),
+        ("in all", format!("{:.2}s", c.cpu_seconds), Tone::Normal),
         ("RSS", known(c.memory_bytes, bytes), Tone::Strong),
         ("maps", bytes(c.map_bytes), Tone::Normal),
         ("BPF", format!("{} of a core", percent(c.bpf)), Tone::Strong),
@@ -221,10 +221,12 @@ pub fn draw_upper(buffer: &mut Buffer, area: Rect, view: &View, theme: Theme) ->
                  rest: &mut Rect,
                  take: &mut dyn FnMut(u16, &mut Rect) -> Rect| {
         for line in lines {
-            let part = take(1, rest);
-            if part.height > 0 {
-                line.render(part, buffer);
+            // Some programs must be seen as well.
+            if rest.height < 6 {
+                return;
             }
+            let part = take(1, rest);
+            line.render(part, buffer);
         }
     };
     lines(
@@ -248,8 +250,14 @@ pub fn draw_upper(buffer: &mut Buffer, area: Rect, view: &View, theme: Theme) ->
         let mut items = Vec::new();
         for a in &view.accounts {
             let lost = a.dropped.iter().map(|l| {
-                let text = format!("{} {} at {}", count(l.total as f64), l.reason, l.stage);
-                (a.probe.as_str(), text, Tone::Warn)
+                let text = format!(
+                    "{} of {}: {} at {}",
+                    count(l.total as f64),
+                    a.probe,
+                    l.reason,
+                    l.stage
+                );
+                ("lost", text, Tone::Warn)
             });
             items.extend(lost);
         }

@@ -20,7 +20,7 @@ pub const COLUMNS: &[Column] = &[
     number("RETR", 5, 2),
     number("RX/s", 6, 3),
     number("TX/s", 6, 3),
-    bars("RX+TX", 5, 60, 5),
+    bars("RX+TX", 6, 60, 5),
     number("OPEN/s", 6, 6),
     number("FAIL/s", 6, 6),
     number("RESETS", 6, 7),
@@ -149,17 +149,13 @@ pub fn popup(wanted: &str, view: &View, theme: Theme, (width, height): (u16, u16
     };
     let upper = percentiles(p, theme);
     let room = usize::from(height).saturating_sub(upper.len() + 2).max(6);
-    let half = if width >= WIDE {
-        usize::from(width) * 6 / 10
-    } else {
-        usize::from(width)
-    };
+    let half = usize::from(if width >= WIDE { left_of(width) } else { width });
     let mut left = vec![heading(
         theme,
-        &format!("RTT since the start ({} samples)", samples(&p.rtt_since_start)),
+        &format!("RTT since start, {} samples", samples(&p.rtt_since_start)),
     )];
-    left.extend(bars_of(&p.rtt_since_start, room, half.saturating_sub(1)));
-    let mut right = vec![heading(theme, "Counters                total     per s")];
+    left.extend(bars_of(&p.rtt_since_start, room, half));
+    let mut right = vec![heading(theme, "Counters                  total   per s")];
     right.extend(p.counters.iter().map(counter));
     Some(Popup {
         title: format!(
@@ -175,6 +171,11 @@ pub fn popup(wanted: &str, view: &View, theme: Theme, (width, height): (u16, u16
 /// From this width on a popup has two columns.
 pub const WIDE: u16 = 72;
 
+/// Width of the left one of two columns: the counters on the right need 39.
+pub fn left_of(width: u16) -> u16 {
+    (width * 6 / 10).min(width.saturating_sub(40))
+}
+
 fn samples(d: &Distribution) -> String {
     count(d.histogram().count as f64)
 }
@@ -183,7 +184,7 @@ fn percentiles(p: &PairRow, theme: Theme) -> Vec<Line<'static>> {
     let start = Latency::of(&p.rtt_since_start.histogram(), None);
     let mut lines = vec![heading(
         theme,
-        "                 p50    p90    p95    p99  p99.9  samples",
+        "                  p50    p90    p95    p99  p99.9  samples  newest",
     )];
     let all = [
         ("RTT", p.rtt.as_ref()),
@@ -198,13 +199,13 @@ fn percentiles(p: &PairRow, theme: Theme) -> Vec<Line<'static>> {
             .map(|v| fit(&seconds(v), 7, true))
             .concat();
         let when = match l.age {
-            Some(0.0) => "  last second".into(),
-            Some(age) => format!("  last minute, newest {} ago", span(age)),
+            Some(0.0) => "  now".into(),
+            Some(age) => format!("  {} ago", span(age)),
             None => String::new(),
         };
         let text = format!(
             "{}{values} {}",
-            fit(what, 13, false),
+            fit(what, 14, false),
             fit(&count(l.count as f64), 8, true)
         );
         lines.push(Line::from(vec![
@@ -224,12 +225,16 @@ fn counter(c: &Counter) -> Line<'static> {
         "bytes" => (bytes(c.total as f64), bytes(c.rate)),
         _ => (count(c.total as f64), rate(c.rate)),
     };
-    let what = [c.name.as_str(), c.kind.as_str()].join(" ");
+    let what = match (c.name.as_str(), c.kind.as_str()) {
+        ("connections", kind) => kind.to_owned(),
+        (name, "tail_loss_probe") => format!("{name} tail probe"),
+        (name, kind) => format!("{name} {kind}"),
+    };
     Line::from(format!(
         "{}{}{}",
-        fit(&what, 21, false),
+        fit(&what, 23, false),
         fit(&total, 8, true),
-        fit(&per_second, 10, true)
+        fit(&per_second, 8, true)
     ))
 }
 

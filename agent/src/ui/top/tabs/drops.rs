@@ -13,11 +13,11 @@ pub const COLUMNS: &[Column] = &[
     text("PROTO", 5, 2),
     text("DEVICE", 8, 3),
     text("DIR", 3, 4),
-    text("SUBJECT", 10, 5),
+    text("SUBJECT", 10, 4),
     number("PKT/s", 6, 1),
     number("TOTAL", 6, 1),
-    number("LAST", 6, 6),
-    bars("HISTORY", 5, 60, 7),
+    number("LAST", 6, 5),
+    bars("TREND", 6, 60, 5),
 ];
 /// Sorted by packets per second.
 pub const SORT: usize = 5;

@@ -10,15 +10,15 @@ use std::net::SocketAddr;
 
 /// Columns.
 pub const COLUMNS: &[Column] = &[
-    text("TIME UTC", 8, 1),
+    text("UTC", 8, 1),
     text("EVENT", 7, 0),
     text("SUBJECT", 12, 0),
-    text("REMOTE", 15, 1),
+    text("REMOTE", 21, 1),
     text("PEER/REASON", 11, 2),
     number("RTT", 6, 3),
     number("RX", 6, 4),
-    number("TX", 6, 4),
-    number("RETR", 5, 5),
+    number("TX", 6, 5),
+    number("RETR", 5, 6),
     number("LASTED", 6, 6),
     text("LOCAL", 15, 7),
     text("PROCESS", 10, 7),

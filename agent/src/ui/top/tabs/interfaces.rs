@@ -18,7 +18,7 @@ pub const COLUMNS: &[Column] = &[
     number("DROPS", 5, 3),
     number("SPEED", 8, 4),
     number("USED", 5, 5),
-    bars("RX+TX", 5, 60, 6),
+    bars("RX+TX", 6, 60, 5),
     number("ERR/s", 5, 7),
     number("DROP/s", 6, 7),
     number("RX total", 8, 8),

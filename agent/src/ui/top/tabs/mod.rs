@@ -121,7 +121,7 @@ impl Tab {
             Self::Drops => "no packet has been dropped yet",
             Self::Interfaces => "no network interface has been seen yet",
             Self::Agent => "no program has been reported yet",
-            Self::Flows => "waiting for the first connection to close…",
+            Self::Flows => "waiting for a connection to end…",
         }
     }
 

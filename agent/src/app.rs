@@ -1,0 +1,304 @@
+//! Puts the parts together: configuration → collector → exporters, API and screen.
+
+use crate::aggregate::{Collect, Resource, Snapshot};
+use crate::bpf::{Sizes, Verdict, host};
+use crate::collector::{Collector, Outputs, Setup, Shared};
+use crate::config::{Config, Pairs, RttSource};
+use crate::error::{Context as _, Result};
+use crate::export::otlp;
+use crate::identity::Peers;
+use crate::probes::{Probe, drops, netdev, tcp};
+use crate::records::Record;
+use crate::{api, ui};
+use agent_common::tcp::PairCells;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{broadcast, watch};
+
+/// Told events that a slow listener may be behind; each is about 300 bytes, and they live only while somebody listens.
+const RECORDS_BEHIND: usize = 8192;
+/// Time series that a pair of subject and peer typically has.
+const SERIES_PER_PAIR: usize = 20;
+
+/// Sizes of the maps: the cells take the configured memory, whatever the number of CPUs.
+pub fn sizes(config: &Config, peers: &Peers) -> Sizes {
+    let cpus = host::possible_cpus();
+    let shards = cpus.next_power_of_two().min(8);
+    let row = size_of::<PairCells>() as u64 * u64::from(shards);
+    let slots = match config.limits.pairs {
+        Pairs::Auto => (config.limits.memory.get() / row).clamp(64, 65_536) as u32,
+        Pairs::Count(n) => n,
+    };
+    Sizes {
+        ring_bytes: u32::try_from(config.limits.ring_bytes.get()).unwrap_or(1 << 28),
+        slots: slots + 1,
+        shards,
+        drop_keys: config.limits.drop_keys,
+        prefixes: peers.prefixes().count() as u32,
+    }
+}
+
+/// The probes that the configuration asks for.
+pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
+    let series = config.limits.series as usize;
+    let p = &config.probes;
+    let mut out: Vec<Box<dyn Probe>> = Vec::new();
+    if p.tcp.enabled {
+        out.push(Box::new(tcp::Tcp::new(tcp::Options {
+            flows: p.tcp.flows,
+            sweep_interval: p.tcp.sweep_interval.get(),
+            max_pairs: (series / SERIES_PER_PAIR).max(8),
+            probing: !matches!(p.tcp.rtt_source, RttSource::Sweep),
+        })));
+    }
+    if p.drops.enabled {
+        out.push(Box::new(drops::Drops::new(drops::Options {
+            records_per_second: u64::from(p.drops.records_per_second),
+            max_series: (series / 10).max(16),
+        })));
+    }
+    if p.netdev.enabled {
+        let exclude = p.netdev.exclude.iter().map(ToString::to_string).collect();
+        out.push(Box::new(netdev::Netdev::new(netdev::Options { exclude })));
+    }
+    out
+}
+
+/// A collector for this configuration, attached and ready.
+pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
+    let peers = Peers::new(&config.peers, &config.region, &config.zone).context("peers")?;
+    let needs_programs = config.probes.tcp.enabled || config.probes.drops.enabled;
+    Ok(Collector::new(Setup {
+        probes: probes(config),
+        sizes: needs_programs.then(|| sizes(config, &peers)),
+        btf,
+        peers,
+        resource: Resource {
+            host: config.host_name(),
+            region: config.region.clone(),
+            zone: config.zone.clone(),
+            attributes: config.attributes.clone().into_iter().collect(),
+        },
+        budget: if config.budget.enabled {
+            config.budget.cpu_percent / 100.0
+        } else {
+            0.0
+        },
+        coverage_interval: config.probes.tcp.sweep_interval.get(),
+    }))
+}
+
+/// A running agent.
+pub struct Running {
+    /// Snapshots, one a second.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Told events.
+    pub records: broadcast::Sender<Arc<Record>>,
+    /// Verdicts and the like.
+    pub shared: Shared,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Starts the collector's thread.
+    pub fn start(collector: Collector, collects: Vec<Box<dyn Collect>>) -> Result<Self> {
+        let (sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
+        let records = broadcast::Sender::new(RECORDS_BEHIND);
+        let stop = Arc::new(AtomicBool::new(false));
+        let shared = Shared::default();
+        let thread = collector.spawn(Outputs {
+            snapshots: sender,
+            records: records.clone(),
+            collects,
+            stop: stop.clone(),
+            shared: shared.clone(),
+        })?;
+        Ok(Self {
+            snapshots,
+            records,
+            shared,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Stops the collector, which takes what is still in the ring and makes a last snapshot.
+    pub fn stop(&mut self) -> Arc<Snapshot> {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the collector's thread has panicked");
+        }
+        self.snapshots.borrow().clone()
+    }
+
+    /// False when the collector has ended without being asked.
+    pub fn alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|t| !t.is_finished())
+    }
+
+    /// Verdicts for the screen.
+    pub fn screen_verdicts(&self) -> Vec<ui::view::Verdict> {
+        self.verdicts()
+            .into_iter()
+            .map(|v| ui::view::Verdict {
+                program: v.program,
+                state: v.state.as_str().to_owned(),
+                note: [v.hook, v.reason, v.remedy]
+                    .into_iter()
+                    .filter(|s| !s.is_empty())
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            })
+            .collect()
+    }
+
+    /// Verdicts on all programs.
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        self.shared.verdicts.read().map(|v| v.clone()).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.stop();
+        }
+    }
+}
+
+/// What `/api/v1/status` answers.
+pub fn status(shared: Shared, config: &Config) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
+    let config = config.clone();
+    move || {
+        let verdicts = shared.verdicts.read().map(|v| v.clone()).unwrap_or_default();
+        let error = shared.engine_error.read().map(|e| e.clone()).unwrap_or_default();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "kernel": host::kernel_release(),
+            "host": config.host_name(),
+            "pid": std::process::id(),
+            "engine_error": error,
+            "programs": verdicts,
+            "config": config,
+        })
+    }
+}
+
+/// Makes the views that a remote `top` asks for. Nothing is computed while nobody asks.
+#[derive(Clone)]
+pub struct Views {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    shared: Shared,
+    builder: Arc<RwLock<(u64, ui::view::ViewBuilder, Option<ui::view::View>)>>,
+}
+
+impl Views {
+    /// From the channel that the collector fills.
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, shared: Shared) -> Self {
+        Self {
+            snapshots,
+            shared,
+            builder: Arc::new(RwLock::new((0, ui::view::ViewBuilder::new(), None))),
+        }
+    }
+
+    /// The view of the latest snapshot.
+    pub fn latest(&self) -> Option<serde_json::Value> {
+        let snapshot = self.snapshots.borrow().clone();
+        let mut guard = self.builder.write().ok()?;
+        let (tick, builder, view) = &mut *guard;
+        if *tick != snapshot.tick {
+            *tick = snapshot.tick;
+            let verdicts = self.shared.verdicts.read().map(|v| v.clone()).unwrap_or_default();
+            builder.set_verdicts(
+                verdicts
+                    .into_iter()
+                    .map(|v| ui::view::Verdict {
+                        program: v.program,
+                        state: v.state.as_str().into(),
+                        note: v.reason,
+                    })
+                    .collect(),
+            );
+            *view = Some(builder.push(&snapshot));
+        }
+        serde_json::to_value(view.as_ref()?).ok()
+    }
+}
+
+/// Everything of `geophone run` but the screen: collector, API, exporters.
+pub struct Agent {
+    /// The collector.
+    pub running: Running,
+    shutdown: watch::Sender<bool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Agent {
+    /// Starts all parts. The API's port is taken first, so that a second agent fails before it attaches anything.
+    pub fn start(config: &Config, btf: Option<PathBuf>) -> Result<Self> {
+        let bound = api::bind(&config.api).map_err(|e| crate::error::Error::new(format_args!("{e:#}")))?;
+        let exporter = otlp::Exporter::new(&config.export.otlp)
+            .map_err(|e| crate::error::Error::new(format_args!("{e:#}")))?;
+        let collector = collector(config, btf)?;
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        let start = now.as_nanos() as u64;
+        let stats: Arc<api::Stats> = Arc::default();
+        let mut collects: Vec<Box<dyn Collect>> =
+            vec![Box::new(api::StatsCollect::new(stats.clone(), start))];
+        if let Some(exporter) = &exporter {
+            collects.push(Box::new(otlp::StatsCollect::new(exporter.stats(), start)));
+        }
+        let running = Running::start(collector, collects)?;
+        let (shutdown, _) = watch::channel(false);
+        let over = || {
+            let mut receiver = shutdown.subscribe();
+            async move {
+                let _ = receiver.wait_for(|over| *over).await;
+            }
+        };
+        let views = Views::new(running.snapshots.clone(), running.shared.clone());
+        let state = api::State {
+            snapshots: running.snapshots.clone(),
+            records: running.records.clone(),
+            status: Arc::new(status(running.shared.clone(), config)),
+            view: Arc::new(move || views.latest()),
+            stats,
+        };
+        let mut tasks = Vec::new();
+        let stop = over();
+        tracing::info!("listening on {}", bound.address());
+        tasks.push(tokio::spawn(async move {
+            if let Err(e) = api::serve(bound, state, stop).await {
+                tracing::error!("api: {e:#}");
+            }
+        }));
+        if let Some(exporter) = exporter {
+            tasks.push(tokio::spawn(exporter.run(running.snapshots.clone(), over())));
+        }
+        Ok(Self {
+            running,
+            shutdown,
+            tasks,
+        })
+    }
+
+    /// Stops the collector, lets the exporters send the last snapshot, ends the API.
+    pub async fn stop(mut self) -> Arc<Snapshot> {
+        let snapshot = self.running.stop();
+        let _ = self.shutdown.send(true);
+        for task in self.tasks {
+            let _ = tokio::time::timeout(Duration::from_secs(6), task).await;
+        }
+        snapshot
+    }
+}

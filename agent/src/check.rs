@@ -1,0 +1,161 @@
+//! `geophone check`: what works on this machine, and what would help where it does not.
+
+use crate::app;
+use crate::bpf::{State, Verdict, host};
+use crate::config::Config;
+use crate::error::Result;
+use crate::ui::print::table;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// A fact about the machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fact {
+    /// What.
+    pub name: &'static str,
+    /// How it is.
+    pub value: String,
+    /// False: something that was asked for cannot work because of it.
+    pub ok: bool,
+    /// What would help; empty when nothing is wrong.
+    pub remedy: String,
+}
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Kernel, BTF, cgroups, lockdown, capabilities.
+    pub facts: Vec<Fact>,
+    /// One verdict for each program.
+    pub programs: Vec<Verdict>,
+    /// Why there is no kernel side at all; empty = there is.
+    pub engine_error: String,
+    /// Everything that was asked for works.
+    pub ok: bool,
+}
+
+/// Attaches everything for a moment, and detaches it again.
+pub fn check(config: &Config, btf: Option<PathBuf>) -> Result<Report> {
+    let facts = facts(btf.as_deref());
+    let collector = app::collector(config, btf)?;
+    let programs = collector.verdicts();
+    let engine_error = collector.engine_error.clone();
+    let failed = programs
+        .iter()
+        .any(|v| v.required && !matches!(v.state, State::Attached | State::Off));
+    Ok(Report {
+        ok: engine_error.is_empty() && !failed,
+        facts,
+        programs,
+        engine_error,
+    })
+}
+
+fn facts(btf: Option<&Path>) -> Vec<Fact> {
+    let fact = |name, value: String, ok, remedy: &str| Fact {
+        name,
+        value,
+        ok,
+        remedy: if ok { String::new() } else { remedy.to_owned() },
+    };
+    let path = host::btf_path(btf);
+    let types = crate::bpf::btf::KernelTypes::load(&path);
+    let capabilities = host::effective_capabilities();
+    let missing = host::missing_capabilities(capabilities);
+    let lockdown = host::lockdown();
+    let cgroup = host::mounts("cgroup2");
+    let tracefs = [host::mounts("tracefs"), host::mounts("debugfs")].concat();
+    vec![
+        fact("kernel", host::kernel_release(), true, ""),
+        match types {
+            Ok(_) => fact("BTF", path.display().to_string(), true, ""),
+            Err(e) => fact(
+                "BTF",
+                e.to_string(),
+                false,
+                "use a kernel with CONFIG_DEBUG_INFO_BTF, or give its types by --btf",
+            ),
+        },
+        fact(
+            "capabilities",
+            if missing.is_empty() {
+                "sufficient".into()
+            } else {
+                format!("missing {}", missing.join(", "))
+            },
+            missing.is_empty(),
+            "run as root, or give the process these capabilities",
+        ),
+        fact(
+            "lockdown",
+            lockdown.clone(),
+            lockdown != "confidentiality",
+            "lockdown=confidentiality forbids reading kernel memory: boot with lockdown=integrity or none",
+        ),
+        fact(
+            "cgroup2",
+            cgroup
+                .first()
+                .map_or_else(|| "not mounted".into(), |p| p.display().to_string()),
+            true,
+            "",
+        ),
+        fact(
+            "tracefs",
+            tracefs
+                .first()
+                .map_or_else(|| "not mounted (not needed)".into(), |p| p.display().to_string()),
+            true,
+            "",
+        ),
+    ]
+}
+
+impl Report {
+    /// As tables.
+    pub fn text(&self, verbose: bool) -> String {
+        let mark = |ok: bool| if ok { "ok" } else { "FAIL" }.to_owned();
+        let facts: Vec<Vec<String>> = self
+            .facts
+            .iter()
+            .map(|f| vec![f.name.into(), mark(f.ok), f.value.clone(), f.remedy.clone()])
+            .collect();
+        let mut out = table(&["machine", "", "", "remedy"], &facts);
+        out.push('\n');
+        if !self.engine_error.is_empty() {
+            out.push_str(&format!("\nno eBPF: {}\n", self.engine_error));
+        }
+        let programs: Vec<Vec<String>> = self
+            .programs
+            .iter()
+            .map(|v| {
+                let state = if v.state == State::Attached {
+                    "attached".into()
+                } else {
+                    v.state.as_str().to_uppercase()
+                };
+                let note = if v.state == State::Attached {
+                    String::new()
+                } else {
+                    [v.reason.as_str(), v.remedy.as_str()]
+                        .into_iter()
+                        .filter(|s| !s.is_empty())
+                        .collect::<Vec<_>>()
+                        .join("; ")
+                };
+                vec![v.probe.clone(), v.program.clone(), v.hook.clone(), state, note]
+            })
+            .collect();
+        out.push_str(&table(
+            &["probe", "program", "hook", "verdict", "why, and what would help"],
+            &programs,
+        ));
+        out.push('\n');
+        if verbose {
+            for v in self.programs.iter().filter(|v| !v.verifier_log.is_empty()) {
+                out.push_str(&format!("\nverifier on {}:\n{}\n", v.program, v.verifier_log));
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,159 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Hears what moves in the kernel: latency and loss of every connection of this machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "geophone",
+    version,
+    about,
+    arg_required_else_help = true,
+    propagate_version = true
+)]
+pub struct Cli {
+    /// Settings that every command understands.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Settings that every command understands.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Common {
+    /// Configuration file (YAML). Without it the defaults hold
+    #[arg(long, short, global = true, value_name = "FILE", env = "GEOPHONE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Sets one key of the configuration, e.g. --set probes.tcp.flows=false; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Kernel types (BTF) to use instead of /sys/kernel/btf/vmlinux
+    #[arg(long, global = true, value_name = "FILE", env = "GEOPHONE_BTF")]
+    pub btf: Option<PathBuf>,
+    /// Address of the API: where `run` listens, and where the other commands look for a running agent
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// What the log says: error, warn, info, debug or trace
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent in the foreground
+    Run(Run),
+    /// Live view: of the running agent if there is one, else of one of its own
+    Top {
+        /// End by itself after this time
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        duration: Option<Duration>,
+        /// Do not look for a running agent
+        #[arg(long)]
+        own: bool,
+    },
+    /// Say what works on this machine, and what would help where it does not
+    Check {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// With the verifier's log of refused programs
+        #[arg(long, short)]
+        verbose: bool,
+    },
+    /// Connections as they end, and long ones every ten seconds
+    Flows(Stream),
+    /// Dropped packets as they are dropped
+    Drops(Stream),
+    /// The configuration
+    Config {
+        /// What of it
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Reference documentation as Markdown
+    #[command(hide = true)]
+    Docs {
+        /// metrics or config
+        what: Docs,
+    },
+    /// The ring benchmark: pushes synthetic records through the ring and says how fast
+    #[command(hide = true)]
+    BenchRing {
+        /// Records in all
+        #[arg(long, default_value_t = 5_000_000)]
+        records: u64,
+    },
+}
+
+/// `geophone run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Show the live view; where the output is no terminal, a summary at the end
+    #[arg(long)]
+    pub live: bool,
+    /// End by itself after this time, with a summary
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Write the last snapshot to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub summary_json: Option<PathBuf>,
+}
+
+/// `geophone flows` and `geophone drops`.
+#[derive(Debug, Args)]
+pub struct Stream {
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// End by itself after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Do not look for a running agent
+    #[arg(long)]
+    pub own: bool,
+}
+
+/// `geophone config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the defaults, with what each key means
+    Default,
+    /// Print the JSON schema
+    Schema,
+    /// Check a file; exit status 1 if it cannot be used
+    Validate {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// `geophone docs`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Docs {
+    /// Every metric.
+    Metrics,
+    /// Every setting.
+    Config,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .filter(|(key, _)| !key.is_empty())
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or_else(|| "expected KEY=VALUE, e.g. probes.tcp.flows=false".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -1,0 +1,322 @@
+//! The commands that run an agent or talk to one.
+
+use crate::aggregate::Snapshot;
+use crate::api::json::SnapshotView;
+use crate::app::{self, Agent, Running};
+use crate::cli;
+use crate::config::{Config, Log, LogFormat};
+use crate::error::{Context as _, Error, Result};
+use crate::records::Record;
+use crate::ui::{print, top, view::ViewBuilder};
+use std::future::pending;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Starts the log, on standard error. With a screen it is silent below warnings, which go to a file nobody sees
+/// unless standard error is redirected.
+pub fn log(settings: &Log, screen: bool) -> Result<()> {
+    let level = if screen {
+        "error".to_owned()
+    } else {
+        format!("{:?}", settings.level).to_lowercase()
+    };
+    let filter = EnvFilter::try_new(format!("{level},h2=warn,hyper=warn,rustls=warn,tonic=warn"))
+        .context("log.level")?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
+    let result = if settings.format == LogFormat::Json {
+        builder.json().try_init()
+    } else {
+        builder.try_init()
+    };
+    result.map_err(|e| Error::new(format_args!("log: {e}")))
+}
+
+/// SIGINT, SIGTERM or the end of the time.
+async fn over(duration: Option<Duration>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let time = async {
+        match duration {
+            Some(duration) => tokio::time::sleep(duration).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = time => {}
+    }
+    Ok(())
+}
+
+fn explain(running: &Running) {
+    let error = running
+        .shared
+        .engine_error
+        .read()
+        .map(|e| e.clone())
+        .unwrap_or_default();
+    if !error.is_empty() {
+        tracing::error!("{error}; probes tcp and drops are off");
+    }
+    for v in running
+        .verdicts()
+        .iter()
+        .filter(|v| v.required && v.state != crate::bpf::State::Attached)
+    {
+        tracing::warn!(
+            "{} ({}): {}: {}; {}",
+            v.program,
+            v.hook,
+            v.state.as_str(),
+            v.reason,
+            v.remedy
+        );
+    }
+}
+
+/// `geophone run`.
+pub async fn run(mut agent: Agent, options: &cli::Run) -> Result<()> {
+    // The verdicts are there as soon as the collector's thread has begun.
+    let _ = agent.running.snapshots.wait_for(|s| s.tick > 0).await;
+    explain(&agent.running);
+    let mut builder = ViewBuilder::new();
+    let live = options.live && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    if live {
+        let source =
+            top::LocalSource::new(agent.running.snapshots.clone(), agent.running.records.subscribe())
+                .with_verdicts(agent.running.screen_verdicts());
+        let options = top::Options {
+            duration: options.duration,
+            ..top::Options::default()
+        };
+        top::run(source, options)
+            .await
+            .map_err(|e| Error::new(format_args!("{e:#}")))?;
+    } else {
+        let mut snapshots = agent.running.snapshots.clone();
+        let end = over(options.duration);
+        tokio::pin!(end);
+        // A summary needs the rates of the last second, so the views are followed when there will be one.
+        let follow = options.duration.is_some() || options.live;
+        loop {
+            tokio::select! {
+                result = &mut end => {
+                    result?;
+                    break;
+                }
+                changed = snapshots.changed() => {
+                    if changed.is_err() || !agent.running.alive() {
+                        return Err(Error::new("the collector has ended by itself; its last words are in the log"));
+                    }
+                    let snapshot = snapshots.borrow_and_update().clone();
+                    if follow {
+                        builder.push(&snapshot);
+                    }
+                }
+            }
+        }
+    }
+    let last = agent.stop().await;
+    if options.duration.is_some() || options.live {
+        print!("{}", print::summary(&builder.push(&last)));
+    }
+    if let Some(file) = &options.summary_json {
+        write_summary(&last, file)?;
+    }
+    Ok(())
+}
+
+fn write_summary(snapshot: &Snapshot, file: &PathBuf) -> Result<()> {
+    let text = serde_json::to_string(&SnapshotView::from(snapshot)).context("JSON")?;
+    std::fs::write(file, text).context(format_args!("--summary-json {}", file.display()))
+}
+
+/// Base URL of the agent that the configuration describes, if one answers there.
+async fn running_agent(config: &Config) -> Option<String> {
+    let scheme = if config.api.tls.is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{}", config.api.listen);
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_millis(500))
+        .build()
+        .ok()?;
+    let answer = client.get(format!("{base}/healthz")).send().await.ok()?;
+    answer.status().is_success().then_some(base)
+}
+
+fn token(config: &Config) -> Result<Option<String>> {
+    config
+        .api
+        .token_file
+        .as_ref()
+        .map(|file| {
+            std::fs::read_to_string(file)
+                .map(|t| t.trim().to_owned())
+                .context(format_args!("api.token_file {}", file.display()))
+        })
+        .transpose()
+}
+
+/// `geophone top`.
+pub async fn top(config: &Config, btf: Option<PathBuf>, duration: Option<Duration>, own: bool) -> Result<()> {
+    let options = top::Options {
+        duration,
+        ..top::Options::default()
+    };
+    let base = if own { None } else { running_agent(config).await };
+    let result = match base {
+        Some(base) => {
+            let source = top::RemoteSource::new(&base, token(config)?)
+                .map_err(|e| Error::new(format_args!("{e:#}")))?;
+            top::run(source, options).await
+        }
+        None => {
+            let mut running = Running::start(app::collector(config, btf)?, Vec::new())?;
+            let _ = running.snapshots.wait_for(|s| s.tick > 0).await;
+            let source = top::LocalSource::new(running.snapshots.clone(), running.records.subscribe())
+                .with_verdicts(running.screen_verdicts());
+            let result = top::run(source, options).await;
+            running.stop();
+            result
+        }
+    };
+    result.map(drop).map_err(|e| Error::new(format_args!("{e:#}")))
+}
+
+/// `geophone flows` and `geophone drops`.
+pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream, what: &str) -> Result<()> {
+    let line = |record: &Record| -> Option<String> {
+        match (record, what, options.json) {
+            (Record::Flow(_), "flows", true) | (Record::Drop(_), "drops", true) => {
+                serde_json::to_string(record).ok()
+            }
+            (Record::Flow(_), "flows", false) => Some(print::flow_line(record)),
+            (Record::Drop(_), "drops", false) => Some(print::drop_line(record)),
+            _ => None,
+        }
+    };
+    if !options.json {
+        say(&if what == "flows" {
+            print::flow_header()
+        } else {
+            print::drop_header()
+        })?;
+    }
+    let base = if options.own {
+        None
+    } else {
+        running_agent(config).await
+    };
+    let end = over(options.duration);
+    tokio::pin!(end);
+    let Some(base) = base else {
+        let mut running = Running::start(app::collector(config, btf)?, Vec::new())?;
+        let mut records = running.records.subscribe();
+        let _ = running.snapshots.wait_for(|s| s.tick > 0).await;
+        explain(&running);
+        loop {
+            tokio::select! {
+                result = &mut end => {
+                    running.stop();
+                    return result;
+                }
+                record = records.recv() => match record {
+                    Ok(record) => if let Some(line) = line(&record) { say(&line)? },
+                    Err(tokio::sync::broadcast::error::RecvError::Lagged(n)) => {
+                        tracing::warn!("{n} records were too fast for this output; they are counted all the same");
+                    }
+                    Err(_) => return Ok(()),
+                }
+            }
+        }
+    };
+    let client = reqwest::Client::new();
+    let mut request = client.get(format!("{base}/api/v1/{what}"));
+    if let Some(token) = token(config)? {
+        request = request.bearer_auth(token);
+    }
+    let mut answer = request
+        .send()
+        .await
+        .and_then(reqwest::Response::error_for_status)
+        .context(&base)?;
+    let mut buffer = Vec::new();
+    loop {
+        tokio::select! {
+            result = &mut end => return result,
+            chunk = answer.chunk() => {
+                let Some(chunk) = chunk.context(&base)? else { return Ok(()) };
+                buffer.extend_from_slice(&chunk);
+                while let Some(at) = buffer.iter().position(|&b| b == b'\n') {
+                    let text: Vec<u8> = buffer.drain(..=at).collect();
+                    match serde_json::from_slice::<Record>(&text) {
+                        Ok(record) => if let Some(line) = line(&record) { say(&line)? },
+                        Err(_) => tracing::warn!("{}", String::from_utf8_lossy(&text).trim_end()),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Prints a line; a reader that has gone is the end, not an error.
+fn say(line: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::new("the output was closed")),
+        result => result.context("standard output"),
+    }
+}
+
+/// `geophone bench-ring`: fills the ring and drains it in turns, and says what each side costs.
+pub fn bench_ring(config: &Config, btf: Option<PathBuf>, records: u64) -> Result<ExitCode> {
+    let mut collector = app::collector(config, btf)?;
+    let (mut produced, mut drained, mut delivered) = (Duration::ZERO, Duration::ZERO, 0u64);
+    let batch = u32::try_from(config.limits.ring_bytes.get() / 80)
+        .unwrap_or(10_000)
+        .max(64);
+    let mut sent = 0u64;
+    while sent < records {
+        let engine = collector.engine().context("no eBPF; see geophone check")?;
+        let start = Instant::now();
+        engine
+            .test_run("synthetic", batch)
+            .context("the generator does not run; see geophone check")?;
+        produced += start.elapsed();
+        sent += u64::from(batch);
+        let start = Instant::now();
+        loop {
+            let n = collector.drain_synthetic();
+            delivered += n as u64;
+            if n == 0 {
+                break;
+            }
+        }
+        drained += start.elapsed();
+    }
+    let sums = collector.synthetic();
+    let rate = |n: u64, t: Duration| n as f64 / t.as_secs_f64();
+    println!(
+        "{}",
+        serde_json::json!({
+            "sent": sent,
+            "delivered": delivered,
+            "dropped_ring_full": sums.dropped[agent_common::account::reason::RING_FULL],
+            "unaccounted": sums.seen as i64 - (sums.emitted + sums.dropped.iter().sum::<u64>()) as i64,
+            "produce_per_second": rate(sent, produced),
+            "drain_per_second": rate(delivered, drained),
+            "produce_nanos": produced.as_nanos() as f64 / sent as f64,
+            "drain_nanos": drained.as_nanos() as f64 / delivered as f64,
+        })
+    );
+    Ok(ExitCode::SUCCESS)
+}

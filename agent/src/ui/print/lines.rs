@@ -1,0 +1,133 @@
+//! One line for each record.
+
+use crate::aggregate::labels::clean;
+use crate::records::{DroppedPacket, Flow, Record};
+use crate::ui::top::tabs::flows::{lasted, process, retransmitted, word};
+use crate::ui::units::{bytes, clock, fit, percent, seconds, width};
+use std::net::SocketAddr;
+
+/// Least widths of the columns of a flow; `true` = to the right. What varies most stands last.
+const FLOW: [(usize, bool); 14] = [
+    (12, false),
+    (8, false),
+    (7, false),
+    (7, true),
+    (7, true),
+    (7, true),
+    (6, true),
+    (7, true),
+    (7, true),
+    (20, false),
+    (21, false),
+    (21, false),
+    (12, false),
+    (0, false),
+];
+const DROP: [(usize, bool); 9] = [
+    (12, false),
+    (24, false),
+    (8, false),
+    (8, false),
+    (10, false),
+    (6, true),
+    (20, false),
+    (44, false),
+    (0, false),
+];
+
+/// Two spaces between columns. A longer cell pushes the rest out: no address is ever cut.
+fn columns<const N: usize>(widths: [(usize, bool); N], cells: [&str; N]) -> String {
+    let cells = cells.map(|cell| if cell.is_empty() { "–" } else { cell });
+    let fitted = widths
+        .iter()
+        .zip(cells)
+        .map(|((wide, right), cell)| fit(cell, width(cell).max(*wide), *right));
+    fitted.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+}
+
+/// Heading of [`flow_line`]s.
+pub fn flow_header() -> String {
+    columns(
+        FLOW,
+        [
+            "TIME UTC", "EVENT", "ROLE", "LASTED", "CONNECT", "RTT", "RETR", "IN", "OUT", "SUBJECT", "LOCAL",
+            "REMOTE", "PEER", "PROCESS",
+        ],
+    )
+}
+
+/// Heading of [`drop_line`]s.
+pub fn drop_header() -> String {
+    columns(
+        DROP,
+        [
+            "TIME UTC",
+            "REASON",
+            "PROTOCOL",
+            "DEVICE",
+            "DIRECTION",
+            "BYTES",
+            "SUBJECT",
+            "SOURCE → DESTINATION",
+            "LOCATION",
+        ],
+    )
+}
+
+/// A connection in one line. A dropped packet is told by [`drop_line`].
+pub fn flow_line(record: &Record) -> String {
+    match record {
+        Record::Flow(flow) => of_flow(flow),
+        Record::Drop(drop) => of_drop(drop),
+    }
+}
+
+/// A dropped packet in one line. A connection is told by [`flow_line`].
+pub fn drop_line(record: &Record) -> String {
+    flow_line(record)
+}
+
+fn of_flow(f: &Flow) -> String {
+    let time = |v: Option<f64>| v.map(seconds).unwrap_or_default();
+    columns(
+        FLOW,
+        [
+            &clock(f.time),
+            &clean(word(f)),
+            &clean(&f.role),
+            &f.duration.map(lasted).unwrap_or_default(),
+            &time(f.connect),
+            &time(f.rtt),
+            &retransmitted(f).map(percent).unwrap_or_default(),
+            &bytes(f.bytes_received as f64),
+            &bytes(f.bytes_sent as f64),
+            &clean(&f.subject),
+            &f.local.to_string(),
+            &f.remote.to_string(),
+            &clean(&f.peer),
+            &clean(&process(f)),
+        ],
+    )
+}
+
+fn of_drop(d: &DroppedPacket) -> String {
+    let address = |a: Option<SocketAddr>| a.map_or("?".into(), |a| a.to_string());
+    let way = match (d.source, d.destination) {
+        (None, None) => String::new(),
+        (source, destination) => format!("{} → {}", address(source), address(destination)),
+    };
+    columns(
+        DROP,
+        [
+            &clock(d.time),
+            &clean(&d.reason),
+            &clean(&d.protocol),
+            &clean(&d.device),
+            &clean(&d.direction),
+            &d.bytes.to_string(),
+            &clean(&d.subject),
+            &way,
+            &clean(&d.location),
+        ],
+    )
+}
