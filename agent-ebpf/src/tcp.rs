@@ -2,18 +2,19 @@
 
 mod conn;
 mod pair;
+mod sockops;
 
 use crate::account::{self, add, bump};
 use crate::emit::{emit, header};
 use crate::kernel::{self, Ptr};
-use crate::settings::{HOME_NETNS, switch, switch_value};
+use crate::settings::{ACCEPT_PARAMETERS, HOME_NETNS, switch, switch_value};
 use agent_common::account::{Account, program, reason};
 use agent_common::tcp::{FlowRecord, SLOT_NONE, counter, end_reason, home, series};
 use agent_common::wire::kind;
 use aya_ebpf::{
     helpers::{bpf_ktime_get_boot_ns, generated::bpf_sock_from_file},
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    macros::{btf_tracepoint, fexit},
+    programs::{BtfTracePointContext, FExitContext},
 };
 use conn::{Conn, flag, flush, sample, windows};
 use core::ffi::c_void;
@@ -522,6 +523,43 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
     if now.wrapping_sub(conn.last_record) >= RECORD_EVERY && switch_value(switch::FLOW_RECORDS) != 0 {
         conn.last_record = now;
         tell(account, program::TCP_SWEEP, conn, sk, tp, state, state, 0);
+    }
+    0
+}
+
+/// Each connection that an application takes from a listener: how long it waited there.
+#[fexit(function = "inet_csk_accept")]
+pub fn tcp_accept(ctx: FExitContext) -> i32 {
+    // The result comes after the parameters, whose number changed with 6.10. Constants: only one branch is loaded.
+    let sk: Ptr = match ACCEPT_PARAMETERS.load() {
+        2 => ctx.arg(2),
+        3 => ctx.arg(3),
+        _ => ctx.arg(4),
+    };
+    let Some(account) = account::of(program::TCP_ACCEPT) else {
+        return 0;
+    };
+    bump(&mut account.seen);
+    if sk.is_null() {
+        bump(&mut account.filtered);
+        return 0;
+    }
+    let Some(conn) = conn::get(sk) else {
+        bump(&mut account.filtered);
+        return 0;
+    };
+    if conn.established == 0 || conn.role != SERVER {
+        bump(&mut account.filtered);
+        return 0;
+    }
+    // SAFETY: no preconditions.
+    let waited = unsafe { bpf_ktime_get_boot_ns() }.wrapping_sub(conn.established) / 1000;
+    match pair::cells(conn.slot()) {
+        Some(cells) => {
+            pair::record(cells, series::ACCEPT, waited.min(u32::MAX as u64) as u32);
+            bump(&mut account.aggregated);
+        }
+        None => bump(&mut account.filtered),
     }
     0
 }

@@ -52,7 +52,11 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             flows: p.tcp.flows,
             sweep_interval: p.tcp.sweep_interval.get(),
             max_pairs: (series / SERIES_PER_PAIR).max(8),
-            probing: !matches!(p.tcp.rtt_source, RttSource::Sweep),
+            source: match p.tcp.rtt_source {
+                RttSource::Auto | RttSource::TcpProbe => tcp::Source::Auto,
+                RttSource::SockOps => tcp::Source::SockOps,
+                RttSource::Sweep => tcp::Source::Sweep,
+            },
         })));
     }
     if p.drops.enabled {

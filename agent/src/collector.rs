@@ -5,7 +5,7 @@
 
 use crate::accounting::{self, Books, Records, Sums};
 use crate::aggregate::{Collect, Family, Resource, Snapshot};
-use crate::bpf::{Engine, Sizes, Verdict};
+use crate::bpf::{Engine, Sizes, State, Verdict};
 use crate::cost::Cost;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
@@ -145,7 +145,13 @@ impl Collector {
             e.settle();
             e.take_ring().inspect_err(|e| tracing::error!("{e}")).ok()
         });
-        let coverage = engine.as_ref().map(|e| Coverage::new(e, start));
+        // The counters that are reconciled are those of the tracepoints.
+        let counts = |e: &&Engine| {
+            e.verdicts
+                .iter()
+                .any(|v| v.program == "tcp_state" && v.state == State::Attached)
+        };
+        let coverage = engine.as_ref().filter(counts).map(|e| Coverage::new(e, start));
         Self {
             probes,
             engine,

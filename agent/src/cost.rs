@@ -146,8 +146,10 @@ impl Cost {
 
     /// A program that has run and has no price yet is measured soon.
     fn pause(&self, engine: &Engine) -> Duration {
-        let unknown =
-            self.programs.iter().any(|(_, account, cost)| cost.nanos.is_none() && runs(engine, *account) >= 1000);
+        let unknown = self
+            .programs
+            .iter()
+            .any(|(_, account, cost)| cost.nanos.is_none() && runs(engine, *account) >= 1000);
         if unknown { MEASURE_FIRST } else { MEASURE_EVERY }
     }
 
@@ -180,7 +182,10 @@ impl Cost {
                     }
                 }
             }
-            None if self.last.is_none_or(|t| now.duration_since(t) >= self.pause(engine)) => {
+            None if self
+                .last
+                .is_none_or(|t| now.duration_since(t) >= self.pause(engine)) =>
+            {
                 self.last = Some(now);
                 if let Ok(fd) = aya::sys::enable_stats(aya::sys::Stats::RunTime) {
                     self.stats = Some((fd, now, times()));

@@ -56,9 +56,9 @@ pub struct Conn {
     pub last_rtt: u32,
     /// SYN sent to established, µs.
     pub connect: u32,
-    /// `sk_drops` of a listener, flushed so far.
+    /// `sk_drops` of a listener, flushed so far; in the fallback program: samples of a connection.
     pub listen_drops: u32,
-    /// Always zero: keeps the size a multiple of eight.
+    /// In the fallback program: 1 = the next retransmission is a timeout's. Keeps the size a multiple of eight.
     pub pad: u32,
     /// Row of the cells plus one; 0 = none yet. See [`Conn::slot`].
     pub slot_plus_one: u32,
@@ -140,6 +140,15 @@ impl Conn {
             return;
         }
         self.peer = pair::peer(kernel::remote(sk));
+        self.attach_to(account);
+    }
+
+    /// As [`Conn::attach`], when the peer is already known.
+    #[inline(always)]
+    pub fn attach_to(&mut self, account: &mut Account) {
+        if self.slot() != SLOT_NONE {
+            return;
+        }
         let slot = pair::slot(account, &self.subject, self.peer, &self.comm);
         self.slot_plus_one = slot + 1;
         if let Some(cells) = pair::cells(slot) {

@@ -77,6 +77,8 @@ pub mod label {
         PROGRAM: "program", "geophone.program", "eBPF program";
         HOOK: "hook", "geophone.hook", "Where the program hooks in";
         STATE: "state", "geophone.state", "attached, unsupported, broken or off";
+        SOURCE: "source", "geophone.source", "tcp_probe, sock_ops or sweep";
+        SAMPLE: "sample", "geophone.sample", "raw or smoothed";
         MAP: "map", "geophone.map", "eBPF map";
         METRIC: "metric", "geophone.metric", "What is reconciled";
     }

@@ -91,6 +91,7 @@ pub struct Engine {
     /// Kernel types for aya, needed to attach; dropped by [`Engine::settle`].
     btf: Option<Btf>,
     missing: HashMap<&'static str, Vec<&'static str>>,
+    no_types: bool,
     iterators: HashMap<&'static str, sys::Iterator>,
     /// Verdicts so far, in the order of attaching.
     pub verdicts: Vec<Verdict>,
@@ -125,6 +126,7 @@ impl Engine {
         let mut offsets: Vec<(&'static str, u32)> = Vec::new();
         let mut missing: HashMap<&'static str, Vec<&'static str>> = HashMap::new();
         let mut drop_reasons = HashMap::new();
+        let mut no_types = false;
         let (mut kfree_has_socket, mut accept_parameters) = (0u32, 0u32);
         match KernelTypes::load(&path) {
             Ok(types) => {
@@ -155,6 +157,7 @@ impl Engine {
                 accept_parameters = types.function_parameters("inet_csk_accept").unwrap_or(0);
             }
             Err(e) => {
+                no_types = true;
                 tracing::warn!("{e}; programs that need kernel types are off");
                 for field in FIELDS {
                     missing
@@ -214,6 +217,7 @@ impl Engine {
             ebpf,
             btf: Btf::from_sys_fs().ok(),
             missing,
+            no_types,
             iterators: HashMap::new(),
             verdicts: Vec::new(),
             known: Vec::new(),
@@ -245,6 +249,7 @@ impl Engine {
             .iter()
             .find_map(|group| self.missing.get(group_name(*group)).and_then(|m| m.first()));
         let result = match missing {
+            Some(_) if self.no_types => Err(Refusal::unsupported("the kernel's types (BTF) cannot be read")),
             Some(path) => Err(Refusal::unsupported(format!("this kernel's BTF has no {path}"))),
             None => self.try_attach(spec),
         };

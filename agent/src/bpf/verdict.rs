@@ -34,10 +34,12 @@ pub struct Verdict {
     /// Probe it belongs to.
     pub probe: String,
     /// Program.
+    #[serde(rename = "name")]
     pub program: String,
     /// Where it hooks in, e.g. `tp_btf/tcp_probe`.
     pub hook: String,
     /// What became of it.
+    #[serde(rename = "verdict")]
     pub state: State,
     /// Why, one line; empty when attached.
     pub reason: String,

@@ -7,6 +7,8 @@
 //! | `tcp_retransmit`, `tcp_synack` | tp_btf/tcp_retransmit_* | retransmits by type |
 //! | `tcp_send_reset`, `tcp_receive_reset` | tp_btf/tcp_*_reset | resets by direction |
 //! | `tcp_sweep` | iterator, every 10 s | what silent connections still owe, records of long ones, listeners' drops |
+//! | `tcp_accept` | fexit/inet_csk_accept | accept latency, where functions can be traced |
+//! | `tcp_sockops` | sock_ops at the root of cgroup2 | fallback for all of it where the kernel has no types |
 //! | `tcp_adopt` | iterator, at start | connections and listeners that are older than the agent |
 
 pub mod metrics;
@@ -125,6 +127,26 @@ pub static SPECS: [Spec; 7] = [
     ),
 ];
 
+/// Accept-queue wait, where the kernel lets functions be traced.
+pub static ACCEPT: Spec = spec(
+    "tcp_accept",
+    program::TCP_ACCEPT,
+    Hook::Fexit("inet_csk_accept"),
+    SOCKETS,
+    false,
+    "without it geophone_tcp_accept_seconds is empty",
+);
+
+/// What stands in for the others on a kernel without types.
+pub static FALLBACK: Spec = spec(
+    "tcp_sockops",
+    program::TCP_SOCKOPS,
+    Hook::SockOps,
+    &[],
+    false,
+    "needs a cgroup2 hierarchy, mounted or mountable",
+);
+
 const ACCOUNTS: &[usize] = &[
     program::TCP_PROBE,
     program::TCP_STATE,
@@ -134,6 +156,8 @@ const ACCOUNTS: &[usize] = &[
     program::TCP_RECEIVE_RESET,
     program::TCP_SWEEP,
     program::TCP_ADOPT,
+    program::TCP_ACCEPT,
+    program::TCP_SOCKOPS,
 ];
 
 /// Rows of processes are given back after this many seconds without a connection or a change.
@@ -146,10 +170,21 @@ pub struct Options {
     pub flows: bool,
     /// Time between sweeps.
     pub sweep_interval: Duration,
-    /// Attach the per-segment hook; without it RTT comes from the sweep.
-    pub probing: bool,
+    /// Where RTT comes from.
+    pub source: Source,
     /// Most series of pairs in userspace; what is beyond goes to `other`.
     pub max_pairs: usize,
+}
+
+/// Where RTT comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The per-segment tracepoint, and sock_ops where it cannot be had.
+    Auto,
+    /// sock_ops, for everything.
+    SockOps,
+    /// The sweep only: one sample of each connection every ten seconds, nothing per segment.
+    Sweep,
 }
 
 /// The probe.
@@ -164,6 +199,9 @@ pub struct Tcp {
     last_sweep: Option<Instant>,
     table_seen: u64,
     probing: bool,
+    fallback: bool,
+    /// (RTT source, kind of sample) in force.
+    source: Option<(&'static str, &'static str)>,
 }
 
 struct Maps {
@@ -187,6 +225,8 @@ impl Tcp {
             last_sweep: None,
             table_seen: u64::MAX,
             probing: false,
+            fallback: false,
+            source: None,
         }
     }
 
@@ -319,18 +359,34 @@ impl Probe for Tcp {
         self.prepare(engine, context.peers, unix_nanos)?;
         // Old sockets first, so that the counting programs find them with their owners; then once more for those
         // that were opened in between.
-        for spec in &SPECS {
-            engine.attach(spec);
-            if spec.name == "tcp_adopt" {
-                let _ = engine.run_iterator(spec.name);
+        let mut states = false;
+        if self.options.source != Source::SockOps {
+            for spec in &SPECS {
+                let state = engine.attach(spec);
+                match spec.name {
+                    "tcp_adopt" => drop(engine.run_iterator(spec.name)),
+                    "tcp_state" => states = state == State::Attached,
+                    _ => {}
+                }
             }
+            engine.attach(&ACCEPT);
+            if self.options.source == Source::Sweep {
+                engine.leave_off(&RTT, "probes.tcp.rtt_source is sweep");
+            } else {
+                self.probing = engine.attach(&RTT) == State::Attached;
+            }
+            let _ = engine.run_iterator("tcp_adopt");
         }
-        if self.options.probing {
-            self.probing = engine.attach(&RTT) == State::Attached;
+        if states {
+            engine.leave_off(&FALLBACK, "not needed: the tracepoints work");
         } else {
-            engine.leave_off(&RTT, "probes.tcp.rtt_source is sweep");
+            self.fallback = engine.attach(&FALLBACK) == State::Attached;
         }
-        let _ = engine.run_iterator("tcp_adopt");
+        self.source = Some(match (self.probing, self.fallback) {
+            (true, _) => ("tcp_probe", "raw"),
+            (_, true) => ("sock_ops", "raw since 6.10, else smoothed"),
+            _ => ("sweep", "raw"),
+        });
         Ok(())
     }
 
@@ -393,7 +449,7 @@ impl Probe for Tcp {
             engine.leave_off(&RTT, "the CPU budget is spent; RTT comes from the sweep");
             self.probing = false;
         } else if level <= 6
-            && self.options.probing
+            && self.options.source == Source::Auto
             && !self.probing
             && engine
                 .verdicts
@@ -409,6 +465,7 @@ impl Probe for Tcp {
 
     fn collect(&mut self, out: &mut Vec<Family>) {
         metrics::collect(&mut self.pairs, out);
+        out.push(metrics::source_info(self.source));
     }
 }
 
@@ -420,6 +477,7 @@ fn table_changes(engine: &Engine) -> u64 {
         program::TCP_SEND_RESET,
         program::TCP_RECEIVE_RESET,
         program::TCP_SWEEP,
+        program::TCP_SOCKOPS,
     ]
     .iter()
     .flat_map(|p| (0..engine.cpus as usize).map(move |cpu| p * engine.cpus as usize + cpu))

@@ -150,6 +150,16 @@ pub static CONNECTIONS: Metric = metric(
     "Connections that are open now",
 );
 
+/// RTT source.
+pub static RTT_SOURCE: Metric = metric(
+    "geophone_tcp_rtt_source_info",
+    "geophone.tcp.rtt_source.info",
+    "1",
+    Kind::Gauge,
+    &[&label::SOURCE, &label::SAMPLE],
+    "1 = round-trip times come from this source; sample says whether they are the kernel's raw samples or smoothed",
+);
+
 /// All of them, in the order of the snapshot.
 pub const METRICS: &[&Metric] = &[
     &RTT,
@@ -165,6 +175,7 @@ pub const METRICS: &[&Metric] = &[
     &LISTEN_DROPS,
     &CONNECTIONS_TOTAL,
     &CONNECTIONS,
+    &RTT_SOURCE,
 ];
 
 /// A counter with its metric and its leading label values.
@@ -310,6 +321,21 @@ pub fn collect(pairs: &mut [PairSeries], out: &mut Vec<Family>) {
         metric: &CONNECTIONS,
         series,
     });
+}
+
+/// The family that names the RTT source.
+pub fn source_info(source: Option<(&str, &str)>) -> Family {
+    let series = source
+        .map(|(source, sample)| Series {
+            labels: Arc::new(Labels::new(RTT_SOURCE.labels, &[source, sample], false, 0)),
+            value: Value::Gauge(1.0),
+        })
+        .into_iter()
+        .collect();
+    Family {
+        metric: &RTT_SOURCE,
+        series,
+    }
 }
 
 fn listen_drops(pairs: &mut [PairSeries]) -> Family {
