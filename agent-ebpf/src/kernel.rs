@@ -8,7 +8,7 @@ use aya_ebpf::{
     Global,
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel,
-        generated::{bpf_get_current_task_btf, bpf_skc_to_tcp_sock},
+        generated::{bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_skc_to_tcp_sock},
     },
 };
 
@@ -21,9 +21,9 @@ macro_rules! offsets {
 }
 
 offsets! {
-    SOCK_FAMILY SOCK_STATE SOCK_DADDR SOCK_SADDR SOCK_DADDR6 SOCK_SADDR6 SOCK_DPORT SOCK_NUM SOCK_NET
-    SOCK_PROTOCOL SOCK_DROPS SOCK_ERR SOCK_CGROUP SOCK_COOKIE
-    TCP_SRTT TCP_MDEV TCP_MSTAMP TCP_SND_UNA TCP_SND_WND TCP_RCV_WND TCP_SND_CWND TCP_RTT_MIN
+    SOCK_FAMILY SOCK_STATE SOCK_DADDR SOCK_SADDR SOCK_DADDR6 SOCK_SADDR6 SOCK_DPORT SOCK_NET
+    SOCK_PROTOCOL SOCK_DROPS SOCK_ERR SOCK_CGROUP
+    TCP_SPORT TCP_SRTT TCP_MDEV TCP_MSTAMP TCP_SND_UNA TCP_SND_WND TCP_RCV_WND TCP_SND_CWND TCP_RTT_MIN
     TCP_SEGS_IN TCP_SEGS_OUT TCP_BYTES_RECEIVED TCP_BYTES_SENT TCP_BYTES_RETRANS TCP_DSACK_DUPS TCP_TOTAL_RETRANS
     TCP_RACK_MSTAMP TCP_RACK_RTT TCP_CA_STATE
     SKB_CB_ACK_SEQ SKB_CB_SEGS SKB_LEN SKB_DEV SKB_IIF SKB_PROTOCOL SKB_HEAD SKB_NETWORK SKB_TRANSPORT SKB_SK
@@ -65,8 +65,8 @@ getters! {
     family: u16 = SOCK_FAMILY;
     /// `sk->sk_state`.
     state: u8 = SOCK_STATE;
-    /// `sk->sk_num`: local port, host order.
-    local_port: u16 = SOCK_NUM;
+    /// `inet->inet_sport` of a `tcp_sock`: local port, network order. `sk->sk_num` is already zero when a socket closes.
+    local_port_be: u16 = TCP_SPORT;
     /// `sk->sk_dport`, network order.
     remote_port_be: u16 = SOCK_DPORT;
     /// `sk->sk_protocol`.
@@ -75,8 +75,6 @@ getters! {
     drops: u32 = SOCK_DROPS;
     /// `sk->sk_err`.
     error: u32 = SOCK_ERR;
-    /// `sk->sk_cookie`; 0 until somebody asks for it.
-    cookie: u64 = SOCK_COOKIE;
     /// `tp->srtt_us`: smoothed RTT, 1/8 µs.
     srtt8: u32 = TCP_SRTT;
     /// `tp->mdev_us`: mean deviation, 1/4 µs.
@@ -167,6 +165,13 @@ pub fn tcp_sock(sk: Ptr) -> Option<Ptr> {
     // SAFETY: the helper checks the socket.
     let tp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as Ptr;
     if tp.is_null() { None } else { Some(tp) }
+}
+
+/// Socket cookie: asking for it makes it.
+#[inline(always)]
+pub fn cookie(sk: Ptr) -> u64 {
+    // SAFETY: the verifier checks the socket.
+    unsafe { bpf_get_socket_cookie(sk as *mut _) }
 }
 
 /// Inode number of the socket's network namespace.

@@ -32,6 +32,8 @@ pub mod switch {
     pub const RTT_SAMPLE_MASK: u32 = 0;
     /// 1 = send flow records.
     pub const FLOW_RECORDS: u32 = 1;
+    /// 1 = the sweep takes a sample of every connection: the per-segment hook is not attached.
+    pub const SWEEP_SAMPLES: u32 = 2;
     /// Number of switches.
     pub const COUNT: u32 = 8;
 }

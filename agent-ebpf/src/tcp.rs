@@ -12,7 +12,7 @@ use agent_common::account::{Account, program, reason};
 use agent_common::tcp::{FlowRecord, SLOT_NONE, counter, end_reason, home, series};
 use agent_common::wire::kind;
 use aya_ebpf::{
-    helpers::{bpf_ktime_get_boot_ns, generated::bpf_sock_from_file},
+    helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_ns, generated::bpf_sock_from_file},
     macros::{btf_tracepoint, fexit},
     programs::{BtfTracePointContext, FExitContext},
 };
@@ -32,6 +32,8 @@ const SERVER: u32 = 1;
 
 /// Counters are flushed when this much of the socket's clock has passed, µs.
 const FLUSH_EVERY: u64 = 1_000_000;
+/// A connection is silent when nothing has happened for this time, µs.
+const SILENT: u64 = 100_000;
 /// Long connections are told this often, µs.
 const RECORD_EVERY: u64 = 9_500_000;
 
@@ -292,7 +294,7 @@ fn tell(
         r.bytes_out = kernel::bytes_sent(tp).wrapping_sub(kernel::bytes_retrans(tp));
         r.local = kernel::local(sk);
         r.remote = kernel::remote(sk);
-        r.local_port = kernel::local_port(sk);
+        r.local_port = u16::from_be(kernel::local_port_be(tp));
         r.remote_port = u16::from_be(kernel::remote_port_be(sk));
         r.peer = conn.peer;
         r.segments_in = kernel::segs_in(tp);
@@ -508,13 +510,17 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
         return 0;
     };
     let now = kernel::activity(tp);
-    // A busy connection takes its own samples; only one that has been silent since its last flush cannot race.
+    // A busy connection takes its own samples. One that has been silent for a tenth of a second cannot race with them.
     let stamp = kernel::rack_mstamp(tp);
-    if now != conn.last_flush {
-        if now.wrapping_sub(conn.last_flush) < FLUSH_EVERY && stamp != conn.last_sample {
+    if stamp != conn.last_sample {
+        // SAFETY: no preconditions.
+        let clock = unsafe { bpf_ktime_get_ns() } / 1000;
+        if clock.wrapping_sub(now) > SILENT || switch_value(switch::SWEEP_SAMPLES) != 0 {
             conn.last_sample = stamp;
             sample(conn, cells, kernel::rack_rtt(tp));
         }
+    }
+    if now != conn.last_flush {
         conn.last_flush = now;
         flush(conn, cells, tp);
     }

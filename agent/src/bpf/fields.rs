@@ -53,18 +53,17 @@ pub const FIELDS: &[Field] = fields! {
         SOCK_DADDR6 "sock.__sk_common.skc_v6_daddr" 16;
         SOCK_SADDR6 "sock.__sk_common.skc_v6_rcv_saddr" 16;
         SOCK_DPORT "sock.__sk_common.skc_dport" 2;
-        SOCK_NUM "sock.__sk_common.skc_num" 2;
         SOCK_NET "sock.__sk_common.skc_net.net" 8;
         SOCK_PROTOCOL "sock.sk_protocol" 2;
         SOCK_DROPS "sock.sk_drops.counter" 4;
         SOCK_ERR "sock.sk_err" 4;
         SOCK_CGROUP "sock.sk_cgrp_data.cgroup" 8;
-        SOCK_COOKIE "sock.__sk_common.skc_cookie" 8;
         NET_INUM "net.ns.inum" 4;
         CGROUP_KN "cgroup.kn" 8;
         KN_ID "kernfs_node.id" 8;
     }
     Tcp {
+        TCP_SPORT "tcp_sock.inet_conn.icsk_inet.inet_sport" 2;
         TCP_SRTT "tcp_sock.srtt_us" 4;
         TCP_MDEV "tcp_sock.mdev_us" 4;
         TCP_MSTAMP "tcp_sock.tcp_mstamp" 8;

@@ -160,6 +160,11 @@ const ACCOUNTS: &[usize] = &[
     program::TCP_SOCKOPS,
 ];
 
+/// Switches, as in agent-ebpf/src/settings.rs.
+const RTT_SAMPLE_MASK: u32 = 0;
+const FLOW_RECORDS: u32 = 1;
+const SWEEP_SAMPLES: u32 = 2;
+
 /// Rows of processes are given back after this many seconds without a connection or a change.
 const RECYCLE_AFTER: u32 = 30;
 
@@ -246,7 +251,7 @@ impl Tcp {
         let mut switches: aya::maps::Array<MapData, u64> =
             aya::maps::Array::try_from(engine.take_map("SWITCHES")?).context("map SWITCHES")?;
         switches
-            .set(1, u64::from(self.options.flows), 0)
+            .set(FLOW_RECORDS, u64::from(self.options.flows), 0)
             .context("map SWITCHES")?;
         self.maps = Some(Maps {
             pairs,
@@ -261,6 +266,21 @@ impl Tcp {
             *row = Some(Row::new(None, [0; 16], 0));
         }
         Ok(())
+    }
+
+    /// Says where RTT comes from now; lets the sweep take the samples while nothing else does.
+    fn settle_source(&mut self) {
+        self.source = Some(match (self.probing, self.fallback) {
+            (true, _) => ("tcp_probe", "raw"),
+            (_, true) => ("sock_ops", "raw since 6.10, else smoothed"),
+            _ => ("sweep", "raw"),
+        });
+        let alone = u64::from(!self.probing && !self.fallback);
+        if let Some(maps) = &mut self.maps
+            && let Err(e) = maps.switches.set(SWEEP_SAMPLES, alone, 0)
+        {
+            tracing::warn!("probe tcp: {e}");
+        }
     }
 
     /// Learns of new rows. Reads the whole table, but only when a program has run that can make one.
@@ -382,11 +402,7 @@ impl Probe for Tcp {
         } else {
             self.fallback = engine.attach(&FALLBACK) == State::Attached;
         }
-        self.source = Some(match (self.probing, self.fallback) {
-            (true, _) => ("tcp_probe", "raw"),
-            (_, true) => ("sock_ops", "raw since 6.10, else smoothed"),
-            _ => ("sweep", "raw"),
-        });
+        self.settle_source();
         Ok(())
     }
 
@@ -437,7 +453,7 @@ impl Probe for Tcp {
     fn relieve(&mut self, level: u32, context: &mut Context<'_>) {
         let mask = (1u64 << level.min(6)) - 1;
         if let Some(maps) = &mut self.maps
-            && let Err(e) = maps.switches.set(0, mask, 0)
+            && let Err(e) = maps.switches.set(RTT_SAMPLE_MASK, mask, 0)
         {
             tracing::warn!("probe tcp: sampling rate: {e}");
         }
@@ -460,7 +476,10 @@ impl Probe for Tcp {
             engine.verdicts.retain(|v| v.program != RTT.name);
             self.probing = engine.attach(&RTT) == State::Attached;
             engine.settle();
+        } else {
+            return;
         }
+        self.settle_source();
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {
