@@ -423,10 +423,10 @@ fn addresses_of_all_kinds_find_their_peers() -> Result<()> {
     let agent = Setup::new()
         .config(format!(
             "region: here\nzone: here-1\npeers:\n\
-             - {{name: wide, region: r0, zone: z0, cidrs: [{}/8, \"{}/32\"]}}\n\
+             - {{name: wide, region: r0, zone: z0, cidrs: [10.0.0.0/8, \"fd77::/16\"]}}\n\
              - {{name: four, region: r4, zone: z4, cidrs: [{}/32]}}\n\
              - {{name: six, region: r6, zone: z6, cidrs: [\"{}/128\"]}}\n",
-            b.v4, b.v6, b.v4, b.v6
+            b.v4, b.v6
         ))
         .start()?;
     let mut server = Traffic::new("srv", &b.ns)?;
