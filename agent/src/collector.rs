@@ -16,7 +16,7 @@ use crate::records::Record;
 use agent_common::account::{Account, SyntheticRecord, program};
 use agent_common::wire::{Header, LAYOUT, Wire as _, kind};
 use aya::maps::{MapData, RingBuf};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::time::{ClockId, clock_gettime};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -78,6 +78,7 @@ pub struct Collector {
     /// Why there is no kernel side.
     pub engine_error: String,
     ring: Option<RingBuf<MapData>>,
+    wakeup: Option<Epoll>,
     identity: Identity,
     peers: Peers,
     records: [Records; program::COUNT],
@@ -105,6 +106,19 @@ fn boot_to_unix() -> u64 {
     let nanos =
         |clock| clock_gettime(clock).map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64);
     nanos(ClockId::CLOCK_REALTIME).wrapping_sub(nanos(ClockId::CLOCK_BOOTTIME))
+}
+
+/// Edge-triggered: the ring is readable as soon as it holds one record, and a level-triggered wait would spin through
+/// records that come one by one. An edge is only what the programs send on purpose, at the high-water mark.
+fn wakeup(ring: &RingBuf<MapData>) -> Option<Epoll> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).ok()?;
+    epoll
+        .add(
+            ring.as_fd(),
+            EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0),
+        )
+        .ok()?;
+    Some(epoll)
 }
 
 impl Collector {
@@ -156,6 +170,7 @@ impl Collector {
             probes,
             engine,
             engine_error,
+            wakeup: ring.as_ref().and_then(wakeup),
             ring,
             identity,
             peers: setup.peers,
@@ -335,15 +350,12 @@ impl Collector {
 
     /// Waits for the ring's high-water mark, at most `timeout`.
     fn wait(&self, timeout: Duration) {
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
-        match &self.ring {
-            Some(ring) => {
-                let mut fds = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
-                let _ = poll(&mut fds, timeout);
+        match &self.wakeup {
+            Some(epoll) => {
+                let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::ZERO);
+                let _ = epoll.wait(&mut [EpollEvent::empty()], timeout);
             }
-            None => {
-                let _ = poll(&mut [], timeout);
-            }
+            None => std::thread::sleep(timeout),
         }
     }
 
@@ -359,16 +371,18 @@ impl Collector {
             shared.clone_from(&self.engine_error);
         }
         let mut next = Instant::now() + TICK;
+        let mut more = false;
         while !outputs.stop.load(Ordering::Relaxed) {
             let now = Instant::now();
-            if now < next {
+            if now < next && !more {
                 self.wait((next - now).min(POLL));
             }
             let records = &outputs.records;
-            let n = self.drain(|record| {
+            let drained = self.drain(|record| {
                 // Nobody listening is no loss: the event has been counted.
                 let _ = records.send(Arc::new(record));
             });
+            more = drained == BURST;
             if let Some(engine) = &self.engine {
                 self.cost.poll(engine, Instant::now());
             }
@@ -384,10 +398,6 @@ impl Collector {
                     // The machine stood still: no ticks to make up for.
                     next = now + TICK;
                 }
-            } else if n == 0 && now + POLL < next {
-                // A wake-up by the high-water mark leaves the descriptor ready until the ring is drained; an idle
-                // turn must not spin.
-                std::thread::yield_now();
             }
         }
         // The last second counts as well.

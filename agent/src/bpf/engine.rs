@@ -172,6 +172,8 @@ impl Engine {
         let high_water = u64::from(sizes.ring_bytes / 4);
         let mut loader = EbpfLoader::new();
         loader
+            // No relocations in the object: aya need not parse the kernel's types a second time.
+            .btf(None)
             .allow_unsupported_maps()
             .override_global("NCPU", &cpus, true)
             .override_global("SHARD_MASK", &shard_mask, true)
@@ -438,6 +440,7 @@ impl Engine {
     /// Gives back what was only needed for attaching.
     pub fn settle(&mut self) {
         self.btf = None;
+        sys::trim();
     }
 
     /// Has the kernel types that attaching needs; [`Engine::settle`] gave them back.
