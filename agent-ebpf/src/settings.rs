@@ -22,8 +22,6 @@ constants! {
     RING_HIGH_WATER: u64 = u64::MAX;
     /// 1 = `kfree_skb`'s tracepoint has a fourth argument, the receiving socket.
     KFREE_HAS_SOCKET: u32 = 0;
-    /// Parameters of `inet_csk_accept`: its result is the argument after them.
-    ACCEPT_PARAMETERS: u32 = 4;
 }
 
 /// Indices into the run-time switches.

@@ -7,7 +7,7 @@ mod sockops;
 use crate::account::{self, add, bump};
 use crate::emit::{emit, header};
 use crate::kernel::{self, Ptr};
-use crate::settings::{ACCEPT_PARAMETERS, HOME_NETNS, switch, switch_value};
+use crate::settings::{HOME_NETNS, switch, switch_value};
 use agent_common::account::{Account, program, reason};
 use agent_common::tcp::{FlowRecord, SLOT_NONE, counter, end_reason, home, series};
 use agent_common::wire::kind;
@@ -533,15 +533,21 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
     0
 }
 
-/// Each connection that an application takes from a listener: how long it waited there.
+/// Each connection that an application takes from a listener: how long it waited there. The result of the function
+/// comes after its parameters, of which 6.10 and later have two; a chosen offset into the context would not load.
 #[fexit(function = "inet_csk_accept")]
-pub fn tcp_accept(ctx: FExitContext) -> i32 {
-    // The result comes after the parameters, whose number changed with 6.10. Constants: only one branch is loaded.
-    let sk: Ptr = match ACCEPT_PARAMETERS.load() {
-        2 => ctx.arg(2),
-        3 => ctx.arg(3),
-        _ => ctx.arg(4),
-    };
+pub fn tcp_accept2(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(2))
+}
+
+/// As `tcp_accept2`, for the four parameters of older kernels.
+#[fexit(function = "inet_csk_accept")]
+pub fn tcp_accept4(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(4))
+}
+
+#[inline(always)]
+fn accepted(sk: Ptr) -> i32 {
     let Some(account) = account::of(program::TCP_ACCEPT) else {
         return 0;
     };

@@ -101,6 +101,8 @@ pub struct Engine {
     pub accounts: MappedArray,
     /// Pair cells: row `slot * shards + shard`.
     pub cells: MappedArray,
+    /// Parameters of `inet_csk_accept`; 0 = not known.
+    pub accept_parameters: u32,
     /// Counters of the own namespace.
     pub home: MappedArray,
     /// Possible CPUs.
@@ -180,7 +182,6 @@ impl Engine {
             .override_global("HOME_NETNS", &home_netns, true)
             .override_global("RING_HIGH_WATER", &high_water, true)
             .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
-            .override_global("ACCEPT_PARAMETERS", &accept_parameters, false)
             .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
             .map_max_entries("RECORDS", sizes.ring_bytes)
             .map_max_entries("PAIR_CELLS", sizes.slots * sizes.shards)
@@ -226,6 +227,7 @@ impl Engine {
             changed: false.into(),
             accounts,
             cells,
+            accept_parameters,
             home,
             cpus,
             sizes,

@@ -7,7 +7,7 @@
 //! | `tcp_retransmit`, `tcp_synack` | tp_btf/tcp_retransmit_* | retransmits by type |
 //! | `tcp_send_reset`, `tcp_receive_reset` | tp_btf/tcp_*_reset | resets by direction |
 //! | `tcp_sweep` | iterator, every 10 s | what silent connections still owe, records of long ones, listeners' drops |
-//! | `tcp_accept` | fexit/inet_csk_accept | accept latency, where functions can be traced |
+//! | `tcp_accept2`, `tcp_accept4` | fexit/inet_csk_accept | accept latency, where functions can be traced |
 //! | `tcp_sockops` | sock_ops at the root of cgroup2 | fallback for all of it where the kernel has no types |
 //! | `tcp_adopt` | iterator, at start | connections and listeners that are older than the agent |
 
@@ -127,15 +127,25 @@ pub static SPECS: [Spec; 7] = [
     ),
 ];
 
-/// Accept-queue wait, where the kernel lets functions be traced.
-pub static ACCEPT: Spec = spec(
-    "tcp_accept",
-    program::TCP_ACCEPT,
-    Hook::Fexit("inet_csk_accept"),
-    SOCKETS,
-    false,
-    "without it geophone_tcp_accept_seconds is empty",
-);
+/// Accept-queue wait, where the kernel lets functions be traced: since 6.10, and before.
+pub static ACCEPT: [Spec; 2] = [
+    spec(
+        "tcp_accept2",
+        program::TCP_ACCEPT,
+        Hook::Fexit("inet_csk_accept"),
+        SOCKETS,
+        false,
+        "without it geophone_tcp_accept_seconds is empty",
+    ),
+    spec(
+        "tcp_accept4",
+        program::TCP_ACCEPT,
+        Hook::Fexit("inet_csk_accept"),
+        SOCKETS,
+        false,
+        "without it geophone_tcp_accept_seconds is empty",
+    ),
+];
 
 /// What stands in for the others on a kernel without types.
 pub static FALLBACK: Spec = spec(
@@ -389,7 +399,8 @@ impl Probe for Tcp {
                     _ => {}
                 }
             }
-            engine.attach(&ACCEPT);
+            let [two, four] = &ACCEPT;
+            engine.attach(if engine.accept_parameters == 2 { two } else { four });
             if self.options.source == Source::Sweep {
                 engine.leave_off(&RTT, "probes.tcp.rtt_source is sweep");
             } else {
