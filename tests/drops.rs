@@ -1,0 +1,247 @@
+//! Probe `drops`.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use tests::harness::{Agent, Link, Netns, Snapshot, Traffic, equal, root};
+
+const PACKETS: &str = "geophone_drops_packets_total";
+
+/// Packets dropped for a reason at a device, with what is not under test left out.
+fn dropped(s: &Snapshot, reason: &str, device: &str) -> u64 {
+    s.sum(PACKETS, &[("reason", reason), ("device", device)])
+}
+
+/// The packets that the first `counter` of a namespace's rule set has counted.
+fn nft_counter(ns: &Netns) -> Result<u64> {
+    let rules = ns.run("nft -j list ruleset")?;
+    let json: serde_json::Value = serde_json::from_str(&rules)?;
+    json["nftables"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|item| item["rule"]["expr"].as_array().into_iter().flatten())
+        .find_map(|e| e["counter"]["packets"].as_u64())
+        .context("no counter")
+}
+
+/// Cause: a rule of nft drops. Seen: as many packets as nft has counted, with reason, protocol, device and direction.
+#[test]
+fn what_nft_drops() -> Result<()> {
+    if !root("nft drop") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    link.b
+        .ns
+        .nft("table inet t { chain in { type filter hook input priority 0; udp dport 7000 counter drop; }; }")?;
+    let mut client = Traffic::new("cli", &link.a.ns)?;
+    let agent = Agent::start()?;
+    let told = agent.drops("3s", || {
+        equal("datagrams sent", client.udp(&link.b.at(7000), 500, 100)?, 500)
+    })?;
+    let device = link.b.device.as_str();
+    agent.settles(|s| {
+        let truth = nft_counter(&link.b.ns)?;
+        equal("nft's counter", truth, 500)?;
+        let labels = [
+            ("reason", "NETFILTER_DROP"),
+            ("protocol", "udp"),
+            ("device", device),
+            ("direction", "receive"),
+        ];
+        equal("packets", s.sum(PACKETS, &labels), truth)?;
+        // IP header, UDP header, payload; the Ethernet header has been taken off.
+        equal(
+            "bytes",
+            s.sum("geophone_drops_bytes_total", &labels),
+            truth * 128,
+        )?;
+        equal("other reasons", s.sum(PACKETS, &[labels[1], labels[2]]), truth)
+    })?;
+    let told: Vec<_> = told
+        .iter()
+        .filter(|d| d["device"] == device && d["protocol"] == "udp")
+        .collect();
+    equal("drops told", told.len(), 500)?;
+    for drop in told {
+        equal("reason", drop["reason"].as_str(), Some("NETFILTER_DROP"))?;
+        equal(
+            "destination",
+            drop["destination"].as_str(),
+            Some(link.b.at(7000).as_str()),
+        )?;
+        equal("protocol", drop["protocol"].as_str(), Some("udp"))?;
+        let place = drop["location"].as_str().unwrap_or_default();
+        ensure!(
+            place.starts_with("nf_hook_slow") || place.starts_with("nft_") || place.contains("netfilter"),
+            "location {place}"
+        );
+    }
+    Ok(())
+}
+
+/// Cause: a rule drops what this machine sends. Seen: direction transmit, and whose packet it was.
+#[test]
+fn what_is_dropped_on_its_way_out() -> Result<()> {
+    if !root("egress drop") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    link.a
+        .ns
+        .nft("table inet t { chain o { type filter hook output priority 0; tcp dport 7001 counter drop; }; }")?;
+    let mut client = Traffic::new("cli", &link.a.ns)?;
+    let agent = Agent::start()?;
+    let order = json!({ "do": "connect", "to": link.b.at(7001), "wait_ms": 1500 });
+    equal("error", client.ask(order)?["error"].as_str(), Some("timed_out"))?;
+    agent.settles(|s| {
+        let truth = nft_counter(&link.a.ns)?;
+        ensure!(truth > 0, "nothing was dropped");
+        let labels = [
+            ("reason", "NETFILTER_DROP"),
+            ("protocol", "tcp"),
+            ("direction", "transmit"),
+            ("subject", client.name()),
+        ];
+        equal("packets", s.sum(PACKETS, &labels), truth)
+    })
+}
+
+/// Cause: datagrams to a port where nobody listens. Seen: NO_SOCKET, as many as the kernel's NoPorts.
+#[test]
+fn a_closed_udp_port() -> Result<()> {
+    if !root("closed port") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut client = Traffic::new("cli", &link.a.ns)?;
+    let agent = Agent::start()?;
+    let before = link.b.ns.counters()?;
+    client.udp(&link.b.at(7002), 300, 64)?;
+    client.udp(&link.b.at6(7002), 200, 64)?;
+    agent.settles(|s| {
+        let now = link.b.ns.counters()?;
+        equal("the kernel's NoPorts", now.since(&before, "Udp.NoPorts"), 300)?;
+        equal("NO_SOCKET", dropped(s, "NO_SOCKET", &link.b.device), 500)
+    })
+}
+
+/// Cause: a receive queue that nobody empties. Seen: SOCKET_RCVBUFF, and the queue's owner, as many as RcvbufErrors.
+#[test]
+fn a_full_udp_queue() -> Result<()> {
+    if !root("full queue") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut server = Traffic::new("srv", &link.b.ns)?;
+    let mut client = Traffic::new("cli", &link.a.ns)?;
+    let at = server.udp_bind(&link.b.at(0), 4096)?;
+    let agent = Agent::start()?;
+    let before = link.b.ns.counters()?;
+    let failures = agent
+        .snapshot()?
+        .sum("geophone_drops_udp_queue_failures_total", &[]);
+    client.udp(&at, 1000, 200)?;
+    agent.settles(|s| {
+        let truth = link.b.ns.counters()?.since(&before, "Udp.RcvbufErrors");
+        ensure!(truth > 500, "the queue took all but {truth}");
+        equal(
+            "SOCKET_RCVBUFF",
+            dropped(s, "SOCKET_RCVBUFF", &link.b.device),
+            truth,
+        )?;
+        // Others on this machine may have full queues, too, but hardly now.
+        let seen = s.sum("geophone_drops_udp_queue_failures_total", &[]) - failures;
+        equal("queue failures", seen, truth)
+    })
+}
+
+/// As above. Seen: whose queue it is, by the process that bound it.
+#[test]
+fn a_full_udp_queue_has_an_owner() -> Result<()> {
+    if !root("owner of a queue") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut server = Traffic::new("srv", &link.b.ns)?;
+    let mut client = Traffic::new("cli", &link.a.ns)?;
+    let agent = Agent::start()?;
+    let at = server.udp_bind(&link.b.at(0), 4096)?;
+    client.udp(&at, 1000, 200)?;
+    agent.until(|s| {
+        let owners = s.values("geophone_drops_udp_queue_failures_total", "subject");
+        ensure!(!owners.is_empty(), "no failures");
+        let own = [("subject", server.name())];
+        ensure!(
+            s.sum("geophone_drops_udp_queue_failures_total", &own) > 0,
+            "owners are {owners:?}"
+        );
+        Ok(())
+    })
+}
+
+/// Cause: a listener with a backlog of one that never accepts. Seen: its drops, as many as the kernel's ListenDrops.
+#[test]
+fn a_full_accept_queue() -> Result<()> {
+    if !root("accept queue") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut server = Traffic::new("srv", &link.b.ns)?;
+    let mut client = Traffic::new("cli", &link.a.ns)?;
+    let agent = Agent::start()?;
+    let before = link.b.ns.counters()?;
+    let at = server.listen(&link.b.at(0), 1)?;
+    for _ in 0..10 {
+        client.ask(json!({ "do": "connect", "to": at, "wait_ms": 300 }))?;
+    }
+    agent.settles(|s| {
+        let now = link.b.ns.counters()?;
+        let truth = now.since(&before, "TcpExt.ListenDrops");
+        ensure!(truth > 0, "the queue was never full");
+        let own = [("subject", server.name())];
+        equal("listen drops", s.sum("geophone_tcp_listen_drops_total", &own), truth)
+    })
+}
+
+/// Cause: nothing in particular goes wrong on a wire that is used. Seen: no drop at its devices.
+#[test]
+fn what_ends_well_is_no_drop() -> Result<()> {
+    if !root("no drop") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut server = Traffic::new("srv", &link.b.ns)?;
+    let mut client = Traffic::new("cli", &link.a.ns)?;
+    let at = server.serve(&link.b.at(0), "echo")?;
+    let agent = Agent::start()?;
+    for _ in 0..20 {
+        let connection = client.connect(&at)?;
+        client.ping(connection, 50, 3000)?;
+        client.close(connection)?;
+    }
+    let s = agent.after(3)?;
+    for device in [&link.a.device, &link.b.device] {
+        let series = s.series(PACKETS, &[("device", device), ("protocol", "tcp")]);
+        ensure!(series.is_empty(), "drops where all went well: {series:?}");
+    }
+    Ok(())
+}
+
+/// Cause: the agent starts, and nothing else happens in a namespace of its own. Seen: it does not see itself.
+#[test]
+fn the_agent_makes_no_drops_itself() -> Result<()> {
+    if !root("own drops") {
+        return Ok(());
+    }
+    let agent = Agent::start()?;
+    let s = agent.after(3)?;
+    // Measuring the cost of a program with BPF_PROG_TEST_RUN frees packets that never were.
+    let odd: Vec<_> = s
+        .series(PACKETS, &[("device", "lo")])
+        .into_iter()
+        .filter(|d| d.label("protocol").starts_with("ethertype_"))
+        .collect();
+    ensure!(odd.is_empty(), "packets that nobody sent: {odd:?}");
+    Ok(())
+}

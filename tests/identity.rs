@@ -1,0 +1,251 @@
+//! Who: processes, cgroups, names that nobody would give.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tests::harness::traffic::Place;
+use tests::harness::{Agent, Link, Traffic, command, equal, root, serial};
+
+/// Cause: two processes, one server. Seen: what each of them did.
+#[test]
+fn two_processes_are_told_apart() -> Result<()> {
+    if !root("processes") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut server = Traffic::new("srv", &link.b.ns)?;
+    let at = server.serve(&link.b.at(0), "echo")?;
+    let agent = Agent::start()?;
+    let mut one = Traffic::new("one", &link.a.ns)?;
+    let mut two = Traffic::new("two", &link.a.ns)?;
+    for (client, rounds) in [(&mut one, 30), (&mut two, 50)] {
+        let connection = client.connect(&at)?;
+        client.ping(connection, rounds, 100)?;
+        client.close(connection)?;
+    }
+    agent.settles(|s| {
+        for (client, bytes) in [(&one, 3000), (&two, 5000)] {
+            let sent = [("subject", client.name()), ("direction", "transmit")];
+            equal("bytes", s.sum("geophone_tcp_bytes_total", &sent), bytes)?;
+        }
+        Ok(())
+    })
+}
+
+/// Cause: a connection opened on a thread that has a name of its own. Seen: the process.
+#[test]
+fn a_thread_is_not_a_process() -> Result<()> {
+    if !root("threads") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut server = Traffic::new("srv", &link.b.ns)?;
+    let at = server.serve(&link.b.at(0), "echo")?;
+    let agent = Agent::start()?;
+    let mut client = Traffic::new("main", &link.a.ns)?;
+    let answer = client.ask(json!({ "do": "connect", "to": at, "thread": "worker-7" }))?;
+    let connection = answer["id"].as_u64().context("not connected")?;
+    client.ping(connection, 10, 100)?;
+    client.close(connection)?;
+    agent.until(|s| {
+        let subjects = s.values("geophone_tcp_bytes_total", "subject");
+        ensure!(subjects.contains(client.name()), "subjects are {subjects:?}");
+        ensure!(!subjects.contains("worker-7"), "subjects are {subjects:?}");
+        Ok(())
+    })
+}
+
+/// A cgroup of version 2 that goes with its owner.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let root = mounts
+            .lines()
+            .map(|l| l.split(' ').collect::<Vec<_>>())
+            .find(|words| words.get(2) == Some(&"cgroup2"))
+            .and_then(|words| words.get(1).map(|p| PathBuf::from(*p)))
+            .context("no cgroup2")?;
+        let parent = root.join(format!("geophone-test-{}-{}", std::process::id(), serial()));
+        let path = parent.join(name);
+        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for _ in 0..50 {
+            if fs::remove_dir(&self.0).is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        if let Some(parent) = self.0.parent() {
+            let _ = fs::remove_dir(parent);
+        }
+    }
+}
+
+/// Cause: two cgroups on one host. Seen: the container by its short id, the unit by its name, also after their end.
+#[test]
+fn two_cgroups_are_told_apart() -> Result<()> {
+    if !root("cgroups") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let id = format!("{:016x}{}", std::process::id(), "5ca1ab1e".repeat(6));
+    let container = Cgroup::new(&format!("docker-{id}.scope"))?;
+    let unit_name = format!("shop-{}.service", std::process::id());
+    let unit = Cgroup::new(&unit_name)?;
+    let mut server = Traffic::new("srv", &link.b.ns)?;
+    let at = server.serve(&link.b.at(0), "echo")?;
+    let agent = Agent::start()?;
+    let place = |cgroup: &Path| -> Result<Traffic> {
+        Traffic::at(Place {
+            netns: Some(&link.a.ns),
+            cgroup: Some(cgroup),
+            name: "same-name".into(),
+            binary: None,
+        })
+    };
+    let mut one = place(&container.0)?;
+    let mut two = place(&unit.0)?;
+    for (client, rounds) in [(&mut one, 30), (&mut two, 50)] {
+        let connection = client.connect(&at)?;
+        client.ping(connection, rounds, 100)?;
+        client.close(connection)?;
+    }
+    drop((one, two));
+    let short = id.get(..12).unwrap_or_default();
+    agent.settles(|s| {
+        for (subject, bytes) in [(short, 3000), (unit_name.as_str(), 5000)] {
+            let sent = [("subject", subject), ("direction", "transmit")];
+            let found = s.sum("geophone_tcp_bytes_total", &sent);
+            ensure!(
+                found == bytes,
+                "{subject}: {found} for {bytes}; subjects are {:?}",
+                s.values("geophone_tcp_bytes_total", "subject")
+            );
+        }
+        Ok(())
+    })?;
+    drop((container, unit));
+    let s = agent.after(3)?;
+    let sent = [("subject", short), ("direction", "transmit")];
+    equal("bytes after the container's end", s.sum("geophone_tcp_bytes_total", &sent), 3000)
+}
+
+/// Cause: names with newlines, escapes, quotes and bytes that are no text. Seen: a clean exposition that promtool and
+/// the API can read, and the traffic of each of them.
+#[test]
+fn weird_names() -> Result<()> {
+    if !root("weird names") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut server = Traffic::new("srv", &link.b.ns)?;
+    let at = server.serve(&link.b.at(0), "echo")?;
+    let agent = Agent::start()?;
+    let names: [&[u8]; 6] = [
+        b"a\nb 1",
+        b"\x1b[31mred",
+        b"q\"uo\\te",
+        b"\xff\xfe\x80bad",
+        b"{a=\"b\"} 7",
+        b"\xe2\x80\xae\xc2\x9b",
+    ];
+    let cgroup_name = OsString::from(OsStr::from_bytes(b"we\x1b[2J\"ird\n\xff.service"));
+    let cgroup = Cgroup::new("x").and_then(|parent| {
+        let path = parent.0.join(&cgroup_name);
+        fs::create_dir(&path)?;
+        // The inner directory goes first.
+        Ok((Cgroup(path), parent))
+    });
+    let mut clients = Vec::new();
+    for name in names {
+        clients.push(Traffic::at(Place {
+            netns: Some(&link.a.ns),
+            name: OsStr::from_bytes(name).to_owned(),
+            ..Place::default()
+        })?);
+    }
+    if let Ok((cgroup, _)) = &cgroup {
+        clients.push(Traffic::at(Place {
+            netns: Some(&link.a.ns),
+            cgroup: Some(&cgroup.0),
+            ..Place::default()
+        })?);
+    }
+    let flows = agent.flows("4s", || {
+        for client in &mut clients {
+            let connection = client.connect(&at)?;
+            client.ping(connection, 10, 77)?;
+            client.close(connection)?;
+        }
+        Ok(())
+    })?;
+    // The server has heard from all of them.
+    agent.settles(|s| {
+        let own = [("subject", server.name()), ("direction", "transmit")];
+        equal(
+            "bytes",
+            s.sum("geophone_tcp_bytes_total", &own),
+            770 * clients.len() as u64,
+        )?;
+        let sent = s.series("geophone_tcp_bytes_total", &[("direction", "transmit")]);
+        let found = sent.iter().filter(|s| s.value.as_u64() == Some(770)).count();
+        ensure!(found >= clients.len(), "only {found} clients are there: {sent:?}");
+        Ok(())
+    })?;
+    for format in ["text/plain", "application/openmetrics-text; version=1.0.0"] {
+        let answer = agent.get("/metrics", format)?;
+        let text = String::from_utf8(answer.body).context("not UTF-8")?;
+        let control = text.chars().find(|c| c.is_control() && *c != '\n');
+        ensure!(control.is_none(), "a control character is in the exposition: {control:?}");
+        for line in text.lines() {
+            ensure!(
+                line.starts_with('#') || line.starts_with("geophone_") || line.starts_with("target_info"),
+                "a name has broken the line: {line:?}"
+            );
+        }
+    }
+    for flow in &flows {
+        for key in ["subject", "process"] {
+            let word = flow[key].as_str().unwrap_or_default();
+            ensure!(!word.chars().any(char::is_control), "{key} {word:?}");
+        }
+    }
+    if command::present("promtool") {
+        promtool(&agent.metrics()?)?;
+    } else {
+        eprintln!("SKIPPED a part: no promtool");
+    }
+    Ok(())
+}
+
+/// `promtool check metrics` must not complain.
+fn promtool(text: &str) -> Result<()> {
+    use std::io::Write as _;
+    let mut child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("no pipe")?.write_all(text.as_bytes())?;
+    let out = child.wait_with_output()?;
+    ensure!(
+        out.status.success() && out.stderr.is_empty(),
+        "promtool: {}: {}{}",
+        out.status,
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+    Ok(())
+}
