@@ -138,7 +138,11 @@ fn two_cgroups_are_told_apart() -> Result<()> {
     drop((container, unit));
     let s = agent.after(3)?;
     let sent = [("subject", short), ("direction", "transmit")];
-    equal("bytes after the container's end", s.sum("geophone_tcp_bytes_total", &sent), 3000)
+    equal(
+        "bytes after the container's end",
+        s.sum("geophone_tcp_bytes_total", &sent),
+        3000,
+    )
 }
 
 /// Cause: names with newlines, escapes, quotes and bytes that are no text. Seen: a clean exposition that promtool and
@@ -207,7 +211,10 @@ fn weird_names() -> Result<()> {
         let answer = agent.get("/metrics", format)?;
         let text = String::from_utf8(answer.body).context("not UTF-8")?;
         let control = text.chars().find(|c| c.is_control() && *c != '\n');
-        ensure!(control.is_none(), "a control character is in the exposition: {control:?}");
+        ensure!(
+            control.is_none(),
+            "a control character is in the exposition: {control:?}"
+        );
         for line in text.lines() {
             ensure!(
                 line.starts_with('#') || line.starts_with("geophone_") || line.starts_with("target_info"),
@@ -238,7 +245,11 @@ fn promtool(text: &str) -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    child.stdin.take().context("no pipe")?.write_all(text.as_bytes())?;
+    child
+        .stdin
+        .take()
+        .context("no pipe")?
+        .write_all(text.as_bytes())?;
     let out = child.wait_with_output()?;
     ensure!(
         out.status.success() && out.stderr.is_empty(),
