@@ -133,8 +133,11 @@ getters! {
 /// port would be a panic. Fixed by "bpf: Augment raw_tp arguments with PTR_MAYBE_NULL" (6.13, backported).
 #[inline(always)]
 pub fn argument_is_null(ctx: &BtfTracePointContext, index: usize) -> bool {
+    // LLVM must not know where this address comes from: it would load the typed argument through it as well, and the
+    // verifier refuses loads through a context pointer that has been added to.
+    let context = core::hint::black_box(ctx.as_ptr());
     // SAFETY: reads the context's own slot; the helper copes with any address.
-    let value = unsafe { bpf_probe_read_kernel(ctx.as_ptr().cast::<u64>().add(index)) };
+    let value = unsafe { bpf_probe_read_kernel(context.cast::<u64>().add(index)) };
     value.unwrap_or(0) == 0
 }
 
