@@ -28,7 +28,7 @@ fn lawful_until_done(agent: &Agent<'_>, client: &mut Traffic, order: &serde_json
         }
         let answer = waiting
             .join()
-            .map_err(|_| anyhow::anyhow!("a thread has panicked"))??;
+            .map_err(|panic| anyhow::anyhow!("a thread has panicked: {panic:?}"))??;
         let done = outcome(&answer)?;
         ensure!(done.failed == 0, "the generator could not do its work: {done:?}");
         println!(
@@ -127,7 +127,8 @@ fn a_table_that_overflows() -> Result<()> {
     let text = agent.metrics()?;
     ensure!(
         text.lines()
-            .any(|l| l.starts_with("geophone_tcp_connections_total{") && l.contains("otel_metric_overflow=\"true\"")),
+            .any(|l| l.starts_with("geophone_tcp_connections_total{")
+                && l.contains("otel_metric_overflow=\"true\"")),
         "the overflow series is not marked in /metrics"
     );
     Ok(())
@@ -158,7 +159,11 @@ fn a_table_that_overflows_loses_nothing() -> Result<()> {
     agent.settles(|s| {
         let truth = ns.counters()?.since(&before, "Tcp.ActiveOpens");
         equal("the kernel's ActiveOpens", truth, COUNT)?;
-        let what = [("role", "client"), ("outcome", "opened"), ("subject", client.name())];
+        let what = [
+            ("role", "client"),
+            ("outcome", "opened"),
+            ("subject", client.name()),
+        ];
         let own = s.sum("geophone_tcp_connections_total", &what);
         let other: u64 = s
             .series("geophone_tcp_connections_total", &what[..2])

@@ -33,9 +33,9 @@ fn what_nft_drops() -> Result<()> {
         return Ok(());
     }
     let link = Link::new()?;
-    link.b
-        .ns
-        .nft("table inet t { chain in { type filter hook input priority 0; udp dport 7000 counter drop; }; }")?;
+    link.b.ns.nft(
+        "table inet t { chain in { type filter hook input priority 0; udp dport 7000 counter drop; }; }",
+    )?;
     let mut client = Traffic::new("cli", &link.a.ns)?;
     let agent = Agent::start()?;
     let told = agent.drops("3s", || {
@@ -53,11 +53,7 @@ fn what_nft_drops() -> Result<()> {
         ];
         equal("packets", s.sum(PACKETS, &labels), truth)?;
         // IP header, UDP header, payload; the Ethernet header has been taken off.
-        equal(
-            "bytes",
-            s.sum("geophone_drops_bytes_total", &labels),
-            truth * 128,
-        )?;
+        equal("bytes", s.sum("geophone_drops_bytes_total", &labels), truth * 128)?;
         equal("other reasons", s.sum(PACKETS, &[labels[1], labels[2]]), truth)
     })?;
     let told: Vec<_> = told
@@ -89,9 +85,9 @@ fn what_is_dropped_on_its_way_out() -> Result<()> {
         return Ok(());
     }
     let link = Link::new()?;
-    link.a
-        .ns
-        .nft("table inet t { chain o { type filter hook output priority 0; tcp dport 7001 counter drop; }; }")?;
+    link.a.ns.nft(
+        "table inet t { chain o { type filter hook output priority 0; tcp dport 7001 counter drop; }; }",
+    )?;
     let mut client = Traffic::new("cli", &link.a.ns)?;
     let agent = Agent::start()?;
     let order = json!({ "do": "connect", "to": link.b.at(7001), "wait_ms": 1500 });
@@ -188,7 +184,11 @@ fn a_full_udp_queue_has_an_owner() -> Result<()> {
             "{truth} failures of {unit}, but {:?}",
             s.series(failures, &[])
         );
-        equal("drops", s.sum(PACKETS, &[own[0], ("reason", "SOCKET_RCVBUFF")]), truth)
+        equal(
+            "drops",
+            s.sum(PACKETS, &[own[0], ("reason", "SOCKET_RCVBUFF")]),
+            truth,
+        )
     })
 }
 
@@ -212,7 +212,11 @@ fn a_full_accept_queue() -> Result<()> {
         let truth = now.since(&before, "TcpExt.ListenDrops");
         ensure!(truth > 0, "the queue was never full");
         let own = [("subject", server.name())];
-        equal("listen drops", s.sum("geophone_tcp_listen_drops_total", &own), truth)
+        equal(
+            "listen drops",
+            s.sum("geophone_tcp_listen_drops_total", &own),
+            truth,
+        )
     })
 }
 

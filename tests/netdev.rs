@@ -29,18 +29,19 @@ fn counters_are_the_kernels() -> Result<()> {
                 ("geophone_netdev_errors_total", "errors"),
                 ("geophone_netdev_drops_total", "dropped"),
             ] {
-                let truth = json[0]["stats64"][side][column].as_u64().context("no statistics")?;
+                let truth = json[0]["stats64"][side][column]
+                    .as_u64()
+                    .context("no statistics")?;
                 let labels = [("device", device), ("direction", direction)];
                 equal(metric, s.sum(metric, &labels), truth)?;
             }
         }
         let sent = [("device", device), ("direction", "transmit")];
-        ensure!(s.sum("geophone_netdev_bytes_total", &sent) > 2_000_000, "too little");
-        equal(
-            "up",
-            s.number("geophone_netdev_up", &[("device", device)])?,
-            1.0,
-        )
+        ensure!(
+            s.sum("geophone_netdev_bytes_total", &sent) > 2_000_000,
+            "too little"
+        );
+        equal("up", s.number("geophone_netdev_up", &[("device", device)])?, 1.0)
     })
 }
 
@@ -68,13 +69,12 @@ fn interfaces_come_and_go() -> Result<()> {
     ensure!(ticks <= 2, "it took {ticks} ticks");
     link.a.ns.ip("link set other up")?;
     there("newcomer", Some(1.0))?;
-    link.a.ns.ip("link set newcomer name renamed")
-        .or_else(|_| {
-            // Older kernels rename only what is down.
-            link.a.ns.ip("link set newcomer down")?;
-            link.a.ns.ip("link set newcomer name renamed")?;
-            link.a.ns.ip("link set renamed up")
-        })?;
+    link.a.ns.ip("link set newcomer name renamed").or_else(|_| {
+        // Older kernels rename only what is down.
+        link.a.ns.ip("link set newcomer down")?;
+        link.a.ns.ip("link set newcomer name renamed")?;
+        link.a.ns.ip("link set renamed up")
+    })?;
     there("renamed", Some(1.0))?;
     there("newcomer", None)?;
     link.a.ns.ip("link del renamed")?;

@@ -4,8 +4,8 @@
 use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt,
+    socket, sockopt,
 };
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -15,8 +15,8 @@ use std::io::{self, BufRead as _, ErrorKind, Read, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 #[derive(Default)]
@@ -53,7 +53,9 @@ fn main() -> Result<()> {
 fn place(key: &OsString, value: &OsString) -> Result<()> {
     match key.as_bytes() {
         b"--netns" => setns(File::open(value)?, CloneFlags::CLONE_NEWNET).context("setns"),
-        b"--cgroup" => fs::write(std::path::Path::new(value).join("cgroup.procs"), "0").context("cgroup.procs"),
+        b"--cgroup" => {
+            fs::write(std::path::Path::new(value).join("cgroup.procs"), "0").context("cgroup.procs")
+        }
         b"--name" => fs::write("/proc/self/comm", value.as_bytes()).context("comm"),
         _ => bail!("what is {}", key.to_string_lossy()),
     }
@@ -241,8 +243,8 @@ fn serve(listener: &TcpListener, echo: bool, served: &Arc<Served>) {
         served.accepted.fetch_add(1, Ordering::Relaxed);
         if let Err(e) = sender.try_send(stream) {
             // All busy, with connections that live long.
-            let (std::sync::mpsc::TrySendError::Full(stream) | std::sync::mpsc::TrySendError::Disconnected(stream)) =
-                e;
+            let (std::sync::mpsc::TrySendError::Full(stream)
+            | std::sync::mpsc::TrySendError::Disconnected(stream)) = e;
             let served = served.clone();
             std::thread::spawn(move || {
                 let _ = answer(stream, echo, &served);

@@ -22,8 +22,8 @@ pub fn of(program: usize) -> Option<&'static mut Account> {
     })
 }
 
-/// Atomic add. A locked add to a line that only this CPU touches costs 4 ns here. A plain one would lose counts:
-/// a program that runs in process context can be interrupted by itself in softirq on the same CPU.
+/// Atomic add. A locked add to a line that only this CPU touches costs 4 ns here. A plain one would lose counts: a
+/// program that runs in process context can be interrupted on the same CPU by another that adds to the same row.
 #[inline(always)]
 pub fn add(counter: &mut u64, n: u64) {
     // SAFETY: the reference is valid and aligned.

@@ -3,7 +3,7 @@
 use crate::account::{self, add, bump};
 use crate::emit::{emit, header};
 use crate::kernel::{self, Ptr};
-use crate::settings::{KFREE_HAS_SOCKET, NCPU};
+use crate::settings::{KFREE_HAS_SOCKET, NCPU, REASON_CONSUMED};
 use crate::tcp;
 use agent_common::account::{Account, program, reason};
 use agent_common::drops::{DropKey, DropRecord, DropValue, direction};
@@ -72,10 +72,10 @@ pub fn drops_kfree(ctx: BtfTracePointContext) -> i32 {
     };
     bump(&mut account.seen);
     let ethertype = u16::from_be(kernel::skb_protocol_be(skb));
-    let dev = kernel::skb_dev(skb);
+    let dev = kernel::device(skb).unwrap_or(core::ptr::null());
     let is_ip = ethertype == ETH_P_IP || ethertype == ETH_P_IPV6;
-    // 0 = not dropped, 1 = consumed: normal ends. Without a device and not IP: messages of unix and netlink sockets.
-    if why <= 1 || (dev.is_null() && !is_ip) {
+    // Not dropped at all (0), or consumed: normal ends. Without a device and not IP: messages of unix and netlink sockets.
+    if why == 0 || why == REASON_CONSUMED.load() || (dev.is_null() && !is_ip) {
         bump(&mut account.filtered);
         return 0;
     }
@@ -110,7 +110,7 @@ pub fn drops_kfree(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn subject(ctx: &BtfTracePointContext, skb: Ptr) -> SubjectKey {
     let mut sk = kernel::skb_sk(skb);
-    if sk.is_null() && KFREE_HAS_SOCKET.load() != 0 {
+    if sk.is_null() && KFREE_HAS_SOCKET.load() != 0 && !kernel::argument_is_null(ctx, 3) {
         sk = ctx.arg(3);
         if sk.is_null() {
             return NOBODY;
@@ -203,7 +203,7 @@ fn count(account: &mut Account, key: &DropKey, dev: Ptr, len: u32) {
         bytes: len as u64,
         device: device(dev),
     };
-    if DROPS.insert(key, &value, NOEXIST).is_ok() {
+    if DROPS.insert(key, value, NOEXIST).is_ok() {
         bump(&mut account.aggregated);
         return;
     }
@@ -212,7 +212,7 @@ fn count(account: &mut Account, key: &DropKey, dev: Ptr, len: u32) {
         Some(value) => Some(value),
         None => {
             bump(&mut account.overflowed);
-            DROPS.get_ptr_mut(&OTHER)
+            DROPS.get_ptr_mut(OTHER)
         }
     };
     match value {
@@ -244,10 +244,12 @@ fn take_token() -> bool {
         return false;
     }
     match DROP_TOKENS.get_ptr_mut(cpu) {
-        // SAFETY: valid for the program's run. A race on one CPU's tokens grants one record more or less.
-        Some(tokens) if unsafe { *tokens } != 0 => {
-            unsafe { *tokens -= 1 };
-            true
+        Some(tokens) => {
+            // SAFETY: valid for the program's run. A race on one CPU's tokens grants one record more or less.
+            let tokens = unsafe { &mut *tokens };
+            let any = *tokens != 0;
+            *tokens -= any as u64;
+            any
         }
         _ => false,
     }
@@ -298,14 +300,14 @@ pub fn drops_udp_queue(ctx: BtfTracePointContext) -> i32 {
         netns: kernel::netns(sk),
         ..NOBODY
     };
-    if UDP_QUEUE.get_ptr_mut(&key).is_none() {
-        let _ = UDP_QUEUE.insert(&key, &0, NOEXIST);
+    if UDP_QUEUE.get_ptr_mut(key).is_none() {
+        let _ = UDP_QUEUE.insert(key, 0, NOEXIST);
     }
-    let counter = match UDP_QUEUE.get_ptr_mut(&key) {
+    let counter = match UDP_QUEUE.get_ptr_mut(key) {
         Some(counter) => Some(counter),
         None => {
             bump(&mut account.overflowed);
-            UDP_QUEUE.get_ptr_mut(&NOBODY)
+            UDP_QUEUE.get_ptr_mut(NOBODY)
         }
     };
     match counter {

@@ -5,11 +5,12 @@
 //! (132 ns for seven fields, against 380 by `bpf_probe_read_kernel`).
 
 use aya_ebpf::{
-    Global,
+    EbpfContext as _, Global,
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel,
         generated::{bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_skc_to_tcp_sock},
     },
+    programs::BtfTracePointContext,
 };
 
 /// Offsets in bytes; `u32::MAX` = the kernel has no such field. Userspace fills them by these names.
@@ -26,11 +27,11 @@ offsets! {
     TCP_SPORT TCP_SRTT TCP_MDEV TCP_MSTAMP TCP_SND_UNA TCP_SND_WND TCP_RCV_WND TCP_SND_CWND TCP_RTT_MIN
     TCP_SEGS_IN TCP_SEGS_OUT TCP_BYTES_RECEIVED TCP_BYTES_SENT TCP_BYTES_RETRANS TCP_DSACK_DUPS TCP_TOTAL_RETRANS
     TCP_RACK_MSTAMP TCP_RACK_RTT TCP_CA_STATE
-    SKB_CB_ACK_SEQ SKB_CB_SEGS SKB_LEN SKB_DEV SKB_IIF SKB_PROTOCOL SKB_HEAD SKB_NETWORK SKB_TRANSPORT SKB_SK
+    SKB_CB_ACK_SEQ SKB_CB_SEGS SKB_LEN SKB_DEV SKB_IIF SKB_PROTOCOL SKB_HEAD SKB_NETWORK SKB_SK
     DEV_IFINDEX DEV_NAME DEV_NET
     NET_INUM CGROUP_KN KN_ID
     TASK_LEADER TASK_START TASK_TGID TASK_COMM
-    SOCKET_SK META_SEQ
+    SOCKET_SK
 }
 
 /// A typed kernel pointer, as the verifier tracks it.
@@ -111,8 +112,6 @@ getters! {
     rack_rtt: u32 = TCP_RACK_RTT;
     /// `skb->len`.
     skb_len: u32 = SKB_LEN;
-    /// `skb->dev`.
-    skb_dev: Ptr = SKB_DEV;
     /// `skb->skb_iif`: the interface it came in by, 0 when made here.
     skb_iif: u32 = SKB_IIF;
     /// `skb->protocol`, network order.
@@ -121,16 +120,35 @@ getters! {
     skb_head: Ptr = SKB_HEAD;
     /// `skb->network_header`.
     skb_network: u16 = SKB_NETWORK;
-    /// `skb->transport_header`.
-    skb_transport: u16 = SKB_TRANSPORT;
     /// `skb->sk`.
     skb_sk: Ptr = SKB_SK;
     /// `dev->ifindex`.
     ifindex: u32 = DEV_IFINDEX;
     /// `file->private_data`'s `socket->sk`.
     socket_sk: Ptr = SOCKET_SK;
-    /// `bpf_iter_meta->seq`.
-    meta_seq: Ptr = META_SEQ;
+}
+
+/// Whether an argument of a tracepoint is NULL, asked of the number and not of the typed pointer: from 6.5 to 6.12 the
+/// verifier takes such pointers for never NULL, removes the check and loads without fault handling: a RST from a closed
+/// port would be a panic. Fixed by "bpf: Augment raw_tp arguments with PTR_MAYBE_NULL" (6.13, backported).
+#[inline(always)]
+pub fn argument_is_null(ctx: &BtfTracePointContext, index: usize) -> bool {
+    // LLVM must not know where this address comes from: it would load the typed argument through it as well, and the
+    // verifier refuses loads through a context pointer that has been added to.
+    let context = core::hint::black_box(ctx.as_ptr());
+    // SAFETY: reads the context's own slot; the helper copes with any address.
+    let value = unsafe { bpf_probe_read_kernel(context.cast::<u64>().add(index)) };
+    value.unwrap_or(0) == 0
+}
+
+/// The device of a packet, if it is one. The field shares its place with others (`rbnode`, `dev_scratch`), so in TCP's
+/// out-of-order queue and UDP's receive queue it holds something else: only what looks like a device is taken.
+#[inline(always)]
+pub fn device(skb: Ptr) -> Option<Ptr> {
+    let dev: Ptr = load(skb, &SKB_DEV);
+    // Namespaces are numbered from 0xf0000000 (PROC_DYNAMIC_FIRST), the initial one from just below since 6.17.
+    let looks_right = !dev.is_null() && dev_netns(dev) >= 0xefff_ff00 && (1..1 << 24).contains(&ifindex(dev));
+    if looks_right { Some(dev) } else { None }
 }
 
 /// `inet_connection_sock.icsk_ca_state`, a bit field of five bits.

@@ -20,10 +20,10 @@ constants! {
     HOME_NETNS: u32 = 0;
     /// Ring bytes from which the reader is woken before its timer.
     RING_HIGH_WATER: u64 = u64::MAX;
+    /// `SKB_CONSUMED`: a normal end, not a drop. Kernels before 6.2 have none, and another meaning for its number.
+    REASON_CONSUMED: u32 = 0;
     /// 1 = `kfree_skb`'s tracepoint has a fourth argument, the receiving socket.
     KFREE_HAS_SOCKET: u32 = 0;
-    /// Parameters of `inet_csk_accept`: its result is the argument after them.
-    ACCEPT_PARAMETERS: u32 = 4;
 }
 
 /// Indices into the run-time switches.

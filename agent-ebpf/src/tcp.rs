@@ -7,12 +7,12 @@ mod sockops;
 use crate::account::{self, add, bump};
 use crate::emit::{emit, header};
 use crate::kernel::{self, Ptr};
-use crate::settings::{ACCEPT_PARAMETERS, HOME_NETNS, switch, switch_value};
+use crate::settings::{HOME_NETNS, switch, switch_value};
 use agent_common::account::{Account, program, reason};
-use agent_common::tcp::{FlowRecord, SLOT_NONE, counter, end_reason, home, series};
+use agent_common::tcp::{FlowRecord, SLOT_NONE, SubjectKey, counter, end_reason, home, series};
 use agent_common::wire::kind;
 use aya_ebpf::{
-    helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_ns, generated::bpf_sock_from_file},
+    helpers::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns, bpf_ktime_get_ns, generated::bpf_sock_from_file},
     macros::{btf_tracepoint, fexit},
     programs::{BtfTracePointContext, FExitContext},
 };
@@ -46,7 +46,6 @@ pub fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     let Some(account) = account::of(program::TCP_PROBE) else {
         return 0;
     };
-    let nth = account.seen;
     bump(&mut account.seen);
     let Some(tp) = kernel::tcp_sock(sk) else {
         bump(&mut account.dropped[reason::NO_SOCKET]);
@@ -57,7 +56,10 @@ pub fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
         bump(&mut account.filtered);
         return 0;
     }
-    if nth & switch_value(switch::RTT_SAMPLE_MASK) != 0 {
+    let mask = switch_value(switch::RTT_SAMPLE_MASK);
+    // By chance and not by number: requests and answers alternate, and every second segment is always of one side.
+    // SAFETY: no preconditions.
+    if mask != 0 && unsafe { bpf_get_prandom_u32() } as u64 & mask != 0 {
         bump(&mut account.sampled);
         return 0;
     }
@@ -70,7 +72,7 @@ pub fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     };
     let stamp = kernel::rack_mstamp(tp);
     let Some(cells) = pair::cells(conn.slot()) else {
-        bump(&mut account.dropped[reason::NO_STORAGE]);
+        bump(&mut account.dropped[reason::MAP_FULL]);
         return 0;
     };
     if stamp == conn.last_sample {
@@ -138,12 +140,15 @@ fn established(account: &mut Account, sk: Ptr, old: u8) {
     let now = unsafe { bpf_ktime_get_boot_ns() };
     if old == SYN_RECV {
         // The storage was cloned from the listener: it says who listens and nothing else.
+        release(conn);
         let (mut subject, comm) = (conn.subject, conn.comm);
         if subject.netns == 0 {
             subject = pair::subject(sk, (0, 0));
         }
         conn.reset(subject, comm);
         conn.role = SERVER;
+        // SYN-ACKs that were sent again are the listener's; the kernel hands their number on to the child.
+        conn.retrans = kernel::total_retrans(tp);
         if conn.subject.netns == HOME_NETNS.load() {
             pair::home(home::PASSIVE_OPENS, 1);
             // The SYN-ACK was sent by the request socket, which this one has not counted.
@@ -195,6 +200,9 @@ fn closed(account: &mut Account, sk: Ptr, old: u8) {
     };
     let error = kernel::error(sk);
     let is_established = conn.flags & flag::ESTABLISHED != 0;
+    if old == SYN_RECV {
+        conn.role = SERVER;
+    }
     let role = if conn.role == SERVER {
         6
     } else if conn.role == CLIENT || !is_established {
@@ -252,11 +260,10 @@ fn adopt(
         bump(&mut account.dropped[reason::NO_STORAGE]);
         return None;
     };
-    if conn.slot() == SLOT_NONE {
-        conn.attach(account, sk);
-        if let Some(cells) = pair::cells(conn.slot()) {
-            bump(&mut cells.counters[counter::ADOPTED]);
-        }
+    if conn.attach(account, sk)
+        && let Some(cells) = pair::cells(conn.slot())
+    {
+        bump(&mut cells.counters[counter::ADOPTED]);
     }
     Some(conn)
 }
@@ -375,45 +382,52 @@ pub fn tcp_synack(ctx: BtfTracePointContext) -> i32 {
     }
     if subject.netns == HOME_NETNS.load() {
         pair::home(home::RETRANSMITS, 1);
+        pair::home(home::SEGMENTS_OUT, 1);
     }
     0
 }
 
 /// Who owns a socket: what was remembered, else what the socket itself says.
 #[inline(always)]
-pub fn owner(sk: Ptr) -> (agent_common::tcp::SubjectKey, [u8; 16]) {
+pub fn owner(sk: Ptr) -> (SubjectKey, [u8; 16]) {
     match conn::get(sk) {
         Some(conn) if conn.subject.netns != 0 => (conn.subject, conn.comm),
         _ => (pair::subject(sk, (0, 0)), [0; 16]),
     }
 }
 
-/// Each RST sent: by a socket, or in answer to a segment that no socket wants.
+/// Each RST sent: by a socket of its own accord (no packet), or in answer to a segment (the packet).
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
-    let (sk, skb): (Ptr, Ptr) = (ctx.arg(0), ctx.arg(1));
     let Some(account) = account::of(program::TCP_SEND_RESET) else {
         return 0;
     };
     bump(&mut account.seen);
-    if !sk.is_null() && !matches!(kernel::state(sk), TIME_WAIT | NEW_SYN_RECV | LISTEN) {
-        return reset(account, sk, counter::RESETS_OUT);
-    }
-    let netns = if sk.is_null() {
-        if skb.is_null() {
-            0
-        } else {
-            kernel::dev_netns(kernel::skb_dev(skb))
+    let answer = !kernel::argument_is_null(&ctx, 1);
+    let mut netns = 0;
+    let mut peer = 0;
+    if !kernel::argument_is_null(&ctx, 0) {
+        let sk: Ptr = ctx.arg(0);
+        if sk.is_null() {
+            bump(&mut account.dropped[reason::NO_SOCKET]);
+            return 0;
         }
-    } else {
-        kernel::netns(sk)
-    };
-    let peer = if sk.is_null() || kernel::state(sk) == LISTEN {
-        0
-    } else {
-        pair::peer(kernel::remote(sk))
-    };
-    let subject = agent_common::tcp::SubjectKey {
+        if !matches!(kernel::state(sk), TIME_WAIT | NEW_SYN_RECV | LISTEN) {
+            return reset(account, sk, counter::RESETS_OUT, answer);
+        }
+        netns = kernel::netns(sk);
+        if kernel::state(sk) != LISTEN {
+            peer = pair::peer(kernel::remote(sk));
+        }
+    } else if answer {
+        let skb: Ptr = ctx.arg(1);
+        if !skb.is_null()
+            && let Some(dev) = kernel::device(skb)
+        {
+            netns = kernel::dev_netns(dev);
+        }
+    }
+    let subject = SubjectKey {
         cgroup: 0,
         start: 0,
         tgid: 0,
@@ -428,7 +442,7 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     }
     if netns == HOME_NETNS.load() {
         pair::home(home::RESETS_OUT, 1);
-        // A reset without a socket is a segment that no socket counts.
+        // A segment that no socket counts.
         pair::home(home::SEGMENTS_OUT, 1);
     }
     0
@@ -442,15 +456,16 @@ pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     bump(&mut account.seen);
-    reset(account, sk, counter::RESETS_IN)
+    reset(account, sk, counter::RESETS_IN, false)
 }
 
 #[inline(always)]
-fn reset(account: &mut Account, sk: Ptr, index: usize) -> i32 {
+fn reset(account: &mut Account, sk: Ptr, index: usize, answer: bool) -> i32 {
     let Some(tp) = kernel::tcp_sock(sk) else {
         bump(&mut account.dropped[reason::NO_SOCKET]);
         return 0;
     };
+    let closed = kernel::state(sk) == CLOSE;
     let conn = match conn::get(sk) {
         Some(conn) => conn,
         None => match adopt(account, sk, tp, (0, 0), [0; 16]) {
@@ -458,14 +473,24 @@ fn reset(account: &mut Account, sk: Ptr, index: usize) -> i32 {
             None => return 0,
         },
     };
-    conn.attach(account, sk);
-    let Some(cells) = pair::cells(conn.slot()) else {
+    // A socket that closes by a reset is closed first: it has let go of its row and must not take another.
+    let slot = if closed && conn.slot() == SLOT_NONE {
+        pair::slot(account, &conn.subject, conn.peer, &conn.comm)
+    } else {
+        conn.attach(account, sk);
+        conn.slot()
+    };
+    let Some(cells) = pair::cells(slot) else {
         bump(&mut account.dropped[reason::MAP_FULL]);
         return 0;
     };
     bump(&mut cells.counters[index]);
     if index == counter::RESETS_OUT && conn.subject.netns == HOME_NETNS.load() {
         pair::home(home::RESETS_OUT, 1);
+        if answer || closed {
+            // Sent for the socket by another, or after its last flush.
+            pair::home(home::SEGMENTS_OUT, 1);
+        }
     }
     bump(&mut account.aggregated);
     0
@@ -533,15 +558,21 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
     0
 }
 
-/// Each connection that an application takes from a listener: how long it waited there.
+/// Each connection that an application takes from a listener: how long it waited there. The result of the function
+/// comes after its parameters, of which 6.10 and later have two; a chosen offset into the context would not load.
 #[fexit(function = "inet_csk_accept")]
-pub fn tcp_accept(ctx: FExitContext) -> i32 {
-    // The result comes after the parameters, whose number changed with 6.10. Constants: only one branch is loaded.
-    let sk: Ptr = match ACCEPT_PARAMETERS.load() {
-        2 => ctx.arg(2),
-        3 => ctx.arg(3),
-        _ => ctx.arg(4),
-    };
+pub fn tcp_accept2(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(2))
+}
+
+/// As `tcp_accept2`, for the four parameters of older kernels.
+#[fexit(function = "inet_csk_accept")]
+pub fn tcp_accept4(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(4))
+}
+
+#[inline(always)]
+fn accepted(sk: Ptr) -> i32 {
     let Some(account) = account::of(program::TCP_ACCEPT) else {
         return 0;
     };
@@ -622,10 +653,12 @@ pub fn tcp_adopt(ctx: *mut c_void) -> i32 {
     let process = (kernel::task_tgid(task), kernel::task_start(task));
     let comm = kernel::task_comm(task);
     if state == LISTEN || state == SYN_SENT {
-        if let Some(conn) = conn::get_or_new(sk) {
-            conn.reset(pair::subject(sk, process), comm);
-            conn.listen_drops = kernel::drops(sk);
-        }
+        let Some(conn) = conn::get_or_new(sk) else {
+            bump(&mut account.dropped[reason::NO_STORAGE]);
+            return 0;
+        };
+        conn.reset(pair::subject(sk, process), comm);
+        conn.listen_drops = kernel::drops(sk);
         bump(&mut account.aggregated);
         return 0;
     }

@@ -63,6 +63,8 @@ pub struct Records {
 /// Sums over a probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
+    /// Runs that the kernel skipped: the program was already running on that CPU.
+    pub skipped: u64,
     /// Kernel side.
     pub kernel: Account,
     /// User side.
@@ -77,33 +79,42 @@ impl Sums {
             .saturating_sub(self.records.delivered + self.records.refused)
     }
 
-    /// Events seen that are in no stage: those of programs that run just now, or a fault.
-    pub fn residue(&self) -> i64 {
+    /// Events seen that are in no stage: those of programs that run just now, or a fault. An event that came to its
+    /// end between the two readings is in a stage and not among the seen: it takes nothing away.
+    pub fn residue(&self) -> u64 {
+        self.kernel.seen.saturating_sub(self.known())
+    }
+
+    fn known(&self) -> u64 {
         let k = &self.kernel;
-        let known = k.filtered + k.sampled + k.aggregated + k.emitted + k.dropped.iter().sum::<u64>();
-        k.seen.wrapping_sub(known) as i64
+        k.filtered + k.sampled + k.aggregated + k.emitted + k.dropped.iter().sum::<u64>()
+    }
+
+    /// Events that have reached the probe: what is in a stage has been seen.
+    pub fn seen(&self) -> u64 {
+        self.kernel.seen.max(self.known()) + self.skipped
     }
 }
 
-/// Reads the accounts of some programs: outcomes first, so that an event that is just passing is missing from them
-/// and not from `seen`.
+/// Reads the accounts of some programs, row by row: `seen` first, its outcomes right behind it.
 pub fn read(engine: &Engine, programs: &[usize]) -> Account {
     let mut sum = Account::default();
-    let rows = || {
-        programs
-            .iter()
-            .flat_map(|p| (0..engine.cpus as usize).map(move |cpu| p * engine.cpus as usize + cpu))
-    };
-    let total = |byte: usize| rows().map(|row| engine.accounts.u64_at(row, byte)).sum::<u64>();
-    sum.filtered = total(offset_of!(Account, filtered));
-    sum.sampled = total(offset_of!(Account, sampled));
-    sum.aggregated = total(offset_of!(Account, aggregated));
-    sum.emitted = total(offset_of!(Account, emitted));
-    sum.overflowed = total(offset_of!(Account, overflowed));
-    for (i, dropped) in sum.dropped.iter_mut().enumerate() {
-        *dropped = total(offset_of!(Account, dropped) + 8 * i);
+    let cpus = engine.cpus as usize;
+    for row in programs
+        .iter()
+        .flat_map(|p| (0..cpus).map(move |cpu| p * cpus + cpu))
+    {
+        let word = |byte: usize| engine.accounts.u64_at(row, byte);
+        sum.seen += word(offset_of!(Account, seen));
+        sum.filtered += word(offset_of!(Account, filtered));
+        sum.sampled += word(offset_of!(Account, sampled));
+        sum.aggregated += word(offset_of!(Account, aggregated));
+        sum.emitted += word(offset_of!(Account, emitted));
+        sum.overflowed += word(offset_of!(Account, overflowed));
+        for (i, dropped) in sum.dropped.iter_mut().enumerate() {
+            *dropped += word(offset_of!(Account, dropped) + 8 * i);
+        }
     }
-    sum.seen = total(offset_of!(Account, seen));
     sum
 }
 
@@ -111,7 +122,7 @@ pub fn read(engine: &Engine, programs: &[usize]) -> Account {
 #[derive(Default)]
 pub struct Books {
     labels: HashMap<(&'static str, &'static str, &'static str), Arc<Labels>>,
-    residues: HashMap<&'static str, [i64; 5]>,
+    residues: HashMap<&'static str, [u64; 5]>,
     tick: usize,
     start: u64,
 }
@@ -152,14 +163,10 @@ impl Books {
                 *r = sum.residue();
             }
             // A residue that stays is a fault; one that comes and goes is a program caught at work.
-            let missing = residues
-                .iter()
-                .min_by_key(|r| r.unsigned_abs())
-                .copied()
-                .unwrap_or(0);
-            let running = sum.residue().saturating_sub(missing).max(0) as u64;
+            let missing = residues.iter().min().copied().unwrap_or(0);
+            let running = sum.residue().saturating_sub(missing);
             for (stage, value) in [
-                ("seen", k.seen),
+                ("seen", sum.seen()),
                 ("filtered", k.filtered),
                 ("sampled", k.sampled),
                 ("delivered", k.aggregated + sum.records.delivered),
@@ -178,6 +185,11 @@ impl Books {
                     value: Value::Counter(value),
                 });
             }
+            let labels = self.labels(&DROPPED, probe, "kernel", "recursion");
+            dropped.push(Series {
+                labels,
+                value: Value::Counter(sum.skipped),
+            });
             let labels = self.labels(&DROPPED, probe, "decode", "malformed");
             dropped.push(Series {
                 labels,

@@ -66,8 +66,9 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
         })));
     }
     if p.netdev.enabled {
-        let exclude = p.netdev.exclude.iter().map(ToString::to_string).collect();
-        out.push(Box::new(netdev::Netdev::new(netdev::Options { exclude })));
+        out.push(Box::new(netdev::Netdev::new(netdev::Options {
+            exclude: p.netdev.exclude.clone(),
+        })));
     }
     out
 }
@@ -92,7 +93,6 @@ pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
         } else {
             0.0
         },
-        coverage_interval: config.probes.tcp.sweep_interval.get(),
     }))
 }
 
@@ -219,6 +219,10 @@ impl Views {
         let mut guard = self.builder.write().ok()?;
         let (tick, builder, view) = &mut *guard;
         if *tick != snapshot.tick {
+            if snapshot.tick > *tick + 10 {
+                // Nobody has asked for a while: rates over the pause would be of no second in particular.
+                *builder = ui::view::ViewBuilder::new();
+            }
             *tick = snapshot.tick;
             let verdicts = self.shared.verdicts.read().map(|v| v.clone()).unwrap_or_default();
             builder.set_verdicts(

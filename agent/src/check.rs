@@ -40,9 +40,13 @@ pub fn check(config: &Config, btf: Option<PathBuf>) -> Result<Report> {
     let collector = app::collector(config, btf)?;
     let programs = collector.verdicts();
     let engine_error = collector.engine_error.clone();
-    let failed = programs
+    // The fallback does the work of tcp's required programs, if less well.
+    let fallback = programs
         .iter()
-        .any(|v| v.required && !matches!(v.state, State::Attached | State::Off));
+        .any(|v| v.program == "tcp_sockops" && v.state == State::Attached);
+    let failed = programs.iter().any(|v| {
+        v.required && !matches!(v.state, State::Attached | State::Off) && !(fallback && v.probe == "tcp")
+    });
     Ok(Report {
         ok: engine_error.is_empty() && !failed,
         facts,

@@ -5,7 +5,7 @@
 
 use crate::accounting::{self, Books, Records, Sums};
 use crate::aggregate::{Collect, Family, Resource, Snapshot};
-use crate::bpf::{Engine, Sizes, State, Verdict};
+use crate::bpf::{Engine, Sizes, State, Verdict, host};
 use crate::cost::Cost;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::records::Record;
 use agent_common::account::{Account, SyntheticRecord, program};
 use agent_common::wire::{Header, LAYOUT, Wire as _, kind};
 use aya::maps::{MapData, RingBuf};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::time::{ClockId, clock_gettime};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -44,8 +44,6 @@ pub struct Setup {
     pub resource: Resource,
     /// Share of the machine that may be used; 0 = no limit.
     pub budget: f64,
-    /// Time between reconciliations with the kernel's counters.
-    pub coverage_interval: Duration,
 }
 
 /// What others may know of a running collector.
@@ -78,14 +76,13 @@ pub struct Collector {
     /// Why there is no kernel side.
     pub engine_error: String,
     ring: Option<RingBuf<MapData>>,
+    wakeup: Option<Epoll>,
     identity: Identity,
     peers: Peers,
     records: [Records; program::COUNT],
     refused: Records,
     books: Books,
     coverage: Option<Coverage>,
-    coverage_interval: Duration,
-    last_coverage: Instant,
     cost: Cost,
     governor: Governor,
     last_cost: (Instant, f64),
@@ -107,6 +104,19 @@ fn boot_to_unix() -> u64 {
     nanos(ClockId::CLOCK_REALTIME).wrapping_sub(nanos(ClockId::CLOCK_BOOTTIME))
 }
 
+/// Edge-triggered: the ring is readable as soon as it holds one record, and a level-triggered wait would spin through
+/// records that come one by one. An edge is only what the programs send on purpose, at the high-water mark.
+fn wakeup(ring: &RingBuf<MapData>) -> Option<Epoll> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).ok()?;
+    epoll
+        .add(
+            ring.as_fd(),
+            EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0),
+        )
+        .ok()?;
+    Some(epoll)
+}
+
 impl Collector {
     /// Loads and attaches everything that this machine allows. Never fails: what does not work has a verdict.
     pub fn new(setup: Setup) -> Self {
@@ -120,12 +130,15 @@ impl Collector {
         }
         let mut identity = Identity::new(find_cgroup2_root().ok(), PathBuf::from("/proc"));
         let mut probes = setup.probes;
+        let (listened, last) = (false, false);
         let mut context = Context {
             engine: engine.as_mut(),
             identity: &mut identity,
             peers: &setup.peers,
             now: Instant::now(),
             unix_nanos: start,
+            listened,
+            last,
             boot_to_unix: boot_to_unix(),
         };
         probes.retain_mut(|probe| match probe.attach(&mut context) {
@@ -156,6 +169,7 @@ impl Collector {
             probes,
             engine,
             engine_error,
+            wakeup: ring.as_ref().and_then(wakeup),
             ring,
             identity,
             peers: setup.peers,
@@ -163,8 +177,6 @@ impl Collector {
             refused: Records::default(),
             books: Books::new(start),
             coverage,
-            coverage_interval: setup.coverage_interval,
-            last_coverage: Instant::now(),
             cost,
             governor: Governor::new(setup.budget, start),
             last_cost: (Instant::now(), 0.0),
@@ -187,8 +199,9 @@ impl Collector {
         self.engine.as_mut()
     }
 
-    /// Takes what is in the ring, at most [`BURST`] records; returns how many.
-    pub fn drain(&mut self, mut tell: impl FnMut(Record)) -> usize {
+    /// Takes what is in the ring, at most 65,536 records; returns how many. Without `listened` they are counted only.
+    pub fn drain(&mut self, listened: bool, mut tell: impl FnMut(Record)) -> usize {
+        let last = false;
         let Some(ring) = &mut self.ring else { return 0 };
         let mut context = Context {
             engine: self.engine.as_mut(),
@@ -196,6 +209,8 @@ impl Collector {
             peers: &self.peers,
             now: Instant::now(),
             unix_nanos: unix_nanos(),
+            listened,
+            last,
             boot_to_unix: boot_to_unix(),
         };
         let mut n = 0;
@@ -221,7 +236,9 @@ impl Collector {
             match record {
                 Some(record) => {
                     account.delivered += 1;
-                    tell(record);
+                    if let Some(record) = record {
+                        tell(record);
+                    }
                 }
                 None => account.refused += 1,
             }
@@ -249,8 +266,9 @@ impl Collector {
             .unwrap_or_default()
     }
 
-    /// One tick: reads the maps and makes a snapshot.
-    pub fn tick(&mut self, collects: &mut [Box<dyn Collect>]) -> Snapshot {
+    /// One tick: reads the maps and makes a snapshot. The `last` one brings everything up to date.
+    pub fn tick(&mut self, collects: &mut [Box<dyn Collect>], last: bool) -> Snapshot {
+        let listened = false;
         self.tick += 1;
         let now = Instant::now();
         let unix_nanos = unix_nanos();
@@ -260,6 +278,8 @@ impl Collector {
             peers: &self.peers,
             now,
             unix_nanos,
+            listened,
+            last,
             boot_to_unix: boot_to_unix(),
         };
         for probe in &mut self.probes {
@@ -268,7 +288,7 @@ impl Collector {
         self.cost.tick(context.engine.as_deref());
         let total = self.cost.cpu + self.cost.program_seconds();
         let wall = now.duration_since(self.last_cost.0).as_secs_f64();
-        let cpus = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
+        let cpus = f64::from(host::online_cpus());
         if wall > 0.5 {
             let used = (total - self.last_cost.1).max(0.0) / wall / cpus;
             self.last_cost = (now, total);
@@ -290,6 +310,7 @@ impl Collector {
             probe.collect(&mut families);
         }
         if let Some(engine) = &self.engine {
+            let misses = engine.recursion_misses();
             let sums: Vec<(&'static str, Sums)> = self
                 .probes
                 .iter()
@@ -297,6 +318,7 @@ impl Collector {
                 .map(|p| {
                     // Kernel first: a record read since is then in flight for a moment, never over-delivered.
                     let mut records = Records::default();
+                    let skipped = p.accounts().iter().filter_map(|a| misses.get(a)).sum();
                     for r in p.accounts().iter().filter_map(|&a| self.records.get(a)) {
                         records.delivered += r.delivered;
                         records.refused += r.refused;
@@ -304,6 +326,7 @@ impl Collector {
                     (
                         p.name(),
                         Sums {
+                            skipped,
                             kernel: accounting::read(engine, p.accounts()),
                             records,
                         },
@@ -312,8 +335,7 @@ impl Collector {
                 .collect();
             self.books.collect(&sums, &mut families);
             if let Some(coverage) = &mut self.coverage {
-                if now.duration_since(self.last_coverage) >= self.coverage_interval {
-                    self.last_coverage = now;
+                if self.probes.iter().any(|p| p.settled()) {
                     coverage.update(engine);
                 }
                 coverage.collect(&mut families);
@@ -335,15 +357,12 @@ impl Collector {
 
     /// Waits for the ring's high-water mark, at most `timeout`.
     fn wait(&self, timeout: Duration) {
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
-        match &self.ring {
-            Some(ring) => {
-                let mut fds = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
-                let _ = poll(&mut fds, timeout);
+        match &self.wakeup {
+            Some(epoll) => {
+                let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::ZERO);
+                let _ = epoll.wait(&mut [EpollEvent::empty()], timeout);
             }
-            None => {
-                let _ = poll(&mut [], timeout);
-            }
+            None => std::thread::sleep(timeout),
         }
     }
 
@@ -359,22 +378,24 @@ impl Collector {
             shared.clone_from(&self.engine_error);
         }
         let mut next = Instant::now() + TICK;
+        let mut more = false;
         while !outputs.stop.load(Ordering::Relaxed) {
             let now = Instant::now();
-            if now < next {
+            if now < next && !more {
                 self.wait((next - now).min(POLL));
             }
             let records = &outputs.records;
-            let n = self.drain(|record| {
+            let drained = self.drain(records.receiver_count() > 0, |record| {
                 // Nobody listening is no loss: the event has been counted.
                 let _ = records.send(Arc::new(record));
             });
+            more = drained == BURST;
             if let Some(engine) = &self.engine {
                 self.cost.poll(engine, Instant::now());
             }
             let now = Instant::now();
             if now >= next {
-                let snapshot = self.tick(&mut outputs.collects);
+                let snapshot = self.tick(&mut outputs.collects, false);
                 let _ = outputs.snapshots.send(Arc::new(snapshot));
                 if self.engine.as_ref().is_some_and(|e| e.verdicts_changed()) {
                     publish(self.verdicts());
@@ -384,18 +405,18 @@ impl Collector {
                     // The machine stood still: no ticks to make up for.
                     next = now + TICK;
                 }
-            } else if n == 0 && now + POLL < next {
-                // A wake-up by the high-water mark leaves the descriptor ready until the ring is drained; an idle
-                // turn must not spin.
-                std::thread::yield_now();
             }
         }
-        // The last second counts as well.
-        while self.drain(|record| {
-            let _ = outputs.records.send(Arc::new(record));
-        }) > 0
-        {}
-        let snapshot = self.tick(&mut outputs.collects);
+        // The last second counts as well. The programs still run: a flood would have no end.
+        for _ in 0..16 {
+            let drained = self.drain(outputs.records.receiver_count() > 0, |record| {
+                let _ = outputs.records.send(Arc::new(record));
+            });
+            if drained < BURST {
+                break;
+            }
+        }
+        let snapshot = self.tick(&mut outputs.collects, true);
         let _ = outputs.snapshots.send(Arc::new(snapshot));
     }
 

@@ -62,7 +62,7 @@ pub fn metrics() -> String {
         .flat_map(|(_, m)| m.iter())
         .flat_map(|m| m.labels)
     {
-        seen.insert(l.prometheus, l);
+        seen.insert((l.prometheus, l.otlp, l.help), l);
     }
     for l in seen.values() {
         let _ = writeln!(out, "| `{}` | `{}` | {} |", l.prometheus, l.otlp, l.help);

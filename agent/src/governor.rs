@@ -3,7 +3,7 @@
 //! | level | what is given up |
 //! |---|---|
 //! | 0 | nothing |
-//! | 1–6 | RTT and jitter of every 2nd, 4th … 64th segment only (counters stay exact); drop records halved each time |
+//! | 1–6 | RTT and jitter of one in 2, 4 … 64 acknowledgements, chosen by chance, and zero windows only when seen by one of them; all other counters stay exact; drop records halved each time |
 //! | 7 | the per-segment hook itself: RTT comes from the sweep, counters with it |
 //!
 //! The order is by price: the per-segment hook is the only program whose runs grow with the packet rate.

@@ -41,7 +41,10 @@ pub fn unique(tag: &str) -> String {
 
 /// An error that shows both sides unless they are equal.
 pub fn equal<T: PartialEq + Debug>(what: &str, seen: T, truth: T) -> Result<()> {
-    ensure!(seen == truth, "{what}: geophone says {seen:?}, the truth is {truth:?}");
+    ensure!(
+        seen == truth,
+        "{what}: geophone says {seen:?}, the truth is {truth:?}"
+    );
     Ok(())
 }
 

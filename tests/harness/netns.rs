@@ -68,7 +68,9 @@ impl Netns {
                 setns(file, CloneFlags::CLONE_NEWNET).context("setns")?;
                 f()
             })?;
-            thread.join().map_err(|_| anyhow!("a thread has panicked"))?
+            thread
+                .join()
+                .map_err(|panic| anyhow!("a thread has panicked: {panic:?}"))?
         })
     }
 
@@ -96,7 +98,9 @@ impl Drop for Netns {
 fn sweep() {
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("geophone-").and_then(|rest| rest.split('-').next());
+        let pid = name
+            .strip_prefix("geophone-")
+            .and_then(|rest| rest.split('-').next());
         if let Some(pid) = pid.filter(|pid| pid.parse::<u32>().is_ok())
             && !PathBuf::from("/proc").join(pid).exists()
         {

@@ -65,7 +65,10 @@ impl Snapshot {
             });
             let series: Vec<Series> = series.collect();
             let distinct: BTreeSet<_> = series.iter().map(|s| (&s.labels, s.overflow)).collect();
-            ensure!(distinct.len() == series.len(), "{name}: two series with equal labels");
+            ensure!(
+                distinct.len() == series.len(),
+                "{name}: two series with equal labels"
+            );
             families.insert(name, series);
         }
         Ok(Self {

@@ -137,10 +137,7 @@ impl Traffic {
     /// Listens, accepts everything, and sends back what comes (`echo`) or swallows it (`sink`), until the other side
     /// ends. Returns the address.
     pub fn serve(&mut self, at: &str, mode: &str) -> Result<String> {
-        text(
-            &self.ask(json!({ "do": "serve", "at": at, "mode": mode }))?,
-            "at",
-        )
+        text(&self.ask(json!({ "do": "serve", "at": at, "mode": mode }))?, "at")
     }
 
     /// Listens with a backlog and never accepts.

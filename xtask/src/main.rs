@@ -1,5 +1,6 @@
-//! Developer commands: `cargo xtask run`, `test`, `vm`, `docs`, `deny`, `setup`.
+//! Developer commands: `cargo xtask run`, `test`, `bench`, `vm`, `docs`, `deny`, `setup`.
 
+mod bench;
 mod deny;
 mod docs;
 mod run;
@@ -62,6 +63,8 @@ enum Task {
         #[command(flatten)]
         how: How,
     },
+    /// Measure what geophone costs
+    Bench(bench::Options),
     /// Boot other kernels with the agent and compare what it sees with a known cause
     Vm {
         /// Which kernels
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Task::Test { which, how, filter } => test::test(&which, how, &filter),
         Task::Docs { how } => docs::write(how),
         Task::Deny { how } => deny::deny(how),
+        Task::Bench(options) => bench::bench(options),
         Task::Vm {
             series,
             how,

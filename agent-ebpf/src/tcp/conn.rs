@@ -133,27 +133,31 @@ impl Conn {
         self.slot_plus_one.wrapping_sub(1)
     }
 
-    /// Gives the connection its row.
+    /// Gives the connection its row; true if it had none.
     #[inline(always)]
-    pub fn attach(&mut self, account: &mut Account, sk: Ptr) {
+    pub fn attach(&mut self, account: &mut Account, sk: Ptr) -> bool {
         if self.slot() != SLOT_NONE {
-            return;
+            return false;
         }
         self.peer = pair::peer(kernel::remote(sk));
-        self.attach_to(account);
+        self.attach_to(account)
     }
 
     /// As [`Conn::attach`], when the peer is already known.
     #[inline(always)]
-    pub fn attach_to(&mut self, account: &mut Account) {
+    pub fn attach_to(&mut self, account: &mut Account) -> bool {
         if self.slot() != SLOT_NONE {
-            return;
+            return false;
         }
         let slot = pair::slot(account, &self.subject, self.peer, &self.comm);
-        self.slot_plus_one = slot + 1;
+        // Two programs may come to this at once, with the same row: one of them counts.
+        if exchange32(&mut self.slot_plus_one, slot + 1) != 0 {
+            return false;
+        }
         if let Some(cells) = pair::cells(slot) {
             bump(&mut cells.counters[counter::ATTACHED]);
         }
+        true
     }
 
     /// Forgets the connection but not who owns the socket.

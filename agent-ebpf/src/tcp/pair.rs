@@ -33,7 +33,7 @@ static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(1, 0);
 #[map]
 static PEERS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
 
-/// Counters of the agent's own network namespace.
+/// Counters of the agent's own network namespace, a row for each CPU.
 #[map]
 static HOME: Array<[u64; home::COUNT]> = Array::with_max_entries(1, MMAPABLE);
 
@@ -72,7 +72,9 @@ pub fn record(cells: &mut PairCells, series: usize, micros: u32) {
 /// Adds to a counter of the own namespace.
 #[inline(always)]
 pub fn home(index: usize, n: u64) {
-    if let Some(counters) = HOME.get_ptr_mut(0) {
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    if let Some(counters) = HOME.get_ptr_mut(cpu) {
         // SAFETY: valid for the program's run; `index` is a constant below `home::COUNT`.
         crate::account::add(unsafe { &mut (*counters)[index] }, n);
     }
@@ -105,7 +107,7 @@ pub fn slot(account: &mut Account, subject: &SubjectKey, peer: u32, comm: &[u8; 
         peer,
         pad: 0,
     };
-    if let Some(value) = PAIRS.get_ptr(&key) {
+    if let Some(value) = PAIRS.get_ptr(key) {
         // SAFETY: valid for the program's run; `slot` never changes once written.
         return unsafe { (*value).slot };
     }
@@ -118,12 +120,12 @@ pub fn slot(account: &mut Account, subject: &SubjectKey, peer: u32, comm: &[u8; 
         pad: 0,
         comm: *comm,
     };
-    if PAIRS.insert(&key, &value, NOEXIST).is_ok() {
+    if PAIRS.insert(key, value, NOEXIST).is_ok() {
         return free;
     }
     // Another CPU was first, or the table is full: the slot goes back.
     let _ = FREE_SLOTS.push(free, 0);
-    if let Some(value) = PAIRS.get_ptr(&key) {
+    if let Some(value) = PAIRS.get_ptr(key) {
         // SAFETY: as above.
         return unsafe { (*value).slot };
     }

@@ -67,7 +67,7 @@ pub mod label {
         DIRECTION: "direction", "network.io.direction", "receive or transmit";
         TYPE: "type", "network.tcp.retransmit.type", "fast, tail_loss_probe, timeout or synack";
         ROLE: "role", "network.tcp.handshake.role", "client or server; unknown for connections older than the agent";
-        OUTCOME: "outcome", "geophone.outcome", "opened, closed or failed";
+        OUTCOME: "outcome", "geophone.outcome", "opened, closed or failed; adopted = already open when the agent came";
         ERROR: "error", "error.type", "Why a connection ended: none, refused, reset, timed_out, unreachable, other";
         REASON: "reason", "geophone.reason", "Why";
         PROTOCOL: "protocol", "network.transport", "tcp, udp, icmp … or the network protocol where there is no transport";

@@ -12,10 +12,10 @@ use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{
     BtfTracePoint, FExit, Iter, Program, ProgramError, SchedClassifier, SockOps, TestRun as _,
 };
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `ENOTSUPP`: what the kernel returns inside and sometimes lets out; libc does not know it.
 const ENOTSUPP: i32 = 524;
@@ -90,6 +90,7 @@ pub struct Engine {
     ebpf: Ebpf,
     /// Kernel types for aya, needed to attach; dropped by [`Engine::settle`].
     btf: Option<Btf>,
+    btf_path: PathBuf,
     missing: HashMap<&'static str, Vec<&'static str>>,
     no_types: bool,
     iterators: HashMap<&'static str, sys::Iterator>,
@@ -101,6 +102,8 @@ pub struct Engine {
     pub accounts: MappedArray,
     /// Pair cells: row `slot * shards + shard`.
     pub cells: MappedArray,
+    /// Parameters of `inet_csk_accept`; 0 = not known.
+    pub accept_parameters: u32,
     /// Counters of the own namespace.
     pub home: MappedArray,
     /// Possible CPUs.
@@ -127,6 +130,7 @@ impl Engine {
         let mut missing: HashMap<&'static str, Vec<&'static str>> = HashMap::new();
         let mut drop_reasons = HashMap::new();
         let mut no_types = false;
+        let mut consumed = 0u32;
         let (mut kfree_has_socket, mut accept_parameters) = (0u32, 0u32);
         match KernelTypes::load(&path) {
             Ok(types) => {
@@ -148,6 +152,9 @@ impl Engine {
                     }
                 }
                 for (value, name) in types.enumerators("skb_drop_reason") {
+                    if name == "SKB_CONSUMED" {
+                        consumed = value;
+                    }
                     let short = name
                         .strip_prefix("SKB_DROP_REASON_")
                         .or_else(|| name.strip_prefix("SKB_"));
@@ -172,14 +179,17 @@ impl Engine {
         let high_water = u64::from(sizes.ring_bytes / 4);
         let mut loader = EbpfLoader::new();
         loader
+            // No relocations in the object: aya need not parse the kernel's types a second time.
+            .btf(None)
             .allow_unsupported_maps()
             .override_global("NCPU", &cpus, true)
             .override_global("SHARD_MASK", &shard_mask, true)
             .override_global("HOME_NETNS", &home_netns, true)
             .override_global("RING_HIGH_WATER", &high_water, true)
+            .override_global("REASON_CONSUMED", &consumed, false)
             .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
-            .override_global("ACCEPT_PARAMETERS", &accept_parameters, false)
             .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
+            .map_max_entries("HOME", cpus)
             .map_max_entries("RECORDS", sizes.ring_bytes)
             .map_max_entries("PAIR_CELLS", sizes.slots * sizes.shards)
             .map_max_entries("PAIRS", sizes.slots)
@@ -208,14 +218,15 @@ impl Engine {
             size_of::<PairCells>(),
             (sizes.slots * sizes.shards) as usize,
         )?;
-        let home = MappedArray::new(data("HOME")?.fd(), 8 * home::COUNT, 1)?;
+        let home = MappedArray::new(data("HOME")?.fd(), 8 * home::COUNT, cpus as usize)?;
         let map_memory = ebpf
             .maps()
             .filter_map(|(name, map)| Some((name.to_owned(), memlock(map_data(map)?.fd().as_fd())?)))
             .collect();
         Ok(Self {
             ebpf,
-            btf: Btf::from_sys_fs().ok(),
+            btf: load_btf(&path),
+            btf_path: path,
             missing,
             no_types,
             iterators: HashMap::new(),
@@ -224,6 +235,7 @@ impl Engine {
             changed: false.into(),
             accounts,
             cells,
+            accept_parameters,
             home,
             cpus,
             sizes,
@@ -351,6 +363,20 @@ impl Engine {
         self.verdicts.retain(|v| v.program != spec.name);
     }
 
+    /// Runs that the kernel skipped because the program was already running on that CPU, by account.
+    pub fn recursion_misses(&self) -> HashMap<usize, u64> {
+        let mut out = HashMap::new();
+        for (name, account) in &self.known {
+            let program = self.ebpf.program(name);
+            if let Some(Ok(fd)) = program.map(|p| p.fd())
+                && let Some(misses) = sys::recursion_misses(fd.as_fd())
+            {
+                *out.entry(*account).or_default() += misses;
+            }
+        }
+        out
+    }
+
     /// (program, account) of every program that was asked for.
     pub fn programs(&self) -> Vec<(&'static str, usize)> {
         self.known.clone()
@@ -438,12 +464,13 @@ impl Engine {
     /// Gives back what was only needed for attaching.
     pub fn settle(&mut self) {
         self.btf = None;
+        sys::trim();
     }
 
     /// Has the kernel types that attaching needs; [`Engine::settle`] gave them back.
     pub fn unsettle(&mut self) {
         if self.btf.is_none() {
-            self.btf = Btf::from_sys_fs().ok();
+            self.btf = load_btf(&self.btf_path);
         }
     }
 }
@@ -552,6 +579,10 @@ fn explain_load(error: aya::EbpfError) -> Error {
             missing.join(" and ")
         ))
     }
+}
+
+fn load_btf(path: &Path) -> Option<Btf> {
+    Btf::parse_file(path, Endianness::default()).ok()
 }
 
 /// Size of a map in kernel memory, as the kernel states it.

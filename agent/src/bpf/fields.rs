@@ -93,7 +93,6 @@ pub const FIELDS: &[Field] = fields! {
         SKB_PROTOCOL "sk_buff.protocol" 2;
         SKB_HEAD "sk_buff.head" 8;
         SKB_NETWORK "sk_buff.network_header" 2;
-        SKB_TRANSPORT "sk_buff.transport_header" 2;
         SKB_SK "sk_buff.sk" 8;
     }
     Dev {
@@ -109,6 +108,5 @@ pub const FIELDS: &[Field] = fields! {
     }
     File {
         SOCKET_SK "socket.sk" 8;
-        META_SEQ "bpf_iter_meta.seq" 8;
     }
 };

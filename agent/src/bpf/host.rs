@@ -15,6 +15,16 @@ pub fn possible_cpus() -> u32 {
         .map_or(1, |last| last + 1)
 }
 
+/// Number of CPUs that are online: what a share of the machine is of, whatever this process may use.
+pub fn online_cpus() -> u32 {
+    let text = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let count = |range: &str| -> Option<u32> {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(last.parse::<u32>().ok()? - first.parse::<u32>().ok()? + 1)
+    };
+    text.trim().split(',').filter_map(count).sum::<u32>().max(1)
+}
+
 /// Inode number of the agent's network namespace.
 pub fn own_netns() -> u32 {
     use std::os::unix::fs::MetadataExt as _;
@@ -119,7 +129,9 @@ pub fn cgroup2_root() -> Result<PathBuf, String> {
         .map_err(|e| format!("no cgroup2 is mounted and no mount namespace: {e}"))?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|e| format!("no cgroup2 is mounted and / cannot be made private: {e}"))?;
-    let target = std::env::temp_dir();
+    // A directory of its own: what is mounted over cannot be seen from here any more.
+    let target = std::env::temp_dir().join(format!("geophone-cgroup2-{}", std::process::id()));
+    fs::create_dir(&target).map_err(|e| format!("no cgroup2 is mounted and {}: {e}", target.display()))?;
     mount(Some("cgroup2"), &target, Some("cgroup2"), MsFlags::empty(), none)
         .map_err(|e| format!("no cgroup2 is mounted and it cannot be mounted: {e}"))?;
     Ok(target)

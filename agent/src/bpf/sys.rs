@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 const MAP_UPDATE: i32 = 2;
 const MAP_DELETE: i32 = 3;
 const MAP_LOOKUP_BATCH: i32 = 24;
+const OBJ_GET_INFO: i32 = 15;
 const LINK_CREATE: i32 = 28;
 const ITER_CREATE: i32 = 33;
 const TRACE_ITER: u32 = 28;
@@ -24,6 +25,15 @@ fn bpf<T>(command: i32, attr: &mut T) -> io::Result<i32> {
         Err(io::Error::last_os_error())
     } else {
         Ok(result as i32)
+    }
+}
+
+/// Gives freed memory back to the system: attaching parses the kernel's types, 20 MB that are never needed again.
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
@@ -116,6 +126,31 @@ pub fn remove(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
         ..Default::default()
     };
     bpf(MAP_DELETE, &mut attr).map(drop)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// `bpf_prog_info.recursion_misses` (include/uapi/linux/bpf.h; since 5.12): events that the kernel kept from a program
+/// because it was already running on that CPU. `None` on kernels that do not tell.
+pub fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
+    const OFFSET: usize = 208;
+    let mut info = [0u8; OFFSET + 8];
+    let mut attr = InfoAttr {
+        fd: program.as_raw_fd() as u32,
+        len: info.len() as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    bpf(OBJ_GET_INFO, &mut attr).ok()?;
+    if (attr.len as usize) < info.len() {
+        return None;
+    }
+    Some(u64::from_ne_bytes(info.get(OFFSET..)?.try_into().ok()?))
 }
 
 #[repr(C)]

@@ -183,7 +183,7 @@ impl Default for Limits {
             pairs: Pairs::Auto,
             drop_keys: 4096,
             ring_bytes: Bytes::mib(2),
-            memory: Bytes::mib(16),
+            memory: Bytes::mib(8),
         }
     }
 }

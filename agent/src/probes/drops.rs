@@ -12,7 +12,7 @@ use crate::bpf::sys::{self, MappedArray};
 use crate::bpf::{Hook, Spec};
 use crate::error::{Context as _, Result};
 use crate::identity::symbols::Symbols;
-use crate::probes::tcp::address;
+use crate::probes::tcp::flow::address;
 use crate::records::{DroppedPacket, Record};
 use agent_common::account::program;
 use agent_common::drops::{DropKey, DropRecord, DropValue, direction};
@@ -88,7 +88,7 @@ pub const METRICS: &[&Metric] = &[&PACKETS, &BYTES, &UDP_QUEUE_FAILURES];
 /// What the configuration says.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Records a second and CPU; the packets beyond are counted but not told.
+    /// Records a second, shared out over the CPUs; the packets beyond are counted but not told.
     pub records_per_second: u64,
     /// Most series; what is beyond goes to `other`.
     pub max_series: usize,
@@ -197,8 +197,9 @@ impl Drops {
     fn fill_tokens(&self, context: &Context<'_>) {
         let Some(tokens) = &self.tokens else { return };
         let cpus = context.engine.as_deref().map_or(0, |e| e.cpus as usize);
+        let limit = self.options.records_per_second >> self.level.min(16);
         for cpu in 0..cpus {
-            tokens.set_u64(cpu, 0, self.options.records_per_second >> self.level.min(16));
+            tokens.set_u64(cpu, 0, limit.div_ceil(cpus as u64));
         }
     }
 }
@@ -254,11 +255,14 @@ impl Probe for Drops {
         &[kind::DROP]
     }
 
-    fn record(&mut self, _kind: u8, bytes: &[u8], context: &mut Context<'_>) -> Option<Record> {
+    fn record(&mut self, _kind: u8, bytes: &[u8], context: &mut Context<'_>) -> Option<Option<Record>> {
         let r = DropRecord::decode(bytes)?;
+        if !context.listened {
+            return Some(None);
+        }
         let read =
             |a: [u8; 16], port: u16| -> Option<SocketAddr> { (a != [0; 16]).then(|| address(a, port)) };
-        Some(Record::Drop(Box::new(DroppedPacket {
+        Some(Some(Record::Drop(Box::new(DroppedPacket {
             time: r.time.wrapping_add(context.boot_to_unix) as f64 / 1e9,
             reason: self.reason(r.key.reason),
             location: self.symbols.name(r.key.location),
@@ -269,7 +273,7 @@ impl Probe for Drops {
             source: read(r.source, r.source_port),
             destination: read(r.destination, r.destination_port),
             bytes: r.len,
-        })))
+        }))))
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {

@@ -28,6 +28,10 @@ pub struct Context<'a> {
     pub now: Instant,
     /// Now, ns since the Unix epoch.
     pub unix_nanos: u64,
+    /// Somebody listens to told events.
+    pub listened: bool,
+    /// This is the last tick.
+    pub last: bool,
     /// To be added to a time since boot to get a time since the epoch, ns.
     pub boot_to_unix: u64,
 }
@@ -40,8 +44,9 @@ pub trait Probe: Send {
     /// Attaches its programs, best first; each ends in a verdict, none is fatal.
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()>;
 
-    /// Takes a record of one of its kinds. `None` = not its record, or a malformed one; the caller counts it.
-    fn record(&mut self, _kind: u8, _bytes: &[u8], _context: &mut Context<'_>) -> Option<Record> {
+    /// Takes a record of one of its kinds. `None` = malformed; the caller counts it. Nothing is made of a good one
+    /// while nobody listens.
+    fn record(&mut self, _kind: u8, _bytes: &[u8], _context: &mut Context<'_>) -> Option<Option<Record>> {
         None
     }
 
@@ -52,6 +57,11 @@ pub trait Probe: Send {
 
     /// Once a second: reads the kernel's maps.
     fn tick(&mut self, context: &mut Context<'_>);
+
+    /// Whether the last tick has brought all counters up to date: the moment to compare them with the kernel's.
+    fn settled(&self) -> bool {
+        false
+    }
 
     /// Appends its families.
     fn collect(&mut self, out: &mut Vec<Family>);

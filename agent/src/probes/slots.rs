@@ -11,8 +11,6 @@ use std::sync::Arc;
 pub struct Row {
     /// Who and to whom; `None` for `other`.
     pub key: Option<PairKey>,
-    /// Name of the process when the row was made.
-    pub comm: [u8; 16],
     /// Index of the series that it adds to.
     pub series: usize,
     counters: [u64; counter::COUNT],
@@ -57,16 +55,25 @@ impl PairSeries {
     }
 }
 
+/// Forgets the smallest and largest values of a row: they were its last owner's.
+pub fn clear_extremes(cells: &MappedArray, slot: usize, shards: usize) {
+    for row in slot * shards..(slot + 1) * shards {
+        for i in 0..series::COUNT {
+            // Both are one word.
+            cells.set_u64(row, histogram_at(i) + offset_of!(Histogram, min_complement), 0);
+        }
+    }
+}
+
 const fn histogram_at(index: usize) -> usize {
     offset_of!(PairCells, histograms) + index * size_of::<Histogram>()
 }
 
 impl Row {
     /// A row that has been read to be all zero.
-    pub fn new(key: Option<PairKey>, comm: [u8; 16], series: usize) -> Self {
+    pub fn new(key: Option<PairKey>, series: usize) -> Self {
         Self {
             key,
-            comm,
             series,
             counters: [0; counter::COUNT],
             histograms: vec![
@@ -83,6 +90,19 @@ impl Row {
     /// Sockets that still point to the row.
     pub fn attached(&self) -> u64 {
         self.counters[counter::ATTACHED].saturating_sub(self.counters[counter::RELEASED])
+    }
+
+    /// The counters by which a row without an owner shows that it has one, as last read.
+    pub fn touched(&self) -> u64 {
+        [
+            counter::ATTACHED,
+            counter::RESETS_OUT,
+            counter::RETRANSMITS + 3,
+            counter::LISTEN_DROPS,
+        ]
+        .map(|c| self.counters[c])
+        .into_iter()
+        .fold(0, u64::wrapping_add)
     }
 
     /// Adds what is new to a series. Returns whether anything was.

@@ -44,12 +44,23 @@ struct Family {
 
 #[derive(Deserialize)]
 struct Series {
-    #[serde(default)]
-    value: f64,
-    #[serde(default)]
-    count: f64,
-    #[serde(default)]
-    p50: Option<f64>,
+    value: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Value {
+    Number(f64),
+    Histogram { count: f64, p50: Option<f64> },
+}
+
+impl Series {
+    fn count(&self) -> f64 {
+        match self.value {
+            Value::Histogram { count, .. } => count,
+            Value::Number(_) => 0.0,
+        }
+    }
 }
 
 /// Judges one boot of a kernel.
@@ -129,15 +140,17 @@ fn rtt(seen: &Seen) -> Result<String> {
     // The transfer has by far the most samples; the other series is the guest asking the agent whether it is ready.
     let most = series
         .into_iter()
-        .max_by(|a, b| a.count.total_cmp(&b.count))
+        .max_by(|a, b| a.count().total_cmp(&b.count()))
         .context("no series")?;
-    let p50 = most.p50.context("no p50")?;
+    let Value::Histogram { p50: Some(p50), .. } = most.value else {
+        bail!("no p50");
+    };
     ensure!(
         RTT_SECONDS.contains(&p50),
         "p50 is {p50} s of {} samples, not within {RTT_SECONDS:?}",
-        most.count
+        most.count()
     );
-    Ok(format!("p50 {:.1} ms of {} samples", p50 * 1e3, most.count))
+    Ok(format!("p50 {:.1} ms of {} samples", p50 * 1e3, most.count()))
 }
 
 fn retransmits(seen: &Seen) -> Result<String> {
@@ -150,7 +163,10 @@ fn retransmits(seen: &Seen) -> Result<String> {
     ensure!(kernel > 0, "the kernel retransmitted nothing: netem did not lose");
     let told: f64 = family(seen, "geophone_tcp_retransmits_total")?
         .iter()
-        .map(|series| series.value)
+        .map(|series| match series.value {
+            Value::Number(n) => n,
+            Value::Histogram { .. } => 0.0,
+        })
         .sum();
     ensure!(told == kernel as f64, "geophone says {told}, the kernel {kernel}");
     Ok(format!("{kernel} segments"))
@@ -173,8 +189,8 @@ mod tests {
 
     fn seen(verdict: &str, p50: f64, retransmits: u64) -> Seen {
         let summary = format!(
-            r#"{{"families":[{{"name":"geophone_tcp_rtt_seconds","series":[{{"labels":{{"peer":"loopback"}},"count":9,
-            "sum":1,"p50":0.0001,"p99":1}},{{"labels":{{}},"count":400,"sum":16,"p50":{p50},"p99":0.05}}]}},
+            r#"{{"families":[{{"name":"geophone_tcp_rtt_seconds","series":[{{"labels":{{"peer":"loopback"}},"value":{{"count":9,
+            "sum":1,"p50":0.0001,"p99":1}}}},{{"labels":{{}},"value":{{"count":400,"sum":16,"p50":{p50},"p99":0.05}}}}]}},
             {{"name":"geophone_tcp_retransmits_total","series":[{{"labels":{{"type":"fast"}},"value":{retransmits}}},
             {{"labels":{{"type":"timeout"}},"value":2}}]}}]}}"#
         );

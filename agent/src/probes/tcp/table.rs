@@ -1,0 +1,210 @@
+//! The pair table: which row belongs to whom, and the series that the rows add up to.
+
+use crate::bpf::Engine;
+use crate::bpf::sys;
+use crate::error::Result;
+use crate::probes::Context;
+use crate::probes::slots::{PairSeries, Row, clear_extremes};
+use agent_common::tcp::{PairKey, PairValue, SLOT_OTHER, counter};
+use agent_common::wire::Wire as _;
+use aya::maps::{MapData, Queue};
+use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd as _;
+
+/// Rows of processes are given back after this many ticks without a connection or a change.
+const PROCESS_IDLE: u32 = 30;
+/// Rows of cgroups are given back after this many ticks: a workload that comes back finds its own again.
+const CGROUP_IDLE: u32 = 600;
+/// Series that no row adds to any more are left out after this many sweeps.
+const SERIES_IDLE: u32 = 360;
+
+/// Rows and series.
+pub struct Table {
+    rows: Vec<Option<Row>>,
+    /// Rows taken out of the kernel's table one sweep ago, to be handed out again.
+    retired: Vec<u32>,
+    /// Series; those that have ended are empty and used again.
+    pub pairs: Vec<PairSeries>,
+    idle: Vec<u32>,
+    by_name: HashMap<(String, u32), usize>,
+    most: usize,
+    /// A row has no name yet.
+    pending: bool,
+}
+
+impl Table {
+    /// A table of `slots` rows that add up to at most `most` series.
+    pub fn new(slots: usize, most: usize, unix_nanos: u64) -> Self {
+        let mut rows: Vec<Option<Row>> = Vec::new();
+        rows.resize_with(slots, || None);
+        if let Some(row) = rows.get_mut(SLOT_OTHER as usize) {
+            *row = Some(Row::new(None, 0));
+        }
+        Self {
+            rows,
+            retired: Vec::new(),
+            pairs: vec![PairSeries::new(["other", "other", "", ""], true, unix_nanos)],
+            idle: vec![0],
+            by_name: HashMap::new(),
+            most,
+            pending: false,
+        }
+    }
+
+    /// Learns of new rows from the kernel's table. A row whose owner has no final name yet is not read: what it counts
+    /// waits in the kernel, and a connection is opened and closed under one name.
+    pub fn refresh(&mut self, map: &MapData, context: &mut Context<'_>) -> Result<()> {
+        let mut found = Vec::new();
+        sys::for_each(map.fd().as_fd(), PairKey::SIZE, PairValue::SIZE, |key, value| {
+            found.extend(PairKey::decode(key).zip(PairValue::decode(value)));
+        })?;
+        self.pending = false;
+        for (key, value) in found {
+            let slot = value.slot as usize;
+            if self
+                .rows
+                .get(slot)
+                .and_then(Option::as_ref)
+                .is_some_and(|row| row.key == Some(key))
+            {
+                continue;
+            }
+            let subject = context.identity.subject(&key.subject, &value.comm);
+            if !subject.fixed && !context.last {
+                self.pending = true;
+                continue;
+            }
+            let series = self.series(&subject.label, key.peer, context);
+            match self.rows.get_mut(slot) {
+                // The row had another owner: what it counted for him has been read and stays with him.
+                Some(Some(row)) => {
+                    row.key = Some(key);
+                    row.series = series;
+                }
+                Some(row) => *row = Some(Row::new(Some(key), series)),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn series(&mut self, subject: &str, peer: u32, context: &Context<'_>) -> usize {
+        let name = (subject.to_owned(), peer);
+        if let Some(&series) = self.by_name.get(&name) {
+            return series;
+        }
+        let to = context.peers.get(peer);
+        let new = || {
+            PairSeries::new(
+                [subject, &to.name, &to.region, &to.zone],
+                false,
+                context.unix_nanos,
+            )
+        };
+        let ended = self.idle.iter().position(|&i| i == u32::MAX);
+        let index = match ended {
+            Some(index) => {
+                if let (Some(pair), Some(idle)) = (self.pairs.get_mut(index), self.idle.get_mut(index)) {
+                    *pair = new();
+                    *idle = 0;
+                }
+                index
+            }
+            None if self.pairs.len() >= self.most => return 0,
+            None => {
+                self.pairs.push(new());
+                self.idle.push(0);
+                self.pairs.len() - 1
+            }
+        };
+        self.by_name.insert(name, index);
+        index
+    }
+
+    /// Whether some row counts that nobody has been named for.
+    pub fn unknown(&self, engine: &Engine) -> bool {
+        if self.pending {
+            return true;
+        }
+        let shards = engine.sizes.shards as usize;
+        let touched = |slot: usize| -> u64 {
+            (slot * shards..(slot + 1) * shards)
+                .flat_map(|row| {
+                    [
+                        counter::ATTACHED,
+                        counter::RESETS_OUT,
+                        counter::RETRANSMITS + 3,
+                        counter::LISTEN_DROPS,
+                    ]
+                    .map(|c| engine.cells.u64_at(row, 8 * c))
+                })
+                .fold(0, u64::wrapping_add)
+        };
+        self.rows.iter().enumerate().skip(1).any(|(slot, row)| match row {
+            None => touched(slot) != 0,
+            Some(row) => row.key.is_none() && touched(slot) != row.touched(),
+        })
+    }
+
+    /// Reads all rows that belong to somebody.
+    pub fn read(&mut self, engine: &Engine) {
+        let shards = engine.sizes.shards as usize;
+        for (slot, row) in self.rows.iter_mut().enumerate() {
+            let Some(row) = row
+                .as_mut()
+                .filter(|row| row.key.is_some() || slot == SLOT_OTHER as usize)
+            else {
+                continue;
+            };
+            if let Some(series) = self.pairs.get_mut(row.series) {
+                row.read(&engine.cells, slot, shards, series);
+            }
+        }
+    }
+
+    /// Gives rows back whose owners are gone, and lets series end that nothing adds to.
+    pub fn recycle(&mut self, engine: &Engine, map: &MapData, free: &mut Queue<MapData, u32>) {
+        for slot in self.retired.drain(..) {
+            if let Err(e) = free.push(slot, 0) {
+                tracing::warn!("probe tcp: row {slot} is lost: {e}");
+            }
+        }
+        let mut used = HashSet::from([0]);
+        for (slot, row) in self.rows.iter_mut().enumerate() {
+            let Some(row) = row else { continue };
+            let Some(key) = row.key else { continue };
+            let patience = if key.subject.tgid == 0 {
+                CGROUP_IDLE
+            } else {
+                PROCESS_IDLE
+            };
+            if row.idle < patience || row.attached() != 0 {
+                used.insert(row.series);
+                continue;
+            }
+            let mut bytes = Vec::with_capacity(PairKey::SIZE);
+            key.encode(&mut bytes);
+            if sys::remove(map.fd().as_fd(), &bytes).is_ok() {
+                // A program may have found the row just before: it is handed out one sweep later.
+                self.retired.push(slot as u32);
+                row.key = None;
+                clear_extremes(&engine.cells, slot, engine.sizes.shards as usize);
+            }
+        }
+        for (index, idle) in self
+            .idle
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, idle)| **idle != u32::MAX)
+        {
+            *idle = if used.contains(&index) { 0 } else { *idle + 1 };
+            if *idle >= SERIES_IDLE {
+                *idle = u32::MAX;
+                self.by_name.retain(|_, i| *i != index);
+                if let Some(pair) = self.pairs.get_mut(index) {
+                    *pair = PairSeries::new([""; 4], false, 0);
+                }
+            }
+        }
+    }
+}

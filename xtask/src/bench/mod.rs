@@ -1,0 +1,233 @@
+//! `cargo xtask bench`: what geophone costs, and what that is compared with.
+//!
+//! Interleaved pairs in alternating order, a null control beside them, pairs rejected when the machine was disturbed.
+//! The primary figures are the CPU time per operation of the observed workload, both ends, and the agent's own CPU time.
+
+mod child;
+mod load;
+mod machine;
+mod metrics;
+mod pairs;
+mod price;
+mod proc;
+mod report;
+mod roles;
+mod scale;
+mod stats;
+mod subject;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use crate::run::build_release;
+use crate::setup::{Group, How, setup};
+use crate::shell::{is_root, say};
+use child::Scratch;
+use load::{Kind, Load};
+use pairs::Method;
+use report::Results;
+use subject::{Place, Subject};
+
+/// Options of `cargo xtask bench`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Options {
+    #[command(subcommand)]
+    hidden: Option<Hidden>,
+    /// Three short pairs instead of seven
+    #[arg(long)]
+    quick: bool,
+    /// Only this; may be repeated
+    #[arg(long = "workload", value_name = "NAME")]
+    workloads: Vec<Name>,
+    /// Undisturbed pairs of each comparison
+    #[arg(long, value_name = "N")]
+    pairs: Option<usize>,
+    /// Write everything that was measured to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Compare bpftrace and prometheus-node-exporter as well
+    #[arg(long)]
+    peers: bool,
+    /// Use this binary instead of building one
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Subcommand)]
+enum Hidden {
+    /// A part of the benchmark that is a process of its own
+    #[command(hide = true)]
+    Role {
+        #[command(subcommand)]
+        role: roles::Role,
+    },
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// nginx and wrk, connections that stay open
+    Keepalive,
+    /// nginx and wrk, a connection for each request
+    Close,
+    /// TCP ping-pong on a machine that is idle otherwise
+    PingIdle,
+    /// TCP ping-pong on a machine whose CPUs are all busy
+    PingBusy,
+    /// iperf3
+    Iperf,
+    /// The agent alone
+    Idle,
+    /// A hundred thousand connections
+    Connections,
+    /// Fifty thousand flow records a second
+    Sustained,
+    /// The ring alone
+    Ring,
+    /// ns per run of each program, and the agent's statement of its cost
+    Price,
+}
+
+/// How long and how often.
+struct Extent {
+    pairs: usize,
+    seconds: u64,
+    idle: u64,
+    patience: Duration,
+    sustained: u64,
+}
+
+/// `cargo xtask bench`.
+pub fn bench(options: Options) -> Result<()> {
+    if let Some(Hidden::Role { role }) = options.hidden {
+        return roles::play(role);
+    }
+    ensure!(
+        is_root(),
+        "eBPF needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask bench`"
+    );
+    let agent = match &options.agent {
+        Some(agent) => {
+            setup(&[Group::Bench], options.how)?;
+            agent
+                .canonicalize()
+                .with_context(|| agent.display().to_string())?
+        }
+        None => {
+            setup(&[Group::Build, Group::Bench], options.how)?;
+            build_release()?
+        }
+    };
+    child::catch_signals()?;
+    let scratch = Scratch::new()?;
+    let place = Place {
+        agent,
+        scratch: scratch.path().to_owned(),
+    };
+    let quick = options.quick;
+    let extent = Extent {
+        pairs: options.pairs.unwrap_or(if quick { 3 } else { 7 }),
+        seconds: if quick { 4 } else { 8 },
+        idle: if quick { 12 } else { 30 },
+        patience: Duration::from_secs(if quick { 60 } else { 600 }),
+        sustained: if quick { 10 } else { 60 },
+    };
+    let wanted = |name: Name| options.workloads.is_empty() || options.workloads.contains(&name);
+    let settings = json!({
+        "quick": quick, "pairs": extent.pairs, "seconds": extent.seconds,
+        "reject": { "steal": 0.01, "foreign_cpus": 0.10 },
+        "pinned": { "server": 0, "client": proc::cpus() - 1 }, "scrape_hz": 1,
+        "agent": "defaults, --listen 127.0.0.1:PORT --log warn; `no budget` = --set budget.enabled=false",
+    });
+    let mut results = Results::new(machine::describe(&place, settings));
+    let outcome = measure(&mut results, &place, &extent, options.peers, &wanted);
+    // What has been measured is shown even when the rest failed.
+    print!("{}", report::table(&results));
+    if let Some(file) = &options.json {
+        let text = serde_json::to_string_pretty(&results).context("JSON")?;
+        std::fs::write(file, text + "\n").with_context(|| file.display().to_string())?;
+        say(format_args!("written: {}", file.display()));
+    }
+    outcome
+}
+
+fn measure(
+    results: &mut Results,
+    place: &Place,
+    extent: &Extent,
+    peers: bool,
+    wanted: &dyn Fn(Name) -> bool,
+) -> Result<()> {
+    let mut patience = extent.patience;
+    let mut subjects = vec![Subject::Null, Subject::Geophone, Subject::Unbounded];
+    if peers {
+        subjects.extend([Subject::Bpftrace, Subject::NodeExporter]);
+    }
+    if wanted(Name::Ring) {
+        say("ring");
+        pairs::wait_for_quiet(&mut patience, Vec::new)?;
+        results.ring = Some(scale::ring(place, 10_000_000, extent.pairs)?);
+    }
+    if wanted(Name::Idle) {
+        for subject in subjects
+            .iter()
+            .filter(|s| !matches!(s, Subject::Null | Subject::Unbounded))
+        {
+            say(format_args!("idle: {}", subject.name()));
+            pairs::wait_for_quiet(&mut patience, Vec::new)?;
+            results.idle.push(scale::idle(*subject, place, extent.idle)?);
+        }
+    }
+    let method = Method {
+        pairs: extent.pairs,
+        seconds: extent.seconds,
+        retries: extent.pairs,
+    };
+    let kinds = [
+        (Name::Keepalive, Kind::KeepAlive),
+        (Name::Close, Kind::Close),
+        (Name::PingIdle, Kind::Ping { busy: false }),
+        (Name::PingBusy, Kind::Ping { busy: true }),
+        (Name::Iperf, Kind::Bulk),
+    ];
+    for (name, kind) in kinds {
+        if wanted(name) {
+            let mut load = Load::start(kind, &place.scratch)?;
+            let found = pairs::compare(&mut load, &subjects, place, &method, &mut patience)?;
+            results.comparisons.extend(found);
+        }
+    }
+    if wanted(Name::Price) {
+        for kind in [Kind::KeepAlive, Kind::Close] {
+            say(format_args!("price: {}", kind.name()));
+            let mut load = Load::start(kind, &place.scratch)?;
+            let seconds = extent.seconds * 3;
+            results.prices.push(price::measure(
+                Some(&mut load),
+                Subject::Unbounded,
+                place,
+                seconds,
+            )?);
+        }
+        say("price: idle");
+        results
+            .prices
+            .push(price::measure(None, Subject::Geophone, place, extent.idle)?);
+    }
+    if wanted(Name::Connections) {
+        say("connections");
+        results.connections = Some(scale::connections(place, 100_000, extent.idle)?);
+    }
+    if wanted(Name::Sustained) {
+        say(format_args!("sustained, {} s", extent.sustained));
+        results.sustained = Some(scale::sustained(place, 50_000, extent.sustained)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,462 @@
+//! The table, and the judgement on it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::pairs::Comparison;
+use super::price::Price;
+use super::scale::{Connections, Idle, Ring, Sustained};
+use super::stats::Estimate;
+use super::subject::Usage;
+
+/// Everything that was measured.
+#[derive(Serialize)]
+pub struct Results {
+    /// Where and with what.
+    pub machine: Value,
+    /// Workloads with and without.
+    pub comparisons: Vec<Comparison>,
+    /// Nothing going on.
+    pub idle: Vec<Idle>,
+    /// Programs one by one.
+    pub prices: Vec<Price>,
+    /// Many connections.
+    pub connections: Option<Connections>,
+    /// Many records.
+    pub sustained: Option<Sustained>,
+    /// The ring alone.
+    pub ring: Option<Ring>,
+    /// What cannot be measured yet.
+    pub skipped: Vec<&'static str>,
+}
+
+impl Results {
+    /// Nothing measured yet.
+    pub fn new(machine: Value) -> Self {
+        Self {
+            machine,
+            comparisons: Vec::new(),
+            idle: Vec::new(),
+            prices: Vec::new(),
+            connections: None,
+            sustained: None,
+            ring: None,
+            skipped: vec![
+                "exposition of 10k series: the agent has no command for it (geophone bench-encode)",
+            ],
+        }
+    }
+}
+
+const MIB: f64 = 1_048_576.0;
+
+fn percent(cpu: f64) -> String {
+    format!("{:.2}", cpu * 100.0)
+}
+
+fn ratio(estimate: Option<Estimate>) -> String {
+    estimate.map_or_else(
+        || "-".into(),
+        |e| format!("{:.3} [{:.2} {:.2}]", e.median, e.low, e.high),
+    )
+}
+
+fn memory(usage: &Usage) -> String {
+    let m = usage.memory;
+    format!("{:.0}/{:.0}", m.rss as f64 / MIB, m.peak as f64 / MIB)
+}
+
+/// Columns that are as wide as what stands in them.
+fn columns(rows: &[Vec<String>]) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |i: usize| {
+        rows.iter()
+            .filter_map(|r| r.get(i))
+            .map(|c| c.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(i, (cell, &width))| {
+                if i < 2 {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("{cell:>width$}")
+                }
+            })
+            .collect();
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    out
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.iter().map(|c| (*c).to_owned()).collect()
+}
+
+/// All tables as text.
+pub fn table(results: &Results) -> String {
+    let mut out = String::new();
+    let m = |name: &str| {
+        let value = results.machine.get(name).cloned().unwrap_or_default();
+        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    };
+    let _ = writeln!(
+        out,
+        "\n{} · commit {} · kernel {} · {} × {} · load {} · tracing programs of others: {}",
+        m("agent_version"),
+        m("commit"),
+        m("kernel"),
+        m("cpus"),
+        m("cpu"),
+        m("load_before"),
+        m("tracing_programs_of_others"),
+    );
+    comparisons(results, &mut out);
+    idle(results, &mut out);
+    prices(results, &mut out);
+    scale(results, &mut out);
+    for what in &results.skipped {
+        let _ = writeln!(out, "not measured: {what}");
+    }
+    out.push_str("\nTargets\n");
+    out.push_str(&columns(&judgements(results)));
+    out
+}
+
+fn comparisons(results: &Results, out: &mut String) {
+    if results.comparisons.is_empty() {
+        return;
+    }
+    out.push_str(
+        "\nWith ÷ without: median [95 % interval]. CPU is that of both ends of the workload per operation.\n",
+    );
+    let mut rows = vec![row([
+        "workload",
+        "beside it",
+        "base µs",
+        "× CPU",
+        "base/s",
+        "× rate",
+        "× p50",
+        "× p99",
+        "CPU %",
+        "RSS/peak MiB",
+        "maps",
+        "level",
+        "pairs",
+        "rejected",
+    ])];
+    for c in &results.comparisons {
+        rows.push(vec![
+            c.workload.into(),
+            c.subject.into(),
+            format!("{:.2}", c.base_micros),
+            ratio(c.cpu),
+            format!("{:.0}", c.base_rate),
+            ratio(c.rate),
+            ratio(c.p50),
+            ratio(c.p99),
+            percent(c.subject_cpu),
+            memory(&c.usage),
+            format!("{:.1}", c.usage.maps / MIB),
+            format!("{:.0}", c.usage.level),
+            format!("{}{}", c.clean, if c.disturbed { "!" } else { "" }),
+            c.rejected.to_string(),
+        ]);
+    }
+    out.push_str(&columns(&rows));
+    if results.comparisons.iter().any(|c| c.disturbed) {
+        out.push_str("! too few pairs were undisturbed; the rejected ones are in the figures\n");
+    }
+}
+
+fn idle(results: &Results, out: &mut String) {
+    if results.idle.is_empty() {
+        return;
+    }
+    out.push_str("\nIdle, scraped once a second\n");
+    let mut rows = vec![row([
+        "",
+        "",
+        "CPU %",
+        "programs %",
+        "RSS/peak MiB",
+        "own",
+        "file",
+        "maps",
+        "series",
+        "scrape ms",
+        "foreign %",
+    ])];
+    for i in &results.idle {
+        rows.push(vec![
+            i.subject.into(),
+            format!("{} s", i.seconds),
+            percent(i.usage.cpu),
+            percent(i.programs_cpu),
+            memory(&i.usage),
+            format!("{:.1}", i.usage.memory.anonymous as f64 / MIB),
+            format!("{:.1}", i.usage.memory.file as f64 / MIB),
+            format!("{:.1}", i.usage.maps / MIB),
+            i.usage.series.to_string(),
+            format!("{:.2}", i.usage.scrape_millis),
+            percent(i.disturbance.foreign),
+        ]);
+    }
+    out.push_str(&columns(&rows));
+}
+
+fn prices(results: &Results, out: &mut String) {
+    for p in &results.prices {
+        let _ = writeln!(
+            out,
+            "\nPrograms, {}: {:.0} operations/s, empty program {:.1} ns, dispatch {:.0} ns added, level {:.0}",
+            p.workload, p.rate, p.floor, p.dispatch, p.level
+        );
+        let mut rows = vec![row([
+            "program",
+            "",
+            "runs/s",
+            "gross ns",
+            "net ns",
+            "stated ns",
+            "CPU %",
+        ])];
+        for program in &p.programs {
+            rows.push(vec![
+                program.name.clone(),
+                String::new(),
+                format!("{:.0}", program.runs_per_second),
+                format!("{:.1}", program.gross),
+                format!("{:.1}", program.net),
+                format!("{:.1}", program.stated),
+                percent(program.cpu),
+            ]);
+        }
+        out.push_str(&columns(&rows));
+        let _ = writeln!(
+            out,
+            "measured: programs {} % + agent {} %; stated: {} % + {} %; stated ÷ measured {:.2}",
+            percent(p.programs_cpu),
+            percent(p.agent_cpu),
+            percent(p.stated_programs_cpu),
+            percent(p.stated_agent_cpu),
+            p.ratio
+        );
+    }
+}
+
+fn scale(results: &Results, out: &mut String) {
+    if let Some(c) = &results.connections {
+        let _ = writeln!(
+            out,
+            "\nConnections: {} of {} open in {} processes{}; geophone sees {:.0} ends, {} messages/s\n\
+             CPU {} % (opening {} %), programs {} %; RSS/peak {} MiB, maps {:.1} MiB, after closing {:.0} MiB; \
+             scrape {:.2} ms, slowest {:.2} ms; lost {:.0}, unaccounted {:.0} {:?}",
+            c.reached,
+            c.wanted,
+            c.processes,
+            c.error.as_ref().map_or(String::new(), |e| format!(" ({e})")),
+            c.seen,
+            c.messages,
+            percent(c.usage.cpu),
+            percent(c.opening_cpu),
+            percent(c.programs_cpu),
+            memory(&c.usage),
+            c.usage.maps / MIB,
+            c.after.rss as f64 / MIB,
+            c.usage.scrape_millis,
+            c.slowest_scrape,
+            c.lost,
+            c.unaccounted,
+            some(&c.reasons),
+        );
+    }
+    if let Some(s) = &results.sustained {
+        let _ = writeln!(
+            out,
+            "\nSustained: {:.0} flow records/s of {:.0} for {:.0} s, {:.0} in all; geophone counted {:.0} closed ends; \
+             lost {:.0}, unaccounted {:.0} {:?}\nCPU {} %, programs {} %, RSS/peak {} MiB, level {:.0}",
+            s.reached,
+            s.wanted,
+            s.seconds,
+            s.records,
+            s.counted,
+            s.lost,
+            s.unaccounted,
+            some(&s.reasons),
+            percent(s.usage.cpu),
+            percent(s.programs_cpu),
+            memory(&s.usage),
+            s.usage.level,
+        );
+    }
+    if let Some(r) = &results.ring {
+        let _ = writeln!(
+            out,
+            "\nRing: {} × {} records; produce {:.1} ns (best {:.1}), drain {:.1} ns (best {:.1}); dropped {:.0}, \
+             unaccounted {:.0}",
+            r.runs,
+            r.records,
+            r.produce_nanos,
+            r.produce_best,
+            r.drain_nanos,
+            r.drain_best,
+            r.dropped,
+            r.unaccounted
+        );
+    }
+}
+
+fn some(reasons: &BTreeMap<String, f64>) -> Vec<String> {
+    let lost = reasons.iter().filter(|(_, v)| **v > 0.0);
+    lost.map(|(k, v)| format!("{k}={v:.0}")).collect()
+}
+
+fn judgements(results: &Results) -> Vec<Vec<String>> {
+    let mut rows: Vec<Vec<String>> = vec![row(["", "", "target", "reached", ""])];
+    let mut judge = |what: &str, which: &str, target: &str, reached: String, good: bool| {
+        let verdict = if good { "yes" } else { "NO" };
+        rows.push(row([what, which, target, &reached, verdict]));
+    };
+    for c in results
+        .comparisons
+        .iter()
+        .filter(|c| c.subject.starts_with("geophone"))
+    {
+        let which = format!("{}, {}", c.workload, c.subject);
+        if let Some(cpu) = c.cpu {
+            judge(
+                "CPU per operation",
+                &which,
+                "<= 1.03",
+                format!("{:.3}", cpu.median),
+                cpu.median <= 1.03,
+            );
+        }
+        if let (Some(p50), "ping-pong busy") = (c.p50, c.workload) {
+            judge(
+                "p50",
+                &which,
+                "<= 1.03",
+                format!("{:.3}", p50.median),
+                p50.median <= 1.03,
+            );
+        }
+        let used = format!("{} %", percent(c.subject_cpu));
+        judge(
+            "agent CPU",
+            &which,
+            "<= 0.3 % of a core",
+            used,
+            c.subject_cpu <= 0.003,
+        );
+    }
+    for i in results.idle.iter().filter(|i| i.subject == "geophone") {
+        let used = format!("{} %", percent(i.usage.cpu));
+        judge(
+            "agent CPU",
+            "idle",
+            "<= 0.3 % of a core",
+            used,
+            i.usage.cpu <= 0.003,
+        );
+        held(&mut judge, "idle", 40.0, &i.usage);
+    }
+    for p in &results.prices {
+        let good = (0.8..=1.2).contains(&p.ratio);
+        judge(
+            "stated ÷ measured cost",
+            p.workload,
+            "0.8 .. 1.2",
+            format!("{:.2}", p.ratio),
+            good,
+        );
+    }
+    if let Some(c) = &results.connections {
+        let used = format!("{} %", percent(c.usage.cpu));
+        judge(
+            "agent CPU",
+            "100k connections",
+            "<= 0.3 % of a core",
+            used,
+            c.usage.cpu <= 0.003,
+        );
+        held(&mut judge, "100k connections", 150.0, &c.usage);
+        judge(
+            "unaccounted",
+            "100k connections",
+            "0",
+            format!("{:.0}", c.unaccounted),
+            c.unaccounted == 0.0,
+        );
+    }
+    if let Some(s) = &results.sustained {
+        let rate = format!("{:.0}", s.reached);
+        judge(
+            "records/s",
+            "sustained",
+            ">= 50000",
+            rate,
+            s.reached >= s.wanted * 0.98,
+        );
+        judge("lost", "sustained", "0", format!("{:.0}", s.lost), s.lost == 0.0);
+        judge(
+            "unaccounted",
+            "sustained",
+            "0",
+            format!("{:.0}", s.unaccounted),
+            s.unaccounted == 0.0,
+        );
+    }
+    if let Some(r) = &results.ring {
+        let millions = |nanos: f64| format!("{:.1} M/s", 1e3 / nanos);
+        judge(
+            "ring, produce",
+            "",
+            ">= 5 M/s",
+            millions(r.produce_nanos),
+            r.produce_nanos <= 200.0,
+        );
+        judge(
+            "ring, drain",
+            "",
+            ">= 10 M/s",
+            millions(r.drain_nanos),
+            r.drain_nanos <= 100.0,
+        );
+        judge(
+            "ring, lost",
+            "",
+            "0",
+            format!("{:.0}", r.dropped + r.unaccounted),
+            r.dropped + r.unaccounted == 0.0,
+        );
+    }
+    rows
+}
+
+/// Memory with the maps counted in: mapped ones are in RSS as well, so this errs on the strict side.
+fn held(judge: &mut impl FnMut(&str, &str, &str, String, bool), which: &str, target: f64, usage: &Usage) {
+    let rss = usage.memory.rss as f64 / MIB;
+    let all = rss + usage.maps / MIB;
+    let target_text = format!("<= {target:.0} MiB");
+    judge("RSS", which, &target_text, format!("{rss:.1} MiB"), rss <= target);
+    judge(
+        "RSS + maps",
+        which,
+        &target_text,
+        format!("{all:.1} MiB"),
+        all <= target,
+    );
+}
