@@ -3,12 +3,12 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use tests::harness::command::promtool;
+use tests::harness::cgroup::Cgroup;
 use tests::harness::traffic::Place;
-use tests::harness::{Agent, Link, Traffic, command, equal, root, serial};
+use tests::harness::{Agent, Link, Traffic, equal, root, serial};
 
 /// Cause: two processes, one server. Seen: what each of them did.
 #[test]
@@ -59,39 +59,6 @@ fn a_thread_is_not_a_process() -> Result<()> {
     })
 }
 
-/// A cgroup of version 2 that goes with its owner.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new(name: &str) -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let root = mounts
-            .lines()
-            .map(|l| l.split(' ').collect::<Vec<_>>())
-            .find(|words| words.get(2) == Some(&"cgroup2"))
-            .and_then(|words| words.get(1).map(|p| PathBuf::from(*p)))
-            .context("no cgroup2")?;
-        let parent = root.join(format!("geophone-test-{}-{}", std::process::id(), serial()));
-        let path = parent.join(name);
-        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        for _ in 0..50 {
-            if fs::remove_dir(&self.0).is_ok() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        if let Some(parent) = self.0.parent() {
-            let _ = fs::remove_dir(parent);
-        }
-    }
-}
-
 /// Cause: two cgroups on one host. Seen: the container by its short id, the unit by its name, also after their end.
 #[test]
 fn two_cgroups_are_told_apart() -> Result<()> {
@@ -114,8 +81,8 @@ fn two_cgroups_are_told_apart() -> Result<()> {
             binary: None,
         })
     };
-    let mut one = place(&container.0)?;
-    let mut two = place(&unit.0)?;
+    let mut one = place(container.path())?;
+    let mut two = place(unit.path())?;
     for (client, rounds) in [(&mut one, 30), (&mut two, 50)] {
         let connection = client.connect(&at)?;
         client.ping(connection, rounds, 100)?;
@@ -138,11 +105,7 @@ fn two_cgroups_are_told_apart() -> Result<()> {
     drop((container, unit));
     let s = agent.after(3)?;
     let sent = [("subject", short), ("direction", "transmit")];
-    equal(
-        "bytes after the container's end",
-        s.sum("geophone_tcp_bytes_total", &sent),
-        3000,
-    )
+    equal("bytes after the container's end", s.sum("geophone_tcp_bytes_total", &sent), 3000)
 }
 
 /// Cause: names with newlines, escapes, quotes and bytes that are no text. Seen: a clean exposition that promtool and
@@ -164,13 +127,8 @@ fn weird_names() -> Result<()> {
         b"{a=\"b\"} 7",
         b"\xe2\x80\xae\xc2\x9b",
     ];
-    let cgroup_name = OsString::from(OsStr::from_bytes(b"we\x1b[2J\"ird\n\xff.service"));
-    let cgroup = Cgroup::new("x").and_then(|parent| {
-        let path = parent.0.join(&cgroup_name);
-        fs::create_dir(&path)?;
-        // The inner directory goes first.
-        Ok((Cgroup(path), parent))
-    });
+    let cgroup_name = OsString::from(OsStr::from_bytes(b"we\x1b[2J\"ird\xff.service"));
+    let cgroup = Cgroup::new(&cgroup_name)?;
     let mut clients = Vec::new();
     for name in names {
         clients.push(Traffic::at(Place {
@@ -179,13 +137,11 @@ fn weird_names() -> Result<()> {
             ..Place::default()
         })?);
     }
-    if let Ok((cgroup, _)) = &cgroup {
-        clients.push(Traffic::at(Place {
-            netns: Some(&link.a.ns),
-            cgroup: Some(&cgroup.0),
-            ..Place::default()
-        })?);
-    }
+    clients.push(Traffic::at(Place {
+        netns: Some(&link.a.ns),
+        cgroup: Some(cgroup.path()),
+        ..Place::default()
+    })?);
     let flows = agent.flows("4s", || {
         for client in &mut clients {
             let connection = client.connect(&at)?;
@@ -211,10 +167,7 @@ fn weird_names() -> Result<()> {
         let answer = agent.get("/metrics", format)?;
         let text = String::from_utf8(answer.body).context("not UTF-8")?;
         let control = text.chars().find(|c| c.is_control() && *c != '\n');
-        ensure!(
-            control.is_none(),
-            "a control character is in the exposition: {control:?}"
-        );
+        ensure!(control.is_none(), "a control character is in the exposition: {control:?}");
         for line in text.lines() {
             ensure!(
                 line.starts_with('#') || line.starts_with("geophone_") || line.starts_with("target_info"),
@@ -228,35 +181,5 @@ fn weird_names() -> Result<()> {
             ensure!(!word.chars().any(char::is_control), "{key} {word:?}");
         }
     }
-    if command::present("promtool") {
-        promtool(&agent.metrics()?)?;
-    } else {
-        eprintln!("SKIPPED a part: no promtool");
-    }
-    Ok(())
-}
-
-/// `promtool check metrics` must not complain.
-fn promtool(text: &str) -> Result<()> {
-    use std::io::Write as _;
-    let mut child = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    child
-        .stdin
-        .take()
-        .context("no pipe")?
-        .write_all(text.as_bytes())?;
-    let out = child.wait_with_output()?;
-    ensure!(
-        out.status.success() && out.stderr.is_empty(),
-        "promtool: {}: {}{}",
-        out.status,
-        String::from_utf8_lossy(&out.stdout),
-        String::from_utf8_lossy(&out.stderr)
-    );
-    Ok(())
+    promtool(&agent.metrics()?)
 }

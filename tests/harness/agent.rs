@@ -255,7 +255,7 @@ impl Agent<'_> {
             // The request must be there first.
             std::thread::sleep(Duration::from_millis(500));
             cause()?;
-            asking.join().map_err(|_| anyhow!("a thread has panicked"))?
+            asking.join().map_err(|_panic| anyhow!("a thread has panicked"))?
         })?;
         ensure!(answer.status == 200, "{what}: {}", answer.text());
         let lines = answer.text();

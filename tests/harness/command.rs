@@ -1,7 +1,8 @@
 //! Running other programs.
 
 use anyhow::{Context as _, Result, ensure};
-use std::process::{Command, Stdio};
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 
 /// What a program printed; its failure is an error that shows what it said.
 pub fn output(command: &mut Command) -> Result<String> {
@@ -33,4 +34,40 @@ pub fn present(name: &str) -> bool {
             .chain(["/usr/sbin".into(), "/sbin".into()])
             .any(|dir| dir.join(name).is_file())
     })
+}
+
+/// `promtool check metrics` must not complain about an exposition.
+pub fn promtool(exposition: &str) -> Result<()> {
+    if !present("promtool") {
+        eprintln!("SKIPPED promtool: there is none");
+        return Ok(());
+    }
+    let mut child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    child
+        .stdin
+        .take()
+        .context("no pipe")?
+        .write_all(exposition.as_bytes())?;
+    let out = child.wait_with_output()?;
+    ensure!(
+        out.status.success() && out.stderr.is_empty(),
+        "promtool: {}: {}",
+        out.status,
+        said(&out)
+    );
+    Ok(())
+}
+
+/// All that a program said.
+pub fn said(out: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&out.stderr),
+        String::from_utf8_lossy(&out.stdout)
+    )
 }

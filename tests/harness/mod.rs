@@ -1,10 +1,12 @@
 //! What all tests share.
 
 pub mod agent;
+pub mod cgroup;
 pub mod command;
 pub mod delay;
 pub mod http;
 pub mod netns;
+pub mod otlp;
 pub mod snapshot;
 pub mod traffic;
 

@@ -1,0 +1,306 @@
+//! What is wrong or missing gives one clear line, and the rest goes on.
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::net::TcpListener;
+use std::process::Output;
+use std::time::Duration;
+use tests::harness::agent::{Scratch, binary, clean};
+use tests::harness::command::said;
+use tests::harness::{Agent, Setup, Traffic, command, equal, root};
+
+/// Runs the agent's binary to its end.
+fn geophone(arguments: &[&str]) -> Result<Output> {
+    let mut command = clean(binary());
+    command.args(arguments);
+    command.output().context("set GEOPHONE_BIN")
+}
+
+/// The one line that a failure is to say, on standard error and nowhere else.
+fn one_line(out: &Output) -> Result<String> {
+    ensure!(!out.status.success(), "it did not fail: {}", said(out));
+    ensure!(out.stdout.is_empty(), "it wrote to standard output: {}", said(out));
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    let lines: Vec<&str> = text.lines().filter(|l| !l.is_empty()).collect();
+    ensure!(lines.len() == 1, "{} lines: {text}", lines.len());
+    Ok(text.trim().to_owned())
+}
+
+fn says(line: &str, words: &[&str]) -> Result<()> {
+    for word in words {
+        ensure!(line.contains(word), "no {word:?} in: {line}");
+    }
+    Ok(())
+}
+
+/// Cause: mistakes in a configuration file. Said: file, line, what is wrong and what was meant.
+#[test]
+fn broken_configurations() -> Result<()> {
+    let scratch = Scratch::new()?;
+    for (name, content, words) in [
+        ("a.yaml", "probes:\n  tcp:\n    enabeld: true\n", &["a.yaml:3", "enabeld", "enabled"][..]),
+        ("b.yaml", "probes:\n  tcp: [\n", &["b.yaml:"]),
+        ("c.yaml", "limits:\n  ring_bytes: 100000\n", &["c.yaml:2", "ring_bytes", "power of two"]),
+        ("d.yaml", "limits:\n  pairs: 5\n", &["d.yaml:2", "pairs", "64"]),
+        ("e.yaml", "peers:\n- {name: x, cidrs: [10.0.0.1/8]}\n", &["e.yaml:2", "10.0.0.0/8"]),
+        ("f.yaml", "region: a\nregion: b\n", &["f.yaml:2", "region"]),
+        ("g.yaml", "\u{1b}[31m: 1\n", &["g.yaml:1"]),
+    ] {
+        let file = scratch.write(name, content)?;
+        let file = file.to_string_lossy();
+        for arguments in [["config", "validate", &*file], ["run", "--config", &*file]] {
+            let line = one_line(&geophone(&arguments)?).with_context(|| content.to_owned())?;
+            says(&line, words)?;
+            ensure!(!line.chars().any(char::is_control), "control characters: {line:?}");
+        }
+    }
+    let line = one_line(&geophone(&["run", "--config", "/nowhere.yaml"])?)?;
+    says(&line, &["/nowhere.yaml"])?;
+    let line = one_line(&geophone(&["run", "--set", "probes.tpc.flows=true"])?)?;
+    says(&line, &["tpc", "tcp"])
+}
+
+/// Cause: a flag that there is not. Said: which was meant.
+#[test]
+fn unknown_flags() -> Result<()> {
+    let out = geophone(&["run", "--lisen", "127.0.0.1:1"])?;
+    ensure!(out.status.code() == Some(2), "{}: {}", out.status, said(&out));
+    says(&said(&out), &["--lisen", "--listen"])
+}
+
+/// Cause: an address that the world can reach, without TLS and token. Said: what it takes.
+#[test]
+fn an_open_door() -> Result<()> {
+    let line = one_line(&geophone(&["run", "--listen", "0.0.0.0:9779", "--for", "1s"])?)?;
+    says(&line, &["0.0.0.0:9779", "tls", "token_file"])
+}
+
+/// Cause: the configuration that it prints itself. Said: it is valid.
+#[test]
+fn its_own_defaults_are_valid() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let file = scratch.write("default.yaml", geophone(&["config", "default"])?.stdout)?;
+    let out = geophone(&["config", "validate", &file.to_string_lossy()])?;
+    ensure!(out.status.success(), "{}", said(&out));
+    Ok(())
+}
+
+/// Cause: something else has the port. Said: which, before anything is attached.
+#[test]
+fn a_port_in_use() -> Result<()> {
+    if !root("port in use") {
+        return Ok(());
+    }
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let at = taken.local_addr()?.to_string();
+    let line = one_line(&geophone(&["run", "--listen", &at, "--for", "1s"])?)?;
+    says(&line, &[&at, "in use"])
+}
+
+/// Cause: a second agent on the same port. Said: that; the first does not notice.
+#[test]
+fn a_second_agent() -> Result<()> {
+    if !root("second agent") {
+        return Ok(());
+    }
+    let first = Agent::start()?;
+    let line = one_line(&geophone(&["run", "--listen", &first.at.to_string(), "--for", "1s"])?)?;
+    says(&line, &[&first.at.to_string(), "in use"])?;
+    first.after(2)?.lawful()?;
+    first.stop()?;
+    Ok(())
+}
+
+/// That the agent goes on without its programs, says why in one line that has these words, and tells of interfaces.
+fn goes_on_without_programs(agent: Agent<'_>, words: &[&str]) -> Result<()> {
+    agent.until(|s| {
+        ensure!(
+            s.sum("geophone_netdev_bytes_total", &[("device", "lo")]) > 0,
+            "netdev does not go on"
+        );
+        ensure!(s.series("geophone_tcp_bytes_total", &[]).is_empty(), "tcp goes on");
+        Ok(())
+    })?;
+    equal("healthz", agent.get("/healthz", "*/*")?.status, 200)?;
+    command::promtool(&agent.metrics()?)?;
+    let programs = agent.status()?["programs"].as_array().cloned().unwrap_or_default();
+    for program in &programs {
+        ensure!(program["verdict"] != "attached", "{program}");
+    }
+    let log = agent.stop()?;
+    let found: Vec<&str> = log
+        .lines()
+        .filter(|line| words.iter().all(|word| line.contains(word)))
+        .collect();
+    ensure!(found.len() == 1, "not one line with {words:?}, but: {log}");
+    let bad = log.lines().filter(|l| l.contains("ERROR") || l.contains("WARN")).count();
+    ensure!(bad == 1, "{bad} complaints: {log}");
+    Ok(())
+}
+
+/// `geophone check` of the same: exit status 1, and the same words.
+fn check_says(geophone: &[&str], words: &[&str]) -> Result<()> {
+    let (program, rest) = geophone.split_first().context("no program")?;
+    let check = |more: &[&str]| clean(program).args(rest).arg("check").args(more).output();
+    let out = check(&["--json"])?;
+    equal("exit status", out.status.code(), Some(1))?;
+    let report: Value = serde_json::from_slice(&out.stdout).with_context(|| said(&out))?;
+    equal("ok", report["ok"].as_bool(), Some(false))?;
+    let text = report.to_string();
+    says(&text, words)?;
+    let plain = said(&check(&[])?);
+    says(&plain, words)
+}
+
+/// Cause: no kernel types. Said: that, and what would help; interfaces go on.
+#[test]
+fn no_btf() -> Result<()> {
+    if !root("no BTF") {
+        return Ok(());
+    }
+    for file in ["/dev/null", "/nowhere/vmlinux"] {
+        let binary = binary();
+        let binary = binary.to_string_lossy();
+        check_says(&[&binary, "--btf", file], &["BTF", file])?;
+        let agent = Setup::new().arg("--btf").arg(file).start()?;
+        goes_on_without_programs(agent, &[file])?;
+    }
+    Ok(())
+}
+
+/// Cause: kernel types that are garbage, at any length. Said: that; it never panics.
+#[test]
+fn garbage_btf() -> Result<()> {
+    if !root("garbage BTF") {
+        return Ok(());
+    }
+    let scratch = Scratch::new()?;
+    let real = std::fs::read("/sys/kernel/btf/vmlinux")?;
+    let half = real.len() / 2;
+    for (name, bytes) in [
+        ("header", real.get(..24).unwrap_or_default().to_vec()),
+        ("half", real.get(..half).unwrap_or_default().to_vec()),
+        ("noise", (0..50_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()),
+        ("noisy", {
+            let mut noisy = real.clone();
+            for (i, byte) in noisy.iter_mut().enumerate().skip(24).step_by(97) {
+                *byte ^= i as u8;
+            }
+            noisy
+        }),
+    ] {
+        let file = scratch.write(name, bytes)?;
+        let out = clean(binary())
+            .args(["check", "--json", "--btf"])
+            .arg(&file)
+            .output()?;
+        let text = said(&out);
+        equal(name, out.status.code(), Some(1)).with_context(|| text.clone())?;
+        ensure!(!text.contains("panicked"), "{name}: {text}");
+        serde_json::from_slice::<Value>(&out.stdout).with_context(|| text)?;
+    }
+    Ok(())
+}
+
+const WITHOUT: [&str; 3] = ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--"];
+
+/// Cause: a removed capability. Said: which; interfaces go on.
+#[test]
+fn a_removed_capability() -> Result<()> {
+    if !root("capability") {
+        return Ok(());
+    }
+    let agent = Setup::new().through(WITHOUT).start()?;
+    goes_on_without_programs(agent, &["CAP_BPF"])?;
+    let binary = binary();
+    let binary = binary.to_string_lossy();
+    let words = [&WITHOUT[..], &[&binary]].concat();
+    check_says(&words, &["CAP_BPF", "CAP_PERFMON"])
+}
+
+/// Cause: no cgroup2, no tracefs, no debugfs. Seen: all programs attached, and connections counted.
+#[test]
+fn file_systems_that_are_absent() -> Result<()> {
+    if !root("file systems") {
+        return Ok(());
+    }
+    let without = "umount -l /sys/fs/cgroup/unified /sys/fs/cgroup /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; exec \"$0\" \"$@\"";
+    let agent = Setup::new()
+        .through(["unshare", "--mount", "sh", "-c", without])
+        .start()?;
+    agent.until(|s| {
+        let attached = [("state", "attached"), ("probe", "tcp")];
+        ensure!(
+            s.series("geophone_program_info", &attached).len() >= 7,
+            "{:?}",
+            s.series("geophone_program_info", &[])
+        );
+        Ok(())
+    })?;
+    let ns = tests::harness::Netns::new()?;
+    let mut server = Traffic::new("srv", &ns)?;
+    let mut client = Traffic::new("cli", &ns)?;
+    let at = server.serve("127.0.0.1:0", "sink")?;
+    client.storm(&[at], 10, 1, 10)?;
+    agent.settles(|s| {
+        let opened = [("subject", client.name()), ("outcome", "opened")];
+        equal("opened", s.sum("geophone_tcp_connections_total", &opened), 10)
+    })
+}
+
+/// Cause: a healthy machine. Said: so, exit status 0.
+#[test]
+fn a_machine_where_all_is_well() -> Result<()> {
+    if !root("check") {
+        return Ok(());
+    }
+    let out = geophone(&["check", "--json"])?;
+    equal("exit status", out.status.code(), Some(0)).with_context(|| said(&out))?;
+    let report: Value = serde_json::from_slice(&out.stdout)?;
+    let programs = report["programs"].as_array().context("no programs")?;
+    ensure!(programs.len() >= 10, "{} programs", programs.len());
+    for program in programs {
+        equal("verdict", program["verdict"].as_str(), Some("attached")).with_context(|| program.to_string())?;
+    }
+    Ok(())
+}
+
+/// Cause: clients that speak no HTTP, or too much of it. Seen: the agent does not mind.
+#[test]
+fn clients_that_misbehave() -> Result<()> {
+    use std::io::{Read as _, Write as _};
+    if !root("clients") {
+        return Ok(());
+    }
+    let agent = Agent::start()?;
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20));
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(20_000));
+    for request in [
+        "\0\0\0\0",
+        "GET",
+        "GET /metrics HTTP/9.9\r\n\r\n",
+        "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+        "GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        "GET /api/v1/flows?for=9999999999d HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /api/v1/flows?for=-1s HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        &long,
+        &many,
+    ] {
+        let mut stream = std::net::TcpStream::connect(agent.at)?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        // It may close while we are still talking.
+        let _ = stream.write_all(request.as_bytes());
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        let start: String = request.chars().take(40).collect();
+        ensure!(!answer.starts_with("HTTP/1.1 2"), "{start:?} is answered by {answer}");
+    }
+    agent.after(1)?.lawful()?;
+    equal("healthz", agent.get("/healthz", "*/*")?.status, 200)?;
+    agent.signal(Signal::SIGINT)?;
+    Ok(())
+}

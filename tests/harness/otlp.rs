@@ -1,0 +1,329 @@
+//! Receivers of OTLP by the official definitions, over gRPC and over HTTP.
+
+use super::agent::{PATIENCE, Scratch};
+use super::command;
+use anyhow::{Context as _, Result, bail, ensure};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data, number_data_point};
+use prost::Message as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status};
+
+type Requests = Arc<Mutex<Vec<ExportMetricsServiceRequest>>>;
+
+/// A receiver at work.
+#[derive(Debug)]
+pub struct Receiver {
+    /// What to give as `export.otlp.endpoint`.
+    pub endpoint: String,
+    requests: Requests,
+    _stop: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Clone)]
+struct Grpc(Requests);
+
+#[tonic::async_trait]
+impl MetricsService for Grpc {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(request.into_inner());
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
+impl Receiver {
+    /// gRPC, plain or with TLS.
+    pub fn grpc(tls: Option<ServerTlsConfig>) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://localhost:{}", listener.local_addr()?.port());
+        let requests = Requests::default();
+        let service = MetricsServiceServer::new(Grpc(requests.clone()))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(64 << 20);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let mut server = Server::builder();
+        if let Some(tls) = tls {
+            server = server.tls_config(tls)?;
+        }
+        std::thread::spawn(move || -> Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(async {
+                let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?);
+                let serving = server.add_service(service).serve_with_incoming(incoming);
+                tokio::select! {
+                    result = serving => result?,
+                    _ = stopped => {}
+                }
+                Ok(())
+            })
+        });
+        Ok(Self {
+            endpoint,
+            requests,
+            _stop: Some(stop),
+        })
+    }
+
+    /// HTTP with protobuf bodies.
+    pub fn http() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let requests = Requests::default();
+        let seen = requests.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let seen = seen.clone();
+                std::thread::spawn(move || {
+                    if let Err(e) = serve(stream, &seen) {
+                        eprintln!("OTLP over HTTP: {e:#}");
+                    }
+                });
+            }
+        });
+        Ok(Self {
+            endpoint,
+            requests,
+            _stop: None,
+        })
+    }
+
+    /// How many exports have come.
+    pub fn count(&self) -> usize {
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// All metrics of all exports, oldest first.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests
+            .iter()
+            .flat_map(|r| &r.resource_metrics)
+            .flat_map(|r| &r.scope_metrics)
+            .flat_map(|s| &s.metrics)
+            .cloned()
+            .collect()
+    }
+
+    /// Attributes of the resource, of the latest export.
+    pub fn resource(&self) -> Vec<(String, String)> {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests
+            .last()
+            .and_then(|r| r.resource_metrics.first())
+            .and_then(|r| r.resource.as_ref())
+            .map(|r| {
+                r.attributes
+                    .iter()
+                    .map(|a| (a.key.clone(), text(a)))
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    /// Waits until some exports have come.
+    pub fn wait(&self, count: usize) -> Result<()> {
+        let start = Instant::now();
+        while self.count() < count {
+            ensure!(
+                start.elapsed() < PATIENCE,
+                "{} exports have come, not {count}",
+                self.count()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// The latest value of a metric for a subject: numbers added up, histograms by their count.
+    pub fn total(&self, name: &str, subject: &str) -> u64 {
+        self.metrics()
+            .iter()
+            .rev()
+            .find(|m| m.name == name)
+            .map_or(0, |m| sum(m, subject))
+    }
+
+    /// All values of a metric for a subject added up, as deltas must be.
+    pub fn added(&self, name: &str, subject: &str) -> u64 {
+        self.metrics()
+            .iter()
+            .filter(|m| m.name == name)
+            .map(|m| sum(m, subject))
+            .sum()
+    }
+}
+
+/// Value of a text attribute.
+pub fn text(attribute: &KeyValue) -> String {
+    match attribute.value.as_ref().and_then(|v| v.value.as_ref()) {
+        Some(any_value::Value::StringValue(text)) => text.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn of(attributes: &[KeyValue], subject: &str) -> bool {
+    attributes
+        .iter()
+        .any(|a| a.key == "geophone.subject" && text(a) == subject)
+}
+
+fn sum(metric: &Metric, subject: &str) -> u64 {
+    let number = |value: &Option<number_data_point::Value>| match value {
+        Some(number_data_point::Value::AsInt(n)) => *n as u64,
+        Some(number_data_point::Value::AsDouble(n)) => *n as u64,
+        None => 0,
+    };
+    let points = match &metric.data {
+        Some(Data::Sum(sum)) => &sum.data_points,
+        Some(Data::Gauge(gauge)) => &gauge.data_points,
+        Some(Data::ExponentialHistogram(h)) => {
+            return h
+                .data_points
+                .iter()
+                .filter(|p| of(&p.attributes, subject))
+                .map(|p| p.count)
+                .sum();
+        }
+        _ => return 0,
+    };
+    points
+        .iter()
+        .filter(|p| of(&p.attributes, subject))
+        .map(|p| number(&p.value))
+        .sum()
+}
+
+/// One connection of HTTP/1.1, as long as it lives.
+fn serve(stream: TcpStream, seen: &Requests) -> Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut writer = stream;
+    loop {
+        let mut first = String::new();
+        if reader.read_line(&mut first)? == 0 {
+            return Ok(());
+        }
+        ensure!(first.starts_with("POST /v1/metrics HTTP/1.1"), "asked for {first}");
+        let (mut length, mut protobuf) = (0, false);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            let line = line.trim().to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(n) = line.strip_prefix("content-length:") {
+                length = n.trim().parse()?;
+            }
+            protobuf |= line == "content-type: application/x-protobuf";
+            if line.starts_with("content-encoding:") {
+                bail!("{line}");
+            }
+        }
+        ensure!(protobuf, "no content type of protobuf");
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let request = ExportMetricsServiceRequest::decode(body.as_slice()).context("decoding")?;
+        seen.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(request);
+        let reply = ExportMetricsServiceResponse::default().encode_to_vec();
+        write!(
+            writer,
+            "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: {}\r\n\r\n",
+            reply.len()
+        )?;
+        writer.write_all(&reply)?;
+    }
+}
+
+/// Certificates made by openssl: an authority, a server `localhost`, a client.
+#[derive(Debug)]
+pub struct Authority {
+    /// Where ca.crt, server.crt, server.key, client.crt and client.key are.
+    pub files: Scratch,
+}
+
+impl Authority {
+    /// A new one.
+    pub fn new() -> Result<Self> {
+        let files = Scratch::new()?;
+        let openssl = |line: &str, directory: &Scratch| {
+            command::output(
+                Command::new("openssl")
+                    .args(line.split_whitespace())
+                    .current_dir(directory.path("")),
+            )
+        };
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+        openssl(
+            &format!(
+                "req -x509 {key} -days 2 -subj /CN=geophone-test-ca -keyout ca.key -out ca.crt \
+                 -addext basicConstraints=critical,CA:TRUE"
+            ),
+            &files,
+        )?;
+        for (name, extension) in [
+            ("server", "subjectAltName=DNS:localhost"),
+            ("client", "extendedKeyUsage=clientAuth"),
+        ] {
+            files.write("extensions", extension)?;
+            openssl(
+                &format!("req {key} -subj /CN={name} -keyout {name}.key -out {name}.csr"),
+                &files,
+            )?;
+            openssl(
+                &format!(
+                    "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+                     -extfile extensions -out {name}.crt"
+                ),
+                &files,
+            )?;
+        }
+        Ok(Self { files })
+    }
+
+    /// TLS for a server, which asks for a client certificate of `clients`, if given.
+    pub fn server(&self, clients: Option<&Self>) -> Result<ServerTlsConfig> {
+        let read = |from: &Self, name: &str| std::fs::read(from.files.path(name)).context("certificate");
+        let mut tls = ServerTlsConfig::new().identity(Identity::from_pem(
+            read(self, "server.crt")?,
+            read(self, "server.key")?,
+        ));
+        if let Some(clients) = clients {
+            tls = tls.client_ca_root(Certificate::from_pem(read(clients, "ca.crt")?));
+        }
+        Ok(tls)
+    }
+
+    /// Path of a file, for the agent's configuration.
+    pub fn file(&self, name: &str) -> String {
+        self.files.path(name).to_string_lossy().into_owned()
+    }
+}

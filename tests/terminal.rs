@@ -1,0 +1,267 @@
+//! What people see: the live view in a real terminal, the summary, the streams, and that nothing stays behind.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tests::harness::agent::{PATIENCE, binary, clean};
+use tests::harness::command::{output, present, said};
+use tests::harness::{Agent, Link, Netns, Setup, Traffic, equal, root, unique};
+
+/// A terminal of 80 × 24, in a tmux server of its own.
+struct Terminal(String);
+
+impl Terminal {
+    fn new() -> Result<Self> {
+        let made = Self(unique("tm"));
+        made.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "env PS1='READY>' sh"])?;
+        made.wait("READY>")?;
+        Ok(made)
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = clean("tmux");
+        command.env_remove("TMUX").arg("-L").arg(&self.0).args(arguments);
+        output(&mut command)
+    }
+
+    fn keys(&self, keys: &[&str]) -> Result<()> {
+        self.tmux(&[&["send-keys"], keys].concat())?;
+        Ok(())
+    }
+
+    fn screen(&self) -> Result<String> {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    fn wait(&self, word: &str) -> Result<String> {
+        self.until(word, |screen| screen.contains(word))
+    }
+
+    fn until(&self, what: &str, good: impl Fn(&str) -> bool) -> Result<String> {
+        let start = Instant::now();
+        loop {
+            let screen = self.screen()?;
+            if good(&screen) {
+                return Ok(screen);
+            }
+            if start.elapsed() > PATIENCE {
+                bail!("{what} does not come:\n{screen}");
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.tmux(&["kill-server"]);
+    }
+}
+
+/// Cause: somebody watches a running agent. Seen: who talks, what is dropped, each tab; `q` leaves all as it was.
+#[test]
+fn top_in_a_terminal() -> Result<()> {
+    if !root("top") {
+        return Ok(());
+    }
+    if !present("tmux") {
+        eprintln!("SKIPPED top: no tmux");
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut server = Traffic::new("sv", &link.b.ns)?;
+    let mut client = Traffic::new("cl", &link.a.ns)?;
+    let at = server.serve(&link.b.at(0), "echo")?;
+    let agent = Agent::start()?;
+    let connection = client.connect(&at)?;
+    client.ping(connection, 200, 5000)?;
+    client.udp(&link.b.at(7002), 300, 64)?;
+    let terminal = Terminal::new()?;
+    let command = format!("{} top --listen {}; echo LEFT $?", binary().display(), agent.at);
+    terminal.keys(&["-l", &command])?;
+    terminal.keys(&["Enter"])?;
+    let first = terminal.until("the client", |s| s.contains(client.name()) && s.contains(server.name()))?;
+    ensure!(first.lines().count() <= 24 && first.lines().all(|l| l.chars().count() <= 80), "{first}");
+    ensure!(!first.contains("READY>"), "the old screen shows through:\n{first}");
+    terminal.keys(&["2"])?;
+    let mut seen = BTreeSet::from([first]);
+    let drops = terminal.wait("NO_SOCKET");
+    for tab in ["1", "2", "3", "4", "5"] {
+        terminal.keys(&[tab])?;
+        std::thread::sleep(Duration::from_millis(1500));
+        seen.insert(terminal.screen()?);
+    }
+    let all: String = seen.iter().cloned().collect();
+    if drops.is_err() {
+        ensure!(all.contains("NO_SOCKET"), "no drops in any tab:\n{all}");
+    }
+    ensure!(seen.len() >= 5, "tabs look alike:\n{all}");
+    ensure!(!all.contains("panicked"), "{all}");
+    // A smaller and a larger window.
+    for (x, y) in [("40", "10"), ("200", "60"), ("80", "24")] {
+        terminal.tmux(&["resize-window", "-x", x, "-y", y])?;
+        std::thread::sleep(Duration::from_millis(700));
+        ensure!(!terminal.screen()?.contains("LEFT"), "it has left at {x}×{y}");
+    }
+    terminal.keys(&["q"])?;
+    let after = terminal.wait("LEFT 0")?;
+    ensure!(after.contains("READY>"), "the old screen is not back:\n{after}");
+    agent.after(1)?.lawful()
+}
+
+/// Cause: nobody runs an agent. Seen: top runs one of its own, and leaves nothing attached.
+#[test]
+fn top_of_its_own() -> Result<()> {
+    if !root("top") {
+        return Ok(());
+    }
+    if !present("tmux") {
+        eprintln!("SKIPPED top: no tmux");
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut server = Traffic::new("sv", &link.b.ns)?;
+    let mut client = Traffic::new("cl", &link.a.ns)?;
+    let at = server.serve(&link.b.at(0), "echo")?;
+    let terminal = Terminal::new()?;
+    let command = format!("{} top --own; echo LEFT $?", binary().display());
+    terminal.keys(&["-l", &command])?;
+    terminal.keys(&["Enter"])?;
+    terminal.until("the view", |s| !s.contains("READY>") && s.contains("geophone"))?;
+    let connection = client.connect(&at)?;
+    client.ping(connection, 100, 5000)?;
+    terminal.wait(client.name())?;
+    terminal.keys(&["C-c"])?;
+    terminal.wait("LEFT 0")?;
+    Ok(())
+}
+
+/// Ids of the programs and maps that a process holds.
+fn held(pid: u32) -> Result<BTreeSet<(String, String)>> {
+    let mut ids = BTreeSet::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        for line in text.lines() {
+            if let Some((key @ ("prog_id" | "map_id" | "link_id"), id)) = line.split_once(":\t") {
+                ids.insert((key.trim_end_matches("_id").to_owned(), id.to_owned()));
+            }
+        }
+    }
+    Ok(ids)
+}
+
+/// Those of them that the kernel still has.
+fn left(ids: &BTreeSet<(String, String)>) -> Vec<&(String, String)> {
+    ids.iter()
+        .filter(|(kind, id)| {
+            Command::new("bpftool")
+                .args([kind, "show", "id", id])
+                .output()
+                .is_ok_and(|out| out.status.success())
+        })
+        .collect()
+}
+
+/// Cause: the agent ends, by either signal or by force. Seen: no program, map or link is left.
+#[test]
+fn nothing_stays_attached() -> Result<()> {
+    if !root("nothing stays") {
+        return Ok(());
+    }
+    if !present("bpftool") {
+        eprintln!("SKIPPED nothing stays: no bpftool");
+        return Ok(());
+    }
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
+        let mut agent = Agent::start()?;
+        let ids = held(agent.pid().as_raw() as u32)?;
+        let programs = ids.iter().filter(|(kind, _)| kind == "prog").count();
+        ensure!(programs >= 8, "only {programs} programs: {ids:?}");
+        equal("held", left(&ids).len(), ids.len())?;
+        agent.signal(signal)?;
+        let status = agent.wait(PATIENCE)?;
+        ensure!(status.success() || signal == Signal::SIGKILL, "{signal}: {status}: {}", agent.log());
+        // The kernel lets go after a grace period.
+        let start = Instant::now();
+        while !left(&ids).is_empty() {
+            ensure!(start.elapsed() < Duration::from_secs(10), "{signal} leaves {:?}", left(&ids));
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+    Ok(())
+}
+
+/// Cause: `run --for`. Seen: it ends by itself, with a summary that names who talked, and the same in JSON.
+#[test]
+fn a_run_with_an_end() -> Result<()> {
+    if !root("run --for") {
+        return Ok(());
+    }
+    let ns = Netns::new()?;
+    let mut server = Traffic::new("sv", &ns)?;
+    let mut client = Traffic::new("cl", &ns)?;
+    let at = server.serve("127.0.0.1:0", "echo")?;
+    let scratch = tests::harness::agent::Scratch::new()?;
+    let file = scratch.path("summary.json");
+    let mut agent = Setup::new()
+        .arg("--for")
+        .arg("5s")
+        .arg("--summary-json")
+        .arg(&file)
+        .start()?;
+    let connection = client.connect(&at)?;
+    // Enough to be among the first, whoever else talks.
+    client.ping(connection, 300, 60_000)?;
+    client.close(connection)?;
+    let status = agent.wait(PATIENCE)?;
+    ensure!(status.success(), "{status}: {}", agent.log());
+    let summary = agent.output();
+    for word in [client.name(), server.name(), "loopback", "RTT", "all accounted"] {
+        ensure!(summary.contains(word), "no {word:?} in:\n{summary}");
+    }
+    ensure!(!summary.contains('\u{1b}'), "escapes where there is no terminal:\n{summary}");
+    let json = tests::harness::Snapshot::parse(&fs::read(&file)?)?;
+    let sent = [("subject", client.name()), ("direction", "transmit")];
+    equal("bytes", json.sum("geophone_tcp_bytes_total", &sent), 300 * 60_000)
+}
+
+/// Cause: `flows --json` and `drops --json` of an agent of their own. Seen: each connection, each drop, one JSON a line.
+#[test]
+fn streams_of_their_own() -> Result<()> {
+    if !root("streams") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let mut server = Traffic::new("sv", &link.b.ns)?;
+    let mut client = Traffic::new("cl", &link.a.ns)?;
+    let at = server.serve(&link.b.at(0), "echo")?;
+    for (what, count) in [("flows", 12), ("drops", 30)] {
+        let child = clean(binary())
+            .args([what, "--json", "--own", "--for", "8s"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()?;
+        std::thread::sleep(Duration::from_secs(4));
+        if what == "flows" {
+            client.storm(std::slice::from_ref(&at), count, 1, 100)?;
+        } else {
+            client.udp(&link.b.at(7002), count, 64)?;
+        }
+        let out = child.wait_with_output()?;
+        ensure!(out.status.success(), "{}", said(&out));
+        let text = String::from_utf8(out.stdout)?;
+        let mut found = 0;
+        for line in text.lines() {
+            let record: serde_json::Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            found += u64::from(match what {
+                "flows" => record["process"] == client.name() && record["event"] == "closed",
+                _ => record["device"] == link.b.device.as_str() && record["reason"] == "NO_SOCKET",
+            });
+        }
+        equal(what, found, count)?;
+    }
+    Ok(())
+}
