@@ -26,6 +26,7 @@ use serde_json::json;
 use crate::run::build_release;
 use crate::setup::{Group, How, setup};
 use crate::shell::{is_root, say};
+use crate::toolchain::find;
 use child::Scratch;
 use load::{Kind, Load};
 use pairs::Method;
@@ -95,6 +96,11 @@ enum Name {
     Price,
 }
 
+/// What the workloads are made of.
+const PROGRAMS: [&str; 4] = ["nginx", "wrk", "iperf3", "bpftool"];
+/// What geophone is compared with.
+const PEERS: [&str; 2] = ["bpftrace", "prometheus-node-exporter"];
+
 /// How long and how often.
 struct Extent {
     pairs: usize,
@@ -113,15 +119,16 @@ pub fn bench(options: Options) -> Result<()> {
         is_root(),
         "eBPF needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask bench`"
     );
+    let needed = PROGRAMS.iter().chain(PEERS.iter().filter(|_| options.peers));
+    if needed.into_iter().any(|program| find(program).is_none()) {
+        setup(&[Group::Bench], options.how)?;
+    }
     let agent = match &options.agent {
-        Some(agent) => {
-            setup(&[Group::Bench], options.how)?;
-            agent
-                .canonicalize()
-                .with_context(|| agent.display().to_string())?
-        }
+        Some(agent) => agent
+            .canonicalize()
+            .with_context(|| agent.display().to_string())?,
         None => {
-            setup(&[Group::Build, Group::Bench], options.how)?;
+            setup(&[Group::Build], options.how)?;
             build_release()?
         }
     };
