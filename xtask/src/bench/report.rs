@@ -264,7 +264,7 @@ fn scale(results: &Results, out: &mut String) {
             out,
             "\nConnections: {} of {} open in {} processes{}; geophone sees {:.0} ends, {} messages/s\n\
              CPU {} % (opening {} %), programs {} %; RSS/peak {} MiB, maps {:.1} MiB, after closing {:.0} MiB; \
-             scrape {:.2} ms, slowest {:.2} ms; lost {:.0}, unaccounted {:.0} {:?}",
+             scrape {:.2} ms, slowest {:.2} ms; lost {:.0} while open, {:.0} in all, unaccounted {:.0} {:?}",
             c.reached,
             c.wanted,
             c.processes,
@@ -279,6 +279,7 @@ fn scale(results: &Results, out: &mut String) {
             c.after.rss as f64 / MIB,
             c.usage.scrape_millis,
             c.slowest_scrape,
+            c.lost_open,
             c.lost,
             c.unaccounted,
             some(&c.reasons),
@@ -395,6 +396,13 @@ fn judgements(results: &Results) -> Vec<Vec<String>> {
             c.usage.cpu <= 0.003,
         );
         held(&mut judge, "100k connections", 150.0, &c.usage);
+        judge(
+            "lost",
+            "100k connections",
+            "0",
+            format!("{:.0}", c.lost),
+            c.lost == 0.0,
+        );
         judge(
             "unaccounted",
             "100k connections",
