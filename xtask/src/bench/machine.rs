@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::child::Program;
 use super::price::tracing_programs;
 use super::proc::cpus;
-use super::subject::Place;
 
 fn line(text: &str) -> String {
     text.lines()
@@ -42,7 +42,7 @@ fn commit() -> String {
 }
 
 /// Versions and settings, for the record.
-pub fn describe(place: &Place, settings: Value) -> Value {
+pub fn describe(agent: &Path, settings: Value) -> Value {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo
         .lines()
@@ -60,7 +60,7 @@ pub fn describe(place: &Place, settings: Value) -> Value {
         .filter_map(|f| Some((f.file_name().into_string().ok()?, file(f.path().to_str()?))))
         .filter(|(_, state)| state != "Not affected")
         .collect();
-    let binary = fs::metadata(&place.agent);
+    let binary = fs::metadata(agent);
     let built = binary
         .as_ref()
         .ok()
@@ -73,8 +73,8 @@ pub fn describe(place: &Place, settings: Value) -> Value {
         "mitigations": vulnerabilities,
         "load_before": file("/proc/loadavg"),
         "tracing_programs_of_others": tracing_programs(),
-        "agent": place.agent,
-        "agent_version": asked(&[&place.agent.display().to_string(), "--version"]),
+        "agent": agent,
+        "agent_version": asked(&[&agent.display().to_string(), "--version"]),
         "agent_bytes": binary.map_or(0, |m| m.len()),
         "agent_built_seconds_ago": built.map(|t| t.as_secs()),
         "commit": commit(),

@@ -63,7 +63,7 @@ impl Page {
 
     /// Sum over all series.
     pub fn sum(&self, name: &str) -> f64 {
-        self.series(name).map(|(_, v)| v).sum()
+        self.series(name).fold(0.0, |sum, (_, v)| sum + v)
     }
 
     /// Sums by the value of a label.

@@ -26,6 +26,7 @@ use serde_json::json;
 use crate::run::build_release;
 use crate::setup::{Group, How, setup};
 use crate::shell::{is_root, say};
+use crate::toolchain::find;
 use child::Scratch;
 use load::{Kind, Load};
 use pairs::Method;
@@ -95,6 +96,11 @@ enum Name {
     Price,
 }
 
+/// What the workloads are made of.
+const PROGRAMS: [&str; 4] = ["nginx", "wrk", "iperf3", "bpftool"];
+/// What geophone is compared with.
+const PEERS: [&str; 2] = ["bpftrace", "prometheus-node-exporter"];
+
 /// How long and how often.
 struct Extent {
     pairs: usize,
@@ -102,6 +108,7 @@ struct Extent {
     idle: u64,
     patience: Duration,
     sustained: u64,
+    records: u64,
 }
 
 /// `cargo xtask bench`.
@@ -113,24 +120,27 @@ pub fn bench(options: Options) -> Result<()> {
         is_root(),
         "eBPF needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask bench`"
     );
+    let needed = PROGRAMS.iter().chain(PEERS.iter().filter(|_| options.peers));
+    if needed.into_iter().any(|program| find(program).is_none()) {
+        setup(&[Group::Bench], options.how)?;
+    }
     let agent = match &options.agent {
-        Some(agent) => {
-            setup(&[Group::Bench], options.how)?;
-            agent
-                .canonicalize()
-                .with_context(|| agent.display().to_string())?
-        }
+        Some(agent) => agent
+            .canonicalize()
+            .with_context(|| agent.display().to_string())?,
         None => {
-            setup(&[Group::Build, Group::Bench], options.how)?;
+            setup(&[Group::Build], options.how)?;
             build_release()?
         }
     };
     child::catch_signals()?;
     let scratch = Scratch::new()?;
     let place = Place {
-        agent,
+        agent: scratch.path().join("geophone"),
         scratch: scratch.path().to_owned(),
     };
+    // A copy: a build that ends meanwhile must not change what is measured.
+    std::fs::copy(&agent, &place.agent).with_context(|| agent.display().to_string())?;
     let quick = options.quick;
     let extent = Extent {
         pairs: options.pairs.unwrap_or(if quick { 3 } else { 7 }),
@@ -138,6 +148,7 @@ pub fn bench(options: Options) -> Result<()> {
         idle: if quick { 12 } else { 30 },
         patience: Duration::from_secs(if quick { 60 } else { 600 }),
         sustained: if quick { 10 } else { 60 },
+        records: if quick { 1_000_000 } else { 10_000_000 },
     };
     let wanted = |name: Name| options.workloads.is_empty() || options.workloads.contains(&name);
     let settings = json!({
@@ -146,7 +157,7 @@ pub fn bench(options: Options) -> Result<()> {
         "pinned": { "server": 0, "client": proc::cpus() - 1 }, "scrape_hz": 1,
         "agent": "defaults, --listen 127.0.0.1:PORT --log warn; `no budget` = --set budget.enabled=false",
     });
-    let mut results = Results::new(machine::describe(&place, settings));
+    let mut results = Results::new(machine::describe(&agent, settings));
     let outcome = measure(&mut results, &place, &extent, options.peers, &wanted);
     // What has been measured is shown even when the rest failed.
     print!("{}", report::table(&results));
@@ -173,7 +184,7 @@ fn measure(
     if wanted(Name::Ring) {
         say("ring");
         pairs::wait_for_quiet(&mut patience, Vec::new)?;
-        results.ring = Some(scale::ring(place, 10_000_000, extent.pairs)?);
+        results.ring = Some(scale::ring(place, extent.records, extent.pairs)?);
     }
     if wanted(Name::Idle) {
         for subject in subjects

@@ -63,6 +63,8 @@ pub struct Comparison {
     pub base_micros: f64,
     /// CPU per operation, with ÷ without.
     pub cpu: Option<Estimate>,
+    /// The same of the cheapest measurement with and the cheapest without: less moved by noise that only adds.
+    pub cpu_of_best: f64,
     /// Operations a second, without.
     pub base_rate: f64,
     /// Operations a second, with ÷ without.
@@ -185,6 +187,10 @@ fn summary(load: &Load, subject: Subject, pairs: Vec<Pair>, wanted: usize) -> Co
         estimate(&used.iter().filter_map(|p| p.ratio(of)).collect::<Vec<_>>())
     };
     let base = |of: &dyn Fn(&Work) -> f64| median(&used.iter().map(|p| of(&p.base.work)).collect::<Vec<_>>());
+    let best = |side: &dyn Fn(&Pair) -> &Side| {
+        let costs = used.iter().map(|p| side(p).work.cost());
+        costs.fold(f64::INFINITY, f64::min)
+    };
     let usages: Vec<&Usage> = used.iter().filter_map(|p| p.with.usage.as_ref()).collect();
     let largest = usages.iter().max_by_key(|u| u.memory.rss);
     let mut usage = largest.map(|u| (*u).clone()).unwrap_or_default();
@@ -197,6 +203,7 @@ fn summary(load: &Load, subject: Subject, pairs: Vec<Pair>, wanted: usize) -> Co
         subject: subject.name(),
         base_micros: base(&Work::cost),
         cpu: ratio(&|w| Some(w.cost())),
+        cpu_of_best: best(&|p| &p.with) / best(&|p| &p.base),
         base_rate: base(&Work::rate),
         rate: ratio(&|w| Some(w.rate())),
         base_p50: (!base_p50.is_nan()).then_some(base_p50),

@@ -45,6 +45,30 @@ pub struct Memory {
     pub anonymous: u64,
     /// Resident pages of files, and of eBPF maps that are mapped.
     pub file: u64,
+    /// Of these, eBPF maps; a ring is mapped twice.
+    pub mapped: u64,
+}
+
+impl Memory {
+    /// Memory of the process and of its maps, nothing counted twice.
+    pub fn with_maps(&self, maps: f64) -> f64 {
+        self.rss.saturating_sub(self.mapped) as f64 + maps
+    }
+}
+
+/// Resident memory of the eBPF maps that a process has mapped.
+fn mapped(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+    let (mut is_map, mut kib) = (false, 0);
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some("Rss:"), Some(size)) if is_map => kib += size.parse::<u64>().unwrap_or(0),
+            (Some(word), _) if !word.ends_with(':') => is_map = line.ends_with("bpf-map"),
+            _ => {}
+        }
+    }
+    kib * 1024
 }
 
 /// Memory of a process; zeros when it has gone.
@@ -60,6 +84,7 @@ pub fn memory(pid: u32) -> Memory {
         peak: field("VmHWM:"),
         anonymous: field("RssAnon:"),
         file: field("RssFile:"),
+        mapped: mapped(pid),
     }
 }
 
