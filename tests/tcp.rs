@@ -163,6 +163,62 @@ fn a_refused_connect() -> Result<()> {
     })
 }
 
+/// Cause: loss, and segments that still wait in the sender's own queue when they are to be sent again: the kernel tries
+/// and gives up (TcpExt.TCPSpuriousRtxHostQueues). Seen: what was sent again, not what was tried. Since 6.17 the
+/// tracepoint reports both.
+#[test]
+fn a_retransmit_that_failed_is_none() -> Result<()> {
+    if !root("failed retransmits") {
+        return Ok(());
+    }
+    let link = Link::new()?;
+    let device = &link.a.device;
+    link.a.ns.run(&format!(
+        "tc qdisc add dev {device} root tbf rate 4mbit burst 8k latency 4s"
+    ))?;
+    link.b.ns.nft(
+        "table inet loss { chain in { type filter hook input priority 0; \
+         meta l4proto tcp numgen random mod 100 < 3 counter drop; }; }",
+    )?;
+    link.a.ns.sysctl("net.ipv4.tcp_congestion_control", "reno")?;
+    let mut server = Traffic::new("srv", &link.b.ns)?;
+    let mut client = Traffic::new("cli", &link.a.ns)?;
+    let at = server.serve(&link.b.at(0), "sink")?;
+    let agent = Agent::start()?;
+    let before = link.a.ns.counters()?;
+    // Datagrams fill the queue all of a sudden: segments behind them are still there when their timer runs out.
+    let mut others = (0..6)
+        .map(|_| Traffic::new("udp", &link.a.ns))
+        .collect::<Result<Vec<_>>>()?;
+    let burst = json!({ "do": "udp", "to": link.b.at(7002), "count": 150, "size": 1400 });
+    for _ in 0..3 {
+        let connection = client.connect(&at)?;
+        let order = json!({ "do": "send", "id": connection, "bytes": 600_000 });
+        client.give(&order)?;
+        std::thread::sleep(Duration::from_millis(300));
+        for other in &mut others {
+            other.give(&burst)?;
+        }
+        for other in &mut others {
+            other.answer(&burst)?;
+        }
+        client.answer(&order)?;
+        client.close(connection)?;
+    }
+    let own = [("subject", client.name())];
+    agent.settles(|s| {
+        let now = link.a.ns.counters()?;
+        let failed = now.since(&before, "TcpExt.TCPSpuriousRtxHostQueues");
+        let truth = now.since(&before, "Tcp.RetransSegs");
+        println!("{failed} retransmits failed, {truth} did not");
+        equal(
+            "retransmits",
+            s.sum("geophone_tcp_retransmits_total", &own),
+            truth,
+        )
+    })
+}
+
 /// The same loss, and an agent without kernel types. Seen: sock_ops counts the same.
 #[test]
 fn retransmits_without_kernel_types() -> Result<()> {
