@@ -20,7 +20,11 @@ fn geophone(arguments: &[&str]) -> Result<Output> {
 /// The one line that a failure is to say, on standard error and nowhere else.
 fn one_line(out: &Output) -> Result<String> {
     ensure!(!out.status.success(), "it did not fail: {}", said(out));
-    ensure!(out.stdout.is_empty(), "it wrote to standard output: {}", said(out));
+    ensure!(
+        out.stdout.is_empty(),
+        "it wrote to standard output: {}",
+        said(out)
+    );
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     let lines: Vec<&str> = text.lines().filter(|l| !l.is_empty()).collect();
     ensure!(lines.len() == 1, "{} lines: {text}", lines.len());
@@ -39,11 +43,23 @@ fn says(line: &str, words: &[&str]) -> Result<()> {
 fn broken_configurations() -> Result<()> {
     let scratch = Scratch::new()?;
     for (name, content, words) in [
-        ("a.yaml", "probes:\n  tcp:\n    enabeld: true\n", &["a.yaml:3", "enabeld", "enabled"][..]),
+        (
+            "a.yaml",
+            "probes:\n  tcp:\n    enabeld: true\n",
+            &["a.yaml:3", "enabeld", "enabled"][..],
+        ),
         ("b.yaml", "probes:\n  tcp: [\n", &["b.yaml:"]),
-        ("c.yaml", "limits:\n  ring_bytes: 100000\n", &["c.yaml:2", "ring_bytes", "power of two"]),
+        (
+            "c.yaml",
+            "limits:\n  ring_bytes: 100000\n",
+            &["c.yaml:2", "ring_bytes", "power of two"],
+        ),
         ("d.yaml", "limits:\n  pairs: 5\n", &["d.yaml:2", "pairs", "64"]),
-        ("e.yaml", "peers:\n- {name: x, cidrs: [10.0.0.1/8]}\n", &["e.yaml:2", "10.0.0.0/8"]),
+        (
+            "e.yaml",
+            "peers:\n- {name: x, cidrs: [10.0.0.1/8]}\n",
+            &["e.yaml:2", "10.0.0.0/8"],
+        ),
         ("f.yaml", "region: a\nregion: b\n", &["f.yaml:2", "region"]),
         ("g.yaml", "\u{1b}[31m: 1\n", &["g.yaml:1"]),
     ] {
@@ -52,7 +68,10 @@ fn broken_configurations() -> Result<()> {
         for arguments in [["config", "validate", &*file], ["run", "--config", &*file]] {
             let line = one_line(&geophone(&arguments)?).with_context(|| content.to_owned())?;
             says(&line, words)?;
-            ensure!(!line.chars().any(char::is_control), "control characters: {line:?}");
+            ensure!(
+                !line.chars().any(char::is_control),
+                "control characters: {line:?}"
+            );
         }
     }
     let line = one_line(&geophone(&["run", "--config", "/nowhere.yaml"])?)?;
@@ -105,7 +124,13 @@ fn a_second_agent() -> Result<()> {
         return Ok(());
     }
     let first = Agent::start()?;
-    let line = one_line(&geophone(&["run", "--listen", &first.at.to_string(), "--for", "1s"])?)?;
+    let line = one_line(&geophone(&[
+        "run",
+        "--listen",
+        &first.at.to_string(),
+        "--for",
+        "1s",
+    ])?)?;
     says(&line, &[&first.at.to_string(), "in use"])?;
     first.after(2)?.lawful()?;
     first.stop()?;
@@ -119,12 +144,18 @@ fn goes_on_without_programs(agent: Agent<'_>, words: &[&str]) -> Result<()> {
             s.sum("geophone_netdev_bytes_total", &[("device", "lo")]) > 0,
             "netdev does not go on"
         );
-        ensure!(s.series("geophone_tcp_bytes_total", &[]).is_empty(), "tcp goes on");
+        ensure!(
+            s.series("geophone_tcp_bytes_total", &[]).is_empty(),
+            "tcp goes on"
+        );
         Ok(())
     })?;
     equal("healthz", agent.get("/healthz", "*/*")?.status, 200)?;
     command::promtool(&agent.metrics()?)?;
-    let programs = agent.status()?["programs"].as_array().cloned().unwrap_or_default();
+    let programs = agent.status()?["programs"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     for program in &programs {
         ensure!(program["verdict"] != "attached", "{program}");
     }
@@ -134,7 +165,10 @@ fn goes_on_without_programs(agent: Agent<'_>, words: &[&str]) -> Result<()> {
         .filter(|line| words.iter().all(|word| line.contains(word)))
         .collect();
     ensure!(found.len() == 1, "not one line with {words:?}, but: {log}");
-    let bad = log.lines().filter(|l| l.contains("ERROR") || l.contains("WARN")).count();
+    let bad = log
+        .lines()
+        .filter(|l| l.contains("ERROR") || l.contains("WARN"))
+        .count();
     ensure!(bad == 1, "{bad} complaints: {log}");
     Ok(())
 }
@@ -181,7 +215,12 @@ fn garbage_btf() -> Result<()> {
     for (name, bytes) in [
         ("header", real.get(..24).unwrap_or_default().to_vec()),
         ("half", real.get(..half).unwrap_or_default().to_vec()),
-        ("noise", (0..50_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()),
+        (
+            "noise",
+            (0..50_000u32)
+                .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+                .collect(),
+        ),
         ("noisy", {
             let mut noisy = real.clone();
             for (i, byte) in noisy.iter_mut().enumerate().skip(24).step_by(97) {
@@ -261,7 +300,8 @@ fn a_machine_where_all_is_well() -> Result<()> {
     let programs = report["programs"].as_array().context("no programs")?;
     ensure!(programs.len() >= 10, "{} programs", programs.len());
     for program in programs {
-        equal("verdict", program["verdict"].as_str(), Some("attached")).with_context(|| program.to_string())?;
+        equal("verdict", program["verdict"].as_str(), Some("attached"))
+            .with_context(|| program.to_string())?;
     }
     Ok(())
 }
@@ -297,7 +337,10 @@ fn clients_that_misbehave() -> Result<()> {
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer);
         let start: String = request.chars().take(40).collect();
-        ensure!(!answer.starts_with("HTTP/1.1 2"), "{start:?} is answered by {answer}");
+        ensure!(
+            !answer.starts_with("HTTP/1.1 2"),
+            "{start:?} is answered by {answer}"
+        );
     }
     agent.after(1)?.lawful()?;
     equal("healthz", agent.get("/healthz", "*/*")?.status, 200)?;

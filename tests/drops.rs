@@ -184,7 +184,11 @@ fn a_full_udp_queue_has_an_owner() -> Result<()> {
             "{truth} failures of {unit}, but {:?}",
             s.series(failures, &[])
         );
-        equal("drops", s.sum(PACKETS, &[own[0], ("reason", "SOCKET_RCVBUFF")]), truth)
+        equal(
+            "drops",
+            s.sum(PACKETS, &[own[0], ("reason", "SOCKET_RCVBUFF")]),
+            truth,
+        )
     })
 }
 

@@ -44,9 +44,15 @@ impl Talk {
         agent.settles(|s| {
             let closed = [("subject", name), ("outcome", "closed")];
             equal("closed", s.sum("geophone_tcp_connections_total", &closed) % 30, 0)?;
-            ensure!(s.sum("geophone_tcp_connections_total", &closed) > 0, "none closed");
+            ensure!(
+                s.sum("geophone_tcp_connections_total", &closed) > 0,
+                "none closed"
+            );
             let sent = [("subject", name), ("direction", "transmit")];
-            ensure!(s.sum("geophone_tcp_bytes_total", &sent) >= 300_000, "bytes are missing");
+            ensure!(
+                s.sum("geophone_tcp_bytes_total", &sent) >= 300_000,
+                "bytes are missing"
+            );
             Ok(())
         })?;
         agent.after(1)
@@ -125,7 +131,11 @@ fn otlp_receivers_get_the_same_totals() -> Result<()> {
 fn histograms_are_sound(receiver: &Receiver) -> Result<()> {
     let mut points = 0;
     for metric in receiver.metrics() {
-        ensure!(!metric.unit.is_empty() && !metric.description.is_empty(), "{}", metric.name);
+        ensure!(
+            !metric.unit.is_empty() && !metric.description.is_empty(),
+            "{}",
+            metric.name
+        );
         let Some(Data::ExponentialHistogram(h)) = metric.data else {
             continue;
         };
@@ -255,7 +265,12 @@ fn otlp_over_tls() -> Result<()> {
         ("wrong name", false, with(trust(&ours), &wrong_name), false),
         ("mutual", true, with(trust(&ours), &client(&ours)), true),
         ("no client certificate", true, trust(&ours), false),
-        ("a stranger's certificate", true, with(trust(&ours), &client(&others)), false),
+        (
+            "a stranger's certificate",
+            true,
+            with(trust(&ours), &client(&others)),
+            false,
+        ),
     ];
     for (what, mutual, settings, good) in cases {
         let receiver = Receiver::grpc(Some(ours.server(mutual.then_some(&ours))?))?;
@@ -269,7 +284,9 @@ fn otlp_over_tls() -> Result<()> {
         }
         let agent = setup.start().with_context(|| what.to_owned())?;
         if good {
-            receiver.wait(2).with_context(|| format!("{what}: {}", agent.log()))?;
+            receiver
+                .wait(2)
+                .with_context(|| format!("{what}: {}", agent.log()))?;
             equal(what, dropped(&agent.snapshot()?), 0)?;
         } else {
             agent
@@ -280,7 +297,10 @@ fn otlp_over_tls() -> Result<()> {
                 .with_context(|| what.to_owned())?;
             equal(what, receiver.count(), 0)?;
             let log = agent.log();
-            ensure!(log.contains("otlp") || log.contains("OTLP"), "{what}: the log says only: {log}");
+            ensure!(
+                log.contains("otlp") || log.contains("OTLP"),
+                "{what}: the log says only: {log}"
+            );
         }
     }
     Ok(())
@@ -304,12 +324,17 @@ fn dead_and_lying_collectors() -> Result<()> {
             std::thread::spawn(move || {
                 let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
                 let _ = stream.read(&mut [0; 4096]);
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n\xff\xff\xff\x0b");
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n\xff\xff\xff\x0b");
                 let _ = stream.write_all(&[0x5a; 100_000]);
             });
         }
     });
-    for (what, at) in [("closed", closed), ("hanging", hanging.local_addr()?), ("lying", nonsense)] {
+    for (what, at) in [
+        ("closed", closed),
+        ("hanging", hanging.local_addr()?),
+        ("lying", nonsense),
+    ] {
         for protocol in ["grpc", "http"] {
             let mut agent = otlp(&format!("http://{at}"), protocol)
                 .set("export.otlp.queue_size", "1")
@@ -320,16 +345,20 @@ fn dead_and_lying_collectors() -> Result<()> {
             talk.talk(&agent).with_context(|| name.clone())?;
             let ticks = agent.snapshot()?.tick - first;
             let seconds = start.elapsed().as_secs_f64();
-            ensure!(ticks as f64 >= seconds * 0.7 - 2.0, "{name}: {ticks} ticks in {seconds} s");
-            agent
-                .until(|s| {
-                    ensure!(dropped(s) > 0, "{name}: nothing is counted as dropped");
-                    s.lawful()
-                })?;
+            ensure!(
+                ticks as f64 >= seconds * 0.7 - 2.0,
+                "{name}: {ticks} ticks in {seconds} s"
+            );
+            agent.until(|s| {
+                ensure!(dropped(s) > 0, "{name}: nothing is counted as dropped");
+                s.lawful()
+            })?;
             let lines = agent.log().lines().count();
             ensure!(lines < 40, "{name}: {lines} lines of log: {}", agent.log());
             agent.signal(nix::sys::signal::Signal::SIGTERM)?;
-            let status = agent.wait(Duration::from_secs(10)).with_context(|| name.clone())?;
+            let status = agent
+                .wait(Duration::from_secs(10))
+                .with_context(|| name.clone())?;
             ensure!(status.success(), "{name}: {status}");
         }
     }
@@ -437,18 +466,22 @@ fn a_real_prometheus() -> Result<()> {
                 peer.until(&query, |v| equal(metric, v, want))?;
             }
             peer.until("up", |v| equal("up", v, 1.0))?;
-            peer.until("target_info{region=\"r1\",zone=\"z1\"}", |v| equal("info", v, 1.0))?;
+            peer.until("target_info{region=\"r1\",zone=\"z1\"}", |v| {
+                equal("info", v, 1.0)
+            })?;
         }
         let selector = format!("{{subject=\"{subject}\"}}");
         classic.until(&format!("geophone_tcp_rtt_seconds_count{selector}"), |v| {
             equal("count", v, rtt.count as f64)
         })?;
-        native.until(&format!("histogram_count(geophone_tcp_rtt_seconds{selector})"), |v| {
-            equal("count", v, rtt.count as f64)
-        })?;
-        native.until(&format!("histogram_sum(geophone_tcp_rtt_seconds{selector})"), |v| {
-            near("sum", v, rtt.sum, 1e-9)
-        })?;
+        native.until(
+            &format!("histogram_count(geophone_tcp_rtt_seconds{selector})"),
+            |v| equal("count", v, rtt.count as f64),
+        )?;
+        native.until(
+            &format!("histogram_sum(geophone_tcp_rtt_seconds{selector})"),
+            |v| near("sum", v, rtt.sum, 1e-9),
+        )?;
         for (q, want) in [(0.5, rtt.p50), (0.99, rtt.p99)] {
             // One bucket: an eighth of an octave, in text an octave.
             for (peer, suffix, octaves) in [(&classic, "_bucket", 1.0), (&native, "", 0.13)] {
@@ -479,7 +512,10 @@ fn the_exposition_is_clean() -> Result<()> {
     let count = truth.sum("geophone_tcp_rtt_seconds", &[("subject", name)]);
     for (accept, kind) in [
         ("text/plain;version=0.0.4", "text/plain"),
-        ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text"),
+        (
+            "application/openmetrics-text;version=1.0.0",
+            "application/openmetrics-text",
+        ),
     ] {
         let answer = agent.get("/metrics", accept)?;
         ensure!(answer.head.to_ascii_lowercase().contains(kind), "{}", answer.head);
@@ -488,12 +524,21 @@ fn the_exposition_is_clean() -> Result<()> {
             .lines()
             .find(|l| l.starts_with("geophone_tcp_rtt_seconds_count") && l.contains(name))
             .context("no count of RTT")?;
-        equal(kind, line.rsplit(' ').next().unwrap_or_default(), &count.to_string())?;
+        equal(
+            kind,
+            line.rsplit(' ').next().unwrap_or_default(),
+            &count.to_string(),
+        )?;
         equal("end", text.ends_with("# EOF\n"), kind.contains("openmetrics"))?;
     }
-    let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+    let protobuf =
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
     let answer = agent.get("/metrics", protobuf)?;
-    ensure!(answer.head.contains("application/vnd.google.protobuf"), "{}", answer.head);
+    ensure!(
+        answer.head.contains("application/vnd.google.protobuf"),
+        "{}",
+        answer.head
+    );
     ensure!(
         answer.body.windows(name.len()).any(|w| w == name.as_bytes()),
         "the client is not in the protobuf"

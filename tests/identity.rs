@@ -5,8 +5,8 @@ use serde_json::json;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use tests::harness::command::promtool;
 use tests::harness::cgroup::Cgroup;
+use tests::harness::command::promtool;
 use tests::harness::traffic::Place;
 use tests::harness::{Agent, Link, Traffic, equal, root, serial};
 
@@ -105,7 +105,11 @@ fn two_cgroups_are_told_apart() -> Result<()> {
     drop((container, unit));
     let s = agent.after(3)?;
     let sent = [("subject", short), ("direction", "transmit")];
-    equal("bytes after the container's end", s.sum("geophone_tcp_bytes_total", &sent), 3000)
+    equal(
+        "bytes after the container's end",
+        s.sum("geophone_tcp_bytes_total", &sent),
+        3000,
+    )
 }
 
 /// Cause: names with newlines, escapes, quotes and bytes that are no text. Seen: a clean exposition that promtool and
@@ -167,7 +171,10 @@ fn weird_names() -> Result<()> {
         let answer = agent.get("/metrics", format)?;
         let text = String::from_utf8(answer.body).context("not UTF-8")?;
         let control = text.chars().find(|c| c.is_control() && *c != '\n');
-        ensure!(control.is_none(), "a control character is in the exposition: {control:?}");
+        ensure!(
+            control.is_none(),
+            "a control character is in the exposition: {control:?}"
+        );
         for line in text.lines() {
             ensure!(
                 line.starts_with('#') || line.starts_with("geophone_") || line.starts_with("target_info"),

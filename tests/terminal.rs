@@ -16,7 +16,17 @@ struct Terminal(String);
 impl Terminal {
     fn new() -> Result<Self> {
         let made = Self(unique("tm"));
-        made.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "env PS1='READY>' sh"])?;
+        made.tmux(&[
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            "80",
+            "-y",
+            "24",
+            "env PS1='READY>' sh",
+        ])?;
         made.wait("READY>")?;
         Ok(made)
     }
@@ -83,9 +93,17 @@ fn top_in_a_terminal() -> Result<()> {
     let command = format!("{} top --listen {}; echo LEFT $?", binary().display(), agent.at);
     terminal.keys(&["-l", &command])?;
     terminal.keys(&["Enter"])?;
-    let first = terminal.until("the client", |s| s.contains(client.name()) && s.contains(server.name()))?;
-    ensure!(first.lines().count() <= 24 && first.lines().all(|l| l.chars().count() <= 80), "{first}");
-    ensure!(!first.contains("READY>"), "the old screen shows through:\n{first}");
+    let first = terminal.until("the client", |s| {
+        s.contains(client.name()) && s.contains(server.name())
+    })?;
+    ensure!(
+        first.lines().count() <= 24 && first.lines().all(|l| l.chars().count() <= 80),
+        "{first}"
+    );
+    ensure!(
+        !first.contains("READY>"),
+        "the old screen shows through:\n{first}"
+    );
     terminal.keys(&["2"])?;
     let mut seen = BTreeSet::from([first]);
     let drops = terminal.wait("NO_SOCKET");
@@ -183,11 +201,19 @@ fn nothing_stays_attached() -> Result<()> {
         equal("held", left(&ids).len(), ids.len())?;
         agent.signal(signal)?;
         let status = agent.wait(PATIENCE)?;
-        ensure!(status.success() || signal == Signal::SIGKILL, "{signal}: {status}: {}", agent.log());
+        ensure!(
+            status.success() || signal == Signal::SIGKILL,
+            "{signal}: {status}: {}",
+            agent.log()
+        );
         // The kernel lets go after a grace period.
         let start = Instant::now();
         while !left(&ids).is_empty() {
-            ensure!(start.elapsed() < Duration::from_secs(10), "{signal} leaves {:?}", left(&ids));
+            ensure!(
+                start.elapsed() < Duration::from_secs(10),
+                "{signal} leaves {:?}",
+                left(&ids)
+            );
             std::thread::sleep(Duration::from_millis(300));
         }
     }
@@ -222,7 +248,10 @@ fn a_run_with_an_end() -> Result<()> {
     for word in [client.name(), server.name(), "loopback", "RTT", "all accounted"] {
         ensure!(summary.contains(word), "no {word:?} in:\n{summary}");
     }
-    ensure!(!summary.contains('\u{1b}'), "escapes where there is no terminal:\n{summary}");
+    ensure!(
+        !summary.contains('\u{1b}'),
+        "escapes where there is no terminal:\n{summary}"
+    );
     let json = tests::harness::Snapshot::parse(&fs::read(&file)?)?;
     let sent = [("subject", client.name()), ("direction", "transmit")];
     equal("bytes", json.sum("geophone_tcp_bytes_total", &sent), 300 * 60_000)

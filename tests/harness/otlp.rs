@@ -113,10 +113,7 @@ impl Receiver {
 
     /// How many exports have come.
     pub fn count(&self) -> usize {
-        self.requests
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// All metrics of all exports, oldest first.
@@ -138,12 +135,7 @@ impl Receiver {
             .last()
             .and_then(|r| r.resource_metrics.first())
             .and_then(|r| r.resource.as_ref())
-            .map(|r| {
-                r.attributes
-                    .iter()
-                    .map(|a| (a.key.clone(), text(a)))
-                    .collect()
-            })
+            .map(|r| r.attributes.iter().map(|a| (a.key.clone(), text(a))).collect())
             .unwrap_or_default()
     }
 
@@ -229,7 +221,10 @@ fn serve(stream: TcpStream, seen: &Requests) -> Result<()> {
         if reader.read_line(&mut first)? == 0 {
             return Ok(());
         }
-        ensure!(first.starts_with("POST /v1/metrics HTTP/1.1"), "asked for {first}");
+        ensure!(
+            first.starts_with("POST /v1/metrics HTTP/1.1"),
+            "asked for {first}"
+        );
         let (mut length, mut protobuf) = (0, false);
         loop {
             let mut line = String::new();
@@ -250,9 +245,7 @@ fn serve(stream: TcpStream, seen: &Requests) -> Result<()> {
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         let request = ExportMetricsServiceRequest::decode(body.as_slice()).context("decoding")?;
-        seen.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(request);
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         let reply = ExportMetricsServiceResponse::default().encode_to_vec();
         write!(
             writer,
