@@ -28,7 +28,7 @@ fn lawful_until_done(agent: &Agent<'_>, client: &mut Traffic, order: &serde_json
         }
         let answer = waiting
             .join()
-            .map_err(|_panic| anyhow::anyhow!("a thread has panicked"))??;
+            .map_err(|panic| anyhow::anyhow!("a thread has panicked: {panic:?}"))??;
         let done = outcome(&answer)?;
         ensure!(done.failed == 0, "the generator could not do its work: {done:?}");
         println!(

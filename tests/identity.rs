@@ -8,7 +8,7 @@ use std::path::Path;
 use tests::harness::cgroup::Cgroup;
 use tests::harness::command::promtool;
 use tests::harness::traffic::Place;
-use tests::harness::{Agent, Link, Traffic, equal, root, serial};
+use tests::harness::{Agent, Link, Traffic, equal, root};
 
 /// Cause: two processes, one server. Seen: what each of them did.
 #[test]
@@ -67,7 +67,7 @@ fn two_cgroups_are_told_apart() -> Result<()> {
     }
     let link = Link::new()?;
     let id = format!("{:016x}{}", std::process::id(), "5ca1ab1e".repeat(6));
-    let container = Cgroup::new(&format!("docker-{id}.scope"))?;
+    let container = Cgroup::new(format!("docker-{id}.scope"))?;
     let unit_name = format!("shop-{}.service", std::process::id());
     let unit = Cgroup::new(&unit_name)?;
     let mut server = Traffic::new("srv", &link.b.ns)?;

@@ -146,14 +146,8 @@ impl<'a> Setup<'a> {
         if let Some(config) = &self.config {
             command.arg("--config").arg(scratch.write("config.yaml", config)?);
         }
-        let sweep = OsStr::new("probes.tcp.sweep_interval");
-        if !self
-            .arguments
-            .iter()
-            .any(|a| a.to_string_lossy().starts_with(&*sweep.to_string_lossy()))
-        {
-            command.args(["--set", "probes.tcp.sweep_interval=1s"]);
-        }
+        // Before the others, so that they may set it as well.
+        command.args(["--set", "probes.tcp.sweep_interval=1s"]);
         if !self.budget {
             command.args(["--set", "budget.enabled=false"]);
         }
@@ -255,7 +249,9 @@ impl Agent<'_> {
             // The request must be there first.
             std::thread::sleep(Duration::from_millis(500));
             cause()?;
-            asking.join().map_err(|_panic| anyhow!("a thread has panicked"))?
+            asking
+                .join()
+                .map_err(|panic| anyhow!("a thread has panicked: {panic:?}"))?
         })?;
         ensure!(answer.status == 200, "{what}: {}", answer.text());
         let lines = answer.text();
@@ -278,6 +274,17 @@ impl Agent<'_> {
         Ok(serde_json::from_slice(
             &self.get("/api/v1/status", "application/json")?.body,
         )?)
+    }
+
+    /// Whether a program whose name begins so is attached.
+    pub fn attached(&self, program: &str) -> Result<bool> {
+        Ok(self.status()?["programs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|p| {
+                p["name"].as_str().is_some_and(|name| name.starts_with(program)) && p["verdict"] == "attached"
+            }))
     }
 
     /// A snapshot that began `ticks` after the present one.

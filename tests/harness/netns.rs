@@ -68,7 +68,9 @@ impl Netns {
                 setns(file, CloneFlags::CLONE_NEWNET).context("setns")?;
                 f()
             })?;
-            thread.join().map_err(|_panic| anyhow!("a thread has panicked"))?
+            thread
+                .join()
+                .map_err(|panic| anyhow!("a thread has panicked: {panic:?}"))?
         })
     }
 
