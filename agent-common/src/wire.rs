@@ -1,6 +1,6 @@
 //! Layout rules of everything that crosses from the kernel to userspace.
 //!
-//! The two sides are built by different compilers, so Rust's own layout is no contract. [`wire!`] declares a
+//! The two sides are built by different compilers, so Rust's own layout is no contract. [`wire!`](crate::wire!) declares a
 //! `repr(C)` struct of integers, fails the build when a field would need implicit padding (padding would also leak
 //! kernel stack bytes), and, on the user side, gives it a safe decoder that checks the length.
 
@@ -17,7 +17,7 @@ pub mod kind {
     pub const SYNTHETIC: u8 = 3;
 }
 
-/// A type that [`wire!`] made: integers only, no padding, decodable from bytes.
+/// A type that [`wire!`](crate::wire!) made: integers only, no padding, decodable from bytes.
 pub trait Wire: Sized + Copy {
     /// Exact length in bytes.
     const SIZE: usize;

@@ -81,6 +81,13 @@ pub enum Command {
         /// metrics or config
         what: Docs,
     },
+    /// The exposition benchmark: encodes a snapshot of many series in every format and says how fast
+    #[command(hide = true)]
+    BenchEncode {
+        /// Counters in the snapshot
+        #[arg(long, default_value_t = 10_000)]
+        series: u32,
+    },
     /// The ring benchmark: pushes synthetic records through the ring and says how fast
     #[command(hide = true)]
     BenchRing {

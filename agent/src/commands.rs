@@ -1,5 +1,9 @@
 //! The commands that run an agent or talk to one.
 
+mod bench;
+
+pub use bench::{bench_encode, bench_ring};
+
 use crate::aggregate::Snapshot;
 use crate::api::json::SnapshotView;
 use crate::app::{self, Agent, Running};
@@ -11,9 +15,8 @@ use crate::ui::{print, top, view::ViewBuilder};
 use std::future::pending;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -275,48 +278,4 @@ fn say(line: &str) -> Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::new("the output was closed")),
         result => result.context("standard output"),
     }
-}
-
-/// `geophone bench-ring`: fills the ring and drains it in turns, and says what each side costs.
-pub fn bench_ring(config: &Config, btf: Option<PathBuf>, records: u64) -> Result<ExitCode> {
-    let mut collector = app::collector(config, btf)?;
-    let (mut produced, mut drained, mut delivered) = (Duration::ZERO, Duration::ZERO, 0u64);
-    let batch = u32::try_from(config.limits.ring_bytes.get() / 80)
-        .unwrap_or(10_000)
-        .max(64);
-    let mut sent = 0u64;
-    while sent < records {
-        let engine = collector.engine().context("no eBPF; see geophone check")?;
-        let start = Instant::now();
-        engine
-            .test_run("synthetic", batch)
-            .context("the generator does not run; see geophone check")?;
-        produced += start.elapsed();
-        sent += u64::from(batch);
-        let start = Instant::now();
-        loop {
-            let n = collector.drain_synthetic();
-            delivered += n as u64;
-            if n == 0 {
-                break;
-            }
-        }
-        drained += start.elapsed();
-    }
-    let sums = collector.synthetic();
-    let rate = |n: u64, t: Duration| n as f64 / t.as_secs_f64();
-    println!(
-        "{}",
-        serde_json::json!({
-            "sent": sent,
-            "delivered": delivered,
-            "dropped_ring_full": sums.dropped[agent_common::account::reason::RING_FULL],
-            "unaccounted": sums.seen as i64 - (sums.emitted + sums.dropped.iter().sum::<u64>()) as i64,
-            "produce_per_second": rate(sent, produced),
-            "drain_per_second": rate(delivered, drained),
-            "produce_nanos": produced.as_nanos() as f64 / sent as f64,
-            "drain_nanos": drained.as_nanos() as f64 / delivered as f64,
-        })
-    );
-    Ok(ExitCode::SUCCESS)
 }

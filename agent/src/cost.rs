@@ -107,11 +107,20 @@ struct ProgramCost {
     nanos: Option<f64>,
 }
 
+/// The kernel's statistics are on.
+struct Measuring {
+    /// They go off with this descriptor.
+    stats: OwnedFd,
+    since: Instant,
+    /// Run time in ns and runs of each program, when it began.
+    before: HashMap<String, (u64, u64)>,
+}
+
 /// Measures.
 pub struct Cost {
     start: u64,
     floor: f64,
-    stats: Option<(OwnedFd, Instant, HashMap<String, (u64, u64)>)>,
+    measuring: Option<Measuring>,
     last: Option<Instant>,
     programs: Vec<(&'static str, usize, ProgramCost)>,
     labels: HashMap<String, Arc<Labels>>,
@@ -128,7 +137,7 @@ impl Cost {
         Self {
             start: unix_nanos,
             floor,
-            stats: None,
+            measuring: None,
             last: None,
             programs: programs
                 .into_iter()
@@ -168,13 +177,11 @@ impl Cost {
                 .map(|(n, t, c)| (n.to_owned(), (t, c)))
                 .collect()
         };
-        match self.stats.take() {
-            Some((fd, since, before)) if now.duration_since(since) < MEASURE_FOR => {
-                self.stats = Some((fd, since, before));
-            }
-            Some((fd, _, before)) => {
+        match self.measuring.take() {
+            Some(m) if now.duration_since(m.since) < MEASURE_FOR => self.measuring = Some(m),
+            Some(Measuring { stats, before, .. }) => {
                 let after = times();
-                drop(fd);
+                drop(stats);
                 for (name, _, cost) in &mut self.programs {
                     let (Some(b), Some(a)) = (before.get(*name), after.get(*name)) else {
                         continue;
@@ -193,8 +200,12 @@ impl Cost {
                 .is_none_or(|t| now.duration_since(t) >= self.pause(engine)) =>
             {
                 self.last = Some(now);
-                if let Ok(fd) = aya::sys::enable_stats(aya::sys::Stats::RunTime) {
-                    self.stats = Some((fd, now, times()));
+                if let Ok(stats) = aya::sys::enable_stats(aya::sys::Stats::RunTime) {
+                    self.measuring = Some(Measuring {
+                        stats,
+                        since: now,
+                        before: times(),
+                    });
                 }
             }
             None => {}

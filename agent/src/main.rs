@@ -35,6 +35,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::BenchEncode { series } = cli.command {
+        println!("{}", commands::bench_encode(series));
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = load(&cli.common)?;
     let screen =
         matches!(&cli.command, Command::Top { .. }) || matches!(&cli.command, Command::Run(r) if r.live);

@@ -240,14 +240,11 @@ fn with_cells(account: &mut Account, conn: &mut Conn, ctx: &SockOpsContext, op: 
     // Since 6.10 the callback brings the raw sample; before, the smoothed time is all there is.
     let raw = ctx.arg(0);
     // SAFETY: the context is valid.
-    let micros = if raw != 0 {
-        raw
-    } else {
-        (unsafe { (*ctx.ops).srtt_us }) >> 3
-    };
+    let smoothed = unsafe { (*ctx.ops).srtt_us } >> 3;
+    let micros = if raw != 0 { raw } else { smoothed };
     sample(conn, cells, micros);
     conn.listen_drops += 1;
-    if conn.listen_drops % FLUSH_EVERY == 0 {
+    if conn.listen_drops.is_multiple_of(FLUSH_EVERY) {
         flush(conn, cells, ctx);
     }
     bump(&mut account.aggregated);

@@ -3,6 +3,7 @@
 use super::btf::KernelTypes;
 use super::fields::{FIELDS, Group};
 use super::host;
+use super::refusal::{Refusal, explain_load};
 use super::sys::{self, MappedArray};
 use super::verdict::{State, Verdict};
 use crate::error::{Context as _, Error, Result};
@@ -16,9 +17,6 @@ use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
-
-/// `ENOTSUPP`: what the kernel returns inside and sometimes lets out; libc does not know it.
-const ENOTSUPP: i32 = 524;
 
 /// The compiled programs; see build.rs. Empty in a build without a BPF toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/geophone.bpf.o"));
@@ -472,112 +470,6 @@ impl Engine {
         if self.btf.is_none() {
             self.btf = load_btf(&self.btf_path);
         }
-    }
-}
-
-/// Why a program does not run.
-struct Refusal {
-    state: State,
-    reason: String,
-    remedy: String,
-    log: String,
-}
-
-impl Refusal {
-    fn unsupported(reason: impl Into<String>) -> Self {
-        Self {
-            state: State::Unsupported,
-            reason: one_line(&reason.into()),
-            remedy: String::new(),
-            log: String::new(),
-        }
-    }
-
-    fn broken(reason: impl Into<String>) -> Self {
-        Self {
-            state: State::Broken,
-            ..Self::unsupported(reason)
-        }
-    }
-}
-
-impl From<ProgramError> for Refusal {
-    fn from(error: ProgramError) -> Self {
-        let (io, log) = match &error {
-            ProgramError::LoadError {
-                io_error,
-                verifier_log,
-            } => (Some(io_error), verifier_log.to_string()),
-            ProgramError::SyscallError(e) => (Some(&e.io_error), String::new()),
-            ProgramError::Btf(e) => return Self::unsupported(format!("the kernel has no such hook: {e}")),
-            _ => (None, String::new()),
-        };
-        let errno = io.and_then(std::io::Error::raw_os_error);
-        if errno == Some(libc::EPERM) || errno == Some(libc::EACCES) && log.is_empty() {
-            let missing = host::missing_capabilities(host::effective_capabilities());
-            let lockdown = host::lockdown();
-            let mut refusal = Self::unsupported("not permitted");
-            refusal.remedy = if !missing.is_empty() {
-                format!("give the process {}", missing.join(" and "))
-            } else if lockdown == "confidentiality" || lockdown == "integrity" {
-                format!("kernel lockdown is {lockdown}: boot with lockdown=none, or do without")
-            } else {
-                String::new()
-            };
-            return refusal;
-        }
-        if errno == Some(ENOTSUPP) || errno == Some(libc::EOPNOTSUPP) || errno == Some(libc::ENOENT) {
-            return Self::unsupported(format!(
-                "this kernel does not offer the hook: {}",
-                io.map(ToString::to_string).unwrap_or_default()
-            ));
-        }
-        let text = if log.is_empty() {
-            error.to_string()
-        } else {
-            last_words(&log)
-        };
-        let mut refusal = Self::broken(text);
-        refusal.remedy = "report this with the output of geophone check --verbose".into();
-        let start = log.len().saturating_sub(4096);
-        refusal.log = log
-            .chars()
-            .skip(log.get(..start).map_or(0, |s| s.chars().count()))
-            .collect();
-        refusal
-    }
-}
-
-/// The verifier's complaint is its last line, but for the statistics.
-fn last_words(log: &str) -> String {
-    const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
-    let line = log
-        .lines()
-        .rev()
-        .find(|l| !l.trim().is_empty() && !STATISTICS.iter().any(|s| l.starts_with(s)))
-        .unwrap_or("");
-    format!("the verifier refused it: {line}")
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn explain_load(error: aya::EbpfError) -> Error {
-    let missing = host::missing_capabilities(host::effective_capabilities());
-    let mut chain = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        chain = format!("{chain}: {cause}");
-        source = cause.source();
-    }
-    if missing.is_empty() {
-        Error::new(format_args!("creating the eBPF maps: {chain}"))
-    } else {
-        Error::new(format_args!(
-            "creating the eBPF maps: not permitted; run as root or give the process {}",
-            missing.join(" and ")
-        ))
     }
 }
 

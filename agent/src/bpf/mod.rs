@@ -8,6 +8,7 @@ pub mod btf;
 pub mod engine;
 pub mod fields;
 pub mod host;
+mod refusal;
 pub mod sys;
 pub mod verdict;
 

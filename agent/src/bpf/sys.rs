@@ -199,9 +199,8 @@ impl Iterator {
         };
         let fd = bpf(LINK_CREATE, &mut attr)?;
         // SAFETY: the kernel has just returned this descriptor; nobody else owns it.
-        Ok(Self {
-            link: unsafe { OwnedFd::from_raw_fd(fd) },
-        })
+        let link = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { link })
     }
 
     /// Runs the program over everything once. What it writes is read and thrown away.

@@ -115,7 +115,13 @@ impl Program {
                 .to_string_lossy()
                 .into_owned()
         };
-        self.words.iter().take(4).map(word).collect::<Vec<_>>().join(" ")
+        self.words
+            .iter()
+            .take(4)
+            .map(word)
+            .filter(|w| w.len() < 40)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// Runs it to its end, which must be a good one; returns what it prints.
@@ -144,7 +150,7 @@ impl Program {
         check_interrupted()?;
         let name = self.name();
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let log = scratch.join(format!("{number}-{}.log", name.replace([' ', '/'], "-")));
+        let log = scratch.join(format!("{number}.log"));
         let file = File::create(&log).with_context(|| log.display().to_string())?;
         let inner = self
             .command()

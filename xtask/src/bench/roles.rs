@@ -145,11 +145,9 @@ fn connections(net: u8, count: usize, messages: u64) -> Result<()> {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         let _ = closed.send(());
     });
-    let pause = if messages == 0 {
-        Duration::from_secs(3600)
-    } else {
-        Duration::from_nanos(1_000_000_000 / messages)
-    };
+    let pause = 1_000_000_000u64
+        .checked_div(messages)
+        .map_or(Duration::from_secs(3600), Duration::from_nanos);
     let mut next = 0;
     let mut message = [0; MESSAGE];
     while ended.recv_timeout(pause).is_err() {

@@ -17,6 +17,10 @@ const BPFTRACE: &str = "tracepoint:tcp:tcp_probe { @rtt = hist(args->srtt); } \
      tracepoint:skb:kfree_skb { @drops[args->reason] = count(); } \
      interval:s:1 { print(@rtt); print(@retransmits); print(@drops); }";
 
+/// bpftrace wants tracefs below debugfs, which this machine may not have mounted: in a mount namespace of its own.
+const WITH_TRACEFS: &str = "mount -t debugfs none /sys/kernel/debug; \
+     mount -t tracefs none /sys/kernel/debug/tracing; exec bpftrace -e \"$0\"";
+
 /// What runs beside the workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -105,7 +109,7 @@ impl Beside {
             Subject::Null => Program::new(["sleep", "infinity"]),
             Subject::Geophone => Program::new(run),
             Subject::Unbounded => Program::new(run.into_iter().chain(["--set", "budget.enabled=false"])),
-            Subject::Bpftrace => Program::new(["bpftrace", "-e", BPFTRACE]),
+            Subject::Bpftrace => Program::new(["unshare", "--mount", "sh", "-c", WITH_TRACEFS, BPFTRACE]),
             Subject::NodeExporter => Program::new([
                 "prometheus-node-exporter",
                 &format!("--web.listen-address={listen}"),

@@ -1,0 +1,103 @@
+//! What `cargo xtask bench` asks of the agent itself.
+
+use crate::aggregate::{Family, Labels, Resource, Series, Snapshot, Value};
+use crate::app;
+use crate::config::Config;
+use crate::error::{Context as _, Result};
+use crate::export::otlp::encode as otlp;
+use crate::export::otlp::settings::Temporality;
+use crate::export::prometheus::{self, Format};
+use crate::probes::tcp::metrics::BYTES;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// `geophone bench-encode`: milliseconds to encode a snapshot of counters in each format, best of fifty.
+pub fn bench_encode(series: u32) -> serde_json::Value {
+    let row = |i: u32| {
+        let (subject, peer) = (format!("subject-{}", i / 100), format!("peer-{}", i % 100));
+        let values = [
+            "transmit",
+            subject.as_str(),
+            peer.as_str(),
+            "eu-central-1",
+            "eu-central-1a",
+        ];
+        Series {
+            labels: Arc::new(Labels::new(BYTES.labels, &values, false, 1)),
+            value: Value::Counter(u64::from(i) * 1_000_003),
+        }
+    };
+    let snapshot = Snapshot {
+        tick: 1,
+        unix_nanos: 2,
+        start_unix_nanos: 1,
+        resource: Arc::new(Resource::default()),
+        families: vec![Family {
+            metric: &BYTES,
+            series: (0..series).map(row).collect(),
+        }],
+    };
+    let best = |encode: &dyn Fn() -> usize| {
+        let mut best = Duration::MAX;
+        let mut bytes = 0;
+        for _ in 0..50 {
+            let start = Instant::now();
+            bytes = std::hint::black_box(encode());
+            best = best.min(start.elapsed());
+        }
+        serde_json::json!({ "milliseconds": best.as_secs_f64() * 1e3, "bytes": bytes })
+    };
+    let size = prometheus::encode(&snapshot, Format::OpenMetrics, 0).len();
+    serde_json::json!({
+        "series": series,
+        "openmetrics": best(&|| prometheus::encode(&snapshot, Format::OpenMetrics, size).len()),
+        "protobuf": best(&|| prometheus::encode(&snapshot, Format::Protobuf, size).len()),
+        "otlp": best(&|| otlp::encode(&snapshot, Temporality::Cumulative, None).iter().map(|p| p.body.len()).sum()),
+    })
+}
+
+/// `geophone bench-ring`: fills the ring and drains it in turns, and says what each side costs.
+pub fn bench_ring(config: &Config, btf: Option<PathBuf>, records: u64) -> Result<ExitCode> {
+    let mut collector = app::collector(config, btf)?;
+    let (mut produced, mut drained, mut delivered) = (Duration::ZERO, Duration::ZERO, 0u64);
+    let batch = u32::try_from(config.limits.ring_bytes.get() / 80)
+        .unwrap_or(10_000)
+        .max(64);
+    let mut sent = 0u64;
+    while sent < records {
+        let engine = collector.engine().context("no eBPF; see geophone check")?;
+        let start = Instant::now();
+        engine
+            .test_run("synthetic", batch)
+            .context("the generator does not run; see geophone check")?;
+        produced += start.elapsed();
+        sent += u64::from(batch);
+        let start = Instant::now();
+        loop {
+            let n = collector.drain_synthetic();
+            delivered += n as u64;
+            if n == 0 {
+                break;
+            }
+        }
+        drained += start.elapsed();
+    }
+    let sums = collector.synthetic();
+    let rate = |n: u64, t: Duration| n as f64 / t.as_secs_f64();
+    println!(
+        "{}",
+        serde_json::json!({
+            "sent": sent,
+            "delivered": delivered,
+            "dropped_ring_full": sums.dropped[agent_common::account::reason::RING_FULL],
+            "unaccounted": sums.seen as i64 - (sums.emitted + sums.dropped.iter().sum::<u64>()) as i64,
+            "produce_per_second": rate(sent, produced),
+            "drain_per_second": rate(delivered, drained),
+            "produce_nanos": produced.as_nanos() as f64 / sent as f64,
+            "drain_nanos": drained.as_nanos() as f64 / delivered as f64,
+        })
+    );
+    Ok(ExitCode::SUCCESS)
+}
