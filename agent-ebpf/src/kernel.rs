@@ -23,7 +23,7 @@ macro_rules! offsets {
 
 offsets! {
     SOCK_FAMILY SOCK_STATE SOCK_DADDR SOCK_SADDR SOCK_DADDR6 SOCK_SADDR6 SOCK_DPORT SOCK_NET
-    SOCK_PROTOCOL SOCK_DROPS SOCK_ERR SOCK_CGROUP
+    SOCK_PROTOCOL SOCK_FLAGS SOCK_DROPS SOCK_ERR SOCK_CGROUP
     TCP_SPORT TCP_SRTT TCP_MDEV TCP_MSTAMP TCP_SND_UNA TCP_SND_WND TCP_RCV_WND TCP_SND_CWND TCP_RTT_MIN
     TCP_SEGS_IN TCP_SEGS_OUT TCP_BYTES_RECEIVED TCP_BYTES_SENT TCP_BYTES_RETRANS TCP_DSACK_DUPS TCP_TOTAL_RETRANS
     TCP_RACK_MSTAMP TCP_RACK_RTT TCP_CA_STATE
@@ -96,8 +96,10 @@ getters! {
     segs_in: u32 = TCP_SEGS_IN;
     /// `tp->segs_out`.
     segs_out: u32 = TCP_SEGS_OUT;
-    /// `tp->bytes_received`.
-    bytes_received: u64 = TCP_BYTES_RECEIVED;
+    /// `sk->sk_flags`.
+    flags: u64 = SOCK_FLAGS;
+    /// `tp->bytes_received`: sequence space, a FIN included.
+    sequence_received: u64 = TCP_BYTES_RECEIVED;
     /// `tp->bytes_sent`.
     bytes_sent: u64 = TCP_BYTES_SENT;
     /// `tp->bytes_retrans`.
@@ -175,6 +177,13 @@ pub fn skb_segs(skb: Ptr) -> u64 {
         unsafe { address(skb, &SKB_CB_SEGS).add(i).read_volatile() as u64 }
     };
     (at(0) | at(1) << 8).max(1)
+}
+
+/// Payload bytes received in order.
+#[inline(always)]
+pub fn bytes_received(tp: Ptr) -> u64 {
+    // SOCK_DONE (enum sock_flags, bit 1): tcp_fin() has been here, and the FIN is counted.
+    sequence_received(tp).wrapping_sub(flags(tp) >> 1 & 1)
 }
 
 /// The `tcp_sock` of a socket; `None` for request, time-wait and other sockets.
@@ -271,11 +280,26 @@ pub fn task_tgid(task: Ptr) -> u32 {
     load(task, &TASK_TGID)
 }
 
-/// Name of a task.
+/// Name of a task's process: that of its first thread.
 #[inline(always)]
 pub fn task_comm(task: Ptr) -> [u8; 16] {
-    // SAFETY: the helper copes with any address.
-    unsafe { bpf_probe_read_kernel(address(task, &TASK_COMM).cast::<[u8; 16]>()) }.unwrap_or([0; 16])
+    let leader: Ptr = load(task, &TASK_LEADER);
+    let mut name = [0; 16];
+    let mut i = 0;
+    // Byte by byte, because it is an array of char to the verifier; without a helper, which lockdown may forbid.
+    while i < 16 {
+        // SAFETY: as in `load`.
+        name[i] = unsafe { address(leader, &TASK_COMM).add(i).read_volatile() };
+        i += 1;
+    }
+    name
+}
+
+/// Name of the running process.
+#[inline(always)]
+pub fn process_comm() -> [u8; 16] {
+    // SAFETY: the helper has no preconditions.
+    task_comm(unsafe { bpf_get_current_task_btf() } as Ptr)
 }
 
 /// Name of the running thread.

@@ -113,7 +113,7 @@ pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
                 return 0;
             };
             release(conn);
-            conn.reset(pair::subject(sk, kernel::current()), kernel::current_comm());
+            conn.reset(pair::subject(sk, kernel::current()), kernel::process_comm());
             if new == SYN_SENT {
                 // SAFETY: no preconditions.
                 conn.started = unsafe { bpf_ktime_get_boot_ns() };
@@ -149,6 +149,7 @@ fn established(account: &mut Account, sk: Ptr, old: u8) {
         conn.role = SERVER;
         // SYN-ACKs that were sent again are the listener's; the kernel hands their number on to the child.
         conn.retrans = kernel::total_retrans(tp);
+        conn.typed = conn.retrans;
         if conn.subject.netns == HOME_NETNS.load() {
             pair::home(home::PASSIVE_OPENS, 1);
             // The SYN-ACK was sent by the request socket, which this one has not counted.
@@ -323,7 +324,8 @@ fn tell(
     });
 }
 
-/// Each retransmission, by the state of the congestion control that asked for it.
+/// Each retransmission, by the state of the congestion control that asked for it. How many segments it was is what the
+/// socket has counted since the last one: since 6.17 the kernel also traces tries that it gave up before counting.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
     let (sk, skb): (Ptr, Ptr) = (ctx.arg(0), ctx.arg(1));
@@ -335,19 +337,26 @@ pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
         bump(&mut account.dropped[reason::NO_SOCKET]);
         return 0;
     };
-    let conn = match conn::get(sk) {
-        Some(conn) => conn,
+    let (conn, segments) = match conn::get(sk) {
+        Some(conn) => {
+            let total = kernel::total_retrans(tp);
+            let before = account::exchange32(&mut conn.typed, total);
+            (conn, total.wrapping_sub(before) as i32 as u64)
+        }
         None => match adopt(account, sk, tp, (0, 0), [0; 16]) {
-            Some(conn) => conn,
+            Some(conn) => (conn, kernel::skb_segs(skb)),
             None => return 0,
         },
     };
+    if segments == 0 {
+        bump(&mut account.filtered);
+        return 0;
+    }
     conn.attach(account, sk);
     let Some(cells) = pair::cells(conn.slot()) else {
         bump(&mut account.dropped[reason::MAP_FULL]);
         return 0;
     };
-    let segments = kernel::skb_segs(skb);
     // TCP_CA_Recovery = 3, TCP_CA_Loss = 4; a retransmission in any other state is a tail loss probe.
     let index = match kernel::ca_state(tp) {
         3 => counter::RETRANSMITS,

@@ -88,6 +88,7 @@ pub struct Collector {
     last_cost: (Instant, f64),
     resource: Arc<Resource>,
     start_unix_nanos: u64,
+    last_unix_nanos: u64,
     tick: u64,
 }
 
@@ -128,6 +129,8 @@ impl Collector {
                 Err(e) => engine_error = e.to_string(),
             }
         }
+        // Before anything is attached: the packets of the test run end as drops.
+        let floor = engine.as_mut().and_then(Engine::calibrate).unwrap_or(0.0);
         let mut identity = Identity::new(find_cgroup2_root().ok(), PathBuf::from("/proc"));
         let mut probes = setup.probes;
         let (listened, last) = (false, false);
@@ -136,7 +139,7 @@ impl Collector {
             identity: &mut identity,
             peers: &setup.peers,
             now: Instant::now(),
-            unix_nanos: start,
+            series_start: start,
             listened,
             last,
             boot_to_unix: boot_to_unix(),
@@ -153,7 +156,7 @@ impl Collector {
             .as_deref()
             .map(Engine::programs)
             .unwrap_or_default();
-        let cost = Cost::new(context.engine.as_deref_mut(), programs, start);
+        let cost = Cost::new(floor, programs, start);
         let ring = engine.as_mut().and_then(|e| {
             e.settle();
             e.take_ring().inspect_err(|e| tracing::error!("{e}")).ok()
@@ -182,6 +185,7 @@ impl Collector {
             last_cost: (Instant::now(), 0.0),
             resource: Arc::new(setup.resource),
             start_unix_nanos: start,
+            last_unix_nanos: start,
             tick: 0,
         }
     }
@@ -208,7 +212,7 @@ impl Collector {
             identity: &mut self.identity,
             peers: &self.peers,
             now: Instant::now(),
-            unix_nanos: unix_nanos(),
+            series_start: self.last_unix_nanos,
             listened,
             last,
             boot_to_unix: boot_to_unix(),
@@ -277,7 +281,8 @@ impl Collector {
             identity: &mut self.identity,
             peers: &self.peers,
             now,
-            unix_nanos,
+            // What is new in this tick began after the last one.
+            series_start: std::mem::replace(&mut self.last_unix_nanos, unix_nanos),
             listened,
             last,
             boot_to_unix: boot_to_unix(),

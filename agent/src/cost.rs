@@ -131,9 +131,8 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Calibrates on the empty program. `programs` are (name, account).
-    pub fn new(engine: Option<&mut Engine>, programs: Vec<(&'static str, usize)>, unix_nanos: u64) -> Self {
-        let floor = engine.and_then(|e| e.calibrate()).unwrap_or(0.0);
+    /// `floor` is the run time of an empty program in ns ([`Engine::calibrate`]), `programs` are (name, account).
+    pub fn new(floor: f64, programs: Vec<(&'static str, usize)>, unix_nanos: u64) -> Self {
         Self {
             start: unix_nanos,
             floor,

@@ -77,10 +77,10 @@ impl Coverage {
 fn read(engine: &Engine) -> [(u64, u64); PAIRS.len()] {
     let text = std::fs::read_to_string("/proc/self/net/snmp").unwrap_or_default();
     PAIRS.map(|(_, counter, column)| {
-        (
-            engine.home.u64_at(0, 8 * counter),
-            snmp(&text, column).unwrap_or(0),
-        )
+        let ours = (0..engine.cpus as usize)
+            .map(|cpu| engine.home.u64_at(cpu, 8 * counter))
+            .sum();
+        (ours, snmp(&text, column).unwrap_or(0))
     })
 }
 

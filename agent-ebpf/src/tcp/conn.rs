@@ -50,6 +50,8 @@ pub struct Conn {
     pub segs_out: u32,
     /// Flushed so far.
     pub retrans: u32,
+    /// Retransmits counted by type so far.
+    pub typed: u32,
     /// Flushed so far.
     pub dsacks: u32,
     /// Last RTT sample, µs.
@@ -58,7 +60,9 @@ pub struct Conn {
     pub connect: u32,
     /// `sk_drops` of a listener, flushed so far; in the fallback program: samples of a connection.
     pub listen_drops: u32,
-    /// In the fallback program: 1 = the next retransmission is a timeout's. Keeps the size a multiple of eight.
+    /// In the fallback program: 1 = the next retransmission is a timeout's.
+    pub timeout: u32,
+    /// Always zero: keeps the size a multiple of eight.
     pub pad: u32,
     /// Row of the cells plus one; 0 = none yet. See [`Conn::slot`].
     pub slot_plus_one: u32,
@@ -177,6 +181,7 @@ impl Conn {
         self.segs_in = kernel::segs_in(tp);
         self.segs_out = kernel::segs_out(tp);
         self.retrans = kernel::total_retrans(tp);
+        self.typed = self.retrans;
         self.dsacks = kernel::dsack_dups(tp);
         self.last_sample = kernel::rack_mstamp(tp);
         self.flags = flag::ESTABLISHED | flag::ADOPTED;

@@ -76,7 +76,7 @@ pub fn tcp_sockops(ctx: SockOpsContext) -> u32 {
         }
         RTO => {
             // The retransmission that follows is the timeout's.
-            conn.pad = 1;
+            conn.timeout = 1;
             bump(&mut account.aggregated);
         }
         STATE => state(account, conn, &ctx),
@@ -201,7 +201,7 @@ fn state(account: &mut Account, conn: &mut Conn, ctx: &SockOpsContext) {
         bump(&mut account.dropped[reason::MAP_FULL]);
         return;
     };
-    flush(conn, cells, ctx);
+    flush(conn, cells, ctx, old);
     // The context has no error: a connection that never came about failed for another reason.
     let index = match (conn.flags & flag::ESTABLISHED != 0, conn.role) {
         (true, 1) => counter::CLOSED + 6,
@@ -226,8 +226,8 @@ fn with_cells(account: &mut Account, conn: &mut Conn, ctx: &SockOpsContext, op: 
         return;
     };
     if op == RETRANSMIT {
-        let timeout = conn.pad != 0;
-        conn.pad = 0;
+        let timeout = conn.timeout != 0;
+        conn.timeout = 0;
         let index = counter::RETRANSMITS + if timeout { 2 } else { 0 };
         // SAFETY: RETRANSMITS + 2 is within the counters.
         add(
@@ -245,13 +245,13 @@ fn with_cells(account: &mut Account, conn: &mut Conn, ctx: &SockOpsContext, op: 
     sample(conn, cells, micros);
     conn.listen_drops += 1;
     if conn.listen_drops.is_multiple_of(FLUSH_EVERY) {
-        flush(conn, cells, ctx);
+        flush(conn, cells, ctx, 0);
     }
     bump(&mut account.aggregated);
 }
 
 #[inline(always)]
-fn flush(conn: &mut Conn, cells: &mut PairCells, ctx: &SockOpsContext) {
+fn flush(conn: &mut Conn, cells: &mut PairCells, ctx: &SockOpsContext, old: u32) {
     // SAFETY: the context is valid; each field is read at its own width.
     let (segs_in, segs_out, bytes_in, bytes_out) = unsafe {
         let ops: *const bpf_sock_ops = ctx.ops;
@@ -262,6 +262,7 @@ fn flush(conn: &mut Conn, cells: &mut PairCells, ctx: &SockOpsContext) {
             (&raw const (*ops).bytes_acked).read_volatile(),
         )
     };
+    let (bytes_in, bytes_out) = payload(conn, old, bytes_in, bytes_out);
     add(
         &mut cells.counters[counter::SEGMENTS_IN],
         segs_in.wrapping_sub(exchange32(&mut conn.segs_in, segs_in)) as i32 as u64,
@@ -278,6 +279,20 @@ fn flush(conn: &mut Conn, cells: &mut PairCells, ctx: &SockOpsContext) {
         &mut cells.counters[counter::BYTES_OUT],
         bytes_out.wrapping_sub(exchange(&mut conn.bytes_out, bytes_out)),
     );
+}
+
+/// The kernel counts sequence space: a SYN that was acknowledged (a client's), and the FIN of each side, of which the
+/// state before the close tells. 0 = the connection goes on.
+#[inline(always)]
+fn payload(conn: &Conn, old: u32, bytes_in: u64, bytes_out: u64) -> (u64, u64) {
+    let syn = (conn.role == 0) as u64;
+    // FIN_WAIT2 = 5, TIME_WAIT = 6, LAST_ACK = 9, CLOSING = 11: ours is acknowledged; CLOSE_WAIT = 8: theirs came.
+    let ours = matches!(old, 5 | 6 | 9 | 11) as u64;
+    let theirs = matches!(old, 5 | 6 | 8 | 9 | 11) as u64;
+    (
+        bytes_in.saturating_sub(theirs),
+        bytes_out.saturating_sub(syn + ours),
+    )
 }
 
 #[inline(always)]
@@ -302,8 +317,7 @@ fn tell(account: &mut Account, conn: &Conn, ctx: &SockOpsContext, old: u32) {
         };
         r.subject = conn.subject;
         r.cookie = cookie;
-        r.bytes_in = read!(bytes_received);
-        r.bytes_out = read!(bytes_acked);
+        (r.bytes_in, r.bytes_out) = payload(conn, old, read!(bytes_received), read!(bytes_acked));
         r.local = local(ctx);
         r.remote = remote(ctx);
         r.local_port = read!(local_port) as u16;

@@ -184,7 +184,7 @@ impl Drops {
             return index;
         }
         let refs: Vec<&str> = values.iter().map(String::as_str).collect();
-        let labels = Arc::new(Labels::new(PACKETS.labels, &refs, overflow, context.unix_nanos));
+        let labels = Arc::new(Labels::new(PACKETS.labels, &refs, overflow, context.series_start));
         self.totals.push(Total {
             labels,
             packets: 0,
@@ -330,7 +330,7 @@ impl Probe for Drops {
                         UDP_QUEUE_FAILURES.labels,
                         &[&name],
                         name == "other",
-                        context.unix_nanos,
+                        context.series_start,
                     );
                     self.udp.push((Arc::new(labels), packets));
                 }

@@ -26,8 +26,8 @@ pub struct Context<'a> {
     pub peers: &'a Peers,
     /// Now.
     pub now: Instant,
-    /// Now, ns since the Unix epoch.
-    pub unix_nanos: u64,
+    /// When the last tick was, ns since the Unix epoch: a series that is found now was zero then.
+    pub series_start: u64,
     /// Somebody listens to told events.
     pub listened: bool,
     /// This is the last tick.

@@ -246,7 +246,7 @@ impl Probe for Netdev {
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
         let links = self.dump()?;
-        self.update(links, context.unix_nanos);
+        self.update(links, context.series_start);
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl Probe for Netdev {
         match self.dump() {
             Ok(links) => {
                 self.failing = false;
-                self.update(links, context.unix_nanos);
+                self.update(links, context.series_start);
             }
             Err(e) => {
                 self.socket = None;

@@ -171,7 +171,7 @@ impl Probe for Tcp {
     }
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
-        let unix_nanos = context.unix_nanos;
+        let unix_nanos = context.series_start;
         let Some(engine) = context.engine.as_deref_mut() else {
             return Ok(());
         };

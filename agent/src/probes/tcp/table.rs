@@ -98,7 +98,7 @@ impl Table {
             PairSeries::new(
                 [subject, &to.name, &to.region, &to.zone],
                 false,
-                context.unix_nanos,
+                context.series_start,
             )
         };
         let ended = self.idle.iter().position(|&i| i == u32::MAX);
