@@ -55,7 +55,7 @@ pub const FIELDS: &[Field] = fields! {
         SOCK_DPORT "sock.__sk_common.skc_dport" 2;
         SOCK_NET "sock.__sk_common.skc_net.net" 8;
         SOCK_PROTOCOL "sock.sk_protocol" 2;
-        SOCK_FLAGS "sock.sk_flags" 8;
+        SOCK_FLAGS "sock.__sk_common.skc_flags" 8;
         SOCK_DROPS "sock.sk_drops.counter" 4;
         SOCK_ERR "sock.sk_err" 4;
         SOCK_CGROUP "sock.sk_cgrp_data.cgroup" 8;
