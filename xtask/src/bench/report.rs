@@ -222,8 +222,19 @@ fn prices(results: &Results, out: &mut String) {
     for p in &results.prices {
         let _ = writeln!(
             out,
-            "\nPrograms, {}: {:.0} operations/s, empty program {:.1} ns, dispatch {:.0} ns added, level {:.0}",
-            p.workload, p.rate, p.floor, p.dispatch, p.level
+            "\nPrograms, {}: {:.0} operations/s, empty program {:.1} ns, dispatch {:.0} ns added, level {:.0}, \
+             foreign {} %{}",
+            p.workload,
+            p.rate,
+            p.floor,
+            p.dispatch,
+            p.level,
+            percent(p.disturbance.foreign),
+            if p.disturbance.is_small() {
+                ""
+            } else {
+                " (disturbed)"
+            }
         );
         let mut rows = vec![row([
             "program",
