@@ -219,6 +219,7 @@ fn measure(
         for kind in [Kind::KeepAlive, Kind::Close] {
             say(format_args!("price: {}", kind.name()));
             let mut load = Load::start(kind, &place.scratch)?;
+            pairs::wait_for_quiet(&mut patience, || load.pids())?;
             let seconds = extent.seconds * 3;
             results.prices.push(price::measure(
                 Some(&mut load),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::child::{Program, pause};
 use super::load::Load;
 use super::metrics::Page;
-use super::proc::program_ids;
+use super::proc::{Disturbance, Window, program_ids};
 use super::subject::{Beside, Place, Subject};
 
 /// Dispatch of a BTF tracepoint, which the statistics do not see, ns (measured: research/performance.md 1.1).
@@ -137,6 +137,8 @@ pub struct Price {
     pub level: f64,
     /// Operations a second of the workload, for scale.
     pub rate: f64,
+    /// What disturbed the pass.
+    pub disturbance: Disturbance,
     /// Length of the pass.
     pub seconds: f64,
 }
@@ -173,11 +175,17 @@ pub fn measure(mut load: Option<&mut Load>, subject: Subject, place: &Place, sec
         load.run(2)?;
     }
     let (page, before, cpu, start) = (fresh(&beside)?, own(programs()?), beside.cpu(), Instant::now());
-    let mut rate = 0.0;
+    let mut known = load.as_ref().map_or_else(Vec::new, |l| l.pids());
+    known.push(beside.pid());
+    let (window, mut rate, mut clients) = (Window::open(known), 0.0, 0.0);
     match &mut load {
-        Some(load) => rate = load.run(seconds)?.rate(),
+        Some(load) => {
+            let work = load.run(seconds)?;
+            (rate, clients) = (work.rate(), work.client_cpu);
+        }
         None => pause(Duration::from_secs(seconds))?,
     }
+    let disturbance = window.close(clients);
     let (page_after, after, cpu_after) = (fresh(&beside)?, own(programs()?), beside.cpu());
     let seconds = start.elapsed().as_secs_f64();
     drop(statistics);
@@ -227,6 +235,7 @@ pub fn measure(mut load: Option<&mut Load>, subject: Subject, place: &Place, sec
         ratio: (stated_programs_cpu + stated_agent_cpu) / (programs_cpu + agent_cpu),
         level: page_after.sum("geophone_governor_level"),
         rate,
+        disturbance,
         seconds,
     };
     beside.stop()?;
