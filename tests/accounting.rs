@@ -52,7 +52,10 @@ fn a_ring_that_overflows() -> Result<()> {
     let mut server = Traffic::new("srv", &ns)?;
     let mut client = Traffic::new("cli", &ns)?;
     let to = spread(&mut server, 40)?;
-    let agent = Setup::new().set("limits.ring_bytes", "64KiB").start()?;
+    let agent = Setup::new()
+        .set("limits.ring_bytes", "64KiB")
+        .set("probes.tcp.flows_always", "true")
+        .start()?;
     let order = storm(&to, COUNT, 4, 10);
     client.give(&order)?;
     agent.signal(Signal::SIGSTOP)?;

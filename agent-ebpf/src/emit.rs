@@ -14,6 +14,9 @@ use aya_ebpf::{
 #[map]
 static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 
+/// Records past the high-water mark that wake the reader.
+const CROSSING: u64 = 4;
+
 /// Header of a record.
 #[inline(always)]
 pub fn header<T: Wire>(kind: u8, program: usize) -> Header {
@@ -35,8 +38,12 @@ pub fn emit<T: Wire + 'static>(account: &mut Account, fill: impl FnOnce(*mut T))
         return;
     };
     fill(entry.as_mut_ptr());
-    let waiting = RECORDS.query(BPF_RB_AVAIL_DATA.into());
-    let flags = if waiting > RING_HIGH_WATER.load() {
+    let above = RECORDS
+        .query(BPF_RB_AVAIL_DATA.into())
+        .wrapping_sub(RING_HIGH_WATER.load());
+    // Only the records that cross the mark wake the reader, not all that come after: a wake-up is an interrupt. Several,
+    // because two CPUs that cross at once each see the other's record as well.
+    let flags = if above < CROSSING * (T::SIZE as u64 + 8) {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP

@@ -50,6 +50,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
     if p.tcp.enabled {
         out.push(Box::new(tcp::Tcp::new(tcp::Options {
             flows: p.tcp.flows,
+            flows_always: p.tcp.flows_always,
             sweep_interval: p.tcp.sweep_interval.get(),
             max_pairs: (series / SERIES_PER_PAIR).max(8),
             source: match p.tcp.rtt_source {

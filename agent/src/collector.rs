@@ -167,7 +167,11 @@ impl Collector {
                 .iter()
                 .any(|v| v.program == "tcp_state" && v.state == State::Attached)
         };
-        let coverage = engine.as_ref().filter(counts).map(|e| Coverage::new(e, start));
+        let coverage = engine.as_ref().filter(counts).map(|e| {
+            // What old sockets have sent since they were adopted is in the kernel's counters already.
+            let _ = e.run_iterator("tcp_sweep");
+            Coverage::new(e, start)
+        });
         Self {
             probes,
             engine,
@@ -360,6 +364,23 @@ impl Collector {
         }
     }
 
+    /// Tells the probes whether somebody listens to told events.
+    fn listen(&mut self, listened: bool) {
+        let mut context = Context {
+            engine: self.engine.as_mut(),
+            identity: &mut self.identity,
+            peers: &self.peers,
+            now: Instant::now(),
+            series_start: self.last_unix_nanos,
+            listened,
+            last: false,
+            boot_to_unix: boot_to_unix(),
+        };
+        for probe in &mut self.probes {
+            probe.listen(listened, &mut context);
+        }
+    }
+
     /// Waits for the ring's high-water mark, at most `timeout`.
     fn wait(&self, timeout: Duration) {
         match &self.wakeup {
@@ -384,13 +405,18 @@ impl Collector {
         }
         let mut next = Instant::now() + TICK;
         let mut more = false;
+        let mut listened = false;
         while !outputs.stop.load(Ordering::Relaxed) {
             let now = Instant::now();
             if now < next && !more {
                 self.wait((next - now).min(POLL));
             }
             let records = &outputs.records;
-            let drained = self.drain(records.receiver_count() > 0, |record| {
+            if listened != (records.receiver_count() > 0) {
+                listened = !listened;
+                self.listen(listened);
+            }
+            let drained = self.drain(listened, |record| {
                 // Nobody listening is no loss: the event has been counted.
                 let _ = records.send(Arc::new(record));
             });
@@ -414,7 +440,7 @@ impl Collector {
         }
         // The last second counts as well. The programs still run: a flood would have no end.
         for _ in 0..16 {
-            let drained = self.drain(outputs.records.receiver_count() > 0, |record| {
+            let drained = self.drain(listened, |record| {
                 let _ = outputs.records.send(Arc::new(record));
             });
             if drained < BURST {

@@ -105,6 +105,8 @@ struct ProgramCost {
     seconds: f64,
     /// ns a run, floor off, dispatch on; `None` = not measured yet.
     nanos: Option<f64>,
+    /// Runs behind that figure, older ones counting less.
+    weight: f64,
 }
 
 /// The kernel's statistics are on.
@@ -189,8 +191,11 @@ impl Cost {
                     if runs >= 5 {
                         let nanos = a.0.saturating_sub(b.0) as f64 / runs as f64;
                         let net = (nanos - self.floor).max(1.0) + DISPATCH_NANOS;
-                        // A tenth of a second can be cold or busy: three parts of the past, one of the present.
-                        cost.nanos = Some(cost.nanos.map_or(net, |old| old * 0.75 + net * 0.25));
+                        // By the number of runs, the past fading by half each time: a cold handful says little.
+                        let past = cost.weight / 2.0;
+                        let weight = past + runs as f64;
+                        cost.nanos = Some((cost.nanos.unwrap_or(net) * past + net * runs as f64) / weight);
+                        cost.weight = weight;
                     }
                 }
             }

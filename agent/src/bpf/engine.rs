@@ -17,6 +17,7 @@ use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The compiled programs; see build.rs. Empty in a build without a BPF toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/geophone.bpf.o"));
@@ -91,7 +92,7 @@ pub struct Engine {
     btf_path: PathBuf,
     missing: HashMap<&'static str, Vec<&'static str>>,
     no_types: bool,
-    iterators: HashMap<&'static str, sys::Iterator>,
+    iterators: HashMap<&'static str, Arc<sys::Iterator>>,
     /// Verdicts so far, in the order of attaching.
     pub verdicts: Vec<Verdict>,
     known: Vec<(&'static str, usize)>,
@@ -331,14 +332,14 @@ impl Engine {
                 let map = map_fd.ok_or_else(|| Refusal::broken("the map to iterate over is missing"))?;
                 let iterator = sys::Iterator::over_map(p.fd()?.as_fd(), map.as_fd())
                     .map_err(|e| Refusal::unsupported(format!("iterator over socket storage: {e}")))?;
-                self.iterators.insert(spec.name, iterator);
+                self.iterators.insert(spec.name, Arc::new(iterator));
             }
             Hook::IterFiles => {
                 let p: &mut Iter = program.try_into().map_err(Refusal::from)?;
                 p.load("task_file", btf()?)?;
                 let iterator = sys::Iterator::over_all(p.fd()?.as_fd())
                     .map_err(|e| Refusal::unsupported(format!("iterator over open files: {e}")))?;
-                self.iterators.insert(spec.name, iterator);
+                self.iterators.insert(spec.name, Arc::new(iterator));
             }
             Hook::SockOps => {
                 let root = host::cgroup2_root().map_err(Refusal::unsupported)?;
@@ -385,9 +386,14 @@ impl Engine {
         self.changed.swap(false, std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// An iterator program, to be run elsewhere.
+    pub fn iterator(&self, name: &str) -> Option<Arc<sys::Iterator>> {
+        self.iterators.get(name).cloned()
+    }
+
     /// Runs an iterator program once, if it could be attached.
     pub fn run_iterator(&self, name: &str) -> Option<std::io::Result<()>> {
-        self.iterators.get(name).map(sys::Iterator::run)
+        self.iterators.get(name).map(|i| i.run())
     }
 
     /// Takes a map out of the object.

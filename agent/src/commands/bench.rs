@@ -62,7 +62,7 @@ pub fn bench_encode(series: u32) -> serde_json::Value {
 pub fn bench_ring(config: &Config, btf: Option<PathBuf>, records: u64) -> Result<ExitCode> {
     let mut collector = app::collector(config, btf)?;
     let (mut produced, mut drained, mut delivered) = (Duration::ZERO, Duration::ZERO, 0u64);
-    let batch = u32::try_from(config.limits.ring_bytes.get() / 80)
+    let batch = u32::try_from(config.limits.ring_bytes.get() / 160)
         .unwrap_or(10_000)
         .max(64);
     let mut sent = 0u64;

@@ -85,6 +85,8 @@ pub struct TcpProbe {
     pub rtt_source: RttSource,
     /// Whether each connection is told, at its close and every 10 s of its life.
     pub flows: bool,
+    /// Send these records also while nobody listens to them. They are then only counted.
+    pub flows_always: bool,
     /// Time between two sweeps over all sockets: for `rtt_source: sweep`, and for counters of idle connections.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
     pub sweep_interval: HumanDuration,
@@ -96,6 +98,7 @@ impl Default for TcpProbe {
             enabled: true,
             rtt_source: RttSource::Auto,
             flows: true,
+            flows_always: false,
             sweep_interval: HumanDuration::from_secs(10),
         }
     }

@@ -113,6 +113,7 @@ pub struct Drops {
     last: HashMap<DropKey, (usize, u64, u64)>,
     udp: Vec<(Arc<Labels>, u64)>,
     level: u32,
+    listened: bool,
     seen: u64,
 }
 
@@ -131,6 +132,7 @@ impl Drops {
             last: HashMap::new(),
             udp: Vec::new(),
             level: 0,
+            listened: false,
             seen: u64::MAX,
         }
     }
@@ -197,7 +199,13 @@ impl Drops {
     fn fill_tokens(&self, context: &Context<'_>) {
         let Some(tokens) = &self.tokens else { return };
         let cpus = context.engine.as_deref().map_or(0, |e| e.cpus as usize);
-        let limit = self.options.records_per_second >> self.level.min(16);
+        // Without listeners no record is made: each is counted as left out.
+        let wanted = if self.listened {
+            self.options.records_per_second
+        } else {
+            0
+        };
+        let limit = wanted >> self.level.min(16);
         for cpu in 0..cpus {
             tokens.set_u64(cpu, 0, limit.div_ceil(cpus as u64));
         }
@@ -336,6 +344,11 @@ impl Probe for Drops {
                 }
             }
         }
+    }
+
+    fn listen(&mut self, listened: bool, context: &mut Context<'_>) {
+        self.listened = listened;
+        self.fill_tokens(context);
     }
 
     fn relieve(&mut self, level: u32, _context: &mut Context<'_>) {

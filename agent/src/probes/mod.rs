@@ -58,6 +58,9 @@ pub trait Probe: Send {
     /// Once a second: reads the kernel's maps.
     fn tick(&mut self, context: &mut Context<'_>);
 
+    /// Somebody has begun to listen to told events, or nobody does any more.
+    fn listen(&mut self, _listened: bool, _context: &mut Context<'_>) {}
+
     /// Whether the last tick has brought all counters up to date: the moment to compare them with the kernel's.
     fn settled(&self) -> bool {
         false

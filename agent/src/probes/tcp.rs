@@ -30,6 +30,7 @@ use agent_common::wire::{Wire, kind};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, MapData, Queue};
 use specs::{ACCEPT, FALLBACK, RTT, SPECS};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use table::Table;
 
@@ -54,8 +55,10 @@ const SWEEP_SAMPLES: u32 = 2;
 /// What the configuration says.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Send flow records.
+    /// Send flow records while somebody listens.
     pub flows: bool,
+    /// Send them in any case.
+    pub flows_always: bool,
     /// Time between sweeps.
     pub sweep_interval: Duration,
     /// Where RTT comes from.
@@ -80,7 +83,11 @@ pub struct Tcp {
     options: Options,
     maps: Option<Maps>,
     table: Option<Table>,
+    /// When the last sweep began.
     last_sweep: Option<Instant>,
+    /// How long it took.
+    sweep_took: Duration,
+    sweeping: Option<JoinHandle<std::io::Result<Duration>>>,
     swept: bool,
     table_seen: u64,
     probing: bool,
@@ -105,6 +112,8 @@ impl Tcp {
             maps: None,
             table: None,
             last_sweep: None,
+            sweep_took: Duration::ZERO,
+            sweeping: None,
             swept: false,
             table_seen: u64::MAX,
             probing: false,
@@ -128,8 +137,9 @@ impl Tcp {
         let pairs = engine.take_data("PAIRS")?;
         let mut switches: Array<MapData, u64> =
             Array::try_from(engine.take_map("SWITCHES")?).context("map SWITCHES")?;
+        let always = self.options.flows && self.options.flows_always;
         switches
-            .set(FLOW_RECORDS, u64::from(self.options.flows), 0)
+            .set(FLOW_RECORDS, u64::from(always), 0)
             .context("map SWITCHES")?;
         self.maps = Some(Maps {
             pairs,
@@ -143,6 +153,48 @@ impl Tcp {
             unix_nanos,
         ));
         Ok(())
+    }
+
+    /// Sweeps on a thread of its own, because a sweep over many sockets also fills the ring, which the caller drains.
+    /// `swept` is true in the tick that finds it done. With so many sockets that it takes long, it is done less often:
+    /// it may use a third of a percent of a CPU.
+    fn sweep(&mut self, context: &Context<'_>) {
+        self.swept = false;
+        if let Some(thread) = self.sweeping.take_if(|t| t.is_finished() || context.last) {
+            match thread.join() {
+                Ok(Ok(took)) => {
+                    self.sweep_took = took;
+                    self.swept = true;
+                }
+                Ok(Err(e)) => tracing::warn!("probe tcp: sweep: {e}"),
+                Err(_panic) => tracing::error!("probe tcp: the sweep has panicked"),
+            }
+        }
+        let interval = self.options.sweep_interval.max(self.sweep_took * 300);
+        let due = self
+            .last_sweep
+            .is_none_or(|t| context.now.duration_since(t) >= interval);
+        if self.sweeping.is_some() || !(due || context.last) {
+            return;
+        }
+        self.last_sweep = Some(context.now);
+        let Some(iterator) = context.engine.as_deref().and_then(|e| e.iterator("tcp_sweep")) else {
+            // Without an iterator there is nothing to wait for.
+            self.swept = true;
+            return;
+        };
+        let run = move || {
+            let start = Instant::now();
+            iterator.run().map(|()| start.elapsed())
+        };
+        if context.last {
+            self.swept = run().is_ok();
+            return;
+        }
+        match std::thread::Builder::new().name("sweep".into()).spawn(run) {
+            Ok(thread) => self.sweeping = Some(thread),
+            Err(e) => tracing::warn!("probe tcp: sweep: {e}"),
+        }
     }
 
     /// Says where RTT comes from now; lets the sweep take the samples while nothing else does.
@@ -220,20 +272,7 @@ impl Probe for Tcp {
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {
-        let due = self
-            .last_sweep
-            .is_none_or(|t| context.now.duration_since(t) >= self.options.sweep_interval);
-        self.swept = due || context.last;
-        if self.swept {
-            self.last_sweep = Some(context.now);
-            if let Some(Err(e)) = context
-                .engine
-                .as_deref()
-                .and_then(|e| e.run_iterator("tcp_sweep"))
-            {
-                tracing::warn!("probe tcp: sweep: {e}");
-            }
-        }
+        self.sweep(context);
         let (Some(maps), Some(table)) = (&mut self.maps, &mut self.table) else {
             return;
         };
@@ -253,6 +292,15 @@ impl Probe for Tcp {
         table.read(engine);
         if self.swept {
             table.recycle(engine, &maps.pairs, &mut maps.free);
+        }
+    }
+
+    fn listen(&mut self, listened: bool, _context: &mut Context<'_>) {
+        let on = self.options.flows && (listened || self.options.flows_always);
+        if let Some(maps) = &mut self.maps
+            && let Err(e) = maps.switches.set(FLOW_RECORDS, u64::from(on), 0)
+        {
+            tracing::warn!("probe tcp: flow records: {e}");
         }
     }
 
