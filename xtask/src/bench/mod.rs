@@ -185,6 +185,7 @@ fn measure(
         say("ring");
         pairs::wait_for_quiet(&mut patience, Vec::new)?;
         results.ring = Some(scale::ring(place, extent.records, extent.pairs)?);
+        results.exposition = Some(scale::exposition(place)?);
     }
     if wanted(Name::Idle) {
         for subject in subjects

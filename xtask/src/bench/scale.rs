@@ -188,7 +188,7 @@ pub struct Sustained {
 
 /// Opens and closes connections for a while.
 pub fn sustained(place: &Place, records_per_second: u64, seconds: u64) -> Result<Sustained> {
-    let mut beside = Beside::start(Subject::Geophone, place)?;
+    let mut beside = Beside::start(Subject::Telling, place)?;
     let before = beside.page()?;
     let mark = beside.mark();
     let storms = cpus().min(2);
@@ -258,6 +258,13 @@ pub struct Ring {
     pub dropped: f64,
     /// Records that are nowhere, all runs.
     pub unaccounted: f64,
+}
+
+/// Encodes 10k series in each format.
+pub fn exposition(place: &Place) -> Result<Value> {
+    let agent = place.agent.display().to_string();
+    let program = Program::new([agent.as_str(), "bench-encode"]);
+    serde_json::from_str(&program.finish()?).context("geophone bench-encode")
 }
 
 /// Has the agent measure its ring.

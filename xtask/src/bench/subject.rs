@@ -30,6 +30,8 @@ pub enum Subject {
     Geophone,
     /// geophone that keeps no budget, so that nothing is given up under load.
     Unbounded,
+    /// geophone that makes its records though nobody listens.
+    Telling,
     /// A bpftrace script of the same job.
     Bpftrace,
     /// prometheus-node-exporter.
@@ -43,6 +45,7 @@ impl Subject {
             Self::Null => "null (sleep)",
             Self::Geophone => "geophone",
             Self::Unbounded => "geophone, no budget",
+            Self::Telling => "geophone, all records",
             Self::Bpftrace => "bpftrace",
             Self::NodeExporter => "node_exporter",
         }
@@ -92,7 +95,7 @@ impl Beside {
         let scratch: &Path = &place.scratch;
         let agent = place.agent.display().to_string();
         let port = match subject {
-            Subject::Geophone | Subject::Unbounded => Some(free_port(19_779)?),
+            Subject::Geophone | Subject::Unbounded | Subject::Telling => Some(free_port(19_779)?),
             Subject::NodeExporter => Some(free_port(19_100)?),
             Subject::Null | Subject::Bpftrace => None,
         };
@@ -109,6 +112,9 @@ impl Beside {
             Subject::Null => Program::new(["sleep", "infinity"]),
             Subject::Geophone => Program::new(run),
             Subject::Unbounded => Program::new(run.into_iter().chain(["--set", "budget.enabled=false"])),
+            Subject::Telling => {
+                Program::new(run.into_iter().chain(["--set", "probes.tcp.flows_always=true"]))
+            }
             Subject::Bpftrace => Program::new(["unshare", "--mount", "sh", "-c", WITH_TRACEFS, BPFTRACE]),
             Subject::NodeExporter => Program::new([
                 "prometheus-node-exporter",
