@@ -136,10 +136,7 @@ pub const TEST: &[Need] = &[
 pub const BENCH: &[Need] = &[
     need(&["nginx"], "nginx-light", "observed workload"),
     need(&["wrk"], "wrk", "observed workload"),
-    need(&["sockperf"], "sockperf", "observed workload"),
     need(&["iperf3"], "iperf3", "observed workload"),
-    need(&["ip", "tc"], "iproute2", "network namespaces"),
-    need(&["python3"], "python3", "measuring clients"),
     need(&["bpftrace"], "bpftrace", "what geophone is compared with"),
     need(
         &["bpftool"],

@@ -78,6 +78,7 @@ pub fn judge(release: &str, seen: &Seen) -> Vec<Check> {
         check("the agent ends well", ended(seen)),
         check("round-trip time is netem's 40 ms", rtt(seen)),
         check("retransmits are the kernel's own", retransmits(seen)),
+        check("accept latency is measured (fexit)", accept(seen)),
         check("nothing stays attached", left(seen)),
     ]
 }
@@ -172,6 +173,13 @@ fn retransmits(seen: &Seen) -> Result<String> {
     Ok(format!("{kernel} segments"))
 }
 
+fn accept(seen: &Seen) -> Result<String> {
+    let accepted: f64 = family(seen, "geophone_tcp_accept_seconds")?.iter().map(Series::count).sum();
+    // iperf3's control and data connections; the agent's own server has some as well.
+    ensure!(accepted >= 2.0, "{accepted} connections accepted");
+    Ok(format!("{accepted} connections"))
+}
+
 fn left(seen: &Seen) -> Result<String> {
     let section = section(seen, "left")?;
     ensure!(section.code == 0, "bpftool ended with {}", section.code);
@@ -192,7 +200,8 @@ mod tests {
             r#"{{"families":[{{"name":"geophone_tcp_rtt_seconds","series":[{{"labels":{{"peer":"loopback"}},"value":{{"count":9,
             "sum":1,"p50":0.0001,"p99":1}}}},{{"labels":{{}},"value":{{"count":400,"sum":16,"p50":{p50},"p99":0.05}}}}]}},
             {{"name":"geophone_tcp_retransmits_total","series":[{{"labels":{{"type":"fast"}},"value":{retransmits}}},
-            {{"labels":{{"type":"timeout"}},"value":2}}]}}]}}"#
+            {{"labels":{{"type":"timeout"}},"value":2}}]}},
+            {{"name":"geophone_tcp_accept_seconds","series":[{{"labels":{{}},"value":{{"count":2,"sum":0.1,"p50":0.05}}}}]}}]}}"#
         );
         let check = format!(
             r#"{{"programs":[{{"name":"a","probe":"tcp","verdict":"attached","reason":null}},
