@@ -2,7 +2,9 @@
 
 mod conn;
 mod pair;
+mod reset;
 mod sockops;
+mod sweep;
 
 use crate::account::{self, add, bump};
 use crate::emit::{emit, header};
@@ -12,30 +14,29 @@ use agent_common::account::{Account, program, reason};
 use agent_common::tcp::{FlowRecord, SLOT_NONE, SubjectKey, counter, end_reason, home, series};
 use agent_common::wire::kind;
 use aya_ebpf::{
-    helpers::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns, bpf_ktime_get_ns, generated::bpf_sock_from_file},
+    helpers::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns},
     macros::{btf_tracepoint, fexit},
     programs::{BtfTracePointContext, FExitContext},
 };
 use conn::{Conn, flag, flush, sample, windows};
-use core::ffi::c_void;
 
-const ESTABLISHED: u8 = 1;
-const SYN_SENT: u8 = 2;
+pub(super) const ESTABLISHED: u8 = 1;
+pub(super) const SYN_SENT: u8 = 2;
 const SYN_RECV: u8 = 3;
-const TIME_WAIT: u8 = 6;
-const CLOSE: u8 = 7;
-const LISTEN: u8 = 10;
-const NEW_SYN_RECV: u8 = 12;
-const IPPROTO_TCP: u16 = 6;
+pub(super) const TIME_WAIT: u8 = 6;
+pub(super) const CLOSE: u8 = 7;
+pub(super) const LISTEN: u8 = 10;
+pub(super) const NEW_SYN_RECV: u8 = 12;
+pub(super) const IPPROTO_TCP: u16 = 6;
 const CLIENT: u32 = 0;
-const SERVER: u32 = 1;
+pub(super) const SERVER: u32 = 1;
 
 /// Counters are flushed when this much of the socket's clock has passed, µs.
 const FLUSH_EVERY: u64 = 1_000_000;
 /// A connection is silent when nothing has happened for this time, µs.
-const SILENT: u64 = 100_000;
+pub(super) const SILENT: u64 = 100_000;
 /// Long connections are told this often, µs.
-const RECORD_EVERY: u64 = 9_500_000;
+pub(super) const RECORD_EVERY: u64 = 9_500_000;
 
 /// Each segment received on an established connection. An RTT sample is taken when the previous acknowledgement
 /// made one: at this point of the kernel's receive path the sample of this segment is not made yet. The last sample
@@ -232,7 +233,7 @@ fn closed(account: &mut Account, sk: Ptr, old: u8) {
 
 /// Lets go of the row.
 #[inline(always)]
-fn release(conn: &mut Conn) {
+pub(super) fn release(conn: &mut Conn) {
     let slot = conn.slot();
     if slot == SLOT_NONE {
         return;
@@ -245,7 +246,7 @@ fn release(conn: &mut Conn) {
 
 /// Takes up a connection that is older than the agent.
 #[inline(always)]
-fn adopt(
+pub(super) fn adopt(
     account: &mut Account,
     sk: Ptr,
     tp: Ptr,
@@ -274,7 +275,7 @@ fn adopt(
     clippy::too_many_arguments,
     reason = "inlined into two places; a struct would be copied on a 512-byte stack"
 )]
-fn tell(
+pub(super) fn tell(
     account: &mut Account,
     program: usize,
     conn: &Conn,
@@ -405,168 +406,6 @@ pub fn owner(sk: Ptr) -> (SubjectKey, [u8; 16]) {
     }
 }
 
-/// Each RST sent: by a socket of its own accord (no packet), or in answer to a segment (the packet).
-#[btf_tracepoint(function = "tcp_send_reset")]
-pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
-    let Some(account) = account::of(program::TCP_SEND_RESET) else {
-        return 0;
-    };
-    bump(&mut account.seen);
-    let answer = !kernel::argument_is_null(&ctx, 1);
-    let mut netns = 0;
-    let mut peer = 0;
-    if !kernel::argument_is_null(&ctx, 0) {
-        let sk: Ptr = ctx.arg(0);
-        if sk.is_null() {
-            bump(&mut account.dropped[reason::NO_SOCKET]);
-            return 0;
-        }
-        if !matches!(kernel::state(sk), TIME_WAIT | NEW_SYN_RECV | LISTEN) {
-            return reset(account, sk, counter::RESETS_OUT, answer);
-        }
-        netns = kernel::netns(sk);
-        if kernel::state(sk) != LISTEN {
-            peer = pair::peer(kernel::remote(sk));
-        }
-    } else if answer {
-        let skb: Ptr = ctx.arg(1);
-        if !skb.is_null()
-            && let Some(dev) = kernel::device(skb)
-        {
-            netns = kernel::dev_netns(dev);
-        }
-    }
-    let subject = SubjectKey {
-        cgroup: 0,
-        start: 0,
-        tgid: 0,
-        netns,
-    };
-    let slot = pair::slot(account, &subject, peer, &[0; 16]);
-    if let Some(cells) = pair::cells(slot) {
-        bump(&mut cells.counters[counter::RESETS_OUT]);
-        bump(&mut account.aggregated);
-    } else {
-        bump(&mut account.dropped[reason::MAP_FULL]);
-    }
-    if netns == HOME_NETNS.load() {
-        pair::home(home::RESETS_OUT, 1);
-        // A segment that no socket counts.
-        pair::home(home::SEGMENTS_OUT, 1);
-    }
-    0
-}
-
-/// Each RST received for a socket.
-#[btf_tracepoint(function = "tcp_receive_reset")]
-pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
-    let sk: Ptr = ctx.arg(0);
-    let Some(account) = account::of(program::TCP_RECEIVE_RESET) else {
-        return 0;
-    };
-    bump(&mut account.seen);
-    reset(account, sk, counter::RESETS_IN, false)
-}
-
-#[inline(always)]
-fn reset(account: &mut Account, sk: Ptr, index: usize, answer: bool) -> i32 {
-    let Some(tp) = kernel::tcp_sock(sk) else {
-        bump(&mut account.dropped[reason::NO_SOCKET]);
-        return 0;
-    };
-    let closed = kernel::state(sk) == CLOSE;
-    let conn = match conn::get(sk) {
-        Some(conn) => conn,
-        None => match adopt(account, sk, tp, (0, 0), [0; 16]) {
-            Some(conn) => conn,
-            None => return 0,
-        },
-    };
-    // A socket that closes by a reset is closed first: it has let go of its row and must not take another.
-    let slot = if closed && conn.slot() == SLOT_NONE {
-        pair::slot(account, &conn.subject, conn.peer, &conn.comm)
-    } else {
-        conn.attach(account, sk);
-        conn.slot()
-    };
-    let Some(cells) = pair::cells(slot) else {
-        bump(&mut account.dropped[reason::MAP_FULL]);
-        return 0;
-    };
-    bump(&mut cells.counters[index]);
-    if index == counter::RESETS_OUT && conn.subject.netns == HOME_NETNS.load() {
-        pair::home(home::RESETS_OUT, 1);
-        if answer || closed {
-            // Sent for the socket by another, or after its last flush.
-            pair::home(home::SEGMENTS_OUT, 1);
-        }
-    }
-    bump(&mut account.aggregated);
-    0
-}
-
-#[inline(always)]
-fn context_pointer(ctx: *mut c_void, index: usize) -> Ptr {
-    // SAFETY: the verifier checks iterator contexts at constant offsets.
-    unsafe { ctx.cast::<Ptr>().add(index).read_volatile() }
-}
-
-/// All tracked sockets, in every namespace: takes the last sample and the counters of those that fell silent, and
-/// tells of long connections. Costs as many steps as there are sockets, not a walk over the kernel's hash table
-/// (2.5 ms each time).
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "iter/bpf_sk_storage_map")]
-pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
-    let sk = context_pointer(ctx, 2);
-    if sk.is_null() {
-        return 0;
-    }
-    let Some(account) = account::of(program::TCP_SWEEP) else {
-        return 0;
-    };
-    bump(&mut account.seen);
-    let (Some(tp), Some(conn)) = (kernel::tcp_sock(sk), conn::get(sk)) else {
-        bump(&mut account.filtered);
-        return 0;
-    };
-    let state = kernel::state(sk);
-    if state == LISTEN {
-        listener(account, conn, sk);
-        return 0;
-    }
-    let slot = conn.slot();
-    if slot == SLOT_NONE || state == CLOSE {
-        bump(&mut account.filtered);
-        return 0;
-    }
-    let Some(cells) = pair::cells(slot) else {
-        bump(&mut account.dropped[reason::MAP_FULL]);
-        return 0;
-    };
-    let now = kernel::activity(tp);
-    // A busy connection takes its own samples. One that has been silent for a tenth of a second cannot race with them.
-    let stamp = kernel::rack_mstamp(tp);
-    if stamp != conn.last_sample {
-        // SAFETY: no preconditions.
-        let clock = unsafe { bpf_ktime_get_ns() } / 1000;
-        if clock.wrapping_sub(now) > SILENT || switch_value(switch::SWEEP_SAMPLES) != 0 {
-            conn.last_sample = stamp;
-            sample(conn, cells, kernel::rack_rtt(tp));
-        }
-    }
-    if now != conn.last_flush {
-        conn.last_flush = now;
-        flush(conn, cells, tp);
-    }
-    windows(conn, cells, tp);
-    bump(&mut account.aggregated);
-    if now.wrapping_sub(conn.last_record) >= RECORD_EVERY && switch_value(switch::FLOW_RECORDS) != 0 {
-        conn.last_record = now;
-        tell(account, program::TCP_SWEEP, conn, sk, tp, state, state, 0);
-    }
-    0
-}
-
 /// Each connection that an application takes from a listener: how long it waited there. The result of the function
 /// comes after its parameters, of which 6.10 and later have two; a chosen offset into the context would not load.
 #[fexit(function = "inet_csk_accept")]
@@ -606,73 +445,6 @@ fn accepted(sk: Ptr) -> i32 {
             bump(&mut account.aggregated);
         }
         None => bump(&mut account.filtered),
-    }
-    0
-}
-
-/// What a listening socket had to refuse: its accept queue was full, or memory was short.
-#[inline(always)]
-fn listener(account: &mut Account, conn: &mut Conn, sk: Ptr) {
-    let drops = kernel::drops(sk);
-    let new = drops.wrapping_sub(account::exchange32(&mut conn.listen_drops, drops));
-    if new == 0 {
-        bump(&mut account.filtered);
-        return;
-    }
-    let slot = pair::slot(account, &conn.subject, 0, &conn.comm);
-    match pair::cells(slot) {
-        Some(cells) => {
-            add(&mut cells.counters[counter::LISTEN_DROPS], new as u64);
-            bump(&mut account.aggregated);
-        }
-        None => bump(&mut account.dropped[reason::MAP_FULL]),
-    }
-}
-
-/// All open files of all processes: finds the TCP sockets that are older than the agent, and who owns them.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "iter/task_file")]
-pub fn tcp_adopt(ctx: *mut c_void) -> i32 {
-    let (task, file) = (context_pointer(ctx, 1), context_pointer(ctx, 3));
-    if task.is_null() || file.is_null() {
-        return 0;
-    }
-    // SAFETY: the helper checks that the file is a socket.
-    let socket = unsafe { bpf_sock_from_file(file as *mut _) } as Ptr;
-    if socket.is_null() {
-        return 0;
-    }
-    let sk = kernel::socket_sk(socket);
-    if sk.is_null() || kernel::protocol(sk) != IPPROTO_TCP {
-        return 0;
-    }
-    let Some(account) = account::of(program::TCP_ADOPT) else {
-        return 0;
-    };
-    bump(&mut account.seen);
-    let state = kernel::state(sk);
-    let Some(tp) = kernel::tcp_sock(sk) else {
-        bump(&mut account.filtered);
-        return 0;
-    };
-    if conn::get(sk).is_some() || state == CLOSE {
-        bump(&mut account.filtered);
-        return 0;
-    }
-    let process = (kernel::task_tgid(task), kernel::task_start(task));
-    let comm = kernel::task_comm(task);
-    if state == LISTEN || state == SYN_SENT {
-        let Some(conn) = conn::get_or_new(sk) else {
-            bump(&mut account.dropped[reason::NO_STORAGE]);
-            return 0;
-        };
-        conn.reset(pair::subject(sk, process), comm);
-        conn.listen_drops = kernel::drops(sk);
-        bump(&mut account.aggregated);
-        return 0;
-    }
-    if adopt(account, sk, tp, process, comm).is_some() {
-        bump(&mut account.aggregated);
     }
     0
 }
