@@ -174,7 +174,10 @@ fn retransmits(seen: &Seen) -> Result<String> {
 }
 
 fn accept(seen: &Seen) -> Result<String> {
-    let accepted: f64 = family(seen, "geophone_tcp_accept_seconds")?.iter().map(Series::count).sum();
+    let accepted: f64 = family(seen, "geophone_tcp_accept_seconds")?
+        .iter()
+        .map(Series::count)
+        .sum();
     // iperf3's control and data connections; the agent's own server has some as well.
     ensure!(accepted >= 2.0, "{accepted} connections accepted");
     Ok(format!("{accepted} connections"))
