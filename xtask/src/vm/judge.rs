@@ -258,6 +258,6 @@ mod tests {
             failed(&seen("off", 0.04, 41)),
             ["retransmits are the kernel's own"]
         );
-        assert_eq!(failed(&Seen::new()).len(), 6);
+        assert_eq!(failed(&Seen::new()).len(), 7);
     }
 }
