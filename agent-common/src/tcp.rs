@@ -125,14 +125,6 @@ crate::wire! {
         pub comm: [u8; 16],
     }
 
-    /// Key of the peer trie: an IPv6 address (IPv4 as `::ffff:a.b.c.d`) behind a prefix length.
-    pub struct PeerKey {
-        /// Bits of `address` that count, 0–128.
-        pub prefix_len: u32,
-        /// Network byte order.
-        pub address: [u8; 16],
-    }
-
     /// A connection: its whole life at close, its life so far every ten seconds.
     pub struct FlowRecord {
         /// Record header.

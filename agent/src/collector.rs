@@ -325,7 +325,7 @@ impl Collector {
                 .iter()
                 .filter(|p| !p.accounts().is_empty())
                 .map(|p| {
-                    // Kernel first: a record read since is then in flight for a moment, never over-delivered.
+                    // Records are taken on this thread: what the kernel has sent since is in flight.
                     let mut records = Records::default();
                     let skipped = p.accounts().iter().filter_map(|a| misses.get(a)).sum();
                     for r in p.accounts().iter().filter_map(|&a| self.records.get(a)) {

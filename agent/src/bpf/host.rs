@@ -36,14 +36,6 @@ pub fn btf_path(given: Option<&Path>) -> PathBuf {
     given.map_or_else(|| PathBuf::from("/sys/kernel/btf/vmlinux"), Path::to_path_buf)
 }
 
-/// Capabilities that the programs need, with the bit of each.
-pub const CAPABILITIES: [(&str, u32); 4] = [
-    ("CAP_BPF", 39),
-    ("CAP_PERFMON", 38),
-    ("CAP_NET_ADMIN", 12),
-    ("CAP_SYS_ADMIN", 21),
-];
-
 /// Effective capabilities of this process, as a mask.
 pub fn effective_capabilities() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

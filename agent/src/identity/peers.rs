@@ -40,7 +40,7 @@ pub struct Peer {
     pub zone: String,
 }
 
-/// An entry of the kernel's trie; see [`agent_common::tcp::PeerKey`].
+/// An entry of the kernel's prefix trie (map `PEERS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     /// Bits of `address` that count, 0–128.
