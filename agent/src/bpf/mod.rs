@@ -9,8 +9,10 @@ pub mod engine;
 pub mod fields;
 pub mod host;
 mod refusal;
+pub mod spec;
 pub mod sys;
 pub mod verdict;
 
-pub use engine::{Engine, Hook, Sizes, Spec};
+pub use engine::Engine;
+pub use spec::{Hook, Sizes, Spec};
 pub use verdict::{State, Verdict};

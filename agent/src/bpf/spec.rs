@@ -1,0 +1,64 @@
+//! How a program is declared, and how large the maps are.
+
+use super::fields::Group;
+
+/// Where a program hooks in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// BTF tracepoint.
+    TpBtf(&'static str),
+    /// End of a kernel function.
+    Fexit(&'static str),
+    /// Iterator over the elements of a map, run when asked.
+    IterMap(&'static str),
+    /// Iterator over all open files, run when asked.
+    IterFiles,
+    /// Socket operations of a cgroup tree.
+    SockOps,
+}
+
+impl Hook {
+    /// As the table shows it.
+    pub fn describe(self) -> String {
+        match self {
+            Self::TpBtf(name) => format!("tp_btf/{name}"),
+            Self::Fexit(name) => format!("fexit/{name}"),
+            Self::IterMap(_) => "iter/bpf_sk_storage_map".into(),
+            Self::IterFiles => "iter/task_file".into(),
+            Self::SockOps => "sock_ops".into(),
+        }
+    }
+}
+
+/// Declaration of a program, beside its probe.
+pub struct Spec {
+    /// Function in the object.
+    pub name: &'static str,
+    /// Probe.
+    pub probe: &'static str,
+    /// Its account.
+    pub account: usize,
+    /// Where it hooks in.
+    pub hook: Hook,
+    /// Kernel fields that it reads.
+    pub needs: &'static [Group],
+    /// Nothing else does its work.
+    pub required: bool,
+    /// What is missing without it, and what would help.
+    pub remedy: &'static str,
+}
+
+/// Sizes, fixed before anything runs.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    /// Ring buffer in bytes, a power of two.
+    pub ring_bytes: u32,
+    /// Rows of pairs, `other` included.
+    pub slots: u32,
+    /// Shards of each row, a power of two.
+    pub shards: u32,
+    /// Keys of dropped packets.
+    pub drop_keys: u32,
+    /// Prefixes.
+    pub prefixes: u32,
+}
