@@ -5,7 +5,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::net::TcpListener;
 use std::time::Duration;
-use tests::harness::agent::{Scratch, binary, clean};
+use tests::harness::agent::{PATIENCE, Scratch, binary, clean};
+use tests::harness::btf;
 use tests::harness::cli::{geophone, one_line, says};
 use tests::harness::command::said;
 use tests::harness::{Agent, Scene, Setup, command, equal};
@@ -239,6 +240,54 @@ fn garbage_btf() -> Result<()> {
     Ok(())
 }
 
+/// Cause: kernel types that are wrong in one place, so that the verifier refuses what believes them. Said: which
+/// programs and why, once, with the verifier's log for who wants it; the others go on.
+#[test]
+fn a_rejected_program() -> Result<()> {
+    need_root!();
+    let scratch = Scratch::new()?;
+    let mut types = std::fs::read("/sys/kernel/btf/vmlinux")?;
+    btf::misplace(&mut types, "sk_buff", "len")?;
+    let file = scratch.write("btf", types)?;
+    let file = file.to_string_lossy();
+    let out = geophone(&["check", "--json", "--btf", &file])?;
+    equal("exit status", out.status.code(), Some(1)).with_context(|| said(&out))?;
+    let report: Value = serde_json::from_slice(&out.stdout)?;
+    let programs = report["programs"].as_array().context("no programs")?;
+    let of = |verdict: &str| {
+        programs
+            .iter()
+            .filter(|p| p["verdict"] == verdict)
+            .collect::<Vec<_>>()
+    };
+    let broken = of("broken");
+    ensure!(!broken.is_empty(), "nothing is refused: {}", said(&out));
+    for program in &broken {
+        let text = |key: &str| program[key].as_str().unwrap_or_default();
+        says(text("reason"), &["verifier refused it: ", "sk_buff"])?;
+        says(text("remedy"), &["report"])?;
+        ensure!(text("verifier_log").lines().count() > 3, "{program}");
+    }
+    ensure!(of("attached").len() >= 7, "{}", said(&out));
+    let agent = Setup::new().arg("--btf").arg(&*file).start()?;
+    let mut scene = Scene::alone("sink")?;
+    scene.storm(100, 2, 1000)?;
+    agent.settles(|s| {
+        let opened = [("subject", scene.client.name()), ("outcome", "opened")];
+        equal("opened", s.sum("geophone_tcp_connections_total", &opened), 100)?;
+        let states = [("state", "broken")];
+        equal(
+            "broken",
+            s.series("geophone_program_info", &states).len(),
+            broken.len(),
+        )?;
+        s.lawful()
+    })?;
+    let log = agent.stop()?;
+    let lines = log.lines().filter(|line| line.contains("verifier refused it"));
+    equal("lines of the log", lines.count(), broken.len()).context(log.clone())
+}
+
 const WITHOUT: [&str; 3] = ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--"];
 
 /// Cause: a removed capability. Said: which; interfaces go on.
@@ -261,6 +310,41 @@ const WITHOUT_MOUNTS: [&str; 5] = [
     "-c",
     "umount -l /sys/fs/cgroup/unified /sys/fs/cgroup /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; exec \"$0\" \"$@\"",
 ];
+
+/// Cause: no cgroup2 and no kernel types, which leaves sock_ops, which needs cgroups. Seen: connections; the agent mounts
+/// cgroups for itself, nobody else sees them, and nothing is left behind, even after a kill.
+#[test]
+fn no_cgroup2_where_it_is_needed() -> Result<()> {
+    need_root!();
+    let mut agent = Setup::new()
+        .through(WITHOUT_MOUNTS)
+        .arg("--btf")
+        .arg("/dev/null")
+        .start()?;
+    ensure!(agent.attached("tcp_sockops")?, "{}", agent.log());
+    let mut scene = Scene::alone("sink")?;
+    scene.storm(50, 2, 1000)?;
+    agent.settles(|s| {
+        for outcome in ["opened", "closed"] {
+            let what = [("subject", scene.client.name()), ("outcome", outcome)];
+            equal(outcome, s.sum("geophone_tcp_connections_total", &what), 50)?;
+        }
+        s.lawful()
+    })?;
+    let pid = agent.pid();
+    let place = std::env::temp_dir().join(format!("geophone-cgroup2-{pid}"));
+    let own = std::fs::read_to_string(format!("/proc/{pid}/mounts"))?;
+    agent.signal(Signal::SIGKILL)?;
+    agent.wait(PATIENCE)?;
+    for (whose, mounts) in [
+        ("its own", own),
+        ("ours", std::fs::read_to_string("/proc/mounts")?),
+    ] {
+        ensure!(!mounts.contains("geophone-cgroup2"), "{whose} mounts: {mounts}");
+    }
+    ensure!(!place.exists(), "{} is left", place.display());
+    Ok(())
+}
 
 /// Cause: no cgroup2, no tracefs, no debugfs. Seen: all programs attached, and connections counted.
 #[test]

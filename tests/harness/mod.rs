@@ -1,6 +1,7 @@
 //! What all tests share.
 
 pub mod agent;
+pub mod btf;
 pub mod cgroup;
 pub mod cli;
 pub mod command;
