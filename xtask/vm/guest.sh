@@ -1,6 +1,7 @@
 #!/bin/bash
-# What happens in the virtual machine: check, then a known delay and loss under the agent's eyes. The results go to the
-# second serial line as sections; the host judges them (xtask/src/vm/judge.rs).
+# What happens in the virtual machine: check, then a known delay and loss under the agent's eyes, then the same machine
+# without cgroups. With lockdown on the kernel's command line: check, and a short run. The results go to the second
+# serial line as sections; the host judges them (xtask/src/vm/judge.rs).
 
 # section NAME COMMAND...: its standard output and exit code are results, its errors go to the console.
 section() {
@@ -44,8 +45,9 @@ transfer() {
     tail -4 /tmp/iperf3.log
 }
 
+# Asks the agent whether it is ready until it is.
 ready() {
-    for _ in {1..100}; do
+    for _ in {1..200}; do
         wget -q -O /dev/null http://127.0.0.1:9779/readyz && return 0
         kill -0 "$1" 2> /dev/null || return 1
         sleep 0.1
@@ -72,13 +74,45 @@ watched() {
 watched_before() { cat /tmp/watched; return "$watched_code"; }
 counts() { for n in a b here; do retransmits "$n"; done; }
 
+# Twenty connections to the agent itself, under its own eyes. The arguments are further options of `geophone run`.
+# What an agent leaves or shows to others is told by section `mounts_during`.
+short() {
+    rm -f /tmp/summary.json
+    geophone "$@" run --for 60s --summary-json /tmp/summary.json < /dev/null 1>&2 &
+    local agent=$! code
+    if ready $agent; then
+        mounts > /tmp/mounts_during
+        for _ in {1..20}; do wget -q -O /dev/null http://127.0.0.1:9779/healthz; done
+        # Past the last tick that counts them.
+        sleep 2
+        kill -INT $agent
+    fi
+    wait $agent
+    code=$?
+    cat /tmp/summary.json
+    return $code
+}
+
+# Mounts of cgroup2 that the machine sees, and directories made for them.
+mounts() { grep -w cgroup2 /proc/mounts; ls -d /tmp/geophone* 2> /dev/null; return 0; }
+
 exec 3> /dev/ttyS1
 section kernel uname -r
 section boot cut -d ' ' -f 1 /proc/uptime
+section lockdown cat /sys/kernel/security/lockdown
 section check geophone check --json
-section network network
-watched > /tmp/watched; watched_code=$?
-section run watched_before
-section retransmits counts
+if grep -q lockdown= /proc/cmdline; then
+    section run short
+else
+    section network network
+    watched > /tmp/watched; watched_code=$?
+    section run watched_before
+    section retransmits counts
+    umount /sys/fs/cgroup
+    section check_no_cgroup2 geophone check --json --btf /dev/null
+    section run_no_cgroup2 short --btf /dev/null
+    section mounts_during cat /tmp/mounts_during
+    section mounts_after mounts
+fi
 section left bpftool prog show
 section end true
