@@ -55,42 +55,31 @@ ready() {
     return 1
 }
 
-watched() {
-    geophone run --for 25s --summary-json /tmp/summary.json < /dev/null 1>&2 &
-    local agent=$! code
-    section ready ready $agent
-    if kill -0 $agent 2> /dev/null; then
-        section transfer transfer
-        # Past the last tick that counts the transfer.
-        sleep 2
-        kill -INT $agent
-    fi
-    wait $agent
-    code=$?
-    cat /tmp/summary.json
-    return $code
-}
-
-watched_before() { cat /tmp/watched; return "$watched_code"; }
-counts() { for n in a b here; do retransmits "$n"; done; }
-
-# Twenty connections to the agent itself, under its own eyes. The arguments are further options of `geophone run`.
-# What an agent leaves or shows to others is told by section `mounts_during`.
-short() {
+# watching NAME CAUSE OPTION...: runs the agent with these options while the cause is at work; its summary and exit code
+# are section NAME.
+watching() {
+    local name=$1 cause=$2 agent; shift 2
     rm -f /tmp/summary.json
     geophone "$@" run --for 60s --summary-json /tmp/summary.json < /dev/null 1>&2 &
-    local agent=$! code
-    if ready $agent; then
-        mounts > /tmp/mounts_during
-        for _ in {1..20}; do wget -q -O /dev/null http://127.0.0.1:9779/healthz; done
-        # Past the last tick that counts them.
+    agent=$!
+    section "ready_$name" ready $agent
+    if kill -0 $agent 2> /dev/null; then
+        section "cause_$name" "$cause"
+        # Past the last tick that counts it.
         sleep 2
         kill -INT $agent
     fi
     wait $agent
-    code=$?
-    cat /tmp/summary.json
-    return $code
+    section "$name" ended $?
+}
+
+ended() { cat /tmp/summary.json; return "$1"; }
+counts() { for n in a b here; do retransmits "$n"; done; }
+
+# Twenty connections to the agent itself, under its own eyes.
+requests() {
+    mounts > /tmp/mounts_during
+    for _ in {1..20}; do wget -q -O /dev/null http://127.0.0.1:9779/healthz; done
 }
 
 # Mounts of cgroup2 that the machine sees, and directories made for them.
@@ -102,15 +91,14 @@ section boot cut -d ' ' -f 1 /proc/uptime
 section lockdown cat /sys/kernel/security/lockdown
 section check geophone check --json
 if grep -q lockdown= /proc/cmdline; then
-    section run short
+    watching run requests
 else
     section network network
-    watched > /tmp/watched; watched_code=$?
-    section run watched_before
+    watching run transfer
     section retransmits counts
     umount /sys/fs/cgroup
     section check_no_cgroup2 geophone check --json --btf /dev/null
-    section run_no_cgroup2 short --btf /dev/null
+    watching run_no_cgroup2 requests --btf /dev/null
     section mounts_during cat /tmp/mounts_during
     section mounts_after mounts
 fi

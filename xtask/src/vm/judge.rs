@@ -28,7 +28,7 @@ pub fn plain(release: &str, seen: &Seen) -> Vec<Check> {
     vec![
         check("kernel", kernel(release, seen)),
         check("every program attached or known to be unsupported", content(seen)),
-        check("the agent ends well", ended(seen)),
+        check("the agent ends well", ended(seen, "run")),
         check("round-trip time is netem's 40 ms", rtt(seen)),
         check("retransmits are the kernel's own", retransmits(seen)),
         check("accept latency is measured (fexit)", accept(seen)),
@@ -81,10 +81,13 @@ fn content(seen: &Seen) -> Result<String> {
     programs(seen)
 }
 
-fn ended(seen: &Seen) -> Result<String> {
-    ensure!(section(seen, "ready")?.code == 0, "it never was ready");
-    let run = section(seen, "run")?;
-    ensure!(run.code == 0, "exit code {}", run.code);
+fn ended(seen: &Seen, run: &str) -> Result<String> {
+    ensure!(
+        section(seen, &format!("ready_{run}"))?.code == 0,
+        "it never was ready"
+    );
+    let code = section(seen, run)?.code;
+    ensure!(code == 0, "exit code {code}");
     Ok("exit code 0".into())
 }
 
@@ -134,8 +137,7 @@ fn accept(seen: &Seen) -> Result<String> {
 
 /// Twenty connections were opened to the agent and seen by it, and it ended well.
 fn goes_on(seen: &Seen, run: &str) -> Result<String> {
-    let code = section(seen, run)?.code;
-    ensure!(code == 0, "exit code {code}");
+    ended(seen, run)?;
     let opened: f64 = family(seen, run, "geophone_tcp_connections_total")?
         .iter()
         .filter(|series| series.has(&[("role", "client"), ("outcome", "opened")]))
@@ -155,8 +157,7 @@ fn without_cgroup2(seen: &Seen) -> Result<String> {
         "attached" => goes_on(seen, "run_no_cgroup2"),
         // Kernels before 6.17 do not let sock_ops ask who is running.
         "unsupported" if reason.contains("unknown func bpf_get_current_") => {
-            let code = section(seen, "run_no_cgroup2")?.code;
-            ensure!(code == 0, "exit code {code}");
+            ended(seen, "run_no_cgroup2")?;
             Ok(format!("tcp_sockops is unsupported: {reason}"))
         }
         verdict => bail!("tcp_sockops is {verdict}: {reason}"),
@@ -245,7 +246,8 @@ mod tests {
             ("lockdown", "[none] integrity confidentiality"),
             ("run", RUN),
             ("retransmits", "40\n2\n0"),
-            ("ready", ""),
+            ("ready_run", ""),
+            ("ready_run_no_cgroup2", ""),
             ("check_no_cgroup2", FALLBACK),
             ("run_no_cgroup2", RUN),
             ("mounts_during", ""),
