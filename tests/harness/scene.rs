@@ -108,7 +108,8 @@ impl<N> Scene<N> {
 
     /// Many short connections to the server, all of which must come about.
     pub fn storm(&mut self, count: u64, threads: u64, bytes: u64) -> Result<()> {
-        let done = self.client.storm(&[self.at.clone()], count, threads, bytes)?;
+        let at = std::slice::from_ref(&self.at);
+        let done = self.client.storm(at, count, threads, bytes)?;
         equal("connections made", (done.ok, done.failed), (count, 0))
     }
 
