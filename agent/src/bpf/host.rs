@@ -76,6 +76,15 @@ pub fn kernel_release() -> String {
         .to_owned()
 }
 
+/// Whether the kernel's release is at least this.
+pub fn kernel_at_least(major: u32, minor: u32) -> bool {
+    let release = kernel_release();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|n| n.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// Mount points of a file system type, from /proc/self/mountinfo.
 pub fn mounts(fs_type: &str) -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

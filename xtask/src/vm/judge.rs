@@ -153,15 +153,9 @@ fn without_cgroup2(seen: &Seen) -> Result<String> {
     let fallback = programs.into_iter().find(|p| p.name == "tcp_sockops");
     let fallback = fallback.context("no tcp_sockops is listed")?;
     let reason = fallback.reason.unwrap_or_default();
-    match fallback.verdict.as_str() {
-        "attached" => goes_on(seen, "run_no_cgroup2"),
-        // Kernels before 6.17 do not let sock_ops ask who is running.
-        "unsupported" if reason.contains("unknown func bpf_get_current_") => {
-            ended(seen, "run_no_cgroup2")?;
-            Ok(format!("tcp_sockops is unsupported: {reason}"))
-        }
-        verdict => bail!("tcp_sockops is {verdict}: {reason}"),
-    }
+    let verdict = &fallback.verdict;
+    ensure!(verdict == "attached", "tcp_sockops is {verdict}: {reason}");
+    goes_on(seen, "run_no_cgroup2")
 }
 
 fn mounts(seen: &Seen) -> Result<String> {
