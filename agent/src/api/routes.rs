@@ -4,6 +4,7 @@ use super::json::SnapshotView;
 use super::stream::{Wanted, lines};
 use super::{State, server::Token};
 use crate::export::prometheus::{encode, negotiate};
+use crate::export::spare::Spare;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State as From};
@@ -33,6 +34,8 @@ struct App {
     ticked: watch::Receiver<Instant>,
     /// Size of the last exposition.
     size: Arc<AtomicUsize>,
+    /// Its memory, for the next one.
+    spare: Spare,
     streams: Arc<Semaphore>,
 }
 
@@ -42,6 +45,7 @@ pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver
         token: token.map(Arc::new),
         ticked,
         size: Arc::default(),
+        spare: Spare::default(),
         streams: Arc::new(Semaphore::new(STREAMS)),
     };
     Router::new()
@@ -134,9 +138,11 @@ fn problem(status: StatusCode, message: &str) -> Response {
 async fn metrics(From(app): From<App>, headers: HeaderMap) -> Response {
     let format = negotiate(headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()));
     let snapshot = app.state.snapshots.borrow().clone();
-    let body = encode(&snapshot, format, app.size.load(Relaxed));
+    let last = app.size.load(Relaxed);
+    let mut body = app.spare.take(last + last / 8 + 4096);
+    encode(&snapshot, format, &mut body);
     app.size.store(body.len(), Relaxed);
-    let mut response = Body::from(body).into_response();
+    let mut response = Body::from(app.spare.lend(body)).into_response();
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,

@@ -41,15 +41,13 @@ pub static TARGET_INFO: Metric = Metric {
 /// Metrics that only Prometheus gets.
 pub static METRICS: &[&Metric] = &[&TARGET_INFO];
 
-/// Encodes a snapshot. `capacity` is the size of the last answer: one allocation instead of a dozen.
-pub fn encode(snapshot: &Snapshot, format: Format, capacity: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(capacity + capacity / 8 + 4096);
+/// Appends a snapshot to `out`.
+pub fn encode(snapshot: &Snapshot, format: Format, out: &mut Vec<u8>) {
     match format {
-        Format::OpenMetrics => text::encode(snapshot, true, &mut out),
-        Format::Text => text::encode(snapshot, false, &mut out),
-        Format::Protobuf => proto::encode(snapshot, &mut out),
+        Format::OpenMetrics => text::encode(snapshot, true, out),
+        Format::Text => text::encode(snapshot, false, out),
+        Format::Protobuf => proto::encode(snapshot, out),
     }
-    out
 }
 
 fn target_labels(snapshot: &Snapshot) -> Labels {
