@@ -233,6 +233,27 @@ fn what_ends_well_is_no_drop() -> Result<()> {
     Ok(())
 }
 
+/// Cause: connections that end at both sides at nearly the same time, so that a FIN is left in the queue of a socket that
+/// is gone. Seen: no drop, because nothing was lost; the kernel calls it one.
+#[test]
+fn a_fin_that_nobody_reads_is_no_drop() -> Result<()> {
+    need_root!();
+    let mut scene = Scene::alone("echo")?;
+    let agent = Agent::start()?;
+    scene.storm(3000, 2, 100)?;
+    let s = agent.after(3)?;
+    let filtered = s.sum(
+        "geophone_events_total",
+        &[("probe", "drops"), ("stage", "filtered")],
+    );
+    ensure!(filtered > 0, "the kernel has called none of them a drop");
+    for subject in [scene.client.name(), scene.server.name()] {
+        let series = s.series(PACKETS, &[("subject", subject), ("reason", "QUEUE_PURGE")]);
+        ensure!(series.is_empty(), "drops where all went well: {series:?}");
+    }
+    Ok(())
+}
+
 /// Cause: the agent starts, and nothing else happens in a namespace of its own. Seen: it does not see itself.
 #[test]
 fn the_agent_makes_no_drops_itself() -> Result<()> {

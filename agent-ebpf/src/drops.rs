@@ -3,7 +3,7 @@
 use crate::account::{self, add, bump};
 use crate::emit::{emit, header};
 use crate::kernel::{self, Ptr};
-use crate::settings::{KFREE_HAS_SOCKET, NCPU, REASON_CONSUMED};
+use crate::settings::{KFREE_HAS_SOCKET, NCPU, REASON_CONSUMED, REASON_QUEUE_PURGE};
 use crate::tcp;
 use agent_common::account::{Account, program, reason};
 use agent_common::drops::{DropKey, DropRecord, DropValue, direction};
@@ -74,8 +74,14 @@ pub fn drops_kfree(ctx: BtfTracePointContext) -> i32 {
     let ethertype = u16::from_be(kernel::skb_protocol_be(skb));
     let dev = kernel::device(skb).unwrap_or(core::ptr::null());
     let is_ip = ethertype == ETH_P_IP || ethertype == ETH_P_IPV6;
+    let len = kernel::skb_len(skb);
     // Not dropped at all (0), or consumed: normal ends. Without a device and not IP: messages of unix and netlink sockets.
-    if why == 0 || why == REASON_CONSUMED.load() || (dev.is_null() && !is_ip) {
+    // Left in the queue of a socket that ends, and empty: the FIN of each connection that this side closed first.
+    if why == 0
+        || why == REASON_CONSUMED.load()
+        || (why == REASON_QUEUE_PURGE.load() && len == 0)
+        || (dev.is_null() && !is_ip)
+    {
         bump(&mut account.filtered);
         return 0;
     }
@@ -96,7 +102,6 @@ pub fn drops_kfree(ctx: BtfTracePointContext) -> i32 {
     };
     let network = network(skb, ethertype);
     key.protocol = network.protocol;
-    let len = kernel::skb_len(skb);
     count(account, &key, dev, len);
     if take_token() {
         tell(account, &key, &network, skb, dev, len);

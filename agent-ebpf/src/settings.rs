@@ -22,6 +22,8 @@ constants! {
     RING_HIGH_WATER: u64 = u64::MAX;
     /// `SKB_CONSUMED`: a normal end, not a drop. Kernels before 6.2 have none, and another meaning for its number.
     REASON_CONSUMED: u32 = 0;
+    /// `SKB_DROP_REASON_QUEUE_PURGE`, since 6.4: what was left in the queue of a socket that ends.
+    REASON_QUEUE_PURGE: u32 = 0;
     /// 1 = `kfree_skb`'s tracepoint has a fourth argument, the receiving socket.
     KFREE_HAS_SOCKET: u32 = 0;
     /// 1 = sock_ops may ask who is running: since 6.17.

@@ -69,7 +69,7 @@ impl Engine {
         let mut missing: HashMap<&'static str, Vec<&'static str>> = HashMap::new();
         let mut drop_reasons = HashMap::new();
         let mut no_types = false;
-        let mut consumed = 0u32;
+        let (mut consumed, mut queue_purge) = (0u32, 0u32);
         let (mut kfree_has_socket, mut accept_parameters) = (0u32, 0u32);
         match KernelTypes::load(&path) {
             Ok(types) => {
@@ -91,8 +91,10 @@ impl Engine {
                     }
                 }
                 for (value, name) in types.enumerators("skb_drop_reason") {
-                    if name == "SKB_CONSUMED" {
-                        consumed = value;
+                    match name.as_str() {
+                        "SKB_CONSUMED" => consumed = value,
+                        "SKB_DROP_REASON_QUEUE_PURGE" => queue_purge = value,
+                        _ => {}
                     }
                     let short = name
                         .strip_prefix("SKB_DROP_REASON_")
@@ -128,6 +130,7 @@ impl Engine {
             .override_global("HOME_NETNS", &home_netns, true)
             .override_global("RING_HIGH_WATER", &high_water, true)
             .override_global("REASON_CONSUMED", &consumed, false)
+            .override_global("REASON_QUEUE_PURGE", &queue_purge, false)
             .override_global("SOCKOPS_HAS_CURRENT", &has_current, false)
             .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
             .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
