@@ -1,0 +1,80 @@
+//! What a tunnel carries.
+
+use super::{ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, Packet, Parsed, TCP, UDP, fact, link, network};
+use crate::tunnel::class;
+
+/// Transparent Ethernet bridging: an Ethernet frame.
+pub const ETHERNET: u16 = 0x6558;
+/// Nothing that can be read.
+pub const NOTHING: u16 = 0;
+const ARP: u16 = 0x0806;
+
+/// Reads what lies at `out.payload` up to `out.end`, of the EtherType `out.carries`.
+#[inline(always)]
+pub fn read<P: Packet>(packet: &P, out: &mut Parsed) {
+    out.inner = out.end.saturating_sub(out.payload);
+    out.headers = out.payload;
+    out.class = class::OTHER;
+    let (ethertype, at) = if out.carries == ETHERNET {
+        match link(packet, out.payload) {
+            Some(found) => found,
+            None => return,
+        }
+    } else {
+        (out.carries, out.payload)
+    };
+    out.headers = at.min(out.end);
+    if ethertype == ARP {
+        out.class = class::ARP;
+        return;
+    }
+    let Some(net) = network(packet, ethertype, at, out.end) else {
+        return;
+    };
+    let base = if ethertype == ETH_IPV4 {
+        class::IPV4
+    } else {
+        class::IPV6
+    };
+    out.class = base + transport_class(net.protocol);
+    out.inner_source = net.source;
+    out.inner_destination = net.destination;
+    out.inner_end = net.end;
+    out.headers = net.transport.min(out.end);
+    out.facts |= fact::PAIR;
+    if net.fragment {
+        return;
+    }
+    if net.protocol == TCP {
+        out.transport = net.transport;
+        out.facts |= fact::TCP;
+        if packet.segment() != 0
+            && let Some([offset]) = packet.load::<1>(net.transport + 12)
+        {
+            out.headers = (net.transport + (offset >> 4) as u32 * 4).min(out.end);
+        }
+    } else if net.protocol == UDP {
+        out.headers = (net.transport + 8).min(out.end);
+    }
+}
+
+/// Offset within the four classes of an address family.
+#[inline(always)]
+pub const fn transport_class(protocol: u8) -> u8 {
+    match protocol {
+        TCP => 0,
+        UDP => 1,
+        ICMP | ICMPV6 => 2,
+        _ => 3,
+    }
+}
+
+/// EtherType of IP in IP.
+#[inline(always)]
+pub const fn ip(protocol: u8) -> u16 {
+    if protocol == super::IPV4 {
+        ETH_IPV4
+    } else {
+        ETH_IPV6
+    }
+}
