@@ -62,6 +62,8 @@ pub mod fact {
     pub const TCP: u8 = 16;
     /// Each segment of a GSO packet is a message of its own, with its own sequence number.
     pub const MESSAGES: u8 = 32;
+    /// What the tunnel carries can be read.
+    pub const CLEAR: u8 = 64;
 }
 
 /// What was found. Offsets are from the start of the packet.
@@ -92,13 +94,15 @@ pub struct Parsed {
     pub inner: u32,
     /// Bytes of headers that are repeated in each segment, from the start of the packet.
     pub headers: u32,
+    /// With [`fact::MESSAGES`]: bytes of each message that are not inner.
+    pub step: u32,
     /// Where the outer IP packet ends: what follows is padding of the link.
     pub end: u32,
     /// See [`fact::TCP`].
     pub transport: u32,
     /// Where the inner IP packet ends.
     pub inner_end: u32,
-    /// EtherType of the payload while it is being read; 0 = it cannot be.
+    /// EtherType of the payload, with [`fact::CLEAR`].
     carries: u16,
     /// UDP port of the source, of kinds whose ports matter.
     pub source_port: u16,
@@ -398,7 +402,7 @@ fn outer<P: Packet>(
         ESP => ip::esp(packet, net.transport, net.end, out),
         AH => ip::ah(packet, net, out),
         protocol => {
-            out.carries = inner::ip(protocol);
+            inner::begins(inner::ip(protocol), out);
             Some(())
         }
     };
@@ -406,10 +410,10 @@ fn outer<P: Packet>(
         // Eight bytes of the transport header are all that must be quoted: what there is of it decides.
         return (out.kind != kind::NONE).then_some(Verdict::TooBig);
     }
-    if found.is_none() || (net.truncated && !net.fragment) {
+    if found.is_none() || out.payload > net.end || (net.truncated && !net.fragment) {
         return (out.kind != kind::NONE).then_some(Verdict::Malformed);
     }
-    if out.carries != inner::NOTHING {
+    if out.facts & fact::CLEAR != 0 {
         inner::read(packet, out);
     }
     Some(Verdict::Tunnel)
@@ -419,3 +423,7 @@ fn outer<P: Packet>(
 fn is_mapped(address: &[u8; 16]) -> bool {
     matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
 }
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ pub const ORIGIN: u64 = 1 << 32;
 const SLOT: u64 = BLOCKS as u64 - 1;
 
 crate::wire! {
-    /// State of one sequence. All zero is one that has not begun.
+    /// State of one sequence; see [`Window::EMPTY`].
     pub struct Window {
         /// Highest position so far.
         pub top: u64,
@@ -50,28 +50,14 @@ pub struct Step {
     pub restarts: u64,
 }
 
-/// Positions of a block, not before `base`, whose bit is clear.
-#[inline(always)]
-const fn holes(bits: u64, block: u64, base: u64) -> u64 {
-    let first = block << 6;
-    let mask = if base <= first {
-        u64::MAX
-    } else if base - first < 64 {
-        u64::MAX << (base - first)
-    } else {
-        0
-    };
-    (!bits & mask).count_ones() as u64
-}
-
 impl Window {
-    /// A sequence that has not begun.
+    /// A sequence that has not begun: all bits set, so that nothing before its first packet is a hole.
     pub const EMPTY: Self = Self {
         top: 0,
         base: 0,
         suspect: 0,
         epoch: 0,
-        bits: [0; BLOCKS],
+        bits: [u64::MAX; BLOCKS],
     };
 
     /// Takes a packet's sequence number; `wide` = it has 64 bits and not 32.
@@ -82,8 +68,7 @@ impl Window {
         let anchor = sequence.wrapping_add(ORIGIN);
         if self.base == 0 {
             self.base = anchor;
-            self.top = anchor;
-            self.mark(anchor);
+            self.begin(anchor);
             step.received += 1;
             return;
         }
@@ -102,7 +87,8 @@ impl Window {
             step.received += 1;
         } else if (self.top >> 6).wrapping_sub(position >> 6) < BLOCKS as u64 {
             self.suspect = 0;
-            if self.mark(position) {
+            // What comes late before the first is not remembered: its bits are set.
+            if self.mark(position) && position.wrapping_sub(self.base) as i64 >= 0 {
                 step.duplicated += 1;
             } else {
                 step.received += 1;
@@ -113,12 +99,17 @@ impl Window {
             // The window moves away from all that it holds; what lies above its top is not missing.
             self.bits[((self.top >> 6) & SLOT) as usize] |= u64::MAX << (self.top & 63);
             self.advance((self.top & !63).wrapping_add(64 * BLOCKS as u64), step);
+            self.bits = Self::EMPTY.bits;
             self.base = anchor.wrapping_sub(distance);
+            self.begin(self.base);
+            // At most one block on, in which nothing has come.
+            if anchor >> 6 != self.base >> 6 {
+                self.bits[((anchor >> 6) & SLOT) as usize] = 0;
+            }
             self.top = anchor;
+            self.mark(anchor);
             self.suspect = 0;
             self.epoch += 1;
-            self.mark(self.base);
-            self.mark(anchor);
             step.received += 1;
             step.restarts += 1;
         } else {
@@ -137,19 +128,25 @@ impl Window {
         was
     }
 
-    /// Clears the blocks up to that of `position`, counting what is missing in those that leave.
+    /// The first packet: nothing above it has come.
+    #[inline(always)]
+    fn begin(&mut self, position: u64) {
+        self.top = position;
+        self.bits[((position >> 6) & SLOT) as usize] = u64::MAX >> (63 - (position & 63));
+    }
+
+    /// Moves the window up to the block of `position`, counting what is missing in the blocks that leave.
+    ///
+    /// The loop has no branch but its end: the kernel's verifier follows each in each turn.
     #[inline(always)]
     fn advance(&mut self, position: u64, step: &mut Step) {
         let old = self.top >> 6;
         let blocks = (position >> 6).wrapping_sub(old);
-        if blocks == 0 {
-            return;
-        }
+        let turns = blocks.min(BLOCKS as u64);
         let mut i = 1u64;
-        while i <= BLOCKS as u64 && i <= blocks {
-            let entering = old.wrapping_add(i);
-            let block = &mut self.bits[(entering & SLOT) as usize];
-            step.lost += holes(*block, entering.wrapping_sub(BLOCKS as u64), self.base);
+        while i <= turns {
+            let block = &mut self.bits[(old.wrapping_add(i) & SLOT) as usize];
+            step.lost += (!*block).count_ones() as u64;
             *block = 0;
             i += 1;
         }
@@ -183,7 +180,7 @@ pub fn holes_below(window: &Window, horizon: u64) -> u64 {
         } else {
             0
         };
-        sum += holes(bits | beyond, block, window.base);
+        sum += (!(bits | beyond)).count_ones() as u64;
     }
     sum
 }

@@ -6,8 +6,15 @@ use crate::tunnel::class;
 /// Transparent Ethernet bridging: an Ethernet frame.
 pub const ETHERNET: u16 = 0x6558;
 /// Nothing that can be read.
-pub const NOTHING: u16 = 0;
+pub const NOTHING: u16 = 0xffff;
 const ARP: u16 = 0x0806;
+
+/// Notes what begins at `out.payload`.
+#[inline(always)]
+pub fn begins(ethertype: u16, out: &mut Parsed) {
+    out.carries = ethertype;
+    out.facts |= fact::CLEAR;
+}
 
 /// Reads what lies at `out.payload` up to `out.end`, of the EtherType `out.carries`.
 #[inline(always)]

@@ -39,7 +39,7 @@ pub fn gre<P: Packet>(packet: &P, net: &Network, out: &mut Parsed) -> Option<()>
         return None;
     }
     out.payload = at;
-    out.carries = be16(h[2], h[3]);
+    inner::begins(be16(h[2], h[3]), out);
     Some(())
 }
 
@@ -77,7 +77,7 @@ pub fn ah<P: Packet>(packet: &P, net: &Network, out: &mut Parsed) -> Option<()> 
     out.payload = net.transport + header;
     out.inner = net.end.saturating_sub(out.payload);
     match h[0] {
-        super::IPV4 | super::IPV6 => out.carries = inner::ip(h[0]),
+        super::IPV4 | super::IPV6 => inner::begins(inner::ip(h[0]), out),
         super::ESP => out.class = class::ENCRYPTED,
         protocol => {
             let base = if super::is_mapped(&net.source) {

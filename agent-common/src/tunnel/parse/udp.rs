@@ -47,13 +47,14 @@ pub fn udp<P: Packet>(packet: &P, net: &Network, quoted: bool, out: &mut Parsed)
             out.id = be32(0, h[4], h[5], h[6]);
             out.flags = flag::HAS_ID;
             out.payload = at + 8;
-            out.carries = match h[3] {
+            let carries = match h[3] {
                 _ if out.kind == kind::VXLAN || h[0] & 4 == 0 => inner::ETHERNET,
                 1 => ETH_IPV4,
                 2 => ETH_IPV6,
                 3 => inner::ETHERNET,
                 _ => inner::NOTHING,
             };
+            inner::begins(carries, out);
             return Some(());
         }
         kind::GENEVE => {
@@ -65,7 +66,7 @@ pub fn udp<P: Packet>(packet: &P, net: &Network, quoted: bool, out: &mut Parsed)
             out.id = be32(0, h[4], h[5], h[6]);
             out.flags = flag::HAS_ID;
             out.payload = at + 8 + options;
-            out.carries = be16(h[2], h[3]);
+            inner::begins(be16(h[2], h[3]), out);
             return Some(());
         }
         _ => {}
@@ -136,6 +137,7 @@ fn wireguard<P: Packet>(
             };
             out.payload = at + 16;
             out.inner = out.inner.saturating_sub(EMPTY);
+            out.step = EMPTY;
             if whole && (message < EMPTY || message % 16 != 0) {
                 return None;
             }
@@ -165,6 +167,7 @@ fn openvpn<P: Packet>(packet: &P, at: u32, message: u32, whole: bool, out: &mut 
     out.class = class::ENCRYPTED;
     out.payload = at + header;
     out.inner = out.inner.saturating_sub(header);
+    out.step = header;
     (message > header).then_some(())
 }
 
