@@ -66,18 +66,29 @@ pub mod fact {
     pub const CLEAR: u8 = 64;
 }
 
+/// The bytes of an address as two words in memory order: byte by byte they cost the kernel a call of memset each.
+pub type Address = [u64; 2];
+
+/// The bytes of an address.
+#[inline(always)]
+pub const fn bytes(address: Address) -> [u8; 16] {
+    let [a, b, c, d, e, f, g, h] = address[0].to_ne_bytes();
+    let [i, j, k, l, m, n, o, p] = address[1].to_ne_bytes();
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
 /// What was found. Offsets are from the start of the packet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
     /// Outer source, IPv4 mapped.
-    pub source: [u8; 16],
+    pub source: Address,
     /// Outer destination.
-    pub destination: [u8; 16],
-    /// Inner source.
-    pub inner_source: [u8; 16],
-    /// Inner destination.
-    pub inner_destination: [u8; 16],
+    pub destination: Address,
+    /// Inner source, with [`fact::PAIR`].
+    pub inner_source: Address,
+    /// Inner destination, with [`fact::PAIR`].
+    pub inner_destination: Address,
     /// See [`fact::SEQUENCED`].
     pub sequence: u64,
     /// VNI, key, SPI.
@@ -102,9 +113,6 @@ pub struct Parsed {
     pub transport: u32,
     /// Where the inner IP packet ends.
     pub inner_end: u32,
-    /// The IP header that was read last. Here and not in a variable: a function that writes to memory leaves one state
-    /// behind, and the kernel's verifier need not follow what comes after for every way through it.
-    net: Network,
     /// EtherType of the payload, with [`fact::CLEAR`].
     carries: u16,
     /// UDP port of the source, of kinds whose ports matter.
@@ -122,6 +130,9 @@ pub struct Parsed {
     /// WireGuard's message type; 0 = none.
     pub message: u8,
     pad: u8,
+    /// The IP header that was read last; not reset. Here and not in a variable: a function that writes to memory leaves one state
+    /// behind, and the kernel's verifier need not follow what comes after for every way through it.
+    pub net: Network,
 }
 
 const ETH_IPV4: u16 = 0x0800;
@@ -155,8 +166,8 @@ const fn is_vlan(ethertype: u16) -> bool {
 }
 
 #[inline(always)]
-fn mapped(a: u8, b: u8, c: u8, d: u8) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+fn mapped(a: u8, b: u8, c: u8, d: u8) -> Address {
+    [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
 }
 
 /// EtherType behind up to two VLAN tags into `carries`, where its payload begins into `net.transport`.
@@ -183,15 +194,16 @@ fn link<P: Packet>(packet: &P, at: u32, out: &mut Parsed) -> bool {
 /// What an IP header says.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Network {
-    source: [u8; 16],
-    destination: [u8; 16],
+pub struct Network {
+    source: Address,
+    destination: Address,
     /// Where what is behind the header and its extensions begins.
     transport: u32,
     /// Where the packet ends, cut to what is there.
     end: u32,
     /// Its protocol.
     protocol: u8,
+    v6: bool,
     fragment: bool,
     /// A fragment other than the first: there is no transport header.
     later: bool,
@@ -219,6 +231,11 @@ fn end(at: u32, length: u32, limit: u32) -> (u32, bool) {
 }
 
 #[inline(always)]
+fn word<P: Packet>(packet: &P, at: u32) -> Option<u64> {
+    packet.load(at).map(u64::from_ne_bytes)
+}
+
+#[inline(always)]
 fn ipv4<P: Packet>(packet: &P, at: u32, limit: u32, net: &mut Network) -> Option<()> {
     let h = packet.load::<20>(at)?;
     let header = ((h[0] & 15) as u32) * 4;
@@ -231,6 +248,7 @@ fn ipv4<P: Packet>(packet: &P, at: u32, limit: u32, net: &mut Network) -> Option
     net.source = mapped(h[12], h[13], h[14], h[15]);
     net.destination = mapped(h[16], h[17], h[18], h[19]);
     net.protocol = h[9];
+    net.v6 = false;
     net.transport = at + header;
     net.fragment = fragment & 0x3fff != 0;
     net.later = fragment & 0x1fff != 0;
@@ -243,8 +261,9 @@ fn ipv6<P: Packet>(packet: &P, at: u32, limit: u32, net: &mut Network) -> Option
     if h[0] >> 4 != 6 {
         return None;
     }
-    net.source = packet.load::<16>(at + 8)?;
-    net.destination = packet.load::<16>(at + 24)?;
+    net.source = [word(packet, at + 8)?, word(packet, at + 16)?];
+    net.destination = [word(packet, at + 24)?, word(packet, at + 32)?];
+    net.v6 = true;
     let length = be16(h[4], h[5]) as u32;
     (net.end, net.truncated) = end(at, if length == 0 { 0 } else { length + 40 }, limit);
     net.protocol = h[6];
@@ -297,10 +316,10 @@ fn network<P: Packet>(packet: &P, ethertype: u16, at: u32, limit: u32, net: &mut
     }
 }
 
-/// What a packet is. `ethernet` = it begins with an Ethernet header, else with an IP header.
+/// What a packet is. `ethernet` = it begins with an Ethernet header, else with an IP header. `out` must be zero from
+/// `sequence` up to `net`.
 #[inline(always)]
 pub fn parse<P: Packet>(packet: &P, ports: &impl Ports, ethernet: bool, out: &mut Parsed) -> Verdict {
-    *out = Parsed::default();
     parse_some(packet, ports, ethernet, out).unwrap_or(Verdict::Nothing)
 }
 
@@ -387,7 +406,7 @@ fn outer<P: Packet>(
         GRE => kind::GRE,
         ESP => kind::ESP,
         AH => kind::AH,
-        IPV4 | IPV6 if !is_mapped(&net.source) => kind::IP6TNL,
+        IPV4 | IPV6 if net.v6 => kind::IP6TNL,
         IPV4 => kind::IPIP,
         IPV6 => kind::SIT,
         UDP if net.later && !quoted => return Some(Verdict::Fragment),
@@ -428,11 +447,6 @@ fn outer<P: Packet>(
         inner::read(packet, out);
     }
     Some(Verdict::Tunnel)
-}
-
-#[inline(always)]
-fn is_mapped(address: &[u8; 16]) -> bool {
-    matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
 }
 
 #[cfg(test)]
