@@ -66,18 +66,29 @@ pub mod fact {
     pub const CLEAR: u8 = 64;
 }
 
+/// The bytes of an address as two words in memory order: byte by byte they cost the kernel a call of memset each.
+pub type Address = [u64; 2];
+
+/// The bytes of an address.
+#[inline(always)]
+pub const fn bytes(address: Address) -> [u8; 16] {
+    let [a, b, c, d, e, f, g, h] = address[0].to_ne_bytes();
+    let [i, j, k, l, m, n, o, p] = address[1].to_ne_bytes();
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
 /// What was found. Offsets are from the start of the packet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
     /// Outer source, IPv4 mapped.
-    pub source: [u8; 16],
+    pub source: Address,
     /// Outer destination.
-    pub destination: [u8; 16],
-    /// Inner source.
-    pub inner_source: [u8; 16],
-    /// Inner destination.
-    pub inner_destination: [u8; 16],
+    pub destination: Address,
+    /// Inner source, with [`fact::PAIR`].
+    pub inner_source: Address,
+    /// Inner destination, with [`fact::PAIR`].
+    pub inner_destination: Address,
     /// See [`fact::SEQUENCED`].
     pub sequence: u64,
     /// VNI, key, SPI.
@@ -119,6 +130,9 @@ pub struct Parsed {
     /// WireGuard's message type; 0 = none.
     pub message: u8,
     pad: u8,
+    /// The IP header that was read last; not reset. Here and not in a variable: a function that writes to memory leaves one state
+    /// behind, and the kernel's verifier need not follow what comes after for every way through it.
+    pub net: Network,
 }
 
 const ETH_IPV4: u16 = 0x0800;
@@ -152,36 +166,44 @@ const fn is_vlan(ethertype: u16) -> bool {
 }
 
 #[inline(always)]
-fn mapped(a: u8, b: u8, c: u8, d: u8) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+fn mapped(a: u8, b: u8, c: u8, d: u8) -> Address {
+    [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
 }
 
-/// EtherType behind up to two VLAN tags, and where its payload begins.
-#[inline(always)]
-fn link<P: Packet>(packet: &P, at: u32) -> Option<(u16, u32)> {
-    let [a, b] = packet.load::<2>(at + 12)?;
+/// EtherType behind up to two VLAN tags into `carries`, where its payload begins into `net.transport`.
+#[inline(never)]
+fn link<P: Packet>(packet: &P, at: u32, out: &mut Parsed) -> bool {
+    let Some([a, b]) = packet.load::<2>(at + 12) else {
+        return false;
+    };
     let (mut ethertype, mut next) = (be16(a, b), at + 14);
     let mut tags = 0;
     while tags < 2 && is_vlan(ethertype) {
-        let [_, _, a, b] = packet.load::<4>(next)?;
+        let Some([_, _, a, b]) = packet.load::<4>(next) else {
+            return false;
+        };
         ethertype = be16(a, b);
         next += 4;
         tags += 1;
     }
-    Some((ethertype, next))
+    out.carries = ethertype;
+    out.net.transport = next;
+    true
 }
 
 /// What an IP header says.
-#[derive(Clone, Copy)]
-struct Network {
-    source: [u8; 16],
-    destination: [u8; 16],
-    /// Protocol behind the header and its extensions.
-    protocol: u8,
-    /// Where it begins.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    source: Address,
+    destination: Address,
+    /// Where what is behind the header and its extensions begins.
     transport: u32,
     /// Where the packet ends, cut to what is there.
     end: u32,
+    /// Its protocol.
+    protocol: u8,
+    v6: bool,
     fragment: bool,
     /// A fragment other than the first: there is no transport header.
     later: bool,
@@ -209,7 +231,12 @@ fn end(at: u32, length: u32, limit: u32) -> (u32, bool) {
 }
 
 #[inline(always)]
-fn ipv4<P: Packet>(packet: &P, at: u32, limit: u32) -> Option<Network> {
+fn word<P: Packet>(packet: &P, at: u32) -> Option<u64> {
+    packet.load(at).map(u64::from_ne_bytes)
+}
+
+#[inline(always)]
+fn ipv4<P: Packet>(packet: &P, at: u32, limit: u32, net: &mut Network) -> Option<()> {
     let h = packet.load::<20>(at)?;
     let header = ((h[0] & 15) as u32) * 4;
     let total = be16(h[2], h[3]) as u32;
@@ -217,84 +244,82 @@ fn ipv4<P: Packet>(packet: &P, at: u32, limit: u32) -> Option<Network> {
         return None;
     }
     let fragment = be16(h[6], h[7]);
-    let (end, truncated) = end(at, total, limit);
-    Some(Network {
-        source: mapped(h[12], h[13], h[14], h[15]),
-        destination: mapped(h[16], h[17], h[18], h[19]),
-        protocol: h[9],
-        transport: at + header,
-        end,
-        fragment: fragment & 0x3fff != 0,
-        later: fragment & 0x1fff != 0,
-        truncated,
-    })
+    (net.end, net.truncated) = end(at, total, limit);
+    net.source = mapped(h[12], h[13], h[14], h[15]);
+    net.destination = mapped(h[16], h[17], h[18], h[19]);
+    net.protocol = h[9];
+    net.v6 = false;
+    net.transport = at + header;
+    net.fragment = fragment & 0x3fff != 0;
+    net.later = fragment & 0x1fff != 0;
+    Some(())
 }
 
 #[inline(always)]
-fn ipv6<P: Packet>(packet: &P, at: u32, limit: u32) -> Option<Network> {
+fn ipv6<P: Packet>(packet: &P, at: u32, limit: u32, net: &mut Network) -> Option<()> {
     let h = packet.load::<8>(at)?;
     if h[0] >> 4 != 6 {
         return None;
     }
-    let source = packet.load::<16>(at + 8)?;
-    let destination = packet.load::<16>(at + 24)?;
+    net.source = [word(packet, at + 8)?, word(packet, at + 16)?];
+    net.destination = [word(packet, at + 24)?, word(packet, at + 32)?];
+    net.v6 = true;
     let length = be16(h[4], h[5]) as u32;
-    let (end, truncated) = end(at, if length == 0 { 0 } else { length + 40 }, limit);
-    let mut out = Network {
-        source,
-        destination,
-        protocol: h[6],
-        transport: at + 40,
-        end,
-        fragment: false,
-        later: false,
-        truncated,
-    };
+    (net.end, net.truncated) = end(at, if length == 0 { 0 } else { length + 40 }, limit);
+    net.protocol = h[6];
+    net.transport = at + 40;
+    net.fragment = false;
+    net.later = false;
     let mut i = 0;
-    while i < EXTENSIONS {
-        match out.protocol {
-            // Hop-by-hop, routing, destination options, mobility, HIP, shim6.
-            0 | 43 | 60 | 135 | 139 | 140 => {
-                let [next, length] = packet.load::<2>(out.transport)?;
-                out.protocol = next;
-                out.transport += 8 + (length as u32) * 8;
-            }
-            44 => {
-                let [next, _, a, b] = packet.load::<4>(out.transport)?;
-                let offset = be16(a, b);
-                out.protocol = next;
-                out.transport += 8;
-                // A whole packet with a fragment header ("atomic") is no fragment.
-                out.fragment = offset & 0xfff9 != 0;
-                out.later = offset & 0xfff8 != 0;
-                if out.later {
-                    return Some(out);
-                }
-            }
-            _ => return Some(out),
+    while i < EXTENSIONS && is_extension(net.protocol) && !net.later {
+        if !extension(packet, net) {
+            return None;
         }
         i += 1;
     }
     // One more is more than anybody sends.
-    match out.protocol {
-        0 | 43 | 44 | 60 | 135 | 139 | 140 => None,
-        _ => Some(out),
-    }
+    (net.later || !is_extension(net.protocol)).then_some(())
 }
 
+/// Hop-by-hop, routing, fragment, destination options, mobility, HIP, shim6.
 #[inline(always)]
-fn network<P: Packet>(packet: &P, ethertype: u16, at: u32, limit: u32) -> Option<Network> {
+const fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, 0 | 43 | 44 | 60 | 135 | 139 | 140)
+}
+
+/// One extension header on.
+#[inline(never)]
+fn extension<P: Packet>(packet: &P, net: &mut Network) -> bool {
+    let Some([next, length, a, b]) = packet.load::<4>(net.transport) else {
+        return false;
+    };
+    let offset = be16(a, b);
+    if net.protocol == 44 {
+        net.transport += 8;
+        // A whole packet with a fragment header ("atomic") is no fragment.
+        net.fragment = offset & 0xfff9 != 0;
+        net.later = offset & 0xfff8 != 0;
+    } else {
+        net.transport += 8 + (length as u32) * 8;
+    }
+    net.protocol = next;
+    true
+}
+
+/// Reads an IP header and its extensions.
+#[inline(never)]
+fn network<P: Packet>(packet: &P, ethertype: u16, at: u32, limit: u32, net: &mut Network) -> bool {
     match ethertype {
-        ETH_IPV4 => ipv4(packet, at, limit),
-        ETH_IPV6 => ipv6(packet, at, limit),
-        _ => None,
+        ETH_IPV4 => ipv4(packet, at, limit, net).is_some(),
+        ETH_IPV6 => ipv6(packet, at, limit, net).is_some(),
+        _ => false,
     }
 }
 
-/// What a packet is. `ethernet` = it begins with an Ethernet header, else with an IP header.
+/// What a packet is. `ethernet` = it begins with an Ethernet header, else with an IP header. `out` must be zero from
+/// `sequence` up to `net`.
 #[inline(always)]
 pub fn parse<P: Packet>(packet: &P, ports: &impl Ports, ethernet: bool, out: &mut Parsed) -> Verdict {
-    *out = Parsed::default();
     parse_some(packet, ports, ethernet, out).unwrap_or(Verdict::Nothing)
 }
 
@@ -305,16 +330,21 @@ fn parse_some<P: Packet>(
     ethernet: bool,
     out: &mut Parsed,
 ) -> Option<Verdict> {
-    let (mut ethertype, mut at) = if ethernet {
-        link(packet, 0)?
-    } else {
+    let (mut ethertype, mut at) = if !ethernet {
         (by_version(packet, 0)?, 0)
+    } else if link(packet, 0, out) {
+        (out.carries, out.net.transport)
+    } else {
+        return None;
     };
     let mut quoted = false;
     // Twice: the packet, and what an ICMP error quotes.
     let mut round = 0;
     while round < 2 {
-        let net = network(packet, ethertype, at, packet.len())?;
+        if !network(packet, ethertype, at, packet.len(), &mut out.net) {
+            return None;
+        }
+        let net = out.net;
         if !net.later
             && !quoted
             && let Some(mtu) = too_big(packet, &net)
@@ -376,7 +406,7 @@ fn outer<P: Packet>(
         GRE => kind::GRE,
         ESP => kind::ESP,
         AH => kind::AH,
-        IPV4 | IPV6 if !is_mapped(&net.source) => kind::IP6TNL,
+        IPV4 | IPV6 if net.v6 => kind::IP6TNL,
         IPV4 => kind::IPIP,
         IPV6 => kind::SIT,
         UDP if net.later && !quoted => return Some(Verdict::Fragment),
@@ -417,11 +447,6 @@ fn outer<P: Packet>(
         inner::read(packet, out);
     }
     Some(Verdict::Tunnel)
-}
-
-#[inline(always)]
-fn is_mapped(address: &[u8; 16]) -> bool {
-    matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
 }
 
 #[cfg(test)]

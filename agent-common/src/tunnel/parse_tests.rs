@@ -116,13 +116,16 @@ fn a_packet_cut_anywhere_is_never_a_whole_tunnel_packet() {
 fn addresses_are_the_outer_and_the_inner_ones() {
     let inner = corpus::tcp6(10);
     let (_, p) = read(&corpus::eth4(41, &inner), 0, true);
-    assert_eq!(p.source, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1]);
-    assert_eq!(p.destination[12..], [192, 0, 2, 2]);
     assert_eq!(
-        p.inner_source,
+        bytes(p.source),
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1]
+    );
+    assert_eq!(bytes(p.destination)[12..], [192, 0, 2, 2]);
+    assert_eq!(
+        bytes(p.inner_source),
         [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
     );
-    assert_eq!(p.inner_destination[15], 2);
+    assert_eq!(bytes(p.inner_destination)[15], 2);
     assert_eq!(p.transport, 14 + 20 + 40);
 }
 

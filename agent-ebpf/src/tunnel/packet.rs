@@ -13,6 +13,8 @@ static TUNNEL_PORTS: Array<[u8; 65536]> = Array::with_max_entries(1, 0);
 
 const ETH_IPV4: u16 = 0x0800;
 const ETH_IPV6: u16 = 0x86dd;
+/// Offsets up to here are tried without a call; the verifier wants a bound.
+const REACH: u32 = 4096;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -93,8 +95,18 @@ impl Skb {
 }
 
 impl Packet for Skb {
+    /// Straight from the first buffer, where headers nearly always are: a call of the helper costs 30 ns here.
     #[inline(always)]
     fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        if at < REACH {
+            // Opaque, so that LLVM adds nothing to it before the comparison: the verifier knows one pointer to be
+            // good, not another that is equal.
+            let start = core::hint::black_box(field!(self.skb, data) as usize + at as usize);
+            if start + N <= field!(self.skb, data_end) as usize {
+                // SAFETY: inside the packet, as just checked.
+                return Some(unsafe { *(start as *const [u8; N]) });
+            }
+        }
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: the helper writes N bytes or fails, and checks the offset against the packet.
         unsafe {

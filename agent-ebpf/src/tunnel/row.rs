@@ -6,7 +6,7 @@ use crate::emit::{emit, header};
 use crate::settings::{NCPU, SHARD_MASK};
 use agent_common::account::Account;
 use agent_common::histogram::{CELLS, Histogram, cell, from_micros};
-use agent_common::tunnel::parse::Parsed;
+use agent_common::tunnel::parse::{Parsed, bytes};
 use agent_common::tunnel::{
     InnerKey, InnerValue, SLOT_OTHER, TunnelCells, TunnelKey, TunnelRecord, TunnelState, TunnelValue,
     direction,
@@ -54,13 +54,13 @@ static TUNNEL_TOKENS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 #[inline(always)]
 pub fn key(key: &mut TunnelKey, parsed: &Parsed, skb: &Skb, direction: usize) {
     if direction == direction::INGRESS {
-        key.local = parsed.destination;
-        key.remote = parsed.source;
+        key.local = bytes(parsed.destination);
+        key.remote = bytes(parsed.source);
         key.local_port = parsed.destination_port;
         key.remote_port = parsed.source_port;
     } else {
-        key.local = parsed.source;
-        key.remote = parsed.destination;
+        key.local = bytes(parsed.source);
+        key.remote = bytes(parsed.destination);
         key.local_port = parsed.source_port;
         key.remote_port = parsed.destination_port;
     }
@@ -74,7 +74,6 @@ pub fn key(key: &mut TunnelKey, parsed: &Parsed, skb: &Skb, direction: usize) {
     };
     key.kind = parsed.kind;
     key.flags = parsed.flags;
-    key.pad = [0; 6];
 }
 
 /// The slot of a tunnel that is known.

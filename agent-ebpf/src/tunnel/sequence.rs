@@ -106,7 +106,17 @@ pub fn track(skb: Skb, parsed: &Parsed, slot: u32, step: &mut Step) -> u64 {
         return 0;
     };
     let wide = parsed.facts & fact::WIDE != 0;
-    *step = Step::default();
+    for counter in [
+        &mut step.received,
+        &mut step.lost,
+        &mut step.reordered,
+        &mut step.duplicated,
+        &mut step.late,
+        &mut step.restarts,
+    ] {
+        // SAFETY: a valid reference. Volatile, or LLVM makes a call of memset of it.
+        unsafe { core::ptr::from_mut(counter).write_volatile(0) };
+    }
     take(cell, parsed.sequence, wide, step);
     if parsed.facts & fact::MESSAGES != 0 && parsed.kind == kind::WIREGUARD {
         let mut messages = Messages {

@@ -17,27 +17,27 @@ pub fn begins(ethertype: u16, out: &mut Parsed) {
 }
 
 /// Reads what lies at `out.payload` up to `out.end`, of the EtherType `out.carries`.
-#[inline(always)]
+#[inline(never)]
 pub fn read<P: Packet>(packet: &P, out: &mut Parsed) {
     out.inner = out.end.saturating_sub(out.payload);
     out.headers = out.payload;
     out.class = class::OTHER;
-    let (ethertype, at) = if out.carries == ETHERNET {
-        match link(packet, out.payload) {
-            Some(found) => found,
-            None => return,
-        }
-    } else {
+    let (ethertype, at) = if out.carries != ETHERNET {
         (out.carries, out.payload)
+    } else if link(packet, out.payload, out) {
+        (out.carries, out.net.transport)
+    } else {
+        return;
     };
     out.headers = at.min(out.end);
     if ethertype == ARP {
         out.class = class::ARP;
         return;
     }
-    let Some(net) = network(packet, ethertype, at, out.end) else {
+    if !network(packet, ethertype, at, out.end, &mut out.net) {
         return;
-    };
+    }
+    let net = out.net;
     let base = if ethertype == ETH_IPV4 {
         class::IPV4
     } else {

@@ -80,11 +80,7 @@ pub fn ah<P: Packet>(packet: &P, net: &Network, out: &mut Parsed) -> Option<()> 
         super::IPV4 | super::IPV6 => inner::begins(inner::ip(h[0]), out),
         super::ESP => out.class = class::ENCRYPTED,
         protocol => {
-            let base = if super::is_mapped(&net.source) {
-                class::IPV4
-            } else {
-                class::IPV6
-            };
+            let base = if net.v6 { class::IPV6 } else { class::IPV4 };
             out.class = base + inner::transport_class(protocol);
         }
     }
