@@ -117,7 +117,9 @@ impl Engine {
         let home_netns = host::own_netns();
         // "bpf: Allow some trace helpers for all prog types".
         let has_current = u32::from(host::kernel_at_least(6, 17));
-        let tells_netns = u32::from(host::kernel_at_least(6, 15));
+        // Of a packet with a socket, the helper tells the socket's namespace and not that of the device; all watched devices
+        // are of one namespace.
+        let tells_netns = 0u32;
         let high_water = u64::from(sizes.ring_bytes / 4);
         let mut loader = EbpfLoader::new();
         loader
