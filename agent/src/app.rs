@@ -81,6 +81,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             always: p.tunnel.enabled == TunnelUse::On,
             devices: p.tunnel.devices.clone(),
             ports: p.tunnel.ports.by_port(),
+            inner_pairs: p.tunnel.inner_pairs as usize,
             max_tunnels: config.limits.tunnels as usize + 1,
         })));
     }

@@ -49,7 +49,7 @@ pub struct WireGuard {
     /// Of `a` and of `b`.
     pub mouths: [Mouth; 2],
     children: Vec<Child>,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl WireGuard {
@@ -62,7 +62,7 @@ impl WireGuard {
         let mut all = Self {
             mouths: mouths("wg"),
             children: Vec::new(),
-            _scratch: scratch,
+            scratch,
         };
         let ends = [&link.a, &link.b];
         let mut keys = Vec::new();
@@ -78,7 +78,7 @@ impl WireGuard {
                 .context("wireguard-go")?;
             all.children.push(child);
             let private = command::run("wg genkey")?;
-            let file = all._scratch.secret(&mouth.device, &private)?;
+            let file = all.scratch.secret(&mouth.device, &private)?;
             let public = command::output(
                 std::process::Command::new("sh").args(["-c", &format!("wg pubkey < {}", file.display())]),
             )?;

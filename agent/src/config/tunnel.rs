@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Probe `tunnel`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TunnelProbe {
     /// `auto` = as soon as there is a tunnel: its underlay device is watched, and where there is none nothing is
@@ -20,6 +20,20 @@ pub struct TunnelProbe {
     pub devices: Vec<Glob>,
     /// UDP ports that carry tunnels. A bound socket of one of them makes its device an underlay.
     pub ports: TunnelPorts,
+    /// Pairs of addresses inside of each tunnel that have series of their own; the others share one.
+    #[schemars(range(min = 0, max = 1000))]
+    pub inner_pairs: u32,
+}
+
+impl Default for TunnelProbe {
+    fn default() -> Self {
+        Self {
+            enabled: TunnelUse::Auto,
+            devices: Vec::new(),
+            ports: TunnelPorts::default(),
+            inner_pairs: 5,
+        }
+    }
 }
 
 /// UDP ports by kind of tunnel. Ports of VXLAN and Geneve devices are known without being named here.

@@ -11,6 +11,7 @@
 
 mod devices;
 mod health;
+mod inner;
 pub mod metrics;
 mod table;
 mod windows;
@@ -69,6 +70,8 @@ pub struct Options {
     pub devices: Vec<Glob>,
     /// UDP ports that carry tunnels, by kind.
     pub ports: BTreeMap<u16, u8>,
+    /// Most pairs inside of a tunnel that have series of their own.
+    pub inner_pairs: usize,
     /// Most tunnels that have series of their own.
     pub max_tunnels: usize,
 }
@@ -151,7 +154,12 @@ impl Tunnel {
         });
         self.ports = Some(engine.take_data("TUNNEL_PORTS")?);
         self._kept = vec![cells, states, tokens];
-        self.table = Some(Table::new(tunnels as usize, self.options.max_tunnels, unix_nanos));
+        self.table = Some(Table::new(
+            tunnels as usize,
+            self.options.max_tunnels,
+            self.options.inner_pairs,
+            unix_nanos,
+        ));
         Ok(())
     }
 

@@ -20,6 +20,8 @@ labels! {
     CLASS: "class", "tunnel.packet.class", "What the packet carries: ipv4_tcp, ipv4_udp … arp, encrypted, control, keepalive, fragment, other";
     MESSAGE: "message", "tunnel.handshake.message", "initiation, response or cookie";
     SIDE: "side", "tunnel.side", "local = what lies behind us, remote = the tunnel and what lies behind it";
+    INNER_LOCAL: "inner_local", "tunnel.inner.local.address", "Address inside of the tunnel, on our side; other = all pairs without series of their own";
+    INNER_REMOTE: "inner_remote", "tunnel.inner.remote.address", "Address inside of the tunnel, on the other side";
     HEALTH: "state", "tunnel.state", "unknown, up, degraded or down";
 }
 
@@ -27,6 +29,8 @@ macro_rules! tunnel_labels {
     ($($extra:expr),*) => { &[&TYPE, &ID, &LOCAL, &REMOTE, &REMOTE_REGION, $($extra),*] };
 }
 
+/// Labels of a pair inside of a tunnel.
+pub const INNER_PAIR: &[&Label] = tunnel_labels!(&label::DIRECTION, &INNER_LOCAL, &INNER_REMOTE);
 /// Labels of a tunnel.
 pub const TUNNEL: &[&Label] = tunnel_labels!();
 const DIRECTED: &[&Label] = tunnel_labels!(&label::DIRECTION);
@@ -70,6 +74,8 @@ metrics! {
         "Bytes of encapsulation: those of the packets without what they carry";
     PACKETS = "geophone_tunnel_packets_total", "geophone.tunnel.packets", "{packet}", Counter, tunnel_labels!(&label::DIRECTION, &CLASS),
         "Packets on the wire (a GSO packet counts as its segments), by what they carry";
+    INNER_PAIR_BYTES = "geophone_tunnel_inner_pair_bytes_total", "geophone.tunnel.inner_pair.io", "By", Counter, INNER_PAIR,
+        "Inner bytes by who talks inside, where that can be read; probes.tunnel.inner_pairs of them by tunnel";
     FRAGMENTS = "geophone_tunnel_fragments_total", "geophone.tunnel.fragments", "{packet}", Counter, DIRECTED,
         "Outer packets that are fragments";
     MALFORMED = "geophone_tunnel_malformed_packets_total", "geophone.tunnel.malformed", "{packet}", Counter, DIRECTED,
@@ -204,6 +210,21 @@ pub fn collect(tunnels: &mut [Option<Tunnel>], unix_nanos: u64, out: &mut Vec<Fa
             }
         });
     }
+    family(&INNER_PAIR_BYTES, &mut |t, o| {
+        for pair in &t.pairs {
+            let both = pair.labels.iter().zip(pair.bytes);
+            o.family.series.extend(both.map(|(labels, bytes)| Series {
+                labels: labels.clone(),
+                value: Value::Counter(bytes),
+            }));
+        }
+        for (d, name) in DIRECTIONS.into_iter().enumerate() {
+            let value = t.other_pairs[d] + t.counters[counter::UNPAIRED_BYTES + d];
+            if value > 0 {
+                o.push(t, d, &[name, "other"], Value::Counter(value));
+            }
+        }
+    });
     family(&PACKETS, &mut |t, o| {
         for (d, name) in DIRECTIONS.into_iter().enumerate() {
             for (c, class) in class::NAMES.into_iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The tunnels: rows of the kernel's table, and the series that they add up to.
 
 use super::health::{Health, Second, State};
+use super::inner::{Inner, Pair};
 use super::windows::{Missing, Windows};
 use crate::aggregate::{HistogramValue, Labels};
 use crate::bpf::sys::{self, MappedArray};
@@ -91,6 +92,10 @@ pub struct Tunnel {
     pub mtu: u64,
     /// State.
     pub health: Health,
+    /// Pairs inside that have series.
+    pub pairs: Vec<Pair>,
+    /// Inner bytes of all other pairs.
+    pub other_pairs: [u64; 2],
     /// Times that it became so, by [`State`].
     pub changes: [u64; 4],
     before: Before,
@@ -133,6 +138,8 @@ impl Tunnel {
             unanswered: [0; 2],
             mtu: 0,
             health: Health::default(),
+            pairs: Vec::new(),
+            other_pairs: [0; 2],
             changes: [0; 4],
             before: Before::default(),
             rows: 0,
@@ -197,13 +204,15 @@ pub struct Table {
     pub tunnels: Vec<Option<Tunnel>>,
     by_values: HashMap<[String; 5], usize>,
     windows: Windows,
+    inner: Inner,
     most: usize,
+    most_pairs: usize,
     ticks: u32,
 }
 
 impl Table {
-    /// A table of `slots` rows, of at most `most` series.
-    pub fn new(slots: usize, most: usize, unix_nanos: u64) -> Self {
+    /// A table of `slots` rows, of at most `most` tunnels with `most_pairs` inner pairs each.
+    pub fn new(slots: usize, most: usize, most_pairs: usize, unix_nanos: u64) -> Self {
         let mut rows: Vec<Option<Row>> = Vec::new();
         rows.resize_with(slots, || None);
         if let Some(row) = rows.get_mut(SLOT_OTHER as usize) {
@@ -217,7 +226,9 @@ impl Table {
             tunnels: vec![Some(Tunnel::new(other, 0, 0, true, unix_nanos))],
             by_values: HashMap::new(),
             windows: Windows::default(),
+            inner: Inner::default(),
             most,
+            most_pairs,
             ticks: 0,
         }
     }
@@ -230,6 +241,18 @@ impl Table {
         // After the counters: what leaves a window meanwhile is in neither, until the next tick.
         let missing = self.windows.read(&maps.windows).context("TUNNEL_WINDOWS")?;
         self.lose(&missing);
+        let rows = &self.rows;
+        let tunnel = |slot: u32| {
+            let row = rows.get(slot as usize)?.as_ref()?;
+            row.key.is_some().then_some(row.series)
+        };
+        self.inner.read(
+            maps,
+            self.most_pairs,
+            context.series_start,
+            &mut self.tunnels,
+            tunnel,
+        )?;
         let changes = self.judge(unix_nanos);
         if self.ticks.is_multiple_of(SWEEP) {
             self.recycle(maps)?;
