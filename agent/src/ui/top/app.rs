@@ -44,7 +44,7 @@ pub struct App {
     /// The tab that is shown.
     pub tab: Tab,
     /// State of the tables, by tab.
-    pub grids: [GridState; 5],
+    pub grids: [GridState; 6],
     /// Rows without this text are left out.
     pub filter: String,
     /// The filter is being typed.
