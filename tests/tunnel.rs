@@ -3,7 +3,6 @@
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tests::harness::tunnels::{Mouth, vxlan};
@@ -43,32 +42,23 @@ fn device_counts(end: &End, mouth: &Mouth) -> Result<[(u64, u64); 2]> {
     Ok([count("rx")?, count("tx")?])
 }
 
-/// Ids of the programs of tunnels that a process has loaded.
-fn programs(agent: &Agent) -> Result<BTreeSet<u64>> {
-    let json: Value = serde_json::from_str(&command::run("bpftool -j prog show")?)?;
-    let pid = agent.pid().as_raw();
-    let ours = |p: &Value| {
-        p["name"].as_str().is_some_and(|n| n.starts_with("tunnel_"))
-            && p["pids"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|p| p["pid"] == pid)
-    };
-    let all = json.as_array().context("no programs")?;
-    Ok(all
-        .iter()
-        .filter(|p| ours(p))
-        .filter_map(|p| p["id"].as_u64())
-        .collect())
+/// Ids of the tcx links that a process holds, as the kernel describes its descriptors.
+fn links(agent: &Agent) -> Result<Vec<u64>> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{}/fdinfo", agent.pid()))? {
+        // A descriptor may be closed meanwhile.
+        let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+        let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+        if field("link_type:") == Some("tcx") {
+            out.push(field("link_id:").context("a link without id")?.parse()?);
+        }
+    }
+    Ok(out)
 }
 
-/// Ids of the links that hold these programs to devices.
-fn links(programs: &BTreeSet<u64>) -> Result<Vec<u64>> {
-    let json: Value = serde_json::from_str(&command::run("bpftool -j link show")?)?;
-    let all = json.as_array().context("no links")?;
-    let ours = |l: &&Value| l["prog_id"].as_u64().is_some_and(|id| programs.contains(&id));
-    Ok(all.iter().filter(ours).filter_map(|l| l["id"].as_u64()).collect())
+/// Whether a link is there.
+fn exists(link: u64) -> bool {
+    command::run(&format!("bpftool link show id {link}")).is_ok()
 }
 
 /// Cause: pings through a VXLAN of an unusual port. Seen: the packets and bytes that its device has counted.
@@ -117,7 +107,7 @@ fn programs_come_with_the_tunnel_come_back_and_leave_nothing() -> Result<()> {
     let link = Link::new()?;
     let mut agent = Setup::new().inside(&link.a.ns).start()?;
     agent.after(4)?;
-    ensure!(programs(&agent)?.is_empty(), "programs without a tunnel");
+    equal("links without a tunnel", links(&agent)?.len(), 0)?;
     ensure!(!agent.attached("tunnel_ingress")?, "attached without a tunnel");
     let status = agent.status()?.to_string();
     ensure!(status.contains("no tunnel on this machine"), "{status}");
@@ -125,9 +115,9 @@ fn programs_come_with_the_tunnel_come_back_and_leave_nothing() -> Result<()> {
     vxlan(&link, 5, 4789)?;
     let took = watching(&agent, &link.a.device)?;
     ensure!(took < LOOK, "{took:?}");
-    let ours = programs(&agent)?;
-    let held = links(&ours)?;
+    let held = links(&agent)?;
     equal("links", held.len(), 2)?;
+    ensure!(held.iter().all(|id| exists(*id)), "bpftool sees no {held:?}");
 
     let start = Instant::now();
     command::run(&format!("bpftool link detach id {}", held[0]))?;
@@ -140,9 +130,12 @@ fn programs_come_with_the_tunnel_come_back_and_leave_nothing() -> Result<()> {
     watching(&agent, &link.a.device)?;
     ensure!(agent.log().contains("somebody has detached"), "{}", agent.log());
 
+    let held = links(&agent)?;
+    equal("links", held.len(), 2)?;
     agent.signal(Signal::SIGKILL)?;
     let _ = agent.wait(LOOK)?;
-    equal("links of a dead agent", links(&ours)?.len(), 0)
+    ensure!(!held.iter().any(|id| exists(*id)), "a dead agent has links");
+    Ok(())
 }
 
 /// Cause: somebody's own filter drops everything that comes in. Seen: the packets all the same, for we are first, and
@@ -205,7 +198,7 @@ fn state(s: &Snapshot) -> Result<(String, String)> {
 /// Drops what `end` sends with this part of a rule; returns how to ask how many it were.
 fn lose(end: &End, rule: &str) -> Result<()> {
     end.ns.nft(&format!(
-        "table netdev loss {{ chain out {{ type filter hook egress device \"{}\" priority 0; {rule} counter drop; }} }}",
+        "table netdev loss {{ chain out {{ type filter hook egress device \"{}\" priority 0; {rule} counter drop; }}; }}",
         end.device
     ))?;
     Ok(())
