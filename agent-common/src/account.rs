@@ -28,10 +28,14 @@ pub mod program {
     pub const DROPS_KFREE: usize = 10;
     /// UDP receive-queue failures (`tp_btf/udp_fail_queue_rcv_skb`).
     pub const DROPS_UDP_QUEUE: usize = 11;
+    /// Packets that an underlay device receives (`tcx` or `clsact` ingress).
+    pub const TUNNEL_INGRESS: usize = 12;
+    /// Packets that an underlay device sends.
+    pub const TUNNEL_EGRESS: usize = 13;
     /// The ring benchmark's generator.
-    pub const SYNTHETIC: usize = 12;
+    pub const SYNTHETIC: usize = 14;
     /// Number of programs.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 15;
 }
 
 /// Reasons for which the kernel side gives an event up.

@@ -10,4 +10,5 @@ pub mod account;
 pub mod drops;
 pub mod histogram;
 pub mod tcp;
+pub mod tunnel;
 pub mod wire;

@@ -23,6 +23,8 @@ mod kernel;
 mod settings;
 #[cfg(target_arch = "bpf")]
 mod tcp;
+#[cfg(target_arch = "bpf")]
+mod tunnel;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

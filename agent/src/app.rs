@@ -3,11 +3,11 @@
 use crate::aggregate::{Collect, Resource, Snapshot};
 use crate::bpf::{Sizes, Verdict, host};
 use crate::collector::{Collector, Outputs, Setup, Shared};
-use crate::config::{Config, Pairs, RttSource};
+use crate::config::{Config, Pairs, RttSource, TunnelUse};
 use crate::error::{Context as _, Result};
 use crate::export::otlp;
 use crate::identity::Peers;
-use crate::probes::{Probe, drops, netdev, tcp};
+use crate::probes::{Probe, drops, netdev, tcp, tunnel};
 use crate::records::Record;
 use crate::{api, ui};
 use agent_common::tcp::PairCells;
@@ -39,6 +39,11 @@ pub fn sizes(config: &Config, peers: &Peers) -> Sizes {
         shards,
         drop_keys: config.limits.drop_keys,
         prefixes: peers.prefixes().count() as u32,
+        tunnels: if config.probes.tunnel.enabled == TunnelUse::Off {
+            1
+        } else {
+            config.limits.tunnels + 1
+        },
     }
 }
 
@@ -71,13 +76,24 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             exclude: p.netdev.exclude.clone(),
         })));
     }
+    if p.tunnel.enabled != TunnelUse::Off {
+        out.push(Box::new(tunnel::Tunnel::new(tunnel::Options {
+            always: p.tunnel.enabled == TunnelUse::On,
+            devices: p.tunnel.devices.clone(),
+            ports: p.tunnel.ports.by_port(),
+            inner_pairs: p.tunnel.inner_pairs as usize,
+            max_tunnels: config.limits.tunnels as usize + 1,
+        })));
+    }
     out
 }
 
 /// A collector for this configuration, attached and ready.
 pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
     let peers = Peers::new(&config.peers, &config.region, &config.zone).context("peers")?;
-    let needs_programs = config.probes.tcp.enabled || config.probes.drops.enabled;
+    let needs_programs = config.probes.tcp.enabled
+        || config.probes.drops.enabled
+        || config.probes.tunnel.enabled != TunnelUse::Off;
     Ok(Collector::new(Setup {
         probes: probes(config),
         sizes: needs_programs.then(|| sizes(config, &peers)),

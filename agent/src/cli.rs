@@ -69,6 +69,18 @@ pub enum Command {
     Flows(Stream),
     /// Dropped packets as they are dropped
     Drops(Stream),
+    /// Tunnels: what passes through them, what is lost below them, and whether they are alive
+    Tunnels {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Watch so long before the answer
+        #[arg(long = "for", value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+        duration: Duration,
+        /// Do not look for a running agent
+        #[arg(long)]
+        own: bool,
+    },
     /// The configuration
     Config {
         /// What of it

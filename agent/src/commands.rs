@@ -11,7 +11,10 @@ use crate::cli;
 use crate::config::{Config, Log, LogFormat};
 use crate::error::{Context as _, Error, Result};
 use crate::records::Record;
-use crate::ui::{print, top, view::ViewBuilder};
+use crate::ui::{
+    print, top,
+    view::{View, ViewBuilder},
+};
 use std::future::pending;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -193,6 +196,63 @@ pub async fn top(config: &Config, btf: Option<PathBuf>, duration: Option<Duratio
         }
     };
     result.map(drop).map_err(|e| Error::new(format_args!("{e:#}")))
+}
+
+/// `geophone tunnels`.
+pub async fn tunnels(
+    config: &Config,
+    btf: Option<PathBuf>,
+    json: bool,
+    duration: Duration,
+    own: bool,
+) -> Result<()> {
+    let base = if own { None } else { running_agent(config).await };
+    let mut view = match base {
+        Some(base) => {
+            let client = reqwest::Client::new();
+            let token = token(config)?;
+            let ask = async || -> Result<View> {
+                let mut request = client.get(format!("{base}/api/v1/view"));
+                if let Some(token) = &token {
+                    request = request.bearer_auth(token);
+                }
+                let answer = request.send().await.and_then(reqwest::Response::error_for_status);
+                let bytes = answer.context(&base)?.bytes().await.context(&base)?;
+                serde_json::from_slice(&bytes).context(&base)
+            };
+            // Rates are those between two views.
+            ask().await?;
+            tokio::time::sleep(duration.max(Duration::from_millis(1100))).await;
+            ask().await?
+        }
+        None => {
+            let mut running = Running::start(app::collector(config, btf)?, Vec::new())?;
+            let mut snapshots = running.snapshots.clone();
+            let mut builder = ViewBuilder::new();
+            let end = over(Some(duration));
+            tokio::pin!(end);
+            let _ = snapshots.wait_for(|s| s.tick > 0).await;
+            explain(&running);
+            loop {
+                tokio::select! {
+                    result = &mut end => {
+                        result?;
+                        break;
+                    }
+                    changed = snapshots.changed() => {
+                        changed.context("the collector has ended by itself")?;
+                        builder.push(&snapshots.borrow_and_update());
+                    }
+                }
+            }
+            builder.push(&running.stop())
+        }
+    };
+    top::clean_view(&mut view);
+    if json {
+        return say(&serde_json::to_string_pretty(&view.tunnels).context("JSON")?);
+    }
+    say(print::tunnels(&view.tunnels).trim_end())
 }
 
 /// `geophone flows` and `geophone drops`.

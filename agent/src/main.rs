@@ -68,6 +68,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 match command {
                     Command::Run(run) => commands::run(Agent::start(&config, btf)?, &run).await,
                     Command::Top { duration, own } => commands::top(&config, btf, duration, own).await,
+                    Command::Tunnels { json, duration, own } => {
+                        commands::tunnels(&config, btf, json, duration, own).await
+                    }
                     Command::Flows(stream) => commands::stream(&config, btf, &stream, "flows").await,
                     Command::Drops(stream) => commands::stream(&config, btf, &stream, "drops").await,
                     _ => Ok(()),

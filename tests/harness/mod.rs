@@ -12,12 +12,14 @@ pub mod otlp;
 pub mod scene;
 pub mod snapshot;
 pub mod traffic;
+pub mod tunnels;
 
 pub use agent::{Agent, Setup};
-pub use netns::{Link, Netns};
+pub use netns::{End, Link, Netns};
 pub use scene::Scene;
 pub use snapshot::Snapshot;
 pub use traffic::Traffic;
+pub use tunnels::WireGuard;
 
 use anyhow::{Result, ensure};
 use std::fmt::Debug;

@@ -26,7 +26,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ge
 /// The kernel side.
 pub struct Engine {
     /// aya's object: maps and programs.
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     /// Kernel types for aya, needed to attach; dropped by [`Engine::settle`].
     btf: Option<Btf>,
     btf_path: PathBuf,
@@ -119,6 +119,9 @@ impl Engine {
         let home_netns = host::own_netns();
         // "bpf: Allow some trace helpers for all prog types".
         let has_current = u32::from(host::kernel_at_least(6, 17));
+        // Of a packet with a socket, the helper tells the socket's namespace and not that of the device; all watched devices
+        // are of one namespace.
+        let tells_netns = 0u32;
         let high_water = u64::from(sizes.ring_bytes / 4);
         let mut loader = EbpfLoader::new();
         loader
@@ -141,7 +144,15 @@ impl Engine {
             .map_max_entries("FREE_SLOTS", sizes.slots)
             .map_max_entries("PEERS", sizes.prefixes.max(1))
             .map_max_entries("DROPS", sizes.drop_keys)
-            .map_max_entries("DROP_TOKENS", cpus);
+            .map_max_entries("DROP_TOKENS", cpus)
+            .override_global("TUNNEL_NETNS", &tells_netns, false)
+            .map_max_entries("TUNNELS", sizes.tunnels)
+            .map_max_entries("TUNNEL_FREE", sizes.tunnels)
+            .map_max_entries("TUNNEL_STATES", sizes.tunnels)
+            .map_max_entries("TUNNEL_CELLS", sizes.tunnels * sizes.shards)
+            .map_max_entries("TUNNEL_WINDOWS", sizes.tunnels * 2)
+            .map_max_entries("TUNNEL_INNER", sizes.tunnels * 4)
+            .map_max_entries("TUNNEL_TOKENS", cpus);
         for (global, offset) in &offsets {
             // Not every field is read by a program of this build; the linker drops unused globals.
             loader.override_global(global, offset, false);
@@ -221,18 +232,27 @@ impl Engine {
             verdict.verifier_log = refusal.log;
         }
         let state = verdict.state;
+        self.enter(verdict);
+        self.learn(spec.name, spec.account);
+        state
+    }
+
+    /// Adds a verdict.
+    pub(super) fn enter(&mut self, verdict: Verdict) {
         self.verdicts.push(verdict);
         self.changed.store(true, std::sync::atomic::Ordering::Relaxed);
-        if !self.known.iter().any(|(name, _)| *name == spec.name) {
-            self.known.push((spec.name, spec.account));
+    }
+
+    /// Remembers which account a program has.
+    pub(super) fn learn(&mut self, program: &'static str, account: usize) {
+        if !self.known.iter().any(|(name, _)| *name == program) {
+            self.known.push((program, account));
         }
-        state
     }
 
     /// Enters a program that is not wanted into the table.
     pub fn leave_off(&mut self, spec: &Spec, reason: &str) {
-        self.changed.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.verdicts.push(Verdict {
+        self.enter(Verdict {
             probe: spec.probe.to_owned(),
             program: spec.name.to_owned(),
             hook: spec.hook.describe(),
@@ -295,6 +315,13 @@ impl Engine {
                 p.load()?;
                 // Links are always multi; AllowMultiple is refused with EINVAL (aya#1078).
                 p.attach(cgroup, aya::programs::CgroupAttachMode::Single)?;
+            }
+            Hook::Tc(_) => {
+                let p: &mut SchedClassifier = program.try_into().map_err(Refusal::from)?;
+                match p.load() {
+                    Err(ProgramError::AlreadyLoaded) => {}
+                    result => result?,
+                }
             }
         }
         Ok(())

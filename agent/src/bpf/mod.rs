@@ -11,6 +11,7 @@ pub mod host;
 mod refusal;
 pub mod spec;
 pub mod sys;
+pub mod tc;
 pub mod verdict;
 
 pub use engine::Engine;

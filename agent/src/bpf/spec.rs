@@ -15,6 +15,8 @@ pub enum Hook {
     IterFiles,
     /// Socket operations of a cgroup tree.
     SockOps,
+    /// Packets of devices; see [`super::tc`]. Attaching loads, the devices follow.
+    Tc(super::tc::Way),
 }
 
 impl Hook {
@@ -26,6 +28,7 @@ impl Hook {
             Self::IterMap(_) => "iter/bpf_sk_storage_map".into(),
             Self::IterFiles => "iter/task_file".into(),
             Self::SockOps => "sock_ops".into(),
+            Self::Tc(way) => format!("{}/{}", super::tc::mechanism(), way.as_str()),
         }
     }
 }
@@ -61,4 +64,6 @@ pub struct Sizes {
     pub drop_keys: u32,
     /// Prefixes.
     pub prefixes: u32,
+    /// Tunnels, `other` included.
+    pub tunnels: u32,
 }

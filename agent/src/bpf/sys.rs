@@ -13,6 +13,7 @@ const MAP_UPDATE: i32 = 2;
 const MAP_DELETE: i32 = 3;
 const MAP_LOOKUP_BATCH: i32 = 24;
 const OBJ_GET_INFO: i32 = 15;
+const PROG_QUERY: i32 = 16;
 const LINK_CREATE: i32 = 28;
 const ITER_CREATE: i32 = 33;
 const TRACE_ITER: u32 = 28;
@@ -56,6 +57,27 @@ pub fn for_each(
     map: BorrowedFd<'_>,
     key_size: usize,
     value_size: usize,
+    each: impl FnMut(&[u8], &[u8]),
+) -> Result<()> {
+    for_each_with(map, key_size, value_size, 0, each)
+}
+
+/// As [`for_each`], of a map whose values have a spin lock: none is read while a program writes it.
+pub fn for_each_locked(
+    map: BorrowedFd<'_>,
+    key_size: usize,
+    value_size: usize,
+    each: impl FnMut(&[u8], &[u8]),
+) -> Result<()> {
+    const F_LOCK: u64 = 4;
+    for_each_with(map, key_size, value_size, F_LOCK, each)
+}
+
+fn for_each_with(
+    map: BorrowedFd<'_>,
+    key_size: usize,
+    value_size: usize,
+    elem_flags: u64,
     mut each: impl FnMut(&[u8], &[u8]),
 ) -> Result<()> {
     const CHUNK: usize = 1024;
@@ -73,6 +95,7 @@ pub fn for_each(
             values: values.as_mut_ptr() as u64,
             count: CHUNK as u32,
             map_fd: map.as_raw_fd() as u32,
+            elem_flags,
             ..Default::default()
         };
         let result = bpf(MAP_LOOKUP_BATCH, &mut attr);
@@ -151,6 +174,41 @@ pub fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
         return None;
     }
     Some(u64::from_ne_bytes(info.get(OFFSET..)?.try_into().ok()?))
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttr {
+    ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// Ids of the programs on a device's tcx hook, in the order in which they run. aya's query also opens each program,
+/// which needs more capabilities than attaching.
+pub fn query_tcx(ifindex: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    let mut ids = [0u32; 64];
+    let mut attr = QueryAttr {
+        ifindex,
+        attach_type,
+        prog_ids: ids.as_mut_ptr() as u64,
+        count: ids.len() as u32,
+        ..Default::default()
+    };
+    match bpf(PROG_QUERY, &mut attr) {
+        // Nothing was ever attached.
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+        result => result?,
+    };
+    Ok(ids.iter().copied().take(attr.count as usize).collect())
 }
 
 #[repr(C)]

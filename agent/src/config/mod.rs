@@ -7,6 +7,7 @@ mod error;
 mod layers;
 mod node;
 mod settings;
+mod tunnel;
 pub mod units;
 
 pub use docs::{default_yaml, markdown, schema};
@@ -16,6 +17,7 @@ pub use settings::{
     Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, Probes,
     RttSource, TcpProbe,
 };
+pub use tunnel::{TunnelPorts, TunnelProbe, TunnelUse};
 pub use units::{Bytes, Glob, HumanDuration};
 
 use error::{Origin, Problem};

@@ -1,5 +1,6 @@
 //! The settings tree. The documentation of each field is the user's: `default_yaml` and docs/config.md are made of it.
 
+use super::tunnel::TunnelProbe;
 use super::units::{Bytes, Glob, HumanDuration};
 use crate::api::settings::ApiSettings;
 use crate::export::otlp::settings::OtlpSettings;
@@ -73,6 +74,8 @@ pub struct Probes {
     pub drops: DropsProbe,
     /// Traffic, errors and speed of network interfaces.
     pub netdev: NetdevProbe,
+    /// What passes through tunnels, what is lost below them, and whether they are alive.
+    pub tunnel: TunnelProbe,
 }
 
 /// Probe `tcp`.
@@ -171,6 +174,9 @@ pub struct Limits {
     /// Most different kinds of drop (reason, place, protocol, interface, subject) in the kernel.
     #[schemars(range(min = 64, max = 65_536))]
     pub drop_keys: u32,
+    /// Most tunnels that have a row in the kernel; further ones are counted in `other`. Each takes about 8 KB.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub tunnels: u32,
     /// Size of the ring between kernel and agent; a power of two.
     #[schemars(extend("x-minimum" = "64KiB", "x-maximum" = "256MiB", "x-power-of-two" = true))]
     pub ring_bytes: Bytes,
@@ -185,6 +191,7 @@ impl Default for Limits {
             series: 10_000,
             pairs: Pairs::Auto,
             drop_keys: 4096,
+            tunnels: 256,
             ring_bytes: Bytes::mib(2),
             memory: Bytes::mib(8),
         }

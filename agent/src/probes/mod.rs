@@ -6,6 +6,7 @@
 pub mod drops;
 pub mod netdev;
 pub mod tcp;
+pub mod tunnel;
 
 mod slots;
 
@@ -14,7 +15,7 @@ use crate::bpf::Engine;
 use crate::error::Result;
 use crate::identity::{Identity, Peers};
 use crate::records::Record;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What a probe may use while it works.
 pub struct Context<'a> {
@@ -79,4 +80,11 @@ pub trait Probe: Send {
 }
 
 /// Metrics of all probes, for the documentation and the checks.
-pub const METRICS: &[&[&Metric]] = &[tcp::METRICS, drops::METRICS, netdev::METRICS];
+pub const METRICS: &[&[&Metric]] = &[tcp::METRICS, drops::METRICS, netdev::METRICS, tunnel::METRICS];
+
+/// Now, ns since the Unix epoch.
+fn unix_nanos() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64)
+}

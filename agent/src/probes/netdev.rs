@@ -3,11 +3,10 @@
 use super::{Context, Probe};
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
 use crate::config::Glob;
-use crate::error::{Context as _, Error, Result};
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use crate::error::{Context as _, Result};
+use crate::rtnetlink::Rtnetlink;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage, Stats64};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -106,7 +105,7 @@ struct Device {
 /// The probe.
 pub struct Netdev {
     options: Options,
-    socket: Option<Socket>,
+    socket: Option<Rtnetlink>,
     devices: BTreeMap<String, Device>,
     failing: bool,
 }
@@ -124,45 +123,15 @@ impl Netdev {
 
     fn dump(&mut self) -> Result<Vec<Link>> {
         if self.socket.is_none() {
-            let mut socket = Socket::new(NETLINK_ROUTE).context("rtnetlink: socket")?;
-            socket.bind_auto().context("rtnetlink: bind")?;
-            socket
-                .connect(&SocketAddr::new(0, 0))
-                .context("rtnetlink: connect")?;
-            self.socket = Some(socket);
+            self.socket = Some(Rtnetlink::open()?);
         }
         let socket = self.socket.as_ref().context("rtnetlink: no socket")?;
-        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(request));
-        packet.header.flags = NLM_F_DUMP | NLM_F_REQUEST;
-        packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
-        packet.serialize(&mut bytes);
-        socket.send(&bytes, 0).context("rtnetlink: send")?;
-        let mut links = Vec::new();
-        let mut buffer = Vec::with_capacity(1 << 16);
-        loop {
-            buffer.clear();
-            socket.recv(&mut buffer, 0).context("rtnetlink: receive")?;
-            let mut rest = buffer.as_slice();
-            while !rest.is_empty() {
-                let message =
-                    NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).context("rtnetlink: answer")?;
-                let length = (message.header.length as usize).next_multiple_of(4);
-                match message.payload {
-                    NetlinkPayload::Done(_) => return Ok(links),
-                    NetlinkPayload::Error(e) => return Err(Error::new(format_args!("rtnetlink: {e}"))),
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                        links.extend(read(&link))
-                    }
-                    _ => {}
-                }
-                match rest.get(length..) {
-                    Some(next) if length > 0 => rest = next,
-                    _ => break,
-                }
-            }
-        }
+        let answer = socket.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        let links = answer.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => read(link),
+            _ => None,
+        });
+        Ok(links.collect())
     }
 
     fn update(&mut self, links: Vec<Link>, unix_nanos: u64) {

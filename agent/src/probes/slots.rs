@@ -19,8 +19,9 @@ pub struct Row {
     pub idle: u32,
 }
 
+/// Last reading of a kernel histogram.
 #[derive(Clone)]
-struct Reading {
+pub struct Reading {
     cells: Box<[u32; CELLS]>,
     sum: u64,
 }
@@ -76,13 +77,7 @@ impl Row {
             key,
             series,
             counters: [0; counter::COUNT],
-            histograms: vec![
-                Reading {
-                    cells: Box::new([0; CELLS]),
-                    sum: 0
-                };
-                series::COUNT
-            ],
+            histograms: vec![Reading::new(); series::COUNT],
             idle: 0,
         }
     }
@@ -128,7 +123,16 @@ impl Row {
 }
 
 impl Reading {
-    fn read(
+    /// One that has been read to be all zero.
+    pub fn new() -> Self {
+        Self {
+            cells: Box::new([0; CELLS]),
+            sum: 0,
+        }
+    }
+
+    /// Adds what is new, of all `rows`, to `total`. The histogram begins `at` bytes from the start of a row.
+    pub fn read(
         &mut self,
         cells: &MappedArray,
         rows: std::ops::Range<usize>,

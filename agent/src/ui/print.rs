@@ -4,9 +4,11 @@ mod lines;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 
 pub use lines::{drop_header, drop_line, flow_header, flow_line};
 pub use summary::{accounts, summary};
+pub use tunnels::tunnels;
 
 use super::units::{fit, width};
 use crate::aggregate::labels::clean;

@@ -13,9 +13,11 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod tunnels;
 
 pub use builder::{PAIRS, ViewBuilder};
 pub use timing::{Distribution, Latency};
+pub use tunnels::TunnelRow;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +58,8 @@ pub struct View {
     pub drops_history: Vec<f64>,
     /// Network interfaces, by name.
     pub devices: Vec<DeviceRow>,
+    /// Tunnels, those that are not well first, then the busiest.
+    pub tunnels: Vec<TunnelRow>,
     /// What the agent costs.
     pub cost: Cost,
     /// What became of every event, by probe.

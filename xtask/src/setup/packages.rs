@@ -88,6 +88,8 @@ pub const TEST: &[Need] = &[
         "network namespaces, links and loss",
     ),
     need(&["ping"], "iputils-ping", "traffic of the tests"),
+    need(&["wireguard-go"], "wireguard-go", "tunnels of the tests"),
+    need(&["wg"], "wireguard-tools", "tunnels of the tests"),
     need(&["nft"], "nftables", "drops and loss of the tests"),
     need(
         &["ethtool"],

@@ -44,7 +44,7 @@ pub struct App {
     /// The tab that is shown.
     pub tab: Tab,
     /// State of the tables, by tab.
-    pub grids: [GridState; 5],
+    pub grids: [GridState; 6],
     /// Rows without this text are left out.
     pub filter: String,
     /// The filter is being typed.
@@ -132,13 +132,14 @@ impl App {
 
     /// State of the shown table.
     pub fn grid(&mut self) -> &mut GridState {
-        let [connections, drops, interfaces, agent, flows] = &mut self.grids;
+        let [connections, drops, interfaces, agent, flows, tunnels] = &mut self.grids;
         match self.tab {
             Tab::Connections => connections,
             Tab::Drops => drops,
             Tab::Interfaces => interfaces,
             Tab::Agent => agent,
             Tab::Flows => flows,
+            Tab::Tunnels => tunnels,
         }
     }
 
@@ -213,7 +214,7 @@ impl App {
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.overlay = Overlay::Help,
             KeyCode::Tab | KeyCode::Right => self.tab = self.tab.by(1),
             KeyCode::BackTab | KeyCode::Left => self.tab = self.tab.by(-1),
-            KeyCode::Char(c @ '1'..='5') => {
+            KeyCode::Char(c @ '1'..='6') => {
                 if let Some(tab) = Tab::ALL.get(c as usize - '1' as usize) {
                     self.tab = *tab;
                 }

@@ -20,7 +20,7 @@ const OLD: f64 = 3.0;
 
 /// Keys and what they do.
 const KEYS: &[(&str, &str)] = &[
-    ("1-5 Tab ← →", "change tab"),
+    ("1-6 Tab ← →", "change tab"),
     ("↑ ↓ j k PgUp PgDn", "select a row"),
     ("Enter", "everything about the row"),
     ("s, r", "sort by the next column; reverse"),
@@ -171,11 +171,11 @@ fn summary(view: &View) -> Vec<(&'static str, String, Tone)> {
 }
 
 fn tab_bar(app: &App, wide: u16) -> Line<'static> {
-    let title = |tab: Tab| if wide >= 60 { tab.title().0 } else { tab.title().1 };
+    let title = |tab: Tab| if wide >= 70 { tab.title().0 } else { tab.title().1 };
     let mut line = Line::default();
     for (i, tab) in Tab::ALL.into_iter().enumerate() {
         let text = match wide {
-            60.. => format!(" {} {} ", i + 1, title(tab)),
+            50.. => format!(" {} {} ", i + 1, title(tab)),
             _ => format!("{}{} ", i + 1, title(tab)),
         };
         let style = if tab == app.tab {
@@ -238,6 +238,7 @@ fn footer(app: &App, wide: u16) -> Line<'static> {
         Tab::Interfaces => &app.grids[2],
         Tab::Agent => &app.grids[3],
         Tab::Flows => &app.grids[4],
+        Tab::Tunnels => &app.grids[5],
     };
     let title = app.tab.columns().get(grid.sort).map_or("", |c| c.title);
     let sort = format!("sort: {title} {}", if grid.reverse { '▲' } else { '▼' });

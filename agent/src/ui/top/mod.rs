@@ -13,6 +13,7 @@ pub mod theme;
 
 pub use remote::RemoteSource;
 pub use source::{LocalSource, Source, Update};
+pub use tabs::clean_view;
 pub use theme::Theme;
 
 use super::view::View;

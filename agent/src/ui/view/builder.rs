@@ -4,6 +4,7 @@ use super::agent::{self, Own};
 use super::meter::Clock;
 use super::pairs::{self, Pair};
 use super::tables::{DROPS, Devices, Drops};
+use super::tunnels::Tunnels;
 use super::{PairRow, Verdict, View};
 use crate::aggregate::Snapshot;
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ pub struct ViewBuilder {
     total: Pair,
     drops: Drops,
     devices: Devices,
+    tunnels: Tunnels,
     own: Own,
     verdicts: Vec<Verdict>,
 }
@@ -60,6 +62,7 @@ impl ViewBuilder {
             drops_total,
             drops_history,
             devices: self.devices.push(snapshot, &clock),
+            tunnels: self.tunnels.push(snapshot, &clock),
             cost: self.own.cost(snapshot, uptime, &clock),
             accounts: self.own.accounts(snapshot, &clock),
             coverage: agent::coverage(snapshot),

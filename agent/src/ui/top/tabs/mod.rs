@@ -5,6 +5,7 @@ pub mod connections;
 pub mod drops;
 pub mod flows;
 pub mod interfaces;
+pub mod tunnels;
 
 use super::grid::{Cell, Column, Row};
 use super::theme::{Theme, Tone};
@@ -28,6 +29,8 @@ pub enum Tab {
     Agent,
     /// The last records.
     Flows,
+    /// Tunnels.
+    Tunnels,
 }
 
 /// What is known about a row: lines over the whole width, then two columns where there is room.
@@ -45,12 +48,13 @@ pub struct Popup {
 
 impl Tab {
     /// All, in order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Connections,
         Self::Drops,
         Self::Interfaces,
         Self::Agent,
         Self::Flows,
+        Self::Tunnels,
     ];
 
     /// The tab some places further.
@@ -66,6 +70,7 @@ impl Tab {
             Self::Connections => ("Connections", "Conns"),
             Self::Drops => ("Drops", "Drops"),
             Self::Interfaces => ("Interfaces", "Ifaces"),
+            Self::Tunnels => ("Tunnels", "Tuns"),
             Self::Agent => ("Agent", "Agent"),
             Self::Flows => ("Flows", "Flows"),
         }
@@ -77,6 +82,7 @@ impl Tab {
             Self::Connections => connections::COLUMNS,
             Self::Drops => drops::COLUMNS,
             Self::Interfaces => interfaces::COLUMNS,
+            Self::Tunnels => tunnels::COLUMNS,
             Self::Agent => agent::COLUMNS,
             Self::Flows => flows::COLUMNS,
         }
@@ -88,6 +94,7 @@ impl Tab {
             Self::Connections => connections::SORT,
             Self::Drops => drops::SORT,
             Self::Interfaces => interfaces::SORT,
+            Self::Tunnels => tunnels::SORT,
             Self::Agent => agent::SORT,
             Self::Flows => flows::SORT,
         }
@@ -101,6 +108,7 @@ impl Tab {
             (Self::Connections, Some(view)) => connections::rows(view),
             (Self::Drops, Some(view)) => drops::rows(view),
             (Self::Interfaces, Some(view)) => interfaces::rows(view),
+            (Self::Tunnels, Some(view)) => tunnels::rows(view),
             (Self::Agent, Some(view)) => agent::rows(view),
         }
     }
@@ -120,6 +128,7 @@ impl Tab {
             Self::Connections => "waiting for the first connection…",
             Self::Drops => "no packet has been dropped yet",
             Self::Interfaces => "no network interface has been seen yet",
+            Self::Tunnels => "no packet of a tunnel has been seen yet",
             Self::Agent => "no program has been reported yet",
             Self::Flows => "waiting for a connection to end…",
         }
@@ -139,6 +148,7 @@ impl Tab {
             (Self::Connections, view) => connections::popup(id, view?, theme, (width, height)),
             (Self::Drops, view) => drops::popup(id, view?, theme, width),
             (Self::Interfaces, view) => interfaces::popup(id, view?, theme, width),
+            (Self::Tunnels, view) => tunnels::popup(id, view?, theme),
             (Self::Agent, view) => agent::popup(id, view?, theme),
         }
     }
@@ -204,6 +214,18 @@ pub fn clean_view(view: &mut View) {
         .for_each(scrub);
     }
     view.devices.iter_mut().for_each(|d| scrub(&mut d.device));
+    for t in &mut view.tunnels {
+        [&mut t.kind, &mut t.id, &mut t.local, &mut t.remote]
+            .into_iter()
+            .for_each(scrub);
+        [&mut t.remote_region, &mut t.state, &mut t.reason]
+            .into_iter()
+            .for_each(scrub);
+        t.classes = std::mem::take(&mut t.classes)
+            .into_iter()
+            .map(|(class, packets)| (clean(&class), packets))
+            .collect();
+    }
     view.cost.programs.iter_mut().for_each(|p| scrub(&mut p.program));
     for a in &mut view.accounts {
         scrub(&mut a.probe);

@@ -1,0 +1,256 @@
+//! Probe `tunnel`: what passes through the tunnels of an underlay device. See agent/src/probes/tunnel.rs for what it
+//! exports.
+//!
+//! The programs only look: whatever they find, the next program or the stack goes on as if they were not there.
+
+mod packet;
+mod row;
+mod rtt;
+mod sequence;
+mod wireguard;
+
+use crate::account::{self, add, bump};
+use agent_common::account::{Account, program};
+use agent_common::tunnel::parse::{Parsed, Verdict, bytes, fact, parse};
+use agent_common::tunnel::window::Step;
+use agent_common::tunnel::{InnerKey, SLOT_OTHER, TunnelKey, class, counter, direction, event, kind};
+use aya_ebpf::{
+    macros::{classifier, map},
+    maps::PerCpuArray,
+    programs::TcContext,
+};
+use packet::{Skb, UdpPorts};
+
+/// `TCX_NEXT`, and `TC_ACT_UNSPEC` of clsact: the next one decides.
+const NEXT: i32 = -1;
+
+/// What does not fit on the stack. Zero at first; padding of keys is never written and stays so. The programs run with bottom halves off, so nobody else of this CPU writes to it.
+#[repr(C)]
+struct Scratch {
+    parsed: Parsed,
+    key: TunnelKey,
+    inner: InnerKey,
+    step: Step,
+}
+
+#[map]
+static TUNNEL_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Packets that an Ethernet device has received.
+#[classifier]
+pub fn tunnel_ingress(ctx: TcContext) -> i32 {
+    watch::<{ direction::INGRESS }, true>(&ctx, program::TUNNEL_INGRESS)
+}
+
+/// Packets that an Ethernet device is to send.
+#[classifier]
+pub fn tunnel_egress(ctx: TcContext) -> i32 {
+    watch::<{ direction::EGRESS }, true>(&ctx, program::TUNNEL_EGRESS)
+}
+
+/// As `tunnel_ingress`, for devices whose packets begin with the IP header.
+#[classifier]
+pub fn tunnel_ingress_ip(ctx: TcContext) -> i32 {
+    watch::<{ direction::INGRESS }, false>(&ctx, program::TUNNEL_INGRESS)
+}
+
+/// As `tunnel_egress`, for devices whose packets begin with the IP header.
+#[classifier]
+pub fn tunnel_egress_ip(ctx: TcContext) -> i32 {
+    watch::<{ direction::EGRESS }, false>(&ctx, program::TUNNEL_EGRESS)
+}
+
+#[inline(always)]
+fn watch<const DIRECTION: usize, const ETHERNET: bool>(ctx: &TcContext, program: usize) -> i32 {
+    let Some(account) = account::of(program) else {
+        return NEXT;
+    };
+    bump(&mut account.seen);
+    if packet::plain::<ETHERNET>(ctx) {
+        bump(&mut account.filtered);
+        return NEXT;
+    }
+    let Some(scratch) = TUNNEL_SCRATCH.get_ptr_mut(0) else {
+        return NEXT;
+    };
+    // SAFETY: a non-null map value stays valid for the program's run, and nobody else uses it; see [`Scratch`].
+    let scratch = unsafe { &mut *scratch };
+    let skb = Skb::new(ctx);
+    reset(&mut scratch.parsed);
+    match read::<ETHERNET>(skb, &mut scratch.parsed) {
+        Verdict::Nothing => bump(&mut account.filtered),
+        Verdict::Fragment => {
+            if let Some(cells) = row::cells(SLOT_OTHER) {
+                bump(&mut cells.counters[counter::UNKNOWN_FRAGMENTS + DIRECTION]);
+            }
+            bump(&mut account.filtered);
+        }
+        Verdict::Malformed => {
+            row::key(&mut scratch.key, &scratch.parsed, &skb, DIRECTION);
+            // Junk makes no tunnel.
+            let slot = row::find(&scratch.key).unwrap_or(SLOT_OTHER);
+            if let Some(cells) = row::cells(slot) {
+                bump(&mut cells.counters[counter::MALFORMED + DIRECTION]);
+            }
+            bump(&mut account.aggregated);
+        }
+        Verdict::TooBig => {
+            // The quoted packet went the other way.
+            row::key(&mut scratch.key, &scratch.parsed, &skb, 1 - DIRECTION);
+            too_big::<DIRECTION>(account, program, scratch);
+        }
+        Verdict::SomeTunnel => count::<DIRECTION>(account, skb, scratch, SLOT_OTHER),
+        Verdict::Tunnel => {
+            row::key(&mut scratch.key, &scratch.parsed, &skb, DIRECTION);
+            let (slot, new) = row::slot(account, &scratch.key);
+            if new {
+                row::tell(account, program, &scratch.key, slot, DIRECTION, event::NEW, 0);
+            }
+            tunnel::<DIRECTION>(account, program, skb, scratch, slot);
+        }
+    }
+    NEXT
+}
+
+/// Zeroes what the parser expects to be zero. Volatile, because LLVM makes a memset of plain stores, and in BPF that is
+/// a function that counts bytes: 100 ns.
+#[inline(always)]
+fn reset(parsed: &mut Parsed) {
+    let start = core::mem::offset_of!(Parsed, sequence) / 8;
+    let words: *mut u64 = core::ptr::from_mut(parsed).cast();
+    let mut i = start;
+    while i < core::mem::offset_of!(Parsed, net) / 8 {
+        // SAFETY: inside the struct, whose integers may be zero; it is aligned to eight bytes.
+        unsafe { words.add(i).write_volatile(0) };
+        i += 1;
+    }
+}
+const _: () = assert!(core::mem::offset_of!(Parsed, net) % 8 == 0 && align_of::<Parsed>() == 8);
+
+/// A function of its own, and so are those that follow: where one returns, all its paths are one to the verifier.
+#[inline(never)]
+fn read<const ETHERNET: bool>(skb: Skb, parsed: &mut Parsed) -> Verdict {
+    parse(&skb, &UdpPorts, ETHERNET, parsed)
+}
+
+#[inline(always)]
+fn too_big<const DIRECTION: usize>(account: &mut Account, program: usize, scratch: &Scratch) {
+    let slot = row::find(&scratch.key).unwrap_or(SLOT_OTHER);
+    if let Some(cells) = row::cells(slot) {
+        bump(&mut cells.counters[counter::TOO_BIG + DIRECTION]);
+    }
+    bump(&mut account.aggregated);
+    if slot == SLOT_OTHER {
+        return;
+    }
+    if let Some(state) = row::state(slot) {
+        state.mtu = scratch.parsed.mtu as u64;
+    }
+    row::tell(
+        account,
+        program,
+        &scratch.key,
+        slot,
+        DIRECTION,
+        event::TOO_BIG,
+        scratch.parsed.mtu,
+    );
+}
+
+/// All that a packet of a known tunnel tells.
+#[inline(always)]
+fn tunnel<const DIRECTION: usize>(
+    account: &mut Account,
+    program: usize,
+    skb: Skb,
+    scratch: &mut Scratch,
+    slot: u32,
+) {
+    count::<DIRECTION>(account, skb, scratch, slot);
+    if slot == SLOT_OTHER {
+        return;
+    }
+    let facts = scratch.parsed.facts;
+    if facts & fact::TCP != 0 {
+        rtt::sample::<DIRECTION>(skb, &scratch.parsed, &scratch.inner);
+    }
+    if DIRECTION == direction::INGRESS && facts & fact::SEQUENCED != 0 {
+        let restarts = sequence::track(skb, &scratch.parsed, slot, &mut scratch.step);
+        if restarts != 0 {
+            let index = scratch.parsed.window;
+            row::tell(
+                account,
+                program,
+                &scratch.key,
+                slot,
+                DIRECTION,
+                event::RESTART,
+                index,
+            );
+        }
+    }
+    if scratch.parsed.kind == kind::WIREGUARD && (1..4).contains(&scratch.parsed.message) {
+        let latency = wireguard::handshake::<DIRECTION>(&scratch.parsed, slot);
+        if latency != wireguard::NONE {
+            let latency = latency as u32;
+            row::tell(
+                account,
+                program,
+                &scratch.key,
+                slot,
+                DIRECTION,
+                event::HANDSHAKE,
+                latency,
+            );
+        }
+    }
+}
+
+/// Packets, bytes and what is inside.
+#[inline(never)]
+fn count<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut Scratch, slot: u32) {
+    let Some(cells) = row::cells(slot) else {
+        return;
+    };
+    let parsed = &scratch.parsed;
+    let wire = skb.on_the_wire(parsed);
+    add(&mut cells.counters[counter::BYTES + DIRECTION], wire.bytes);
+    if wire.inner != 0 {
+        add(&mut cells.counters[counter::INNER_BYTES + DIRECTION], wire.inner);
+    }
+    let class = (parsed.class as usize).min(class::COUNT - 1);
+    // SAFETY: within the counters; indexing would emit a panic path, which does not load.
+    add(
+        unsafe {
+            cells
+                .counters
+                .get_unchecked_mut(counter::PACKETS + DIRECTION * class::COUNT + class)
+        },
+        wire.packets,
+    );
+    if parsed.facts & fact::FRAGMENT != 0 {
+        bump(&mut cells.counters[counter::FRAGMENTS + DIRECTION]);
+    }
+    if parsed.facts & fact::PAIR != 0 && slot != SLOT_OTHER {
+        let inner = &mut scratch.inner;
+        if DIRECTION == direction::INGRESS {
+            inner.local = bytes(parsed.inner_destination);
+            inner.remote = bytes(parsed.inner_source);
+        } else {
+            inner.local = bytes(parsed.inner_source);
+            inner.remote = bytes(parsed.inner_destination);
+        }
+        inner.slot = slot;
+        if !row::inner(inner, DIRECTION, &wire) {
+            add(
+                &mut cells.counters[counter::UNPAIRED_PACKETS + DIRECTION],
+                wire.packets,
+            );
+            add(
+                &mut cells.counters[counter::UNPAIRED_BYTES + DIRECTION],
+                wire.inner,
+            );
+        }
+    }
+    bump(&mut account.aggregated);
+}

@@ -1,0 +1,235 @@
+//! From a packet's tunnel to its rows.
+
+use super::packet::{Skb, Wire};
+use crate::account::{add, bump, bump32};
+use crate::emit::{emit, header};
+use crate::settings::{NCPU, SHARD_MASK};
+use agent_common::account::Account;
+use agent_common::histogram::{CELLS, Histogram, cell, from_micros};
+use agent_common::tunnel::parse::{Parsed, bytes};
+use agent_common::tunnel::{
+    InnerKey, InnerValue, SLOT_OTHER, TunnelCells, TunnelKey, TunnelRecord, TunnelState, TunnelValue,
+    direction,
+};
+use agent_common::wire::kind;
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, generated::bpf_get_netns_cookie},
+    macros::map,
+    maps::{Array, HashMap, Queue},
+};
+
+const MMAPABLE: u32 = 1 << 10;
+const NOEXIST: u64 = 1;
+
+/// 1 = the kernel tells `tc` programs the cookie of their network namespace (6.15 and later).
+#[unsafe(no_mangle)]
+static TUNNEL_NETNS: Global<u32> = Global::new(0);
+
+/// Tunnel → slot.
+#[map]
+static TUNNELS: HashMap<TunnelKey, TunnelValue> = HashMap::with_max_entries(1, 0);
+
+/// Slots that are free, as `FREE_SLOTS` of the pairs. Slot 0 is never among them.
+#[map]
+static TUNNEL_FREE: Queue<u32> = Queue::with_max_entries(1, 0);
+
+/// Row `slot * shards + (cpu & SHARD_MASK)`.
+#[map]
+static TUNNEL_CELLS: Array<TunnelCells> = Array::with_max_entries(1, MMAPABLE);
+
+/// Row `slot`.
+#[map]
+static TUNNEL_STATES: Array<TunnelState> = Array::with_max_entries(1, MMAPABLE);
+
+/// Who talks inside.
+#[map]
+static TUNNEL_INNER: HashMap<InnerKey, InnerValue> = HashMap::with_max_entries(1, 0);
+
+/// Records that each CPU may still send; userspace fills it up every second.
+#[map]
+static TUNNEL_TOKENS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+
+/// The key of a packet that goes in a direction.
+#[inline(always)]
+pub fn key(key: &mut TunnelKey, parsed: &Parsed, skb: &Skb, direction: usize) {
+    if direction == direction::INGRESS {
+        key.local = bytes(parsed.destination);
+        key.remote = bytes(parsed.source);
+        key.local_port = parsed.destination_port;
+        key.remote_port = parsed.source_port;
+    } else {
+        key.local = bytes(parsed.source);
+        key.remote = bytes(parsed.destination);
+        key.local_port = parsed.source_port;
+        key.remote_port = parsed.destination_port;
+    }
+    key.id = parsed.id;
+    key.ifindex = skb.ifindex();
+    key.netns = if TUNNEL_NETNS.load() != 0 {
+        // SAFETY: the context is valid; where the kernel has no such helper this is dead code to the verifier.
+        unsafe { bpf_get_netns_cookie(skb.as_ptr().cast()) as u32 }
+    } else {
+        0
+    };
+    key.kind = parsed.kind;
+    key.flags = parsed.flags;
+}
+
+/// The slot of a tunnel that is known.
+#[inline(always)]
+pub fn find(key: &TunnelKey) -> Option<u32> {
+    // SAFETY: valid for the program's run; `slot` never changes once written.
+    TUNNELS.get_ptr(key).map(|value| unsafe { (*value).slot })
+}
+
+/// The slot of a tunnel, a new one if need be (then true), `SLOT_OTHER` if there is none left.
+#[inline(always)]
+pub fn slot(account: &mut Account, key: &TunnelKey) -> (u32, bool) {
+    if let Some(slot) = find(key) {
+        return (slot, false);
+    }
+    let Ok(Some(free)) = TUNNEL_FREE.pop() else {
+        bump(&mut account.overflowed);
+        return (SLOT_OTHER, false);
+    };
+    if let Some(state) = state(free) {
+        state.initiation = [0; 2];
+        state.unanswered = [0; 2];
+        state.last_handshake = 0;
+        state.last_latency = 0;
+        state.mtu = 0;
+    }
+    let value = TunnelValue {
+        // SAFETY: no preconditions.
+        since: unsafe { bpf_ktime_get_boot_ns() },
+        slot: free,
+        pad: 0,
+    };
+    if TUNNELS.insert(key, value, NOEXIST).is_ok() {
+        return (free, true);
+    }
+    // Another CPU was first, or the table is full: the slot goes back.
+    let _ = TUNNEL_FREE.push(free, 0);
+    if let Some(slot) = find(key) {
+        return (slot, false);
+    }
+    bump(&mut account.overflowed);
+    (SLOT_OTHER, false)
+}
+
+/// The counters of a slot for this CPU.
+#[inline(always)]
+pub fn cells(slot: u32) -> Option<&'static mut TunnelCells> {
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    let mask = SHARD_MASK.load();
+    TUNNEL_CELLS
+        .get_ptr_mut(slot * (mask + 1) + (cpu & mask))
+        .map(|p| {
+            // SAFETY: a non-null map value stays valid for the program's run; it is only added to atomically.
+            unsafe { &mut *p }
+        })
+}
+
+/// The rare state of a slot.
+#[inline(always)]
+pub fn state(slot: u32) -> Option<&'static mut TunnelState> {
+    // SAFETY: as above; what is not atomic is told of one moment, and the last one wins.
+    TUNNEL_STATES.get_ptr_mut(slot).map(|p| unsafe { &mut *p })
+}
+
+/// Counts an inner pair; false if there is no room.
+#[inline(always)]
+pub fn inner(key: &InnerKey, direction: usize, wire: &Wire) -> bool {
+    if let Some(value) = TUNNEL_INNER.get_ptr_mut(key) {
+        return inner_add(value, direction, wire);
+    }
+    let value = InnerValue {
+        packets: [0; 2],
+        bytes: [0; 2],
+    };
+    let _ = TUNNEL_INNER.insert(key, value, NOEXIST);
+    match TUNNEL_INNER.get_ptr_mut(key) {
+        Some(value) => inner_add(value, direction, wire),
+        None => false,
+    }
+}
+
+#[inline(always)]
+fn inner_add(value: *mut InnerValue, direction: usize, wire: &Wire) -> bool {
+    // SAFETY: valid for the program's run; only added to atomically.
+    let value = unsafe { &mut *value };
+    add(&mut value.packets[direction], wire.packets);
+    add(&mut value.bytes[direction], wire.inner);
+    true
+}
+
+/// Adds a value in µs to a histogram.
+#[inline(always)]
+pub fn record(histogram: &mut Histogram, micros: u32) {
+    let index = cell(from_micros(micros));
+    if index < CELLS {
+        // SAFETY: checked above; indexing would emit a panic path, which does not load.
+        bump32(unsafe { histogram.cells.get_unchecked_mut(index) });
+    }
+    add(&mut histogram.sum_micros, micros as u64);
+    // Plain stores, as those of the pairs.
+    let complement = !micros;
+    if complement > histogram.min_complement {
+        histogram.min_complement = complement;
+    }
+    if micros > histogram.max_micros {
+        histogram.max_micros = micros;
+    }
+}
+
+/// Sends a record if there is a token for it.
+#[inline(always)]
+pub fn tell(
+    account: &mut Account,
+    program: usize,
+    key: &TunnelKey,
+    slot: u32,
+    direction: usize,
+    event: u8,
+    value: u32,
+) {
+    if !take_token() {
+        bump(&mut account.seen);
+        bump(&mut account.sampled);
+        return;
+    }
+    emit::<TunnelRecord>(account, |r| {
+        // SAFETY: `r` is a reserved record of the right size; every field is written, there is no padding.
+        let r = unsafe { &mut *r };
+        r.header = header::<TunnelRecord>(kind::TUNNEL, program);
+        // SAFETY: no preconditions.
+        r.time = unsafe { bpf_ktime_get_boot_ns() };
+        r.key = *key;
+        r.slot = slot;
+        r.value = value;
+        r.event = event;
+        r.direction = direction as u8;
+        r.pad = [0; 6];
+    });
+}
+
+#[inline(always)]
+fn take_token() -> bool {
+    // SAFETY: no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    if cpu >= NCPU.load() {
+        return false;
+    }
+    match TUNNEL_TOKENS.get_ptr_mut(cpu) {
+        Some(tokens) => {
+            // SAFETY: valid for the program's run. A race on one CPU's tokens grants one record more or less.
+            let tokens = unsafe { &mut *tokens };
+            let any = *tokens != 0;
+            *tokens -= any as u64;
+            any
+        }
+        None => false,
+    }
+}

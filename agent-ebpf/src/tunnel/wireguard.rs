@@ -1,0 +1,49 @@
+//! WireGuard's handshakes: how long they take, and whether they are answered.
+
+use super::row;
+use crate::account::{bump, exchange};
+use agent_common::tunnel::parse::Parsed;
+use agent_common::tunnel::{counter, handshake, series};
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+
+/// No handshake is finished.
+pub const NONE: u64 = u64::MAX;
+
+/// Takes an initiation, response or cookie reply. Returns how long the handshake took that this finishes, µs.
+#[inline(never)]
+pub fn handshake<const DIRECTION: usize>(parsed: &Parsed, slot: u32) -> u64 {
+    let (Some(cells), Some(state)) = (row::cells(slot), row::state(slot)) else {
+        return NONE;
+    };
+    let first = counter::HANDSHAKES + DIRECTION * 3;
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let micros = (now / 1000) as u32;
+    match parsed.message {
+        1 => {
+            bump(&mut cells.counters[first + handshake::INITIATION]);
+            exchange(
+                &mut state.initiation[DIRECTION],
+                (parsed.sender as u64) << 32 | micros as u64,
+            );
+            bump(&mut state.unanswered[DIRECTION]);
+        }
+        2 => {
+            bump(&mut cells.counters[first + handshake::RESPONSE]);
+            let asked = &mut state.initiation[1 - DIRECTION];
+            let pending = *asked;
+            // Who takes the initiation out is the one who counts the response.
+            if pending == 0 || (pending >> 32) as u32 != parsed.window || exchange(asked, 0) != pending {
+                return NONE;
+            }
+            let latency = micros.wrapping_sub(pending as u32);
+            exchange(&mut state.unanswered[1 - DIRECTION], 0);
+            state.last_handshake = now;
+            state.last_latency = latency as u64;
+            row::record(&mut state.histograms[series::HANDSHAKE], latency);
+            return latency as u64;
+        }
+        _ => bump(&mut cells.counters[first + handshake::COOKIE]),
+    }
+    NONE
+}

@@ -1,0 +1,220 @@
+//! Programs on devices: tcx links, before 6.6 filters of a clsact qdisc. First in the chain; they only look, and what
+//! others have attached stays as it is.
+//!
+//! A tcx link ends with the process, however it ends. A clsact filter outlives SIGKILL: the next agent removes it by its
+//! name. The qdisc itself stays, since others may have begun to use it.
+
+use super::{Engine, Spec, State, Verdict, host, sys};
+use crate::error::{Context as _, Result};
+use crate::rtnetlink::Rtnetlink;
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
+
+/// Which packets of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// Those that it receives.
+    Ingress,
+    /// Those that it is to send.
+    Egress,
+}
+
+impl Way {
+    /// As shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    const fn aya(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+
+    /// `BPF_TCX_INGRESS`, `BPF_TCX_EGRESS` (include/uapi/linux/bpf.h).
+    const fn tcx(self) -> u32 {
+        match self {
+            Self::Ingress => 46,
+            Self::Egress => 47,
+        }
+    }
+
+    /// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_*)` (include/uapi/linux/pkt_sched.h).
+    const fn parent(self) -> u32 {
+        match self {
+            Self::Ingress => 0xffff_fff2,
+            Self::Egress => 0xffff_fff3,
+        }
+    }
+}
+
+/// What programs are attached by on this kernel.
+pub fn mechanism() -> &'static str {
+    if host::kernel_at_least(6, 6) {
+        "tcx"
+    } else {
+        "clsact"
+    }
+}
+
+/// A program on a device. Goes when it is dropped.
+pub struct Attachment {
+    /// Interface index.
+    pub ifindex: u32,
+    way: Way,
+    /// The kernel's id of the program.
+    id: u32,
+    link: Option<SchedClassifierLink>,
+}
+
+impl Engine {
+    /// Enters a program into the accounts before it is loaded.
+    pub fn know(&mut self, spec: &Spec) {
+        self.learn(spec.name, spec.account);
+    }
+
+    /// Says on which devices a program is.
+    pub fn on_devices(&mut self, spec: &Spec, devices: &[&str]) {
+        self.verdicts.retain(|v| v.program != spec.name);
+        self.enter(Verdict {
+            probe: spec.probe.to_owned(),
+            program: spec.name.to_owned(),
+            hook: format!("{} {}", spec.hook.describe(), devices.join(" ")),
+            state: State::Attached,
+            reason: String::new(),
+            remedy: String::new(),
+            required: spec.required,
+            verifier_log: String::new(),
+        });
+    }
+
+    /// Puts a loaded program on a device, before all others.
+    pub fn attach_to_device(
+        &mut self,
+        program: &str,
+        device: &str,
+        ifindex: u32,
+        way: Way,
+    ) -> Result<Attachment> {
+        let what = format!("{program} on {device}");
+        let program: &mut SchedClassifier = self
+            .ebpf
+            .program_mut(program)
+            .context("no such program")?
+            .try_into()
+            .context(&what)?;
+        let id = program.info().context(&what)?.id();
+        let options = if mechanism() == "tcx" {
+            TcAttachOptions::TcxOrder(LinkOrder::first())
+        } else {
+            // Refused where there is one already, which is as well.
+            let _ = tc::qdisc_add_clsact(device);
+            TcAttachOptions::Netlink(NlOptions {
+                priority: first_priority(&filters(ifindex, way)?),
+                ..NlOptions::default()
+            })
+        };
+        let link = program
+            .attach_with_options(device, way.aya(), options)
+            .context(&what)?;
+        let link = program.take_link(link).context(&what)?;
+        Ok(Attachment {
+            ifindex,
+            way,
+            id,
+            link: Some(link),
+        })
+    }
+}
+
+impl Attachment {
+    /// Whether it is still there. An error means that the device is not.
+    pub fn is_there(&self) -> Result<bool> {
+        if mechanism() == "tcx" {
+            let ids = sys::query_tcx(self.ifindex, self.way.tcx()).context("tcx query")?;
+            return Ok(ids.contains(&self.id));
+        }
+        Ok(filters(self.ifindex, self.way)?
+            .iter()
+            .any(|f| f.program == Some(self.id)))
+    }
+
+    /// Gives up what is not there any more: a clsact filter of the same place may be somebody else's by now.
+    pub fn forget(mut self) {
+        if mechanism() != "tcx"
+            && let Some(link) = self.link.take()
+        {
+            std::mem::forget(link);
+        }
+    }
+}
+
+/// Removes clsact filters that an agent has left which was killed. Only to be called when no other agent runs.
+pub fn remove_stale(device: &str, way: Way, program: &str) {
+    if mechanism() != "tcx" {
+        // An error means that there is none.
+        let _ = tc::qdisc_detach_program(device, way.aya(), program);
+    }
+}
+
+struct Filter {
+    priority: u16,
+    program: Option<u32>,
+}
+
+/// Filters of a device's clsact qdisc.
+fn filters(ifindex: u32, way: Way) -> Result<Vec<Filter>> {
+    let mut request = TcMessage::with_index(ifindex as i32);
+    request.header.parent = TcHandle::from(way.parent());
+    let answer = Rtnetlink::open()?.dump(RouteNetlinkMessage::GetTrafficFilter(request))?;
+    let filter = |message: RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewTrafficFilter(filter) = message else {
+            return None;
+        };
+        let program = filter.attributes.iter().find_map(|a| match a {
+            TcAttribute::Options(options) => options.iter().find_map(|o| match o {
+                TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+                _ => None,
+            }),
+            _ => None,
+        });
+        Some(Filter {
+            priority: (filter.header.info >> 16) as u16,
+            program,
+        })
+    };
+    Ok(answer.into_iter().filter_map(filter).collect())
+}
+
+/// The priority before all others. 0 lets the kernel choose, which takes the one before the first, unless that is 1:
+/// then we share it, or stand behind it if it is of another kind.
+fn first_priority(filters: &[Filter]) -> u16 {
+    // A dump has a line for each priority as well, which names no program.
+    let at = |p: u16| filters.iter().filter(move |f| f.priority == p);
+    let taken = |p: u16| at(p).next().is_some() && at(p).all(|f| f.program.is_none());
+    match filters.iter().map(|f| f.priority).min() {
+        Some(1) => (1..u16::MAX).find(|p| !taken(*p)).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_free_priority() {
+        let filter = |priority, program| Filter { priority, program };
+        assert_eq!(first_priority(&[]), 0);
+        assert_eq!(first_priority(&[filter(7, None)]), 0);
+        assert_eq!(first_priority(&[filter(1, Some(9))]), 1);
+        assert_eq!(first_priority(&[filter(1, None), filter(2, Some(9))]), 2);
+        assert_eq!(first_priority(&[filter(1, None), filter(2, None)]), 3);
+    }
+}

@@ -1,0 +1,216 @@
+//! Whether a tunnel is alive.
+
+use std::collections::VecDeque;
+
+/// Packets out and none in for so many seconds, where answers are usual, is the end of the tunnel.
+const SILENCE: u32 = 5;
+/// WireGuard's keys live so long (REJECT_AFTER_TIME): who sends with older ones does not reach anybody.
+const KEY_LIFE: f64 = 180.0;
+/// Loss is judged over so many seconds.
+const SPAN: usize = 30;
+/// A share of lost packets above this is a degraded tunnel.
+const LOSS: f64 = 0.01;
+/// Fewer packets say nothing about a share.
+const FEW: u64 = 50;
+
+/// What a tunnel is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Nothing has come out of it yet.
+    #[default]
+    Unknown,
+    /// Alive.
+    Up,
+    /// Alive, but not well.
+    Degraded,
+    /// Dead.
+    Down,
+}
+
+impl State {
+    /// As exported.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// What happened in a second.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Second {
+    /// Packets in, out.
+    pub packets: [u64; 2],
+    /// Numbered packets that came.
+    pub received: u64,
+    /// Numbered packets that did not.
+    pub lost: u64,
+    /// Packets of ours that were too big.
+    pub too_big: u64,
+    /// Own initiations without an answer.
+    pub unanswered: u64,
+    /// Age of the last handshake, or of the tunnel if none was seen, s. `None` = it knows no handshakes.
+    pub handshake_age: Option<f64>,
+}
+
+/// What is remembered of a tunnel.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// State and reason in force; no reason = all is well.
+    pub now: (State, &'static str),
+    /// Of the last seconds in which something was sent and that lie before the silence: was there an answer?
+    pattern: u8,
+    /// Seconds since the last packet in, and in how many of them something was sent.
+    silence: (u32, u32),
+    unanswered_for: u32,
+    span: VecDeque<(u64, u64, u64)>,
+}
+
+impl Health {
+    /// Takes a second. Returns whether the state has changed.
+    pub fn update(&mut self, second: &Second) -> bool {
+        let [came, went] = second.packets.map(|n| n > 0);
+        if came {
+            // The silence was none: those seconds had no answer.
+            let unanswered = self.silence.1.min(8);
+            self.pattern = self.pattern.checked_shl(unanswered).unwrap_or(0);
+            self.silence = (0, 0);
+            if went {
+                self.pattern = self.pattern << 1 | 1;
+            }
+        } else {
+            self.silence.0 = self.silence.0.saturating_add(1);
+            self.silence.1 = self.silence.1.saturating_add(u32::from(went));
+        }
+        self.unanswered_for = if second.unanswered > 0 {
+            self.unanswered_for.saturating_add(1)
+        } else {
+            0
+        };
+        if self.span.len() == SPAN {
+            self.span.pop_front();
+        }
+        self.span
+            .push_back((second.received, second.lost, second.too_big));
+        let next = self.judge(second, came, went);
+        let changed = next != self.now;
+        self.now = next;
+        changed
+    }
+
+    fn judge(&self, second: &Second, came: bool, went: bool) -> (State, &'static str) {
+        let was_down = self.now.0 == State::Down;
+        if self.unanswered_for > SILENCE {
+            return (State::Down, "handshake_unanswered");
+        }
+        if went && second.handshake_age.is_some_and(|age| age > KEY_LIFE) {
+            return (State::Down, "handshake_old");
+        }
+        let usual = self.pattern.count_ones() >= 3;
+        if usual && self.silence.0 >= SILENCE && self.silence.1 >= 3 {
+            return (State::Down, "no_answer");
+        }
+        if !came && (was_down || self.now.0 == State::Unknown) {
+            return self.now;
+        }
+        if self.span.iter().any(|s| s.2 > 0) {
+            return (State::Degraded, "too_big");
+        }
+        if self.loss_ratio().is_some_and(|ratio| ratio > LOSS) {
+            return (State::Degraded, "loss");
+        }
+        (State::Up, "")
+    }
+
+    /// Share of numbered packets that were lost in the last 30 s.
+    pub fn loss_ratio(&self) -> Option<f64> {
+        let received: u64 = self.span.iter().map(|s| s.0).sum();
+        let lost: u64 = self.span.iter().map(|s| s.1).sum();
+        (received + lost >= FEW).then(|| lost as f64 / (received + lost) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(came: u64, went: u64) -> Second {
+        Second {
+            packets: [came, went],
+            ..Second::default()
+        }
+    }
+
+    fn after(health: &mut Health, seconds: usize, what: Second) -> (State, &'static str) {
+        for _ in 0..seconds {
+            health.update(&what);
+        }
+        health.now
+    }
+
+    #[test]
+    fn silence_where_answers_are_usual_is_down_within_five_seconds_and_an_answer_is_up() {
+        let mut h = Health::default();
+        assert_eq!(after(&mut h, 3, second(0, 5)), (State::Unknown, ""));
+        assert_eq!(after(&mut h, 8, second(5, 5)), (State::Up, ""));
+        assert_eq!(after(&mut h, 4, second(0, 5)), (State::Up, ""));
+        assert_eq!(after(&mut h, 1, second(0, 5)), (State::Down, "no_answer"));
+        // Nothing sent and nothing come does not bring it back.
+        assert_eq!(after(&mut h, 60, second(0, 0)).0, State::Down);
+        assert_eq!(after(&mut h, 1, second(1, 1)), (State::Up, ""));
+    }
+
+    #[test]
+    fn one_way_traffic_with_an_answer_now_and_then_is_up() {
+        let mut h = Health::default();
+        for _ in 0..10 {
+            assert_eq!(after(&mut h, 1, second(1, 100)).0, State::Up);
+            assert_eq!(after(&mut h, 9, second(0, 100)).0, State::Up);
+        }
+    }
+
+    #[test]
+    fn a_quiet_tunnel_stays_up() {
+        let mut h = Health::default();
+        after(&mut h, 10, second(5, 5));
+        assert_eq!(after(&mut h, 500, second(0, 0)), (State::Up, ""));
+    }
+
+    #[test]
+    fn handshakes_count() {
+        let mut h = Health::default();
+        after(&mut h, 2, second(1, 1));
+        let unanswered = Second {
+            unanswered: 1,
+            ..second(0, 0)
+        };
+        assert_eq!(after(&mut h, 5, unanswered).0, State::Up);
+        assert_eq!(after(&mut h, 1, unanswered).1, "handshake_unanswered");
+        let old = Second {
+            handshake_age: Some(181.0),
+            ..second(1, 1)
+        };
+        assert_eq!(after(&mut h, 1, old), (State::Down, "handshake_old"));
+    }
+
+    #[test]
+    fn loss_degrades_and_passes() {
+        let mut h = Health::default();
+        let lossy = Second {
+            received: 98,
+            lost: 2,
+            ..second(98, 98)
+        };
+        assert_eq!(after(&mut h, 1, lossy), (State::Degraded, "loss"));
+        let clean = Second {
+            received: 100,
+            ..second(100, 100)
+        };
+        assert_eq!(after(&mut h, 30, clean), (State::Up, ""));
+        let big = Second { too_big: 1, ..clean };
+        assert_eq!(after(&mut h, 1, big), (State::Degraded, "too_big"));
+    }
+}

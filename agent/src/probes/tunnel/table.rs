@@ -1,0 +1,508 @@
+//! The tunnels: rows of the kernel's table, and the series that they add up to.
+
+use super::health::{Health, Second, State};
+use super::inner::{Inner, Pair};
+use super::windows::{Missing, Windows};
+use crate::aggregate::{HistogramValue, Labels};
+use crate::bpf::sys::{self, MappedArray};
+use crate::error::{Context as _, Result};
+use crate::probes::Context;
+use crate::probes::slots::Reading;
+use agent_common::histogram::Histogram;
+use agent_common::tunnel::{
+    SLOT_OTHER, TunnelCells, TunnelKey, TunnelState, TunnelValue, class, counter, direction, flag, kind,
+    series,
+};
+use agent_common::wire::Wire as _;
+use aya::maps::{MapData, Queue};
+use std::collections::HashMap;
+use std::mem::offset_of;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+
+/// Rows are given back after this many ticks without a packet.
+const IDLE: u32 = 600;
+/// Rows that were given back are looked for again so often.
+const SWEEP: u32 = 10;
+
+/// Where the programs count.
+pub struct Maps {
+    /// Tunnel → slot.
+    pub tunnels: MapData,
+    /// Slots that are free.
+    pub free: Queue<MapData, u32>,
+    /// Rows of counters.
+    pub cells: MappedArray,
+    /// Rows of rare state.
+    pub states: MappedArray,
+    /// Sequence windows.
+    pub windows: MapData,
+    /// Inner pairs.
+    pub inner: MapData,
+    /// Shards of a row.
+    pub shards: usize,
+}
+
+struct Row {
+    key: Option<TunnelKey>,
+    series: usize,
+    counters: [u64; counter::COUNT],
+    histograms: [Reading; series::COUNT],
+    idle: u32,
+    since: u64,
+}
+
+impl Row {
+    fn new(key: Option<TunnelKey>, series: usize, since: u64) -> Self {
+        Self {
+            key,
+            series,
+            counters: [0; counter::COUNT],
+            histograms: std::array::from_fn(|_| Reading::new()),
+            idle: 0,
+            since,
+        }
+    }
+}
+
+/// One tunnel, as exported.
+pub struct Tunnel {
+    /// type, id, local, remote, remote_region.
+    pub values: [String; 5],
+    /// The same, encoded.
+    pub labels: Arc<Labels>,
+    /// The same with further values, by metric and variant.
+    pub variants: HashMap<(usize, usize), Arc<Labels>>,
+    /// See [`counter`].
+    pub counters: [u64; counter::COUNT],
+    /// See [`series`].
+    pub histograms: [Arc<HistogramValue>; series::COUNT],
+    /// Numbers that have not come: those that the kernel has counted, and those that its windows miss.
+    pub lost: u64,
+    closed: u64,
+    open: u64,
+    /// When packets were last seen, in and out, ns since the Unix epoch; 0 = never.
+    pub last_seen: [u64; 2],
+    /// When a handshake last ended, ns since the Unix epoch; 0 = never.
+    pub last_handshake: u64,
+    /// Initiations since the last answered one, in and out.
+    pub unanswered: [u64; 2],
+    /// MTU that was told last; 0 = none.
+    pub mtu: u64,
+    /// State.
+    pub health: Health,
+    /// Pairs inside that have series.
+    pub pairs: Vec<Pair>,
+    /// Inner bytes of all other pairs.
+    pub other_pairs: [u64; 2],
+    /// Times that it became so, by [`State`].
+    pub changes: [u64; 4],
+    before: Before,
+    rows: u32,
+    since: u64,
+    kind: u8,
+    overflow: bool,
+}
+
+#[derive(Default)]
+struct Before {
+    packets: [u64; 2],
+    received: u64,
+    lost: u64,
+    too_big: u64,
+}
+
+/// A change of state, to be told.
+pub struct Change {
+    /// Index of the tunnel.
+    pub tunnel: usize,
+    /// What it was.
+    pub before: (State, &'static str),
+}
+
+impl Tunnel {
+    fn new(values: [String; 5], kind: u8, since: u64, overflow: bool, unix_nanos: u64) -> Self {
+        let refs: Vec<&str> = values.iter().map(String::as_str).collect();
+        Self {
+            labels: Arc::new(Labels::new(super::metrics::TUNNEL, &refs, overflow, unix_nanos)),
+            values,
+            variants: HashMap::new(),
+            counters: [0; counter::COUNT],
+            histograms: std::array::from_fn(|_| Arc::default()),
+            lost: 0,
+            closed: 0,
+            open: 0,
+            last_seen: [0; 2],
+            last_handshake: 0,
+            unanswered: [0; 2],
+            mtu: 0,
+            health: Health::default(),
+            pairs: Vec::new(),
+            other_pairs: [0; 2],
+            changes: [0; 4],
+            before: Before::default(),
+            rows: 0,
+            since,
+            kind,
+            overflow,
+        }
+    }
+
+    /// Packets of a direction, all classes.
+    pub fn packets(&self, direction: usize) -> u64 {
+        self.counters
+            .iter()
+            .skip(counter::PACKETS + direction * class::COUNT)
+            .take(class::COUNT)
+            .sum()
+    }
+
+    /// Takes what all finds no room.
+    pub fn is_other(&self) -> bool {
+        self.overflow
+    }
+
+    /// Whether handshakes can be seen.
+    pub fn is_wireguard(&self) -> bool {
+        self.kind == kind::WIREGUARD
+    }
+
+    /// What one second brought; `seen` are the packets of the tunnel, or of all of its ends' where each direction has
+    /// an id of its own.
+    fn second(&mut self, seen: [u64; 2], now: u64) -> Second {
+        let received = self.counters[counter::SEQUENCE];
+        let too_big = self.counters[counter::TOO_BIG];
+        let age = if self.last_handshake == 0 {
+            now.saturating_sub(self.since)
+        } else {
+            now.saturating_sub(self.last_handshake)
+        };
+        let second = Second {
+            packets: seen,
+            received: received - self.before.received,
+            lost: self.lost - self.before.lost,
+            too_big: too_big - self.before.too_big,
+            unanswered: self.unanswered[direction::EGRESS],
+            handshake_age: self.is_wireguard().then_some(age as f64 / 1e9),
+        };
+        self.before = Before {
+            packets: self.before.packets,
+            received,
+            lost: self.lost,
+            too_big,
+        };
+        second
+    }
+}
+
+/// All tunnels.
+pub struct Table {
+    rows: Vec<Option<Row>>,
+    retired: Vec<u32>,
+    /// The first is `other`.
+    pub tunnels: Vec<Option<Tunnel>>,
+    by_values: HashMap<[String; 5], usize>,
+    windows: Windows,
+    inner: Inner,
+    most: usize,
+    most_pairs: usize,
+    ticks: u32,
+}
+
+impl Table {
+    /// A table of `slots` rows, of at most `most` tunnels with `most_pairs` inner pairs each.
+    pub fn new(slots: usize, most: usize, most_pairs: usize, unix_nanos: u64) -> Self {
+        let mut rows: Vec<Option<Row>> = Vec::new();
+        rows.resize_with(slots, || None);
+        if let Some(row) = rows.get_mut(SLOT_OTHER as usize) {
+            *row = Some(Row::new(None, 0, 0));
+        }
+        let mut other: [String; 5] = Default::default();
+        other[0] = "other".to_owned();
+        Self {
+            rows,
+            retired: Vec::new(),
+            tunnels: vec![Some(Tunnel::new(other, 0, 0, true, unix_nanos))],
+            by_values: HashMap::new(),
+            windows: Windows::default(),
+            inner: Inner::default(),
+            most,
+            most_pairs,
+            ticks: 0,
+        }
+    }
+
+    /// Reads everything; returns what has changed its state.
+    pub fn tick(&mut self, maps: &mut Maps, context: &Context<'_>, unix_nanos: u64) -> Result<Vec<Change>> {
+        self.ticks += 1;
+        self.refresh(maps, context)?;
+        self.read(maps, context, unix_nanos);
+        // After the counters: what leaves a window meanwhile is in neither, until the next tick.
+        let missing = self.windows.read(&maps.windows).context("TUNNEL_WINDOWS")?;
+        self.lose(&missing);
+        let rows = &self.rows;
+        let tunnel = |slot: u32| {
+            let row = rows.get(slot as usize)?.as_ref()?;
+            row.key.is_some().then_some(row.series)
+        };
+        self.inner.read(
+            maps,
+            self.most_pairs,
+            context.series_start,
+            &mut self.tunnels,
+            tunnel,
+        )?;
+        let changes = self.judge(unix_nanos);
+        if self.ticks.is_multiple_of(SWEEP) {
+            self.recycle(maps)?;
+        }
+        Ok(changes)
+    }
+
+    fn refresh(&mut self, maps: &Maps, context: &Context<'_>) -> Result<()> {
+        let mut found = Vec::new();
+        sys::for_each(
+            maps.tunnels.fd().as_fd(),
+            TunnelKey::SIZE,
+            TunnelValue::SIZE,
+            |key, value| found.extend(TunnelKey::decode(key).zip(TunnelValue::decode(value))),
+        )
+        .context("TUNNELS")?;
+        for (key, value) in found {
+            let slot = value.slot as usize;
+            let known = self.rows.get(slot).and_then(Option::as_ref);
+            if known.is_some_and(|row| row.key == Some(key)) {
+                continue;
+            }
+            let since = value.since.wrapping_add(context.boot_to_unix);
+            let series = self.series(&key, since, context);
+            match self.rows.get_mut(slot) {
+                // The row had another owner: what it counted for him has been read and stays with him.
+                Some(Some(row)) => (row.key, row.series, row.idle, row.since) = (Some(key), series, 0, since),
+                Some(row) => *row = Some(Row::new(Some(key), series, since)),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn series(&mut self, key: &TunnelKey, since: u64, context: &Context<'_>) -> usize {
+        let values = values(key, context);
+        if let Some(&index) = self.by_values.get(&values) {
+            return index;
+        }
+        let tunnel = Tunnel::new(values.clone(), key.kind, since, false, context.series_start);
+        let index = match self.tunnels.iter().position(Option::is_none) {
+            Some(free) => free,
+            None if self.tunnels.len() >= self.most => return 0,
+            None => {
+                self.tunnels.push(None);
+                self.tunnels.len() - 1
+            }
+        };
+        if let Some(place) = self.tunnels.get_mut(index) {
+            *place = Some(tunnel);
+        }
+        self.by_values.insert(values, index);
+        index
+    }
+
+    fn read(&mut self, maps: &Maps, context: &Context<'_>, unix_nanos: u64) {
+        for tunnel in self.tunnels.iter_mut().flatten() {
+            (tunnel.rows, tunnel.unanswered) = (0, [0; 2]);
+        }
+        for (slot, row) in self.rows.iter_mut().enumerate() {
+            let Some(row) = row else { continue };
+            if row.key.is_none() && slot != SLOT_OTHER as usize {
+                continue;
+            }
+            let Some(Some(tunnel)) = self.tunnels.get_mut(row.series) else {
+                continue;
+            };
+            tunnel.rows += 1;
+            let shards = slot * maps.shards..(slot + 1) * maps.shards;
+            let mut changed = false;
+            for (i, (last, total)) in row.counters.iter_mut().zip(&mut tunnel.counters).enumerate() {
+                let at = offset_of!(TunnelCells, counters) + 8 * i;
+                let now = shards
+                    .clone()
+                    .fold(0u64, |sum, row| sum.wrapping_add(maps.cells.u64_at(row, at)));
+                if now != *last {
+                    *total = total.wrapping_add(now.wrapping_sub(*last));
+                    *last = now;
+                    changed = true;
+                }
+            }
+            row.idle = if changed { 0 } else { row.idle.saturating_add(1) };
+            if slot == SLOT_OTHER as usize {
+                continue;
+            }
+            for (i, (last, total)) in row.histograms.iter_mut().zip(&mut tunnel.histograms).enumerate() {
+                let at = offset_of!(TunnelState, histograms) + i * size_of::<Histogram>();
+                last.read(&maps.states, slot..slot + 1, at, total);
+            }
+            let state = |at| maps.states.u64_at(slot, at);
+            for (i, unanswered) in tunnel.unanswered.iter_mut().enumerate() {
+                *unanswered += state(offset_of!(TunnelState, unanswered) + 8 * i);
+            }
+            let handshake = state(offset_of!(TunnelState, last_handshake));
+            if handshake != 0 {
+                tunnel.last_handshake = tunnel
+                    .last_handshake
+                    .max(handshake.wrapping_add(context.boot_to_unix));
+            }
+            let mtu = state(offset_of!(TunnelState, mtu));
+            if mtu != 0 {
+                tunnel.mtu = mtu;
+            }
+        }
+        for tunnel in self.tunnels.iter_mut().flatten() {
+            for d in [direction::INGRESS, direction::EGRESS] {
+                // The counters of the last tick are still in `before`.
+                if tunnel.packets(d) != tunnel.before.packets[d] {
+                    tunnel.last_seen[d] = unix_nanos;
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, missing: &HashMap<u32, Missing>) {
+        self.tunnels.iter_mut().flatten().for_each(|t| t.open = 0);
+        for (slot, missing) in missing {
+            let row = self.rows.get(*slot as usize).and_then(Option::as_ref);
+            if let Some(row) = row.filter(|row| row.key.is_some())
+                && let Some(Some(tunnel)) = self.tunnels.get_mut(row.series)
+            {
+                tunnel.open += missing.open;
+                tunnel.closed += missing.closed;
+            }
+        }
+        for tunnel in self.tunnels.iter_mut().flatten() {
+            let lost = tunnel.counters[counter::SEQUENCE + 1] + tunnel.open + tunnel.closed;
+            // One that was given up may still come: then it is counted as reordered as well.
+            tunnel.lost = tunnel.lost.max(lost);
+        }
+    }
+
+    fn judge(&mut self, unix_nanos: u64) -> Vec<Change> {
+        // Where each direction has an id of its own, the answer comes by another.
+        let mut ends: HashMap<(u8, String, String), [u64; 2]> = HashMap::new();
+        let mut seen = Vec::with_capacity(self.tunnels.len());
+        for tunnel in &mut self.tunnels {
+            let Some(tunnel) = tunnel else {
+                seen.push([0; 2]);
+                continue;
+            };
+            let packets = [direction::INGRESS, direction::EGRESS].map(|d| tunnel.packets(d));
+            let delta = [0, 1].map(|d: usize| packets[d].wrapping_sub(tunnel.before.packets[d]));
+            tunnel.before.packets = packets;
+            seen.push(delta);
+            if one_way(tunnel.kind) {
+                let sum = ends.entry(tunnel.ends()).or_default();
+                (sum[0], sum[1]) = (sum[0] + delta[0], sum[1] + delta[1]);
+            }
+        }
+        let mut changes = Vec::new();
+        for (index, (tunnel, seen)) in self.tunnels.iter_mut().zip(seen).enumerate().skip(1) {
+            let Some(tunnel) = tunnel else { continue };
+            let seen = if one_way(tunnel.kind) {
+                ends.get(&tunnel.ends()).copied().unwrap_or(seen)
+            } else {
+                seen
+            };
+            let second = tunnel.second(seen, unix_nanos);
+            let before = tunnel.health.now;
+            if tunnel.health.update(&second) {
+                if let Some(count) = tunnel.changes.get_mut(tunnel.health.now.0 as usize) {
+                    *count += 1;
+                }
+                changes.push(Change {
+                    tunnel: index,
+                    before,
+                });
+            }
+        }
+        changes
+    }
+
+    /// Gives rows back that nothing passes any more; their series end with the last of their rows.
+    fn recycle(&mut self, maps: &mut Maps) -> Result<()> {
+        for slot in self.retired.drain(..) {
+            maps.free.push(slot, 0).context("TUNNEL_FREE")?;
+        }
+        for (slot, row) in self.rows.iter_mut().enumerate() {
+            let Some(row) = row.as_mut().filter(|row| row.idle >= IDLE) else {
+                continue;
+            };
+            let Some(key) = row.key else { continue };
+            let mut bytes = Vec::with_capacity(TunnelKey::SIZE);
+            key.encode(&mut bytes);
+            if sys::remove(maps.tunnels.fd().as_fd(), &bytes).is_err() {
+                continue;
+            }
+            // A program may have found the row just before: it is handed out at the next sweep.
+            row.key = None;
+            self.retired.push(slot as u32);
+            self.windows.remove(&maps.windows, slot as u32);
+            if let Some(Some(tunnel)) = self.tunnels.get_mut(row.series) {
+                tunnel.closed += std::mem::take(&mut tunnel.open);
+                tunnel.rows -= 1;
+                if tunnel.rows == 0 {
+                    let values = tunnel.values.clone();
+                    self.by_values.remove(&values);
+                    if let Some(place) = self.tunnels.get_mut(row.series) {
+                        *place = None;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows in use.
+    pub fn used(&self) -> usize {
+        self.rows.iter().flatten().filter(|row| row.key.is_some()).count()
+    }
+}
+
+impl Tunnel {
+    fn ends(&self) -> (u8, String, String) {
+        (self.kind, self.values[2].clone(), self.values[3].clone())
+    }
+}
+
+/// Kinds whose id is another in each direction.
+fn one_way(kind: u8) -> bool {
+    matches!(kind, kind::ESP | kind::ESP_UDP | kind::AH)
+}
+
+fn values(key: &TunnelKey, context: &Context<'_>) -> [String; 5] {
+    let name = kind::NAMES.get(key.kind as usize).copied().unwrap_or("unknown");
+    let id = if key.flags & flag::HAS_ID == 0 {
+        String::new()
+    } else if matches!(key.kind, kind::ESP | kind::ESP_UDP | kind::AH) {
+        // As `ip xfrm` shows it.
+        format!("0x{:08x}", key.id)
+    } else {
+        key.id.to_string()
+    };
+    let peer = context.peers.get(context.peers.lookup_mapped(key.remote));
+    [
+        name.to_owned(),
+        id,
+        end(key.local, key.local_port),
+        end(key.remote, key.remote_port),
+        peer.region.clone(),
+    ]
+}
+
+/// An address, with its port if it has one.
+pub fn end(address: [u8; 16], port: u16) -> String {
+    let ip = IpAddr::from(Ipv6Addr::from(address)).to_canonical();
+    if port == 0 {
+        ip.to_string()
+    } else {
+        SocketAddr::new(ip, port).to_string()
+    }
+}

@@ -1,0 +1,101 @@
+//! What is missing in the windows of sequence numbers, and the end of windows that nothing comes to any more.
+
+use crate::bpf::sys;
+use crate::error::Result;
+use agent_common::tunnel::window::holes_below;
+use agent_common::tunnel::{WindowKey, WindowValue};
+use agent_common::wire::Wire as _;
+use aya::maps::MapData;
+use std::collections::HashMap;
+use std::os::fd::AsFd as _;
+
+/// Windows are given up after this many ticks without a packet: a WireGuard session ends after 180 s.
+const IDLE: u32 = 300;
+
+struct Seen {
+    epoch: u64,
+    /// Tops of the last two ticks, the older one last.
+    tops: [u64; 2],
+    idle: u32,
+}
+
+/// All windows.
+#[derive(Default)]
+pub struct Windows {
+    seen: HashMap<WindowKey, Seen>,
+}
+
+/// Missing numbers of one tunnel that the kernel has not counted as lost.
+#[derive(Clone, Copy, Default)]
+pub struct Missing {
+    /// In windows that live: what is older than two ticks.
+    pub open: u64,
+    /// In windows that have just been given up: to be added for good.
+    pub closed: u64,
+}
+
+impl Windows {
+    /// Reads all windows. By slot.
+    pub fn read(&mut self, map: &MapData) -> Result<HashMap<u32, Missing>> {
+        let mut out: HashMap<u32, Missing> = HashMap::new();
+        let mut ended = Vec::new();
+        self.seen.values_mut().for_each(|s| s.idle += 1);
+        sys::for_each_locked(
+            map.fd().as_fd(),
+            WindowKey::SIZE,
+            WindowValue::SIZE,
+            |key, value| {
+                let (Some(key), Some(WindowValue { window, .. })) =
+                    (WindowKey::decode(key), WindowValue::decode(value))
+                else {
+                    return;
+                };
+                let seen = self.seen.entry(key).or_insert(Seen {
+                    epoch: window.epoch,
+                    tops: [window.top, 0],
+                    idle: 1,
+                });
+                let missing = out.entry(key.slot).or_default();
+                if seen.epoch != window.epoch {
+                    // What was missing before has been counted by the kernel.
+                    (seen.epoch, seen.tops, seen.idle) = (window.epoch, [window.top, 0], 0);
+                    return;
+                }
+                missing.open += holes_below(&window, seen.tops[1]);
+                if window.top != seen.tops[0] {
+                    seen.idle = 0;
+                }
+                seen.tops = [window.top, seen.tops[0]];
+                if seen.idle >= IDLE {
+                    ended.push((key, holes_below(&window, u64::MAX)));
+                }
+            },
+        )?;
+        for (key, holes) in ended {
+            if sys::remove(map.fd().as_fd(), &bytes(&key)).is_ok() {
+                self.seen.remove(&key);
+                let missing = out.entry(key.slot).or_default();
+                missing.open = missing.open.saturating_sub(holes);
+                missing.closed += holes;
+            }
+        }
+        self.seen.retain(|_, s| s.idle <= IDLE + 1);
+        Ok(out)
+    }
+
+    /// Gives up the windows of a slot that is given back. What they miss has been read.
+    pub fn remove(&mut self, map: &MapData, slot: u32) {
+        self.seen.retain(|key, _| {
+            if key.slot == slot {
+                let _ = sys::remove(map.fd().as_fd(), &bytes(key));
+            }
+            key.slot != slot
+        });
+    }
+}
+
+fn bytes(key: &WindowKey) -> Vec<u8> {
+    let mut out = Vec::with_capacity(WindowKey::SIZE);
+    key.encode(&mut out);
+    out
+}

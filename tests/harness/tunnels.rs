@@ -1,0 +1,130 @@
+//! Tunnels between the two ends of a link.
+
+use super::agent::Scratch;
+use super::{End, Link, command, serial};
+use anyhow::{Context as _, Result, ensure};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// One end of a tunnel.
+#[derive(Debug)]
+pub struct Mouth {
+    /// The tunnel device.
+    pub device: String,
+    /// Its address.
+    pub v4: Ipv4Addr,
+}
+
+fn mouths(tag: &str) -> [Mouth; 2] {
+    let n = serial();
+    [1, 2].map(|last| Mouth {
+        device: format!("{tag}{:x}x{:x}{last}", std::process::id() & 0xff_ffff, n & 0xff),
+        v4: Ipv4Addr::new(172, 29, n as u8, last),
+    })
+}
+
+/// A VXLAN between the ends of a link, both mouths up; it carries nothing that it is not given.
+pub fn vxlan(link: &Link, vni: u32, port: u16) -> Result<[Mouth; 2]> {
+    let mouths = mouths("vx");
+    for (own, other, mouth) in [(&link.a, &link.b, &mouths[0]), (&link.b, &link.a, &mouths[1])] {
+        let device = &mouth.device;
+        own.ns.ip(&format!(
+            "link add {device} type vxlan id {vni} local {} remote {} dstport {port} dev {}",
+            own.v4, other.v4, own.device
+        ))?;
+        own.ns
+            .sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "1")?;
+        own.ns.ip(&format!("addr add {}/24 dev {device}", mouth.v4))?;
+        own.ns.ip(&format!("link set {device} up"))?;
+    }
+    Ok(mouths)
+}
+
+/// A userspace WireGuard between the ends of a link.
+#[derive(Debug)]
+pub struct WireGuard {
+    /// Of `a` and of `b`.
+    pub mouths: [Mouth; 2],
+    children: Vec<Child>,
+    scratch: Scratch,
+}
+
+impl WireGuard {
+    /// Port of both ends.
+    pub const PORT: u16 = 51820;
+
+    /// Made by wireguard-go, without a keepalive.
+    pub fn new(link: &Link) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let mut all = Self {
+            mouths: mouths("wg"),
+            children: Vec::new(),
+            scratch,
+        };
+        let ends = [&link.a, &link.b];
+        let mut keys = Vec::new();
+        for (end, mouth) in ends.into_iter().zip(&all.mouths) {
+            let child = end
+                .ns
+                .command("wireguard-go")
+                .args(["-f", &mouth.device])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .context("wireguard-go")?;
+            all.children.push(child);
+            let private = command::run("wg genkey")?;
+            let file = all.scratch.secret(&mouth.device, &private)?;
+            let public = command::output(
+                std::process::Command::new("sh").args(["-c", &format!("wg pubkey < {}", file.display())]),
+            )?;
+            keys.push((file, public.trim().to_owned()));
+        }
+        for (i, end) in ends.into_iter().enumerate() {
+            all.settle(end, ends[1 - i], i, &keys[i].0, &keys[1 - i].1)?;
+        }
+        Ok(all)
+    }
+
+    fn settle(&self, own: &End, other: &End, i: usize, private: &Path, peer: &str) -> Result<()> {
+        let (mouth, there) = (&self.mouths[i], &self.mouths[1 - i]);
+        let device = &mouth.device;
+        let socket = format!("/var/run/wireguard/{device}.sock");
+        let start = Instant::now();
+        while !Path::new(&socket).exists() {
+            ensure!(
+                start.elapsed() < Duration::from_secs(10),
+                "wireguard-go has made no {socket}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        own.ns.run(&format!(
+            "wg set {device} private-key {} listen-port {} peer {peer} allowed-ips {}/32 endpoint {}",
+            private.display(),
+            Self::PORT,
+            there.v4,
+            other.at(Self::PORT)
+        ))?;
+        own.ns
+            .sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "1")?;
+        own.ns.ip(&format!("addr add {}/24 dev {device}", mouth.v4))?;
+        own.ns.ip(&format!("link set {device} up"))?;
+        Ok(())
+    }
+}
+
+impl Drop for WireGuard {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for mouth in &self.mouths {
+            let _ = fs::remove_file(format!("/var/run/wireguard/{}.sock", mouth.device));
+        }
+    }
+}
