@@ -287,6 +287,6 @@ fn a_wireguard_tunnel_tells_loss_and_life() -> Result<()> {
     down?;
     healed?;
     back?;
-    ensure!(took < Duration::from_secs(7), "down after {took:?}");
+    ensure!(took < Duration::from_secs(6), "down after {took:?}");
     Ok(())
 }

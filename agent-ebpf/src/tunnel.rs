@@ -31,6 +31,7 @@ struct Scratch {
     key: TunnelKey,
     inner: InnerKey,
     step: Step,
+    memo: row::Memo,
 }
 
 #[map]
@@ -102,7 +103,7 @@ fn watch<const DIRECTION: usize, const ETHERNET: bool>(ctx: &TcContext, program:
         Verdict::SomeTunnel => count::<DIRECTION>(account, skb, scratch, SLOT_OTHER),
         Verdict::Tunnel => {
             row::key(&mut scratch.key, &scratch.parsed, &skb, DIRECTION);
-            let (slot, new) = row::slot(account, &scratch.key);
+            let (slot, new) = row::slot(account, &scratch.key, &mut scratch.memo);
             if new {
                 row::tell(account, program, &scratch.key, slot, DIRECTION, event::NEW, 0);
             }

@@ -418,6 +418,7 @@ fn outer<P: Packet>(
         out.inner = net.end.saturating_sub(net.transport);
         return match out.kind {
             _ if quoted => None,
+            _ if net.transport > net.end => Some(Verdict::Malformed),
             kind::IPIP | kind::SIT | kind::IP6TNL => Some(Verdict::Tunnel),
             _ => Some(Verdict::SomeTunnel),
         };

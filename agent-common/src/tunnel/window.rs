@@ -50,6 +50,12 @@ pub struct Step {
     pub restarts: u64,
 }
 
+/// Blocks from one position up to another, which may have wrapped.
+#[inline(always)]
+const fn blocks(from: u64, to: u64) -> u64 {
+    (to >> 6).wrapping_sub(from >> 6) & (u64::MAX >> 6)
+}
+
 impl Window {
     /// A sequence that has not begun: all bits set, so that nothing before its first packet is a hole.
     pub const EMPTY: Self = Self {
@@ -85,7 +91,7 @@ impl Window {
             self.top = position;
             self.mark(position);
             step.received += 1;
-        } else if (self.top >> 6).wrapping_sub(position >> 6) < BLOCKS as u64 {
+        } else if blocks(position, self.top) < BLOCKS as u64 {
             self.suspect = 0;
             // What comes late before the first is not remembered: its bits are set.
             if self.mark(position) && position.wrapping_sub(self.base) as i64 >= 0 {
@@ -141,7 +147,7 @@ impl Window {
     #[inline(always)]
     fn advance(&mut self, position: u64, step: &mut Step) {
         let old = self.top >> 6;
-        let blocks = (position >> 6).wrapping_sub(old);
+        let blocks = blocks(self.top, position);
         let turns = blocks.min(BLOCKS as u64);
         let mut i = 1u64;
         while i <= turns {

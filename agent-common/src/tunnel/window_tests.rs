@@ -137,6 +137,17 @@ fn a_long_outage_is_loss() {
     assert_eq!(missing(&window, &step), 500_000);
 }
 
+#[test]
+fn a_forged_counter_at_the_end_of_its_range_does_no_harm() {
+    // Found by the fuzzer: the position wraps.
+    let end = u64::MAX - ORIGIN;
+    let (_, step) = run((end - 10..=end).chain([1000, 1001, 1002]), true);
+    assert_eq!((step.received, step.restarts, step.late), (13, 1, 1));
+    assert_eq!(step.lost, 0);
+    let (_, step) = run(u64::MAX - 5000..=u64::MAX, true);
+    assert_eq!((step.received, step.lost), (5001, 0));
+}
+
 /// Everything that ever came, in plain sets.
 fn model(sequences: &[u64]) -> (u64, u64, u64, u64) {
     let (mut seen, mut top) = (HashSet::new(), None);

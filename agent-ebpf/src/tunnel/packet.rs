@@ -3,13 +3,18 @@
 use agent_common::tunnel::kind;
 use agent_common::tunnel::parse::{Packet, Parsed, Ports, fact};
 use aya_ebpf::{
-    bindings::__sk_buff, helpers::bpf_skb_load_bytes, macros::map, maps::Array, programs::TcContext,
+    Global, bindings::__sk_buff, helpers::bpf_skb_load_bytes, macros::map, maps::Array, programs::TcContext,
 };
 use core::mem::MaybeUninit;
 
 /// UDP port → kind of tunnel, one byte each, so that a packet of no tunnel costs no hash. Userspace writes it.
 #[map]
 static TUNNEL_PORTS: Array<[u8; 65536]> = Array::with_max_entries(1, 0);
+
+/// A mask that LLVM cannot know to be needless: kernels before 6.13 do not follow a byte swap, and take the port for any
+/// number.
+#[unsafe(no_mangle)]
+static TUNNEL_PORT_MASK: Global<u32> = Global::new(0xffff);
 
 const ETH_IPV4: u16 = 0x0800;
 const ETH_IPV6: u16 = 0x86dd;
@@ -134,8 +139,11 @@ impl Ports for UdpPorts {
     #[inline(always)]
     fn kind(&self, port: u16) -> u8 {
         match TUNNEL_PORTS.get_ptr(0) {
-            // SAFETY: valid for the program's run, and every u16 is an index.
-            Some(kinds) => unsafe { kinds.cast::<u8>().add(port as usize).read_volatile() },
+            Some(kinds) => {
+                let index = port as u32 & TUNNEL_PORT_MASK.load();
+                // SAFETY: valid for the program's run, and every number of 16 bits is an index.
+                unsafe { kinds.cast::<u8>().add(index as usize).read_volatile() }
+            }
             None => kind::NONE,
         }
     }

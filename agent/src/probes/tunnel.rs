@@ -142,10 +142,12 @@ impl Tunnel {
         let cells = engine.take_data("TUNNEL_CELLS")?;
         let states = engine.take_data("TUNNEL_STATES")?;
         let tokens = engine.take_data("TUNNEL_TOKENS")?;
+        let epoch = engine.take_data("TUNNEL_EPOCH")?;
         self.tokens = Some(MappedArray::new(tokens.fd(), 8, engine.cpus as usize)?);
         self.maps = Some(Maps {
             cells: MappedArray::new(cells.fd(), size_of::<TunnelCells>(), (tunnels * shards) as usize)?,
             states: MappedArray::new(states.fd(), size_of::<TunnelState>(), tunnels as usize)?,
+            epoch: MappedArray::new(epoch.fd(), 8, 1)?,
             tunnels: engine.take_data("TUNNELS")?,
             windows: engine.take_data("TUNNEL_WINDOWS")?,
             inner: engine.take_data("TUNNEL_INNER")?,
@@ -153,7 +155,7 @@ impl Tunnel {
             shards: shards as usize,
         });
         self.ports = Some(engine.take_data("TUNNEL_PORTS")?);
-        self._kept = vec![cells, states, tokens];
+        self._kept = vec![cells, states, tokens, epoch];
         self.table = Some(Table::new(
             tunnels as usize,
             self.options.max_tunnels,

@@ -142,6 +142,12 @@ pub fn fragments() -> Vec<Case> {
             ethernet(0x86dd, &ipv6(44, &fragment6(17, 32, false, &datagram[256..]))),
             Verdict::Fragment,
         ),
+        // Found by the fuzzer.
+        malformed(
+            "later fragment whose header is past the end",
+            ethernet(0x86dd, &ipv6(44, &[4, 0, 1, 0])),
+            kind::IP6TNL,
+        ),
         tunnel(
             "atomic fragment",
             ethernet(0x86dd, &ipv6(44, &fragment6(17, 0, false, &datagram))),

@@ -138,7 +138,7 @@ fn wireguard<P: Packet>(
             out.payload = at + 16;
             out.inner = out.inner.saturating_sub(EMPTY);
             out.step = EMPTY;
-            if whole && (message < EMPTY || message % 16 != 0) {
+            if whole && (message < EMPTY || !message.is_multiple_of(16)) {
                 return None;
             }
             return Some(());

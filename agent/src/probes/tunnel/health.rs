@@ -2,8 +2,12 @@
 
 use std::collections::VecDeque;
 
-/// Packets out and none in for so many seconds, where answers are usual, is the end of the tunnel.
-const SILENCE: u32 = 5;
+/// Packets out and none in for so many whole seconds, where answers are usual, is the end of the tunnel: it is seen
+/// within the fifth.
+const SILENCE: u32 = 4;
+/// An initiation that has no response for more seconds than this is the end of a WireGuard tunnel; it is sent again
+/// after five.
+const UNANSWERED: u32 = 5;
 /// WireGuard's keys live so long (REJECT_AFTER_TIME): who sends with older ones does not reach anybody.
 const KEY_LIFE: f64 = 180.0;
 /// Loss is judged over so many seconds.
@@ -103,7 +107,7 @@ impl Health {
 
     fn judge(&self, second: &Second, came: bool, went: bool) -> (State, &'static str) {
         let was_down = self.now.0 == State::Down;
-        if self.unanswered_for > SILENCE {
+        if self.unanswered_for > UNANSWERED {
             return (State::Down, "handshake_unanswered");
         }
         if went && second.handshake_age.is_some_and(|age| age > KEY_LIFE) {
@@ -156,7 +160,7 @@ mod tests {
         let mut h = Health::default();
         assert_eq!(after(&mut h, 3, second(0, 5)), (State::Unknown, ""));
         assert_eq!(after(&mut h, 8, second(5, 5)), (State::Up, ""));
-        assert_eq!(after(&mut h, 4, second(0, 5)), (State::Up, ""));
+        assert_eq!(after(&mut h, 3, second(0, 5)), (State::Up, ""));
         assert_eq!(after(&mut h, 1, second(0, 5)), (State::Down, "no_answer"));
         // Nothing sent and nothing come does not bring it back.
         assert_eq!(after(&mut h, 60, second(0, 0)).0, State::Down);

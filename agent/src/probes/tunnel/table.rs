@@ -36,6 +36,8 @@ pub struct Maps {
     pub cells: MappedArray,
     /// Rows of rare state.
     pub states: MappedArray,
+    /// One word; each CPU forgets the tunnel of its last packet when it changes.
+    pub epoch: MappedArray,
     /// Sequence windows.
     pub windows: MapData,
     /// Inner pairs.
@@ -441,6 +443,7 @@ impl Table {
             if sys::remove(maps.tunnels.fd().as_fd(), &bytes).is_err() {
                 continue;
             }
+            maps.epoch.set_u64(0, 0, maps.epoch.u64_at(0, 0).wrapping_add(1));
             // A program may have found the row just before: it is handed out at the next sweep.
             row.key = None;
             self.retired.push(slot as u32);
