@@ -9,6 +9,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Probe tcp", crate::probes::tcp::METRICS),
         ("Probe drops", crate::probes::drops::METRICS),
         ("Probe netdev", crate::probes::netdev::METRICS),
+        ("Probe path", crate::probes::path::METRICS),
         ("Accounting", crate::accounting::METRICS),
         ("Coverage", crate::coverage::METRICS),
         ("Cost", crate::cost::METRICS),

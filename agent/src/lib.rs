@@ -20,4 +20,5 @@ pub mod governor;
 pub mod identity;
 pub mod probes;
 pub mod records;
+pub mod topology;
 pub mod ui;

@@ -69,6 +69,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
                     Command::Run(run) => commands::run(Agent::start(&config, btf)?, &run).await,
                     Command::Top { duration, own } => commands::top(&config, btf, duration, own).await,
                     Command::Flows(stream) => commands::stream(&config, btf, &stream, "flows").await,
+                    Command::Topology(options) => commands::topology(&config, btf, &options).await,
                     Command::Drops(stream) => commands::stream(&config, btf, &stream, "drops").await,
                     _ => Ok(()),
                 }

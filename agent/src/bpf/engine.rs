@@ -117,6 +117,9 @@ impl Engine {
         let home_netns = host::own_netns();
         // "bpf: Allow some trace helpers for all prog types".
         let has_current = u32::from(host::kernel_at_least(6, 17));
+        // Under lockdown a program that reads packets is refused as a whole.
+        let packets = !missing.contains_key(group_name(Group::Skb)) && host::lockdown() != "confidentiality";
+        let (paths, probe_reads) = (u32::from(sizes.paths), u32::from(sizes.paths && packets));
         let high_water = u64::from(sizes.ring_bytes / 4);
         let mut loader = EbpfLoader::new();
         loader
@@ -128,6 +131,8 @@ impl Engine {
             .override_global("HOME_NETNS", &home_netns, true)
             .override_global("RING_HIGH_WATER", &high_water, true)
             .override_global("REASON_CONSUMED", &consumed, false)
+            .override_global("PATHS", &paths, false)
+            .override_global("PROBE_READS", &probe_reads, false)
             .override_global("SOCKOPS_HAS_CURRENT", &has_current, false)
             .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
             .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
@@ -459,5 +464,6 @@ const fn group_name(group: Group) -> &'static str {
         Group::Dev => "dev",
         Group::Task => "task",
         Group::File => "file",
+        Group::Path => "path",
     }
 }

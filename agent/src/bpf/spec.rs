@@ -61,4 +61,6 @@ pub struct Sizes {
     pub drop_keys: u32,
     /// Prefixes.
     pub prefixes: u32,
+    /// Probe `path` is on: `tcp_probe` looks at the way of each connection.
+    pub paths: bool,
 }

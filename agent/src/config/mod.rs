@@ -13,6 +13,7 @@ pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;
 pub use layers::{ENV_ELSEWHERE, ENV_PREFIX};
 pub use settings::{
+    PathProtocol,
     Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, Probes,
     RttSource, TcpProbe,
 };

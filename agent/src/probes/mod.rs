@@ -5,6 +5,7 @@
 
 pub mod drops;
 pub mod netdev;
+pub mod path;
 pub mod tcp;
 
 mod slots;
@@ -58,6 +59,12 @@ pub trait Probe: Send {
     /// Once a second: reads the kernel's maps.
     fn tick(&mut self, context: &mut Context<'_>);
 
+    /// What there is to tell beside the records of the kernel side: rare events that are made in userspace. Taken once
+    /// a second, after the tick.
+    fn told(&mut self) -> Vec<Record> {
+        Vec::new()
+    }
+
     /// Somebody has begun to listen to told events, or nobody does any more.
     fn listen(&mut self, _listened: bool, _context: &mut Context<'_>) {}
 
@@ -79,4 +86,4 @@ pub trait Probe: Send {
 }
 
 /// Metrics of all probes, for the documentation and the checks.
-pub const METRICS: &[&[&Metric]] = &[tcp::METRICS, drops::METRICS, netdev::METRICS];
+pub const METRICS: &[&[&Metric]] = &[tcp::METRICS, drops::METRICS, netdev::METRICS, path::METRICS];
