@@ -143,6 +143,10 @@ fn caption(edge: &Edge) -> [String; 2] {
             time(q.rtt_p99),
             share(q.retransmit_ratio)
         ),
-        format!("in {} out {}", bytes_rate(q.receive_rate), bytes_rate(q.transmit_rate)),
+        format!(
+            "in {} out {}",
+            bytes_rate(q.receive_rate),
+            bytes_rate(q.transmit_rate)
+        ),
     ]
 }

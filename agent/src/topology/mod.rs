@@ -289,7 +289,11 @@ fn paths(snapshot: &Snapshot) -> Vec<Path> {
         for series in snapshot.family(metric).iter().flat_map(|f| &f.series) {
             let get = |l| series.labels.get(l).unwrap_or("");
             let (peer, remote) = (series.labels.peer(), get(&label::REMOTE));
-            let Some(index) = get(&label::HOP).parse().ok().and_then(|n: usize| n.checked_sub(1)) else {
+            let Some(index) = get(&label::HOP)
+                .parse()
+                .ok()
+                .and_then(|n: usize| n.checked_sub(1))
+            else {
                 continue;
             };
             let at = out

@@ -49,7 +49,11 @@ pub fn judge(pair: &PairRow) -> (State, Vec<String>) {
         && now.p50 >= SLOWER * usual.p50
         && now.p50 >= usual.p50 + SLOWER_BY
     {
-        reasons.push(format!("RTT {}, usually {}", seconds(now.p50), seconds(usual.p50)));
+        reasons.push(format!(
+            "RTT {}, usually {}",
+            seconds(now.p50),
+            seconds(usual.p50)
+        ));
     }
     let state = if reasons.is_empty() {
         State::Ok

@@ -29,7 +29,9 @@ pub fn table(topology: &Topology) -> String {
             row.extend(quality(&edge.quality));
             row.push(edge.hops.map_or("–".into(), |h| h.to_string()));
             row.push(edge.mtu.map_or("–".into(), |m| m.to_string()));
-            row.push(bytes((edge.quality.bytes_received + edge.quality.bytes_sent) as f64));
+            row.push(bytes(
+                (edge.quality.bytes_received + edge.quality.bytes_sent) as f64,
+            ));
             row
         })
         .collect();

@@ -87,14 +87,29 @@ fn nodes_are_there_once_and_edges_end_at_nodes() {
             "region:us"
         ]
     );
-    assert!(t.edges.iter().all(|e| t.get(&e.from).is_some() && t.get(&e.to).is_some()));
+    assert!(
+        t.edges
+            .iter()
+            .all(|e| t.get(&e.from).is_some() && t.get(&e.to).is_some())
+    );
     assert_eq!(t.get("peer:db|eu|").unwrap().region.as_deref(), Some("region:eu"));
-    let [bad, good, _] = t.edges.as_slice() else { panic!() };
+    let [bad, good, _] = t.edges.as_slice() else {
+        panic!()
+    };
     assert_eq!(bad.quality.state, State::Degraded);
-    assert_eq!(bad.quality.reasons, ["5% retransmitted".replace("5%", &crate::ui::units::percent(0.05))]);
-    assert_eq!((good.quality.state, good.quality.bytes_received), (State::Ok, 5000));
+    assert_eq!(
+        bad.quality.reasons,
+        ["5% retransmitted".replace("5%", &crate::ui::units::percent(0.05))]
+    );
+    assert_eq!(
+        (good.quality.state, good.quality.bytes_received),
+        (State::Ok, 5000)
+    );
     assert_eq!((good.hops, good.mtu), (Some(3), Some(1400)));
-    assert_eq!(t.regions.iter().map(|r| r.to.as_str()).collect::<Vec<_>>(), ["", "eu"]);
+    assert_eq!(
+        t.regions.iter().map(|r| r.to.as_str()).collect::<Vec<_>>(),
+        ["", "eu"]
+    );
     // What the API says is what the command reads.
     let text = serde_json::to_string(&t).unwrap();
     assert_eq!(serde_json::from_str::<Topology>(&text).unwrap(), t);
@@ -130,7 +145,11 @@ fn the_table_has_edges_regions_and_changes() {
     for part in ["SUBJECT", "TO REGION", "1400", "degraded: ", "→ 2 hops"] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
-    assert_eq!(text.lines().filter(|l| l.starts_with("cron")).count(), 2, "{text}");
+    assert_eq!(
+        text.lines().filter(|l| l.starts_with("cron")).count(),
+        2,
+        "{text}"
+    );
 }
 
 #[test]

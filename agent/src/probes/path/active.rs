@@ -76,9 +76,7 @@ impl Active {
             changes: 0,
             labels: Arc::new(Labels::new(
                 super::metrics::TARGET,
-                &target_values(target)
-                    .each_ref()
-                    .map(String::as_str),
+                &target_values(target).each_ref().map(String::as_str),
                 false,
                 series_start,
             )),
@@ -138,7 +136,10 @@ fn run(options: &Options, sender: &SyncSender<Outcome>, stop: &AtomicBool) {
             }
         }
         // Many targets may take longer than the interval: then there is still a pause.
-        let pause = options.interval.saturating_sub(start.elapsed()).max(Duration::from_secs(1));
+        let pause = options
+            .interval
+            .saturating_sub(start.elapsed())
+            .max(Duration::from_secs(1));
         let end = Instant::now() + pause;
         while Instant::now() < end {
             if stop.load(Ordering::Relaxed) {
@@ -207,7 +208,9 @@ impl Way {
                     lost: 0,
                 });
             }
-            let Some(place) = self.places.get_mut(i) else { return };
+            let Some(place) = self.places.get_mut(i) else {
+                return;
+            };
             place.sent += hop.sent;
             place.lost += hop.sent.saturating_sub(hop.answered.len() as u64);
             let rtt = Arc::make_mut(&mut place.rtt);
@@ -228,7 +231,11 @@ impl Way {
         for (i, place) in self.places.iter_mut().enumerate() {
             let addresses = self.trace.hops.get(i).map(|h| &h.addresses);
             let names: Vec<String> = addresses.into_iter().flatten().map(ToString::to_string).collect();
-            let old: Vec<&str> = place.routers.iter().filter_map(|l| l.get(&crate::aggregate::label::HOP_ADDRESS)).collect();
+            let old: Vec<&str> = place
+                .routers
+                .iter()
+                .filter_map(|l| l.get(&crate::aggregate::label::HOP_ADDRESS))
+                .collect();
             if old == names {
                 continue;
             }

@@ -240,7 +240,11 @@ pub(super) fn active(active: &Active, out: &mut Vec<Family>) {
     out.push(places(&HOP_RTT, |p| Value::Histogram(p.rtt.clone())));
     out.push(places(&HOP_PROBES, |p| Value::Counter(p.sent)));
     out.push(places(&HOP_LOST, |p| Value::Counter(p.lost)));
-    let routers = active.ways.iter().flat_map(|w| &w.places).flat_map(|p| &p.routers);
+    let routers = active
+        .ways
+        .iter()
+        .flat_map(|w| &w.places)
+        .flat_map(|p| &p.routers);
     out.push(Family {
         metric: &INFO,
         series: routers

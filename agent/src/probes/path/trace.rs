@@ -97,9 +97,7 @@ fn digest(target: IpAddr, rounds: &[Vec<Reply>], known: usize) -> Trace {
     let all = || rounds.iter().flatten();
     let by_target = |(ttl, reply): &Reply| reply.filter(|(host, _)| *host == target).map(|_| *ttl);
     let arrived = all().filter_map(by_target).min();
-    let answered = all()
-        .filter(|(_, reply)| reply.is_some())
-        .map(|(ttl, _)| *ttl);
+    let answered = all().filter(|(_, reply)| reply.is_some()).map(|(ttl, _)| *ttl);
     let last = match arrived {
         Some(ttl) => usize::from(ttl),
         None => usize::from(answered.max().unwrap_or(0)).max(known),
@@ -230,7 +228,10 @@ mod tests {
         assert_eq!(now.names(), before.names());
         assert!(now.reached);
         assert_eq!(
-            now.hops.iter().map(|h| (h.sent, h.answered.len())).collect::<Vec<_>>(),
+            now.hops
+                .iter()
+                .map(|h| (h.sent, h.answered.len()))
+                .collect::<Vec<_>>(),
             [(2, 2), (2, 0), (2, 0)]
         );
     }
