@@ -117,9 +117,9 @@ impl Engine {
         let home_netns = host::own_netns();
         // "bpf: Allow some trace helpers for all prog types".
         let has_current = u32::from(host::kernel_at_least(6, 17));
-        // Under lockdown a program that reads packets is refused as a whole.
-        let packets = !missing.contains_key(group_name(Group::Skb)) && host::lockdown() != "confidentiality";
-        let (paths, probe_reads) = (u32::from(sizes.paths), u32::from(sizes.paths && packets));
+        // A program with a read that lockdown forbids is refused as a whole.
+        let reads = sizes.paths && !missing.contains_key(group_name(Group::Skb)) && sys::may_read_kernel();
+        let (paths, probe_reads) = (u32::from(sizes.paths), u32::from(reads));
         let high_water = u64::from(sizes.ring_bytes / 4);
         let mut loader = EbpfLoader::new();
         loader
