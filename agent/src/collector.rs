@@ -62,14 +62,12 @@ pub struct Shared {
 const ROUTES: usize = 256;
 
 impl Shared {
-    fn keep(&self, record: &Record) {
-        if let Record::Route(change) = record
-            && let Ok(mut routes) = self.routes.write()
-        {
+    fn keep(&self, change: RouteChange) {
+        if let Ok(mut routes) = self.routes.write() {
             if routes.len() == ROUTES {
                 routes.pop_front();
             }
-            routes.push_back(RouteChange::clone(change));
+            routes.push_back(change);
         }
     }
 }
@@ -447,9 +445,8 @@ impl Collector {
             if now >= next {
                 let snapshot = self.tick(&mut outputs.collects, false);
                 let _ = outputs.snapshots.send(Arc::new(snapshot));
-                for record in self.probes.iter_mut().flat_map(|p| p.told()) {
-                    outputs.shared.keep(&record);
-                    let _ = outputs.records.send(Arc::new(record));
+                for change in self.probes.iter_mut().flat_map(|p| p.route_changes()) {
+                    outputs.shared.keep(change);
                 }
                 if self.engine.as_ref().is_some_and(|e| e.verdicts_changed()) {
                     publish(self.verdicts());

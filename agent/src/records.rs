@@ -11,11 +11,9 @@ pub enum Record {
     Flow(Box<Flow>),
     /// A dropped packet.
     Drop(Box<DroppedPacket>),
-    /// Packets to or from a peer take another way than before.
-    Route(Box<RouteChange>),
 }
 
-/// A change of the way between this machine and a peer.
+/// A change of the way between this machine and a peer: so rare that it is logged and kept, not streamed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RouteChange {
     /// Seconds since the Unix epoch.

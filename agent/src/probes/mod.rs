@@ -14,7 +14,7 @@ use crate::aggregate::{Family, Metric};
 use crate::bpf::Engine;
 use crate::error::Result;
 use crate::identity::{Identity, Peers};
-use crate::records::Record;
+use crate::records::{Record, RouteChange};
 use std::time::Instant;
 
 /// What a probe may use while it works.
@@ -59,9 +59,8 @@ pub trait Probe: Send {
     /// Once a second: reads the kernel's maps.
     fn tick(&mut self, context: &mut Context<'_>);
 
-    /// What there is to tell beside the records of the kernel side: rare events that are made in userspace. Taken once
-    /// a second, after the tick.
-    fn told(&mut self) -> Vec<Record> {
+    /// Changes of routes since the last call. Taken once a second, after the tick.
+    fn route_changes(&mut self) -> Vec<RouteChange> {
         Vec::new()
     }
 

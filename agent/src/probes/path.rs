@@ -134,12 +134,12 @@ impl Probe for Path {
         }
     }
 
-    fn told(&mut self) -> Vec<Record> {
-        let tell = |change: RouteChange| {
+    fn route_changes(&mut self) -> Vec<RouteChange> {
+        let changes = std::mem::take(&mut self.changes);
+        for change in &changes {
             tracing::info!("{change}");
-            Record::Route(Box::new(change))
-        };
-        self.changes.drain(..).map(tell).collect()
+        }
+        changes
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {
@@ -176,16 +176,10 @@ mod tests {
         for i in 0..10_000 {
             path.note(change(i % 100));
         }
-        let told = path.told();
+        let told = path.route_changes();
         assert_eq!(told.len(), APART + 1);
-        let connections: u64 = told
-            .iter()
-            .map(|r| match r {
-                Record::Route(c) => c.connections,
-                _ => 0,
-            })
-            .sum();
+        let connections: u64 = told.iter().map(|c| c.connections).sum();
         assert_eq!(connections, 10_000);
-        assert!(path.told().is_empty());
+        assert!(path.route_changes().is_empty());
     }
 }

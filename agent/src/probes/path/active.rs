@@ -19,7 +19,7 @@ const NAP: Duration = Duration::from_millis(200);
 const WAITING: usize = 64;
 
 /// What came of a trace: index of the target, when, the trace or why there is none.
-type Outcome = (usize, f64, Result<Trace, String>);
+type Outcome = (usize, f64, std::result::Result<Trace, String>);
 
 /// What is known of one hop of a target. Its series stay when another router takes its place: they are of the place.
 pub struct Place {
