@@ -119,6 +119,11 @@ impl Engine {
         let has_current = u32::from(host::kernel_at_least(6, 17));
         // A program with a read that lockdown forbids is refused as a whole.
         let reads = sizes.paths && !missing.contains_key(group_name(Group::Skb)) && sys::may_read_kernel();
+        if sizes.paths && !reads && !no_types {
+            tracing::warn!(
+                "no hop counts: this kernel lets no program read its memory (lockdown=confidentiality)"
+            );
+        }
         let (paths, probe_reads) = (u32::from(sizes.paths), u32::from(reads));
         let high_water = u64::from(sizes.ring_bytes / 4);
         let mut loader = EbpfLoader::new();
