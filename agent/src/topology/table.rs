@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 /// Route changes that are shown.
 const CHANGES: usize = 10;
 
-const QUALITY: [&str; 8] = [
-    ">CONNS", ">RTT p50", ">p99", ">JITTER", ">RETR", ">IN/s", ">OUT/s", "STATE",
+const QUALITY: [&str; 7] = [
+    ">CONNS", ">RTT p50", ">p99", ">JITTER", ">RETR", ">IN/s", ">OUT/s",
 ];
 
 /// Edges, the matrix of regions, traced paths and route changes; parts with nothing in them are left out.
@@ -17,7 +17,7 @@ pub fn table(topology: &Topology) -> String {
     let mut out = String::new();
     let mut headers = vec!["SUBJECT", "PEER", "REGION"];
     headers.extend(QUALITY);
-    headers.extend([">HOPS", ">MTU", ">BYTES"]);
+    headers.extend([">HOPS", ">MTU", ">BYTES", "STATE"]);
     let name = |id: &str| topology.get(id).map_or("", |n| n.name.as_str());
     let rows: Vec<Vec<String>> = topology
         .edges
@@ -32,6 +32,7 @@ pub fn table(topology: &Topology) -> String {
             row.push(bytes(
                 (edge.quality.bytes_received + edge.quality.bytes_sent) as f64,
             ));
+            row.push(state(&edge.quality));
             row
         })
         .collect();
@@ -52,12 +53,14 @@ fn regions(topology: &Topology, out: &mut String) {
     }
     let mut headers = vec!["FROM", "TO REGION"];
     headers.extend(QUALITY);
+    headers.push("STATE");
     let rows: Vec<Vec<String>> = topology
         .regions
         .iter()
         .map(|between| {
             let mut row = vec![known(&between.from), known(&between.to)];
             row.extend(quality(&between.quality));
+            row.push(state(&between.quality));
             row
         })
         .collect();
@@ -101,11 +104,7 @@ fn changes(topology: &Topology, out: &mut String) {
     }
 }
 
-fn quality(q: &Quality) -> [String; 8] {
-    let state = match q.state {
-        State::Ok => "ok".to_owned(),
-        State::Degraded => format!("degraded: {}", q.reasons.join(", ")),
-    };
+fn quality(q: &Quality) -> [String; 7] {
     [
         count(q.connections as f64),
         time(q.rtt_p50),
@@ -114,8 +113,14 @@ fn quality(q: &Quality) -> [String; 8] {
         share(q.retransmit_ratio),
         bytes_rate(q.receive_rate),
         bytes_rate(q.transmit_rate),
-        state,
     ]
+}
+
+fn state(q: &Quality) -> String {
+    match q.state {
+        State::Ok => "ok".to_owned(),
+        State::Degraded => format!("degraded: {}", q.reasons.join(", ")),
+    }
 }
 
 /// A name, or a dash.
