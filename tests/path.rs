@@ -50,10 +50,10 @@ impl Roads {
             }
         }
         for (i, (left, l, right, r)) in [
-            (a, "up", r1, "down"),
+            (a, "upward", r1, "downward"),
             (r1, "short", b, "short"),
-            (r1, "long", r2, "down"),
-            (r2, "up", b, "long"),
+            (r1, "long", r2, "downward"),
+            (r2, "upward", b, "long"),
         ]
         .into_iter()
         .enumerate()
