@@ -230,7 +230,7 @@ fn congestion_marks() -> Result<()> {
     need_root!();
     let roads = Roads::new()?;
     roads.r1.nft(&format!(
-        "table inet ecn {{ chain f {{ type filter hook forward priority 0; \
+        "table inet marks {{ chain f {{ type filter hook forward priority 0; \
          ip daddr {SERVER} ip ecn ect0 counter ip ecn set ce; }}; }}"
     ))?;
     let agent = Agent::start()?;
