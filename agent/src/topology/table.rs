@@ -1,6 +1,7 @@
 //! The topology as text.
 
 use super::{Quality, State, Topology};
+use crate::aggregate::labels::clean;
 use crate::ui::print;
 use crate::ui::units::{bytes, bytes_rate, clock, count, percent, seconds};
 use std::fmt::Write as _;
@@ -100,7 +101,9 @@ fn changes(topology: &Topology, out: &mut String) {
     for (i, change) in latest.enumerate() {
         let start = if i == 0 { "\n" } else { "" };
         let line = format!("{} {change}", clock(change.time));
-        let _ = writeln!(out, "{start}{}", crate::aggregate::labels::clean(&line));
+        // By word: only a word of more than 128 bytes is cut.
+        let words: String = line.split_inclusive(' ').map(clean).collect();
+        let _ = writeln!(out, "{start}{words}");
     }
 }
 
