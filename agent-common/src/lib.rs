@@ -9,6 +9,7 @@
 pub mod account;
 pub mod drops;
 pub mod histogram;
+pub mod path;
 pub mod tcp;
 pub mod tunnel;
 pub mod wire;

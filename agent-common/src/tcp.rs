@@ -44,6 +44,12 @@ pub mod counter {
     pub const RELEASED: usize = 47;
     /// Connection requests that a listening socket refused (`sock.sk_drops`): accept queue full, memory short.
     pub const LISTEN_DROPS: usize = 48;
+    /// Times that the hop count of a connection changed.
+    pub const ROUTE_CHANGES: usize = 49;
+    /// Segments received with a congestion mark (`tcp_sock.received_ce`, 6.17 and later).
+    pub const CE_IN: usize = 50;
+    /// Segments sent of which the peer said that they came with a congestion mark (`tcp_sock.delivered_ce`).
+    pub const CE_OUT: usize = 51;
     /// Number of counters.
     pub const COUNT: usize = 52;
 }
@@ -90,6 +96,8 @@ pub struct PairCells {
     pub counters: [u64; counter::COUNT],
     /// See [`series`].
     pub histograms: [Histogram; series::COUNT],
+    /// The way to the connection that was looked at last: [`crate::path::Seen`].
+    pub path: u64,
 }
 
 crate::wire! {

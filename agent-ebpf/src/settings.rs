@@ -26,6 +26,11 @@ constants! {
     REASON_QUEUE_PURGE: u32 = 0;
     /// 1 = `kfree_skb`'s tracepoint has a fourth argument, the receiving socket.
     KFREE_HAS_SOCKET: u32 = 0;
+    /// 1 = `tcp_probe` may read packets: probe `path` is on, and lockdown allows it. Else the verifier never sees that
+    /// part, and `tcp_probe` loads all the same.
+    PROBE_READS: u32 = 0;
+    /// 1 = probe `path` is on.
+    PATHS: u32 = 0;
     /// 1 = sock_ops may ask who is running: since 6.17.
     SOCKOPS_HAS_CURRENT: u32 = 0;
 }

@@ -2,6 +2,7 @@
 
 mod conn;
 mod pair;
+mod path;
 mod reset;
 mod sockops;
 mod sweep;
@@ -88,6 +89,7 @@ pub fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     if now.wrapping_sub(conn.last_flush) >= FLUSH_EVERY {
         conn.last_flush = now;
         flush(conn, cells, tp);
+        path::look(account, conn, cells, sk, tp, skb);
     }
     0
 }
@@ -179,8 +181,9 @@ fn established(account: &mut Account, sk: Ptr, old: u8) {
         conn.last_sample = kernel::rack_mstamp(tp);
         sample(conn, cells, srtt);
     }
-    conn.last_flush = kernel::activity(tp);
-    conn.last_record = conn.last_flush;
+    conn.last_record = kernel::activity(tp);
+    // As if a second had passed: the first acknowledgement shows the way, also of connections that live shorter.
+    conn.last_flush = conn.last_record.wrapping_sub(FLUSH_EVERY);
     bump(&mut account.aggregated);
 }
 

@@ -7,8 +7,9 @@ use crate::config::{Config, Pairs, RttSource, TunnelUse};
 use crate::error::{Context as _, Result};
 use crate::export::otlp;
 use crate::identity::Peers;
-use crate::probes::{Probe, drops, netdev, tcp, tunnel};
+use crate::probes::{Probe, drops, netdev, path, tcp, tunnel};
 use crate::records::Record;
+use crate::topology::Topology;
 use crate::{api, ui};
 use agent_common::tcp::PairCells;
 use serde_json::json;
@@ -44,6 +45,7 @@ pub fn sizes(config: &Config, peers: &Peers) -> Sizes {
         } else {
             config.limits.tunnels + 1
         },
+        paths: config.probes.path.enabled && config.probes.tcp.enabled,
     }
 }
 
@@ -58,6 +60,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             flows_always: p.tcp.flows_always,
             sweep_interval: p.tcp.sweep_interval.get(),
             max_pairs: (series / SERIES_PER_PAIR).max(8),
+            paths: p.path.enabled,
             source: match p.tcp.rtt_source {
                 RttSource::Auto | RttSource::TcpProbe => tcp::Source::Auto,
                 RttSource::SockOps => tcp::Source::SockOps,
@@ -83,6 +86,16 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             ports: p.tunnel.ports.by_port(),
             inner_pairs: p.tunnel.inner_pairs as usize,
             max_tunnels: config.limits.tunnels as usize + 1,
+        })));
+    }
+    if p.path.enabled {
+        // The configuration has been checked: its targets are good.
+        let targets = path::target::targets(config).unwrap_or_default();
+        out.push(Box::new(path::Path::new(path::Options {
+            targets,
+            interval: p.path.active.interval.get(),
+            protocol: p.path.active.protocol,
+            port: p.path.active.port,
         })));
     }
     out
@@ -232,6 +245,18 @@ impl Views {
 
     /// The view of the latest snapshot.
     pub fn latest(&self) -> Option<serde_json::Value> {
+        self.with(|view, _| serde_json::to_value(view).ok())
+    }
+
+    /// The topology of the latest snapshot.
+    pub fn topology(&self) -> Option<serde_json::Value> {
+        let routes = self.shared.routes.read().map(|r| r.clone()).unwrap_or_default();
+        self.with(|view, snapshot| {
+            serde_json::to_value(Topology::new(view, snapshot, routes.into_iter().collect())).ok()
+        })
+    }
+
+    fn with<T>(&self, make: impl FnOnce(&ui::view::View, &Snapshot) -> Option<T>) -> Option<T> {
         let snapshot = self.snapshots.borrow().clone();
         let mut guard = self.builder.write().ok()?;
         let (tick, builder, view) = &mut *guard;
@@ -254,7 +279,7 @@ impl Views {
             );
             *view = Some(builder.push(&snapshot));
         }
-        serde_json::to_value(view.as_ref()?).ok()
+        make(view.as_ref()?, &snapshot)
     }
 }
 
@@ -292,11 +317,13 @@ impl Agent {
             }
         };
         let views = Views::new(running.snapshots.clone(), running.shared.clone());
+        let topology = views.clone();
         let state = api::State {
             snapshots: running.snapshots.clone(),
             records: running.records.clone(),
             status: Arc::new(status(running.shared.clone(), config)),
             view: Arc::new(move || views.latest()),
+            topology: Arc::new(move || topology.topology()),
             stats,
         };
         let mut tasks = Vec::new();

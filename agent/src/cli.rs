@@ -81,6 +81,8 @@ pub enum Command {
         #[arg(long)]
         own: bool,
     },
+    /// Who talks to whom and how well: subjects, peers and regions as a graph, and the matrix of the regions
+    Topology(Topology),
     /// The configuration
     Config {
         /// What of it
@@ -135,6 +137,33 @@ pub struct Stream {
     /// Do not look for a running agent
     #[arg(long)]
     pub own: bool,
+}
+
+/// `geophone topology`.
+#[derive(Debug, Args)]
+pub struct Topology {
+    /// How it is written
+    #[arg(long, value_enum, default_value_t = TopologyFormat::Table)]
+    pub format: TopologyFormat,
+    /// Without a running agent: how long to look before answering
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
+    pub duration: Duration,
+    /// Do not look for a running agent
+    #[arg(long)]
+    pub own: bool,
+}
+
+/// How a topology is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TopologyFormat {
+    /// Tables of the edges and of the regions.
+    Table,
+    /// One JSON object, as the API has it.
+    Json,
+    /// For Graphviz.
+    Dot,
+    /// For Mermaid, e.g. in Markdown.
+    Mermaid,
 }
 
 /// `geophone config`.

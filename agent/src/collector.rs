@@ -12,12 +12,13 @@ use crate::error::{Error, Result};
 use crate::governor::Governor;
 use crate::identity::{Identity, Peers, find_cgroup2_root};
 use crate::probes::{Context, Probe};
-use crate::records::Record;
+use crate::records::{Record, RouteChange};
 use agent_common::account::{Account, SyntheticRecord, program};
 use agent_common::wire::{Header, LAYOUT, Wire as _, kind};
 use aya::maps::{MapData, RingBuf};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::time::{ClockId, clock_gettime};
+use std::collections::VecDeque;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +54,22 @@ pub struct Shared {
     pub verdicts: Arc<RwLock<Vec<Verdict>>>,
     /// Why there is no kernel side; empty = there is.
     pub engine_error: Arc<RwLock<String>>,
+    /// The latest changes of routes, oldest first.
+    pub routes: Arc<RwLock<VecDeque<RouteChange>>>,
+}
+
+/// Changes of routes that are kept.
+const ROUTES: usize = 256;
+
+impl Shared {
+    fn keep(&self, change: RouteChange) {
+        if let Ok(mut routes) = self.routes.write() {
+            if routes.len() == ROUTES {
+                routes.pop_front();
+            }
+            routes.push_back(change);
+        }
+    }
 }
 
 /// Where it hands its results.
@@ -428,6 +445,9 @@ impl Collector {
             if now >= next {
                 let snapshot = self.tick(&mut outputs.collects, false);
                 let _ = outputs.snapshots.send(Arc::new(snapshot));
+                for change in self.probes.iter_mut().flat_map(|p| p.route_changes()) {
+                    outputs.shared.keep(change);
+                }
                 if self.engine.as_ref().is_some_and(|e| e.verdicts_changed()) {
                     publish(self.verdicts());
                 }

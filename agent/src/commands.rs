@@ -1,8 +1,10 @@
 //! The commands that run an agent or talk to one.
 
 mod bench;
+mod topology;
 
 pub use bench::{bench_encode, bench_ring};
+pub use topology::topology;
 
 use crate::aggregate::Snapshot;
 use crate::api::json::SnapshotView;

@@ -10,6 +10,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Probe drops", crate::probes::drops::METRICS),
         ("Probe netdev", crate::probes::netdev::METRICS),
         ("Probe tunnel", crate::probes::tunnel::METRICS),
+        ("Probe path", crate::probes::path::METRICS),
         ("Accounting", crate::accounting::METRICS),
         ("Coverage", crate::coverage::METRICS),
         ("Cost", crate::cost::METRICS),

@@ -21,4 +21,5 @@ pub mod identity;
 pub mod probes;
 pub mod records;
 pub mod rtnetlink;
+pub mod topology;
 pub mod ui;

@@ -72,6 +72,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
                         commands::tunnels(&config, btf, json, duration, own).await
                     }
                     Command::Flows(stream) => commands::stream(&config, btf, &stream, "flows").await,
+                    Command::Topology(options) => commands::topology(&config, btf, &options).await,
                     Command::Drops(stream) => commands::stream(&config, btf, &stream, "drops").await,
                     _ => Ok(()),
                 }

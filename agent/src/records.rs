@@ -1,7 +1,7 @@
 //! The events that are told one by one, as every consumer downstream sees them: names resolved, text made safe.
 
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A told event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -11,6 +11,56 @@ pub enum Record {
     Flow(Box<Flow>),
     /// A dropped packet.
     Drop(Box<DroppedPacket>),
+}
+
+/// A change of the way between this machine and a peer: so rare that it is logged and kept, not streamed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouteChange {
+    /// Seconds since the Unix epoch.
+    pub time: f64,
+    /// `passive`: connections receive packets with another TTL. `active`: other routers answer probes.
+    pub source: String,
+    /// Container, unit or process whose connections they are; empty = active.
+    pub subject: String,
+    /// Name of the other end's prefix.
+    pub peer: String,
+    /// Region of that prefix.
+    pub peer_region: String,
+    /// Zone of that prefix.
+    pub peer_zone: String,
+    /// An address of the other end to which the way has changed.
+    pub remote: Option<IpAddr>,
+    /// Connections of this subject and peer with the same change in the same second; 0 = active.
+    pub connections: u64,
+    /// Routers on the way before; `None` = not known.
+    pub hops_before: Option<u8>,
+    /// Routers on the way now.
+    pub hops_after: Option<u8>,
+    /// Active: who answered at each hop before, `*` = nobody, `|` between several.
+    pub before: Vec<String>,
+    /// Active: who answers now.
+    pub after: Vec<String>,
+}
+
+impl std::fmt::Display for RouteChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hops = |hops: Option<u8>| hops.map_or("?".to_owned(), |h| h.to_string());
+        write!(f, "route to {}", self.peer)?;
+        if let Some(remote) = self.remote {
+            write!(f, " ({remote})")?;
+        }
+        write!(
+            f,
+            " changed: {} → {} hops",
+            hops(self.hops_before),
+            hops(self.hops_after)
+        )?;
+        if self.source == "active" {
+            write!(f, ", {} → {}", self.before.join(" "), self.after.join(" "))
+        } else {
+            write!(f, ", {} connections of {}", self.connections, self.subject)
+        }
+    }
 }
 
 /// A connection. Times are seconds, sizes bytes.

@@ -62,8 +62,16 @@ pub struct Conn {
     pub listen_drops: u32,
     /// In the fallback program: 1 = the next retransmission is a timeout's.
     pub timeout: u32,
-    /// Always zero: keeps the size a multiple of eight.
-    pub pad: u32,
+    /// `received_ce`, flushed so far.
+    pub ce_in: u32,
+    /// `delivered_ce`, flushed so far.
+    pub ce_out: u32,
+    /// TTL or hop limit of the segments received; 0 = not seen. See [`super::path`].
+    pub ttl: u8,
+    /// Another one that has been seen once since; 0 = none.
+    pub ttl_next: u8,
+    /// Always zero.
+    pub pad: u16,
     /// Row of the cells plus one; 0 = none yet. See [`Conn::slot`].
     pub slot_plus_one: u32,
     /// Peer id.
@@ -183,6 +191,8 @@ impl Conn {
         self.retrans = kernel::total_retrans(tp);
         self.typed = self.retrans;
         self.dsacks = kernel::dsack_dups(tp);
+        self.ce_in = kernel::received_ce(tp);
+        self.ce_out = kernel::delivered_ce(tp);
         self.last_sample = kernel::rack_mstamp(tp);
         self.flags = flag::ESTABLISHED | flag::ADOPTED;
         self.role = 2;
@@ -215,8 +225,19 @@ pub fn flush(conn: &mut Conn, cells: &mut PairCells, tp: Ptr) {
     if dsacks != 0 {
         add(&mut cells.counters[counter::SPURIOUS], dsacks);
     }
+    marks(&mut conn.ce_in, kernel::received_ce(tp), cells, counter::CE_IN);
+    marks(&mut conn.ce_out, kernel::delivered_ce(tp), cells, counter::CE_OUT);
     if conn.subject.netns == HOME_NETNS.load() {
         pair::home(home::SEGMENTS_OUT, segs_out.wrapping_sub(retrans));
+    }
+}
+
+/// Congestion marks. Most connections never see one, so the exchange is left to those that do.
+#[inline(always)]
+fn marks(last: &mut u32, now: u32, cells: &mut PairCells, index: usize) {
+    if now != *last {
+        let new = now.wrapping_sub(exchange32(last, now)) as i32 as u64;
+        add(&mut cells.counters[index], new);
     }
 }
 

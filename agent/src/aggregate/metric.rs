@@ -80,6 +80,9 @@ pub mod label {
         SOURCE: "source", "geophone.source", "tcp_probe, sock_ops or sweep";
         SAMPLE: "sample", "geophone.sample", "raw or smoothed";
         MAP: "map", "geophone.map", "eBPF map";
+        REMOTE: "remote", "geophone.path.remote", "Address that is traced";
+        HOP: "hop", "geophone.path.hop", "Place on the way, 1 = the first router";
+        HOP_ADDRESS: "address", "geophone.path.hop.address", "Address by which a router answers";
         METRIC: "metric", "geophone.metric", "What is reconciled";
     }
 }

@@ -32,6 +32,8 @@ pub struct State {
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Makes the answer of `/api/v1/view`: what `geophone top` shows. `None` = no snapshot yet.
     pub view: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
+    /// Makes the answer of `/api/v1/topology`. `None` = no snapshot yet.
+    pub topology: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
     /// Where requests are counted.
     pub stats: Arc<Stats>,
 }

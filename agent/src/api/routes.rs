@@ -55,6 +55,7 @@ pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver
         .route("/api/v1/status", get(status))
         .route("/api/v1/snapshot", get(snapshot))
         .route("/api/v1/view", get(view))
+        .route("/api/v1/topology", get(topology))
         .route("/api/v1/flows", get(flows))
         .route("/api/v1/drops", get(drops))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
@@ -155,6 +156,22 @@ async fn metrics(From(app): From<App>, headers: HeaderMap) -> Response {
 async fn view(From(app): From<App>) -> Response {
     match (app.state.view)() {
         Some(view) => axum::Json(view).into_response(),
+        None => problem(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet"),
+    }
+}
+
+/// Who asks for the first time waits for the next snapshot: a single one has no rates.
+async fn topology(From(app): From<App>) -> Response {
+    let first = (app.state.topology)();
+    let waits = first.as_ref().is_some_and(|t| t["interval"].is_null());
+    if waits {
+        let mut snapshots = app.state.snapshots.clone();
+        snapshots.mark_unchanged();
+        let _ = tokio::time::timeout(STALE, snapshots.changed()).await;
+    }
+    let answer = if waits { (app.state.topology)() } else { first };
+    match answer {
+        Some(answer) => axum::Json(answer).into_response(),
         None => problem(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet"),
     }
 }

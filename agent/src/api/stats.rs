@@ -41,12 +41,13 @@ pub static LAGGED: Metric = Metric {
 pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED];
 
 /// Paths that are counted by name.
-pub const PATHS: [&str; 8] = [
+pub const PATHS: [&str; 9] = [
     "/metrics",
     "/healthz",
     "/readyz",
     "/api/v1/status",
     "/api/v1/snapshot",
+    "/api/v1/topology",
     "/api/v1/flows",
     "/api/v1/drops",
     "other",

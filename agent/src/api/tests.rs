@@ -32,6 +32,7 @@ pub(super) fn start(settings: ApiSettings) -> Server {
     let stats = Arc::new(Stats::default());
     let state = State {
         view: Arc::new(|| None),
+        topology: Arc::new(|| None),
         snapshots: receiver,
         records: records.clone(),
         status: Arc::new(|| serde_json::json!({"version": "test"})),
@@ -104,6 +105,7 @@ async fn a_collector_that_stands_still_is_ill() {
     let (_snapshots, receiver) = watch::channel(Arc::new(Snapshot::default()));
     let state = State {
         view: Arc::new(|| None),
+        topology: Arc::new(|| None),
         snapshots: receiver,
         records: broadcast::channel(1).0,
         status: Arc::new(|| serde_json::Value::Null),

@@ -122,6 +122,14 @@ impl Engine {
         // Of a packet with a socket, the helper tells the socket's namespace and not that of the device; all watched devices
         // are of one namespace.
         let tells_netns = 0u32;
+        // A program with a read that lockdown forbids is refused as a whole.
+        let reads = sizes.paths && !missing.contains_key(group_name(Group::Skb)) && sys::may_read_kernel();
+        if sizes.paths && !reads && !no_types {
+            tracing::warn!(
+                "no hop counts: this kernel lets no program read its memory (lockdown=confidentiality)"
+            );
+        }
+        let (paths, probe_reads) = (u32::from(sizes.paths), u32::from(reads));
         let high_water = u64::from(sizes.ring_bytes / 4);
         let mut loader = EbpfLoader::new();
         loader
@@ -134,6 +142,8 @@ impl Engine {
             .override_global("RING_HIGH_WATER", &high_water, true)
             .override_global("REASON_CONSUMED", &consumed, false)
             .override_global("REASON_QUEUE_PURGE", &queue_purge, false)
+            .override_global("PATHS", &paths, false)
+            .override_global("PROBE_READS", &probe_reads, false)
             .override_global("SOCKOPS_HAS_CURRENT", &has_current, false)
             .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
             .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
@@ -489,5 +499,6 @@ const fn group_name(group: Group) -> &'static str {
         Group::Dev => "dev",
         Group::Task => "task",
         Group::File => "file",
+        Group::Path => "path",
     }
 }

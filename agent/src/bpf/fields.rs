@@ -15,6 +15,8 @@ pub enum Group {
     Task,
     /// Iterators over files.
     File,
+    /// The way between two hosts. No program needs them: what this kernel lacks is not shown.
+    Path,
 }
 
 /// A field.
@@ -86,6 +88,11 @@ pub const FIELDS: &[Field] = fields! {
         TCP_CA_STATE "tcp_sock.inet_conn.icsk_ca_state" 0;
         SKB_CB_ACK_SEQ "sk_buff.cb" + "tcp_skb_cb.ack_seq" 0;
         SKB_CB_SEGS "sk_buff.cb" + "tcp_skb_cb.tcp_gso_segs" 0;
+    }
+    Path {
+        TCP_PMTU "tcp_sock.inet_conn.icsk_pmtu_cookie" 4;
+        TCP_RECEIVED_CE "tcp_sock.received_ce" 4;
+        TCP_DELIVERED_CE "tcp_sock.delivered_ce" 4;
     }
     Skb {
         SKB_LEN "sk_buff.len" 4;

@@ -66,4 +66,6 @@ pub struct Sizes {
     pub prefixes: u32,
     /// Tunnels, `other` included.
     pub tunnels: u32,
+    /// Probe `path` is on: `tcp_probe` looks at the way of each connection.
+    pub paths: bool,
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const MAP_UPDATE: i32 = 2;
 const MAP_DELETE: i32 = 3;
+const PROG_LOAD: i32 = 5;
 const MAP_LOOKUP_BATCH: i32 = 24;
 const OBJ_GET_INFO: i32 = 15;
 const PROG_QUERY: i32 = 16;
@@ -209,6 +210,51 @@ pub fn query_tcx(ifindex: u32, attach_type: u32) -> io::Result<Vec<u32>> {
         result => result?,
     };
     Ok(ids.iter().copied().take(attr.count as usize).collect())
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttr {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log: [u64; 2],
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+/// Whether programs may read kernel memory by `bpf_probe_read_kernel`: asked of the kernel by loading one that does,
+/// because lockdown, which may forbid it, shows its mode only where securityfs is mounted.
+pub fn may_read_kernel() -> bool {
+    const RAW_TRACEPOINT: u32 = 17;
+    /// An instruction: code, registers, offset, immediate (include/uapi/linux/bpf.h).
+    #[repr(C)]
+    struct Insn(u8, u8, i16, i32);
+    let code = [
+        Insn(0xbf, 0xa1, 0, 0),   // r1 = r10
+        Insn(0x07, 0x01, 0, -8),  // r1 += -8
+        Insn(0xb7, 0x02, 0, 8),   // r2 = 8
+        Insn(0xb7, 0x03, 0, 0),   // r3 = 0
+        Insn(0x85, 0x00, 0, 113), // call bpf_probe_read_kernel
+        Insn(0xb7, 0x00, 0, 0),   // r0 = 0
+        Insn(0x95, 0x00, 0, 0),   // exit
+    ];
+    let mut attr = LoadAttr {
+        prog_type: RAW_TRACEPOINT,
+        insn_cnt: code.len() as u32,
+        insns: code.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        ..Default::default()
+    };
+    match bpf(PROG_LOAD, &mut attr) {
+        Ok(fd) => {
+            // SAFETY: the kernel has just given us this descriptor; dropping it unloads the program.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+            true
+        }
+        Err(_) => false,
+    }
 }
 
 #[repr(C)]

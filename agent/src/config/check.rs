@@ -39,6 +39,8 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         }
         PeerError::TooMany(_) => Invalid::new(&["peers"], e.to_string()),
     })?;
+    crate::probes::path::target::targets(config)
+        .map_err(|e| Invalid::new(&["probes", "path", "active", "peers"], e))?;
     foreign(&[], config.api.validate())?;
     foreign(&["export"], config.export.otlp.validate())
 }

@@ -14,8 +14,8 @@ pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;
 pub use layers::{ENV_ELSEWHERE, ENV_PREFIX};
 pub use settings::{
-    Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, Probes,
-    RttSource, TcpProbe,
+    Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, PathProtocol,
+    Probes, RttSource, TcpProbe,
 };
 pub use tunnel::{TunnelPorts, TunnelProbe, TunnelUse};
 pub use units::{Bytes, Glob, HumanDuration};

@@ -76,6 +76,8 @@ pub struct Probes {
     pub netdev: NetdevProbe,
     /// What passes through tunnels, what is lost below them, and whether they are alive.
     pub tunnel: TunnelProbe,
+    /// The way to the peers: hop count, path MTU, congestion marks, changes of the route.
+    pub path: PathProbe,
 }
 
 /// Probe `tcp`.
@@ -160,6 +162,68 @@ impl Default for NetdevProbe {
             exclude: Vec::new(),
         }
     }
+}
+
+/// Probe `path`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PathProbe {
+    /// Whether the probe runs. What it sees of TCP connections it sees through probe `tcp`, without a packet of its own.
+    pub enabled: bool,
+    /// Probes that are sent, hop by hop; none unless peers are named here.
+    pub active: ActivePath,
+}
+
+impl Default for PathProbe {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            active: ActivePath::default(),
+        }
+    }
+}
+
+/// Probes that are sent, hop by hop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ActivePath {
+    /// Peers to which probes are sent: the name of a peer whose prefixes are single addresses, or `name=address` with
+    /// an address inside the peer's prefix. At most 16 addresses. Empty = no probe is ever sent.
+    #[schemars(example = ["database=10.1.2.3"])]
+    pub peers: Vec<String>,
+    /// Time between two traces of an address. A trace is three rounds of one packet a hop, half a second apart.
+    #[schemars(extend("x-minimum" = "10s", "x-maximum" = "1h"))]
+    pub interval: HumanDuration,
+    /// What is sent.
+    pub protocol: PathProtocol,
+    /// Destination port, for `udp` and `tcp`.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: u16,
+}
+
+impl Default for ActivePath {
+    fn default() -> Self {
+        Self {
+            peers: Vec::new(),
+            interval: HumanDuration::from_secs(60),
+            protocol: PathProtocol::Udp,
+            port: 33_434,
+        }
+    }
+}
+
+/// What active probes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PathProtocol {
+    /// Datagrams with the same addresses and ports in every probe (Paris): routers that balance by flow send all of
+    /// them the same way.
+    #[default]
+    Udp,
+    /// Echo requests: they pass most firewalls, but balancing routers may spread them.
+    Icmp,
+    /// Connection requests from changing source ports: balancing routers may spread them.
+    Tcp,
 }
 
 /// Bounds that are set before anything runs.

@@ -5,6 +5,7 @@
 
 pub mod drops;
 pub mod netdev;
+pub mod path;
 pub mod tcp;
 pub mod tunnel;
 
@@ -14,7 +15,7 @@ use crate::aggregate::{Family, Metric};
 use crate::bpf::Engine;
 use crate::error::Result;
 use crate::identity::{Identity, Peers};
-use crate::records::Record;
+use crate::records::{Record, RouteChange};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What a probe may use while it works.
@@ -59,6 +60,11 @@ pub trait Probe: Send {
     /// Once a second: reads the kernel's maps.
     fn tick(&mut self, context: &mut Context<'_>);
 
+    /// Changes of routes since the last call. Taken once a second, after the tick.
+    fn route_changes(&mut self) -> Vec<RouteChange> {
+        Vec::new()
+    }
+
     /// Somebody has begun to listen to told events, or nobody does any more.
     fn listen(&mut self, _listened: bool, _context: &mut Context<'_>) {}
 
@@ -80,7 +86,7 @@ pub trait Probe: Send {
 }
 
 /// Metrics of all probes, for the documentation and the checks.
-pub const METRICS: &[&[&Metric]] = &[tcp::METRICS, drops::METRICS, netdev::METRICS, tunnel::METRICS];
+pub const METRICS: &[&[&Metric]] = &[tcp::METRICS, drops::METRICS, netdev::METRICS, tunnel::METRICS, path::METRICS];
 
 /// Now, ns since the Unix epoch.
 fn unix_nanos() -> u64 {

@@ -36,6 +36,8 @@ pub struct PairSeries {
     pub counters: [u64; counter::COUNT],
     /// See [`series`].
     pub histograms: [Arc<HistogramValue>; series::COUNT],
+    /// The way to the connection that was looked at last: a packed [`agent_common::path::Seen`].
+    pub path: u64,
 }
 
 impl PairSeries {
@@ -52,13 +54,15 @@ impl PairSeries {
             variants: Vec::new(),
             counters: [0; counter::COUNT],
             histograms: std::array::from_fn(|_| Arc::default()),
+            path: 0,
         }
     }
 }
 
-/// Forgets the smallest and largest values of a row: they were its last owner's.
+/// Forgets the smallest and largest values of a row and the way to its connections: they were its last owner's.
 pub fn clear_extremes(cells: &MappedArray, slot: usize, shards: usize) {
     for row in slot * shards..(slot + 1) * shards {
+        cells.set_u64(row, offset_of!(PairCells, path), 0);
         for i in 0..series::COUNT {
             // Both are one word.
             cells.set_u64(row, histogram_at(i) + offset_of!(Histogram, min_complement), 0);
@@ -114,6 +118,12 @@ impl Row {
                 changed = true;
             }
         }
+        // The latest is the largest, of shards and of rows.
+        let path = rows
+            .clone()
+            .map(|row| cells.u64_at(row, offset_of!(PairCells, path)))
+            .max();
+        into.path = into.path.max(path.unwrap_or(0));
         for (i, (last, total)) in self.histograms.iter_mut().zip(&mut into.histograms).enumerate() {
             changed |= last.read(cells, rows.clone(), histogram_at(i), total);
         }

@@ -65,6 +65,8 @@ pub struct Options {
     pub source: Source,
     /// Most series of pairs in userspace; what is beyond goes to `other`.
     pub max_pairs: usize,
+    /// Show what probe `path` has seen of the connections.
+    pub paths: bool,
 }
 
 /// Where RTT comes from.
@@ -343,6 +345,9 @@ impl Probe for Tcp {
     fn collect(&mut self, out: &mut Vec<Family>) {
         if let Some(table) = &mut self.table {
             metrics::collect(&mut table.pairs, out);
+            if self.options.paths {
+                super::path::passive(&mut table.pairs, out);
+            }
         }
         out.push(metrics::source_info(self.source));
     }

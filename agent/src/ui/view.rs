@@ -46,6 +46,8 @@ pub struct View {
     pub total: PairRow,
     /// Who talks to whom, the busiest of the last minute first.
     pub pairs: Vec<PairRow>,
+    /// All pairs together by the region of the peer, in the order of their names. Histograms are exact sums.
+    pub regions: Vec<PairRow>,
     /// Pairs that are in `total` but not in `pairs`.
     pub pairs_omitted: usize,
     /// Dropped packets by cause, the most frequent first.
@@ -112,6 +114,10 @@ pub struct PairRow {
     pub resets_rate: f64,
     /// Resets since the start.
     pub resets: u64,
+    /// Routers on the way, as seen last; `None` = not known.
+    pub hops: Option<u8>,
+    /// Path MTU in bytes, as seen last; `None` = not known.
+    pub mtu: Option<u32>,
     /// Every counter of the pair that is not zero.
     pub counters: Vec<Counter>,
 }

@@ -7,7 +7,7 @@ use super::tables::{DROPS, Devices, Drops};
 use super::tunnels::Tunnels;
 use super::{PairRow, Verdict, View};
 use crate::aggregate::Snapshot;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Most pairs in a view; all of them are in its total.
 pub const PAIRS: usize = 500;
@@ -19,6 +19,7 @@ pub struct ViewBuilder {
     before: Option<(u64, u64)>,
     pairs: HashMap<String, Pair>,
     total: Pair,
+    regions: BTreeMap<String, Pair>,
     drops: Drops,
     devices: Devices,
     tunnels: Tunnels,
@@ -56,6 +57,7 @@ impl ViewBuilder {
             interval: clock.previous.map(|_| clock.seconds),
             total,
             pairs,
+            regions: self.regions.values().map(|pair| pair.row(&clock)).collect(),
             pairs_omitted,
             drops,
             drops_rate,
@@ -89,11 +91,21 @@ impl ViewBuilder {
         }
         self.pairs.retain(|_, pair| pair.touched);
         self.total.clear();
+        self.regions.values_mut().for_each(Pair::clear);
         for pair in self.pairs.values_mut() {
             pair.finish(clock);
             self.total.absorb(pair);
+            if !self.regions.contains_key(pair.region()) {
+                let sum = Pair::of_region(pair.region());
+                self.regions.insert(pair.region().to_owned(), sum);
+            }
+            if let Some(sum) = self.regions.get_mut(pair.region()) {
+                sum.absorb(pair);
+            }
         }
         self.total.finish(clock);
+        self.regions.retain(|_, sum| sum.touched);
+        self.regions.values_mut().for_each(|sum| sum.finish(clock));
         let mut order: Vec<_> = self.pairs.iter().collect();
         order.sort_by(|(a, x), (b, y)| y.activity().total_cmp(&x.activity()).then_with(|| a.cmp(b)));
         let rows = order

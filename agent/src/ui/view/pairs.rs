@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 const RATIO_WINDOW: f64 = 10.0;
 
 /// Counters with their short names and the labels that tell their kinds apart.
-const COUNTERS: [(&str, &str, &[&str]); 7] = [
+const COUNTERS: [(&str, &str, &[&str]); 9] = [
     ("geophone_tcp_retransmits_total", "retransmits", &["type"]),
     ("geophone_tcp_spurious_retransmits_total", "spurious", &[]),
     ("geophone_tcp_segments_total", "segments", &["direction"]),
@@ -22,6 +22,8 @@ const COUNTERS: [(&str, &str, &[&str]); 7] = [
         "connections",
         &["outcome", "role", "error"],
     ),
+    ("geophone_path_route_changes_total", "route changes", &[]),
+    ("geophone_path_ecn_ce_total", "congestion marks", &["direction"]),
 ];
 
 /// Metric and place of the histograms.
@@ -33,19 +35,26 @@ const TIMINGS: [&str; 4] = [
 ];
 
 const LIVE: &str = "geophone_tcp_connections";
+const HOPS: &str = "geophone_path_hops";
+const MTU: &str = "geophone_path_mtu_bytes";
 
 /// Where a metric goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Slot {
     Live,
+    Hops,
+    Mtu,
     Timing(usize),
     Counter(usize),
 }
 
 /// The place of a metric, if it is about connections.
 pub(super) fn slot(metric: &str) -> Option<Slot> {
-    if metric == LIVE {
-        return Some(Slot::Live);
+    match metric {
+        LIVE => return Some(Slot::Live),
+        HOPS => return Some(Slot::Hops),
+        MTU => return Some(Slot::Mtu),
+        _ => {}
     }
     let timing = TIMINGS.iter().position(|name| *name == metric).map(Slot::Timing);
     timing.or_else(|| {
@@ -129,6 +138,8 @@ impl Pair {
         let labels = &series.labels;
         match (slot, &series.value) {
             (Slot::Live, _) => self.live = number(series),
+            (Slot::Hops, _) => self.row.hops = Some(number(series) as u8),
+            (Slot::Mtu, _) => self.row.mtu = Some(number(series) as u32),
             (Slot::Timing(i), Value::Histogram(h)) => {
                 if let Some(timing) = self.timings.get_mut(i) {
                     timing.update(h, labels.start_unix_nanos, clock);
@@ -176,8 +187,26 @@ impl Pair {
         self.timings.iter_mut().for_each(Timing::clear);
     }
 
+    /// The sum of all pairs to a region, before the first is added.
+    pub fn of_region(region: &str) -> Self {
+        let row = PairRow {
+            peer_region: region.to_owned(),
+            ..PairRow::default()
+        };
+        Self {
+            row,
+            ..Self::default()
+        }
+    }
+
+    /// Region of the peer.
+    pub fn region(&self) -> &str {
+        &self.row.peer_region
+    }
+
     /// Adds another pair; histograms exactly.
     pub fn absorb(&mut self, other: &Self) {
+        self.touched = true;
         self.live += other.live;
         for kind in &other.kinds {
             self.kind(kind.counter, &kind.name).meter.absorb(&kind.meter);

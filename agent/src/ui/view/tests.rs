@@ -435,3 +435,47 @@ fn a_strange_distribution_does_no_harm() {
     };
     assert_eq!(strange.histogram().count, u64::MAX);
 }
+
+#[test]
+fn regions_are_exact_sums_of_their_pairs_and_a_pair_knows_its_way() {
+    let mut builder = ViewBuilder::new();
+    let shot = |second: u64, bytes: u64| {
+        let mut shot = Shot::at(second);
+        for (subject, region, rtt) in [("a", "us", 1000), ("b", "us", 50_000), ("c", "", 7)] {
+            let labels = [("subject", subject), ("peer", "db"), ("peer_region", region)];
+            let directed = [labels[0], labels[1], labels[2], ("direction", "receive")];
+            let samples = of(&[(rtt, 10 * second)]);
+            shot = shot
+                .add("geophone_tcp_bytes_total", &directed, Value::Counter(bytes))
+                .add(
+                    "geophone_tcp_rtt_seconds",
+                    &labels,
+                    Value::Histogram(std::sync::Arc::new(samples)),
+                )
+                .add("geophone_path_hops", &labels, Value::Gauge(3.0))
+                .add("geophone_path_mtu_bytes", &labels, Value::Gauge(1400.0));
+        }
+        shot.0
+    };
+    builder.push(&shot(1, 100));
+    let view = builder.push(&shot(2, 700));
+    assert!(
+        view.pairs
+            .iter()
+            .all(|p| (p.hops, p.mtu) == (Some(3), Some(1400)))
+    );
+    let regions: Vec<_> = view
+        .regions
+        .iter()
+        .map(|r| {
+            (
+                r.peer_region.as_str(),
+                r.receive_rate,
+                r.rtt.as_ref().map(|l| l.count),
+            )
+        })
+        .collect();
+    assert_eq!(regions, [("", 600.0, Some(10)), ("us", 1200.0, Some(20))]);
+    // No snapshot has it any more.
+    assert_eq!(builder.push(&Shot::at(3).0).regions, []);
+}

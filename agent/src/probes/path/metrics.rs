@@ -1,0 +1,270 @@
+//! Metrics of probe `path`.
+
+use super::active::{Active, Place};
+use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
+use crate::probes::slots::PairSeries;
+use agent_common::path::Seen;
+use agent_common::tcp::counter;
+use std::sync::Arc;
+
+const PAIR: &[&Label] = &[
+    &label::SUBJECT,
+    &label::PEER,
+    &label::PEER_REGION,
+    &label::PEER_ZONE,
+];
+const PAIR_DIRECTION: &[&Label] = &[
+    &label::DIRECTION,
+    &label::SUBJECT,
+    &label::PEER,
+    &label::PEER_REGION,
+    &label::PEER_ZONE,
+];
+/// Of an address that is traced.
+pub(super) const TARGET: &[&Label] = &[
+    &label::PEER,
+    &label::PEER_REGION,
+    &label::PEER_ZONE,
+    &label::REMOTE,
+];
+const PLACE: &[&Label] = &[
+    &label::HOP,
+    &label::PEER,
+    &label::PEER_REGION,
+    &label::PEER_ZONE,
+    &label::REMOTE,
+];
+
+const fn metric(
+    name: &'static str,
+    otlp: &'static str,
+    unit: &'static str,
+    kind: Kind,
+    labels: &'static [&'static Label],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        otlp,
+        unit,
+        kind,
+        help,
+        labels,
+        stability: Stability::Experimental,
+    }
+}
+
+/// Hop count.
+pub static HOPS: Metric = metric(
+    "geophone_path_hops",
+    "geophone.path.hops",
+    "{hop}",
+    Kind::Gauge,
+    PAIR,
+    "Routers between the peer and this socket, from the TTL of the connection that was heard last",
+);
+/// Route changes.
+pub static CHANGES: Metric = metric(
+    "geophone_path_route_changes_total",
+    "geophone.path.route_changes",
+    "{change}",
+    Kind::Counter,
+    PAIR,
+    "Changes of the hop count inside a connection, each seen twice",
+);
+/// Path MTU.
+pub static MTU: Metric = metric(
+    "geophone_path_mtu_bytes",
+    "geophone.path.mtu",
+    "By",
+    Kind::Gauge,
+    PAIR,
+    "Path MTU of the connection that was heard last",
+);
+/// Congestion marks.
+pub static CE: Metric = metric(
+    "geophone_path_ecn_ce_total",
+    "geophone.path.ecn.ce",
+    "{segment}",
+    Kind::Counter,
+    PAIR_DIRECTION,
+    "Segments with a congestion mark (ECN CE): receive = that came with one (Linux 6.17 and later), transmit = of which the peer has said so",
+);
+/// Latency of a hop.
+pub static HOP_RTT: Metric = metric(
+    "geophone_path_hop_rtt_seconds",
+    "geophone.path.hop.rtt",
+    "s",
+    Kind::Histogram,
+    PLACE,
+    "Time until a hop of a traced path answered a probe",
+);
+/// Probes to a hop.
+pub static HOP_PROBES: Metric = metric(
+    "geophone_path_hop_probes_total",
+    "geophone.path.hop.probes",
+    "{packet}",
+    Kind::Counter,
+    PLACE,
+    "Probes that were to end at a hop of a traced path",
+);
+/// Loss of a hop.
+pub static HOP_LOST: Metric = metric(
+    "geophone_path_hop_lost_total",
+    "geophone.path.hop.lost",
+    "{packet}",
+    Kind::Counter,
+    PLACE,
+    "Probes to a hop that nobody answered; routers limit their answers, so only loss that goes on to the end is loss",
+);
+/// Who the hops are.
+pub static INFO: Metric = metric(
+    "geophone_path_hop_info",
+    "geophone.path.hop.info",
+    "1",
+    Kind::Gauge,
+    &[
+        &label::HOP_ADDRESS,
+        &label::HOP,
+        &label::PEER,
+        &label::PEER_REGION,
+        &label::PEER_ZONE,
+        &label::REMOTE,
+    ],
+    "1 = this address answers at this hop of a traced path",
+);
+/// Changes of a traced path.
+pub static TRACE_CHANGES: Metric = metric(
+    "geophone_path_trace_changes_total",
+    "geophone.path.trace.changes",
+    "{change}",
+    Kind::Counter,
+    TARGET,
+    "Changes of the routers or of the length of a traced path",
+);
+/// Traces that failed.
+pub static TRACE_ERRORS: Metric = metric(
+    "geophone_path_trace_errors_total",
+    "geophone.path.trace.errors",
+    "{trace}",
+    Kind::Counter,
+    TARGET,
+    "Traces that could not be made; the log says why",
+);
+
+/// All of them.
+pub const METRICS: &[&Metric] = &[
+    &HOPS,
+    &CHANGES,
+    &MTU,
+    &CE,
+    &HOP_RTT,
+    &HOP_PROBES,
+    &HOP_LOST,
+    &INFO,
+    &TRACE_CHANGES,
+    &TRACE_ERRORS,
+];
+
+/// Appends what the connections of the pairs have shown.
+pub fn passive(pairs: &mut [PairSeries], out: &mut Vec<Family>) {
+    let gauge = |value: fn(Seen) -> Option<f64>| {
+        let series = |p: &PairSeries| {
+            Some(Series {
+                labels: p.labels.clone(),
+                value: Value::Gauge(value(Seen::unpack(p.path))?),
+            })
+        };
+        pairs.iter().filter_map(series).collect()
+    };
+    let hops = gauge(|seen| seen.hops.map(f64::from));
+    let mtu = gauge(|seen| (seen.mtu > 0).then(|| f64::from(seen.mtu)));
+    let changes = pairs
+        .iter()
+        // Zero means something: the way has been watched.
+        .filter(|p| Seen::unpack(p.path).hops.is_some() || p.counters[counter::ROUTE_CHANGES] > 0)
+        .map(|p| Series {
+            labels: p.labels.clone(),
+            value: Value::Counter(p.counters[counter::ROUTE_CHANGES]),
+        })
+        .collect();
+    for (metric, series) in [(&HOPS, hops), (&CHANGES, changes), (&MTU, mtu)] {
+        out.push(Family { metric, series });
+    }
+    let mut series = Vec::new();
+    for (direction, index) in [("receive", counter::CE_IN), ("transmit", counter::CE_OUT)] {
+        for pair in pairs.iter_mut().filter(|p| p.counters[index] > 0) {
+            series.push(Series {
+                labels: directed(pair, direction, index),
+                value: Value::Counter(pair.counters[index]),
+            });
+        }
+    }
+    out.push(Family { metric: &CE, series });
+}
+
+/// Labels of a pair with a direction before them, made once. Variants of probe `tcp` count from below.
+fn directed(pair: &mut PairSeries, direction: &str, index: usize) -> Arc<Labels> {
+    let key = (usize::MAX - 1, index);
+    if let Some((_, labels)) = pair.variants.iter().find(|(k, _)| *k == key) {
+        return labels.clone();
+    }
+    let own = &pair.labels;
+    let values: Vec<&str> = std::iter::once(direction)
+        .chain(PAIR.iter().map(|l| own.get(l).unwrap_or("")))
+        .collect();
+    let labels = Arc::new(Labels::new(
+        PAIR_DIRECTION,
+        &values,
+        own.overflow,
+        own.start_unix_nanos,
+    ));
+    pair.variants.push((key, labels.clone()));
+    labels
+}
+
+/// Appends what the probes have shown.
+pub(super) fn active(active: &Active, out: &mut Vec<Family>) {
+    let places = |metric, value: fn(&Place) -> Value| Family {
+        metric,
+        series: active
+            .ways
+            .iter()
+            .flat_map(|w| &w.places)
+            .map(|p| Series {
+                labels: p.labels.clone(),
+                value: value(p),
+            })
+            .collect(),
+    };
+    out.push(places(&HOP_RTT, |p| Value::Histogram(p.rtt.clone())));
+    out.push(places(&HOP_PROBES, |p| Value::Counter(p.sent)));
+    out.push(places(&HOP_LOST, |p| Value::Counter(p.lost)));
+    let routers = active
+        .ways
+        .iter()
+        .flat_map(|w| &w.places)
+        .flat_map(|p| &p.routers);
+    out.push(Family {
+        metric: &INFO,
+        series: routers
+            .map(|labels| Series {
+                labels: labels.clone(),
+                value: Value::Gauge(1.0),
+            })
+            .collect(),
+    });
+    for (metric, value) in [
+        (&TRACE_CHANGES, (|w| w.changes) as fn(&super::active::Way) -> u64),
+        (&TRACE_ERRORS, |w| w.failed),
+    ] {
+        let series = active.ways.iter().map(|w| Series {
+            labels: w.labels.clone(),
+            value: Value::Counter(value(w)),
+        });
+        out.push(Family {
+            metric,
+            series: series.collect(),
+        });
+    }
+}
