@@ -4,39 +4,13 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::net::TcpListener;
-use std::process::Output;
 use std::time::Duration;
-use tests::harness::agent::{Scratch, binary, clean};
+use tests::harness::agent::{PATIENCE, Scratch, binary, clean};
+use tests::harness::btf;
+use tests::harness::cli::{geophone, one_line, says};
 use tests::harness::command::said;
-use tests::harness::{Agent, Setup, Traffic, command, equal, root};
-
-/// Runs the agent's binary to its end.
-fn geophone(arguments: &[&str]) -> Result<Output> {
-    let mut command = clean(binary());
-    command.args(arguments);
-    command.output().context("set GEOPHONE_BIN")
-}
-
-/// The one line that a failure is to say, on standard error and nowhere else.
-fn one_line(out: &Output) -> Result<String> {
-    ensure!(!out.status.success(), "it did not fail: {}", said(out));
-    ensure!(
-        out.stdout.is_empty(),
-        "it wrote to standard output: {}",
-        said(out)
-    );
-    let text = String::from_utf8_lossy(&out.stderr).into_owned();
-    let lines: Vec<&str> = text.lines().filter(|l| !l.is_empty()).collect();
-    ensure!(lines.len() == 1, "{} lines: {text}", lines.len());
-    Ok(text.trim().to_owned())
-}
-
-fn says(line: &str, words: &[&str]) -> Result<()> {
-    for word in words {
-        ensure!(line.contains(word), "no {word:?} in: {line}");
-    }
-    Ok(())
-}
+use tests::harness::{Agent, Scene, Setup, command, equal};
+use tests::need_root;
 
 /// Cause: mistakes in a configuration file. Said: file, line, what is wrong and what was meant.
 #[test]
@@ -108,9 +82,7 @@ fn its_own_defaults_are_valid() -> Result<()> {
 /// Cause: something else has the port. Said: which, before anything is attached.
 #[test]
 fn a_port_in_use() -> Result<()> {
-    if !root("port in use") {
-        return Ok(());
-    }
+    need_root!();
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let at = taken.local_addr()?.to_string();
     let line = one_line(&geophone(&["run", "--listen", &at, "--for", "1s"])?)?;
@@ -120,9 +92,7 @@ fn a_port_in_use() -> Result<()> {
 /// Cause: a second agent on the same port. Said: that; the first does not notice.
 #[test]
 fn a_second_agent() -> Result<()> {
-    if !root("second agent") {
-        return Ok(());
-    }
+    need_root!();
     let first = Agent::start()?;
     let line = one_line(&geophone(&[
         "run",
@@ -138,7 +108,7 @@ fn a_second_agent() -> Result<()> {
 }
 
 /// That the agent goes on without its programs, says why in one line that has these words, and tells of interfaces.
-fn goes_on_without_programs(agent: Agent<'_>, words: &[&str]) -> Result<()> {
+fn goes_on_without_programs(agent: Agent, words: &[&str]) -> Result<()> {
     agent.until(|s| {
         ensure!(
             s.sum("geophone_netdev_bytes_total", &[("device", "lo")]) > 0,
@@ -191,26 +161,21 @@ fn check_says(geophone: &[&str], words: &[&str]) -> Result<()> {
 /// connections: how many, to whom, their bytes.
 #[test]
 fn no_btf() -> Result<()> {
-    if !root("no BTF") {
-        return Ok(());
-    }
+    need_root!();
     for file in ["/dev/null", "/nowhere/vmlinux"] {
         let binary = binary();
         let binary = binary.to_string_lossy();
         check_says(&[&binary, "--btf", file], &["BTF", file])?;
         let agent = Setup::new().arg("--btf").arg(file).start()?;
-        let ns = tests::harness::Netns::new()?;
-        let mut server = Traffic::new("srv", &ns)?;
-        let mut client = Traffic::new("cli", &ns)?;
-        let at = server.serve("127.0.0.1:0", "sink")?;
-        client.storm(&[at], 200, 2, 1000)?;
+        let mut scene = Scene::alone("sink")?;
+        scene.storm(200, 2, 1000)?;
         agent
             .settles(|s| {
                 ensure!(
                     s.sum("geophone_netdev_bytes_total", &[("device", "lo")]) > 0,
                     "netdev does not go on"
                 );
-                let own = ("subject", client.name());
+                let own = ("subject", scene.client.name());
                 for (outcome, count) in [("opened", 200), ("closed", 200), ("failed", 0)] {
                     let what = [own, ("outcome", outcome)];
                     equal(outcome, s.sum("geophone_tcp_connections_total", &what), count)?;
@@ -241,9 +206,7 @@ fn no_btf() -> Result<()> {
 /// Cause: kernel types that are garbage, at any length. Said: that; it never panics.
 #[test]
 fn garbage_btf() -> Result<()> {
-    if !root("garbage BTF") {
-        return Ok(());
-    }
+    need_root!();
     let scratch = Scratch::new()?;
     let real = std::fs::read("/sys/kernel/btf/vmlinux")?;
     let half = real.len() / 2;
@@ -277,14 +240,60 @@ fn garbage_btf() -> Result<()> {
     Ok(())
 }
 
+/// Cause: kernel types that are wrong in one place, so that the verifier refuses what believes them. Said: which
+/// programs and why, once, with the verifier's log for who wants it; the others go on.
+#[test]
+fn a_rejected_program() -> Result<()> {
+    need_root!();
+    let scratch = Scratch::new()?;
+    let mut types = std::fs::read("/sys/kernel/btf/vmlinux")?;
+    btf::misplace(&mut types, "sk_buff", "len")?;
+    let file = scratch.write("btf", types)?;
+    let file = file.to_string_lossy();
+    let out = geophone(&["check", "--json", "--btf", &file])?;
+    equal("exit status", out.status.code(), Some(1)).with_context(|| said(&out))?;
+    let report: Value = serde_json::from_slice(&out.stdout)?;
+    let programs = report["programs"].as_array().context("no programs")?;
+    let of = |verdict: &str| {
+        programs
+            .iter()
+            .filter(|p| p["verdict"] == verdict)
+            .collect::<Vec<_>>()
+    };
+    let broken = of("broken");
+    ensure!(!broken.is_empty(), "nothing is refused: {}", said(&out));
+    for program in &broken {
+        let text = |key: &str| program[key].as_str().unwrap_or_default();
+        says(text("reason"), &["verifier refused it: ", "sk_buff"])?;
+        says(text("remedy"), &["report"])?;
+        ensure!(text("verifier_log").lines().count() > 3, "{program}");
+    }
+    ensure!(of("attached").len() >= 7, "{}", said(&out));
+    let agent = Setup::new().arg("--btf").arg(&*file).start()?;
+    let mut scene = Scene::alone("sink")?;
+    scene.storm(100, 2, 1000)?;
+    agent.settles(|s| {
+        let opened = [("subject", scene.client.name()), ("outcome", "opened")];
+        equal("opened", s.sum("geophone_tcp_connections_total", &opened), 100)?;
+        let states = [("state", "broken")];
+        equal(
+            "broken",
+            s.series("geophone_program_info", &states).len(),
+            broken.len(),
+        )?;
+        s.lawful()
+    })?;
+    let log = agent.stop()?;
+    let lines = log.lines().filter(|line| line.contains("verifier refused it"));
+    equal("lines of the log", lines.count(), broken.len()).context(log.clone())
+}
+
 const WITHOUT: [&str; 3] = ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--"];
 
 /// Cause: a removed capability. Said: which; interfaces go on.
 #[test]
 fn a_removed_capability() -> Result<()> {
-    if !root("capability") {
-        return Ok(());
-    }
+    need_root!();
     let agent = Setup::new().through(WITHOUT).start()?;
     goes_on_without_programs(agent, &["CAP_BPF"])?;
     let binary = binary();
@@ -293,16 +302,55 @@ fn a_removed_capability() -> Result<()> {
     check_says(&words, &["CAP_BPF", "CAP_PERFMON"])
 }
 
+/// Runs a program where these file systems are not mounted.
+const WITHOUT_MOUNTS: [&str; 5] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    "umount -l /sys/fs/cgroup/unified /sys/fs/cgroup /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; exec \"$0\" \"$@\"",
+];
+
+/// Cause: no cgroup2 and no kernel types, which leaves sock_ops, which needs cgroups. Seen: connections; the agent mounts
+/// cgroups for itself, nobody else sees them, and nothing is left behind, even after a kill.
+#[test]
+fn no_cgroup2_where_it_is_needed() -> Result<()> {
+    need_root!();
+    let mut agent = Setup::new()
+        .through(WITHOUT_MOUNTS)
+        .arg("--btf")
+        .arg("/dev/null")
+        .start()?;
+    ensure!(agent.attached("tcp_sockops")?, "{}", agent.log());
+    let mut scene = Scene::alone("sink")?;
+    scene.storm(50, 2, 1000)?;
+    agent.settles(|s| {
+        for outcome in ["opened", "closed"] {
+            let what = [("subject", scene.client.name()), ("outcome", outcome)];
+            equal(outcome, s.sum("geophone_tcp_connections_total", &what), 50)?;
+        }
+        s.lawful()
+    })?;
+    let pid = agent.pid();
+    let place = std::env::temp_dir().join(format!("geophone-cgroup2-{pid}"));
+    let own = std::fs::read_to_string(format!("/proc/{pid}/mounts"))?;
+    agent.signal(Signal::SIGKILL)?;
+    agent.wait(PATIENCE)?;
+    for (whose, mounts) in [
+        ("its own", own),
+        ("ours", std::fs::read_to_string("/proc/mounts")?),
+    ] {
+        ensure!(!mounts.contains("geophone-cgroup2"), "{whose} mounts: {mounts}");
+    }
+    ensure!(!place.exists(), "{} is left", place.display());
+    Ok(())
+}
+
 /// Cause: no cgroup2, no tracefs, no debugfs. Seen: all programs attached, and connections counted.
 #[test]
 fn file_systems_that_are_absent() -> Result<()> {
-    if !root("file systems") {
-        return Ok(());
-    }
-    let without = "umount -l /sys/fs/cgroup/unified /sys/fs/cgroup /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; exec \"$0\" \"$@\"";
-    let agent = Setup::new()
-        .through(["unshare", "--mount", "sh", "-c", without])
-        .start()?;
+    need_root!();
+    let agent = Setup::new().through(WITHOUT_MOUNTS).start()?;
     agent.until(|s| {
         let attached = [("state", "attached"), ("probe", "tcp")];
         ensure!(
@@ -312,13 +360,10 @@ fn file_systems_that_are_absent() -> Result<()> {
         );
         Ok(())
     })?;
-    let ns = tests::harness::Netns::new()?;
-    let mut server = Traffic::new("srv", &ns)?;
-    let mut client = Traffic::new("cli", &ns)?;
-    let at = server.serve("127.0.0.1:0", "sink")?;
-    client.storm(&[at], 10, 1, 10)?;
+    let mut scene = Scene::alone("sink")?;
+    scene.storm(10, 1, 10)?;
     agent.settles(|s| {
-        let opened = [("subject", client.name()), ("outcome", "opened")];
+        let opened = [("subject", scene.client.name()), ("outcome", "opened")];
         equal("opened", s.sum("geophone_tcp_connections_total", &opened), 10)
     })
 }
@@ -326,9 +371,7 @@ fn file_systems_that_are_absent() -> Result<()> {
 /// Cause: a healthy machine. Said: so, exit status 0.
 #[test]
 fn a_machine_where_all_is_well() -> Result<()> {
-    if !root("check") {
-        return Ok(());
-    }
+    need_root!();
     let out = geophone(&["check", "--json"])?;
     equal("exit status", out.status.code(), Some(0)).with_context(|| said(&out))?;
     let report: Value = serde_json::from_slice(&out.stdout)?;
@@ -352,9 +395,7 @@ fn a_machine_where_all_is_well() -> Result<()> {
 #[test]
 fn clients_that_misbehave() -> Result<()> {
     use std::io::{Read as _, Write as _};
-    if !root("clients") {
-        return Ok(());
-    }
+    need_root!();
     let agent = Agent::start()?;
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(20_000));

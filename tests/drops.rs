@@ -4,7 +4,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tests::harness::cgroup::Cgroup;
 use tests::harness::traffic::Place;
-use tests::harness::{Agent, Link, Netns, Setup, Snapshot, Traffic, equal, root};
+use tests::harness::{Agent, Link, Netns, Scene, Setup, Snapshot, Traffic, equal};
+use tests::need_root;
 
 const PACKETS: &str = "geophone_drops_packets_total";
 
@@ -29,25 +30,26 @@ fn nft_counter(ns: &Netns) -> Result<u64> {
 /// Cause: a rule of nft drops. Seen: as many packets as nft has counted, with reason, protocol, device and direction.
 #[test]
 fn what_nft_drops() -> Result<()> {
-    if !root("nft drop") {
-        return Ok(());
-    }
-    let link = Link::new()?;
-    link.b.ns.nft(
+    need_root!();
+    let mut scene = Scene::new()?;
+    scene.net.b.ns.nft(
         "table inet t { chain in { type filter hook input priority 0; udp dport 7000 counter drop; }; }",
     )?;
-    let mut client = Traffic::new("cli", &link.a.ns)?;
     // Whatever else is dropped on this machine must not use up the records.
     let agent = Setup::new()
         .set("probes.drops.records_per_second", "1000000")
         .set("limits.ring_bytes", "64MiB")
         .start()?;
     let told = agent.drops("3s", || {
-        equal("datagrams sent", client.udp(&link.b.at(7000), 500, 100)?, 500)
+        equal(
+            "datagrams sent",
+            scene.client.udp(&scene.net.b.at(7000), 500, 100)?,
+            500,
+        )
     })?;
-    let device = link.b.device.as_str();
+    let device = scene.net.b.device.as_str();
     agent.settles(|s| {
-        let truth = nft_counter(&link.b.ns)?;
+        let truth = nft_counter(&scene.net.b.ns)?;
         equal("nft's counter", truth, 500)?;
         let labels = [
             ("reason", "NETFILTER_DROP"),
@@ -70,7 +72,7 @@ fn what_nft_drops() -> Result<()> {
         equal(
             "destination",
             drop["destination"].as_str(),
-            Some(link.b.at(7000).as_str()),
+            Some(scene.net.b.at(7000).as_str()),
         )?;
         equal("protocol", drop["protocol"].as_str(), Some("udp"))?;
         let place = drop["location"].as_str().unwrap_or_default();
@@ -85,25 +87,26 @@ fn what_nft_drops() -> Result<()> {
 /// Cause: a rule drops what this machine sends. Seen: direction transmit, and whose packet it was.
 #[test]
 fn what_is_dropped_on_its_way_out() -> Result<()> {
-    if !root("egress drop") {
-        return Ok(());
-    }
-    let link = Link::new()?;
-    link.a.ns.nft(
+    need_root!();
+    let mut scene = Scene::new()?;
+    scene.net.a.ns.nft(
         "table inet t { chain o { type filter hook output priority 0; tcp dport 7001 counter drop; }; }",
     )?;
-    let mut client = Traffic::new("cli", &link.a.ns)?;
     let agent = Agent::start()?;
-    let order = json!({ "do": "connect", "to": link.b.at(7001), "wait_ms": 1500 });
-    equal("error", client.ask(order)?["error"].as_str(), Some("timed_out"))?;
+    let order = json!({ "do": "connect", "to": scene.net.b.at(7001), "wait_ms": 1500 });
+    equal(
+        "error",
+        scene.client.ask(order)?["error"].as_str(),
+        Some("timed_out"),
+    )?;
     agent.settles(|s| {
-        let truth = nft_counter(&link.a.ns)?;
+        let truth = nft_counter(&scene.net.a.ns)?;
         ensure!(truth > 0, "nothing was dropped");
         let labels = [
             ("reason", "NETFILTER_DROP"),
             ("protocol", "tcp"),
             ("direction", "transmit"),
-            ("subject", client.name()),
+            ("subject", scene.client.name()),
         ];
         equal("packets", s.sum(PACKETS, &labels), truth)
     })
@@ -112,44 +115,37 @@ fn what_is_dropped_on_its_way_out() -> Result<()> {
 /// Cause: datagrams to a port where nobody listens. Seen: NO_SOCKET, as many as the kernel's NoPorts.
 #[test]
 fn a_closed_udp_port() -> Result<()> {
-    if !root("closed port") {
-        return Ok(());
-    }
-    let link = Link::new()?;
-    let mut client = Traffic::new("cli", &link.a.ns)?;
+    need_root!();
+    let mut scene = Scene::new()?;
     let agent = Agent::start()?;
-    let before = link.b.ns.counters()?;
-    client.udp(&link.b.at(7002), 300, 64)?;
-    client.udp(&link.b.at6(7002), 200, 64)?;
+    let before = scene.net.b.ns.counters()?;
+    scene.client.udp(&scene.net.b.at(7002), 300, 64)?;
+    scene.client.udp(&scene.net.b.at6(7002), 200, 64)?;
     agent.settles(|s| {
-        let now = link.b.ns.counters()?;
+        let now = scene.net.b.ns.counters()?;
         equal("the kernel's NoPorts", now.since(&before, "Udp.NoPorts"), 300)?;
-        equal("NO_SOCKET", dropped(s, "NO_SOCKET", &link.b.device), 500)
+        equal("NO_SOCKET", dropped(s, "NO_SOCKET", &scene.net.b.device), 500)
     })
 }
 
 /// Cause: a receive queue that nobody empties. Seen: SOCKET_RCVBUFF, and the queue's owner, as many as RcvbufErrors.
 #[test]
 fn a_full_udp_queue() -> Result<()> {
-    if !root("full queue") {
-        return Ok(());
-    }
-    let link = Link::new()?;
-    let mut server = Traffic::new("srv", &link.b.ns)?;
-    let mut client = Traffic::new("cli", &link.a.ns)?;
-    let at = server.udp_bind(&link.b.at(0), 4096)?;
+    need_root!();
+    let mut scene = Scene::new()?;
+    let at = scene.server.udp_bind(&scene.net.b.at(0), 4096)?;
     let agent = Agent::start()?;
-    let before = link.b.ns.counters()?;
+    let before = scene.net.b.ns.counters()?;
     let failures = agent
         .snapshot()?
         .sum("geophone_drops_udp_queue_failures_total", &[]);
-    client.udp(&at, 1000, 200)?;
+    scene.client.udp(&at, 1000, 200)?;
     agent.settles(|s| {
-        let truth = link.b.ns.counters()?.since(&before, "Udp.RcvbufErrors");
+        let truth = scene.net.b.ns.counters()?.since(&before, "Udp.RcvbufErrors");
         ensure!(truth > 500, "the queue took all but {truth}");
         equal(
             "SOCKET_RCVBUFF",
-            dropped(s, "SOCKET_RCVBUFF", &link.b.device),
+            dropped(s, "SOCKET_RCVBUFF", &scene.net.b.device),
             truth,
         )?;
         // Others on this machine may have full queues, too, but hardly now.
@@ -162,9 +158,7 @@ fn a_full_udp_queue() -> Result<()> {
 /// is received by whoever is running.)
 #[test]
 fn a_full_udp_queue_has_an_owner() -> Result<()> {
-    if !root("owner of a queue") {
-        return Ok(());
-    }
+    need_root!();
     let link = Link::new()?;
     let unit = format!("dns-{}.service", std::process::id());
     let cgroup = Cgroup::new(&unit)?;
@@ -199,23 +193,21 @@ fn a_full_udp_queue_has_an_owner() -> Result<()> {
 /// Cause: a listener with a backlog of one that never accepts. Seen: its drops, as many as the kernel's ListenDrops.
 #[test]
 fn a_full_accept_queue() -> Result<()> {
-    if !root("accept queue") {
-        return Ok(());
-    }
-    let link = Link::new()?;
-    let mut server = Traffic::new("srv", &link.b.ns)?;
-    let mut client = Traffic::new("cli", &link.a.ns)?;
+    need_root!();
+    let mut scene = Scene::new()?;
     let agent = Agent::start()?;
-    let before = link.b.ns.counters()?;
-    let at = server.listen(&link.b.at(0), 1)?;
+    let before = scene.net.b.ns.counters()?;
+    let at = scene.server.listen(&scene.net.b.at(0), 1)?;
     for _ in 0..10 {
-        client.ask(json!({ "do": "connect", "to": at, "wait_ms": 300 }))?;
+        scene
+            .client
+            .ask(json!({ "do": "connect", "to": at, "wait_ms": 300 }))?;
     }
     agent.settles(|s| {
-        let now = link.b.ns.counters()?;
+        let now = scene.net.b.ns.counters()?;
         let truth = now.since(&before, "TcpExt.ListenDrops");
         ensure!(truth > 0, "the queue was never full");
-        let own = [("subject", server.name())];
+        let own = [("subject", scene.server.name())];
         equal(
             "listen drops",
             s.sum("geophone_tcp_listen_drops_total", &own),
@@ -227,22 +219,13 @@ fn a_full_accept_queue() -> Result<()> {
 /// Cause: nothing in particular goes wrong on a wire that is used. Seen: no drop at its devices.
 #[test]
 fn what_ends_well_is_no_drop() -> Result<()> {
-    if !root("no drop") {
-        return Ok(());
-    }
-    let link = Link::new()?;
-    let mut server = Traffic::new("srv", &link.b.ns)?;
-    let mut client = Traffic::new("cli", &link.a.ns)?;
-    let at = server.serve(&link.b.at(0), "echo")?;
+    need_root!();
+    let mut scene = Scene::echo()?;
     let agent = Agent::start()?;
-    for _ in 0..20 {
-        let connection = client.connect(&at)?;
-        client.ping(connection, 50, 3000)?;
-        client.close(connection)?;
-    }
+    scene.exchange(20, 50, 3000)?;
     let s = agent.after(3)?;
-    let devices = [&link.a.device, &link.b.device].map(|d| ("device", d.as_str()));
-    let subjects = [&client, &server].map(|t| ("subject", t.name()));
+    let devices = [&scene.net.a.device, &scene.net.b.device].map(|d| ("device", d.as_str()));
+    let subjects = [&scene.client, &scene.server].map(|t| ("subject", t.name()));
     for own in devices.into_iter().chain(subjects) {
         let series = s.series(PACKETS, &[own, ("protocol", "tcp")]);
         ensure!(series.is_empty(), "drops where all went well: {series:?}");
@@ -253,9 +236,7 @@ fn what_ends_well_is_no_drop() -> Result<()> {
 /// Cause: the agent starts, and nothing else happens in a namespace of its own. Seen: it does not see itself.
 #[test]
 fn the_agent_makes_no_drops_itself() -> Result<()> {
-    if !root("own drops") {
-        return Ok(());
-    }
+    need_root!();
     let agent = Agent::start()?;
     let s = agent.after(3)?;
     // Measuring the cost of a program with BPF_PROG_TEST_RUN frees packets that never were.

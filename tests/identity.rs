@@ -8,27 +8,23 @@ use std::path::Path;
 use tests::harness::cgroup::Cgroup;
 use tests::harness::command::promtool;
 use tests::harness::traffic::Place;
-use tests::harness::{Agent, Link, Traffic, equal, root};
+use tests::harness::{Agent, Scene, Traffic, equal};
+use tests::need_root;
 
 /// Cause: two processes, one server. Seen: what each of them did.
 #[test]
 fn two_processes_are_told_apart() -> Result<()> {
-    if !root("processes") {
-        return Ok(());
-    }
-    let link = Link::new()?;
-    let mut server = Traffic::new("srv", &link.b.ns)?;
-    let at = server.serve(&link.b.at(0), "echo")?;
+    need_root!();
+    let mut scene = Scene::echo()?;
     let agent = Agent::start()?;
-    let mut one = Traffic::new("one", &link.a.ns)?;
-    let mut two = Traffic::new("two", &link.a.ns)?;
-    for (client, rounds) in [(&mut one, 30), (&mut two, 50)] {
-        let connection = client.connect(&at)?;
+    let mut two = Traffic::new("two", &scene.net.a.ns)?;
+    for (client, rounds) in [(&mut scene.client, 30), (&mut two, 50)] {
+        let connection = client.connect(&scene.at)?;
         client.ping(connection, rounds, 100)?;
         client.close(connection)?;
     }
     agent.settles(|s| {
-        for (client, bytes) in [(&one, 3000), (&two, 5000)] {
+        for (client, bytes) in [(&scene.client, 3000), (&two, 5000)] {
             let sent = [("subject", client.name()), ("direction", "transmit")];
             equal("bytes", s.sum("geophone_tcp_bytes_total", &sent), bytes)?;
         }
@@ -39,21 +35,20 @@ fn two_processes_are_told_apart() -> Result<()> {
 /// Cause: a connection opened on a thread that has a name of its own. Seen: the process.
 #[test]
 fn a_thread_is_not_a_process() -> Result<()> {
-    if !root("threads") {
-        return Ok(());
-    }
-    let link = Link::new()?;
-    let mut server = Traffic::new("srv", &link.b.ns)?;
-    let at = server.serve(&link.b.at(0), "echo")?;
+    need_root!();
+    let mut scene = Scene::echo()?;
     let agent = Agent::start()?;
-    let mut client = Traffic::new("main", &link.a.ns)?;
-    let answer = client.ask(json!({ "do": "connect", "to": at, "thread": "worker-7" }))?;
+    let order = json!({ "do": "connect", "to": scene.at, "thread": "worker-7" });
+    let answer = scene.client.ask(order)?;
     let connection = answer["id"].as_u64().context("not connected")?;
-    client.ping(connection, 10, 100)?;
-    client.close(connection)?;
+    scene.client.ping(connection, 10, 100)?;
+    scene.client.close(connection)?;
     agent.until(|s| {
         let subjects = s.values("geophone_tcp_bytes_total", "subject");
-        ensure!(subjects.contains(client.name()), "subjects are {subjects:?}");
+        ensure!(
+            subjects.contains(scene.client.name()),
+            "subjects are {subjects:?}"
+        );
         ensure!(!subjects.contains("worker-7"), "subjects are {subjects:?}");
         Ok(())
     })
@@ -62,20 +57,16 @@ fn a_thread_is_not_a_process() -> Result<()> {
 /// Cause: two cgroups on one host. Seen: the container by its short id, the unit by its name, also after their end.
 #[test]
 fn two_cgroups_are_told_apart() -> Result<()> {
-    if !root("cgroups") {
-        return Ok(());
-    }
-    let link = Link::new()?;
+    need_root!();
+    let scene = Scene::echo()?;
     let id = format!("{:016x}{}", std::process::id(), "5ca1ab1e".repeat(6));
     let container = Cgroup::new(format!("docker-{id}.scope"))?;
     let unit_name = format!("shop-{}.service", std::process::id());
     let unit = Cgroup::new(&unit_name)?;
-    let mut server = Traffic::new("srv", &link.b.ns)?;
-    let at = server.serve(&link.b.at(0), "echo")?;
     let agent = Agent::start()?;
     let place = |cgroup: &Path| -> Result<Traffic> {
         Traffic::at(Place {
-            netns: Some(&link.a.ns),
+            netns: Some(&scene.net.a.ns),
             cgroup: Some(cgroup),
             name: "same-name".into(),
             binary: None,
@@ -84,7 +75,7 @@ fn two_cgroups_are_told_apart() -> Result<()> {
     let mut one = place(container.path())?;
     let mut two = place(unit.path())?;
     for (client, rounds) in [(&mut one, 30), (&mut two, 50)] {
-        let connection = client.connect(&at)?;
+        let connection = client.connect(&scene.at)?;
         client.ping(connection, rounds, 100)?;
         client.close(connection)?;
     }
@@ -116,12 +107,8 @@ fn two_cgroups_are_told_apart() -> Result<()> {
 /// the API can read, and the traffic of each of them.
 #[test]
 fn weird_names() -> Result<()> {
-    if !root("weird names") {
-        return Ok(());
-    }
-    let link = Link::new()?;
-    let mut server = Traffic::new("srv", &link.b.ns)?;
-    let at = server.serve(&link.b.at(0), "echo")?;
+    need_root!();
+    let scene = Scene::echo()?;
     let agent = Agent::start()?;
     let names: [&[u8]; 6] = [
         b"a\nb 1",
@@ -136,19 +123,19 @@ fn weird_names() -> Result<()> {
     let mut clients = Vec::new();
     for name in names {
         clients.push(Traffic::at(Place {
-            netns: Some(&link.a.ns),
+            netns: Some(&scene.net.a.ns),
             name: OsStr::from_bytes(name).to_owned(),
             ..Place::default()
         })?);
     }
     clients.push(Traffic::at(Place {
-        netns: Some(&link.a.ns),
+        netns: Some(&scene.net.a.ns),
         cgroup: Some(cgroup.path()),
         ..Place::default()
     })?);
     let flows = agent.flows("4s", || {
         for client in &mut clients {
-            let connection = client.connect(&at)?;
+            let connection = client.connect(&scene.at)?;
             client.ping(connection, 10, 77)?;
             client.close(connection)?;
         }
@@ -156,7 +143,7 @@ fn weird_names() -> Result<()> {
     })?;
     // The server has heard from all of them.
     agent.settles(|s| {
-        let own = [("subject", server.name()), ("direction", "transmit")];
+        let own = [("subject", scene.server.name()), ("direction", "transmit")];
         equal(
             "bytes",
             s.sum("geophone_tcp_bytes_total", &own),

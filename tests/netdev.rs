@@ -2,25 +2,19 @@
 
 use anyhow::{Context as _, Result, ensure};
 use std::time::{Duration, Instant};
-use tests::harness::{Link, Setup, Traffic, equal, root};
+use tests::harness::{Link, Scene, Setup, equal};
+use tests::need_root;
 
 /// Cause: traffic on a veth. Seen: the kernel's own counters, in the agent's namespace.
 #[test]
 fn counters_are_the_kernels() -> Result<()> {
-    if !root("netdev") {
-        return Ok(());
-    }
-    let link = Link::new()?;
-    let mut server = Traffic::new("srv", &link.b.ns)?;
-    let mut client = Traffic::new("cli", &link.a.ns)?;
-    let at = server.serve(&link.b.at(0), "echo")?;
-    let agent = Setup::new().inside(&link.a.ns).start()?;
-    let connection = client.connect(&at)?;
-    client.ping(connection, 200, 10_000)?;
-    client.close(connection)?;
-    let device = link.a.device.as_str();
+    need_root!();
+    let mut scene = Scene::echo()?;
+    let agent = Setup::new().inside(&scene.net.a.ns).start()?;
+    scene.exchange(1, 200, 10_000)?;
+    let device = scene.net.a.device.as_str();
     agent.settles(|s| {
-        let text = link.a.ns.ip(&format!("-j -s link show {device}"))?;
+        let text = scene.net.a.ns.ip(&format!("-j -s link show {device}"))?;
         let json: serde_json::Value = serde_json::from_str(&text)?;
         for (direction, side) in [("receive", "rx"), ("transmit", "tx")] {
             for (metric, column) in [
@@ -48,9 +42,7 @@ fn counters_are_the_kernels() -> Result<()> {
 /// Cause: an interface comes and goes. Seen: it does so in the series, within the tick or two that it takes.
 #[test]
 fn interfaces_come_and_go() -> Result<()> {
-    if !root("netdev") {
-        return Ok(());
-    }
+    need_root!();
     let link = Link::new()?;
     let agent = Setup::new().inside(&link.a.ns).start()?;
     let there = |name: &str, up: Option<f64>| -> Result<Duration> {
@@ -85,9 +77,7 @@ fn interfaces_come_and_go() -> Result<()> {
 /// Cause: a pattern that leaves interfaces out. Seen: the others.
 #[test]
 fn excluded_interfaces_are_not_there() -> Result<()> {
-    if !root("netdev") {
-        return Ok(());
-    }
+    need_root!();
     let link = Link::new()?;
     let agent = Setup::new()
         .inside(&link.a.ns)

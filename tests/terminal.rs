@@ -7,8 +7,9 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tests::harness::agent::{PATIENCE, binary, clean};
-use tests::harness::command::{output, present, said};
-use tests::harness::{Agent, Link, Netns, Setup, Traffic, equal, root, unique};
+use tests::harness::command::{output, said};
+use tests::harness::{Agent, Scene, Setup, equal, unique};
+use tests::need_root;
 
 /// A terminal of 80 × 24, in a tmux server of its own.
 struct Terminal(String);
@@ -74,27 +75,18 @@ impl Drop for Terminal {
 /// Cause: somebody watches a running agent. Seen: who talks, what is dropped, each tab; `q` leaves all as it was.
 #[test]
 fn top_in_a_terminal() -> Result<()> {
-    if !root("top") {
-        return Ok(());
-    }
-    if !present("tmux") {
-        eprintln!("SKIPPED top: no tmux");
-        return Ok(());
-    }
-    let link = Link::new()?;
-    let mut server = Traffic::new("sv", &link.b.ns)?;
-    let mut client = Traffic::new("cl", &link.a.ns)?;
-    let at = server.serve(&link.b.at(0), "echo")?;
+    need_root!("tmux");
+    let mut scene = Scene::echo()?;
     let agent = Agent::start()?;
-    let connection = client.connect(&at)?;
-    client.ping(connection, 200, 5000)?;
-    client.udp(&link.b.at(7002), 300, 64)?;
+    let connection = scene.connect()?;
+    scene.client.ping(connection, 200, 5000)?;
+    scene.client.udp(&scene.net.b.at(7002), 300, 64)?;
     let terminal = Terminal::new()?;
     let command = format!("{} top --listen {}; echo LEFT $?", binary().display(), agent.at);
     terminal.keys(&["-l", &command])?;
     terminal.keys(&["Enter"])?;
     let first = terminal.until("the client", |s| {
-        s.contains(client.name()) && s.contains(server.name())
+        s.contains(scene.client.name()) && s.contains(scene.server.name())
     })?;
     ensure!(
         first.lines().count() <= 24 && first.lines().all(|l| l.chars().count() <= 80),
@@ -133,25 +125,16 @@ fn top_in_a_terminal() -> Result<()> {
 /// Cause: nobody runs an agent. Seen: top runs one of its own, and leaves nothing attached.
 #[test]
 fn top_of_its_own() -> Result<()> {
-    if !root("top") {
-        return Ok(());
-    }
-    if !present("tmux") {
-        eprintln!("SKIPPED top: no tmux");
-        return Ok(());
-    }
-    let link = Link::new()?;
-    let mut server = Traffic::new("sv", &link.b.ns)?;
-    let mut client = Traffic::new("cl", &link.a.ns)?;
-    let at = server.serve(&link.b.at(0), "echo")?;
+    need_root!("tmux");
+    let mut scene = Scene::echo()?;
     let terminal = Terminal::new()?;
     let command = format!("{} top --own; echo LEFT $?", binary().display());
     terminal.keys(&["-l", &command])?;
     terminal.keys(&["Enter"])?;
     terminal.until("the view", |s| !s.contains("READY>") && s.contains("geophone"))?;
-    let connection = client.connect(&at)?;
-    client.ping(connection, 100, 5000)?;
-    terminal.wait(client.name())?;
+    let connection = scene.connect()?;
+    scene.client.ping(connection, 100, 5000)?;
+    terminal.wait(scene.client.name())?;
     terminal.keys(&["C-c"])?;
     terminal.wait("LEFT 0")?;
     Ok(())
@@ -186,13 +169,7 @@ fn left(ids: &BTreeSet<(String, String)>) -> Vec<&(String, String)> {
 /// Cause: the agent ends, by either signal or by force. Seen: no program, map or link is left.
 #[test]
 fn nothing_stays_attached() -> Result<()> {
-    if !root("nothing stays") {
-        return Ok(());
-    }
-    if !present("bpftool") {
-        eprintln!("SKIPPED nothing stays: no bpftool");
-        return Ok(());
-    }
+    need_root!("bpftool");
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
         let mut agent = Agent::start()?;
         let ids = held(agent.pid().as_raw() as u32)?;
@@ -223,13 +200,8 @@ fn nothing_stays_attached() -> Result<()> {
 /// Cause: `run --for`. Seen: it ends by itself, with a summary that names who talked, and the same in JSON.
 #[test]
 fn a_run_with_an_end() -> Result<()> {
-    if !root("run --for") {
-        return Ok(());
-    }
-    let ns = Netns::new()?;
-    let mut server = Traffic::new("sv", &ns)?;
-    let mut client = Traffic::new("cl", &ns)?;
-    let at = server.serve("127.0.0.1:0", "echo")?;
+    need_root!();
+    let mut scene = Scene::alone("echo")?;
     let scratch = tests::harness::agent::Scratch::new()?;
     let file = scratch.path("summary.json");
     let mut agent = Setup::new()
@@ -238,14 +210,18 @@ fn a_run_with_an_end() -> Result<()> {
         .arg("--summary-json")
         .arg(&file)
         .start()?;
-    let connection = client.connect(&at)?;
     // Enough to be among the first, whoever else talks.
-    client.ping(connection, 300, 60_000)?;
-    client.close(connection)?;
+    scene.exchange(1, 300, 60_000)?;
     let status = agent.wait(PATIENCE)?;
     ensure!(status.success(), "{status}: {}", agent.log());
     let summary = agent.output();
-    for word in [client.name(), server.name(), "loopback", "RTT", "all accounted"] {
+    for word in [
+        scene.client.name(),
+        scene.server.name(),
+        "loopback",
+        "RTT",
+        "all accounted",
+    ] {
         ensure!(summary.contains(word), "no {word:?} in:\n{summary}");
     }
     ensure!(
@@ -253,20 +229,15 @@ fn a_run_with_an_end() -> Result<()> {
         "escapes where there is no terminal:\n{summary}"
     );
     let json = tests::harness::Snapshot::parse(&fs::read(&file)?)?;
-    let sent = [("subject", client.name()), ("direction", "transmit")];
+    let sent = [("subject", scene.client.name()), ("direction", "transmit")];
     equal("bytes", json.sum("geophone_tcp_bytes_total", &sent), 300 * 60_000)
 }
 
 /// Cause: `flows --json` and `drops --json` of an agent of their own. Seen: each connection, each drop, one JSON a line.
 #[test]
 fn streams_of_their_own() -> Result<()> {
-    if !root("streams") {
-        return Ok(());
-    }
-    let link = Link::new()?;
-    let mut server = Traffic::new("sv", &link.b.ns)?;
-    let mut client = Traffic::new("cl", &link.a.ns)?;
-    let at = server.serve(&link.b.at(0), "echo")?;
+    need_root!();
+    let mut scene = Scene::echo()?;
     for (what, count) in [("flows", 12), ("drops", 30)] {
         let child = clean(binary())
             .args([what, "--json", "--own", "--for", "8s"])
@@ -275,9 +246,11 @@ fn streams_of_their_own() -> Result<()> {
             .spawn()?;
         std::thread::sleep(Duration::from_secs(4));
         if what == "flows" {
-            client.storm(std::slice::from_ref(&at), count, 1, 100)?;
+            scene
+                .client
+                .storm(std::slice::from_ref(&scene.at), count, 1, 100)?;
         } else {
-            client.udp(&link.b.at(7002), count, 64)?;
+            scene.client.udp(&scene.net.b.at(7002), count, 64)?;
         }
         let out = child.wait_with_output()?;
         ensure!(out.status.success(), "{}", said(&out));
@@ -286,8 +259,8 @@ fn streams_of_their_own() -> Result<()> {
         for line in text.lines() {
             let record: serde_json::Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
             found += u64::from(match what {
-                "flows" => record["process"] == client.name() && record["event"] == "closed",
-                _ => record["device"] == link.b.device.as_str() && record["reason"] == "NO_SOCKET",
+                "flows" => record["process"] == scene.client.name() && record["event"] == "closed",
+                _ => record["device"] == scene.net.b.device.as_str() && record["reason"] == "NO_SOCKET",
             });
         }
         equal(what, found, count)?;

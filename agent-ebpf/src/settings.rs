@@ -24,6 +24,8 @@ constants! {
     REASON_CONSUMED: u32 = 0;
     /// 1 = `kfree_skb`'s tracepoint has a fourth argument, the receiving socket.
     KFREE_HAS_SOCKET: u32 = 0;
+    /// 1 = sock_ops may ask who is running: since 6.17.
+    SOCKOPS_HAS_CURRENT: u32 = 0;
 }
 
 /// Indices into the run-time switches.

@@ -8,7 +8,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -59,6 +60,13 @@ impl Scratch {
         fs::write(&path, content).with_context(|| path.display().to_string())?;
         Ok(path)
     }
+
+    /// The same, which nobody else may read.
+    pub fn secret(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
+        let path = self.write(name, content)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(path)
+    }
 }
 
 impl Drop for Scratch {
@@ -70,15 +78,16 @@ impl Drop for Scratch {
 /// How an agent is to run. As it comes: silent connections report each second, and no budget, so that nothing is
 /// sampled away because the machine is busy.
 #[derive(Debug, Default)]
-pub struct Setup<'a> {
+pub struct Setup {
     config: Option<String>,
     arguments: Vec<OsString>,
     wrapper: Vec<OsString>,
-    netns: Option<&'a Netns>,
+    netns: Option<Netns>,
+    address: Option<IpAddr>,
     budget: bool,
 }
 
-impl<'a> Setup<'a> {
+impl Setup {
     /// With everything as it comes.
     pub fn new() -> Self {
         Self::default()
@@ -102,8 +111,14 @@ impl<'a> Setup<'a> {
     }
 
     /// Inside a network namespace.
-    pub fn inside(mut self, netns: &'a Netns) -> Self {
-        self.netns = Some(netns);
+    pub fn inside(mut self, netns: &Netns) -> Self {
+        self.netns = Some(netns.clone());
+        self
+    }
+
+    /// Listening on this address instead of the loopback's.
+    pub fn listen(mut self, address: impl Into<IpAddr>) -> Self {
+        self.address = Some(address.into());
         self
     }
 
@@ -120,22 +135,22 @@ impl<'a> Setup<'a> {
     }
 
     /// Starts it and waits until it is ready.
-    pub fn start(self) -> Result<Agent<'a>> {
+    pub fn start(self) -> Result<Agent> {
         let mut agent = self.spawn()?;
         agent.wait_ready()?;
         Ok(agent)
     }
 
     /// Starts it.
-    pub fn spawn(self) -> Result<Agent<'a>> {
+    pub fn spawn(self) -> Result<Agent> {
         let scratch = Scratch::new()?;
-        let port = match self.netns {
-            Some(netns) => netns.enter(free_port)?,
-            None => free_port()?,
+        let address = self.address.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let at = match &self.netns {
+            Some(netns) => netns.enter(|| free(address))?,
+            None => free(address)?,
         };
-        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut words: Vec<OsString> = Vec::new();
-        if let Some(netns) = self.netns {
+        if let Some(netns) = &self.netns {
             words.extend(["ip", "netns", "exec", netns.name()].map(OsString::from));
         }
         words.extend(self.wrapper);
@@ -167,28 +182,27 @@ impl<'a> Setup<'a> {
     }
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// A free port of an address.
+fn free(address: IpAddr) -> Result<SocketAddr> {
+    Ok(TcpListener::bind((address, 0))?.local_addr()?)
 }
 
 /// A running agent.
 #[derive(Debug)]
-pub struct Agent<'a> {
+pub struct Agent {
     child: Option<Child>,
     /// Where its API is.
     pub at: SocketAddr,
-    netns: Option<&'a Netns>,
+    netns: Option<Netns>,
     scratch: Scratch,
 }
 
-impl Agent<'static> {
+impl Agent {
     /// One in this namespace with everything as it comes.
     pub fn start() -> Result<Self> {
         Setup::new().start()
     }
-}
 
-impl Agent<'_> {
     /// Its process id.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.as_ref().map_or(0, Child::id) as i32)
@@ -223,7 +237,7 @@ impl Agent<'_> {
 
     /// GET.
     pub fn get(&self, path: &str, accept: &str) -> Result<Answer> {
-        http::get(self.netns, self.at, path, accept)
+        http::get(self.netns.as_ref(), self.at, path, accept)
     }
 
     /// /metrics as text.
@@ -242,7 +256,7 @@ impl Agent<'_> {
     }
 
     fn stream(&self, what: &str, time: &str, cause: impl FnOnce() -> Result<()>) -> Result<Vec<Value>> {
-        let (netns, at) = (self.netns, self.at);
+        let (netns, at) = (self.netns.as_ref(), self.at);
         let path = format!("/api/v1/{what}?for={time}");
         let answer = std::thread::scope(|scope| {
             let asking = scope.spawn(|| http::get(netns, at, &path, "*/*"));
@@ -351,7 +365,7 @@ impl Agent<'_> {
     }
 }
 
-impl Drop for Agent<'_> {
+impl Drop for Agent {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else {
             return;

@@ -1,17 +1,21 @@
 //! What all tests share.
 
 pub mod agent;
+pub mod btf;
 pub mod cgroup;
+pub mod cli;
 pub mod command;
 pub mod delay;
 pub mod http;
 pub mod netns;
 pub mod otlp;
+pub mod scene;
 pub mod snapshot;
 pub mod traffic;
 
 pub use agent::{Agent, Setup};
 pub use netns::{Link, Netns};
+pub use scene::Scene;
 pub use snapshot::Snapshot;
 pub use traffic::Traffic;
 
@@ -19,13 +23,28 @@ use anyhow::{Result, ensure};
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// True when the test can run. Says loudly when it cannot.
-pub fn root(test: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
+/// Ends a test that cannot run, because this is not root or lacks one of the programs named: `need_root!("tmux")`.
+#[macro_export]
+macro_rules! need_root {
+    ($($program:literal),*) => {
+        if !$crate::harness::can_run(std::any::type_name_of_val(&|| ()), &[$($program),*]) {
+            return Ok(());
+        }
+    };
+}
+
+/// True when a test can run. Says loudly when it cannot. The test is named by a closure in it.
+pub fn can_run(closure: &str, programs: &[&str]) -> bool {
+    let test = closure.trim_end_matches("::{{closure}}");
+    if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIPPED {test}: it makes network namespaces and attaches eBPF programs, which needs root");
+        return false;
     }
-    root
+    let missing = programs.iter().find(|program| !command::present(program));
+    if let Some(program) = missing {
+        eprintln!("SKIPPED {test}: there is no {program}");
+    }
+    missing.is_none()
 }
 
 /// A number that no other caller in this process gets.

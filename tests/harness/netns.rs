@@ -8,12 +8,15 @@ use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
-/// A network namespace made by `ip netns add`, with its loopback up.
+/// A network namespace made by `ip netns add`, with its loopback up. It goes with the last of its clones.
+#[derive(Clone, Debug)]
+pub struct Netns(Arc<Name>);
+
+/// As `ip netns` knows it.
 #[derive(Debug)]
-pub struct Netns {
-    name: String,
-}
+struct Name(String);
 
 impl Netns {
     /// A new one.
@@ -21,30 +24,30 @@ impl Netns {
         sweep();
         let name = format!("geophone-{}-{}", std::process::id(), serial());
         command::run(&format!("ip netns add {name}"))?;
-        let made = Self { name };
+        let made = Self(Arc::new(Name(name)));
         made.ip("link set lo up")?;
         Ok(made)
     }
 
     /// As `ip netns` knows it.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.0
     }
 
     /// The file that stands for it.
     pub fn path(&self) -> PathBuf {
-        PathBuf::from("/run/netns").join(&self.name)
+        PathBuf::from("/run/netns").join(self.name())
     }
 
     /// `ip -n NAME …`.
     pub fn ip(&self, line: &str) -> Result<String> {
-        command::run(&format!("ip -n {} {line}", self.name))
+        command::run(&format!("ip -n {} {line}", self.name()))
     }
 
     /// A command that will run inside, through `ip netns exec`.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]);
+        command.args(["netns", "exec", self.name(), program]);
         command
     }
 
@@ -86,9 +89,9 @@ impl Netns {
     }
 }
 
-impl Drop for Netns {
+impl Drop for Name {
     fn drop(&mut self) {
-        if let Err(e) = command::run(&format!("ip netns del {}", self.name)) {
+        if let Err(e) = command::run(&format!("ip netns del {}", self.0)) {
             eprintln!("left behind: {e:#}");
         }
     }

@@ -1,6 +1,7 @@
 #!/bin/bash
-# What happens in the virtual machine: check, then a known delay and loss under the agent's eyes. The results go to the
-# second serial line as sections; the host judges them (xtask/src/vm/judge.rs).
+# What happens in the virtual machine: check, then a known delay and loss under the agent's eyes, then the same machine
+# without cgroups. With lockdown on the kernel's command line: check, and a short run. The results go to the second
+# serial line as sections; the host judges them (xtask/src/vm/judge.rs).
 
 # section NAME COMMAND...: its standard output and exit code are results, its errors go to the console.
 section() {
@@ -44,8 +45,9 @@ transfer() {
     tail -4 /tmp/iperf3.log
 }
 
+# Asks the agent whether it is ready until it is.
 ready() {
-    for _ in {1..100}; do
+    for _ in {1..200}; do
         wget -q -O /dev/null http://127.0.0.1:9779/readyz && return 0
         kill -0 "$1" 2> /dev/null || return 1
         sleep 0.1
@@ -53,32 +55,52 @@ ready() {
     return 1
 }
 
-watched() {
-    geophone run --for 25s --summary-json /tmp/summary.json < /dev/null 1>&2 &
-    local agent=$! code
-    section ready ready $agent
+# watching NAME CAUSE OPTION...: runs the agent with these options while the cause is at work; its summary and exit code
+# are section NAME.
+watching() {
+    local name=$1 cause=$2 agent; shift 2
+    rm -f /tmp/summary.json
+    geophone "$@" run --for 60s --summary-json /tmp/summary.json < /dev/null 1>&2 &
+    agent=$!
+    section "ready_$name" ready $agent
     if kill -0 $agent 2> /dev/null; then
-        section transfer transfer
-        # Past the last tick that counts the transfer.
+        section "cause_$name" "$cause"
+        # Past the last tick that counts it.
         sleep 2
         kill -INT $agent
     fi
     wait $agent
-    code=$?
-    cat /tmp/summary.json
-    return $code
+    section "$name" ended $?
 }
 
-watched_before() { cat /tmp/watched; return "$watched_code"; }
+ended() { cat /tmp/summary.json; return "$1"; }
 counts() { for n in a b here; do retransmits "$n"; done; }
+
+# Twenty connections to the agent itself, under its own eyes.
+requests() {
+    mounts > /tmp/mounts_during
+    for _ in {1..20}; do wget -q -O /dev/null http://127.0.0.1:9779/healthz; done
+}
+
+# Mounts of cgroup2 that the machine sees, and directories made for them.
+mounts() { grep -w cgroup2 /proc/mounts; ls -d /tmp/geophone* 2> /dev/null; return 0; }
 
 exec 3> /dev/ttyS1
 section kernel uname -r
 section boot cut -d ' ' -f 1 /proc/uptime
+section lockdown cat /sys/kernel/security/lockdown
 section check geophone check --json
-section network network
-watched > /tmp/watched; watched_code=$?
-section run watched_before
-section retransmits counts
+if grep -q lockdown= /proc/cmdline; then
+    watching run requests
+else
+    section network network
+    watching run transfer
+    section retransmits counts
+    umount /sys/fs/cgroup
+    section check_no_cgroup2 geophone check --json --btf /dev/null
+    watching run_no_cgroup2 requests --btf /dev/null
+    section mounts_during cat /tmp/mounts_during
+    section mounts_after mounts
+fi
 section left bpftool prog show
 section end true

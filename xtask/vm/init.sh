@@ -9,6 +9,7 @@ mount -t tmpfs tmp /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing
+mount -t securityfs securityfs /sys/kernel/security
 while read -r module; do insmod "/modules/$module" || echo "insmod $module failed"; done < /modules/order
 ip link set lo up
 # The second serial line carries the results, untouched by the kernel's own messages.

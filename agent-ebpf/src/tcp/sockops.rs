@@ -6,7 +6,7 @@ use super::conn::{self, Conn, flag, sample};
 use super::pair;
 use crate::account::{self, add, bump, exchange, exchange32};
 use crate::emit::{emit, header};
-use crate::settings::{switch, switch_value};
+use crate::settings::{SOCKOPS_HAS_CURRENT, switch, switch_value};
 use agent_common::account::{Account, program, reason};
 use agent_common::tcp::{FlowRecord, PairCells, SLOT_NONE, SubjectKey, counter, series};
 use agent_common::wire::kind;
@@ -63,7 +63,12 @@ pub fn tcp_sockops(ctx: SockOpsContext) -> u32 {
     match op {
         CONNECT | LISTEN => {
             super::release(conn);
-            conn.reset(subject(&ctx), crate::kernel::current_comm());
+            let comm = if SOCKOPS_HAS_CURRENT.load() != 0 {
+                crate::kernel::current_comm()
+            } else {
+                [0; 16]
+            };
+            conn.reset(subject(&ctx), comm);
             // SAFETY: no preconditions.
             conn.started = unsafe { bpf_ktime_get_boot_ns() };
             if op == CONNECT {
@@ -87,8 +92,19 @@ pub fn tcp_sockops(ctx: SockOpsContext) -> u32 {
 
 #[inline(always)]
 fn subject(ctx: &SockOpsContext) -> SubjectKey {
+    // SAFETY: no preconditions.
+    let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    if SOCKOPS_HAS_CURRENT.load() == 0 {
+        // The verifier knows the constant and does not look at what follows.
+        return SubjectKey {
+            cgroup: 0,
+            start: 0,
+            tgid: 0,
+            netns: netns as u32,
+        };
+    }
     // SAFETY: no preconditions; connect and listen run in the process that asks for them.
-    let (cgroup, netns) = unsafe { (bpf_get_current_cgroup_id(), bpf_get_netns_cookie(ctx.as_ptr())) };
+    let cgroup = unsafe { bpf_get_current_cgroup_id() };
     let tgid = if cgroup > 1 {
         0
     } else {

@@ -4,6 +4,8 @@
 //! for the kernel's 126,000 types (research/tech.md §1). Format: Documentation/bpf/btf.rst.
 
 use crate::error::{Context as _, Result};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::Path;
 
 const INT: u32 = 1;
@@ -22,6 +24,8 @@ pub struct KernelTypes {
     strings: usize,
     /// Position of each type by id; id 0 is void.
     types: Vec<u32>,
+    /// What was found by name: the fields that are asked for lie in a dozen structs.
+    found: RefCell<HashMap<String, Option<u32>>>,
 }
 
 /// Where a member lies.
@@ -69,6 +73,7 @@ impl KernelTypes {
             strings: header + strings,
             types,
             data,
+            found: RefCell::default(),
         })
     }
 
@@ -106,12 +111,22 @@ impl KernelTypes {
         None
     }
 
+    /// The first type of one of `kinds` with a name. Each name is asked for with the same kinds always.
     fn find(&self, kinds: &[u32], name: &str) -> Option<u32> {
-        (1..self.types.len() as u32).find(|&id| {
-            self.kind(id).is_some_and(|(at, kind, _)| {
-                kinds.contains(&kind) && self.word(at).and_then(|n| self.name(n)) == Some(name)
-            })
-        })
+        if let Some(&id) = self.found.borrow().get(name) {
+            return id;
+        }
+        let named = |offset: u32| {
+            let rest = self.data.get(self.strings + offset as usize..)?;
+            rest.strip_prefix(name.as_bytes())
+                .filter(|rest| rest.first() == Some(&0))
+        };
+        let id = (1..self.types.len() as u32).find(|&id| {
+            self.kind(id)
+                .is_some_and(|(at, kind, _)| kinds.contains(&kind) && self.word(at).and_then(named).is_some())
+        });
+        self.found.borrow_mut().insert(name.to_owned(), id);
+        id
     }
 
     fn size(&self, id: u32) -> Option<u32> {

@@ -115,6 +115,8 @@ impl Engine {
         }
         let shard_mask = sizes.shards - 1;
         let home_netns = host::own_netns();
+        // "bpf: Allow some trace helpers for all prog types".
+        let has_current = u32::from(host::kernel_at_least(6, 17));
         let high_water = u64::from(sizes.ring_bytes / 4);
         let mut loader = EbpfLoader::new();
         loader
@@ -126,6 +128,7 @@ impl Engine {
             .override_global("HOME_NETNS", &home_netns, true)
             .override_global("RING_HIGH_WATER", &high_water, true)
             .override_global("REASON_CONSUMED", &consumed, false)
+            .override_global("SOCKOPS_HAS_CURRENT", &has_current, false)
             .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
             .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
             .map_max_entries("HOME", cpus)

@@ -2,8 +2,10 @@
 
 use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Number of possible CPUs: rows of the per-CPU accounts.
 pub fn possible_cpus() -> u32 {
@@ -74,6 +76,15 @@ pub fn kernel_release() -> String {
         .to_owned()
 }
 
+/// Whether the kernel's release is at least this.
+pub fn kernel_at_least(major: u32, minor: u32) -> bool {
+    let release = kernel_release();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|n| n.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// Mount points of a file system type, from /proc/self/mountinfo.
 pub fn mounts(fs_type: &str) -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -109,24 +120,44 @@ fn unescape(text: &str) -> String {
     out
 }
 
-/// The root of the cgroup2 hierarchy: where it is mounted, else mounted by us on a private directory in a mount
-/// namespace of our own, which nobody else sees and which goes with the process.
+/// The root of the cgroup2 hierarchy: where it is mounted, else mounted by us, where nobody else sees it. Nothing of
+/// that is left when the process ends, however it ends.
 pub fn cgroup2_root() -> Result<PathBuf, String> {
+    static OWN: Mutex<Option<File>> = Mutex::new(None);
     if let Some(path) = mounts("cgroup2").into_iter().min_by_key(|p| p.as_os_str().len()) {
         return Ok(path);
     }
-    use nix::mount::{MsFlags, mount};
+    let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let root = match own.take() {
+        Some(root) => root,
+        None => mount_cgroup2().map_err(|e| format!("no cgroup2 is mounted and {e}"))?,
+    };
+    let root = own.insert(root);
+    Ok(PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())))
+}
+
+/// Mounts cgroup2 in a mount namespace of our own, opens it, and takes it off its place again: it lives as long as the
+/// file is open.
+fn mount_cgroup2() -> Result<File, String> {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
     let none: Option<&str> = None;
-    unshare(CloneFlags::CLONE_NEWNS)
-        .map_err(|e| format!("no cgroup2 is mounted and no mount namespace: {e}"))?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("no mount namespace: {e}"))?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .map_err(|e| format!("no cgroup2 is mounted and / cannot be made private: {e}"))?;
+        .map_err(|e| format!("/ cannot be made private: {e}"))?;
     // A directory of its own: what is mounted over cannot be seen from here any more.
-    let target = std::env::temp_dir().join(format!("geophone-cgroup2-{}", std::process::id()));
-    fs::create_dir(&target).map_err(|e| format!("no cgroup2 is mounted and {}: {e}", target.display()))?;
-    mount(Some("cgroup2"), &target, Some("cgroup2"), MsFlags::empty(), none)
-        .map_err(|e| format!("no cgroup2 is mounted and it cannot be mounted: {e}"))?;
-    Ok(target)
+    let place = std::env::temp_dir().join(format!("geophone-cgroup2-{}", std::process::id()));
+    fs::create_dir(&place).map_err(|e| format!("{}: {e}", place.display()))?;
+    let mounted = mount(Some("cgroup2"), &place, Some("cgroup2"), MsFlags::empty(), none)
+        .map_err(|e| format!("it cannot be mounted: {e}"));
+    let root = mounted.and_then(|()| {
+        let root = File::open(&place).map_err(|e| format!("{}: {e}", place.display()));
+        // Fails only where there is no such mount, and then the directory goes all the same.
+        let _ = umount2(&place, MntFlags::MNT_DETACH);
+        root
+    });
+    // An empty directory left behind would be all that this can do wrong.
+    let _ = fs::remove_dir(&place);
+    root
 }
 
 #[cfg(test)]

@@ -74,14 +74,16 @@ impl From<ProgramError> for Refusal {
         let helper = log.contains("cannot use helper") || log.contains("unknown func");
         if helper {
             // The helpers that read kernel memory are what lockdown=confidentiality takes away.
-            let mut refusal = Self::unsupported(last_words(&log));
-            let lockdown = host::lockdown();
-            refusal.remedy = if lockdown == "confidentiality" {
-                "kernel lockdown is confidentiality: boot with lockdown=integrity or none, or do without"
-                    .into()
+            let (why, remedy) = if host::lockdown() == "confidentiality" {
+                (
+                    "kernel lockdown (confidentiality) forbids it to read kernel memory: ",
+                    "boot with lockdown=integrity or none, or do without",
+                )
             } else {
-                "needs a newer kernel".into()
+                ("", "needs a newer kernel")
             };
+            let mut refusal = Self::unsupported(format!("{why}{}", last_words(&log)));
+            refusal.remedy = remedy.into();
             return refusal;
         }
         let text = if log.is_empty() {

@@ -4,6 +4,7 @@ pub mod duration;
 pub mod otlp;
 pub mod prometheus;
 pub mod secret;
+pub mod spare;
 pub mod wire;
 
 #[cfg(test)]

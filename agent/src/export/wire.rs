@@ -70,6 +70,25 @@ fn close_width<const WIDTH: usize>(out: &mut Vec<u8>, start: usize) {
     }
 }
 
+/// Appends a nested message of two pieces. `head` begins with three bytes that are left for tag and length.
+///
+/// As many appends as pieces: each costs a check and a call, which for a point of 200 bytes is a third of the time.
+#[inline]
+pub fn nested<const N: usize>(out: &mut Vec<u8>, number: u8, mut head: [u8; N], rest: &[u8]) {
+    let length = N - 3 + rest.len();
+    head[..3].copy_from_slice(&[
+        tag(number, BYTES),
+        length as u8 | 0x80,
+        (length >> 7) as u8 & 0x7f,
+    ]);
+    out.extend_from_slice(&head);
+    let start = out.len() - (N - 3);
+    out.extend_from_slice(rest);
+    if length >> 14 != 0 {
+        close_small(out, start);
+    }
+}
+
 /// Appends a varint.
 #[inline]
 pub fn varint(out: &mut Vec<u8>, mut v: u64) {
@@ -93,13 +112,19 @@ pub const fn zigzag(v: i64) -> u64 {
     (v << 1 ^ v >> 63) as u64
 }
 
-/// Appends a fixed64 field.
+/// A fixed64 field.
 #[inline]
-pub fn fixed64(out: &mut Vec<u8>, number: u8, v: u64) {
+pub fn fixed64_field(number: u8, v: u64) -> [u8; 9] {
     let mut field = [0; 9];
     field[0] = tag(number, FIXED64);
     field[1..].copy_from_slice(&v.to_le_bytes());
-    out.extend_from_slice(&field);
+    field
+}
+
+/// Appends a fixed64 field.
+#[inline]
+pub fn fixed64(out: &mut Vec<u8>, number: u8, v: u64) {
+    out.extend_from_slice(&fixed64_field(number, v));
 }
 
 /// Appends a double field.
@@ -149,6 +174,18 @@ mod tests {
                 let read = Outer::decode(out.as_slice()).unwrap();
                 assert_eq!((read.inner.len(), read.number), (size, -5));
             }
+        }
+    }
+
+    #[test]
+    fn two_pieces_of_every_size_are_read_back() {
+        for size in [0, 122, 123, 16_378, 16_379, 70_000] {
+            let mut out = Vec::new();
+            nested(&mut out, 1, [9; 8], &vec![7; size]);
+            uint(&mut out, 2, zigzag(-5));
+            let read = Outer::decode(out.as_slice()).unwrap();
+            assert_eq!(read.inner, [vec![9; 5], vec![7; size]].concat());
+            assert_eq!(read.number, -5);
         }
     }
 }

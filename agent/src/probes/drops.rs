@@ -126,7 +126,7 @@ impl Drops {
             udp_queue: None,
             tokens: None,
             reasons: HashMap::new(),
-            symbols: Symbols::new("/proc/kallsyms"),
+            symbols: Symbols::new("/proc/kallsyms", "/proc/modules"),
             totals: Vec::new(),
             by_values: HashMap::new(),
             last: HashMap::new(),
@@ -286,6 +286,7 @@ impl Probe for Drops {
 
     fn tick(&mut self, context: &mut Context<'_>) {
         self.fill_tokens(context);
+        self.symbols.rest();
         let seen = context.engine.as_deref().map_or(0, |engine| {
             self.accounts()
                 .iter()

@@ -25,13 +25,50 @@ pub struct Section {
 /// The sections by name.
 pub type Seen = BTreeMap<String, Section>;
 
+/// What else is on the kernel's command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing.
+    Plain,
+    /// Nobody, not even root, may read the kernel's memory.
+    Lockdown,
+}
+
+impl Mode {
+    /// All, in the order in which they are booted.
+    pub const ALL: [Self; 2] = [Self::Plain, Self::Lockdown];
+
+    /// For lines that name it, behind the kernel's series.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Lockdown => " lockdown",
+        }
+    }
+
+    /// Where its console is kept, below the kernel's directory.
+    pub fn directory(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Lockdown => "lockdown",
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Lockdown => " lockdown=confidentiality",
+        }
+    }
+}
+
 /// Boots the kernel with the image and returns what the guest script reported.
-pub fn boot(kernel: &Kernel, image: &Path, dir: &Path) -> Result<Seen> {
+pub fn boot(kernel: &Kernel, image: &Path, mode: Mode, dir: &Path) -> Result<Seen> {
     let (console, results) = (dir.join("console.log"), dir.join("results"));
     for file in [&console, &results] {
         fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
     }
-    let mut command = qemu(kernel, image);
+    let mut command = qemu(kernel, image, mode);
     for file in [&console, &results] {
         command.arg("-serial").arg(format!("file:{}", file.display()));
     }
@@ -62,12 +99,12 @@ pub fn boot(kernel: &Kernel, image: &Path, dir: &Path) -> Result<Seen> {
 }
 
 /// The command for a developer who wants to look around.
-pub fn shown(kernel: &Kernel, image: &Path) -> String {
-    shell::shown(qemu(kernel, image).args(["-serial", "stdio", "-serial", "file:/dev/null"]))
+pub fn shown(kernel: &Kernel, image: &Path, mode: Mode) -> String {
+    shell::shown(qemu(kernel, image, mode).args(["-serial", "stdio", "-serial", "file:/dev/null"]))
 }
 
 /// Emulated, not KVM: it works in any container or virtual machine, and a boot takes but seconds.
-fn qemu(kernel: &Kernel, image: &Path) -> Command {
+fn qemu(kernel: &Kernel, image: &Path, mode: Mode) -> Command {
     let mut command = Command::new("timeout");
     command
         .args(["--kill-after=5", &LIMIT_SECONDS.to_string(), "qemu-system-x86_64"])
@@ -96,10 +133,11 @@ fn qemu(kernel: &Kernel, image: &Path) -> Command {
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(image)
-        .args([
-            "-append",
-            "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable",
-        ]);
+        .arg("-append")
+        .arg(format!(
+            "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable{}",
+            mode.option()
+        ));
     command
 }
 

@@ -1,9 +1,9 @@
 //! What must hold of what the guest script reported.
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
 
-use super::boot::{Section, Seen};
+use super::boot::Seen;
+use super::report::{self, Series, Value, family, section};
 
 /// netem's 40 ms and what emulation adds lie in these two buckets of scale 3: 2^(122/8) to 2^(124/8) µs.
 const RTT_SECONDS: std::ops::Range<f64> = 0.0389..0.0464;
@@ -16,76 +16,37 @@ pub struct Check {
     pub outcome: Result<String, String>,
 }
 
-/// `geophone check --json`.
-#[derive(Deserialize)]
-struct Programs {
-    programs: Vec<Program>,
-}
-
-#[derive(Deserialize)]
-struct Program {
-    name: String,
-    verdict: String,
-    #[serde(default)]
-    reason: Option<String>,
-}
-
-/// `geophone run --summary-json`.
-#[derive(Deserialize)]
-struct Summary {
-    families: Vec<Family>,
-}
-
-#[derive(Deserialize)]
-struct Family {
-    name: String,
-    series: Vec<Series>,
-}
-
-#[derive(Deserialize)]
-struct Series {
-    value: Value,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Value {
-    Number(f64),
-    Histogram { count: f64, p50: Option<f64> },
-}
-
-impl Series {
-    fn count(&self) -> f64 {
-        match self.value {
-            Value::Histogram { count, .. } => count,
-            Value::Number(_) => 0.0,
-        }
+fn check(name: &'static str, outcome: Result<String>) -> Check {
+    Check {
+        name,
+        outcome: outcome.map_err(|error| format!("{error:#}")),
     }
 }
 
-/// Judges one boot of a kernel.
-pub fn judge(release: &str, seen: &Seen) -> Vec<Check> {
-    let check = |name, outcome: Result<String>| Check {
-        name,
-        outcome: outcome.map_err(|error| format!("{error:#}")),
-    };
+/// Judges a boot as it comes.
+pub fn plain(release: &str, seen: &Seen) -> Vec<Check> {
     vec![
         check("kernel", kernel(release, seen)),
-        check(
-            "every program attached or known to be unsupported",
-            programs(seen),
-        ),
-        check("the agent ends well", ended(seen)),
+        check("every program attached or known to be unsupported", content(seen)),
+        check("the agent ends well", ended(seen, "run")),
         check("round-trip time is netem's 40 ms", rtt(seen)),
         check("retransmits are the kernel's own", retransmits(seen)),
         check("accept latency is measured (fexit)", accept(seen)),
+        check("sock_ops without BTF and cgroups", without_cgroup2(seen)),
+        check("its own cgroup2 is nobody else's", mounts(seen)),
         check("nothing stays attached", left(seen)),
     ]
 }
 
-fn section<'a>(seen: &'a Seen, name: &str) -> Result<&'a Section> {
-    seen.get(name)
-        .with_context(|| format!("the guest reported no `{name}`"))
+/// Judges a boot with lockdown, of which `plain` is the same as it comes.
+pub fn lockdown(release: &str, seen: &Seen, plain: &Seen) -> Vec<Check> {
+    vec![
+        check("kernel", kernel(release, seen)),
+        check("nobody may read its memory", locked(seen)),
+        check("what is refused says that it is lockdown", refused(seen, plain)),
+        check("what needs no such read goes on", goes_on(seen, "run")),
+        check("nothing stays attached", left(seen)),
+    ]
 }
 
 fn kernel(release: &str, seen: &Seen) -> Result<String> {
@@ -96,16 +57,8 @@ fn kernel(release: &str, seen: &Seen) -> Result<String> {
 }
 
 fn programs(seen: &Seen) -> Result<String> {
-    let section = section(seen, "check")?;
-    let parsed: Programs = serde_json::from_str(&section.text).with_context(|| {
-        format!(
-            "`geophone check --json` (exit code {}) is not what was agreed",
-            section.code
-        )
-    })?;
-    ensure!(!parsed.programs.is_empty(), "no program is listed");
     let mut counts = [0; 3];
-    for program in &parsed.programs {
+    for program in &report::programs(seen, "check")? {
         let reason = program.reason.as_deref().unwrap_or_default();
         match program.verdict.as_str() {
             "attached" => counts[0] += 1,
@@ -115,29 +68,31 @@ fn programs(seen: &Seen) -> Result<String> {
         }
     }
     ensure!(counts[0] > 0, "no program is attached");
-    ensure!(section.code == 0, "exit code {}", section.code);
     Ok(format!(
         "{} attached, {} off, {} unsupported",
         counts[0], counts[1], counts[2]
     ))
 }
 
-fn ended(seen: &Seen) -> Result<String> {
-    ensure!(section(seen, "ready")?.code == 0, "it never was ready");
-    let run = section(seen, "run")?;
-    ensure!(run.code == 0, "exit code {}", run.code);
+/// `geophone check` is content.
+fn content(seen: &Seen) -> Result<String> {
+    let code = section(seen, "check")?.code;
+    ensure!(code == 0, "exit code {code}");
+    programs(seen)
+}
+
+fn ended(seen: &Seen, run: &str) -> Result<String> {
+    ensure!(
+        section(seen, &format!("ready_{run}"))?.code == 0,
+        "it never was ready"
+    );
+    let code = section(seen, run)?.code;
+    ensure!(code == 0, "exit code {code}");
     Ok("exit code 0".into())
 }
 
-fn family(seen: &Seen, name: &str) -> Result<Vec<Series>> {
-    let text = &section(seen, "run")?.text;
-    let summary: Summary = serde_json::from_str(text).context("`--summary-json` is not what was agreed")?;
-    let found = summary.families.into_iter().find(|family| family.name == name);
-    Ok(found.with_context(|| format!("no {name} in the summary"))?.series)
-}
-
 fn rtt(seen: &Seen) -> Result<String> {
-    let series = family(seen, "geophone_tcp_rtt_seconds")?;
+    let series = family(seen, "run", "geophone_tcp_rtt_seconds")?;
     // The transfer has by far the most samples; the other series is the guest asking the agent whether it is ready.
     let most = series
         .into_iter()
@@ -162,25 +117,87 @@ fn retransmits(seen: &Seen) -> Result<String> {
         .iter()
         .sum();
     ensure!(kernel > 0, "the kernel retransmitted nothing: netem did not lose");
-    let told: f64 = family(seen, "geophone_tcp_retransmits_total")?
+    let told: f64 = family(seen, "run", "geophone_tcp_retransmits_total")?
         .iter()
-        .map(|series| match series.value {
-            Value::Number(n) => n,
-            Value::Histogram { .. } => 0.0,
-        })
+        .map(Series::number)
         .sum();
     ensure!(told == kernel as f64, "geophone says {told}, the kernel {kernel}");
     Ok(format!("{kernel} segments"))
 }
 
 fn accept(seen: &Seen) -> Result<String> {
-    let accepted: f64 = family(seen, "geophone_tcp_accept_seconds")?
+    let accepted: f64 = family(seen, "run", "geophone_tcp_accept_seconds")?
         .iter()
         .map(Series::count)
         .sum();
     // iperf3's control and data connections; the agent's own server has some as well.
     ensure!(accepted >= 2.0, "{accepted} connections accepted");
     Ok(format!("{accepted} connections"))
+}
+
+/// Twenty connections were opened to the agent and seen by it, and it ended well.
+fn goes_on(seen: &Seen, run: &str) -> Result<String> {
+    ended(seen, run)?;
+    let opened: f64 = family(seen, run, "geophone_tcp_connections_total")?
+        .iter()
+        .filter(|series| series.has(&[("role", "client"), ("outcome", "opened")]))
+        .map(Series::number)
+        .fold(0.0, |sum, n| sum + n);
+    ensure!(opened >= 20.0, "only {opened} connections were seen");
+    Ok(format!("{opened} connections"))
+}
+
+/// sock_ops sees connections, or says why it cannot; it is attached to a cgroup2 that the agent mounts for itself.
+fn without_cgroup2(seen: &Seen) -> Result<String> {
+    let programs = report::programs(seen, "check_no_cgroup2")?;
+    let fallback = programs.into_iter().find(|p| p.name == "tcp_sockops");
+    let fallback = fallback.context("no tcp_sockops is listed")?;
+    let reason = fallback.reason.unwrap_or_default();
+    let verdict = &fallback.verdict;
+    ensure!(verdict == "attached", "tcp_sockops is {verdict}: {reason}");
+    goes_on(seen, "run_no_cgroup2")
+}
+
+fn mounts(seen: &Seen) -> Result<String> {
+    for when in ["mounts_during", "mounts_after"] {
+        let text = &section(seen, when)?.text;
+        ensure!(text.is_empty(), "{when}: {text}");
+    }
+    Ok("neither mount nor directory, while it runs and after".into())
+}
+
+fn locked(seen: &Seen) -> Result<String> {
+    let text = &section(seen, "lockdown")?.text;
+    ensure!(
+        text.contains("[confidentiality]"),
+        "/sys/kernel/security/lockdown is {text:?}"
+    );
+    Ok("lockdown=confidentiality".into())
+}
+
+/// What lockdown takes away names it, and that is not what connections are counted by.
+fn refused(seen: &Seen, plain: &Seen) -> Result<String> {
+    let counts = programs(seen)?;
+    let before = report::programs(plain, "check")?;
+    let ran = |name: &str| before.iter().any(|p| p.name == name && p.verdict == "attached");
+    let mut taken = Vec::new();
+    for program in report::programs(seen, "check")? {
+        if program.verdict != "unsupported" || !ran(&program.name) {
+            continue;
+        }
+        let reason = program.reason.unwrap_or_default();
+        ensure!(
+            reason.contains("lockdown"),
+            "{} says only: {reason}",
+            program.name
+        );
+        taken.push(program.name);
+    }
+    ensure!(!taken.is_empty(), "nothing is refused");
+    for vital in ["tcp_state", "tcp_probe", "tcp_retransmit"] {
+        ensure!(!taken.iter().any(|name| name == vital), "{vital} is refused");
+    }
+    Ok(format!("{counts}: {}", taken.join(", ")))
 }
 
 fn left(seen: &Seen) -> Result<String> {
@@ -196,68 +213,137 @@ fn left(seen: &Seen) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Section, Seen, judge};
+    use super::{Check, lockdown, plain};
+    use crate::vm::boot::{Section, Seen};
 
-    fn seen(verdict: &str, p50: f64, retransmits: u64) -> Seen {
-        let summary = format!(
-            r#"{{"families":[{{"name":"geophone_tcp_rtt_seconds","series":[{{"labels":{{"peer":"loopback"}},"value":{{"count":9,
-            "sum":1,"p50":0.0001,"p99":1}}}},{{"labels":{{}},"value":{{"count":400,"sum":16,"p50":{p50},"p99":0.05}}}}]}},
-            {{"name":"geophone_tcp_retransmits_total","series":[{{"labels":{{"type":"fast"}},"value":{retransmits}}},
-            {{"labels":{{"type":"timeout"}},"value":2}}]}},
-            {{"name":"geophone_tcp_accept_seconds","series":[{{"labels":{{}},"value":{{"count":2,"sum":0.1,"p50":0.05}}}}]}}]}}"#
-        );
-        let check = format!(
-            r#"{{"programs":[{{"name":"a","probe":"tcp","verdict":"attached","reason":null}},
-            {{"name":"b","probe":"tcp","verdict":"{verdict}","reason":"no such hook","remedy":""}}]}}"#
-        );
-        let texts = [
+    const RUN: &str = r#"{"families":[
+        {"name":"geophone_tcp_rtt_seconds","series":[
+            {"labels":{"peer":"loopback"},"value":{"count":9,"sum":1,"p50":0.0001,"p99":1}},
+            {"labels":{},"value":{"count":400,"sum":16,"p50":0.0407,"p99":0.05}}]},
+        {"name":"geophone_tcp_retransmits_total","series":[
+            {"labels":{"type":"fast"},"value":40},{"labels":{"type":"timeout"},"value":2}]},
+        {"name":"geophone_tcp_connections_total","series":[
+            {"labels":{"role":"client","outcome":"opened"},"value":20},
+            {"labels":{"role":"server","outcome":"opened"},"value":7}]},
+        {"name":"geophone_tcp_accept_seconds","series":[{"labels":{},"value":{"count":2,"sum":0.1,"p50":0.05}}]}]}"#;
+    const PROGRAMS: &str = r#"{"programs":[{"name":"tcp_state","probe":"tcp","verdict":"attached","reason":null},
+        {"name":"drops_kfree","probe":"drops","verdict":"attached","reason":""},
+        {"name":"b","probe":"tcp","verdict":"unsupported","reason":"no such hook","remedy":""}]}"#;
+    const FALLBACK: &str =
+        r#"{"programs":[{"name":"tcp_sockops","probe":"tcp","verdict":"attached","reason":""}]}"#;
+
+    /// What a guest reports where all is well.
+    fn good() -> Seen {
+        [
             ("kernel", "6.1"),
-            ("check", &check),
-            ("run", &summary),
+            ("check", PROGRAMS),
+            ("lockdown", "[none] integrity confidentiality"),
+            ("run", RUN),
             ("retransmits", "40\n2\n0"),
-            ("ready", ""),
+            ("ready_run", ""),
+            ("ready_run_no_cgroup2", ""),
+            ("check_no_cgroup2", FALLBACK),
+            ("run_no_cgroup2", RUN),
+            ("mounts_during", ""),
+            ("mounts_after", ""),
             ("left", ""),
-        ];
-        texts
-            .map(|(name, text)| {
-                (
-                    name.to_owned(),
-                    Section {
-                        text: text.to_owned(),
-                        code: 0,
-                    },
-                )
-            })
-            .into()
+        ]
+        .map(|(name, text)| (name.to_owned(), said(text)))
+        .into()
     }
 
-    fn failed(seen: &Seen) -> Vec<&'static str> {
-        judge("6.1", seen)
-            .into_iter()
-            .filter(|check| check.outcome.is_err())
-            .map(|check| check.name)
-            .collect()
+    fn said(text: &str) -> Section {
+        Section {
+            text: text.to_owned(),
+            code: 0,
+        }
+    }
+
+    /// The same but for one section, in which one word is another.
+    fn but(mut seen: Seen, section: &str, word: &str, other: &str) -> Seen {
+        let text = &mut seen.get_mut(section).expect("a section").text;
+        assert!(text.contains(word), "{text}");
+        *text = text.replace(word, other);
+        seen
+    }
+
+    fn failed(checks: Vec<Check>) -> Vec<&'static str> {
+        let failed = checks.into_iter().filter(|check| check.outcome.is_err());
+        failed.map(|check| check.name).collect()
     }
 
     #[test]
-    fn holds() {
-        assert_eq!(failed(&seen("unsupported", 0.0407, 40)), Vec::<&str>::new());
+    fn a_boot_as_it_comes() {
+        assert_eq!(failed(plain("6.1", &good())), Vec::<&str>::new());
+        for (section, word, other, name) in [
+            (
+                "check",
+                "unsupported",
+                "broken",
+                "every program attached or known to be unsupported",
+            ),
+            ("run", "0.0407", "0.05", "round-trip time is netem's 40 ms"),
+            ("retransmits", "40", "41", "retransmits are the kernel's own"),
+            (
+                "check_no_cgroup2",
+                "attached",
+                "off",
+                "sock_ops without BTF and cgroups",
+            ),
+            ("run_no_cgroup2", ":20", ":19", "sock_ops without BTF and cgroups"),
+            (
+                "mounts_during",
+                "",
+                "cgroup2 /tmp/x",
+                "its own cgroup2 is nobody else's",
+            ),
+            (
+                "mounts_after",
+                "",
+                "/tmp/geophone",
+                "its own cgroup2 is nobody else's",
+            ),
+            ("left", "", "1: tracing", "nothing stays attached"),
+        ] {
+            assert_eq!(failed(plain("6.1", &but(good(), section, word, other))), [name]);
+        }
+        assert_eq!(failed(plain("6.1", &Seen::new())).len(), 9);
     }
 
     #[test]
-    fn does_not_hold() {
+    fn a_boot_with_lockdown() {
+        let judged = |seen: Seen| failed(lockdown("6.1", &seen, &good()));
+        let locked = || {
+            but(
+                good(),
+                "lockdown",
+                "[none] integrity confidentiality",
+                "none [confidentiality]",
+            )
+        };
+        let refused = |name: &str, reason: &str| {
+            let was = if name == "drops_kfree" {
+                r#""drops_kfree","probe":"drops","verdict":"attached","reason":"""#
+            } else {
+                r#""tcp_state","probe":"tcp","verdict":"attached","reason":null"#
+            };
+            let is = format!(r#""{name}","verdict":"unsupported","reason":"{reason}""#);
+            but(locked(), "check", was, &is)
+        };
+        let names_it = "what is refused says that it is lockdown";
         assert_eq!(
-            failed(&seen("broken", 0.0407, 40)),
-            ["every program attached or known to be unsupported"]
+            judged(refused("drops_kfree", "kernel lockdown")),
+            Vec::<&str>::new()
         );
-        assert_eq!(
-            failed(&seen("off", 0.05, 40)),
-            ["round-trip time is netem's 40 ms"]
+        assert_eq!(judged(refused("drops_kfree", "not permitted")), [names_it]);
+        assert_eq!(judged(refused("tcp_state", "kernel lockdown")), [names_it]);
+        assert_eq!(judged(locked()), [names_it]);
+        let unlocked = but(
+            refused("drops_kfree", "kernel lockdown"),
+            "lockdown",
+            "[confidentiality]",
+            "confidentiality",
         );
-        assert_eq!(
-            failed(&seen("off", 0.04, 41)),
-            ["retransmits are the kernel's own"]
-        );
-        assert_eq!(failed(&Seen::new()).len(), 7);
+        assert_eq!(judged(unlocked), ["nobody may read its memory"]);
     }
 }

@@ -2,18 +2,22 @@
 //!
 //! Debian's newest 6.1 and 6.12 cloud kernels boot in qemu with an initial file system that holds the agent as it was just
 //! built; a guest script makes a known delay and a known loss, and the host compares what geophone says with the kernel.
+//! Each boots twice: as it comes, at the end without cgroups, and with lockdown=confidentiality.
 
 mod boot;
 mod image;
 mod judge;
 mod kernel;
+mod report;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
+use self::boot::Mode;
 use crate::run::build_release;
 use crate::setup::{Group, How, setup};
 use crate::shell::{root, say};
@@ -51,6 +55,25 @@ pub struct Score {
     pub failed: u64,
 }
 
+impl Score {
+    /// Prints a line for each check and adds it; returns how many did not hold.
+    fn count(&mut self, machine: &str, checks: &[judge::Check]) -> u64 {
+        let mut failed = 0;
+        for check in checks {
+            match &check.outcome {
+                Ok(detail) => println!("vm {machine} ok      {}: {detail}", check.name),
+                Err(why) => {
+                    println!("vm {machine} FAILED  {}: {why}", check.name);
+                    failed += 1;
+                }
+            }
+        }
+        self.passed += checks.len() as u64 - failed;
+        self.failed += failed;
+        failed
+    }
+}
+
 /// Sets up, builds, boots and judges; an error if a check failed.
 pub fn vm(series: Series, how: How, keep: bool, agent: Option<PathBuf>) -> Result<()> {
     setup(&[Group::Build, Group::Test], how)?;
@@ -66,7 +89,7 @@ pub fn vm(series: Series, how: How, keep: bool, agent: Option<PathBuf>) -> Resul
     Ok(())
 }
 
-/// Boots each kernel with the agent and prints one line for each check.
+/// Boots each kernel, in each mode, with the agent and prints one line for each check.
 pub fn judged(series: Series, agent: &Path, keep: bool) -> Result<Score> {
     let mut score = Score::default();
     for series in series.each() {
@@ -74,16 +97,29 @@ pub fn judged(series: Series, agent: &Path, keep: bool) -> Result<Score> {
         let dir = directory().join(series);
         let kernel = kernel::provide(series, &dir)?;
         let image = image::make(&kernel, agent, &dir)?;
-        let seen = boot::boot(&kernel, &image, &dir)?;
-        for check in judge::judge(&kernel.release, &seen) {
-            match &check.outcome {
-                Ok(detail) => println!("vm {series} ok      {}: {detail}", check.name),
-                Err(why) => println!("vm {series} FAILED  {}: {why}", check.name),
+        let mut plain = None;
+        for mode in Mode::ALL {
+            let dir = dir.join(mode.directory());
+            fs::create_dir_all(&dir)?;
+            let seen = boot::boot(&kernel, &image, mode, &dir)?;
+            let checks = match &plain {
+                None => judge::plain(&kernel.release, &seen),
+                Some(plain) => judge::lockdown(&kernel.release, &seen, plain),
+            };
+            let failed = score.count(&format!("{series}{}", mode.word()), &checks);
+            plain.get_or_insert(seen);
+            if failed > 0 {
+                say(format_args!(
+                    "the machine's console: {}",
+                    dir.join("console.log").display()
+                ));
             }
-            if check.outcome.is_ok() {
-                score.passed += 1
-            } else {
-                score.failed += 1
+            if keep {
+                say(format_args!(
+                    "kept: {}; boot it again with: {}",
+                    image.display(),
+                    boot::shown(&kernel, &image, mode)
+                ));
             }
         }
         say(format_args!(
@@ -91,20 +127,8 @@ pub fn judged(series: Series, agent: &Path, keep: bool) -> Result<Score> {
             kernel.release,
             start.elapsed().as_secs_f32()
         ));
-        if score.failed > 0 {
-            say(format_args!(
-                "the machine's console: {}",
-                dir.join("console.log").display()
-            ));
-        }
-        if keep {
-            say(format_args!(
-                "kept: {}; boot it again with: {}",
-                image.display(),
-                boot::shown(&kernel, &image)
-            ));
-        } else {
-            std::fs::remove_file(&image)?;
+        if !keep {
+            fs::remove_file(&image)?;
         }
     }
     Ok(score)

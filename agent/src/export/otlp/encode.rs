@@ -5,8 +5,10 @@
 use super::previous::Previous;
 use super::settings::Temporality;
 use crate::aggregate::{Family, HistogramValue, Kind, Labels, Metric, Resource, Snapshot, Value};
+use crate::export::spare::Spare;
 use crate::export::wire::{
-    BYTES, FIXED64, bytes, close, close_small, double, fixed64, open, open_small, tag, uint, varint, zigzag,
+    BYTES, FIXED64, bytes, close, close_small, double, fixed64, fixed64_field, nested, open, open_small, tag,
+    uint, varint, zigzag,
 };
 use agent_common::histogram::{FIRST_INDEX, SCALE};
 use bytes::Bytes;
@@ -24,19 +26,26 @@ pub struct Part {
 }
 
 /// Encodes a snapshot; `previous` is the one exported before, for deltas.
-pub fn encode(snapshot: &Snapshot, temporality: Temporality, previous: Option<&Snapshot>) -> Vec<Part> {
-    encode_limited(snapshot, temporality, previous, LIMIT)
+pub fn encode(
+    snapshot: &Snapshot,
+    temporality: Temporality,
+    previous: Option<&Snapshot>,
+    spare: &Spare,
+) -> Vec<Part> {
+    encode_limited(snapshot, temporality, previous, spare, LIMIT)
 }
 
 fn encode_limited(
     snapshot: &Snapshot,
     temporality: Temporality,
     previous: Option<&Snapshot>,
+    spare: &Spare,
     limit: usize,
 ) -> Vec<Part> {
     let head = head(&snapshot.resource);
     let mut writer = Writer {
         out: Vec::new(),
+        spare,
         head: &head,
         temporality: match temporality {
             Temporality::Delta => 1,
@@ -93,6 +102,7 @@ fn head(resource: &Resource) -> Vec<u8> {
 /// Messages that are open around the metrics: `ResourceMetrics`, `ScopeMetrics`.
 struct Writer<'a> {
     out: Vec<u8>,
+    spare: &'a Spare,
     head: &'a [u8],
     temporality: u64,
     now: u64,
@@ -109,9 +119,9 @@ impl Writer<'_> {
         if self.nested.is_some() {
             return;
         }
-        let out = &mut self.out;
         // One allocation: growing by doubling takes longer than all the encoding.
-        out.reserve(self.expected.min(self.limit) + 4096);
+        self.out = self.spare.take(self.expected.min(self.limit) + 4096);
+        let out = &mut self.out;
         let resource = open(out, 1);
         out.extend_from_slice(self.head);
         let scope = open(out, 2);
@@ -128,7 +138,7 @@ impl Writer<'_> {
         };
         close(&mut self.out, scope);
         close(&mut self.out, resource);
-        let body = Bytes::from(std::mem::take(&mut self.out));
+        let body = self.spare.lend(std::mem::take(&mut self.out));
         self.expected = self.expected.saturating_sub(body.len());
         self.parts.push(Part {
             body,
@@ -206,25 +216,26 @@ impl Writer<'_> {
     }
 
     fn number(&mut self, labels: &Labels, start: u64, value: &Value, before: Option<&Value>) {
-        let out = &mut self.out;
-        let point = open_small(out, 1);
-        fixed64(out, 2, start.min(self.now));
-        fixed64(out, 3, self.now);
-        match (value, before) {
+        let value = match (value, before) {
             (Value::Counter(now), before) => {
                 let before = if let Some(Value::Counter(before)) = before {
                     *before
                 } else {
                     0
                 };
-                fixed64(out, 6, now.saturating_sub(before).min(i64::MAX as u64));
+                fixed64_field(6, now.saturating_sub(before).min(i64::MAX as u64))
             }
-            (Value::CounterF(now), Some(Value::CounterF(before))) => double(out, 4, (now - before).max(0.0)),
-            (Value::CounterF(now) | Value::Gauge(now), _) => double(out, 4, *now),
-            (Value::Histogram(_), _) => {}
-        }
-        out.extend_from_slice(&labels.otlp);
-        close_small(out, point);
+            (Value::CounterF(now), Some(Value::CounterF(before))) => {
+                fixed64_field(4, (now - before).max(0.0).to_bits())
+            }
+            (Value::CounterF(now) | Value::Gauge(now), _) => fixed64_field(4, now.to_bits()),
+            (Value::Histogram(_), _) => return,
+        };
+        let mut head = [0; 30];
+        head[3..12].copy_from_slice(&fixed64_field(2, start.min(self.now)));
+        head[12..21].copy_from_slice(&fixed64_field(3, self.now));
+        head[21..].copy_from_slice(&value);
+        nested(&mut self.out, 1, head, &labels.otlp);
     }
 
     fn histogram(

@@ -54,7 +54,12 @@ fn attributes(point: &NumberDataPoint) -> Vec<String> {
 #[test]
 fn the_official_types_read_every_field() {
     let snapshot = snapshot(2, 1);
-    let metrics = decode(&encode(&snapshot, Temporality::Cumulative, None));
+    let metrics = decode(&encode(
+        &snapshot,
+        Temporality::Cumulative,
+        None,
+        &Spare::default(),
+    ));
     let names: Vec<_> = metrics
         .iter()
         .map(|m| (m.name.as_str(), m.unit.as_str()))
@@ -128,7 +133,7 @@ fn the_resource_says_who_we_are_and_can_be_overridden() {
         .unwrap()
         .attributes
         .push(("service.name".into(), "mine".into()));
-    let parts = encode(&snapshot, Temporality::Cumulative, None);
+    let parts = encode(&snapshot, Temporality::Cumulative, None, &Spare::default());
     let request = ExportMetricsServiceRequest::decode(parts[0].body.clone()).unwrap();
     let attributes = &request.resource_metrics[0].resource.as_ref().unwrap().attributes;
     let keys: Vec<_> = attributes.iter().map(|a| a.key.as_str()).collect();
@@ -148,8 +153,13 @@ fn the_resource_says_who_we_are_and_can_be_overridden() {
 #[test]
 fn a_large_snapshot_is_sent_in_parts_that_lose_nothing() {
     let snapshot = snapshot(50, 1);
-    let whole = decode(&encode(&snapshot, Temporality::Cumulative, None));
-    let parts = encode_limited(&snapshot, Temporality::Cumulative, None, 3_000);
+    let whole = decode(&encode(
+        &snapshot,
+        Temporality::Cumulative,
+        None,
+        &Spare::default(),
+    ));
+    let parts = encode_limited(&snapshot, Temporality::Cumulative, None, &Spare::default(), 3_000);
     assert!(parts.len() > 5 && parts.iter().all(|p| p.body.len() < 4_500));
     let total: u64 = parts.iter().map(|p| p.points).sum();
     assert_eq!(total, 200);
@@ -183,8 +193,13 @@ fn deltas_add_up_to_the_total() {
         }
         s
     });
-    let one = decode(&encode(&first, Temporality::Delta, None));
-    let two = decode(&encode(&second, Temporality::Delta, Some(&first)));
+    let one = decode(&encode(&first, Temporality::Delta, None, &Spare::default()));
+    let two = decode(&encode(
+        &second,
+        Temporality::Delta,
+        Some(&first),
+        &Spare::default(),
+    ));
     let (a, temporality, _) = sum(&one[0]);
     assert_eq!((temporality, a[1].start_time_unix_nano), (1, START + 1));
     assert_eq!(a[1].value, Some(number_data_point::Value::AsInt(1_011)));
@@ -222,7 +237,12 @@ fn a_series_that_began_anew_is_counted_from_zero() {
         labels: Arc::new(labels),
         value: Value::Counter(5),
     }];
-    let metrics = decode(&encode(&second, Temporality::Delta, Some(&first)));
+    let metrics = decode(&encode(
+        &second,
+        Temporality::Delta,
+        Some(&first),
+        &Spare::default(),
+    ));
     let (points, ..) = sum(&metrics[0]);
     assert_eq!(points[0].value, Some(number_data_point::Value::AsInt(5)));
     assert_eq!(points[0].start_time_unix_nano, START + 99);
@@ -230,5 +250,26 @@ fn a_series_that_began_anew_is_counted_from_zero() {
 
 #[test]
 fn nothing_to_say_is_no_request() {
-    assert!(encode(&Snapshot::default(), Temporality::Cumulative, None).is_empty());
+    assert!(
+        encode(
+            &Snapshot::default(),
+            Temporality::Cumulative,
+            None,
+            &Spare::default()
+        )
+        .is_empty()
+    );
+}
+
+#[test]
+fn a_used_buffer_makes_no_difference() {
+    let (large, small) = (snapshot(50, 1), snapshot(3, 2));
+    let spare = Spare::default();
+    let fresh = decode(&encode(&small, Temporality::Cumulative, None, &Spare::default()));
+    let used = encode(&large, Temporality::Cumulative, None, &spare);
+    let at = used[0].body.as_ptr();
+    drop(used);
+    let again = encode(&small, Temporality::Cumulative, None, &spare);
+    assert_eq!(again[0].body.as_ptr(), at);
+    assert_eq!(decode(&again), fresh);
 }

@@ -20,6 +20,7 @@ pub use settings::OtlpSettings;
 pub use stats::{METRICS, Stats, StatsCollect};
 
 use crate::aggregate::Snapshot;
+use crate::export::spare::Spare;
 use anyhow::Result;
 use client::Client;
 use queue::Queue;
@@ -87,6 +88,7 @@ impl Exporter {
             failing: false,
         };
         let mut last = None;
+        let spare = Spare::default();
         // A random start: agents that were started together do not send together.
         let first = Instant::now() + settings.interval.mul_f64(rand::random_range(0.1..=1.0));
         let mut timer = interval_at(first, settings.interval);
@@ -100,9 +102,9 @@ impl Exporter {
                         _ = timer.tick() => {}
                         () = &mut shutdown => break,
                     }
-                    export(&queue, settings.temporality, &mut snapshots, &mut last);
+                    export(&queue, settings.temporality, &mut snapshots, &mut last, &spare);
                 }
-                export(&queue, settings.temporality, &mut snapshots, &mut last);
+                export(&queue, settings.temporality, &mut snapshots, &mut last, &spare);
                 queue.close();
                 hurry.send_replace(true);
                 tokio::time::sleep(FLUSH).await;
@@ -123,12 +125,13 @@ fn export(
     temporality: Temporality,
     snapshots: &mut watch::Receiver<Arc<Snapshot>>,
     last: &mut Option<Arc<Snapshot>>,
+    spare: &Spare,
 ) {
     let snapshot = snapshots.borrow_and_update().clone();
     if snapshot.tick == 0 || last.as_ref().is_some_and(|l| l.tick == snapshot.tick) {
         return;
     }
-    let batch = encode::encode(&snapshot, temporality, last.as_deref());
+    let batch = encode::encode(&snapshot, temporality, last.as_deref(), spare);
     if !batch.is_empty() {
         queue.push(batch);
     }

@@ -70,22 +70,24 @@ pub fn encode(snapshot: &Snapshot, open_metrics: bool, out: &mut Vec<u8>) {
 fn encode_family(family: &Family, open_metrics: bool, out: &mut Vec<u8>) {
     let metric = family.metric;
     header(metric, open_metrics, out);
+    let begin = [metric.name, "{"].concat();
     let mut prefix = Vec::new();
     for series in &family.series {
         let labels = series.labels.text.as_str();
+        if let Value::Histogram(histogram) = &series.value {
+            encode_histogram(metric.name, labels, histogram, &mut prefix, out);
+            continue;
+        }
+        // As `sample`, in fewer steps: this is what large answers are made of.
+        if labels.is_empty() {
+            put(out, &[metric.name, " "]);
+        } else {
+            put(out, &[&begin, labels, "} "]);
+        }
         match &series.value {
-            Value::Counter(v) => {
-                sample(out, metric.name, labels);
-                integer(out, *v);
-            }
-            Value::CounterF(v) | Value::Gauge(v) => {
-                sample(out, metric.name, labels);
-                real(out, *v);
-            }
-            Value::Histogram(histogram) => {
-                encode_histogram(metric.name, labels, histogram, &mut prefix, out);
-                continue;
-            }
+            Value::Counter(v) => integer(out, *v),
+            Value::CounterF(v) | Value::Gauge(v) => real(out, *v),
+            Value::Histogram(_) => {}
         }
         out.push(b'\n');
     }

@@ -36,7 +36,7 @@ fn settings(endpoint: String, protocol: Protocol) -> OtlpSettings {
 const POINTS: u64 = 12;
 
 fn parts() -> Vec<Part> {
-    encode::encode(&snapshot(3, 1), Temporality::Cumulative, None)
+    encode::encode(&snapshot(3, 1), Temporality::Cumulative, None, &Spare::default())
 }
 
 /// Sends one batch and waits for its fate.

@@ -1,0 +1,168 @@
+//! The API where other machines can reach it: TLS and a token, or not at all.
+
+use anyhow::{Context as _, Result, ensure};
+use std::net::SocketAddr;
+use std::process::Output;
+use std::time::{Duration, Instant};
+use tests::harness::agent::{PATIENCE, Scratch};
+use tests::harness::cli::{geophone, one_line, says};
+use tests::harness::command::said;
+use tests::harness::otlp::Authority;
+use tests::harness::{Link, Setup, equal};
+use tests::need_root;
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// The settings of an API that may be reached from elsewhere.
+fn open(setup: Setup, authority: &Authority, token: &str) -> Setup {
+    setup
+        .set("api.tls.cert_file", &authority.file("server.crt"))
+        .set("api.tls.key_file", &authority.file("server.key"))
+        .set("api.token_file", token)
+}
+
+/// Another machine on the agent's wire, with curl.
+struct Stranger<'a> {
+    link: &'a Link,
+    at: SocketAddr,
+}
+
+impl Stranger<'_> {
+    /// Asks for a path of the agent's, which is to prove that it is `localhost`.
+    fn curl(&self, scheme: &str, path: &str, more: &[&str]) -> Result<Output> {
+        let port = self.at.port();
+        let mut curl = self.link.b.ns.command("curl");
+        curl.args(["--silent", "--show-error", "--max-time", "10", "--noproxy", "*"])
+            .args(["--output", "/dev/null", "--write-out", "%{http_code}"])
+            .args(["--connect-to", &format!("localhost:{port}:{}", self.at)])
+            .args(more)
+            .arg(format!("{scheme}://localhost:{port}{path}"));
+        Ok(curl.output()?)
+    }
+
+    /// The status of an answer by TLS, whose certificate is of this authority.
+    fn status(&self, path: &str, authority: &Authority, token: Option<&str>) -> Result<String> {
+        let header = token.map(|token| format!("Authorization: Bearer {token}"));
+        let ca = authority.file("ca.crt");
+        let mut more = vec!["--cacert", &ca];
+        more.extend(header.iter().flat_map(|header| ["--header", header]));
+        let out = self.curl("https", path, &more)?;
+        ensure!(out.status.success(), "{path}: {}", said(&out));
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+}
+
+/// Cause: another machine asks, by TLS and not, with and without the token. Seen: answers only to who has both, and a
+/// certificate that only its own authority vouches for.
+#[test]
+fn tls_and_a_token() -> Result<()> {
+    need_root!("openssl", "curl");
+    let (ours, others) = (Authority::new()?, Authority::new()?);
+    let scratch = Scratch::new()?;
+    let token = scratch.secret("token", format!("{TOKEN}\n"))?;
+    let link = Link::new()?;
+    let setup = Setup::new().inside(&link.a.ns).listen(link.a.v4);
+    let agent = open(setup, &ours, &token.to_string_lossy()).spawn()?;
+    let stranger = Stranger {
+        link: &link,
+        at: agent.at,
+    };
+    let start = Instant::now();
+    // Whether it is well may be asked without the token.
+    while stranger.status("/readyz", &ours, None).ok().as_deref() != Some("200") {
+        ensure!(start.elapsed() < PATIENCE, "not ready: {}", agent.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let short = TOKEN.trim_end_matches('f');
+    let long = format!("{TOKEN}0");
+    for (given, want) in [
+        (Some(TOKEN), "200"),
+        (None, "401"),
+        (Some("fedcba9876543210fedcba9876543210"), "401"),
+        (Some(short), "401"),
+        (Some(&long), "401"),
+        (Some(""), "401"),
+    ] {
+        for path in [
+            "/metrics",
+            "/api/v1/snapshot",
+            "/api/v1/status",
+            "/api/v1/flows?for=1s",
+        ] {
+            let seen = stranger.status(path, &ours, given)?;
+            equal(&format!("{path} with token {given:?}"), seen.as_str(), want)?;
+        }
+    }
+    let header = format!("Authorization: Bearer {TOKEN}");
+    let plain = stranger.curl("http", "/metrics", &["--header", &header])?;
+    ensure!(
+        !plain.status.success(),
+        "plain HTTP is answered: {}",
+        said(&plain)
+    );
+    let theirs = others.file("ca.crt");
+    for trust in [&["--cacert", theirs.as_str()][..], &[]] {
+        let out = stranger.curl("https", "/metrics", trust)?;
+        // curl: the peer's certificate cannot be authenticated with known CA certificates.
+        equal("exit status", out.status.code(), Some(60)).with_context(|| said(&out))?;
+    }
+    agent.stop()?;
+    Ok(())
+}
+
+/// Cause: an address that the world can reach, with not all that it takes, or with what does not fit. Said: what.
+#[test]
+fn half_a_protection_is_none() -> Result<()> {
+    need_root!("openssl");
+    let (ours, others) = (Authority::new()?, Authority::new()?);
+    let scratch = Scratch::new()?;
+    let token = scratch.secret("token", TOKEN)?;
+    let weak = scratch.secret("weak", "secret")?;
+    let noise = scratch.secret("noise.crt", "-----BEGIN CERTIFICATE-----\nnoise\n")?;
+    let (token, weak, noise) = (
+        token.to_string_lossy(),
+        weak.to_string_lossy(),
+        noise.to_string_lossy(),
+    );
+    let (cert, key) = (ours.file("server.crt"), ours.file("server.key"));
+    let stranger = others.file("server.key");
+    let with = |cert: &str, key: &str, token: &str| {
+        let set = |name: &str, file: &str| format!("api.{name}={file}");
+        let all = [
+            ("tls.cert_file", cert),
+            ("tls.key_file", key),
+            ("token_file", token),
+        ];
+        all.into_iter()
+            .filter(|(_, file)| !file.is_empty())
+            .flat_map(|(name, file)| ["--set".to_owned(), set(name, file)])
+            .collect::<Vec<_>>()
+    };
+    for (settings, words) in [
+        (with("", "", ""), &["api.tls and api.token_file are not set"][..]),
+        (with(&cert, &key, ""), &["api.token_file is not set"]),
+        (with("", "", &token), &["api.tls is not set"]),
+        (
+            with(&cert, &key, "/nowhere/token"),
+            &["api.token_file", "/nowhere/token"],
+        ),
+        (with(&cert, &key, &weak), &["api.token_file", "16"]),
+        (
+            with(&cert, &stranger, &token),
+            &["api.tls", "does the key belong to it?"],
+        ),
+        (with(&noise, &key, &token), &["api.tls.cert_file", &noise]),
+        (
+            with("/nowhere/crt", &key, &token),
+            &["api.tls.cert_file", "/nowhere/crt"],
+        ),
+        (with(&cert, &noise, &token), &["api.tls.key_file", &noise]),
+    ] {
+        let mut arguments = vec!["run", "--listen", "0.0.0.0:0", "--for", "1s"];
+        arguments.extend(settings.iter().map(String::as_str));
+        let line = one_line(&geophone(&arguments)?).with_context(|| format!("{settings:?}"))?;
+        says(&line, words)?;
+        ensure!(!line.contains(TOKEN), "it tells the token: {line}");
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The governor: what it gives up when the budget does not suffice, and that it takes it back.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use std::time::Duration;
+use tests::harness::{Scene, Setup, Snapshot, Traffic, near};
+use tests::need_root;
+
+/// A step back takes thirty seconds of quiet.
+const QUIET: Duration = Duration::from_secs(31);
+
+fn level(s: &Snapshot) -> Result<f64> {
+    s.number("geophone_governor_level", &[])
+}
+
+/// What was not looked at, because the governor said so.
+fn sampled(s: &Snapshot) -> u64 {
+    s.sum("geophone_events_total", &[("probe", "tcp"), ("stage", "sampled")])
+}
+
+/// Cause: messages as fast as two processes can exchange them, and a budget that does not suffice for that. Seen: steps
+/// down, RTT samples left out and counted as such, segments counted to the last; when all is quiet, a step back.
+#[test]
+fn it_gives_up_samples_and_takes_them_back() -> Result<()> {
+    need_root!();
+    let mut scene = Scene::alone("echo")?;
+    let agent = Setup::new()
+        .with_budget()
+        .set("budget.cpu_percent", "1")
+        // What the agent itself needs when all is quiet must be below half of the budget.
+        .set("probes.tcp.sweep_interval", "10s")
+        .start()?;
+    let before = (agent.after(1)?, scene.net.counters()?);
+    ensure!(
+        level(&before.0)? == 0.0,
+        "a machine in use: {:?}",
+        level(&before.0)
+    );
+    let mut second = Traffic::new("cli", &scene.net)?;
+    for client in [&mut scene.client, &mut second] {
+        let connection = client.connect(&scene.at)?;
+        // Without an end of its own.
+        client.give(&json!({ "do": "ping", "id": connection, "rounds": u32::MAX, "size": 100 }))?;
+    }
+    agent.until(|s| {
+        s.lawful()?;
+        let level = level(s)?;
+        ensure!(level >= 2.0, "level {level}");
+        let used = s.number("geophone_governor_cpu_ratio", &[])?;
+        let budget = s.number("geophone_governor_budget_ratio", &[])?;
+        ensure!(used > budget, "level {level} with {used} of {budget} used");
+        let out = sampled(s) - sampled(&before.0);
+        ensure!(out > 10_000, "level {level}, but only {out} events left out");
+        println!("level {level}, {out} left out, {used} of {budget} used");
+        Ok(())
+    })?;
+    let names = [scene.client.name(), second.name(), scene.server.name()].map(str::to_owned);
+    drop((scene.client, second));
+    let top = agent.settles(|s| {
+        s.lawful()?;
+        let seen: u64 = names
+            .iter()
+            .map(|name| {
+                let sent = [("subject", name.as_str()), ("direction", "transmit")];
+                s.sum("geophone_tcp_segments_total", &sent)
+            })
+            .sum();
+        let truth = scene.net.counters()?.since(&before.1, "Tcp.OutSegs");
+        near("segments sent", seen as f64, truth as f64, 0.0001)?;
+        level(s)
+    })?;
+    // Not asked in the meantime: answers cost CPU as well.
+    std::thread::sleep(QUIET);
+    agent.until(|s| {
+        s.lawful()?;
+        let level = level(s)?;
+        ensure!(
+            level < top,
+            "level {level} after {top}, {} used",
+            s.number("geophone_governor_cpu_ratio", &[])?
+        );
+        Ok(())
+    })?;
+    let log = agent.stop()?;
+    ensure!(log.contains("level 2"), "the log says nothing of it: {log}");
+    Ok(())
+}
