@@ -17,6 +17,8 @@ pub mod kind {
     pub const SYNTHETIC: u8 = 3;
     /// [`crate::tunnel::TunnelRecord`].
     pub const TUNNEL: u8 = 4;
+    /// [`crate::dns::DnsRecord`].
+    pub const DNS: u8 = 5;
 }
 
 /// A type that [`wire!`](crate::wire!) made: integers only, no padding, decodable from bytes.

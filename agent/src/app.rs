@@ -7,7 +7,7 @@ use crate::config::{Config, Pairs, RttSource};
 use crate::error::{Context as _, Result};
 use crate::export::otlp;
 use crate::identity::Peers;
-use crate::probes::{Probe, drops, netdev, tcp};
+use crate::probes::{Probe, dns, drops, netdev, tcp, udp};
 use crate::records::Record;
 use crate::{api, ui};
 use agent_common::tcp::PairCells;
@@ -39,6 +39,7 @@ pub fn sizes(config: &Config, peers: &Peers) -> Sizes {
         shards,
         drop_keys: config.limits.drop_keys,
         prefixes: peers.prefixes().count() as u32,
+        dns_names: config.probes.dns.names > 0,
     }
 }
 
@@ -66,6 +67,18 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             max_series: (series / 10).max(16),
         })));
     }
+    if p.dns.enabled {
+        out.push(Box::new(dns::Dns::new(dns::Options {
+            timeout: p.dns.timeout.get(),
+            names: p.dns.names as usize,
+            max_series: (series / 10).max(16),
+        })));
+    }
+    if p.udp.enabled {
+        out.push(Box::new(udp::Udp::new(udp::Options {
+            max_series: (series / 10).max(16),
+        })));
+    }
     if p.netdev.enabled {
         out.push(Box::new(netdev::Netdev::new(netdev::Options {
             exclude: p.netdev.exclude.clone(),
@@ -77,7 +90,8 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
 /// A collector for this configuration, attached and ready.
 pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
     let peers = Peers::new(&config.peers, &config.region, &config.zone).context("peers")?;
-    let needs_programs = config.probes.tcp.enabled || config.probes.drops.enabled;
+    let p = &config.probes;
+    let needs_programs = p.tcp.enabled || p.drops.enabled || p.dns.enabled || p.udp.enabled;
     Ok(Collector::new(Setup {
         probes: probes(config),
         sizes: needs_programs.then(|| sizes(config, &peers)),

@@ -15,6 +15,12 @@ pub enum Hook {
     IterFiles,
     /// Socket operations of a cgroup tree.
     SockOps,
+    /// Packets that the sockets of a cgroup tree receive.
+    SkbIngress,
+    /// Packets that they send.
+    SkbEgress,
+    /// New sockets of a cgroup tree.
+    SockCreate,
 }
 
 impl Hook {
@@ -26,6 +32,9 @@ impl Hook {
             Self::IterMap(_) => "iter/bpf_sk_storage_map".into(),
             Self::IterFiles => "iter/task_file".into(),
             Self::SockOps => "sock_ops".into(),
+            Self::SkbIngress => "cgroup_skb/ingress".into(),
+            Self::SkbEgress => "cgroup_skb/egress".into(),
+            Self::SockCreate => "cgroup/sock_create".into(),
         }
     }
 }
@@ -61,4 +70,6 @@ pub struct Sizes {
     pub drop_keys: u32,
     /// Prefixes.
     pub prefixes: u32,
+    /// The names that are asked for in DNS are told.
+    pub dns_names: bool,
 }
