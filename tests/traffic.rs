@@ -151,6 +151,25 @@ fn obey(state: &mut State, order: &Value) -> Result<Value> {
             }
             Ok(json!({ "sent": sent }))
         }
+        "udp_serve" => {
+            let socket = UdpSocket::bind(word("at")?)?;
+            setsockopt(&socket, sockopt::RcvBuf, &(4 << 20))?;
+            let at = socket.local_addr()?;
+            let echo = word("mode")? == "echo";
+            std::thread::spawn(move || {
+                let mut buffer = vec![0; 64 << 10];
+                loop {
+                    // An error is a port that was closed, told by ICMP; the next datagram may be good.
+                    let Ok((n, from)) = socket.recv_from(&mut buffer) else {
+                        continue;
+                    };
+                    if echo {
+                        let _ = socket.send_to(buffer.get(..n).unwrap_or_default(), from);
+                    }
+                }
+            });
+            Ok(json!({ "at": at.to_string() }))
+        }
         "udp_bind" => {
             let socket = UdpSocket::bind(word("at")?)?;
             setsockopt(&socket, sockopt::RcvBuf, &(number("rcvbuf")? as usize))?;

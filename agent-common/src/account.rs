@@ -32,10 +32,20 @@ pub mod program {
     pub const TUNNEL_INGRESS: usize = 12;
     /// Packets that an underlay device sends.
     pub const TUNNEL_EGRESS: usize = 13;
+    /// Packets that sockets receive, for answers (`cgroup_skb/ingress`).
+    pub const DNS_INGRESS: usize = 14;
+    /// Packets that sockets send, for queries (`cgroup_skb/egress`).
+    pub const DNS_EGRESS: usize = 15;
+    /// Packets that sockets receive, for datagrams (`cgroup_skb/ingress`).
+    pub const UDP_INGRESS: usize = 16;
+    /// Packets that sockets send, for datagrams (`cgroup_skb/egress`).
+    pub const UDP_EGRESS: usize = 17;
+    /// New sockets (`cgroup/sock_create`).
+    pub const UDP_CREATE: usize = 18;
     /// The ring benchmark's generator.
-    pub const SYNTHETIC: usize = 14;
+    pub const SYNTHETIC: usize = 19;
     /// Number of programs.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 20;
 }
 
 /// Reasons for which the kernel side gives an event up.

@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod dns;
 pub mod drops;
 pub mod histogram;
 pub mod path;
 pub mod tcp;
 pub mod tunnel;
+pub mod udp;
 pub mod wire;

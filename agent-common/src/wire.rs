@@ -19,6 +19,8 @@ pub mod kind {
     pub const TUNNEL: u8 = 4;
     /// [`crate::path::RouteRecord`].
     pub const ROUTE: u8 = 6;
+    /// [`crate::dns::DnsRecord`].
+    pub const DNS: u8 = 5;
 }
 
 /// A type that [`wire!`](crate::wire!) made: integers only, no padding, decodable from bytes.

@@ -19,6 +19,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, fexit},
     programs::{BtfTracePointContext, FExitContext},
 };
+pub use conn::SocketStorage;
 use conn::{Conn, flag, flush, sample, windows};
 
 pub(super) const ESTABLISHED: u8 = 1;
@@ -407,6 +408,18 @@ pub fn owner(sk: Ptr) -> (SubjectKey, [u8; 16]) {
         Some(conn) if conn.subject.netns != 0 => (conn.subject, conn.comm),
         _ => (pair::subject(sk, (0, 0)), [0; 16]),
     }
+}
+
+/// Who owns a socket, as far as it is remembered.
+#[inline(always)]
+pub fn remembered(sk: Ptr) -> Option<SubjectKey> {
+    conn::get(sk).map(|conn| conn.subject)
+}
+
+/// Name of the process that is remembered.
+#[inline(always)]
+pub fn remembered_comm(sk: Ptr) -> [u8; 16] {
+    conn::get(sk).map_or([0; 16], |conn| conn.comm)
 }
 
 /// Each connection that an application takes from a listener: how long it waited there. The result of the function

@@ -19,7 +19,8 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::TcContext,
 };
-use packet::{Skb, UdpPorts};
+pub use packet::Skb;
+use packet::UdpPorts;
 
 /// `TCX_NEXT`, and `TC_ACT_UNSPEC` of clsact: the next one decides.
 const NEXT: i32 = -1;

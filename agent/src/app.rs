@@ -7,7 +7,7 @@ use crate::config::{Config, Pairs, RttSource, TunnelUse};
 use crate::error::{Context as _, Result};
 use crate::export::otlp;
 use crate::identity::Peers;
-use crate::probes::{Probe, drops, netdev, path, tcp, tunnel};
+use crate::probes::{Probe, dns, drops, netdev, path, tcp, tunnel, udp};
 use crate::records::Record;
 use crate::topology::Topology;
 use crate::{api, ui};
@@ -46,6 +46,7 @@ pub fn sizes(config: &Config, peers: &Peers) -> Sizes {
             config.limits.tunnels + 1
         },
         paths: config.probes.path.enabled && config.probes.tcp.enabled,
+        dns_names: config.probes.dns.names > 0,
     }
 }
 
@@ -71,6 +72,18 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
     if p.drops.enabled {
         out.push(Box::new(drops::Drops::new(drops::Options {
             records_per_second: u64::from(p.drops.records_per_second),
+            max_series: (series / 10).max(16),
+        })));
+    }
+    if p.dns.enabled {
+        out.push(Box::new(dns::Dns::new(dns::Options {
+            timeout: p.dns.timeout.get(),
+            names: p.dns.names as usize,
+            max_series: (series / 10).max(16),
+        })));
+    }
+    if p.udp.enabled {
+        out.push(Box::new(udp::Udp::new(udp::Options {
             max_series: (series / 10).max(16),
         })));
     }
@@ -104,9 +117,12 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
 /// A collector for this configuration, attached and ready.
 pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
     let peers = Peers::new(&config.peers, &config.region, &config.zone).context("peers")?;
-    let needs_programs = config.probes.tcp.enabled
-        || config.probes.drops.enabled
-        || config.probes.tunnel.enabled != TunnelUse::Off;
+    let p = &config.probes;
+    let needs_programs = p.tcp.enabled
+        || p.drops.enabled
+        || p.dns.enabled
+        || p.udp.enabled
+        || p.tunnel.enabled != TunnelUse::Off;
     Ok(Collector::new(Setup {
         probes: probes(config),
         sizes: needs_programs.then(|| sizes(config, &peers)),

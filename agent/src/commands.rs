@@ -74,7 +74,7 @@ fn explain(running: &Running) {
         .map(|e| e.clone())
         .unwrap_or_default();
     if !error.is_empty() {
-        tracing::error!("{error}; probes tcp and drops are off");
+        tracing::error!("{error}; the probes that have programs are off");
     }
     for v in running
         .verdicts()

@@ -8,6 +8,8 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
     vec![
         ("Probe tcp", crate::probes::tcp::METRICS),
         ("Probe drops", crate::probes::drops::METRICS),
+        ("Probe dns", crate::probes::dns::METRICS),
+        ("Probe udp", crate::probes::udp::METRICS),
         ("Probe netdev", crate::probes::netdev::METRICS),
         ("Probe tunnel", crate::probes::tunnel::METRICS),
         ("Probe path", crate::probes::path::METRICS),

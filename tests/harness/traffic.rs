@@ -198,6 +198,14 @@ impl Traffic {
         answer["sent"].as_u64().context("sent")
     }
 
+    /// Takes datagrams, and sends them back (`echo`) or swallows them (`sink`). Returns the address.
+    pub fn udp_serve(&mut self, at: &str, mode: &str) -> Result<String> {
+        text(
+            &self.ask(json!({ "do": "udp_serve", "at": at, "mode": mode }))?,
+            "at",
+        )
+    }
+
     /// Binds a datagram socket that nobody reads.
     pub fn udp_bind(&mut self, at: &str, rcvbuf: u64) -> Result<String> {
         text(

@@ -89,12 +89,14 @@ exec 3> /dev/ttyS1
 section kernel uname -r
 section boot cut -d ' ' -f 1 /proc/uptime
 section lockdown cat /sys/kernel/security/lockdown
-section check geophone check --json
+# The probes that are off unless asked for must load as well.
+more=(--set probes.dns.enabled=true --set probes.udp.enabled=true --set probes.dns.names=10)
+section check geophone check --json "${more[@]}"
 if grep -q lockdown= /proc/cmdline; then
-    watching run requests
+    watching run requests "${more[@]}"
 else
     section network network
-    watching run transfer
+    watching run transfer "${more[@]}"
     section retransmits counts
     umount /sys/fs/cgroup
     section check_no_cgroup2 geophone check --json --btf /dev/null

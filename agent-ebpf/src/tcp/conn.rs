@@ -95,16 +95,23 @@ pub struct SocketStorage<T, const FLAGS: usize> {
 // SAFETY: a map definition is read by the loader only.
 unsafe impl<T, const FLAGS: usize> Sync for SocketStorage<T, FLAGS> {}
 
+impl<T, const FLAGS: usize> SocketStorage<T, FLAGS> {
+    /// The definition.
+    pub const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+}
+
 /// BPF_F_NO_PREALLOC | BPF_F_CLONE.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".maps")]
-static CONNECTIONS: SocketStorage<Conn, 513> = SocketStorage {
-    r#type: core::ptr::null(),
-    key: core::ptr::null(),
-    value: core::ptr::null(),
-    max_entries: core::ptr::null(),
-    map_flags: core::ptr::null(),
-};
+static CONNECTIONS: SocketStorage<Conn, 513> = SocketStorage::new();
 
 /// What is known of a socket.
 #[inline(always)]

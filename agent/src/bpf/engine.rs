@@ -12,7 +12,8 @@ use agent_common::account::{Account, program};
 use agent_common::tcp::{PairCells, home};
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{
-    BtfTracePoint, FExit, Iter, Program, ProgramError, SchedClassifier, SockOps, TestRun as _,
+    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, FExit, Iter, Program,
+    ProgramError, SchedClassifier, SockOps, TestRun as _,
 };
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use std::collections::HashMap;
@@ -131,6 +132,7 @@ impl Engine {
         }
         let (paths, probe_reads) = (u32::from(sizes.paths), u32::from(reads));
         let high_water = u64::from(sizes.ring_bytes / 4);
+        let dns_names = u32::from(sizes.dns_names);
         let mut loader = EbpfLoader::new();
         loader
             // No relocations in the object: aya need not parse the kernel's types a second time.
@@ -146,6 +148,7 @@ impl Engine {
             .override_global("PROBE_READS", &probe_reads, false)
             .override_global("SOCKOPS_HAS_CURRENT", &has_current, false)
             .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
+            .override_global("DNS_NAMES", &dns_names, false)
             .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
             .map_max_entries("HOME", cpus)
             .map_max_entries("RECORDS", sizes.ring_bytes)
@@ -162,7 +165,8 @@ impl Engine {
             .map_max_entries("TUNNEL_CELLS", sizes.tunnels * sizes.shards)
             .map_max_entries("TUNNEL_WINDOWS", sizes.tunnels * 2)
             .map_max_entries("TUNNEL_INNER", sizes.tunnels * 4)
-            .map_max_entries("TUNNEL_TOKENS", cpus);
+            .map_max_entries("TUNNEL_TOKENS", cpus)
+            .map_max_entries("DNS_TOKENS", cpus);
         for (global, offset) in &offsets {
             // Not every field is read by a program of this build; the linker drops unused globals.
             loader.override_global(global, offset, false);
@@ -318,13 +322,27 @@ impl Engine {
                 self.iterators.insert(spec.name, Arc::new(iterator));
             }
             Hook::SockOps => {
-                let root = host::cgroup2_root().map_err(Refusal::unsupported)?;
-                let cgroup = std::fs::File::open(&root)
-                    .map_err(|e| Refusal::unsupported(format!("{}: {e}", root.display())))?;
+                let cgroup = cgroup2_root()?;
                 let p: &mut SockOps = program.try_into().map_err(Refusal::from)?;
                 p.load()?;
-                // Links are always multi; AllowMultiple is refused with EINVAL (aya#1078).
-                p.attach(cgroup, aya::programs::CgroupAttachMode::Single)?;
+                p.attach(cgroup, LINK)?;
+            }
+            Hook::SkbIngress | Hook::SkbEgress => {
+                let cgroup = cgroup2_root()?;
+                let p: &mut CgroupSkb = program.try_into().map_err(Refusal::from)?;
+                p.load()?;
+                let side = if spec.hook == Hook::SkbIngress {
+                    CgroupSkbAttachType::Ingress
+                } else {
+                    CgroupSkbAttachType::Egress
+                };
+                p.attach(cgroup, side, LINK)?;
+            }
+            Hook::SockCreate => {
+                let cgroup = cgroup2_root()?;
+                let p: &mut CgroupSock = program.try_into().map_err(Refusal::from)?;
+                p.load()?;
+                p.attach(cgroup, LINK)?;
             }
             Hook::Tc(_) => {
                 let p: &mut SchedClassifier = program.try_into().map_err(Refusal::from)?;
@@ -460,6 +478,14 @@ impl Engine {
             self.btf = load_btf(&self.btf_path);
         }
     }
+}
+
+/// Links are always multi; AllowMultiple is refused with EINVAL (aya#1078).
+const LINK: CgroupAttachMode = CgroupAttachMode::Single;
+
+fn cgroup2_root() -> std::result::Result<std::fs::File, Refusal> {
+    let root = host::cgroup2_root().map_err(Refusal::unsupported)?;
+    std::fs::File::open(&root).map_err(|e| Refusal::unsupported(format!("{}: {e}", root.display())))
 }
 
 fn load_btf(path: &Path) -> Option<Btf> {

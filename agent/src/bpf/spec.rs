@@ -17,6 +17,12 @@ pub enum Hook {
     SockOps,
     /// Packets of devices; see [`super::tc`]. Attaching loads, the devices follow.
     Tc(super::tc::Way),
+    /// Packets that the sockets of a cgroup tree receive.
+    SkbIngress,
+    /// Packets that they send.
+    SkbEgress,
+    /// New sockets of a cgroup tree.
+    SockCreate,
 }
 
 impl Hook {
@@ -29,6 +35,9 @@ impl Hook {
             Self::IterFiles => "iter/task_file".into(),
             Self::SockOps => "sock_ops".into(),
             Self::Tc(way) => format!("{}/{}", super::tc::mechanism(), way.as_str()),
+            Self::SkbIngress => "cgroup_skb/ingress".into(),
+            Self::SkbEgress => "cgroup_skb/egress".into(),
+            Self::SockCreate => "cgroup/sock_create".into(),
         }
     }
 }
@@ -68,4 +77,6 @@ pub struct Sizes {
     pub tunnels: u32,
     /// Probe `path` is on: `tcp_probe` looks at the way of each connection.
     pub paths: bool,
+    /// The names that are asked for in DNS are told.
+    pub dns_names: bool,
 }

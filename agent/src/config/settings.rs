@@ -72,6 +72,10 @@ pub struct Probes {
     pub tcp: TcpProbe,
     /// Dropped packets, by reason and place.
     pub drops: DropsProbe,
+    /// Latency and failures of DNS lookups. Off by default: its programs run for every packet of every socket.
+    pub dns: DnsProbe,
+    /// UDP datagrams and bytes. Off by default: its programs run for every packet of every socket.
+    pub udp: UdpProbe,
     /// Traffic, errors and speed of network interfaces.
     pub netdev: NetdevProbe,
     /// What passes through tunnels, what is lost below them, and whether they are alive.
@@ -142,6 +146,38 @@ impl Default for DropsProbe {
             records_per_second: 1000,
         }
     }
+}
+
+/// Probe `dns`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DnsProbe {
+    /// Whether the probe runs. It looks at each packet that a socket sends or receives, TCP included.
+    pub enabled: bool,
+    /// A query that has no answer after this time has timed out.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1m"))]
+    pub timeout: HumanDuration,
+    /// So many of the names that are asked for most are exported; 0 = no name leaves the kernel, for privacy.
+    #[schemars(range(min = 0, max = 100))]
+    pub names: u32,
+}
+
+impl Default for DnsProbe {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            timeout: HumanDuration::from_secs(5),
+            names: 0,
+        }
+    }
+}
+
+/// Probe `udp`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UdpProbe {
+    /// Whether the probe runs. It looks at each packet that a socket sends or receives, TCP included.
+    pub enabled: bool,
 }
 
 /// Probe `netdev`.

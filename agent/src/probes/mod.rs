@@ -3,19 +3,24 @@
 //! A probe is one file here, one in agent-ebpf, one in agent-common and one in tests, all of its name. [`METRICS`] and
 //! [`crate::app::probes`] are the ordered lists to which a new one is added.
 
+pub mod dns;
 pub mod drops;
 pub mod netdev;
 pub mod path;
 pub mod tcp;
 pub mod tunnel;
+pub mod udp;
 
 mod slots;
 
 use crate::aggregate::{Family, Metric};
-use crate::bpf::Engine;
+use crate::bpf::{Engine, sys};
 use crate::error::Result;
 use crate::identity::{Identity, Peers};
 use crate::records::{Record, RouteChange};
+use agent_common::wire::Wire;
+use aya::maps::MapData;
+use std::os::fd::AsFd as _;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What a probe may use while it works.
@@ -85,8 +90,25 @@ pub trait Probe: Send {
     }
 }
 
+/// All entries of a hash.
+fn entries<K: Wire, V: Wire>(map: &MapData) -> Result<Vec<(K, V)>> {
+    let mut found = Vec::new();
+    sys::for_each(map.fd().as_fd(), K::SIZE, V::SIZE, |key, value| {
+        found.extend(K::decode(key).zip(V::decode(value)));
+    })?;
+    Ok(found)
+}
+
 /// Metrics of all probes, for the documentation and the checks.
-pub const METRICS: &[&[&Metric]] = &[tcp::METRICS, drops::METRICS, netdev::METRICS, tunnel::METRICS, path::METRICS];
+pub const METRICS: &[&[&Metric]] = &[
+    tcp::METRICS,
+    drops::METRICS,
+    dns::METRICS,
+    udp::METRICS,
+    netdev::METRICS,
+    tunnel::METRICS,
+    path::METRICS,
+];
 
 /// Now, ns since the Unix epoch.
 fn unix_nanos() -> u64 {

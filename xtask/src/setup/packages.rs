@@ -97,6 +97,8 @@ pub const TEST: &[Need] = &[
         "offloads off, so that each segment counts",
     ),
     need(&["iperf3"], "iperf3", "traffic of the tests"),
+    need(&["dnsmasq"], "dnsmasq-base", "a DNS server for the tests"),
+    need(&["dig"], "bind9-dnsutils", "a DNS client for the tests"),
     need(&["python3"], "python3", "odd clients and servers of the tests"),
     need(&["curl"], "curl", "HTTP clients of the tests"),
     need(&["openssl"], "openssl", "certificates of the TLS tests"),
