@@ -281,7 +281,7 @@ fn counters(account: &mut Account, key: &DnsServerKey, comm: &[u8; 16]) -> Optio
         comm: *comm,
     };
     // Another CPU may be first.
-    let _ = DNS_SERVERS.insert(key, &value, NOEXIST);
+    let _ = DNS_SERVERS.insert(key, value, NOEXIST);
     if let Some(value) = find(key) {
         return Some(value);
     }

@@ -92,7 +92,7 @@ fn row(account: &mut Account, subject: &SubjectKey, sk: Ptr) -> Option<&'static 
         comm: Packet::comm(sk),
     };
     // Another CPU may be first.
-    let _ = UDP_SUBJECTS.insert(subject, &value, NOEXIST);
+    let _ = UDP_SUBJECTS.insert(subject, value, NOEXIST);
     if let Some(value) = find(subject) {
         return Some(value);
     }

@@ -141,7 +141,7 @@ pub fn slot(account: &mut Account, key: &TunnelKey, memo: &mut Memo) -> (u32, bo
 }
 
 const KEY_WORDS: usize = size_of::<TunnelKey>() / 8;
-const _: () = assert!(size_of::<TunnelKey>() % 8 == 0);
+const _: () = assert!(size_of::<TunnelKey>().is_multiple_of(8));
 
 /// Word by word: `==` is a call of memcmp, which counts bytes.
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! Who talks to whom, as a graph: subjects, peers and regions, and what the connections between them are like.
 //!
 //! Made of the [`View`] that `top` shows. An edge's numbers are those of the last interval (latencies: of the last
-//! minute where it had none); only [`Edge::bytes_received`] and its like count since the start.
+//! minute where it had none); only [`Quality::bytes_received`] and its like count since the start.
 
 mod draw;
 mod state;

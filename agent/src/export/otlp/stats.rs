@@ -220,15 +220,13 @@ mod tests {
             families.iter().map(|f| f.metric.name).collect::<Vec<_>>(),
             declared
         );
-        let text = String::from_utf8(crate::export::prometheus::encode(
-            &crate::aggregate::Snapshot {
-                families,
-                ..Default::default()
-            },
-            crate::export::prometheus::Format::Text,
-            0,
-        ));
-        let text = text.unwrap();
+        let snapshot = crate::aggregate::Snapshot {
+            families,
+            ..Default::default()
+        };
+        let mut text = Vec::new();
+        crate::export::prometheus::encode(&snapshot, crate::export::prometheus::Format::Text, &mut text);
+        let text = String::from_utf8(text).unwrap();
         for line in [
             "geophone_export_batches_total{exporter=\"otlp\",outcome=\"sent\"} 0\n",
             "geophone_export_batches_total{exporter=\"otlp\",outcome=\"partial\"} 1\n",
