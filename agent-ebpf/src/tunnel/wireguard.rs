@@ -37,7 +37,9 @@ pub fn handshake<const DIRECTION: usize>(parsed: &Parsed, slot: u32) -> u64 {
                 return NONE;
             }
             let latency = micros.wrapping_sub(pending as u32);
+            // Whoever asked, the tunnel is alive: the other side's own tries end with it.
             exchange(&mut state.unanswered[1 - DIRECTION], 0);
+            exchange(&mut state.unanswered[DIRECTION], 0);
             state.last_handshake = now;
             state.last_latency = latency as u64;
             row::record(&mut state.histograms[series::HANDSHAKE], latency);

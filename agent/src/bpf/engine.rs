@@ -124,12 +124,17 @@ impl Engine {
         // are of one namespace.
         let tells_netns = 0u32;
         // A program with a read that lockdown forbids is refused as a whole.
-        let reads = sizes.paths && !missing.contains_key(group_name(Group::Skb)) && sys::may_read_kernel();
-        if sizes.paths && !reads && !no_types {
+        let asked = sizes.paths && !missing.contains_key(group_name(Group::Skb));
+        let read = if asked { sys::may_read_kernel() } else { Ok(()) };
+        // Without the right to load a program at all, the verdict of each says so.
+        if let Err(cause) = &read
+            && cause.raw_os_error() != Some(libc::EPERM)
+        {
             tracing::warn!(
-                "no hop counts: this kernel lets no program read its memory (lockdown=confidentiality)"
+                "no hop counts: this kernel lets no program read its memory (lockdown=confidentiality): {cause}"
             );
         }
+        let reads = asked && read.is_ok();
         let (paths, probe_reads) = (u32::from(sizes.paths), u32::from(reads));
         let high_water = u64::from(sizes.ring_bytes / 4);
         let dns_names = u32::from(sizes.dns_names);
@@ -163,7 +168,7 @@ impl Engine {
             .map_max_entries("TUNNEL_FREE", sizes.tunnels)
             .map_max_entries("TUNNEL_STATES", sizes.tunnels)
             .map_max_entries("TUNNEL_CELLS", sizes.tunnels * sizes.shards)
-            .map_max_entries("TUNNEL_WINDOWS", sizes.tunnels * 2)
+            .map_max_entries("TUNNEL_WINDOWS", sizes.tunnels * 4)
             .map_max_entries("TUNNEL_INNER", sizes.tunnels * 4)
             .map_max_entries("TUNNEL_TOKENS", cpus)
             .map_max_entries("DNS_TOKENS", cpus);

@@ -226,7 +226,7 @@ struct LoadAttr {
 
 /// Whether programs may read kernel memory by `bpf_probe_read_kernel`: asked of the kernel by loading one that does,
 /// because lockdown, which may forbid it, shows its mode only where securityfs is mounted.
-pub fn may_read_kernel() -> bool {
+pub fn may_read_kernel() -> io::Result<()> {
     const RAW_TRACEPOINT: u32 = 17;
     /// An instruction: code, registers, offset, immediate (include/uapi/linux/bpf.h).
     #[repr(C)]
@@ -247,14 +247,10 @@ pub fn may_read_kernel() -> bool {
         license: c"GPL".as_ptr() as u64,
         ..Default::default()
     };
-    match bpf(PROG_LOAD, &mut attr) {
-        Ok(fd) => {
-            // SAFETY: the kernel has just given us this descriptor; dropping it unloads the program.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-            true
-        }
-        Err(_) => false,
-    }
+    let fd = bpf(PROG_LOAD, &mut attr)?;
+    // SAFETY: the kernel has just given us this descriptor; dropping it unloads the program.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
 }
 
 #[repr(C)]

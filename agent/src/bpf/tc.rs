@@ -5,6 +5,7 @@
 //! name. The qdisc itself stays, since others may have begun to use it.
 
 use super::{Engine, Spec, State, Verdict, host, sys};
+use crate::aggregate::labels::clean;
 use crate::error::{Context as _, Result};
 use crate::rtnetlink::Rtnetlink;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
@@ -85,7 +86,8 @@ impl Engine {
         self.enter(Verdict {
             probe: spec.probe.to_owned(),
             program: spec.name.to_owned(),
-            hook: format!("{} {}", spec.hook.describe(), devices.join(" ")),
+            // The kernel forbids only blanks and slashes in their names.
+            hook: clean(&format!("{} {}", spec.hook.describe(), devices.join(" "))),
             state: State::Attached,
             reason: String::new(),
             remedy: String::new(),
@@ -151,6 +153,15 @@ impl Attachment {
             && let Some(link) = self.link.take()
         {
             std::mem::forget(link);
+        }
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        // A clsact filter is removed by its place alone, which may be somebody else's by now.
+        if mechanism() != "tcx" && self.link.is_some() && !matches!(self.is_there(), Ok(true)) {
+            std::mem::forget(self.link.take());
         }
     }
 }

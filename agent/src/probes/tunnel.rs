@@ -290,7 +290,8 @@ impl Watch {
         let device = &self.underlay.name;
         let mut lost = false;
         if let Some(attachment) = self.attached[i].take() {
-            if attachment.is_there().unwrap_or(false) {
+            // What cannot be asked is taken for there: devices that are gone leave by the list of devices.
+            if attachment.is_there().unwrap_or(true) {
                 self.attached[i] = Some(attachment);
                 self.seen[i] = now;
                 return false;
@@ -357,7 +358,11 @@ impl Probe for Tunnel {
         }
         self.verdicts(engine);
         self.last_look = Some(now);
-        self.look(engine, now, start)
+        if let Err(e) = self.look(engine, now, start) {
+            self.failing = true;
+            tracing::warn!("probe tunnel: {e}; trying again every {} s", LOOK.as_secs());
+        }
+        Ok(())
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {

@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 /// Rows of processes are given back after this many ticks without a datagram.
 const IDLE: u32 = 60;
+/// As [`IDLE`], for a cgroup: they come and go more slowly.
+const CGROUP_IDLE: u32 = 600;
 
 static PROGRAMS: [Spec; 3] = [
     Spec {
@@ -196,7 +198,12 @@ impl Udp {
     fn recycle(&mut self) {
         let Some(subjects) = &self.subjects else { return };
         self.rows.retain(|key, row| {
-            if key.tgid == 0 || row.idle < IDLE {
+            let patience = match key.tgid {
+                _ if *key == NOBODY => return true,
+                0 => CGROUP_IDLE,
+                _ => IDLE,
+            };
+            if row.idle < patience {
                 return true;
             }
             let mut bytes = Vec::with_capacity(SubjectKey::SIZE);

@@ -53,6 +53,8 @@ struct Device {
     up: bool,
     loopback: bool,
     ethernet: bool,
+    /// The device below a VLAN or the like.
+    lower: Option<u32>,
     tunnel: Option<Tunnel>,
 }
 
@@ -122,7 +124,9 @@ pub fn find(rtnetlink: &Rtnetlink, ports: &BTreeMap<u16, u8>, named: &[Glob], al
         // A tunnel device is an underlay only where another tunnel says so.
         let carries = wanted.contains(&device.index) && !device.loopback && device.up;
         let own = anywhere && device.tunnel.is_some();
-        if asked || carries && !own {
+        // Its packets pass the lower device as well, and would be counted twice.
+        let below = device.lower.is_some_and(|lower| wanted.contains(&lower));
+        if asked || carries && !own && !below {
             let underlay = Underlay {
                 name: device.name,
                 ethernet: device.ethernet,
@@ -138,10 +142,12 @@ fn device(message: &LinkMessage) -> Option<Device> {
     let mut name = None;
     let mut parent = None;
     let (mut kind, mut data) = (None, None);
+    let mut foreign = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(n) => name = Some(n.clone()),
             LinkAttribute::Link(index) => parent = Some(*index).filter(|i| *i != 0),
+            LinkAttribute::LinkNetNsId(_) => foreign = true,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
@@ -154,6 +160,9 @@ fn device(message: &LinkMessage) -> Option<Device> {
             _ => {}
         }
     }
+    // An index of another namespace says nothing here.
+    let parent = parent.filter(|_| !foreign);
+    let stacked = matches!(kind, Some(InfoKind::Vlan | InfoKind::MacVlan | InfoKind::IpVlan));
     let layer = message.header.link_layer_type;
     let ethernet = matches!(layer, LinkLayerType::Ether | LinkLayerType::Loopback);
     Some(Device {
@@ -162,6 +171,7 @@ fn device(message: &LinkMessage) -> Option<Device> {
         up: message.header.flags.bits() & IFF_UP != 0,
         loopback: layer == LinkLayerType::Loopback,
         ethernet,
+        lower: parent.filter(|_| stacked),
         tunnel: kind.and_then(|kind| tunnel(kind, data, parent, ethernet)),
     })
 }
@@ -329,7 +339,12 @@ fn sockets() -> BTreeSet<(Option<IpAddr>, u16)> {
 
 /// A line of /proc/net/udp: the address is in words of the machine's byte order.
 fn socket(line: &str) -> Option<(Option<IpAddr>, u16)> {
-    let (address, port) = line.split_whitespace().nth(1)?.split_once(':')?;
+    let mut words = line.split_whitespace();
+    let (address, port) = words.nth(1)?.split_once(':')?;
+    // Unconnected (TCP_CLOSE): a resolver's socket may be given such a port by chance, the end of a tunnel talks to many.
+    if words.nth(1)? != "07" {
+        return None;
+    }
     let mut bytes = Vec::with_capacity(16);
     for word in 0..address.len() / 8 {
         let word = u32::from_str_radix(address.get(8 * word..8 * word + 8)?, 16).ok()?;
@@ -345,6 +360,16 @@ fn socket(line: &str) -> Option<(Option<IpAddr>, u16)> {
 
 /// Destinations of the kernel's IPsec states that have no device of their own.
 fn ipsec() -> BTreeSet<IpAddr> {
+    // Opening the socket would have the kernel load xfrm_user, or look for it each time. Where it is, its own socket is
+    // listed.
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap_or_default();
+    if !sockets
+        .lines()
+        .skip(1)
+        .any(|line| line.split_ascii_whitespace().nth(1) == Some("6"))
+    {
+        return BTreeSet::new();
+    }
     ask_xfrm().unwrap_or_default()
 }
 

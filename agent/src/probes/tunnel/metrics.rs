@@ -118,7 +118,7 @@ metrics! {
         "1 = the tunnel is in this state; reason is handshake_unanswered, handshake_old, no_answer, loss or too_big";
     CHANGES = "geophone_tunnel_state_changes_total", "geophone.tunnel.state_changes", "{event}", Counter, tunnel_labels!(&HEALTH),
         "Times that the tunnel came into this state";
-    TUNNELS = "geophone_tunnel_count", "geophone.tunnel.count", "{tunnel}", Gauge, &[],
+    TUNNELS = "geophone_tunnels", "geophone.tunnels", "{tunnel}", Gauge, &[],
         "Tunnels that have a row; at most limits.tunnels";
     WATCHED = "geophone_tunnel_watched", "geophone.tunnel.watched", "1", Gauge, &[&label::DEVICE, &label::DIRECTION],
         "1 = the packets of this underlay device are watched, 0 = they should be and are not";
