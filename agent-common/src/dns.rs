@@ -88,6 +88,14 @@ crate::wire! {
     }
 }
 
+impl DnsServerKey {
+    /// The key of the row that takes what finds no room.
+    pub const NOBODY: Self = Self {
+        subject: SubjectKey::NOBODY,
+        server: [0; 16],
+    };
+}
+
 /// The header of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

@@ -66,3 +66,17 @@ crate::wire! {
         pub device: [u8; 16],
     }
 }
+
+impl DropKey {
+    /// The key of the row that takes what finds no room.
+    pub const OTHER: Self = Self {
+        subject: SubjectKey::NOBODY,
+        location: 0,
+        reason: 0,
+        ifindex: 0,
+        netns: 0,
+        ethertype: 0,
+        protocol: 0,
+        direction: 0,
+    };
+}

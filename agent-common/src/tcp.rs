@@ -194,6 +194,16 @@ crate::wire! {
     }
 }
 
+impl SubjectKey {
+    /// Nobody; also the key of the row that takes what finds no room.
+    pub const NOBODY: Self = Self {
+        cgroup: 0,
+        start: 0,
+        tgid: 0,
+        netns: 0,
+    };
+}
+
 /// Counters of the agent's own network namespace, to reconcile with /proc/net/snmp.
 pub mod home {
     /// `Tcp.OutSegs` by our count: first transmissions of sockets, SYN-ACKs and resets.

@@ -16,7 +16,6 @@ pub mod parse;
 pub mod window;
 
 use crate::histogram::Histogram;
-use crate::wire::Header;
 use window::Window;
 
 /// Kinds of tunnel, indices into [`kind::NAMES`]; also what the table of UDP ports holds.
@@ -230,20 +229,6 @@ pub mod flag {
     pub const HAS_ID: u8 = 1;
 }
 
-/// What a [`TunnelRecord`] tells.
-pub mod event {
-    /// First packet of a tunnel.
-    pub const NEW: u8 = 0;
-    /// A response that fits an initiation; `value` is the latency in µs.
-    pub const HANDSHAKE: u8 = 1;
-    /// A packet was too big; `value` is the MTU that was told, 0 = none.
-    pub const TOO_BIG: u8 = 2;
-    /// The sequence began anew; `value` is the receiver index, SPI or key.
-    pub const RESTART: u8 = 3;
-    /// Names, as told.
-    pub const NAMES: [&str; 4] = ["new", "handshake", "too_big", "restart"];
-}
-
 crate::wire! {
     /// Which tunnel, seen from which device. Addresses are of the outer packet, IPv4 mapped.
     pub struct TunnelKey {
@@ -255,8 +240,6 @@ crate::wire! {
         pub id: u32,
         /// Interface index of the underlay device.
         pub ifindex: u32,
-        /// Network namespace of the device, the low half of its cookie; 0 where the kernel cannot tell (before 6.15).
-        pub netns: u32,
         /// UDP port of the local end, for WireGuard and OpenVPN; else 0.
         pub local_port: u16,
         /// UDP port of the other end, as above.
@@ -266,7 +249,7 @@ crate::wire! {
         /// See [`flag`].
         pub flags: u8,
         /// Always zero.
-        pub pad: [u8; 6],
+        pub pad: [u8; 2],
     }
 
     /// What a [`TunnelKey`] maps to.
@@ -315,25 +298,5 @@ crate::wire! {
         pub pad: u32,
         /// The window.
         pub window: Window,
-    }
-
-    /// Something rare that happened to a tunnel.
-    pub struct TunnelRecord {
-        /// Record header.
-        pub header: Header,
-        /// Time in ns since boot.
-        pub time: u64,
-        /// Which tunnel.
-        pub key: TunnelKey,
-        /// Its slot.
-        pub slot: u32,
-        /// By event, see [`event`].
-        pub value: u32,
-        /// See [`event`].
-        pub event: u8,
-        /// See [`direction`].
-        pub direction: u8,
-        /// Always zero.
-        pub pad: [u8; 6],
     }
 }

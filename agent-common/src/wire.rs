@@ -15,12 +15,10 @@ pub mod kind {
     pub const DROP: u8 = 2;
     /// Synthetic record of the ring benchmark: [`crate::account::SyntheticRecord`].
     pub const SYNTHETIC: u8 = 3;
-    /// [`crate::tunnel::TunnelRecord`].
-    pub const TUNNEL: u8 = 4;
-    /// [`crate::path::RouteRecord`].
-    pub const ROUTE: u8 = 6;
     /// [`crate::dns::DnsRecord`].
     pub const DNS: u8 = 5;
+    /// [`crate::path::RouteRecord`].
+    pub const ROUTE: u8 = 6;
 }
 
 /// A type that [`wire!`](crate::wire!) made: integers only, no padding, decodable from bytes.

@@ -4,10 +4,11 @@
 //! Only clients are measured: a query is sent to port 53, its answer is received from there by the same socket. A server
 //! on this machine sees the same messages the other way round, and these are none of the probe's business.
 
-use crate::account::{self, add, bump, bump32};
-use crate::emit::{emit, header};
+use crate::account::{self, add, bump};
+use crate::emit::{emit, header, take_token};
+use crate::histogram::record;
 use crate::packet::{ALLOW, Packet, Sight};
-use crate::settings::{DNS_NAMES, NCPU};
+use crate::settings::DNS_NAMES;
 use crate::tcp;
 use crate::tunnel::Skb;
 use agent_common::account::{Account, program, reason};
@@ -15,15 +16,13 @@ use agent_common::dns::{
     DnsAnswerKey, DnsCounters, DnsPending, DnsPendingKey, DnsRecord, DnsServerKey, HEADER, Header, PORT,
     QUESTION, in_segment, transport,
 };
-use agent_common::histogram::{CELLS, Histogram, cell, from_micros};
+use agent_common::histogram::Histogram;
 use agent_common::tcp::SubjectKey;
 use agent_common::tunnel::parse::Packet as _;
 use agent_common::udp::{Head, TCP, UDP};
 use agent_common::wire::kind;
 use aya_ebpf::{
-    helpers::{
-        bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_boot_ns, generated::bpf_skb_load_bytes,
-    },
+    helpers::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns, generated::bpf_skb_load_bytes},
     macros::{cgroup_skb, map},
     maps::{Array, HashMap},
     programs::SkBuffContext,
@@ -55,16 +54,6 @@ static DNS_EMPTY: Array<Histogram> = Array::with_max_entries(1, 0);
 /// Names that each CPU may still tell; userspace fills it up every second.
 #[map]
 static DNS_TOKENS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
-
-const NOBODY: DnsServerKey = DnsServerKey {
-    subject: SubjectKey {
-        cgroup: 0,
-        start: 0,
-        tgid: 0,
-        netns: 0,
-    },
-    server: [0; 16],
-};
 
 /// A message of DNS.
 struct Message {
@@ -286,7 +275,7 @@ fn counters(account: &mut Account, key: &DnsServerKey, comm: &[u8; 16]) -> Optio
         return Some(value);
     }
     bump(&mut account.overflowed);
-    find(&NOBODY)
+    find(&DnsServerKey::NOBODY)
 }
 
 #[inline(always)]
@@ -308,33 +297,16 @@ fn histogram(account: &mut Account, key: &DnsAnswerKey) -> Option<&'static mut H
     }
     bump(&mut account.overflowed);
     find(&DnsAnswerKey {
-        pair: NOBODY,
+        pair: DnsServerKey::NOBODY,
         rcode: 0,
         pad: [0; 7],
     })
 }
 
-/// See `tcp::pair::record`.
-#[inline(always)]
-fn record(histogram: &mut Histogram, micros: u32) {
-    let index = cell(from_micros(micros));
-    if index < CELLS {
-        // SAFETY: checked above.
-        bump32(unsafe { histogram.cells.get_unchecked_mut(index) });
-    }
-    add(&mut histogram.sum_micros, micros as u64);
-    if !micros > histogram.min_complement {
-        histogram.min_complement = !micros;
-    }
-    if micros > histogram.max_micros {
-        histogram.max_micros = micros;
-    }
-}
-
 /// The question as it is; userspace reads the name.
 #[inline(always)]
 fn tell(account: &mut Account, bytes: Skb, message: &Message) {
-    if !take_token() {
+    if !take_token(&DNS_TOKENS) {
         bump(&mut account.seen);
         bump(&mut account.sampled);
         return;
@@ -357,23 +329,4 @@ fn tell(account: &mut Account, bytes: Skb, message: &Message) {
             r.len = if missing { 0 } else { len as u64 };
         }
     });
-}
-
-#[inline(always)]
-fn take_token() -> bool {
-    // SAFETY: no preconditions.
-    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
-    if cpu >= NCPU.load() {
-        return false;
-    }
-    match DNS_TOKENS.get_ptr_mut(cpu) {
-        Some(tokens) => {
-            // SAFETY: valid for the program's run. A race on one CPU's tokens grants one record more or less.
-            let tokens = unsafe { &mut *tokens };
-            let any = *tokens != 0;
-            *tokens -= any as u64;
-            any
-        }
-        _ => false,
-    }
 }

@@ -1,16 +1,16 @@
 //! Probe `drops`: packets that the kernel gives up, and why. See agent/src/probes/drops.rs for what it exports.
 
 use crate::account::{self, add, bump};
-use crate::emit::{emit, header};
+use crate::emit::{emit, header, take_token};
 use crate::kernel::{self, Ptr};
-use crate::settings::{KFREE_HAS_SOCKET, NCPU, REASON_CONSUMED, REASON_QUEUE_PURGE};
+use crate::settings::{KFREE_HAS_SOCKET, REASON_CONSUMED, REASON_QUEUE_PURGE};
 use crate::tcp;
 use agent_common::account::{Account, program, reason};
 use agent_common::drops::{DropKey, DropRecord, DropValue, direction};
 use agent_common::tcp::SubjectKey;
 use agent_common::wire::kind;
 use aya_ebpf::{
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_probe_read_kernel},
+    helpers::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel},
     macros::{btf_tracepoint, map},
     maps::{Array, HashMap},
     programs::BtfTracePointContext,
@@ -36,23 +36,6 @@ static UDP_QUEUE: HashMap<SubjectKey, u64> = HashMap::with_max_entries(1024, 0);
 /// Records that each CPU may still send; userspace fills it up every second, so no clock is read here.
 #[map]
 static DROP_TOKENS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
-
-const NOBODY: SubjectKey = SubjectKey {
-    cgroup: 0,
-    start: 0,
-    tgid: 0,
-    netns: 0,
-};
-const OTHER: DropKey = DropKey {
-    subject: NOBODY,
-    location: 0,
-    reason: 0,
-    ifindex: 0,
-    netns: 0,
-    ethertype: 0,
-    protocol: 0,
-    direction: 0,
-};
 
 /// Addresses and transport of a packet, as far as its header can be read.
 struct Network {
@@ -103,7 +86,7 @@ pub fn drops_kfree(ctx: BtfTracePointContext) -> i32 {
     let network = network(skb, ethertype);
     key.protocol = network.protocol;
     count(account, &key, dev, len);
-    if take_token() {
+    if take_token(&DROP_TOKENS) {
         tell(account, &key, &network, skb, dev, len);
     } else {
         bump(&mut account.seen);
@@ -118,23 +101,23 @@ fn subject(ctx: &BtfTracePointContext, skb: Ptr) -> SubjectKey {
     if sk.is_null() && KFREE_HAS_SOCKET.load() != 0 && !kernel::argument_is_null(ctx, 3) {
         sk = ctx.arg(3);
         if sk.is_null() {
-            return NOBODY;
+            return SubjectKey::NOBODY;
         }
         if matches!(kernel::state(sk), TIME_WAIT | NEW_SYN_RECV) {
             return SubjectKey {
                 netns: kernel::netns(sk),
-                ..NOBODY
+                ..SubjectKey::NOBODY
             };
         }
         return tcp::owner(sk).0;
     }
     if sk.is_null() {
-        return NOBODY;
+        return SubjectKey::NOBODY;
     }
     if matches!(kernel::state(sk), TIME_WAIT | NEW_SYN_RECV) {
         return SubjectKey {
             netns: kernel::netns(sk),
-            ..NOBODY
+            ..SubjectKey::NOBODY
         };
     }
     tcp::owner(sk).0
@@ -217,7 +200,7 @@ fn count(account: &mut Account, key: &DropKey, dev: Ptr, len: u32) {
         Some(value) => Some(value),
         None => {
             bump(&mut account.overflowed);
-            DROPS.get_ptr_mut(OTHER)
+            DROPS.get_ptr_mut(DropKey::OTHER)
         }
     };
     match value {
@@ -239,25 +222,6 @@ fn device(dev: Ptr) -> [u8; 16] {
     }
     // SAFETY: the helper copes with any address.
     unsafe { bpf_probe_read_kernel(kernel::dev_name(dev).cast::<[u8; 16]>()) }.unwrap_or([0; 16])
-}
-
-#[inline(always)]
-fn take_token() -> bool {
-    // SAFETY: no preconditions.
-    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
-    if cpu >= NCPU.load() {
-        return false;
-    }
-    match DROP_TOKENS.get_ptr_mut(cpu) {
-        Some(tokens) => {
-            // SAFETY: valid for the program's run. A race on one CPU's tokens grants one record more or less.
-            let tokens = unsafe { &mut *tokens };
-            let any = *tokens != 0;
-            *tokens -= any as u64;
-            any
-        }
-        _ => false,
-    }
 }
 
 #[inline(always)]
@@ -303,7 +267,7 @@ pub fn drops_udp_queue(ctx: BtfTracePointContext) -> i32 {
     let key = SubjectKey {
         cgroup: kernel::cgroup(sk),
         netns: kernel::netns(sk),
-        ..NOBODY
+        ..SubjectKey::NOBODY
     };
     if UDP_QUEUE.get_ptr_mut(key).is_none() {
         let _ = UDP_QUEUE.insert(key, 0, NOEXIST);
@@ -312,7 +276,7 @@ pub fn drops_udp_queue(ctx: BtfTracePointContext) -> i32 {
         Some(counter) => Some(counter),
         None => {
             bump(&mut account.overflowed);
-            UDP_QUEUE.get_ptr_mut(NOBODY)
+            UDP_QUEUE.get_ptr_mut(SubjectKey::NOBODY)
         }
     };
     match counter {

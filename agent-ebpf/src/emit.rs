@@ -1,13 +1,14 @@
 //! The one way into the ring buffer.
 
 use crate::account::bump;
-use crate::settings::RING_HIGH_WATER;
+use crate::settings::{NCPU, RING_HIGH_WATER};
 use agent_common::account::{Account, reason};
 use agent_common::wire::{Header, LAYOUT, Wire};
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::bpf_get_smp_processor_id,
     macros::map,
-    maps::RingBuf,
+    maps::{Array, RingBuf},
 };
 
 /// All records of all probes; resized at load.
@@ -50,4 +51,25 @@ pub fn emit<T: Wire + 'static>(account: &mut Account, fill: impl FnOnce(*mut T))
     };
     entry.submit(flags.into());
     bump(&mut account.emitted);
+}
+
+/// Takes one of the records that this CPU may still send; userspace fills the tokens up every second, so that no clock is
+/// read here.
+#[inline(always)]
+pub fn take_token(tokens: &Array<u64>) -> bool {
+    // SAFETY: no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    if cpu >= NCPU.load() {
+        return false;
+    }
+    match tokens.get_ptr_mut(cpu) {
+        Some(tokens) => {
+            // SAFETY: valid for the program's run. A race on one CPU's tokens grants one record more or less.
+            let tokens = unsafe { &mut *tokens };
+            let any = *tokens != 0;
+            *tokens -= any as u64;
+            any
+        }
+        None => false,
+    }
 }

@@ -87,9 +87,13 @@ pub fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     }
     windows(conn, cells, tp);
     let now = kernel::activity(tp);
-    if now.wrapping_sub(conn.last_flush) >= FLUSH_EVERY {
+    let due = now.wrapping_sub(conn.last_flush) >= FLUSH_EVERY;
+    if due {
         conn.last_flush = now;
         flush(conn, cells, tp);
+    }
+    // The first acknowledgement shows the way already, also of connections that live less than a second.
+    if due || path::is_unseen(conn) {
         path::look(account, conn, cells, sk, tp, skb);
     }
     0
@@ -182,9 +186,8 @@ fn established(account: &mut Account, sk: Ptr, old: u8) {
         conn.last_sample = kernel::rack_mstamp(tp);
         sample(conn, cells, srtt);
     }
-    conn.last_record = kernel::activity(tp);
-    // As if a second had passed: the first acknowledgement shows the way, also of connections that live shorter.
-    conn.last_flush = conn.last_record.wrapping_sub(FLUSH_EVERY);
+    conn.last_flush = kernel::activity(tp);
+    conn.last_record = conn.last_flush;
     bump(&mut account.aggregated);
 }
 

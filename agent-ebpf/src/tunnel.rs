@@ -10,10 +10,10 @@ mod sequence;
 mod wireguard;
 
 use crate::account::{self, add, bump};
-use agent_common::account::{Account, program};
+use agent_common::account::{Account, program, reason};
 use agent_common::tunnel::parse::{Parsed, Verdict, bytes, fact, parse};
 use agent_common::tunnel::window::Step;
-use agent_common::tunnel::{InnerKey, SLOT_OTHER, TunnelKey, class, counter, direction, event, kind};
+use agent_common::tunnel::{InnerKey, SLOT_OTHER, TunnelKey, class, counter, direction, kind};
 use aya_ebpf::{
     macros::{classifier, map},
     maps::PerCpuArray,
@@ -73,6 +73,7 @@ fn watch<const DIRECTION: usize, const ETHERNET: bool>(ctx: &TcContext, program:
         return NEXT;
     }
     let Some(scratch) = TUNNEL_SCRATCH.get_ptr_mut(0) else {
+        bump(&mut account.dropped[reason::MAP_FULL]);
         return NEXT;
     };
     // SAFETY: a non-null map value stays valid for the program's run, and nobody else uses it; see [`Scratch`].
@@ -99,16 +100,13 @@ fn watch<const DIRECTION: usize, const ETHERNET: bool>(ctx: &TcContext, program:
         Verdict::TooBig => {
             // The quoted packet went the other way.
             row::key(&mut scratch.key, &scratch.parsed, &skb, 1 - DIRECTION);
-            too_big::<DIRECTION>(account, program, scratch);
+            too_big::<DIRECTION>(account, scratch);
         }
         Verdict::SomeTunnel => count::<DIRECTION>(account, skb, scratch, SLOT_OTHER),
         Verdict::Tunnel => {
             row::key(&mut scratch.key, &scratch.parsed, &skb, DIRECTION);
-            let (slot, new) = row::slot(account, &scratch.key, &mut scratch.memo);
-            if new {
-                row::tell(account, program, &scratch.key, slot, DIRECTION, event::NEW, 0);
-            }
-            tunnel::<DIRECTION>(account, program, skb, scratch, slot);
+            let slot = row::slot(account, &scratch.key, &mut scratch.memo);
+            tunnel::<DIRECTION>(account, skb, scratch, slot);
         }
     }
     NEXT
@@ -136,7 +134,7 @@ fn read<const ETHERNET: bool>(skb: Skb, parsed: &mut Parsed) -> Verdict {
 }
 
 #[inline(always)]
-fn too_big<const DIRECTION: usize>(account: &mut Account, program: usize, scratch: &Scratch) {
+fn too_big<const DIRECTION: usize>(account: &mut Account, scratch: &Scratch) {
     let slot = row::find(&scratch.key).unwrap_or(SLOT_OTHER);
     if let Some(cells) = row::cells(slot) {
         bump(&mut cells.counters[counter::TOO_BIG + DIRECTION]);
@@ -148,26 +146,11 @@ fn too_big<const DIRECTION: usize>(account: &mut Account, program: usize, scratc
     if let Some(state) = row::state(slot) {
         state.mtu = scratch.parsed.mtu as u64;
     }
-    row::tell(
-        account,
-        program,
-        &scratch.key,
-        slot,
-        DIRECTION,
-        event::TOO_BIG,
-        scratch.parsed.mtu,
-    );
 }
 
 /// All that a packet of a known tunnel tells.
 #[inline(always)]
-fn tunnel<const DIRECTION: usize>(
-    account: &mut Account,
-    program: usize,
-    skb: Skb,
-    scratch: &mut Scratch,
-    slot: u32,
-) {
+fn tunnel<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut Scratch, slot: u32) {
     count::<DIRECTION>(account, skb, scratch, slot);
     if slot == SLOT_OTHER {
         return;
@@ -177,34 +160,10 @@ fn tunnel<const DIRECTION: usize>(
         rtt::sample::<DIRECTION>(skb, &scratch.parsed, &scratch.inner);
     }
     if DIRECTION == direction::INGRESS && facts & fact::SEQUENCED != 0 {
-        let restarts = sequence::track(skb, &scratch.parsed, slot, &mut scratch.step);
-        if restarts != 0 {
-            let index = scratch.parsed.window;
-            row::tell(
-                account,
-                program,
-                &scratch.key,
-                slot,
-                DIRECTION,
-                event::RESTART,
-                index,
-            );
-        }
+        sequence::track(skb, &scratch.parsed, slot, &mut scratch.step);
     }
     if scratch.parsed.kind == kind::WIREGUARD && (1..4).contains(&scratch.parsed.message) {
-        let latency = wireguard::handshake::<DIRECTION>(&scratch.parsed, slot);
-        if latency != wireguard::NONE {
-            let latency = latency as u32;
-            row::tell(
-                account,
-                program,
-                &scratch.key,
-                slot,
-                DIRECTION,
-                event::HANDSHAKE,
-                latency,
-            );
-        }
+        wireguard::handshake::<DIRECTION>(&scratch.parsed, slot);
     }
 }
 
@@ -212,6 +171,7 @@ fn tunnel<const DIRECTION: usize>(
 #[inline(never)]
 fn count<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut Scratch, slot: u32) {
     let Some(cells) = row::cells(slot) else {
+        bump(&mut account.dropped[reason::MAP_FULL]);
         return;
     };
     let parsed = &scratch.parsed;

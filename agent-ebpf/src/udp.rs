@@ -24,13 +24,6 @@ const SOCK_DGRAM: u32 = 2;
 #[map]
 static UDP_SUBJECTS: HashMap<SubjectKey, UdpValue> = HashMap::with_max_entries(4096, NO_PREALLOC);
 
-const NOBODY: SubjectKey = SubjectKey {
-    cgroup: 0,
-    start: 0,
-    tgid: 0,
-    netns: 0,
-};
-
 /// Packets that sockets receive, before their queues.
 #[cgroup_skb(ingress)]
 pub fn udp_ingress(ctx: SkBuffContext) -> i32 {
@@ -97,7 +90,7 @@ fn row(account: &mut Account, subject: &SubjectKey, sk: Ptr) -> Option<&'static 
         return Some(value);
     }
     bump(&mut account.overflowed);
-    find(&NOBODY)
+    find(&SubjectKey::NOBODY)
 }
 
 /// New sockets: who makes one owns it, where cgroups say nothing. What only receives would belong to nobody otherwise.
@@ -122,7 +115,7 @@ pub fn udp_create(ctx: SockContext) -> i32 {
         cgroup,
         // SAFETY: as above.
         netns: unsafe { bpf_get_netns_cookie(ctx.sock.cast()) } as u32,
-        ..NOBODY
+        ..SubjectKey::NOBODY
     });
     match packet::owner(ctx.sock as Ptr, &mut owner) {
         Some(_) => bump(&mut account.aggregated),

@@ -4,7 +4,7 @@
 //! the dispatch of the hook. So they are on for a tenth of a second in ten, the floor of an empty program is taken
 //! off, the dispatch is added, and the result is multiplied by the runs that the programs count themselves.
 
-use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
+use crate::aggregate::{Family, Kind, Labels, Metric, Series, Value, label};
 use crate::bpf::{Engine, Verdict};
 use agent_common::account::{Account, program, reason};
 use nix::time::{ClockId, clock_gettime};
@@ -14,27 +14,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const fn metric(
-    name: &'static str,
-    otlp: &'static str,
-    unit: &'static str,
-    kind: Kind,
-    labels: &'static [&'static Label],
-    help: &'static str,
-) -> Metric {
-    Metric {
-        name,
-        otlp,
-        unit,
-        kind,
-        help,
-        labels,
-        stability: Stability::Stable,
-    }
-}
-
 /// Program time.
-pub static RUN_SECONDS: Metric = metric(
+pub static RUN_SECONDS: Metric = Metric::stable(
     "geophone_program_run_seconds_total",
     "geophone.program.run.time",
     "s",
@@ -43,7 +24,7 @@ pub static RUN_SECONDS: Metric = metric(
     "CPU time spent in an eBPF program and its dispatch: its own count of runs times a measured cost per run",
 );
 /// Program runs.
-pub static RUNS: Metric = metric(
+pub static RUNS: Metric = Metric::stable(
     "geophone_program_runs_total",
     "geophone.program.runs",
     "{run}",
@@ -52,7 +33,7 @@ pub static RUNS: Metric = metric(
     "Runs of an eBPF program",
 );
 /// Program states.
-pub static PROGRAM_INFO: Metric = metric(
+pub static PROGRAM_INFO: Metric = Metric::stable(
     "geophone_program_info",
     "geophone.program.info",
     "1",
@@ -61,7 +42,7 @@ pub static PROGRAM_INFO: Metric = metric(
     "1 = the program is in this state: attached, unsupported, broken or off; geophone check says why",
 );
 /// Map memory.
-pub static MAP_MEMORY: Metric = metric(
+pub static MAP_MEMORY: Metric = Metric::stable(
     "geophone_map_memory_bytes",
     "geophone.map.memory",
     "By",
@@ -70,7 +51,7 @@ pub static MAP_MEMORY: Metric = metric(
     "Kernel memory of an eBPF map",
 );
 /// CPU.
-pub static CPU: Metric = metric(
+pub static CPU: Metric = Metric::stable(
     "geophone_agent_cpu_seconds_total",
     "process.cpu.time",
     "s",
@@ -79,7 +60,7 @@ pub static CPU: Metric = metric(
     "CPU time of the agent's process, without its eBPF programs",
 );
 /// Memory.
-pub static MEMORY: Metric = metric(
+pub static MEMORY: Metric = Metric::stable(
     "geophone_agent_memory_bytes",
     "process.memory.usage",
     "By",

@@ -36,6 +36,12 @@ network() {
         ip netns exec $n ethtool -K v0 gso off tso off gro off
     done
     tc -n a qdisc add dev v0 root netem delay 40ms loss 10%
+    # An underlay of tunnels: nobody is at its other end.
+    ip link add t0 type veth peer name t1
+    ip addr add 10.97.0.1/24 dev t0
+    ip link set t0 up
+    ip link set t1 up
+    ip neigh add 10.97.0.2 lladdr 02:00:00:00:00:02 dev t0
 }
 
 transfer() {
@@ -43,6 +49,10 @@ transfer() {
     sleep 0.3
     timeout 14 ip netns exec a iperf3 --client 10.98.0.2 --time 4 > /tmp/iperf3.log
     tail -4 /tmp/iperf3.log
+    # VXLAN with VNI 42, in it the header of an ARP frame.
+    for _ in {1..10}; do
+        printf '\x08\0\0\0\0\0\x2a\0\2\0\0\0\0\1\2\0\0\0\0\2\x08\6' > /dev/udp/10.97.0.2/4789
+    done
 }
 
 # Asks the agent whether it is ready until it is.
@@ -90,7 +100,8 @@ section kernel uname -r
 section boot cut -d ' ' -f 1 /proc/uptime
 section lockdown cat /sys/kernel/security/lockdown
 # The probes that are off unless asked for must load as well.
-more=(--set probes.dns.enabled=true --set probes.udp.enabled=true --set probes.dns.names=10)
+more=(--set probes.dns.enabled=true --set probes.udp.enabled=true --set probes.dns.names=10
+  --set probes.tunnel.enabled=true)
 section check geophone check --json "${more[@]}"
 if grep -q lockdown= /proc/cmdline; then
     watching run requests "${more[@]}"

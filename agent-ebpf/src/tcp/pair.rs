@@ -1,10 +1,9 @@
 //! Who and to whom: from a socket to its row of cells.
 
-use crate::account::{bump, bump32};
+use crate::account::bump;
 use crate::kernel::{self, Ptr};
 use crate::settings::SHARD_MASK;
 use agent_common::account::Account;
-use agent_common::histogram::{CELLS, cell, from_micros};
 use agent_common::tcp::{PairCells, PairKey, PairValue, SLOT_OTHER, SubjectKey, home};
 use aya_ebpf::{
     helpers::bpf_get_smp_processor_id,
@@ -52,21 +51,7 @@ pub fn cells(slot: u32) -> Option<&'static mut PairCells> {
 /// Adds a value in µs to a histogram.
 #[inline(always)]
 pub fn record(cells: &mut PairCells, series: usize, micros: u32) {
-    let histogram = &mut cells.histograms[series];
-    let index = cell(from_micros(micros));
-    if index < CELLS {
-        // SAFETY: checked above; indexing would emit a panic path, which does not load.
-        bump32(unsafe { histogram.cells.get_unchecked_mut(index) });
-    }
-    crate::account::add(&mut histogram.sum_micros, micros as u64);
-    // Plain stores: two CPUs of a shard may race, and then the lesser extreme of one moment is lost until the next.
-    let complement = !micros;
-    if complement > histogram.min_complement {
-        histogram.min_complement = complement;
-    }
-    if micros > histogram.max_micros {
-        histogram.max_micros = micros;
-    }
+    crate::histogram::record(&mut cells.histograms[series], micros);
 }
 
 /// Adds to a counter of the own namespace.

@@ -5,12 +5,18 @@ use super::conn::Conn;
 use crate::account::bump;
 use crate::emit::{emit, header};
 use crate::kernel::{self, Ptr};
-use crate::settings::PATHS;
+use crate::settings::{PATHS, PROBE_READS};
 use agent_common::account::{Account, program};
 use agent_common::path::{RouteRecord, Seen};
 use agent_common::tcp::{PairCells, counter};
 use agent_common::wire::kind;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+
+/// No segment of the connection has told its TTL yet, and one may.
+#[inline(always)]
+pub fn is_unseen(conn: &Conn) -> bool {
+    PATHS.load() != 0 && PROBE_READS.load() != 0 && conn.ttl == 0
+}
 
 /// Takes hop count and path MTU, and notes a change of the way.
 #[inline(always)]

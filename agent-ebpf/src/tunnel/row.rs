@@ -1,31 +1,21 @@
 //! From a packet's tunnel to its rows.
 
 use super::packet::{Skb, Wire};
-use crate::account::{add, bump, bump32};
-use crate::emit::{emit, header};
-use crate::settings::{NCPU, SHARD_MASK};
+use crate::account::{add, bump};
+use crate::settings::SHARD_MASK;
 use agent_common::account::Account;
-use agent_common::histogram::{CELLS, Histogram, cell, from_micros};
 use agent_common::tunnel::parse::{Parsed, bytes};
 use agent_common::tunnel::{
-    InnerKey, InnerValue, SLOT_OTHER, TunnelCells, TunnelKey, TunnelRecord, TunnelState, TunnelValue,
-    direction,
+    InnerKey, InnerValue, SLOT_OTHER, TunnelCells, TunnelKey, TunnelState, TunnelValue, direction,
 };
-use agent_common::wire::kind;
 use aya_ebpf::{
-    Global,
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, generated::bpf_get_netns_cookie},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
     macros::map,
     maps::{Array, HashMap, Queue},
 };
 
 const MMAPABLE: u32 = 1 << 10;
 const NOEXIST: u64 = 1;
-
-/// 1 = devices of several network namespaces are watched, and the kernel tells `tc` programs the cookie of theirs (6.15
-/// and later).
-#[unsafe(no_mangle)]
-static TUNNEL_NETNS: Global<u32> = Global::new(0);
 
 /// Tunnel → slot.
 #[map]
@@ -46,10 +36,6 @@ static TUNNEL_STATES: Array<TunnelState> = Array::with_max_entries(1, MMAPABLE);
 /// Who talks inside.
 #[map]
 static TUNNEL_INNER: HashMap<InnerKey, InnerValue> = HashMap::with_max_entries(1, 0);
-
-/// Records that each CPU may still send; userspace fills it up every second.
-#[map]
-static TUNNEL_TOKENS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 
 /// Changes when userspace has taken a tunnel out of `TUNNELS`, before its slot becomes free.
 #[map]
@@ -81,12 +67,6 @@ pub fn key(key: &mut TunnelKey, parsed: &Parsed, skb: &Skb, direction: usize) {
     }
     key.id = parsed.id;
     key.ifindex = skb.ifindex();
-    key.netns = if TUNNEL_NETNS.load() != 0 {
-        // SAFETY: the context is valid; where the kernel has no such helper this is dead code to the verifier.
-        unsafe { bpf_get_netns_cookie(skb.as_ptr().cast()) as u32 }
-    } else {
-        0
-    };
     key.kind = parsed.kind;
     key.flags = parsed.flags;
 }
@@ -98,22 +78,22 @@ pub fn find(key: &TunnelKey) -> Option<u32> {
     TUNNELS.get_ptr(key).map(|value| unsafe { (*value).slot })
 }
 
-/// The slot of a tunnel, a new one if need be (then true), `SLOT_OTHER` if there is none left.
+/// The slot of a tunnel, a new one if need be, `SLOT_OTHER` if there is none left.
 #[inline(always)]
-pub fn slot(account: &mut Account, key: &TunnelKey, memo: &mut Memo) -> (u32, bool) {
+pub fn slot(account: &mut Account, key: &TunnelKey, memo: &mut Memo) -> u32 {
     let epoch = TUNNEL_EPOCH.get(0).copied().unwrap_or(0);
     if memo.slot != SLOT_OTHER && memo.epoch == epoch && same(key, &memo.key) {
-        return (memo.slot, false);
+        return memo.slot;
     }
     if let Some(slot) = find(key) {
         copy(key, &mut memo.key);
         memo.epoch = epoch;
         memo.slot = slot;
-        return (slot, false);
+        return slot;
     }
     let Ok(Some(free)) = TUNNEL_FREE.pop() else {
         bump(&mut account.overflowed);
-        return (SLOT_OTHER, false);
+        return SLOT_OTHER;
     };
     if let Some(state) = state(free) {
         state.initiation = [0; 2];
@@ -129,15 +109,15 @@ pub fn slot(account: &mut Account, key: &TunnelKey, memo: &mut Memo) -> (u32, bo
         pad: 0,
     };
     if TUNNELS.insert(key, value, NOEXIST).is_ok() {
-        return (free, true);
+        return free;
     }
     // Another CPU was first, or the table is full: the slot goes back.
     let _ = TUNNEL_FREE.push(free, 0);
     if let Some(slot) = find(key) {
-        return (slot, false);
+        return slot;
     }
     bump(&mut account.overflowed);
-    (SLOT_OTHER, false)
+    SLOT_OTHER
 }
 
 const KEY_WORDS: usize = size_of::<TunnelKey>() / 8;
@@ -213,73 +193,4 @@ fn inner_add(value: *mut InnerValue, direction: usize, wire: &Wire) -> bool {
     add(&mut value.packets[direction], wire.packets);
     add(&mut value.bytes[direction], wire.inner);
     true
-}
-
-/// Adds a value in µs to a histogram.
-#[inline(always)]
-pub fn record(histogram: &mut Histogram, micros: u32) {
-    let index = cell(from_micros(micros));
-    if index < CELLS {
-        // SAFETY: checked above; indexing would emit a panic path, which does not load.
-        bump32(unsafe { histogram.cells.get_unchecked_mut(index) });
-    }
-    add(&mut histogram.sum_micros, micros as u64);
-    // Plain stores, as those of the pairs.
-    let complement = !micros;
-    if complement > histogram.min_complement {
-        histogram.min_complement = complement;
-    }
-    if micros > histogram.max_micros {
-        histogram.max_micros = micros;
-    }
-}
-
-/// Sends a record if there is a token for it.
-#[inline(always)]
-pub fn tell(
-    account: &mut Account,
-    program: usize,
-    key: &TunnelKey,
-    slot: u32,
-    direction: usize,
-    event: u8,
-    value: u32,
-) {
-    if !take_token() {
-        bump(&mut account.seen);
-        bump(&mut account.sampled);
-        return;
-    }
-    emit::<TunnelRecord>(account, |r| {
-        // SAFETY: `r` is a reserved record of the right size; every field is written, there is no padding.
-        let r = unsafe { &mut *r };
-        r.header = header::<TunnelRecord>(kind::TUNNEL, program);
-        // SAFETY: no preconditions.
-        r.time = unsafe { bpf_ktime_get_boot_ns() };
-        r.key = *key;
-        r.slot = slot;
-        r.value = value;
-        r.event = event;
-        r.direction = direction as u8;
-        r.pad = [0; 6];
-    });
-}
-
-#[inline(always)]
-fn take_token() -> bool {
-    // SAFETY: no preconditions.
-    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
-    if cpu >= NCPU.load() {
-        return false;
-    }
-    match TUNNEL_TOKENS.get_ptr_mut(cpu) {
-        Some(tokens) => {
-            // SAFETY: valid for the program's run. A race on one CPU's tokens grants one record more or less.
-            let tokens = unsafe { &mut *tokens };
-            let any = *tokens != 0;
-            *tokens -= any as u64;
-            any
-        }
-        None => false,
-    }
 }

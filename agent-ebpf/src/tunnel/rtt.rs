@@ -7,13 +7,13 @@
 use super::packet::Skb;
 use super::row;
 use crate::account::exchange;
+use crate::histogram::record;
 use agent_common::tunnel::parse::{Packet as _, Parsed};
 use agent_common::tunnel::{InnerKey, direction, series};
-use aya_ebpf::{Global, helpers::bpf_ktime_get_boot_ns, macros::map, maps::Array};
+use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, macros::map, maps::Array};
 
-/// A timestamp value is followed if `value & mask == 0`. Linux' clock ticks once a millisecond.
-#[unsafe(no_mangle)]
-static TUNNEL_RTT_MASK: Global<u32> = Global::new(15);
+/// A timestamp value is followed if `value & MASK == 0`. Linux' clock ticks once a millisecond.
+const MASK: u32 = 15;
 
 const CELLS: u32 = 1 << 14;
 #[map]
@@ -36,10 +36,9 @@ pub fn sample<const DIRECTION: usize>(skb: Skb, parsed: &Parsed, inner: &InnerKe
     }
     let value = u32::from_be_bytes([h[24], h[25], h[26], h[27]]);
     let echo = u32::from_be_bytes([h[28], h[29], h[30], h[31]]);
-    let mask = TUNNEL_RTT_MASK.load();
     // Values without data are echoed whenever the other side has something to say: no round trip.
-    let asks = value & mask == 0 && parsed.inner_end > parsed.transport + header;
-    let answers = echo & mask == 0 && h[13] & ACK != 0;
+    let asks = value & MASK == 0 && parsed.inner_end > parsed.transport + header;
+    let answers = echo & MASK == 0 && h[13] & ACK != 0;
     if !asks && !answers {
         return;
     }
@@ -66,7 +65,7 @@ pub fn sample<const DIRECTION: usize>(skb: Skb, parsed: &Parsed, inner: &InnerKe
                     series::RTT_LOCAL
                 };
                 if let Some(state) = row::state(inner.slot) {
-                    row::record(&mut state.histograms[series], now.wrapping_sub(held as u32));
+                    record(&mut state.histograms[series], now.wrapping_sub(held as u32));
                 }
             }
         }

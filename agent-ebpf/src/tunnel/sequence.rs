@@ -88,14 +88,14 @@ fn lookup_or_begin(key: &WindowKey) -> Option<*mut WindowCell> {
     lookup(key)
 }
 
-/// Takes the sequence numbers of a packet, of which a GSO packet has several. Returns how often it began anew.
+/// Takes the sequence numbers of a packet, of which a GSO packet has several.
 ///
 /// `step` lies in a map and not on the stack: of numbers there the verifier knows nothing, so they do not make two paths
 /// of one.
 #[inline(never)]
-pub fn track(skb: Skb, parsed: &Parsed, slot: u32, step: &mut Step) -> u64 {
+pub fn track(skb: Skb, parsed: &Parsed, slot: u32, step: &mut Step) {
     let Some(cells) = row::cells(slot) else {
-        return 0;
+        return;
     };
     let index = WindowKey {
         slot,
@@ -103,7 +103,7 @@ pub fn track(skb: Skb, parsed: &Parsed, slot: u32, step: &mut Step) -> u64 {
     };
     let Some(cell) = lookup_or_begin(&index) else {
         bump(&mut cells.counters[UNTRACKED]);
-        return 0;
+        return;
     };
     let wide = parsed.facts & fact::WIDE != 0;
     for counter in [
@@ -137,7 +137,6 @@ pub fn track(skb: Skb, parsed: &Parsed, slot: u32, step: &mut Step) -> u64 {
         };
     }
     told(cells, step);
-    step.restarts
 }
 
 /// What [`next_message`] needs.

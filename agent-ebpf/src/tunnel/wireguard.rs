@@ -2,18 +2,16 @@
 
 use super::row;
 use crate::account::{bump, exchange};
+use crate::histogram::record;
 use agent_common::tunnel::parse::Parsed;
 use agent_common::tunnel::{counter, handshake, series};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 
-/// No handshake is finished.
-pub const NONE: u64 = u64::MAX;
-
-/// Takes an initiation, response or cookie reply. Returns how long the handshake took that this finishes, µs.
+/// Takes an initiation, response or cookie reply.
 #[inline(never)]
-pub fn handshake<const DIRECTION: usize>(parsed: &Parsed, slot: u32) -> u64 {
+pub fn handshake<const DIRECTION: usize>(parsed: &Parsed, slot: u32) {
     let (Some(cells), Some(state)) = (row::cells(slot), row::state(slot)) else {
-        return NONE;
+        return;
     };
     let first = counter::HANDSHAKES + DIRECTION * 3;
     // SAFETY: no preconditions.
@@ -34,7 +32,7 @@ pub fn handshake<const DIRECTION: usize>(parsed: &Parsed, slot: u32) -> u64 {
             let pending = *asked;
             // Who takes the initiation out is the one who counts the response.
             if pending == 0 || (pending >> 32) as u32 != parsed.window || exchange(asked, 0) != pending {
-                return NONE;
+                return;
             }
             let latency = micros.wrapping_sub(pending as u32);
             // Whoever asked, the tunnel is alive: the other side's own tries end with it.
@@ -42,10 +40,8 @@ pub fn handshake<const DIRECTION: usize>(parsed: &Parsed, slot: u32) -> u64 {
             exchange(&mut state.unanswered[DIRECTION], 0);
             state.last_handshake = now;
             state.last_latency = latency as u64;
-            row::record(&mut state.histograms[series::HANDSHAKE], latency);
-            return latency as u64;
+            record(&mut state.histograms[series::HANDSHAKE], latency);
         }
         _ => bump(&mut cells.counters[first + handshake::COOKIE]),
     }
-    NONE
 }

@@ -50,6 +50,52 @@ pub struct Metric {
     pub stability: Stability,
 }
 
+impl Metric {
+    const fn new(
+        name: &'static str,
+        otlp: &'static str,
+        unit: &'static str,
+        kind: Kind,
+        labels: &'static [&'static Label],
+        help: &'static str,
+        stability: Stability,
+    ) -> Self {
+        Self {
+            name,
+            otlp,
+            unit,
+            kind,
+            help,
+            labels,
+            stability,
+        }
+    }
+
+    /// A metric whose name can be relied upon.
+    pub const fn stable(
+        name: &'static str,
+        otlp: &'static str,
+        unit: &'static str,
+        kind: Kind,
+        labels: &'static [&'static Label],
+        help: &'static str,
+    ) -> Self {
+        Self::new(name, otlp, unit, kind, labels, help, Stability::Stable)
+    }
+
+    /// A metric that may still change.
+    pub const fn experimental(
+        name: &'static str,
+        otlp: &'static str,
+        unit: &'static str,
+        kind: Kind,
+        labels: &'static [&'static Label],
+        help: &'static str,
+    ) -> Self {
+        Self::new(name, otlp, unit, kind, labels, help, Stability::Experimental)
+    }
+}
+
 /// Labels that several probes use.
 pub mod label {
     use super::Label;

@@ -1,7 +1,7 @@
 //! Loads the object, attaches the programs one by one, and keeps a verdict for each.
 
-use super::btf::KernelTypes;
-use super::fields::{FIELDS, Group};
+use super::facts::{Facts, group_name};
+use super::fields::Group;
 use super::host;
 use super::refusal::{Refusal, explain_load};
 use super::spec::{Hook, Sizes, Spec};
@@ -66,63 +66,20 @@ impl Engine {
         }
         let path = host::btf_path(btf.as_deref());
         let cpus = host::possible_cpus();
-        let mut offsets: Vec<(&'static str, u32)> = Vec::new();
-        let mut missing: HashMap<&'static str, Vec<&'static str>> = HashMap::new();
-        let mut drop_reasons = HashMap::new();
-        let mut no_types = false;
-        let (mut consumed, mut queue_purge) = (0u32, 0u32);
-        let (mut kfree_has_socket, mut accept_parameters) = (0u32, 0u32);
-        match KernelTypes::load(&path) {
-            Ok(types) => {
-                for field in FIELDS {
-                    let found = types.resolve(field.path).and_then(|m| {
-                        let inside = if field.inside.is_empty() {
-                            0
-                        } else {
-                            types.resolve(field.inside)?.offset
-                        };
-                        (field.size == 0 || field.size == m.size).then_some(m.offset + inside)
-                    });
-                    match found {
-                        Some(offset) => offsets.push((field.global, offset)),
-                        None => missing
-                            .entry(group_name(field.group))
-                            .or_default()
-                            .push(field.path),
-                    }
-                }
-                for (value, name) in types.enumerators("skb_drop_reason") {
-                    match name.as_str() {
-                        "SKB_CONSUMED" => consumed = value,
-                        "SKB_DROP_REASON_QUEUE_PURGE" => queue_purge = value,
-                        _ => {}
-                    }
-                    let short = name
-                        .strip_prefix("SKB_DROP_REASON_")
-                        .or_else(|| name.strip_prefix("SKB_"));
-                    drop_reasons.insert(value, short.unwrap_or(&name).to_owned());
-                }
-                kfree_has_socket = u32::from(types.tracepoint_arguments("kfree_skb") >= Some(4));
-                accept_parameters = types.function_parameters("inet_csk_accept").unwrap_or(0);
-            }
-            Err(e) => {
-                no_types = true;
-                tracing::warn!("{e}; programs that need kernel types are off");
-                for field in FIELDS {
-                    missing
-                        .entry(group_name(field.group))
-                        .or_default()
-                        .push(field.path);
-                }
-            }
-        }
+        let Facts {
+            offsets,
+            missing,
+            no_types,
+            drop_reasons,
+            consumed,
+            queue_purge,
+            kfree_has_socket,
+            accept_parameters,
+        } = Facts::of(&path);
         let shard_mask = sizes.shards - 1;
         let home_netns = host::own_netns();
         // "bpf: Allow some trace helpers for all prog types".
         let has_current = u32::from(host::kernel_at_least(6, 17));
-        // Of a packet with a socket, the helper tells the socket's namespace and not that of the device; all watched devices
-        // are of one namespace.
-        let tells_netns = 0u32;
         // A program with a read that lockdown forbids is refused as a whole.
         let asked = sizes.paths && !missing.contains_key(group_name(Group::Skb));
         let read = if asked { sys::may_read_kernel() } else { Ok(()) };
@@ -163,14 +120,12 @@ impl Engine {
             .map_max_entries("PEERS", sizes.prefixes.max(1))
             .map_max_entries("DROPS", sizes.drop_keys)
             .map_max_entries("DROP_TOKENS", cpus)
-            .override_global("TUNNEL_NETNS", &tells_netns, false)
             .map_max_entries("TUNNELS", sizes.tunnels)
             .map_max_entries("TUNNEL_FREE", sizes.tunnels)
             .map_max_entries("TUNNEL_STATES", sizes.tunnels)
             .map_max_entries("TUNNEL_CELLS", sizes.tunnels * sizes.shards)
             .map_max_entries("TUNNEL_WINDOWS", sizes.tunnels * 4)
             .map_max_entries("TUNNEL_INNER", sizes.tunnels * 4)
-            .map_max_entries("TUNNEL_TOKENS", cpus)
             .map_max_entries("DNS_TOKENS", cpus);
         for (global, offset) in &offsets {
             // Not every field is read by a program of this build; the linker drops unused globals.
@@ -520,16 +475,4 @@ pub fn map_data(map: &Map) -> Option<&MapData> {
         | Map::Unsupported(m) => m,
         _ => return None,
     })
-}
-
-const fn group_name(group: Group) -> &'static str {
-    match group {
-        Group::Sock => "sock",
-        Group::Tcp => "tcp",
-        Group::Skb => "skb",
-        Group::Dev => "dev",
-        Group::Task => "task",
-        Group::File => "file",
-        Group::Path => "path",
-    }
 }

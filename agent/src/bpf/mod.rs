@@ -6,6 +6,7 @@
 
 pub mod btf;
 pub mod engine;
+mod facts;
 pub mod fields;
 pub mod host;
 mod refusal;

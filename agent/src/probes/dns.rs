@@ -27,7 +27,7 @@ use aya::maps::MapData;
 use bytes::Buf as _;
 use names::Names;
 use std::os::fd::AsFd as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use table::Table;
 
 static PROGRAMS: [Spec; 2] = [
@@ -277,11 +277,7 @@ impl Dns {
             self.table.answers(key, value, context);
         }
         self.table.recycle(&maps.servers, &maps.answers);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_nanos() as u64;
-        let now = now.wrapping_sub(context.boot_to_unix);
+        let now = super::unix_nanos().wrapping_sub(context.boot_to_unix);
         for (key, value) in entries::<DnsPendingKey, DnsPending>(&maps.pending)? {
             let waited = Duration::from_nanos(now.saturating_sub(value.time));
             if waited < self.options.timeout {

@@ -147,7 +147,7 @@ impl Drops {
     }
 
     fn index(&mut self, key: &DropKey, value: &DropValue, context: &mut Context<'_>) -> usize {
-        let other = *key == OTHER;
+        let other = *key == DropKey::OTHER;
         let values = if other {
             [
                 "other".into(),
@@ -211,24 +211,6 @@ impl Drops {
         }
     }
 }
-
-/// The key that takes what finds no room; see agent-ebpf/src/drops.rs.
-const OTHER: DropKey = DropKey {
-    subject: NOBODY,
-    location: 0,
-    reason: 0,
-    ifindex: 0,
-    netns: 0,
-    ethertype: 0,
-    protocol: 0,
-    direction: 0,
-};
-const NOBODY: SubjectKey = SubjectKey {
-    cgroup: 0,
-    start: 0,
-    tgid: 0,
-    netns: 0,
-};
 
 impl Probe for Drops {
     fn name(&self) -> &'static str {
@@ -322,7 +304,7 @@ impl Probe for Drops {
             let _ = sys::for_each(data.fd().as_fd(), SubjectKey::SIZE, 8, |key, value| {
                 let packets = value.try_into().map(u64::from_ne_bytes).unwrap_or(0);
                 if let Some(key) = SubjectKey::decode(key).filter(|_| packets > 0) {
-                    let name = if key == NOBODY {
+                    let name = if key == SubjectKey::NOBODY {
                         "other".to_owned()
                     } else {
                         subject(&key, context)

@@ -10,6 +10,7 @@
 //! watched. A bound UDP socket of a well-known port is a tunnel of its own, whoever keeps it.
 
 mod devices;
+mod exported;
 mod health;
 mod inner;
 pub mod metrics;
@@ -94,7 +95,6 @@ pub struct Tunnel {
     options: Options,
     maps: Option<Maps>,
     ports: Option<MapData>,
-    tokens: Option<MappedArray>,
     /// Programs that are loaded later need their descriptors.
     _kept: Vec<MapData>,
     table: Option<Table>,
@@ -117,7 +117,6 @@ impl Tunnel {
             options,
             maps: None,
             ports: None,
-            tokens: None,
             _kept: Vec::new(),
             table: None,
             written: BTreeMap::new(),
@@ -141,9 +140,7 @@ impl Tunnel {
         }
         let cells = engine.take_data("TUNNEL_CELLS")?;
         let states = engine.take_data("TUNNEL_STATES")?;
-        let tokens = engine.take_data("TUNNEL_TOKENS")?;
         let epoch = engine.take_data("TUNNEL_EPOCH")?;
-        self.tokens = Some(MappedArray::new(tokens.fd(), 8, engine.cpus as usize)?);
         self.maps = Some(Maps {
             cells: MappedArray::new(cells.fd(), size_of::<TunnelCells>(), (tunnels * shards) as usize)?,
             states: MappedArray::new(states.fd(), size_of::<TunnelState>(), tunnels as usize)?,
@@ -155,7 +152,7 @@ impl Tunnel {
             shards: shards as usize,
         });
         self.ports = Some(engine.take_data("TUNNEL_PORTS")?);
-        self._kept = vec![cells, states, tokens, epoch];
+        self._kept = vec![cells, states, epoch];
         self.table = Some(Table::new(
             tunnels as usize,
             self.options.max_tunnels,
@@ -437,7 +434,7 @@ impl Probe for Tunnel {
 }
 
 /// Writes a change of state to the log.
-fn tell(tunnel: &table::Tunnel, before: (health::State, &'static str)) {
+fn tell(tunnel: &exported::Tunnel, before: (health::State, &'static str)) {
     let [kind, id, local, remote, _] = &tunnel.values;
     let (state, reason) = tunnel.health.now;
     let name = format!("{kind} {id} {local} → {remote}");

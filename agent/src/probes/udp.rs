@@ -112,12 +112,6 @@ pub struct Udp {
     by_name: HashMap<String, usize>,
 }
 
-const NOBODY: SubjectKey = SubjectKey {
-    cgroup: 0,
-    start: 0,
-    tgid: 0,
-    netns: 0,
-};
 const NOTHING: UdpValue = UdpValue {
     datagrams: [0; direction::COUNT],
     bytes: [0; direction::COUNT],
@@ -170,7 +164,7 @@ impl Udp {
                 if value.datagrams == NOTHING.datagrams {
                     return;
                 }
-                let name = if key == NOBODY {
+                let name = if key == SubjectKey::NOBODY {
                     "other".to_owned()
                 } else {
                     let subject = context.identity.subject(&key, &value.comm);
@@ -199,7 +193,7 @@ impl Udp {
         let Some(subjects) = &self.subjects else { return };
         self.rows.retain(|key, row| {
             let patience = match key.tgid {
-                _ if *key == NOBODY => return true,
+                _ if *key == SubjectKey::NOBODY => return true,
                 0 => CGROUP_IDLE,
                 _ => IDLE,
             };

@@ -16,7 +16,15 @@ const PROGRAMS: [&str; 9] = [
     "bash", "timeout", "ip", "tc", "ethtool", "iperf3", "ping", "nft", "bpftool",
 ];
 /// Modules that they need, with what those depend on.
-const MODULES: [&str; 5] = ["veth", "sch_netem", "inet_diag", "tcp_diag", "nf_tables"];
+const MODULES: [&str; 7] = [
+    "veth",
+    "sch_netem",
+    "sch_ingress",
+    "cls_bpf",
+    "inet_diag",
+    "tcp_diag",
+    "nf_tables",
+];
 
 /// Writes the image into `dir` and returns its path.
 pub fn make(kernel: &Kernel, agent: &Path, dir: &Path) -> Result<PathBuf> {

@@ -18,16 +18,6 @@ const PROCESS_IDLE: u32 = 60;
 /// Rows of cgroups are given back after this many ticks.
 const CGROUP_IDLE: u32 = 600;
 
-const NOBODY: DnsServerKey = DnsServerKey {
-    subject: SubjectKey {
-        cgroup: 0,
-        start: 0,
-        tgid: 0,
-        netns: 0,
-    },
-    server: [0; 16],
-};
-
 /// Who asks whom, as a series.
 struct Pair {
     name: [String; 2],
@@ -79,7 +69,7 @@ impl Table {
 
     fn named(&mut self, key: &DnsServerKey, comm: &[u8; 16], context: &mut Context<'_>) -> Option<usize> {
         let other = || ["other".to_owned(), "other".to_owned()];
-        let mut name = if *key == NOBODY {
+        let mut name = if *key == DnsServerKey::NOBODY {
             other()
         } else {
             let subject = context.identity.subject(&key.subject, comm);
@@ -235,7 +225,7 @@ impl Table {
     /// Gives back the rows in which nothing has happened for a while.
     pub fn recycle(&mut self, servers: &MapData, answers: &MapData) {
         let patience = |key: &DnsServerKey| match key.subject.tgid {
-            _ if *key == NOBODY => u32::MAX,
+            _ if *key == DnsServerKey::NOBODY => u32::MAX,
             0 => CGROUP_IDLE,
             _ => PROCESS_IDLE,
         };

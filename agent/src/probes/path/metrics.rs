@@ -1,7 +1,7 @@
 //! Metrics of probe `path`.
 
 use super::active::{Active, Place};
-use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
+use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
 use crate::probes::slots::PairSeries;
 use agent_common::path::Seen;
 use agent_common::tcp::counter;
@@ -35,27 +35,8 @@ const PLACE: &[&Label] = &[
     &label::REMOTE,
 ];
 
-const fn metric(
-    name: &'static str,
-    otlp: &'static str,
-    unit: &'static str,
-    kind: Kind,
-    labels: &'static [&'static Label],
-    help: &'static str,
-) -> Metric {
-    Metric {
-        name,
-        otlp,
-        unit,
-        kind,
-        help,
-        labels,
-        stability: Stability::Experimental,
-    }
-}
-
 /// Hop count.
-pub static HOPS: Metric = metric(
+pub static HOPS: Metric = Metric::experimental(
     "geophone_path_hops",
     "geophone.path.hops",
     "{hop}",
@@ -64,7 +45,7 @@ pub static HOPS: Metric = metric(
     "Routers between the peer and this socket, from the TTL of the connection that was heard last",
 );
 /// Route changes.
-pub static CHANGES: Metric = metric(
+pub static CHANGES: Metric = Metric::experimental(
     "geophone_path_route_changes_total",
     "geophone.path.route_changes",
     "{change}",
@@ -73,7 +54,7 @@ pub static CHANGES: Metric = metric(
     "Changes of the hop count inside a connection, each seen twice",
 );
 /// Path MTU.
-pub static MTU: Metric = metric(
+pub static MTU: Metric = Metric::experimental(
     "geophone_path_mtu_bytes",
     "geophone.path.mtu",
     "By",
@@ -82,7 +63,7 @@ pub static MTU: Metric = metric(
     "Path MTU of the connection that was heard last",
 );
 /// Congestion marks.
-pub static CE: Metric = metric(
+pub static CE: Metric = Metric::experimental(
     "geophone_path_ecn_ce_total",
     "geophone.path.ecn.ce",
     "{segment}",
@@ -91,7 +72,7 @@ pub static CE: Metric = metric(
     "Segments with a congestion mark (ECN CE): receive = that came with one (Linux 6.17 and later), transmit = of which the peer has said so",
 );
 /// Latency of a hop.
-pub static HOP_RTT: Metric = metric(
+pub static HOP_RTT: Metric = Metric::experimental(
     "geophone_path_hop_rtt_seconds",
     "geophone.path.hop.rtt",
     "s",
@@ -100,7 +81,7 @@ pub static HOP_RTT: Metric = metric(
     "Time until a hop of a traced path answered a probe",
 );
 /// Probes to a hop.
-pub static HOP_PROBES: Metric = metric(
+pub static HOP_PROBES: Metric = Metric::experimental(
     "geophone_path_hop_probes_total",
     "geophone.path.hop.probes",
     "{packet}",
@@ -109,7 +90,7 @@ pub static HOP_PROBES: Metric = metric(
     "Probes that were to end at a hop of a traced path",
 );
 /// Loss of a hop.
-pub static HOP_LOST: Metric = metric(
+pub static HOP_LOST: Metric = Metric::experimental(
     "geophone_path_hop_lost_total",
     "geophone.path.hop.lost",
     "{packet}",
@@ -118,7 +99,7 @@ pub static HOP_LOST: Metric = metric(
     "Probes to a hop that nobody answered; routers limit their answers, so only loss that goes on to the end is loss",
 );
 /// Who the hops are.
-pub static INFO: Metric = metric(
+pub static INFO: Metric = Metric::experimental(
     "geophone_path_hop_info",
     "geophone.path.hop.info",
     "1",
@@ -134,7 +115,7 @@ pub static INFO: Metric = metric(
     "1 = this address answers at this hop of a traced path",
 );
 /// Changes of a traced path.
-pub static TRACE_CHANGES: Metric = metric(
+pub static TRACE_CHANGES: Metric = Metric::experimental(
     "geophone_path_trace_changes_total",
     "geophone.path.trace.changes",
     "{change}",
@@ -143,7 +124,7 @@ pub static TRACE_CHANGES: Metric = metric(
     "Changes of the routers or of the length of a traced path",
 );
 /// Traces that failed.
-pub static TRACE_ERRORS: Metric = metric(
+pub static TRACE_ERRORS: Metric = Metric::experimental(
     "geophone_path_trace_errors_total",
     "geophone.path.trace.errors",
     "{trace}",

@@ -1,6 +1,6 @@
 //! Metrics of probe `tcp`, from the pairs' counters and histograms.
 
-use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
+use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
 use crate::probes::slots::PairSeries;
 use agent_common::tcp::{END_REASONS, RETRANSMIT_TYPES, ROLES, counter, series};
 use std::sync::Arc;
@@ -11,29 +11,10 @@ macro_rules! pair_labels {
     };
 }
 
-const fn metric(
-    name: &'static str,
-    otlp: &'static str,
-    unit: &'static str,
-    kind: Kind,
-    labels: &'static [&'static Label],
-    help: &'static str,
-) -> Metric {
-    Metric {
-        name,
-        otlp,
-        unit,
-        kind,
-        help,
-        labels,
-        stability: Stability::Stable,
-    }
-}
-
 const PAIR: &[&Label] = pair_labels!();
 
 /// Round-trip times.
-pub static RTT: Metric = metric(
+pub static RTT: Metric = Metric::stable(
     "geophone_tcp_rtt_seconds",
     "system.network.tcp.rtt.duration",
     "s",
@@ -42,7 +23,7 @@ pub static RTT: Metric = metric(
     "Round-trip time of TCP segments: each raw sample that the kernel takes (tcp_sock.rack.rtt_us)",
 );
 /// Jitter.
-pub static JITTER: Metric = metric(
+pub static JITTER: Metric = Metric::stable(
     "geophone_tcp_jitter_seconds",
     "geophone.tcp.jitter",
     "s",
@@ -51,7 +32,7 @@ pub static JITTER: Metric = metric(
     "Absolute difference of consecutive round-trip times of one connection",
 );
 /// Connect latency.
-pub static CONNECT: Metric = metric(
+pub static CONNECT: Metric = Metric::stable(
     "geophone_tcp_connect_seconds",
     "system.network.tcp.handshake.duration",
     "s",
@@ -60,7 +41,7 @@ pub static CONNECT: Metric = metric(
     "Time from the first SYN sent to the connection being established, clients only",
 );
 /// Accept latency.
-pub static ACCEPT: Metric = metric(
+pub static ACCEPT: Metric = Metric::stable(
     "geophone_tcp_accept_seconds",
     "geophone.tcp.accept.duration",
     "s",
@@ -69,7 +50,7 @@ pub static ACCEPT: Metric = metric(
     "Time from the connection being established to its being accepted by the application, servers only",
 );
 /// Retransmits.
-pub static RETRANSMITS: Metric = metric(
+pub static RETRANSMITS: Metric = Metric::stable(
     "geophone_tcp_retransmits_total",
     "system.network.tcp.retransmits",
     "{segment}",
@@ -78,7 +59,7 @@ pub static RETRANSMITS: Metric = metric(
     "Segments sent again, by what made the kernel do it; the sum is the kernel's own RetransSegs",
 );
 /// Needless retransmits.
-pub static SPURIOUS: Metric = metric(
+pub static SPURIOUS: Metric = Metric::stable(
     "geophone_tcp_spurious_retransmits_total",
     "geophone.tcp.spurious_retransmits",
     "{segment}",
@@ -87,7 +68,7 @@ pub static SPURIOUS: Metric = metric(
     "Retransmits that the peer's DSACK proved needless; each is already in geophone_tcp_retransmits_total under its type",
 );
 /// Segments.
-pub static SEGMENTS: Metric = metric(
+pub static SEGMENTS: Metric = Metric::stable(
     "geophone_tcp_segments_total",
     "geophone.tcp.segments",
     "{segment}",
@@ -96,7 +77,7 @@ pub static SEGMENTS: Metric = metric(
     "TCP segments of sockets, retransmits included, as on the wire (a GSO buffer counts as its segments)",
 );
 /// Bytes.
-pub static BYTES: Metric = metric(
+pub static BYTES: Metric = Metric::stable(
     "geophone_tcp_bytes_total",
     "geophone.tcp.io",
     "By",
@@ -105,7 +86,7 @@ pub static BYTES: Metric = metric(
     "Payload bytes received in order, and sent for the first time",
 );
 /// Resets.
-pub static RESETS: Metric = metric(
+pub static RESETS: Metric = Metric::stable(
     "geophone_tcp_resets_total",
     "geophone.tcp.resets",
     "{segment}",
@@ -114,7 +95,7 @@ pub static RESETS: Metric = metric(
     "RST segments",
 );
 /// Zero windows.
-pub static ZERO_WINDOWS: Metric = metric(
+pub static ZERO_WINDOWS: Metric = Metric::stable(
     "geophone_tcp_zero_windows_total",
     "geophone.tcp.zero_windows",
     "{event}",
@@ -123,7 +104,7 @@ pub static ZERO_WINDOWS: Metric = metric(
     "Times that a receive window fell to zero: receive = the peer stopped us, transmit = we stopped the peer",
 );
 /// Listeners' drops.
-pub static LISTEN_DROPS: Metric = metric(
+pub static LISTEN_DROPS: Metric = Metric::stable(
     "geophone_tcp_listen_drops_total",
     "geophone.tcp.listen_drops",
     "{connection}",
@@ -132,7 +113,7 @@ pub static LISTEN_DROPS: Metric = metric(
     "Connection requests that a listening socket refused because its accept queue was full or memory was short",
 );
 /// Connections.
-pub static CONNECTIONS_TOTAL: Metric = metric(
+pub static CONNECTIONS_TOTAL: Metric = Metric::stable(
     "geophone_tcp_connections_total",
     "geophone.tcp.connections",
     "{connection}",
@@ -141,7 +122,7 @@ pub static CONNECTIONS_TOTAL: Metric = metric(
     "Connections opened, closed and failed; adopted = already open when the agent came",
 );
 /// Live connections.
-pub static CONNECTIONS: Metric = metric(
+pub static CONNECTIONS: Metric = Metric::stable(
     "geophone_tcp_connections",
     "system.network.connection.count",
     "{connection}",
@@ -151,7 +132,7 @@ pub static CONNECTIONS: Metric = metric(
 );
 
 /// RTT source.
-pub static RTT_SOURCE: Metric = metric(
+pub static RTT_SOURCE: Metric = Metric::stable(
     "geophone_tcp_rtt_source_info",
     "geophone.tcp.rtt_source.info",
     "1",

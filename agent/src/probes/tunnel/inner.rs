@@ -1,8 +1,9 @@
 //! Who talks inside: a few pairs of each tunnel, the busiest when they were met, have series of their own; all others
 //! share one.
 
+use super::exported::{Tunnel, end};
 use super::metrics::{DIRECTIONS, INNER_PAIR};
-use super::table::{Maps, Tunnel, end};
+use super::table::Maps;
 use crate::aggregate::Labels;
 use crate::bpf::sys;
 use crate::error::{Context as _, Result};

@@ -1,7 +1,7 @@
 //! Metrics of probe `tunnel`.
 
-use super::table::Tunnel;
-use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
+use super::exported::Tunnel;
+use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
 use agent_common::tunnel::{class, counter, series};
 use std::sync::Arc;
 
@@ -35,30 +35,11 @@ pub const INNER_PAIR: &[&Label] = tunnel_labels!(&label::DIRECTION, &INNER_LOCAL
 pub const TUNNEL: &[&Label] = tunnel_labels!();
 const DIRECTED: &[&Label] = tunnel_labels!(&label::DIRECTION);
 
-const fn metric(
-    name: &'static str,
-    otlp: &'static str,
-    unit: &'static str,
-    kind: Kind,
-    labels: &'static [&'static Label],
-    help: &'static str,
-) -> Metric {
-    Metric {
-        name,
-        otlp,
-        unit,
-        kind,
-        help,
-        labels,
-        stability: Stability::Stable,
-    }
-}
-
 macro_rules! metrics {
     ($($name:ident = $prometheus:literal, $otlp:literal, $unit:literal, $kind:ident, $labels:expr, $help:literal;)*) => {
         $(
             #[doc = $help]
-            pub static $name: Metric = metric($prometheus, $otlp, $unit, Kind::$kind, $labels, $help);
+            pub static $name: Metric = Metric::stable($prometheus, $otlp, $unit, Kind::$kind, $labels, $help);
         )*
         /// All of them.
         pub const METRICS: &[&Metric] = &[$(&$name),*];

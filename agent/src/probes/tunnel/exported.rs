@@ -1,0 +1,174 @@
+//! One tunnel as it is exported: the sum of its rows, and what it is called.
+
+use super::health::{Health, Second};
+use super::inner::Pair;
+use crate::aggregate::{HistogramValue, Labels};
+use crate::probes::Context;
+use agent_common::tunnel::{TunnelKey, class, counter, direction, flag, kind, series};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+/// One tunnel, as exported.
+pub struct Tunnel {
+    /// type, id, local, remote, remote_region.
+    pub values: [String; 5],
+    /// The same, encoded.
+    pub labels: Arc<Labels>,
+    /// The same with further values, by metric and variant.
+    pub variants: HashMap<(usize, usize), Arc<Labels>>,
+    /// See [`counter`].
+    pub counters: [u64; counter::COUNT],
+    /// See [`series`].
+    pub histograms: [Arc<HistogramValue>; series::COUNT],
+    /// Numbers that have not come: those that the kernel has counted, and those that its windows miss.
+    pub lost: u64,
+    pub(super) closed: u64,
+    pub(super) open: u64,
+    /// When packets were last seen, in and out, ns since the Unix epoch; 0 = never.
+    pub last_seen: [u64; 2],
+    /// When a handshake last ended, ns since the Unix epoch; 0 = never.
+    pub last_handshake: u64,
+    /// Initiations since the last answered one, in and out.
+    pub unanswered: [u64; 2],
+    /// MTU that was told last; 0 = none.
+    pub mtu: u64,
+    /// State.
+    pub health: Health,
+    /// Pairs inside that have series.
+    pub pairs: Vec<Pair>,
+    /// Inner bytes of all other pairs.
+    pub other_pairs: [u64; 2],
+    /// Times that it became so, by [`State`].
+    pub changes: [u64; 4],
+    pub(super) before: Before,
+    pub(super) rows: u32,
+    pub(super) since: u64,
+    pub(super) kind: u8,
+    pub(super) overflow: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Before {
+    pub(super) packets: [u64; 2],
+    pub(super) received: u64,
+    pub(super) lost: u64,
+    pub(super) too_big: u64,
+}
+
+impl Tunnel {
+    /// A tunnel of which nothing is known yet.
+    pub(super) fn new(values: [String; 5], kind: u8, since: u64, overflow: bool, unix_nanos: u64) -> Self {
+        let refs: Vec<&str> = values.iter().map(String::as_str).collect();
+        Self {
+            labels: Arc::new(Labels::new(super::metrics::TUNNEL, &refs, overflow, unix_nanos)),
+            values,
+            variants: HashMap::new(),
+            counters: [0; counter::COUNT],
+            histograms: std::array::from_fn(|_| Arc::default()),
+            lost: 0,
+            closed: 0,
+            open: 0,
+            last_seen: [0; 2],
+            last_handshake: 0,
+            unanswered: [0; 2],
+            mtu: 0,
+            health: Health::default(),
+            pairs: Vec::new(),
+            other_pairs: [0; 2],
+            changes: [0; 4],
+            before: Before::default(),
+            rows: 0,
+            since,
+            kind,
+            overflow,
+        }
+    }
+
+    /// Packets of a direction, all classes.
+    pub fn packets(&self, direction: usize) -> u64 {
+        self.counters
+            .iter()
+            .skip(counter::PACKETS + direction * class::COUNT)
+            .take(class::COUNT)
+            .sum()
+    }
+
+    /// Takes what all finds no room.
+    pub fn is_other(&self) -> bool {
+        self.overflow
+    }
+
+    /// Whether handshakes can be seen.
+    pub fn is_wireguard(&self) -> bool {
+        self.kind == kind::WIREGUARD
+    }
+
+    /// What one second brought; `seen` are the packets of the tunnel, or of all of its ends' where each direction has
+    /// an id of its own.
+    pub(super) fn second(&mut self, seen: [u64; 2], now: u64) -> Second {
+        let received = self.counters[counter::SEQUENCE];
+        let too_big = self.counters[counter::TOO_BIG];
+        let age = if self.last_handshake == 0 {
+            now.saturating_sub(self.since)
+        } else {
+            now.saturating_sub(self.last_handshake)
+        };
+        let second = Second {
+            packets: seen,
+            received: received - self.before.received,
+            lost: self.lost - self.before.lost,
+            too_big: too_big - self.before.too_big,
+            unanswered: self.unanswered[direction::EGRESS],
+            handshake_age: self.is_wireguard().then_some(age as f64 / 1e9),
+        };
+        self.before = Before {
+            packets: self.before.packets,
+            received,
+            lost: self.lost,
+            too_big,
+        };
+        second
+    }
+
+    /// Kind and both ends, whatever the id.
+    pub fn ends(&self) -> (u8, String, String) {
+        (self.kind, self.values[2].clone(), self.values[3].clone())
+    }
+}
+
+/// Kinds whose id is another in each direction.
+pub(super) fn one_way(kind: u8) -> bool {
+    matches!(kind, kind::ESP | kind::ESP_UDP | kind::AH)
+}
+
+/// The values of the labels of a row.
+pub(super) fn values(key: &TunnelKey, context: &Context<'_>) -> [String; 5] {
+    let name = kind::NAMES.get(key.kind as usize).copied().unwrap_or("unknown");
+    let id = if key.flags & flag::HAS_ID == 0 {
+        String::new()
+    } else if matches!(key.kind, kind::ESP | kind::ESP_UDP | kind::AH) {
+        // As `ip xfrm` shows it.
+        format!("0x{:08x}", key.id)
+    } else {
+        key.id.to_string()
+    };
+    let peer = context.peers.get(context.peers.lookup_mapped(key.remote));
+    [
+        name.to_owned(),
+        id,
+        end(key.local, key.local_port),
+        end(key.remote, key.remote_port),
+        peer.region.clone(),
+    ]
+}
+
+/// An address, with its port if it has one.
+pub fn end(address: [u8; 16], port: u16) -> String {
+    let ip = IpAddr::from(Ipv6Addr::from(address)).to_canonical();
+    if port == 0 {
+        ip.to_string()
+    } else {
+        SocketAddr::new(ip, port).to_string()
+    }
+}
