@@ -61,6 +61,8 @@ pub struct Identity {
 #[derive(Debug)]
 struct Entry {
     subject: Arc<Subject>,
+    /// As the kernel gave it. Not all that names a subject has it, and whoever asks at the right moment renames it.
+    comm: [u8; 16],
     retries: u8,
     next: Instant,
 }
@@ -75,22 +77,26 @@ impl Identity {
         }
     }
 
-    /// The subject of a key; `comm` is the name of the process as the kernel gave it beside the key. Asked again with
-    /// the same key it answers the same `Arc`, unless the name was not [fixed](Subject::fixed) yet.
+    /// The subject of a key; `comm` is the name of the process as the kernel gave it beside the key, zeros = it did not.
+    /// Asked again with the same key it answers the same `Arc`, unless the name was not [fixed](Subject::fixed) yet.
     pub fn subject(&mut self, key: &SubjectKey, comm: &[u8; 16]) -> Arc<Subject> {
         self.subject_at(key, comm, Instant::now())
     }
 
     /// As [`Self::subject`], at another time.
     pub fn subject_at(&mut self, key: &SubjectKey, comm: &[u8; 16], now: Instant) -> Arc<Subject> {
-        let mut retries = 0;
+        let (mut retries, mut comm) = (0, *comm);
         if let Some(entry) = self.subjects.get(key, now) {
-            if entry.subject.fixed || now < entry.next {
+            let is_news = entry.comm == [0; 16] && comm != [0; 16] && entry.subject.process.is_empty();
+            if !is_news && (entry.subject.fixed || now < entry.next) {
                 return entry.subject.clone();
             }
-            retries = entry.retries + 1;
+            retries = entry.retries + u8::from(!is_news);
+            if entry.comm != [0; 16] {
+                comm = entry.comm;
+            }
         }
-        let (mut subject, found) = self.name(key, comm, now);
+        let (mut subject, found) = self.name(key, &comm, now);
         for reused in self.cgroups.take_reused() {
             self.subjects.retain(|known, _| known.cgroup != reused);
         }
@@ -100,6 +106,7 @@ impl Identity {
             *key,
             Entry {
                 subject: subject.clone(),
+                comm,
                 retries,
                 next: now + PAUSE,
             },

@@ -194,6 +194,32 @@ fn a_name_may_come_late_but_not_for_ever() {
 }
 
 #[test]
+fn who_asks_without_the_name_does_not_take_it_away() {
+    let host = Host::new();
+    let mut identity = host.identity();
+    let mut ask = |name: &[u8], ms| {
+        let subject = identity.subject_at(&key(1, 7), &comm(name), host.after(ms));
+        (subject.label.clone(), subject.fixed)
+    };
+    // Dead before it was read: what the kernel has said is all there is.
+    assert_eq!(ask(b"dig", 0), ("dig".into(), false));
+    assert_eq!(ask(b"", 1000), ("dig".into(), false));
+    assert_eq!(ask(b"", 2000), ("dig".into(), true));
+    assert_eq!(ask(b"", 9000), ("dig".into(), true));
+
+    let mut identity = host.identity();
+    let mut ask = |name: &[u8], ms| {
+        let subject = identity.subject_at(&key(1, 7), &comm(name), host.after(ms));
+        subject.label.clone()
+    };
+    assert_eq!(
+        (ask(b"", 0), ask(b"", 1000), ask(b"", 2000)),
+        (UNKNOWN.into(), UNKNOWN.into(), UNKNOWN.into())
+    );
+    assert_eq!(ask(b"dig", 2001), "dig", "it comes late, and is taken at once");
+}
+
+#[test]
 fn a_reused_cgroup_id_loses_its_old_name() {
     let host = Host::new();
     let id = host.cgroup("old.service");
