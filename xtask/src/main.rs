@@ -29,8 +29,7 @@ struct Cli {
 enum Task {
     /// Find or install what building (and, if named, testing and benchmarking) needs
     Setup {
-        /// What the machine is to be made fit for
-        #[arg(default_value = "build")]
+        /// What the machine is to be made fit for, besides building
         groups: Vec<Group>,
         #[command(flatten)]
         how: How,
@@ -83,7 +82,12 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
-        Task::Setup { groups, how } => setup::setup(&groups, how),
+        Task::Setup { mut groups, how } => {
+            if !groups.contains(&Group::Build) {
+                groups.insert(0, Group::Build);
+            }
+            setup::setup(&groups, how)
+        }
         Task::Run { how, args } => run::run(how, &args),
         Task::Test { which, how, filter } => test::test(&which, how, &filter),
         Task::Docs { how } => docs::write(how),
