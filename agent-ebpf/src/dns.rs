@@ -17,7 +17,6 @@ use agent_common::dns::{
     QUESTION, in_segment, transport,
 };
 use agent_common::histogram::Histogram;
-use agent_common::tcp::SubjectKey;
 use agent_common::tunnel::parse::Packet as _;
 use agent_common::udp::{Head, TCP, UDP};
 use agent_common::wire::kind;

@@ -123,8 +123,7 @@ pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
             release(conn);
             conn.reset(pair::subject(sk, kernel::current()), kernel::process_comm());
             if new == SYN_SENT {
-                // SAFETY: no preconditions.
-                conn.started = unsafe { bpf_ktime_get_boot_ns() };
+                conn.started = conn::clock();
                 conn.role = CLIENT;
                 if conn.subject.netns == HOME_NETNS.load() {
                     pair::home(home::ACTIVE_OPENS, 1);
@@ -144,8 +143,8 @@ fn established(account: &mut Account, sk: Ptr, old: u8) {
         bump(&mut account.dropped[reason::NO_STORAGE]);
         return;
     };
-    // SAFETY: no preconditions.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
+    // The segment that establishes it has just been stamped.
+    let now = kernel::activity(tp);
     if old == SYN_RECV {
         // The storage was cloned from the listener: it says who listens and nothing else.
         release(conn);
@@ -176,7 +175,7 @@ fn established(account: &mut Account, sk: Ptr, old: u8) {
     } else {
         bump(&mut cells.counters[counter::OPENED]);
         if conn.started != 0 {
-            conn.connect = (now.wrapping_sub(conn.started) / 1000) as u32;
+            conn.connect = now.wrapping_sub(conn.started) as u32;
             pair::record(cells, series::CONNECT, conn.connect);
         }
     }
@@ -186,8 +185,8 @@ fn established(account: &mut Account, sk: Ptr, old: u8) {
         conn.last_sample = kernel::rack_mstamp(tp);
         sample(conn, cells, srtt);
     }
-    conn.last_flush = kernel::activity(tp);
-    conn.last_record = conn.last_flush;
+    conn.last_flush = now;
+    conn.last_record = now;
     bump(&mut account.aggregated);
 }
 
@@ -302,7 +301,7 @@ pub(super) fn tell(
         r.duration = if conn.established == 0 {
             0
         } else {
-            now.wrapping_sub(conn.established)
+            conn::clock().wrapping_sub(conn.established) * 1000
         };
         r.subject = conn.subject;
         r.cookie = kernel::cookie(sk);
@@ -456,8 +455,7 @@ fn accepted(sk: Ptr) -> i32 {
         bump(&mut account.filtered);
         return 0;
     }
-    // SAFETY: no preconditions.
-    let waited = unsafe { bpf_ktime_get_boot_ns() }.wrapping_sub(conn.established) / 1000;
+    let waited = conn::clock().wrapping_sub(conn.established);
     match pair::cells(conn.slot()) {
         Some(cells) => {
             pair::record(cells, series::ACCEPT, waited.min(u32::MAX as u64) as u32);

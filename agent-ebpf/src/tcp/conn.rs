@@ -6,7 +6,10 @@ use crate::kernel::{self, Ptr};
 use crate::settings::HOME_NETNS;
 use agent_common::account::Account;
 use agent_common::tcp::{PairCells, SLOT_NONE, SubjectKey, counter, home, series};
-use aya_ebpf::{bindings::BPF_SK_STORAGE_GET_F_CREATE, helpers::bpf_sk_storage_get};
+use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    helpers::{bpf_ktime_get_ns, bpf_sk_storage_get},
+};
 
 /// Bits of [`Conn::flags`].
 pub mod flag {
@@ -30,9 +33,9 @@ pub struct Conn {
     pub subject: SubjectKey,
     /// Name of that process.
     pub comm: [u8; 16],
-    /// SYN sent, ns since boot; 0 = not seen.
+    /// SYN sent, µs of the clock that `tcp_mstamp` is of; 0 = not seen. See [`clock`].
     pub started: u64,
-    /// Established, ns since boot; 0 = not seen.
+    /// Established, by the same clock; 0 = not seen.
     pub established: u64,
     /// `rack.mstamp` of the last sample taken.
     pub last_sample: u64,
@@ -80,6 +83,21 @@ pub struct Conn {
     pub role: u32,
     /// See [`flag`].
     pub flags: u32,
+}
+
+const _: () = assert!(
+    core::mem::offset_of!(Conn, started) == size_of::<SubjectKey>() + 16
+        && size_of::<Conn>().is_multiple_of(8)
+        && align_of::<Conn>() == 8
+);
+
+/// The monotonic clock in µs, as sockets keep it in `tcp_mstamp`. Where the kernel has just read it for a segment, that
+/// is as good and 35 ns cheaper.
+#[inline(always)]
+pub fn clock() -> u64 {
+    // SAFETY: no preconditions.
+    let nanos = unsafe { bpf_ktime_get_ns() };
+    nanos / 1000
 }
 
 /// Declared by hand: aya-ebpf's type has no BPF_F_CLONE, by which the children of a listener inherit who listens.
@@ -182,8 +200,14 @@ impl Conn {
     /// Forgets the connection but not who owns the socket.
     #[inline(always)]
     pub fn reset(&mut self, subject: SubjectKey, comm: [u8; 16]) {
-        // SAFETY: all zeros is a valid Conn.
-        *self = unsafe { core::mem::zeroed() };
+        // Word by word and volatile: of a plain assignment LLVM makes a memset, and in BPF that is a loop over bytes.
+        let words: *mut u64 = core::ptr::from_mut(self).cast();
+        let mut i = core::mem::offset_of!(Self, started) / 8;
+        while i < size_of::<Self>() / 8 {
+            // SAFETY: inside the struct, all of whose fields may be zero; it is aligned to eight bytes.
+            unsafe { words.add(i).write_volatile(0) };
+            i += 1;
+        }
         self.subject = subject;
         self.comm = comm;
     }

@@ -69,8 +69,7 @@ pub fn tcp_sockops(ctx: SockOpsContext) -> u32 {
                 [0; 16]
             };
             conn.reset(subject(&ctx), comm);
-            // SAFETY: no preconditions.
-            conn.started = unsafe { bpf_ktime_get_boot_ns() };
+            conn.started = conn::clock();
             if op == CONNECT {
                 let _ = ctx.set_cb_flags(CALLBACKS);
             }
@@ -175,8 +174,7 @@ fn local(ctx: &SockOpsContext) -> [u8; 16] {
 #[inline(always)]
 fn established(account: &mut Account, conn: &mut Conn, ctx: &SockOpsContext, passive: bool) {
     let _ = ctx.set_cb_flags(CALLBACKS);
-    // SAFETY: no preconditions.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let now = conn::clock();
     if passive {
         let (subject, comm) = (conn.subject, conn.comm);
         conn.reset(subject, comm);
@@ -195,7 +193,7 @@ fn established(account: &mut Account, conn: &mut Conn, ctx: &SockOpsContext, pas
     } else {
         bump(&mut cells.counters[counter::OPENED]);
         if conn.started != 0 {
-            conn.connect = (now.wrapping_sub(conn.started) / 1000) as u32;
+            conn.connect = now.wrapping_sub(conn.started) as u32;
             pair::record(cells, series::CONNECT, conn.connect);
         }
     }
@@ -329,7 +327,7 @@ fn tell(account: &mut Account, conn: &Conn, ctx: &SockOpsContext, old: u32) {
         r.duration = if conn.established == 0 {
             0
         } else {
-            now.wrapping_sub(conn.established)
+            conn::clock().wrapping_sub(conn.established) * 1000
         };
         r.subject = conn.subject;
         r.cookie = cookie;

@@ -7,7 +7,7 @@ use crate::kernel::{self, Ptr};
 use crate::settings::{switch, switch_value};
 use agent_common::account::{Account, program, reason};
 use agent_common::tcp::{SLOT_NONE, counter};
-use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_sock_from_file};
+use aya_ebpf::helpers::generated::bpf_sock_from_file;
 use core::ffi::c_void;
 
 #[inline(always)]
@@ -52,9 +52,7 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
     // A busy connection takes its own samples. One that has been silent for a tenth of a second cannot race with them.
     let stamp = kernel::rack_mstamp(tp);
     if stamp != conn.last_sample {
-        // SAFETY: no preconditions.
-        let clock = unsafe { bpf_ktime_get_ns() } / 1000;
-        if clock.wrapping_sub(now) > SILENT || switch_value(switch::SWEEP_SAMPLES) != 0 {
+        if conn::clock().wrapping_sub(now) > SILENT || switch_value(switch::SWEEP_SAMPLES) != 0 {
             conn.last_sample = stamp;
             sample(conn, cells, kernel::rack_rtt(tp));
         }

@@ -7,7 +7,6 @@ use crate::probes::Context;
 use crate::probes::tcp::flow::address;
 use agent_common::dns::{DnsAnswerKey, DnsCounters, DnsServerKey, rcode_name, transport};
 use agent_common::histogram::{CELLS, Histogram};
-use agent_common::tcp::SubjectKey;
 use aya::maps::MapData;
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
