@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
+use serde_json::json;
 use std::time::{Duration, Instant};
 use tests::harness::traffic::{outcome, storm};
 use tests::harness::{Agent, Scene, Setup, Snapshot, Traffic, equal, near};
@@ -195,6 +196,27 @@ fn coverage_is_complete() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Cause: a connection that is never silent. Seen: coverage of the moment of each sweep, not of one a second later.
+#[test]
+fn coverage_holds_while_traffic_flows() -> Result<()> {
+    need_root!();
+    let mut scene = Scene::alone("echo")?;
+    let agent = Setup::new()
+        .inside(&scene.net)
+        .set("probes.tcp.sweep_interval", "2s")
+        .start()?;
+    let connection = scene.connect()?;
+    let order = json!({ "do": "ping", "id": connection, "rounds": 100_000_000_u64, "size": 100 });
+    scene.client.give(&order)?;
+    let ratio = |s: &Snapshot| s.number("geophone_coverage_ratio", &[("metric", "tcp_segments_transmit")]);
+    agent.until(|s| ratio(s).map(drop))?;
+    for _ in 0..6 {
+        let s = agent.after(1)?;
+        near("tcp_segments_transmit", ratio(&s)?, 1.0, 0.01)?;
+    }
+    Ok(())
 }
 
 /// Cause: loss in the agent's own namespace. Seen: retransmits are covered as well.

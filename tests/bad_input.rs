@@ -302,6 +302,45 @@ fn a_removed_capability() -> Result<()> {
     check_says(&words, &["CAP_BPF", "CAP_PERFMON"])
 }
 
+/// Without what only some programs and figures need.
+const WITH_LESS: [&str; 3] = ["setpriv", "--bounding-set=-net_admin,-sys_admin", "--"];
+
+/// Cause: the capabilities that load programs, and no others. Said: what it takes to have the rest; no price is made up.
+#[test]
+fn few_capabilities() -> Result<()> {
+    need_root!();
+    let agent = Setup::new()
+        .through(WITH_LESS)
+        .set("probes.udp.enabled", "true")
+        .start()?;
+    let mut scene = Scene::alone("sink")?;
+    scene.storm(200, 2, 1000)?;
+    agent.settles(|s| {
+        let opened = [("subject", scene.client.name()), ("outcome", "opened")];
+        equal("opened", s.sum("geophone_tcp_connections_total", &opened), 200)?;
+        let state = [("program", "tcp_state")];
+        ensure!(s.sum("geophone_program_runs_total", &state) > 200, "no runs");
+        let priced = s.series("geophone_program_run_seconds_total", &state).len();
+        equal("prices that nobody knows", priced, 0)
+    })?;
+    ensure!(agent.log().contains("CAP_SYS_ADMIN"), "{}", agent.log());
+    let status = agent.status()?;
+    let programs = status["programs"].as_array().context("programs")?;
+    let egress = programs
+        .iter()
+        .find(|p| p["name"] == "udp_egress")
+        .context("udp_egress")?;
+    equal(
+        "remedy",
+        egress["remedy"].as_str(),
+        Some("give the process CAP_NET_ADMIN"),
+    )?;
+    let binary = binary();
+    let binary = binary.to_string_lossy();
+    let words = [&WITH_LESS[..], &[&binary, "--set", "probes.udp.enabled=true"]].concat();
+    check_says(&words, &["CAP_NET_ADMIN", "CAP_SYS_ADMIN"])
+}
+
 /// Runs a program where these file systems are not mounted.
 const WITHOUT_MOUNTS: [&str; 5] = [
     "unshare",

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::harness::delay::Delay;
 use tests::harness::{Agent, Link, Scene, Setup, Traffic, equal, near};
 use tests::need_root;
@@ -228,6 +228,57 @@ fn a_closed_window() -> Result<()> {
             s.sum("geophone_tcp_zero_windows_total", &server) >= 1,
             "the server has not closed its window"
         );
+        Ok(())
+    })
+}
+
+/// Cause: a reader that pauses again and again. Seen: each time that its window closed, by both sides, as the kernel's
+/// TCPToZeroWindowAdv counts it.
+#[test]
+fn a_window_that_closes_again_and_again() -> Result<()> {
+    need_root!();
+    let mut scene = Scene::new()?;
+    scene.at = scene.server.serve(&scene.net.b.at(0), "sip")?;
+    let agent = Agent::start()?;
+    let before = scene.net.b.ns.counters()?;
+    let connection = scene.connect()?;
+    let order = json!({ "do": "send", "id": connection, "bytes": 64 << 20 });
+    scene.client.give(&order)?;
+    let closed = || -> Result<u64> {
+        Ok(scene
+            .net
+            .b
+            .ns
+            .counters()?
+            .since(&before, "TcpExt.TCPToZeroWindowAdv"))
+    };
+    let start = Instant::now();
+    while closed()? < 8 {
+        ensure!(
+            start.elapsed() < Duration::from_secs(60),
+            "the window closed {} times",
+            closed()?
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    agent.until(|s| {
+        // It goes on closing meanwhile: what is seen lies between two looks at the truth, and the last one may be young.
+        let least = closed()?;
+        let of = |name: &str, direction| {
+            s.sum(
+                "geophone_tcp_zero_windows_total",
+                &[("subject", name), ("direction", direction)],
+            )
+        };
+        let (sender, reader) = (
+            of(scene.client.name(), "receive"),
+            of(scene.server.name(), "transmit"),
+        );
+        for (who, seen) in [("sender", sender), ("reader", reader)] {
+            ensure!(seen + 2 >= least, "{who}: {seen} of {least}");
+            let most = closed()?;
+            ensure!(seen <= most, "{who}: {seen}, but the kernel counts {most}");
+        }
         Ok(())
     })
 }

@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Default)]
 struct State {
@@ -27,6 +27,21 @@ struct State {
     served: Arc<Served>,
     next: u64,
 }
+
+/// What is done with what comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// It goes back.
+    Echo,
+    /// It is swallowed.
+    Sink,
+    /// It is swallowed for a moment, then nothing is read for a while, and so on.
+    Sip,
+}
+
+const SIP: Duration = Duration::from_millis(50);
+/// Longer than the sender waits before it probes a closed window.
+const PAUSE: Duration = Duration::from_millis(700);
 
 #[derive(Default)]
 struct Served {
@@ -77,8 +92,17 @@ fn obey(state: &mut State, order: &Value) -> Result<Value> {
         "serve" => {
             let listener = TcpListener::bind(word("at")?)?;
             let at = listener.local_addr()?;
-            let (echo, served) = (word("mode")? == "echo", state.served.clone());
-            std::thread::spawn(move || serve(&listener, echo, &served));
+            let mode = match word("mode")? {
+                "echo" => Mode::Echo,
+                "sip" => Mode::Sip,
+                _ => Mode::Sink,
+            };
+            if mode == Mode::Sip {
+                // Children inherit it: soon full.
+                setsockopt(&listener, sockopt::RcvBuf, &8192)?;
+            }
+            let served = state.served.clone();
+            std::thread::spawn(move || serve(&listener, mode, &served));
             Ok(json!({ "at": at.to_string() }))
         }
         "listen" => {
@@ -238,12 +262,12 @@ fn finish(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-fn serve(listener: &TcpListener, echo: bool, served: &Arc<Served>) {
+fn serve(listener: &TcpListener, mode: Mode, served: &Arc<Served>) {
     // A handful of threads: one for each connection would be the dearest part of a storm.
     let (sender, receiver) = std::sync::mpsc::sync_channel::<TcpStream>(0);
     let receiver = Arc::new(std::sync::Mutex::new(receiver));
-    let hand = |stream: TcpStream, echo: bool, served: &Served| {
-        let _ = answer(stream, echo, served);
+    let hand = |stream: TcpStream, mode: Mode, served: &Served| {
+        let _ = answer(stream, mode, served);
     };
     for _ in 0..4 {
         let (receiver, served) = (receiver.clone(), served.clone());
@@ -254,7 +278,7 @@ fn serve(listener: &TcpListener, echo: bool, served: &Arc<Served>) {
                     Err(_) => return,
                 };
                 let Ok(stream) = next else { return };
-                hand(stream, echo, &served);
+                hand(stream, mode, &served);
             }
         });
     }
@@ -266,22 +290,27 @@ fn serve(listener: &TcpListener, echo: bool, served: &Arc<Served>) {
             | std::sync::mpsc::TrySendError::Disconnected(stream)) = e;
             let served = served.clone();
             std::thread::spawn(move || {
-                let _ = answer(stream, echo, &served);
+                let _ = answer(stream, mode, &served);
             });
         }
     }
 }
 
-fn answer(mut stream: TcpStream, echo: bool, served: &Served) -> io::Result<()> {
+fn answer(mut stream: TcpStream, mode: Mode, served: &Served) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = vec![0; 64 << 10];
+    let mut since = Instant::now();
     loop {
+        if mode == Mode::Sip && since.elapsed() > SIP {
+            std::thread::sleep(PAUSE);
+            since = Instant::now();
+        }
         let n = stream.read(&mut buffer)?;
         if n == 0 {
             return Ok(());
         }
         served.received.fetch_add(n as u64, Ordering::Relaxed);
-        if echo {
+        if mode == Mode::Echo {
             stream.write_all(buffer.get(..n).unwrap_or_default())?;
         }
     }

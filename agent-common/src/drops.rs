@@ -9,7 +9,7 @@ pub mod direction {
     pub const UNKNOWN: u8 = 0;
     /// The packet came in from a device.
     pub const RECEIVE: u8 = 1;
-    /// The packet was made on this machine.
+    /// A socket of this machine sends the packet.
     pub const TRANSMIT: u8 = 2;
 }
 

@@ -77,10 +77,14 @@ pub fn drops_kfree(ctx: BtfTracePointContext) -> i32 {
         netns: if dev.is_null() { 0 } else { kernel::dev_netns(dev) },
         ethertype,
         protocol: 0,
-        direction: if iif == 0 {
+        // The stack notes the device that a packet came in from once it has it: one that a driver or a full backlog gives up
+        // before has none, as one that this machine made; but that one belongs to who sends it.
+        direction: if iif != 0 {
+            direction::RECEIVE
+        } else if !kernel::skb_sk(skb).is_null() {
             direction::TRANSMIT
         } else {
-            direction::RECEIVE
+            direction::UNKNOWN
         },
     };
     let network = network(skb, ethertype);

@@ -39,7 +39,7 @@ constants! {
 
 /// Indices into the run-time switches.
 pub mod switch {
-    /// Keep an RTT sample when `seen & mask == 0`.
+    /// Keep an RTT sample when a number taken by chance has none of these bits.
     pub const RTT_SAMPLE_MASK: u32 = 0;
     /// 1 = send flow records.
     pub const FLOW_RECORDS: u32 = 1;

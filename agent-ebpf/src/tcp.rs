@@ -56,6 +56,11 @@ pub fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     };
     // Nothing is acknowledged: pure data of a download. Half of all segments, and the cheapest way out.
     if kernel::skb_ack(skb) == kernel::snd_una(tp) {
+        // A window that has closed is seen here or not at all: what a closed window lets through, probes, their answers
+        // and the update that ends it, acknowledges nothing.
+        if kernel::snd_wnd(tp) == 0 || kernel::rcv_wnd(tp) == 0 {
+            closed_windows(sk, tp);
+        }
         bump(&mut account.filtered);
         return 0;
     }
@@ -97,6 +102,16 @@ pub fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
         path::look(account, conn, cells, sk, tp, skb);
     }
     0
+}
+
+/// A window is closed. Not inlined: it is rare, and the registers that it needs are not.
+#[inline(never)]
+fn closed_windows(sk: Ptr, tp: Ptr) {
+    if let Some(conn) = conn::get(sk)
+        && let Some(cells) = pair::cells(conn.slot())
+    {
+        windows(conn, cells, tp);
+    }
 }
 
 /// Every change of a connection's state.
@@ -145,7 +160,8 @@ fn established(account: &mut Account, sk: Ptr, old: u8) {
     };
     // The segment that establishes it has just been stamped.
     let now = kernel::activity(tp);
-    if old == SYN_RECV {
+    // A socket that has connected to itself, or to one that connects to it at the same time, comes from here as well.
+    if old == SYN_RECV && conn.started == 0 {
         // The storage was cloned from the listener: it says who listens and nothing else.
         release(conn);
         let (mut subject, comm) = (conn.subject, conn.comm);
@@ -208,7 +224,7 @@ fn closed(account: &mut Account, sk: Ptr, old: u8) {
     };
     let error = kernel::error(sk);
     let is_established = conn.flags & flag::ESTABLISHED != 0;
-    if old == SYN_RECV {
+    if old == SYN_RECV && conn.started == 0 {
         conn.role = SERVER;
     }
     let role = if conn.role == SERVER {

@@ -43,7 +43,7 @@ pub static UNACCOUNTED: Metric = Metric {
     otlp: "geophone.events.unaccounted",
     unit: "{event}",
     kind: Kind::Gauge,
-    help: "Events seen that are in no other stage, the smallest of five seconds; anything but 0 is a fault of geophone",
+    help: "Events seen that are in no other stage (below 0: in more than one), the least of five seconds; anything but 0 is a fault of geophone",
     labels: &[&label::PROBE],
     stability: Stability::Stable,
 };
@@ -79,21 +79,20 @@ impl Sums {
             .saturating_sub(self.records.delivered + self.records.refused)
     }
 
-    /// Events seen that are in no stage: those of programs that run just now, or a fault. An event that came to its
-    /// end between the two readings is in a stage and not among the seen: it takes nothing away.
-    pub fn residue(&self) -> u64 {
-        self.kernel.seen.saturating_sub(self.known())
-    }
-
-    fn known(&self) -> u64 {
+    /// Events seen that are in no stage. Above 0: programs that run just now; below 0: events that came to their end
+    /// between the two readings; if it lasts, a fault.
+    pub fn residue(&self) -> i64 {
         let k = &self.kernel;
-        k.filtered + k.sampled + k.aggregated + k.emitted + k.dropped.iter().sum::<u64>()
+        let known = k.filtered + k.sampled + k.aggregated + k.emitted + k.dropped.iter().sum::<u64>();
+        k.seen.wrapping_sub(known) as i64
     }
+}
 
-    /// Events that have reached the probe: what is in a stage has been seen.
-    pub fn seen(&self) -> u64 {
-        self.kernel.seen.max(self.known()) + self.skipped
-    }
+/// The part of some residues that never went away: the least of them if all lie on one side of 0.
+fn lasting(residues: &[i64]) -> i64 {
+    let least = residues.iter().copied().min().unwrap_or(0);
+    let most = residues.iter().copied().max().unwrap_or(0);
+    least.max(0) + most.min(0)
 }
 
 /// Reads the accounts of some programs, row by row: `seen` first, its outcomes right behind it.
@@ -122,7 +121,7 @@ pub fn read(engine: &Engine, programs: &[usize]) -> Account {
 #[derive(Default)]
 pub struct Books {
     labels: HashMap<(&'static str, &'static str, &'static str), Arc<Labels>>,
-    residues: HashMap<&'static str, [u64; 5]>,
+    residues: HashMap<&'static str, [i64; 5]>,
     tick: usize,
     start: u64,
 }
@@ -150,8 +149,8 @@ impl Books {
             .clone()
     }
 
-    /// Appends the families.
-    pub fn collect(&mut self, sums: &[(&'static str, Sums)], out: &mut Vec<Family>) {
+    /// Appends the families. `strangers` are records that name no program, and so no probe.
+    pub fn collect(&mut self, sums: &[(&'static str, Sums)], strangers: u64, out: &mut Vec<Family>) {
         self.tick += 1;
         let (mut events, mut dropped) = (Vec::new(), Vec::new());
         let (mut in_flight, mut unaccounted) = (Vec::new(), Vec::new());
@@ -163,10 +162,13 @@ impl Books {
                 *r = sum.residue();
             }
             // A residue that stays is a fault; one that comes and goes is a program caught at work.
-            let missing = residues.iter().min().copied().unwrap_or(0);
-            let running = sum.residue().saturating_sub(missing);
+            let missing = lasting(residues);
+            let passing = sum.residue() - missing;
+            let running = passing.max(0) as u64;
+            // What has come to its end since `seen` was read has been seen as well.
+            let ended = passing.min(0).unsigned_abs();
             for (stage, value) in [
-                ("seen", sum.seen()),
+                ("seen", k.seen + ended + sum.skipped),
                 ("filtered", k.filtered),
                 ("sampled", k.sampled),
                 ("delivered", k.aggregated + sum.records.delivered),
@@ -205,6 +207,11 @@ impl Books {
                 value: Value::Gauge(missing as f64),
             });
         }
+        let labels = self.labels(&DROPPED, "", "decode", "malformed");
+        dropped.push(Series {
+            labels,
+            value: Value::Counter(strangers),
+        });
         out.push(Family {
             metric: &EVENTS,
             series: events,
@@ -228,32 +235,49 @@ impl Books {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_lasting_residue_is_reported_and_a_passing_one_is_in_flight() {
+    fn number(families: &[Family], name: &str) -> f64 {
+        let family = families.iter().find(|f| f.metric.name == name).unwrap();
+        match family.series[0].value {
+            Value::Gauge(v) => v,
+            Value::Counter(v) => v as f64,
+            _ => panic!("no number"),
+        }
+    }
+
+    /// (seen, in flight, unaccounted) once and after five more seconds of the same.
+    fn books(seen: u64, aggregated: u64) -> [(f64, f64, f64); 2] {
         let mut books = Books::new(0);
         let mut sums = Sums::default();
-        sums.kernel.seen = 100;
-        sums.kernel.aggregated = 98;
-        let value = |families: &[Family], name: &str| {
-            let family = families.iter().find(|f| f.metric.name == name).unwrap();
-            let Value::Gauge(v) = family.series[0].value else {
-                panic!("not a gauge")
-            };
-            v
+        // All was well before.
+        books.collect(&[("x", sums)], 0, &mut Vec::new());
+        (sums.kernel.seen, sums.kernel.aggregated) = (seen, aggregated);
+        let mut ask = |times| {
+            let mut out = Vec::new();
+            for _ in 0..times {
+                out.clear();
+                books.collect(&[("x", sums)], 0, &mut out);
+            }
+            let of = |name| number(&out, name);
+            (of(EVENTS.name), of(IN_FLIGHT.name), of(UNACCOUNTED.name))
         };
-        let mut out = Vec::new();
-        books.collect(&[("x", sums)], &mut out);
-        assert_eq!(
-            (value(&out, IN_FLIGHT.name), value(&out, UNACCOUNTED.name)),
-            (2.0, 0.0)
-        );
-        for _ in 0..5 {
-            out.clear();
-            books.collect(&[("x", sums)], &mut out);
-        }
-        assert_eq!(
-            (value(&out, IN_FLIGHT.name), value(&out, UNACCOUNTED.name)),
-            (0.0, 2.0)
-        );
+        [ask(1), ask(5)]
+    }
+
+    #[test]
+    fn a_lasting_residue_is_reported_and_a_passing_one_is_in_flight() {
+        assert_eq!(books(100, 98), [(100.0, 2.0, 0.0), (100.0, 0.0, 2.0)]);
+    }
+
+    #[test]
+    fn what_is_counted_twice_is_a_fault_as_well() {
+        assert_eq!(books(98, 100), [(100.0, 0.0, 0.0), (98.0, 0.0, -2.0)]);
+    }
+
+    #[test]
+    fn what_lasts_is_what_never_went_away() {
+        assert_eq!(lasting(&[3, 2, 5]), 2);
+        assert_eq!(lasting(&[-3, -2, -5]), -2);
+        assert_eq!(lasting(&[3, -2, 5]), 0);
+        assert_eq!(lasting(&[3, 0, 5]), 0);
     }
 }

@@ -90,6 +90,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
     if p.netdev.enabled {
         out.push(Box::new(netdev::Netdev::new(netdev::Options {
             exclude: p.netdev.exclude.clone(),
+            max_devices: (series / 20).max(16),
         })));
     }
     if p.tunnel.enabled != TunnelUse::Off {

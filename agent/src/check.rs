@@ -4,6 +4,7 @@ use crate::app;
 use crate::bpf::{State, Verdict, host};
 use crate::config::Config;
 use crate::error::Result;
+use crate::mountinfo;
 use crate::ui::print::table;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -66,9 +67,12 @@ fn facts(btf: Option<&Path>) -> Vec<Fact> {
     let types = crate::bpf::btf::KernelTypes::load(&path);
     let capabilities = host::effective_capabilities();
     let missing = host::missing_capabilities(capabilities);
+    let further: Vec<String> = host::further_missing(capabilities)
+        .map(|(what, name)| format!("{what}: {name}"))
+        .collect();
     let lockdown = host::lockdown();
-    let cgroup = host::mounts("cgroup2");
-    let tracefs = [host::mounts("tracefs"), host::mounts("debugfs")].concat();
+    let cgroup = mountinfo::own("cgroup2");
+    let tracefs = [mountinfo::own("tracefs"), mountinfo::own("debugfs")].concat();
     vec![
         fact("kernel", host::kernel_release(), true, ""),
         match types {
@@ -82,10 +86,12 @@ fn facts(btf: Option<&Path>) -> Vec<Fact> {
         },
         fact(
             "capabilities",
-            if missing.is_empty() {
+            if !missing.is_empty() {
+                format!("missing {}", missing.join(", "))
+            } else if further.is_empty() {
                 "sufficient".into()
             } else {
-                format!("missing {}", missing.join(", "))
+                format!("enough for the rest, but not for {}", further.join("; "))
             },
             missing.is_empty(),
             "run as root, or give the process these capabilities",
@@ -98,9 +104,10 @@ fn facts(btf: Option<&Path>) -> Vec<Fact> {
         ),
         fact(
             "cgroup2",
-            cgroup
-                .first()
-                .map_or_else(|| "not mounted".into(), |p| p.display().to_string()),
+            cgroup.first().map_or_else(
+                || "not mounted: containers and units are known by their processes only".into(),
+                |p| p.display().to_string(),
+            ),
             true,
             "",
         ),
@@ -150,11 +157,13 @@ impl Report {
                 vec![v.probe.clone(), v.program.clone(), v.hook.clone(), state, note]
             })
             .collect();
-        out.push_str(&table(
-            &["probe", "program", "hook", "verdict", "why, and what would help"],
-            &programs,
-        ));
-        out.push('\n');
+        if !programs.is_empty() {
+            out.push_str(&table(
+                &["probe", "program", "hook", "verdict", "why, and what would help"],
+                &programs,
+            ));
+            out.push('\n');
+        }
         if verbose {
             for v in self.programs.iter().filter(|v| !v.verifier_log.is_empty()) {
                 out.push_str(&format!("\nverifier on {}:\n{}\n", v.program, v.verifier_log));

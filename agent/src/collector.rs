@@ -359,10 +359,10 @@ impl Collector {
                     )
                 })
                 .collect();
-            self.books.collect(&sums, &mut families);
+            self.books.collect(&sums, self.refused.refused, &mut families);
             if let Some(coverage) = &mut self.coverage {
-                if self.probes.iter().any(|p| p.settled()) {
-                    coverage.update(engine);
+                for reading in self.probes.iter_mut().filter_map(|p| p.settled()) {
+                    coverage.update(&reading);
                 }
                 coverage.collect(&mut families);
             }

@@ -25,8 +25,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Starts the log, on standard error. With a screen it is silent below warnings, which go to a file nobody sees
-/// unless standard error is redirected.
+/// Starts the log, on standard error. With a screen only errors are written, for they would be drawn over it; the screen
+/// itself shows what the warnings are about.
 pub fn log(settings: &Log, screen: bool) -> Result<()> {
     let level = if screen {
         "error".to_owned()
@@ -66,13 +66,29 @@ async fn over(duration: Option<Duration>) -> Result<()> {
     Ok(())
 }
 
-fn explain(running: &Running) {
-    let error = running
+/// Why there is no kernel side; empty = there is.
+fn engine_error(running: &Running) -> String {
+    running
         .shared
         .engine_error
         .read()
         .map(|e| e.clone())
-        .unwrap_or_default();
+        .unwrap_or_default()
+}
+
+/// As [`explain`], for commands that have nothing to say without programs.
+fn explain_or_end(running: &Running) -> Result<()> {
+    match engine_error(running) {
+        error if error.is_empty() => {
+            explain(running);
+            Ok(())
+        }
+        error => Err(Error::new(error)),
+    }
+}
+
+fn explain(running: &Running) {
+    let error = engine_error(running);
     if !error.is_empty() {
         tracing::error!("{error}; the probes that have programs are off");
     }
@@ -234,7 +250,7 @@ pub async fn tunnels(
             let end = over(Some(duration));
             tokio::pin!(end);
             let _ = snapshots.wait_for(|s| s.tick > 0).await;
-            explain(&running);
+            explain_or_end(&running)?;
             loop {
                 tokio::select! {
                     result = &mut end => {
@@ -287,7 +303,7 @@ pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream
         let mut running = Running::start(app::collector(config, btf)?, Vec::new())?;
         let mut records = running.records.subscribe();
         let _ = running.snapshots.wait_for(|s| s.tick > 0).await;
-        explain(&running);
+        explain_or_end(&running)?;
         loop {
             tokio::select! {
                 result = &mut end => {
@@ -337,7 +353,7 @@ pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream
 fn say(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::new("the output was closed")),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::closed()),
         result => result.context("standard output"),
     }
 }

@@ -3,9 +3,12 @@
 //! The kernel's statistics (BPF_ENABLE_STATS) add 70 ns to every event and see neither their own two clock reads nor
 //! the dispatch of the hook. So they are on for a tenth of a second in ten, the floor of an empty program is taken
 //! off, the dispatch is added, and the result is multiplied by the runs that the programs count themselves.
+//!
+//! Without the right to turn them on (CAP_SYS_ADMIN) and until a program has run a few times while they were, its time is not
+//! known and has no series. The governor must go by something all the same: it takes [`ASSUMED_NANOS`].
 
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Value, label};
-use crate::bpf::{Engine, Verdict};
+use crate::bpf::{Engine, Verdict, host};
 use agent_common::account::{Account, program, reason};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
@@ -21,7 +24,7 @@ pub static RUN_SECONDS: Metric = Metric::stable(
     "s",
     Kind::Counter,
     &[&label::PROGRAM],
-    "CPU time spent in an eBPF program and its dispatch: its own count of runs times a measured cost per run",
+    "CPU time spent in an eBPF program and its dispatch: its own count of runs times a measured cost per run; no series until that is known",
 );
 /// Program runs.
 pub static RUNS: Metric = Metric::stable(
@@ -75,6 +78,12 @@ pub const METRICS: &[&Metric] = &[&RUN_SECONDS, &RUNS, &PROGRAM_INFO, &MAP_MEMOR
 /// Dispatch of a BTF tracepoint, ns: what the tracepoint spends around an empty program, measured with a counting body
 /// (47–49 ns on 6.18).
 pub const DISPATCH_NANOS: f64 = 48.0;
+/// What a run is taken to cost as long as nobody knows: more than most, so that the budget is rather kept than broken.
+const ASSUMED_NANOS: f64 = 250.0;
+/// Runs that a price is made of at least: fewer are cold, and say more of the caches than of the program.
+const FEW_RUNS: u64 = 5;
+/// Measurements in a row, a second apart, that a program without a price is worth.
+const EAGER: u32 = 60;
 const MEASURE_FOR: Duration = Duration::from_millis(100);
 const MEASURE_FIRST: Duration = Duration::from_secs(1);
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
@@ -86,14 +95,35 @@ struct ProgramCost {
     seconds: f64,
     /// ns a run, floor off, dispatch on; `None` = not measured yet.
     nanos: Option<f64>,
+    /// Runs that are not in `seconds`, because there was no price yet.
+    unpriced: u64,
     /// Runs behind that figure, older ones counting less.
     weight: f64,
+    /// Run time in ns and runs of measurements that were too few to say anything.
+    gathered: (u64, u64),
+}
+
+impl ProgramCost {
+    /// Takes what a measurement has brought.
+    fn learn(&mut self, nanos: u64, runs: u64, floor: f64) {
+        self.gathered = (self.gathered.0 + nanos, self.gathered.1 + runs);
+        if self.gathered.1 < FEW_RUNS {
+            return;
+        }
+        let (nanos, runs) = std::mem::take(&mut self.gathered);
+        let runs = runs as f64;
+        let net = (nanos as f64 / runs - floor).max(1.0) + DISPATCH_NANOS;
+        // By the number of runs, the past fading by half each time: a cold handful says little.
+        let past = self.weight / 2.0;
+        self.weight = past + runs;
+        self.nanos = Some((self.nanos.unwrap_or(net) * past + net * runs) / self.weight);
+    }
 }
 
 /// The kernel's statistics are on.
 struct Measuring {
-    /// They go off with this descriptor.
-    stats: OwnedFd,
+    /// They go off with this descriptor; `None` = they are on for everybody (kernel.bpf_stats_enabled).
+    _stats: Option<OwnedFd>,
     since: Instant,
     /// Run time in ns and runs of each program, when it began.
     before: HashMap<String, (u64, u64)>,
@@ -105,6 +135,9 @@ pub struct Cost {
     floor: f64,
     measuring: Option<Measuring>,
     last: Option<Instant>,
+    /// Measurements that programs without a price are still worth, and how many such programs there were.
+    eager: (u32, usize),
+    complained: bool,
     programs: Vec<(&'static str, usize, ProgramCost)>,
     labels: HashMap<String, Arc<Labels>>,
     /// CPU seconds of the process.
@@ -121,6 +154,8 @@ impl Cost {
             floor,
             measuring: None,
             last: None,
+            eager: (0, 0),
+            complained: false,
             programs: programs
                 .into_iter()
                 .map(|(n, a)| (n, a, ProgramCost::default()))
@@ -137,17 +172,49 @@ impl Cost {
         self.programs
             .iter()
             .filter(|(_, a, _)| !own.contains(a))
-            .map(|(_, _, c)| c.seconds)
+            .map(|(_, _, c)| c.seconds + c.unpriced as f64 * ASSUMED_NANOS / 1e9)
             .sum()
     }
 
-    /// A program that has run and has no price yet is measured soon.
-    fn pause(&self, engine: &Engine) -> Duration {
+    /// Programs that have run and have no price yet are measured soon, but not for ever: some run once an hour.
+    fn pause(&mut self, engine: &Engine) -> Duration {
         let unknown = self
             .programs
             .iter()
-            .any(|(_, account, cost)| cost.nanos.is_none() && runs(engine, *account) >= 1000);
-        if unknown { MEASURE_FIRST } else { MEASURE_EVERY }
+            .filter(|(_, account, cost)| cost.nanos.is_none() && runs(engine, *account) >= FEW_RUNS)
+            .count();
+        if unknown > self.eager.1 {
+            self.eager.0 = EAGER;
+        }
+        self.eager.1 = unknown;
+        if unknown > 0 && self.eager.0 > 0 {
+            MEASURE_FIRST
+        } else {
+            MEASURE_EVERY
+        }
+    }
+
+    /// Turns the statistics on, if that is allowed.
+    fn begin(&mut self, now: Instant, before: HashMap<String, (u64, u64)>) {
+        self.eager.0 = self.eager.0.saturating_sub(1);
+        let stats = match aya::sys::enable_stats(aya::sys::Stats::RunTime) {
+            Ok(stats) => Some(stats),
+            Err(_) if host::bpf_stats_are_on() => None,
+            Err(e) => {
+                if !std::mem::replace(&mut self.complained, true) {
+                    tracing::warn!(
+                        "the cost of the programs cannot be measured: {e}; it has no series, and the budget takes {ASSUMED_NANOS} \
+                         ns a run; give the process CAP_SYS_ADMIN, or set kernel.bpf_stats_enabled=1"
+                    );
+                }
+                return;
+            }
+        };
+        self.measuring = Some(Measuring {
+            _stats: stats,
+            since: now,
+            before,
+        });
     }
 
     /// Turns the statistics on and off; to be called ten times a second.
@@ -161,22 +228,13 @@ impl Cost {
         };
         match self.measuring.take() {
             Some(m) if now.duration_since(m.since) < MEASURE_FOR => self.measuring = Some(m),
-            Some(Measuring { stats, before, .. }) => {
+            // With this the statistics are off again.
+            Some(Measuring { before, .. }) => {
                 let after = times();
-                drop(stats);
+                let floor = self.floor;
                 for (name, _, cost) in &mut self.programs {
-                    let (Some(b), Some(a)) = (before.get(*name), after.get(*name)) else {
-                        continue;
-                    };
-                    let runs = a.1.saturating_sub(b.1);
-                    if runs >= 5 {
-                        let nanos = a.0.saturating_sub(b.0) as f64 / runs as f64;
-                        let net = (nanos - self.floor).max(1.0) + DISPATCH_NANOS;
-                        // By the number of runs, the past fading by half each time: a cold handful says little.
-                        let past = cost.weight / 2.0;
-                        let weight = past + runs as f64;
-                        cost.nanos = Some((cost.nanos.unwrap_or(net) * past + net * runs as f64) / weight);
-                        cost.weight = weight;
+                    if let (Some(b), Some(a)) = (before.get(*name), after.get(*name)) {
+                        cost.learn(a.0.saturating_sub(b.0), a.1.saturating_sub(b.1), floor);
                     }
                 }
             }
@@ -185,13 +243,7 @@ impl Cost {
                 .is_none_or(|t| now.duration_since(t) >= self.pause(engine)) =>
             {
                 self.last = Some(now);
-                if let Ok(stats) = aya::sys::enable_stats(aya::sys::Stats::RunTime) {
-                    self.measuring = Some(Measuring {
-                        stats,
-                        since: now,
-                        before: times(),
-                    });
-                }
+                self.begin(now, times());
             }
             None => {}
         }
@@ -205,9 +257,14 @@ impl Cost {
         let Some(engine) = engine else { return };
         for (_, account, cost) in &mut self.programs {
             let runs = runs(engine, *account);
-            if let Some(nanos) = cost.nanos {
-                cost.seconds += runs.saturating_sub(cost.runs) as f64 * nanos / 1e9;
-                cost.runs = runs;
+            let new = runs.saturating_sub(cost.runs);
+            match cost.nanos {
+                Some(nanos) => {
+                    cost.seconds += new as f64 * nanos / 1e9;
+                    cost.runs = runs;
+                    cost.unpriced = 0;
+                }
+                None => cost.unpriced = new,
             }
         }
     }
@@ -229,10 +286,12 @@ impl Cost {
                 continue;
             }
             let labels = self.labels(&RUNS, &[name]);
-            seconds.push(Series {
-                labels: labels.clone(),
-                value: Value::CounterF(cost.seconds),
-            });
+            if cost.nanos.is_some() {
+                seconds.push(Series {
+                    labels: labels.clone(),
+                    value: Value::CounterF(cost.seconds),
+                });
+            }
             runs_of.push(Series {
                 labels,
                 value: Value::Counter(runs),
@@ -305,7 +364,38 @@ fn runs(engine: &Engine, account: usize) -> u64 {
 }
 
 fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = text.split(' ').nth(1).and_then(|v| v.parse().ok()).unwrap_or(0);
-    pages * 4096
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kibibytes = text.lines().find_map(|line| {
+        line.strip_prefix("VmRSS:")?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse()
+            .ok()
+    });
+    kibibytes.unwrap_or(0u64) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_made_of_enough_runs() {
+        let mut cost = ProgramCost::default();
+        cost.learn(800, 4, 70.0);
+        assert_eq!(cost.nanos, None, "four runs say nothing");
+        cost.learn(200, 1, 70.0);
+        assert_eq!(cost.nanos, Some(200.0 - 70.0 + DISPATCH_NANOS));
+        // A thousand runs outweigh the past, and an empty measurement changes nothing.
+        cost.learn(100_000, 1000, 70.0);
+        cost.learn(0, 0, 70.0);
+        let nanos = cost.nanos.unwrap();
+        assert!((nanos - (30.0 + DISPATCH_NANOS)).abs() < 1.0, "{nanos}");
+    }
+
+    #[test]
+    fn ones_own_memory_is_some() {
+        assert!((1 << 20..1 << 33).contains(&resident()), "{}", resident());
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
 use crate::bpf::Engine;
+use crate::bpf::sys::MappedArray;
 use agent_common::tcp::home;
 use std::sync::Arc;
 
@@ -28,9 +29,24 @@ const PAIRS: [(&str, usize, &str); 5] = [
     ("tcp_passive_opens", home::PASSIVE_OPENS, "PassiveOpens"),
 ];
 
+/// Both counts of each pair, ours and the kernel's, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading([(u64, u64); PAIRS.len()]);
+
+impl Reading {
+    /// The present ones. Right after a sweep no socket owes anything; a second later busy ones do.
+    pub fn take(home: &MappedArray, cpus: u32) -> Self {
+        let text = std::fs::read_to_string("/proc/self/net/snmp").unwrap_or_default();
+        Self(PAIRS.map(|(_, counter, column)| {
+            let ours = (0..cpus as usize).map(|cpu| home.u64_at(cpu, 8 * counter)).sum();
+            (ours, snmp(&text, column).unwrap_or(0))
+        }))
+    }
+}
+
 /// Compares since its creation.
 pub struct Coverage {
-    base: [(u64, u64); PAIRS.len()],
+    base: Reading,
     labels: [Arc<Labels>; PAIRS.len()],
     ratios: [Option<f64>; PAIRS.len()],
 }
@@ -39,16 +55,16 @@ impl Coverage {
     /// Begins to compare now: the programs must be attached.
     pub fn new(engine: &Engine, unix_nanos: u64) -> Self {
         Self {
-            base: read(engine),
+            base: Reading::take(&engine.home, engine.cpus),
             labels: PAIRS
                 .map(|(name, ..)| Arc::new(Labels::new(COVERAGE.labels, &[name], false, unix_nanos))),
             ratios: [None; PAIRS.len()],
         }
     }
 
-    /// Takes the present state; worth doing right after a sweep, when no socket owes anything.
-    pub fn update(&mut self, engine: &Engine) {
-        for ((ratio, base), now) in self.ratios.iter_mut().zip(self.base).zip(read(engine)) {
+    /// Takes a reading that was made at the end of a sweep.
+    pub fn update(&mut self, now: &Reading) {
+        for ((ratio, base), now) in self.ratios.iter_mut().zip(self.base.0).zip(now.0) {
             let (ours, kernels) = (now.0.wrapping_sub(base.0), now.1.wrapping_sub(base.1));
             *ratio = (kernels > 0).then(|| ours as f64 / kernels as f64);
         }
@@ -72,16 +88,6 @@ impl Coverage {
             series,
         });
     }
-}
-
-fn read(engine: &Engine) -> [(u64, u64); PAIRS.len()] {
-    let text = std::fs::read_to_string("/proc/self/net/snmp").unwrap_or_default();
-    PAIRS.map(|(_, counter, column)| {
-        let ours = (0..engine.cpus as usize)
-            .map(|cpu| engine.home.u64_at(cpu, 8 * counter))
-            .sum();
-        (ours, snmp(&text, column).unwrap_or(0))
-    })
 }
 
 /// A column of the `Tcp:` lines.

@@ -14,6 +14,16 @@ impl Error {
     pub fn new(text: impl fmt::Display) -> Self {
         Self(text.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
     }
+
+    /// The reader of the output has gone: an end, and nothing that anybody needs to be told.
+    pub const fn closed() -> Self {
+        Self(String::new())
+    }
+
+    /// Whether it is [`Error::closed`].
+    pub fn is_closed(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl fmt::Display for Error {

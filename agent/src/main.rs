@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
         Ok(code) => code,
+        Err(e) if e.is_closed() => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("geophone: {e}");
             ExitCode::FAILURE

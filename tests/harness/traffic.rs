@@ -134,8 +134,8 @@ impl Traffic {
         Ok(answer)
     }
 
-    /// Listens, accepts everything, and sends back what comes (`echo`) or swallows it (`sink`), until the other side
-    /// ends. Returns the address.
+    /// Listens, accepts everything, and sends back what comes (`echo`), swallows it (`sink`), or does so with long pauses
+    /// and a small buffer (`sip`), until the other side ends. Returns the address.
     pub fn serve(&mut self, at: &str, mode: &str) -> Result<String> {
         text(&self.ask(json!({ "do": "serve", "at": at, "mode": mode }))?, "at")
     }

@@ -19,7 +19,7 @@ pub mod flag {
     pub const RTT: u32 = 2;
     /// The peer's window is closed.
     pub const ZERO_IN: u32 = 4;
-    /// Our window is closed.
+    /// Our window has been closed; see `closed_at`.
     pub const ZERO_OUT: u32 = 8;
     /// It was open before the agent.
     pub const ADOPTED: u32 = 16;
@@ -69,12 +69,14 @@ pub struct Conn {
     pub ce_in: u32,
     /// `delivered_ce`, flushed so far.
     pub ce_out: u32,
+    /// `rcv_nxt` when our window was last seen closed. See [`windows`].
+    pub closed_at: u32,
     /// TTL or hop limit of the segments received; 0 = not seen. See [`super::path`].
     pub ttl: u8,
     /// Another one that has been seen once since; 0 = none.
     pub ttl_next: u8,
     /// Always zero.
-    pub pad: u16,
+    pub pad: [u8; 6],
     /// Row of the cells plus one; 0 = none yet. See [`Conn::slot`].
     pub slot_plus_one: u32,
     /// Peer id.
@@ -284,32 +286,25 @@ pub fn sample(conn: &mut Conn, cells: &mut PairCells, micros: u32) {
 }
 
 /// Counts windows that have just closed.
+///
+/// Of the peer's window every change is seen. Of ours only a segment that comes while it is closed tells, so when it opens
+/// is not seen by who only receives; but data that has come since the last time was let in by an open one.
 #[inline(always)]
 pub fn windows(conn: &mut Conn, cells: &mut PairCells, tp: Ptr) {
-    edge(
-        conn,
-        cells,
-        kernel::snd_wnd(tp),
-        flag::ZERO_IN,
-        counter::ZERO_WINDOW_IN,
-    );
-    edge(
-        conn,
-        cells,
-        kernel::rcv_wnd(tp),
-        flag::ZERO_OUT,
-        counter::ZERO_WINDOW_OUT,
-    );
-}
-
-#[inline(always)]
-fn edge(conn: &mut Conn, cells: &mut PairCells, window: u32, bit: u32, index: usize) {
-    if window == 0 {
-        if conn.flags & bit == 0 {
-            conn.flags |= bit;
-            bump(&mut cells.counters[index]);
+    if kernel::snd_wnd(tp) == 0 {
+        if conn.flags & flag::ZERO_IN == 0 {
+            conn.flags |= flag::ZERO_IN;
+            bump(&mut cells.counters[counter::ZERO_WINDOW_IN]);
         }
-    } else if conn.flags & bit != 0 {
-        conn.flags &= !bit;
+    } else if conn.flags & flag::ZERO_IN != 0 {
+        conn.flags &= !flag::ZERO_IN;
+    }
+    if kernel::rcv_wnd(tp) == 0 {
+        let now = kernel::rcv_nxt(tp);
+        if conn.flags & flag::ZERO_OUT == 0 || conn.closed_at != now {
+            conn.flags |= flag::ZERO_OUT;
+            conn.closed_at = now;
+            bump(&mut cells.counters[counter::ZERO_WINDOW_OUT]);
+        }
     }
 }

@@ -63,8 +63,13 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
     }
     windows(conn, cells, tp);
     bump(&mut account.aggregated);
-    if now.wrapping_sub(conn.last_record) >= RECORD_EVERY && switch_value(switch::FLOW_RECORDS) != 0 {
-        conn.last_record = now;
+    // By the clock and not by the last segment: those that are silent are told as well.
+    if switch_value(switch::FLOW_RECORDS) != 0 {
+        let clock = conn::clock();
+        if clock.wrapping_sub(conn.last_record) < RECORD_EVERY {
+            return 0;
+        }
+        conn.last_record = clock;
         tell(account, program::TCP_SWEEP, conn, sk, tp, state, state, 0);
     }
     0

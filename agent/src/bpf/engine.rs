@@ -45,7 +45,7 @@ pub struct Engine {
     /// Parameters of `inet_csk_accept`; 0 = not known.
     pub accept_parameters: u32,
     /// Counters of the own namespace.
-    pub home: MappedArray,
+    pub home: Arc<MappedArray>,
     /// Possible CPUs.
     pub cpus: u32,
     /// Sizes in force.
@@ -166,7 +166,7 @@ impl Engine {
             accounts,
             cells,
             accept_parameters,
-            home,
+            home: Arc::new(home),
             cpus,
             sizes,
             drop_reasons,
@@ -195,7 +195,8 @@ impl Engine {
             Some(path) => Err(Refusal::unsupported(format!("this kernel's BTF has no {path}"))),
             None => self.try_attach(spec),
         };
-        if let Err(refusal) = result {
+        if let Err(mut refusal) = result {
+            refusal.explain(spec.hook);
             verdict.state = refusal.state;
             verdict.reason = refusal.reason;
             verdict.remedy = if refusal.remedy.is_empty() {

@@ -73,6 +73,7 @@ pub const FIELDS: &[Field] = fields! {
         TCP_SND_UNA "tcp_sock.snd_una" 4;
         TCP_SND_WND "tcp_sock.snd_wnd" 4;
         TCP_RCV_WND "tcp_sock.rcv_wnd" 4;
+        TCP_RCV_NXT "tcp_sock.rcv_nxt" 4;
         TCP_SND_CWND "tcp_sock.snd_cwnd" 4;
         // struct minmax: s[0] = { t, v }, both u32.
         TCP_RTT_MIN "tcp_sock.rtt_min" + "minmax_sample.v" 0;

@@ -1,7 +1,7 @@
 //! What this machine lets an eBPF agent do.
 
+use crate::mountinfo;
 use nix::sched::{CloneFlags, unshare};
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,11 @@ pub fn btf_path(given: Option<&Path>) -> PathBuf {
     given.map_or_else(|| PathBuf::from("/sys/kernel/btf/vmlinux"), Path::to_path_buf)
 }
 
+/// Whether the kernel measures the run time of all programs already (kernel.bpf_stats_enabled).
+pub fn bpf_stats_are_on() -> bool {
+    fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1")
+}
+
 /// Effective capabilities of this process, as a mask.
 pub fn effective_capabilities() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -46,6 +51,24 @@ pub fn effective_capabilities() -> u64 {
         .find_map(|l| l.strip_prefix("CapEff:"))
         .and_then(|v| u64::from_str_radix(v.trim(), 16).ok())
         .unwrap_or(0)
+}
+
+/// Capabilities that some programs or figures need besides: what for, number, name.
+const FURTHER: [(&str, u32, &str); 2] = [
+    (
+        "programs on cgroups and devices (dns, udp, tunnel, the fallback of tcp)",
+        12,
+        "CAP_NET_ADMIN",
+    ),
+    ("measuring what the programs cost", 21, "CAP_SYS_ADMIN"),
+];
+
+/// What cannot be done with these capabilities although programs can be loaded: (what, the capability that it takes).
+pub fn further_missing(mask: u64) -> impl Iterator<Item = (&'static str, &'static str)> {
+    FURTHER
+        .into_iter()
+        .filter(move |(_, bit, _)| mask >> bit & 1 == 0)
+        .map(|(what, _, name)| (what, name))
 }
 
 /// Those of CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN, which stands for both) that are missing.
@@ -63,9 +86,10 @@ pub fn missing_capabilities(mask: u64) -> Vec<&'static str> {
 
 /// Mode of kernel lockdown: `none`, `integrity`, `confidentiality`, or `unknown` where securityfs is not mounted.
 pub fn lockdown() -> String {
-    let text = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    let mode = text.split(['[', ']']).nth(1).unwrap_or("unknown");
-    mode.to_owned()
+    match fs::read_to_string("/sys/kernel/security/lockdown") {
+        Ok(text) => text.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned(),
+        Err(_) => "unknown (securityfs is not mounted, or the kernel has none)".into(),
+    }
 }
 
 /// Kernel release.
@@ -85,46 +109,11 @@ pub fn kernel_at_least(major: u32, minor: u32) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
-/// Mount points of a file system type, from /proc/self/mountinfo.
-pub fn mounts(fs_type: &str) -> Vec<PathBuf> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let found: BTreeSet<PathBuf> = text
-        .lines()
-        .filter_map(|line| {
-            let (left, right) = line.split_once(" - ")?;
-            let path = PathBuf::from(unescape(left.split(' ').nth(4)?));
-            (right.split(' ').next()? == fs_type).then_some(path)
-        })
-        .collect();
-    found.into_iter().collect()
-}
-
-/// Undoes the octal escapes of mountinfo.
-fn unescape(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
-        out.push_str(before);
-        match after.get(..3).and_then(|code| u8::from_str_radix(code, 8).ok()) {
-            Some(byte) => {
-                out.push(char::from(byte));
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                out.push('\\');
-                rest = after;
-            }
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
 /// The root of the cgroup2 hierarchy: where it is mounted, else mounted by us, where nobody else sees it. Nothing of
 /// that is left when the process ends, however it ends.
 pub fn cgroup2_root() -> Result<PathBuf, String> {
     static OWN: Mutex<Option<File>> = Mutex::new(None);
-    if let Some(path) = mounts("cgroup2").into_iter().min_by_key(|p| p.as_os_str().len()) {
+    if let Some(path) = mountinfo::own("cgroup2").into_iter().next() {
         return Ok(path);
     }
     let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -165,15 +154,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_of_mountinfo() {
-        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
-        assert_eq!(unescape(r"/a\zz"), r"/a\zz");
-    }
-
-    #[test]
     fn capabilities_by_name() {
         assert!(missing_capabilities(1 << 21).is_empty());
         assert_eq!(missing_capabilities(1 << 39), ["CAP_PERFMON"]);
         assert_eq!(missing_capabilities(0), ["CAP_BPF", "CAP_PERFMON"]);
+        let further = |mask| further_missing(mask).map(|(_, name)| name).collect::<Vec<_>>();
+        assert_eq!(further(1 << 39 | 1 << 38), ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
+        assert!(further(u64::MAX).is_empty());
     }
 }

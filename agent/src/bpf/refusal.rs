@@ -1,12 +1,15 @@
 //! Why a program does not run, in words that help.
 
 use super::host;
+use super::spec::Hook;
 use super::verdict::State;
 use crate::error::Error;
 use aya::programs::ProgramError;
 
 /// `ENOTSUPP`: what the kernel returns inside and sometimes lets out; libc does not know it.
 const ENOTSUPP: i32 = 524;
+
+const NOT_PERMITTED: &str = "not permitted";
 
 /// Why a program does not run.
 pub struct Refusal {
@@ -28,6 +31,27 @@ impl Refusal {
             reason: one_line(&reason.into()),
             remedy: String::new(),
             log: String::new(),
+        }
+    }
+
+    /// Adds what is known of the hook to a refusal that says no more than `not permitted`.
+    pub fn explain(&mut self, hook: Hook) {
+        if self.reason != NOT_PERMITTED || !self.remedy.is_empty() {
+            return;
+        }
+        let mask = host::effective_capabilities();
+        let network = matches!(
+            hook,
+            Hook::SockOps | Hook::SkbIngress | Hook::SkbEgress | Hook::SockCreate | Hook::Tc(_)
+        );
+        if network && host::further_missing(mask).any(|(_, name)| name == "CAP_NET_ADMIN") {
+            self.remedy = "give the process CAP_NET_ADMIN".into();
+        } else if matches!(hook, Hook::Fexit(_)) {
+            // The kernel says EPERM where it was built without what such programs hang on.
+            self.reason = "the functions of this kernel cannot be traced".into();
+            self.remedy = "needs a kernel with CONFIG_FUNCTION_TRACER and CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS; nothing \
+                           else is missing without it"
+                .into();
         }
     }
 
@@ -55,7 +79,7 @@ impl From<ProgramError> for Refusal {
         if errno == Some(libc::EPERM) || errno == Some(libc::EACCES) && log.is_empty() {
             let missing = host::missing_capabilities(host::effective_capabilities());
             let lockdown = host::lockdown();
-            let mut refusal = Self::unsupported("not permitted");
+            let mut refusal = Self::unsupported(NOT_PERMITTED);
             refusal.remedy = if !missing.is_empty() {
                 format!("give the process {}", missing.join(" and "))
             } else if lockdown == "confidentiality" || lockdown == "integrity" {

@@ -47,7 +47,7 @@ async fn look(config: &Config, btf: Option<PathBuf>, options: &cli::Topology) ->
     let views = Views::new(running.snapshots.clone(), running.shared.clone());
     let mut snapshots = running.snapshots.clone();
     let _ = snapshots.wait_for(|s| s.tick > 0).await;
-    super::explain(&running);
+    super::explain_or_end(&running)?;
     let end = over(Some(options.duration));
     tokio::pin!(end);
     let mut last = views.topology();

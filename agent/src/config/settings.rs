@@ -124,7 +124,7 @@ pub enum RttSource {
     TcpProbe,
     /// The callback of sock_ops, at each sample of the kernel.
     SockOps,
-    /// The smoothed value of each socket, once per sweep: costs nothing per packet.
+    /// The latest sample of each socket, once per sweep: costs nothing per packet.
     Sweep,
 }
 
@@ -266,7 +266,9 @@ pub enum PathProtocol {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Most series that are exported; further ones are counted in `other`.
+    /// Most series, by the share of each probe: a pair of subject and peer counts as 20 (most have fewer, one that has seen
+    /// everything has about 60), drops, lookups and datagrams take a tenth each, an interface counts as 20. Further ones are
+    /// counted in `other`. Tunnels have their own bound.
     #[schemars(range(min = 100, max = 1_000_000))]
     pub series: u32,
     /// Most pairs of subject and peer in the kernel; `auto` = as many as `memory` holds.

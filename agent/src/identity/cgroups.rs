@@ -1,9 +1,8 @@
 //! From a cgroup id to its path: the id is the inode number of the directory in the cgroup2 file system.
 
 use super::cache::Cache;
-use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,42 +60,7 @@ pub fn find_in(mountinfo: &Path) -> Result<PathBuf, CgroupError> {
 
 /// The mount that shows the whole hierarchy, else the first that shows a part of it.
 fn mount_point(mountinfo: &[u8]) -> Option<PathBuf> {
-    let mut part = None;
-    for line in mountinfo.split(|b| *b == b'\n') {
-        // id parent major:minor root mount-point options [optional…] - type source options
-        let mut fields = line.split(|b| *b == b' ');
-        let (Some(root), Some(point)) = (fields.nth(3), fields.next()) else {
-            continue;
-        };
-        if fields.find(|field| *field == b"-").is_none() || fields.next() != Some(b"cgroup2") {
-            continue;
-        }
-        let point = PathBuf::from(OsString::from_vec(unescape(point)));
-        if root == b"/" {
-            return Some(point);
-        }
-        part.get_or_insert(point);
-    }
-    part
-}
-
-/// Undoes the kernel's octal escapes: `\040` is a space.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        match rest.get(..4) {
-            Some([b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7']) => {
-                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = rest.get(4..).unwrap_or_default();
-            }
-            _ => {
-                out.push(first);
-                rest = after;
-            }
-        }
-    }
-    out
+    crate::mountinfo::parse(mountinfo, "cgroup2").into_iter().next()
 }
 
 /// Index of the hierarchy, filled by a walk when an unknown id is asked for.

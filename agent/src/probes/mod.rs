@@ -15,6 +15,7 @@ mod slots;
 
 use crate::aggregate::{Family, Metric};
 use crate::bpf::{Engine, sys};
+use crate::coverage::Reading;
 use crate::error::Result;
 use crate::identity::{Identity, Peers};
 use crate::records::{Record, RouteChange};
@@ -73,9 +74,10 @@ pub trait Probe: Send {
     /// Somebody has begun to listen to told events, or nobody does any more.
     fn listen(&mut self, _listened: bool, _context: &mut Context<'_>) {}
 
-    /// Whether the last tick has brought all counters up to date: the moment to compare them with the kernel's.
-    fn settled(&self) -> bool {
-        false
+    /// Our counters beside the kernel's at a moment when all of ours were up to date, if there was one since the last
+    /// call.
+    fn settled(&mut self) -> Option<Reading> {
+        None
     }
 
     /// Appends its families.

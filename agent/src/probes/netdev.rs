@@ -81,6 +81,8 @@ pub const METRICS: &[&Metric] = &[&BYTES, &PACKETS, &ERRORS, &DROPS, &SPEED, &UP
 pub struct Options {
     /// Names to leave out.
     pub exclude: Vec<Glob>,
+    /// Most interfaces with series of their own; what is beyond goes to `other`.
+    pub max_devices: usize,
 }
 
 /// An interface as the kernel describes it.
@@ -102,11 +104,62 @@ struct Device {
     speed_age: u32,
 }
 
+/// What is read of an interface: bytes, packets, errors, drops; each received and sent.
+type Counts = [[u64; 2]; 4];
+
+fn counts(s: &Stats64) -> Counts {
+    [
+        [s.rx_bytes, s.tx_bytes],
+        [s.rx_packets, s.tx_packets],
+        [s.rx_errors, s.tx_errors],
+        [s.rx_dropped + s.rx_missed_errors, s.tx_dropped],
+    ]
+}
+
+/// Interfaces beyond the limit, added up. They come and go, the sum only grows.
+#[derive(Default)]
+struct Other {
+    last: BTreeMap<u32, Counts>,
+    total: Counts,
+    labels: Option<[Arc<Labels>; 2]>,
+}
+
+impl Other {
+    fn update(&mut self, links: &[Link], unix_nanos: u64) {
+        let last = std::mem::take(&mut self.last);
+        for link in links {
+            let now = counts(&link.stats);
+            // One that is new here counts from now on: what it had counted before was not seen to happen.
+            let before = last.get(&link.index).copied().unwrap_or(now);
+            for (total, (now, before)) in self
+                .total
+                .iter_mut()
+                .flatten()
+                .zip(now.into_iter().flatten().zip(before.into_iter().flatten()))
+            {
+                *total += now.saturating_sub(before);
+            }
+            self.last.insert(link.index, now);
+        }
+        if self.labels.is_none() && !links.is_empty() {
+            self.labels = Some(["receive", "transmit"].map(|direction| {
+                Arc::new(Labels::new(
+                    DEVICE_DIRECTION,
+                    &["other", direction],
+                    true,
+                    unix_nanos,
+                ))
+            }));
+        }
+    }
+}
+
 /// The probe.
 pub struct Netdev {
     options: Options,
     socket: Option<Rtnetlink>,
     devices: BTreeMap<String, Device>,
+    other: Other,
     failing: bool,
 }
 
@@ -117,6 +170,7 @@ impl Netdev {
             options,
             socket: None,
             devices: BTreeMap::new(),
+            other: Other::default(),
             failing: false,
         }
     }
@@ -144,9 +198,12 @@ impl Netdev {
             // Another index behind the same name is another interface: its counters begin anew.
             links.iter().any(|l| l.name == *name && l.index == device.index)
         });
+        let mut beyond = Vec::new();
         for link in links {
+            let full = self.devices.len() >= self.options.max_devices;
             match self.devices.get_mut(&link.name) {
                 Some(device) => device.link = link,
+                None if full => beyond.push(link),
                 None => {
                     let labels = |direction: &str| {
                         Arc::new(Labels::new(
@@ -167,6 +224,7 @@ impl Netdev {
                 }
             }
         }
+        self.other.update(&beyond, unix_nanos);
         for (name, device) in &mut self.devices {
             // A link's speed changes with its cable: once in a while is often enough.
             if device.speed_age % 30 == 0 {
@@ -235,28 +293,29 @@ impl Probe for Netdev {
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {
-        type Read = fn(&Stats64) -> [u64; 2];
-        let counters: [(&'static Metric, Read); 4] = [
-            (&BYTES, |s| [s.rx_bytes, s.tx_bytes]),
-            (&PACKETS, |s| [s.rx_packets, s.tx_packets]),
-            (&ERRORS, |s| [s.rx_errors, s.tx_errors]),
-            (&DROPS, |s| [s.rx_dropped + s.rx_missed_errors, s.tx_dropped]),
-        ];
-        for (metric, read) in counters {
-            let series = self
+        for (i, metric) in [&BYTES, &PACKETS, &ERRORS, &DROPS].into_iter().enumerate() {
+            let series = |labels: &[Arc<Labels>], values: [u64; 2]| -> Vec<Series> {
+                let pairs = labels.iter().zip(values);
+                pairs
+                    .map(|(labels, value)| Series {
+                        labels: labels.clone(),
+                        value: Value::Counter(value),
+                    })
+                    .collect()
+            };
+            let own = self
                 .devices
                 .values()
-                .flat_map(|d| {
-                    d.labels
-                        .iter()
-                        .zip(read(&d.link.stats))
-                        .map(|(labels, value)| Series {
-                            labels: labels.clone(),
-                            value: Value::Counter(value),
-                        })
-                })
-                .collect();
-            out.push(Family { metric, series });
+                .flat_map(|d| series(&d.labels, counts(&d.link.stats)[i]));
+            let other = self
+                .other
+                .labels
+                .iter()
+                .flat_map(|labels| series(labels, self.other.total[i]));
+            out.push(Family {
+                metric,
+                series: own.chain(other).collect(),
+            });
         }
         let gauge = |value: fn(&Device) -> Option<f64>| -> Vec<Series> {
             self.devices
@@ -285,9 +344,57 @@ impl Probe for Netdev {
 mod tests {
     use super::*;
 
+    fn link(index: u32, rx_bytes: u64) -> Link {
+        let mut stats = Stats64::default();
+        stats.rx_bytes = rx_bytes;
+        Link {
+            index,
+            name: format!("veth{index}"),
+            up: true,
+            stats,
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_the_limit_is_other_and_never_falls() {
+        let mut netdev = Netdev::new(Options {
+            max_devices: 2,
+            ..Options::default()
+        });
+        let bytes = |netdev: &mut Netdev| -> Vec<(String, u64)> {
+            let mut out = Vec::new();
+            netdev.collect(&mut out);
+            let family = out.into_iter().find(|f| f.metric.name == BYTES.name).unwrap();
+            let series = family.series.into_iter();
+            series
+                .filter(|s| s.labels.text.contains("receive"))
+                .map(|s| match s.value {
+                    Value::Counter(n) => (s.labels.text.clone(), n),
+                    _ => panic!("no counter"),
+                })
+                .collect()
+        };
+        netdev.update((1..=4).map(|i| link(i, 100)).collect(), 1);
+        netdev.update((1..=4).map(|i| link(i, 100 + u64::from(i))).collect(), 2);
+        let seen = bytes(&mut netdev);
+        assert_eq!(seen.len(), 3, "{seen:?}");
+        let other = seen.last().unwrap();
+        assert!(
+            other.0.contains("other") && other.0.contains("overflow"),
+            "{other:?}"
+        );
+        assert_eq!(other.1, 7, "3 and 4 since they were first seen");
+        // One of them goes, another comes: the sum stays, and grows by what is seen to happen.
+        netdev.update(vec![link(1, 101), link(2, 102), link(4, 110), link(9, 5000)], 3);
+        assert_eq!(bytes(&mut netdev).last().unwrap().1, 13);
+    }
+
     #[test]
     fn the_loopback_is_found_and_an_index_change_is_a_new_device() {
-        let mut netdev = Netdev::new(Options::default());
+        let mut netdev = Netdev::new(Options {
+            max_devices: 16,
+            ..Options::default()
+        });
         let links = netdev.dump().unwrap();
         let lo = links.iter().find(|l| l.name == "lo").unwrap().clone();
         netdev.update(vec![lo.clone()], 1);

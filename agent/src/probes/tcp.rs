@@ -20,7 +20,8 @@ pub use metrics::METRICS;
 
 use super::{Context, Probe};
 use crate::aggregate::Family;
-use crate::bpf::{Engine, State};
+use crate::bpf::{Engine, State, host};
+use crate::coverage::Reading;
 use crate::error::{Context as _, Result};
 use crate::identity::Peers;
 use crate::records::Record;
@@ -89,8 +90,10 @@ pub struct Tcp {
     last_sweep: Option<Instant>,
     /// How long it took.
     sweep_took: Duration,
-    sweeping: Option<JoinHandle<std::io::Result<Duration>>>,
+    sweeping: Option<JoinHandle<std::io::Result<(Duration, Reading)>>>,
     swept: bool,
+    /// What was counted at the end of the last sweep, until somebody takes it.
+    reading: Option<Reading>,
     table_seen: u64,
     probing: bool,
     fallback: bool,
@@ -117,6 +120,7 @@ impl Tcp {
             sweep_took: Duration::ZERO,
             sweeping: None,
             swept: false,
+            reading: None,
             table_seen: u64::MAX,
             probing: false,
             fallback: false,
@@ -164,11 +168,7 @@ impl Tcp {
         self.swept = false;
         if let Some(thread) = self.sweeping.take_if(|t| t.is_finished() || context.last) {
             match thread.join() {
-                Ok(Ok(took)) => {
-                    self.sweep_took = took;
-                    self.swept = true;
-                }
-                Ok(Err(e)) => tracing::warn!("probe tcp: sweep: {e}"),
+                Ok(result) => self.take_sweep(result),
                 Err(_panic) => tracing::error!("probe tcp: the sweep has panicked"),
             }
         }
@@ -180,17 +180,23 @@ impl Tcp {
             return;
         }
         self.last_sweep = Some(context.now);
-        let Some(iterator) = context.engine.as_deref().and_then(|e| e.iterator("tcp_sweep")) else {
+        let Some(engine) = context.engine.as_deref() else {
+            return;
+        };
+        let Some(iterator) = engine.iterator("tcp_sweep") else {
             // Without an iterator there is nothing to wait for.
             self.swept = true;
             return;
         };
+        let (home, cpus) = (engine.home.clone(), engine.cpus);
         let run = move || {
             let start = Instant::now();
-            iterator.run().map(|()| start.elapsed())
+            iterator
+                .run()
+                .map(|()| (start.elapsed(), Reading::take(&home, cpus)))
         };
         if context.last {
-            self.swept = run().is_ok();
+            self.take_sweep(run());
             return;
         }
         match std::thread::Builder::new().name("sweep".into()).spawn(run) {
@@ -199,11 +205,24 @@ impl Tcp {
         }
     }
 
+    fn take_sweep(&mut self, result: std::io::Result<(Duration, Reading)>) {
+        match result {
+            Ok((took, reading)) => {
+                self.sweep_took = took;
+                self.reading = Some(reading);
+                self.swept = true;
+            }
+            Err(e) => tracing::warn!("probe tcp: sweep: {e}"),
+        }
+    }
+
     /// Says where RTT comes from now; lets the sweep take the samples while nothing else does.
     fn settle_source(&mut self) {
         self.source = Some(match (self.probing, self.fallback) {
             (true, _) => ("tcp_probe", "raw"),
-            (_, true) => ("sock_ops", "raw since 6.10, else smoothed"),
+            // "bpf: add RTT to the sock_ops callback": the sample is its first argument.
+            (_, true) if host::kernel_at_least(6, 10) => ("sock_ops", "raw"),
+            (_, true) => ("sock_ops", "smoothed"),
             _ => ("sweep", "raw"),
         });
         let alone = u64::from(!self.probing && !self.fallback);
@@ -306,8 +325,8 @@ impl Probe for Tcp {
         }
     }
 
-    fn settled(&self) -> bool {
-        self.swept
+    fn settled(&mut self) -> Option<Reading> {
+        self.reading.take()
     }
 
     fn relieve(&mut self, level: u32, context: &mut Context<'_>) {

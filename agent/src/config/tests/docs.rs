@@ -87,7 +87,7 @@ fn every_setting_is_documented_in_every_form() {
         "| `sweep_interval` | `10s` | 1s to 1h |",
         "| `pairs` | `auto` | auto, 64 to 65536 |",
         "| `name` | required | text |",
-        "`sweep`: The smoothed value",
+        "`sweep`: The latest sample",
     ] {
         assert!(markdown.contains(part), "{part} in {markdown}");
     }
