@@ -242,7 +242,7 @@ fn a_window_that_closes_again_and_again() -> Result<()> {
     let agent = Agent::start()?;
     let before = scene.net.b.ns.counters()?;
     let connection = scene.connect()?;
-    let order = json!({ "do": "send", "id": connection, "bytes": 64 << 20 });
+    let order = json!({ "do": "send", "id": connection, "bytes": 1_u64 << 40 });
     scene.client.give(&order)?;
     let closed = || -> Result<u64> {
         Ok(scene
