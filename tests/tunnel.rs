@@ -210,6 +210,78 @@ fn dropped(end: &End) -> Result<u64> {
     Ok(count.split(' ').next().unwrap_or_default().parse()?)
 }
 
+/// (before, state, reason) of each change so far, which must be of one VXLAN.
+fn changes(agent: &Agent, link: &Link) -> Result<Vec<[String; 3]>> {
+    let of = |change: &Value| -> Result<[String; 3]> {
+        let text = |name: &str| change[name].as_str().unwrap_or("missing").to_owned();
+        equal("kind", text("kind"), "tunnel".to_owned())?;
+        equal("type", text("type"), "vxlan".to_owned())?;
+        equal("id", text("id"), "9".to_owned())?;
+        equal("local", text("local"), link.a.v4.to_string())?;
+        equal("remote", text("remote"), link.b.v4.to_string())?;
+        ensure!(change["time"].as_f64() > Some(1.7e9), "{change}");
+        Ok(["before", "state", "reason"].map(text))
+    };
+    agent.changes()?.iter().map(of).collect()
+}
+
+/// Cause: a VXLAN that is talked through, cut, healed. Seen: a record each, the one of the cut within 5 s, to those who
+/// listen and to those who come later, in the API and at the command line.
+#[test]
+fn each_change_of_a_tunnel_is_told_once() -> Result<()> {
+    need_root!("nft", "ping");
+    let link = Link::new()?;
+    let [_, there] = vxlan(&link, 9, 4789)?;
+    let agent = Setup::new().inside(&link.a.ns).start()?;
+    watching(&agent, &link.a.device)?;
+    let mut talk = link.a.ns.command("ping");
+    talk.args(["-q", "-i", "0.2", &there.v4.to_string()])
+        .stdout(Stdio::null());
+    let mut talk = Reaped(talk.spawn()?);
+    agent.after(6)?;
+    let change = |before: &str, state: &str, reason: &str| [before, state, reason].map(str::to_owned);
+    let mut told = vec![change("unknown", "up", "")];
+    equal("records of its life", changes(&agent, &link)?, told.clone())?;
+
+    let start = Instant::now();
+    lose(&link.b, "udp dport 4789")?;
+    told.push(change("up", "down", "no_answer"));
+    while changes(&agent, &link)?.len() < 2 {
+        ensure!(start.elapsed() < Duration::from_secs(10), "the cut is not told");
+    }
+    let took = start.elapsed();
+    // The stream itself takes 0.7 s.
+    ensure!(took < Duration::from_secs(6), "told after {took:?}");
+    agent.after(5)?;
+    equal("records of the cut", changes(&agent, &link)?, told.clone())?;
+
+    let printed = std::thread::scope(|scope| -> Result<String> {
+        let following = scope.spawn(|| agent.command("tunnels", &["--follow", "--for", "8s"]));
+        std::thread::sleep(Duration::from_secs(1));
+        link.b.ns.nft("delete table netdev loss")?;
+        following
+            .join()
+            .map_err(|panic| anyhow::anyhow!("a thread has panicked: {panic:?}"))?
+    })?;
+    told.push(change("down", "up", ""));
+    equal("records of the healing", changes(&agent, &link)?, told)?;
+    for line in ["unknown → up", "up → down", "no_answer", "down → up"] {
+        equal(line, printed.matches(line).count(), 1)?;
+    }
+    talk.0.kill()?;
+    agent.settles(Snapshot::lawful)
+}
+
+/// A child that does not outlive the test.
+struct Reaped(std::process::Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Cause: a userspace WireGuard, first whole, then with losses behind the sender, then cut, then healed. Seen: nothing
 /// lost, exactly what nft has dropped, down within 5 s, up.
 #[test]

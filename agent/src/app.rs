@@ -338,6 +338,7 @@ impl Agent {
         let state = api::State {
             snapshots: running.snapshots.clone(),
             records: running.records.clone(),
+            changes: running.shared.changes.clone(),
             status: Arc::new(status(running.shared.clone(), config)),
             view: Arc::new(move || views.latest()),
             topology: Arc::new(move || topology.topology()),

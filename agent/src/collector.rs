@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::governor::Governor;
 use crate::identity::{Identity, Peers, find_cgroup2_root};
 use crate::probes::{Context, Probe};
-use crate::records::{Record, RouteChange};
+use crate::records::{Changes, Record, RouteChange};
 use agent_common::account::{Account, SyntheticRecord, program};
 use agent_common::wire::{Header, LAYOUT, Wire as _, kind};
 use aya::maps::{MapData, RingBuf};
@@ -56,6 +56,8 @@ pub struct Shared {
     pub engine_error: Arc<RwLock<String>>,
     /// The latest changes of routes, oldest first.
     pub routes: Arc<RwLock<VecDeque<RouteChange>>>,
+    /// What the agent itself tells: changes of tunnels.
+    pub changes: Arc<Changes>,
 }
 
 /// Changes of routes that are kept.
@@ -447,6 +449,9 @@ impl Collector {
                 let _ = outputs.snapshots.send(Arc::new(snapshot));
                 for change in self.probes.iter_mut().flat_map(|p| p.route_changes()) {
                     outputs.shared.keep(change);
+                }
+                for record in self.probes.iter_mut().flat_map(|p| p.changes()) {
+                    outputs.shared.changes.tell(record);
                 }
                 if self.engine.as_ref().is_some_and(|e| e.verdicts_changed()) {
                     publish(self.verdicts());

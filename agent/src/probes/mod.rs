@@ -71,6 +71,11 @@ pub trait Probe: Send {
         Vec::new()
     }
 
+    /// Records of what has happened since the last call that no program tells. Taken once a second, after the tick.
+    fn changes(&mut self) -> Vec<Record> {
+        Vec::new()
+    }
+
     /// Somebody has begun to listen to told events, or nobody does any more.
     fn listen(&mut self, _listened: bool, _context: &mut Context<'_>) {}
 

@@ -26,6 +26,7 @@ use crate::bpf::tc::{self, Attachment, Way};
 use crate::bpf::{Engine, Hook, Spec, State};
 use crate::config::Glob;
 use crate::error::{Context as _, Result};
+use crate::records::Record;
 use crate::rtnetlink::Rtnetlink;
 use agent_common::account::program;
 use agent_common::tunnel::{TunnelCells, TunnelState};
@@ -108,6 +109,8 @@ pub struct Tunnel {
     start: u64,
     failing: bool,
     count: Option<Arc<Labels>>,
+    /// Changes of state that nobody has taken yet.
+    changes: Vec<Record>,
 }
 
 impl Tunnel {
@@ -128,6 +131,7 @@ impl Tunnel {
             start: 0,
             failing: false,
             count: None,
+            changes: Vec::new(),
         }
     }
 
@@ -387,14 +391,21 @@ impl Probe for Tunnel {
         };
         match table.tick(maps, context, self.unix_nanos) {
             Ok(changes) => {
-                for change in changes {
-                    if let Some(Some(tunnel)) = table.tunnels.get(change.tunnel) {
-                        tell(tunnel, change.before);
+                for change in &changes {
+                    match change.state.as_str() {
+                        "down" | "degraded" => tracing::warn!("{change}"),
+                        _ => tracing::info!("{change}"),
                     }
                 }
+                let records = changes.into_iter().map(|change| Record::Tunnel(Box::new(change)));
+                self.changes.extend(records);
             }
             Err(e) => tracing::warn!("probe tunnel: {e}"),
         }
+    }
+
+    fn changes(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.changes)
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {
@@ -430,22 +441,5 @@ impl Probe for Tunnel {
                 .collect();
             out.push(Family { metric, series });
         }
-    }
-}
-
-/// Writes a change of state to the log.
-fn tell(tunnel: &exported::Tunnel, before: (health::State, &'static str)) {
-    let [kind, id, local, remote, _] = &tunnel.values;
-    let (state, reason) = tunnel.health.now;
-    let name = format!("{kind} {id} {local} → {remote}");
-    let text = format!(
-        "tunnel {name}: {} → {}{}{reason}",
-        before.0.as_str(),
-        state.as_str(),
-        if reason.is_empty() { "" } else { ": " }
-    );
-    match state {
-        health::State::Down | health::State::Degraded => tracing::warn!("{text}"),
-        _ => tracing::info!("{text}"),
     }
 }

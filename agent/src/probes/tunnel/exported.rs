@@ -1,9 +1,10 @@
 //! One tunnel as it is exported: the sum of its rows, and what it is called.
 
-use super::health::{Health, Second};
+use super::health::{Health, Second, State};
 use super::inner::Pair;
 use crate::aggregate::{HistogramValue, Labels};
 use crate::probes::Context;
+use crate::records::TunnelChange;
 use agent_common::tunnel::{TunnelKey, class, counter, direction, flag, kind, series};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -129,6 +130,23 @@ impl Tunnel {
             too_big,
         };
         second
+    }
+
+    /// What there is to tell of a state that is another now.
+    pub(super) fn change(&self, before: State, unix_nanos: u64) -> TunnelChange {
+        let [kind, id, local, remote, remote_region] = self.values.clone();
+        let (state, reason) = self.health.now;
+        TunnelChange {
+            time: unix_nanos as f64 / 1e9,
+            r#type: kind,
+            id,
+            local,
+            remote,
+            remote_region,
+            before: before.as_str().to_owned(),
+            state: state.as_str().to_owned(),
+            reason: reason.to_owned(),
+        }
     }
 
     /// Kind and both ends, whatever the id.

@@ -1,13 +1,13 @@
 //! The tunnels: rows of the kernel's table, and the series that they add up to.
 
 use super::exported::{Tunnel, one_way, values};
-use super::health::State;
 use super::inner::Inner;
 use super::windows::{Missing, Windows};
 use crate::bpf::sys::{self, MappedArray};
 use crate::error::{Context as _, Result};
 use crate::probes::Context;
 use crate::probes::slots::Reading;
+use crate::records::TunnelChange;
 use agent_common::histogram::Histogram;
 use agent_common::tunnel::{
     SLOT_OTHER, TunnelCells, TunnelKey, TunnelState, TunnelValue, counter, direction, series,
@@ -65,14 +65,6 @@ impl Row {
     }
 }
 
-/// A change of state, to be told.
-pub struct Change {
-    /// Index of the tunnel.
-    pub tunnel: usize,
-    /// What it was.
-    pub before: (State, &'static str),
-}
-
 /// All tunnels.
 pub struct Table {
     rows: Vec<Option<Row>>,
@@ -111,7 +103,12 @@ impl Table {
     }
 
     /// Reads everything; returns what has changed its state.
-    pub fn tick(&mut self, maps: &mut Maps, context: &Context<'_>, unix_nanos: u64) -> Result<Vec<Change>> {
+    pub fn tick(
+        &mut self,
+        maps: &mut Maps,
+        context: &Context<'_>,
+        unix_nanos: u64,
+    ) -> Result<Vec<TunnelChange>> {
         self.ticks += 1;
         self.refresh(maps, context)?;
         self.read(maps, context, unix_nanos);
@@ -262,7 +259,7 @@ impl Table {
         }
     }
 
-    fn judge(&mut self, unix_nanos: u64) -> Vec<Change> {
+    fn judge(&mut self, unix_nanos: u64) -> Vec<TunnelChange> {
         // Where each direction has an id of its own, the answer comes by another.
         let mut ends: HashMap<(u8, String, String), [u64; 2]> = HashMap::new();
         let mut seen = Vec::with_capacity(self.tunnels.len());
@@ -281,7 +278,7 @@ impl Table {
             }
         }
         let mut changes = Vec::new();
-        for (index, (tunnel, seen)) in self.tunnels.iter_mut().zip(seen).enumerate().skip(1) {
+        for (tunnel, seen) in self.tunnels.iter_mut().zip(seen).skip(1) {
             let Some(tunnel) = tunnel else { continue };
             let seen = if one_way(tunnel.kind) {
                 ends.get(&tunnel.ends()).copied().unwrap_or(seen)
@@ -289,15 +286,12 @@ impl Table {
                 seen
             };
             let second = tunnel.second(seen, unix_nanos);
-            let before = tunnel.health.now;
+            let before = tunnel.health.now.0;
             if tunnel.health.update(&second) {
                 if let Some(count) = tunnel.changes.get_mut(tunnel.health.now.0 as usize) {
                     *count += 1;
                 }
-                changes.push(Change {
-                    tunnel: index,
-                    before,
-                });
+                changes.push(tunnel.change(before, unix_nanos));
             }
         }
         changes

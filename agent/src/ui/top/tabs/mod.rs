@@ -267,5 +267,13 @@ pub fn clean_record(record: &mut Record) {
                 .into_iter()
                 .for_each(scrub);
         }
+        Record::Tunnel(t) => {
+            [&mut t.r#type, &mut t.id, &mut t.local, &mut t.remote]
+                .into_iter()
+                .for_each(scrub);
+            [&mut t.remote_region, &mut t.before, &mut t.state, &mut t.reason]
+                .into_iter()
+                .for_each(scrub);
+        }
     }
 }
