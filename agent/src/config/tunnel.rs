@@ -36,7 +36,7 @@ impl Default for TunnelProbe {
     }
 }
 
-/// UDP ports by kind of tunnel. Ports of VXLAN and Geneve devices are known without being named here.
+/// UDP ports by kind of tunnel. Ports of VXLAN, Geneve and WireGuard devices are known without being named here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TunnelPorts {
@@ -46,7 +46,7 @@ pub struct TunnelPorts {
     pub vxlan_gpe: Vec<u16>,
     /// Geneve.
     pub geneve: Vec<u16>,
-    /// WireGuard, of the kernel or of a program.
+    /// WireGuard of a program; the kernel's tells its port.
     pub wireguard: Vec<u16>,
     /// OpenVPN over UDP.
     pub openvpn: Vec<u16>,

@@ -9,10 +9,12 @@
 //! GRE, IPIP … device names its way; WireGuard, tun and xfrm devices do not, so every device that holds an address is
 //! watched. A bound UDP socket of a well-known port is a tunnel of its own, whoever keeps it.
 
+mod ask;
 mod devices;
 mod exported;
 mod health;
 mod inner;
+mod links;
 pub mod metrics;
 mod table;
 mod windows;
