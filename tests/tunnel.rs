@@ -272,6 +272,51 @@ fn each_change_of_a_tunnel_is_told_once() -> Result<()> {
     agent.settles(Snapshot::lawful)
 }
 
+/// Cause: somebody's rule drops what comes out of a VXLAN device. Seen: exactly these, at this device, under this tunnel.
+#[test]
+fn drops_of_a_tunnel_device_are_told_of_its_tunnel() -> Result<()> {
+    need_root!("nft", "ping");
+    let link = Link::new()?;
+    let [here, there] = vxlan(&link, 33, 4789)?;
+    let [other, _] = vxlan(&link, 34, 4789)?;
+    let agent = Setup::new().inside(&link.a.ns).start()?;
+    watching(&agent, &link.a.device)?;
+    let end = End {
+        ns: link.a.ns.clone(),
+        device: here.device.clone(),
+        ..link.a
+    };
+    end.ns.nft(&format!(
+        "table netdev loss {{ chain in {{ type filter hook ingress device \"{}\" priority 0; icmp type echo-reply counter drop; }}; }}",
+        end.device
+    ))?;
+    ensure!(ping(&end, &there, "-c 20 -i 0.05").is_err(), "nothing is dropped");
+    let truth = dropped(&end)?;
+    equal("dropped", truth, 20)?;
+    let (local, remote) = (link.a.v4.to_string(), link.b.v4.to_string());
+    const DROPS: &str = "geophone_tunnel_device_drops_total";
+    agent.settles(|s| {
+        let labels = [
+            ("type", "vxlan"),
+            ("id", "33"),
+            ("local", local.as_str()),
+            ("remote", remote.as_str()),
+            ("device", here.device.as_str()),
+            ("reason", "NETFILTER_DROP"),
+        ];
+        equal("drops", s.sum(DROPS, &labels), truth)?;
+        equal("of another", s.sum(DROPS, &[("device", &other.device)]), 0)?;
+        s.lawful()
+    })?;
+    let rows: Value = serde_json::from_str(&agent.command("tunnels", &["--json"])?)?;
+    let row = rows
+        .as_array()
+        .and_then(|rows| rows.iter().find(|r| r["id"] == "33"))
+        .context("no row")?;
+    let name = format!("{} NETFILTER_DROP", here.device);
+    equal("in the table", row["device_drops"][&name].as_u64(), Some(truth))
+}
+
 /// A child that does not outlive the test.
 struct Reaped(std::process::Child);
 

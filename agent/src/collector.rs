@@ -11,7 +11,7 @@ use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::governor::Governor;
 use crate::identity::{Identity, Peers, find_cgroup2_root};
-use crate::probes::{Context, Probe};
+use crate::probes::{Context, DeviceDrops, Probe};
 use crate::records::{Changes, Record, RouteChange};
 use agent_common::account::{Account, SyntheticRecord, program};
 use agent_common::wire::{Header, LAYOUT, Wire as _, kind};
@@ -97,6 +97,7 @@ pub struct Collector {
     ring: Option<RingBuf<MapData>>,
     wakeup: Option<Epoll>,
     identity: Identity,
+    device_drops: DeviceDrops,
     peers: Peers,
     records: [Records; program::COUNT],
     refused: Records,
@@ -153,6 +154,7 @@ impl Collector {
         let mut identity = Identity::new(find_cgroup2_root().ok(), PathBuf::from("/proc"));
         let mut probes = setup.probes;
         let (listened, last) = (false, false);
+        let mut device_drops = DeviceDrops::default();
         let mut context = Context {
             engine: engine.as_mut(),
             identity: &mut identity,
@@ -161,6 +163,7 @@ impl Collector {
             series_start: start,
             listened,
             last,
+            device_drops: &mut device_drops,
             boot_to_unix: boot_to_unix(),
         };
         probes.retain_mut(|probe| match probe.attach(&mut context) {
@@ -198,6 +201,7 @@ impl Collector {
             wakeup: ring.as_ref().and_then(wakeup),
             ring,
             identity,
+            device_drops,
             peers: setup.peers,
             records: [Records::default(); program::COUNT],
             refused: Records::default(),
@@ -238,6 +242,7 @@ impl Collector {
             series_start: self.last_unix_nanos,
             listened,
             last,
+            device_drops: &mut self.device_drops,
             boot_to_unix: boot_to_unix(),
         };
         let mut n = 0;
@@ -308,6 +313,7 @@ impl Collector {
             series_start: std::mem::replace(&mut self.last_unix_nanos, unix_nanos),
             listened,
             last,
+            device_drops: &mut self.device_drops,
             boot_to_unix: boot_to_unix(),
         };
         for probe in &mut self.probes {
@@ -393,6 +399,7 @@ impl Collector {
             series_start: self.last_unix_nanos,
             listened,
             last: false,
+            device_drops: &mut self.device_drops,
             boot_to_unix: boot_to_unix(),
         };
         for probe in &mut self.probes {

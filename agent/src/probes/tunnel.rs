@@ -11,6 +11,7 @@
 
 mod ask;
 mod devices;
+mod drops;
 mod exported;
 mod health;
 mod inner;
@@ -25,9 +26,10 @@ use super::{Context, Probe};
 use crate::aggregate::{Family, Labels, Metric, Series, Value};
 use crate::bpf::sys::{self, MappedArray};
 use crate::bpf::tc::{self, Attachment, Way};
-use crate::bpf::{Engine, Hook, Spec, State};
+use crate::bpf::{Engine, Hook, Spec, State, host};
 use crate::config::Glob;
 use crate::error::{Context as _, Result};
+use crate::identity::Peers;
 use crate::records::Record;
 use crate::rtnetlink::Rtnetlink;
 use agent_common::account::program;
@@ -111,6 +113,7 @@ pub struct Tunnel {
     start: u64,
     failing: bool,
     count: Option<Arc<Labels>>,
+    drops: drops::Drops,
     /// Changes of state that nobody has taken yet.
     changes: Vec<Record>,
 }
@@ -133,6 +136,7 @@ impl Tunnel {
             start: 0,
             failing: false,
             count: None,
+            drops: drops::Drops::default(),
             changes: Vec::new(),
         }
     }
@@ -169,11 +173,12 @@ impl Tunnel {
     }
 
     /// Looks which devices carry tunnels now, and puts the programs where they belong.
-    fn look(&mut self, engine: &mut Engine, context_now: Instant, series_start: u64) -> Result<()> {
+    fn look(&mut self, engine: &mut Engine, peers: &Peers, now: Instant, series_start: u64) -> Result<()> {
         let rtnetlink = Rtnetlink::open()?;
         let o = &self.options;
         let found = devices::find(&rtnetlink, &o.ports, &o.devices, o.always)?;
         self.write_ports(&found)?;
+        self.drops.set(host::own_netns(), &found.tunnels, peers);
         let before = self.watches.len();
         // A device that is gone, or of another kind now, takes its links with it.
         self.watches
@@ -182,7 +187,7 @@ impl Tunnel {
         for (index, underlay) in found.underlays {
             let watch = self.watches.entry(index).or_insert_with(|| {
                 changed = true;
-                Watch::new(underlay, context_now, series_start)
+                Watch::new(underlay, now, series_start)
             });
             for (i, way) in WAYS.into_iter().enumerate() {
                 let program = watch.underlay.program(way);
@@ -195,7 +200,7 @@ impl Tunnel {
                 });
                 if *state == State::Attached {
                     let alone = self.alone.is_some();
-                    changed |= watch.keep(engine, index, i, program, way, alone, context_now);
+                    changed |= watch.keep(engine, index, i, program, way, alone, now);
                 }
             }
         }
@@ -361,7 +366,7 @@ impl Probe for Tunnel {
         }
         self.verdicts(engine);
         self.last_look = Some(now);
-        if let Err(e) = self.look(engine, now, start) {
+        if let Err(e) = self.look(engine, context.peers, now, start) {
             self.failing = true;
             tracing::warn!("probe tunnel: {e}; trying again every {} s", LOOK.as_secs());
         }
@@ -375,7 +380,7 @@ impl Probe for Tunnel {
             .is_none_or(|t| now.duration_since(t) >= LOOK && !context.last);
         if due && let Some(engine) = context.engine.as_deref_mut() {
             self.last_look = Some(now);
-            match self.look(engine, now, start) {
+            match self.look(engine, context.peers, now, start) {
                 Ok(()) => self.failing = false,
                 Err(e) if !std::mem::replace(&mut self.failing, true) => {
                     tracing::warn!("probe tunnel: {e}; trying again every {} s", LOOK.as_secs());
@@ -383,6 +388,7 @@ impl Probe for Tunnel {
                 Err(_) => {}
             }
         }
+        self.drops.tick(context.device_drops, start);
         // While nothing was ever attached there is nothing to read.
         if self.loaded.is_empty() {
             return;
@@ -414,6 +420,7 @@ impl Probe for Tunnel {
         let (Some(table), Some(count)) = (&mut self.table, &self.count) else {
             return;
         };
+        self.drops.collect(out);
         metrics::collect(&mut table.tunnels, self.unix_nanos, out);
         out.push(Family {
             metric: &metrics::TUNNELS,

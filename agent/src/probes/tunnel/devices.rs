@@ -1,7 +1,7 @@
 //! Which devices carry tunnels: asked of rtnetlink, of the kernel's IPsec states and of the UDP sockets.
 
 use super::ask;
-use super::links::{self, Device};
+use super::links::{self, Device, Tunnel};
 use crate::bpf::tc::Way;
 use crate::config::Glob;
 use crate::error::Result;
@@ -34,17 +34,24 @@ impl Underlay {
 }
 
 /// What was found.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+#[derive(Debug, Default)]
+pub(super) struct Found {
     /// By interface index.
     pub underlays: BTreeMap<u32, Underlay>,
     /// UDP ports of devices that do not use the usual ones.
     pub ports: BTreeMap<u16, u8>,
+    /// The tunnel devices themselves, by interface index: name and what they say of their tunnel.
+    pub tunnels: BTreeMap<u32, (String, Tunnel)>,
 }
 
 /// Finds the devices. `ports` are the UDP ports that carry tunnels, `named` the patterns of devices that are wanted in
 /// any case, `always` = as if there were a tunnel of unknown way.
-pub fn find(rtnetlink: &Rtnetlink, ports: &BTreeMap<u16, u8>, named: &[Glob], always: bool) -> Result<Found> {
+pub(super) fn find(
+    rtnetlink: &Rtnetlink,
+    ports: &BTreeMap<u16, u8>,
+    named: &[Glob],
+    always: bool,
+) -> Result<Found> {
     let links = rtnetlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
     let devices: Vec<Device> = links
         .iter()
@@ -100,6 +107,11 @@ pub fn find(rtnetlink: &Rtnetlink, ports: &BTreeMap<u16, u8>, named: &[Glob], al
         wanted.extend(holders.into_iter().map(|(index, _)| index));
     }
     for device in devices {
+        if let Some(tunnel) = &device.tunnel {
+            found
+                .tunnels
+                .insert(device.index, (device.name.clone(), tunnel.clone()));
+        }
         let asked = named.iter().any(|pattern| pattern.matches(&device.name));
         // A tunnel device is an underlay only where another tunnel says so.
         let carries = wanted.contains(&device.index) && !device.loopback && device.up;

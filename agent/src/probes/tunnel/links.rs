@@ -23,8 +23,12 @@ pub(super) struct Device {
 }
 
 /// What a tunnel device says of its way.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tunnel {
+    /// As the packets' rows call it, see [`kind::NAMES`]; a tun device says only that it is one.
+    pub kind: &'static str,
+    /// VNI or key, if there is one for all its packets.
+    pub id: Option<u32>,
     pub link: Option<u32>,
     pub local: Option<IpAddr>,
     pub remote: Option<IpAddr>,
@@ -75,15 +79,17 @@ pub(super) fn device(message: &LinkMessage) -> Option<Device> {
 /// The way of a tunnel device; `None` = it is no tunnel.
 fn tunnel(kind: &InfoKind, data: Option<&InfoData>, parent: Option<u32>, ethernet: bool) -> Option<Tunnel> {
     let mut t = Tunnel {
+        kind: name(kind)?,
         link: parent,
         ..Tunnel::default()
     };
     match (kind, data) {
         (_, Some(InfoData::Vxlan(infos))) => {
             let mut port = 0;
-            let mut gpe = false;
+            let (mut gpe, mut each) = (false, false);
             for info in infos {
                 match info {
+                    InfoVxlan::Id(id) => t.id = Some(*id),
                     InfoVxlan::Link(index) => t.link = Some(*index).filter(|i| *i != 0).or(t.link),
                     InfoVxlan::Local(a) => t.local = Some((*a).into()),
                     InfoVxlan::Local6(a) => t.local = Some((*a).into()),
@@ -91,15 +97,21 @@ fn tunnel(kind: &InfoKind, data: Option<&InfoData>, parent: Option<u32>, etherne
                     InfoVxlan::Group6(a) => t.remote = Some((*a).into()),
                     InfoVxlan::Port(p) => port = *p,
                     InfoVxlan::Gpe => gpe = true,
+                    // Each packet has an id of its own, and the device none.
+                    InfoVxlan::CollectMetadata(on) => each = *on,
                     _ => {}
                 }
             }
             let kind = if gpe { kind::VXLAN_GPE } else { kind::VXLAN };
+            t.kind = kind::NAMES.get(kind as usize).copied().unwrap_or(t.kind);
             t.port = (port != 0).then_some((port, kind));
+            t.id = t.id.filter(|_| !each);
         }
         (_, Some(InfoData::Geneve(infos))) => {
+            let each = infos.iter().any(|i| matches!(i, InfoGeneve::CollectMetadata));
             for info in infos {
                 match info {
+                    InfoGeneve::Id(id) => t.id = Some(*id).filter(|_| !each),
                     InfoGeneve::Remote(a) => t.remote = Some((*a).into()),
                     InfoGeneve::Remote6(a) => t.remote = Some((*a).into()),
                     InfoGeneve::Port(p) => t.port = (*p != 0).then_some((*p, kind::GENEVE)),
@@ -110,6 +122,8 @@ fn tunnel(kind: &InfoKind, data: Option<&InfoData>, parent: Option<u32>, etherne
         (_, Some(InfoData::GreTun(infos) | InfoData::GreTap(infos) | InfoData::ErSpan(infos))) => {
             for info in infos {
                 match info {
+                    // Without a key it is 0, and 0 is hardly ever one.
+                    InfoGre::OKey(key) => t.id = Some(*key).filter(|key| *key != 0),
                     InfoGre::Link(index) => t.link = Some(*index).filter(|i| *i != 0).or(t.link),
                     InfoGre::Local(a) => t.local = Some((*a).into()),
                     InfoGre::Remote(a) => t.remote = Some((*a).into()),
@@ -120,6 +134,7 @@ fn tunnel(kind: &InfoKind, data: Option<&InfoData>, parent: Option<u32>, etherne
         (_, Some(InfoData::GreTun6(infos) | InfoData::GreTap6(infos) | InfoData::Ip6ErSpan(infos))) => {
             for info in infos {
                 match info {
+                    InfoGre6::OKey(key) => t.id = Some(*key).filter(|key| *key != 0),
                     InfoGre6::Link(index) => t.link = Some(*index).filter(|i| *i != 0).or(t.link),
                     InfoGre6::Local(a) => t.local = Some((*a).into()),
                     InfoGre6::Remote(a) => t.remote = Some((*a).into()),
@@ -156,24 +171,25 @@ fn tunnel(kind: &InfoKind, data: Option<&InfoData>, parent: Option<u32>, etherne
         }
         // A tap, which is Ethernet, is the cable of a virtual machine.
         (InfoKind::Tun, _) if ethernet => return None,
-        (
-            InfoKind::Tun
-            | InfoKind::Vxlan
-            | InfoKind::Geneve
-            | InfoKind::GreTun
-            | InfoKind::GreTap
-            | InfoKind::GreTun6
-            | InfoKind::GreTap6
-            | InfoKind::IpIp
-            | InfoKind::SitTun
-            | InfoKind::Ip6Tnl
-            | InfoKind::Wireguard
-            | InfoKind::Xfrm
-            | InfoKind::Vti
-            | InfoKind::Vti6,
-            _,
-        ) => {}
-        _ => return None,
+        _ => {}
     }
     Some(t)
+}
+
+/// What the packets of such a device are called; `None` = it is no tunnel.
+fn name(kind: &InfoKind) -> Option<&'static str> {
+    let kind = match kind {
+        InfoKind::Tun => return Some("tun"),
+        InfoKind::Vxlan => kind::VXLAN,
+        InfoKind::Geneve => kind::GENEVE,
+        InfoKind::GreTun | InfoKind::GreTap | InfoKind::GreTun6 | InfoKind::GreTap6 => kind::GRE,
+        InfoKind::ErSpan | InfoKind::Ip6ErSpan => kind::GRE,
+        InfoKind::IpIp => kind::IPIP,
+        InfoKind::SitTun => kind::SIT,
+        InfoKind::Ip6Tnl => kind::IP6TNL,
+        InfoKind::Wireguard => kind::WIREGUARD,
+        InfoKind::Xfrm | InfoKind::Vti | InfoKind::Vti6 => kind::ESP,
+        _ => return None,
+    };
+    kind::NAMES.get(kind as usize).copied()
 }

@@ -93,6 +93,8 @@ metrics! {
         "Handshake initiations since the last one that was answered";
     RTT = "geophone_tunnel_rtt_seconds", "geophone.tunnel.rtt.duration", "s", Histogram, tunnel_labels!(&SIDE),
         "Round-trip time of TCP inside the tunnel by its timestamps, sampled, as seen from this device";
+    DEVICE_DROPS = "geophone_tunnel_device_drops_total", "geophone.tunnel.device.drops", "{packet}", Counter, tunnel_labels!(&label::DEVICE, &label::REASON),
+        "Packets that the kernel gave up on the tunnel device itself, by its own reason; type, id and ends are those that the device names, for one may be the end of many tunnels; each is also in geophone_drops_packets_total";
     LAST_SEEN = "geophone_tunnel_last_seen_timestamp_seconds", "geophone.tunnel.last_seen", "s", Gauge, DIRECTED,
         "When packets were last seen, seconds since the Unix epoch, to the second";
     STATE = "geophone_tunnel_state", "geophone.tunnel.state", "1", Gauge, tunnel_labels!(&HEALTH, &label::REASON),

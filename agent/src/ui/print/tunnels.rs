@@ -25,6 +25,7 @@ pub fn tunnels(rows: &[TunnelRow]) -> String {
                 bytes(t.bytes[1] as f64),
                 maybe(t.loss_ratio, percent),
                 maybe(t.sequenced.map(|_| t.lost as f64), count),
+                count(t.device_drops.values().sum::<u64>() as f64),
                 maybe(t.rtt_remote, seconds),
                 maybe(t.handshake_age, seconds),
             ]
@@ -42,6 +43,7 @@ pub fn tunnels(rows: &[TunnelRow]) -> String {
         ">TX",
         ">LOSS 30s",
         ">LOST",
+        ">DROPS",
         ">RTT",
         ">HANDSHAKE",
     ];

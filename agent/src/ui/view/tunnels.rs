@@ -58,6 +58,8 @@ pub struct TunnelRow {
     pub rtt_local: Option<f64>,
     /// MTU that an oversize message told.
     pub mtu: Option<f64>,
+    /// Packets that the kernel gave up on its device, by device and reason. Other tunnels may have the same device.
+    pub device_drops: BTreeMap<String, u64>,
     /// Seconds since the last packet, by direction.
     pub idle: [Option<f64>; 2],
 }
@@ -78,10 +80,15 @@ impl Tunnels {
     /// Takes a snapshot. The busiest come first, but those that are not well before them.
     pub fn push(&mut self, snapshot: &Snapshot, clock: &Clock) -> Vec<TunnelRow> {
         self.0.values_mut().for_each(Known::begin);
+        let mut drops = Vec::new();
         for family in &snapshot.families {
             let Some(name) = family.metric.name.strip_prefix("geophone_tunnel_") else {
                 continue;
             };
+            if name == "device_drops_total" {
+                drops.extend(&family.series);
+                continue;
+            }
             for series in &family.series {
                 let of = |name| label(&series.labels, name);
                 if of("type").is_empty() {
@@ -137,6 +144,18 @@ impl Tunnels {
         }
         self.0.retain(|_, known| known.touched);
         let mut rows: Vec<TunnelRow> = self.0.values().map(|known| known.row(clock)).collect();
+        for series in drops {
+            let of = |name| label(&series.labels, name);
+            // What the device leaves open is any.
+            let is = |name, own: &str| of(name).is_empty() || of(name) == own;
+            let name = format!("{} {}", of("device"), of("reason"));
+            for row in &mut rows {
+                let ends = is("local", &row.local) && is("remote", &row.remote);
+                if of("type") == row.kind && is("id", &row.id) && ends {
+                    row.device_drops.insert(name.clone(), number(series) as u64);
+                }
+            }
+        }
         let ill = |row: &TunnelRow| matches!(row.state.as_str(), "down" | "degraded");
         rows.sort_by(|a, b| {
             let busy = |row: &TunnelRow| row.bytes_rate[0] + row.bytes_rate[1];

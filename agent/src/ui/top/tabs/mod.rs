@@ -225,6 +225,10 @@ pub fn clean_view(view: &mut View) {
             .into_iter()
             .map(|(class, packets)| (clean(&class), packets))
             .collect();
+        t.device_drops = std::mem::take(&mut t.device_drops)
+            .into_iter()
+            .map(|(drop, packets)| (clean(&drop), packets))
+            .collect();
     }
     view.cost.programs.iter_mut().for_each(|p| scrub(&mut p.program));
     for a in &mut view.accounts {

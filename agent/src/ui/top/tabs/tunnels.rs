@@ -100,6 +100,11 @@ pub fn popup(wanted: &str, view: &View, theme: Theme) -> Option<Popup> {
         ("mtu told", maybe(t.mtu, count)),
     ];
     values.extend(
+        t.device_drops
+            .iter()
+            .map(|(drop, packets)| (drop.as_str(), format!("{} dropped", count(*packets as f64)))),
+    );
+    values.extend(
         t.classes
             .iter()
             .map(|(class, packets)| (class.as_str(), count(*packets as f64))),
