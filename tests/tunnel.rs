@@ -317,6 +317,90 @@ fn drops_of_a_tunnel_device_are_told_of_its_tunnel() -> Result<()> {
     equal("in the table", row["device_drops"][&name].as_u64(), Some(truth))
 }
 
+/// A link whose ends have the same addresses as those of every other one of this kind, and a VXLAN through it.
+fn twin() -> Result<(Link, Mouth)> {
+    let mut link = Link::new()?;
+    for (end, last) in [(&mut link.a, 1), (&mut link.b, 2)] {
+        end.v4 = std::net::Ipv4Addr::new(10, 251, 0, last);
+        end.ns.ip(&format!("addr add {}/24 dev {}", end.v4, end.device))?;
+    }
+    let [_, there] = vxlan(&link, 66, 4777)?;
+    Ok((link, there))
+}
+
+fn index(end: &End) -> Result<u64> {
+    let json: Value = serde_json::from_str(&end.ns.ip(&format!("-j link show {}", end.device))?)?;
+    json[0]["ifindex"].as_u64().context("no index")
+}
+
+/// Cause: two namespaces that the agent is not in, one of them younger than the agent, with devices of the same index and
+/// tunnels of the same name. Seen: what passes each of them, under its own name; and nothing holds one that is gone.
+#[test]
+fn tunnels_of_other_namespaces_do_not_mix() -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    need_root!("ping");
+    let home = tests::harness::Netns::new()?;
+    let (first, one) = twin()?;
+    let agent = Setup::new()
+        .inside(&home)
+        .config(format!(
+            "probes: {{ tunnel: {{ namespaces: [\"geophone-{}-*\"] }} }}",
+            std::process::id()
+        ))
+        .start()?;
+    let watched = |link: &Link| {
+        let netns = link.a.ns.name().to_owned();
+        agent.until(move |s| {
+            let labels = [("netns", netns.as_str()), ("direction", "receive")];
+            equal("watched", s.number("geophone_tunnel_watched", &labels)?, 1.0)
+        })
+    };
+    watched(&first)?;
+    let start = Instant::now();
+    let (second, two) = twin()?;
+    watched(&second)?;
+    ensure!(start.elapsed() < LOOK + Duration::from_secs(2), "{:?}", start.elapsed());
+    equal("interface indexes", index(&first.a)?, index(&second.a)?)?;
+    ping(&first.a, &one, "-c 30 -i 0.02")?;
+    ping(&second.a, &two, "-c 50 -i 0.02")?;
+    agent.settles(|s| {
+        for (link, count) in [(&first, 30), (&second, 50)] {
+            for direction in ["receive", "transmit"] {
+                let labels = [
+                    ("type", "vxlan"),
+                    ("id", "66"),
+                    ("local", "10.251.0.1"),
+                    ("remote", "10.251.0.2"),
+                    ("netns", link.a.ns.name()),
+                    ("direction", direction),
+                    ("class", "ipv4_icmp"),
+                ];
+                equal(direction, s.sum(PACKETS, &labels), count)?;
+            }
+        }
+        s.lawful()
+    })?;
+    let inode = std::fs::metadata(second.a.ns.path())?.ino();
+    let held = || -> Result<bool> {
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", agent.pid()))? {
+            if std::fs::metadata(entry?.path()).is_ok_and(|m| m.ino() == inode) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    ensure!(held()?, "what is watched is not held");
+    let name = second.a.ns.name().to_owned();
+    let start = Instant::now();
+    drop(second);
+    while held()? {
+        ensure!(start.elapsed() < LOOK + Duration::from_secs(1), "a namespace that is gone is held");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    agent.until(|s| equal("watched", s.series("geophone_tunnel_watched", &[("netns", &name)]).len(), 0))?;
+    watched(&first)
+}
+
 /// A child that does not outlive the test.
 struct Reaped(std::process::Child);
 

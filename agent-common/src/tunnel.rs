@@ -248,8 +248,8 @@ crate::wire! {
         pub kind: u8,
         /// See [`flag`].
         pub flags: u8,
-        /// Always zero.
-        pub pad: [u8; 2],
+        /// Number that the agent has given to the device's network namespace; 0 = its own.
+        pub netns: u16,
     }
 
     /// What a [`TunnelKey`] maps to.

@@ -16,7 +16,7 @@ use agent_common::tunnel::window::Step;
 use agent_common::tunnel::{InnerKey, SLOT_OTHER, TunnelKey, class, counter, direction, kind};
 use aya_ebpf::{
     macros::{classifier, map},
-    maps::PerCpuArray,
+    maps::{PerCpuArray, ProgramArray},
     programs::TcContext,
 };
 pub use packet::Skb;
@@ -28,6 +28,10 @@ const NEXT: i32 = -1;
 /// What does not fit on the stack. Zero at first; padding of keys is never written and stays so. The programs run with bottom halves off, so nobody else of this CPU writes to it.
 #[repr(C)]
 struct Scratch {
+    /// Number of the network namespace, written by the entry program of that namespace just before it jumps to a program
+    /// here (agent/src/bpf/tc.rs). The programs of the agent's own namespace do not read it.
+    netns: u32,
+    pad: u32,
     parsed: Parsed,
     key: TunnelKey,
     inner: InnerKey,
@@ -38,32 +42,63 @@ struct Scratch {
 #[map]
 static TUNNEL_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
+/// Where the entry programs of other namespaces jump to.
+#[map]
+static TUNNEL_JUMPS: ProgramArray = ProgramArray::with_max_entries(4, 0);
+
 /// Packets that an Ethernet device has received.
 #[classifier]
 pub fn tunnel_ingress(ctx: TcContext) -> i32 {
-    watch::<{ direction::INGRESS }, true>(&ctx, program::TUNNEL_INGRESS)
+    watch::<{ direction::INGRESS }, true, true>(&ctx, program::TUNNEL_INGRESS)
 }
 
 /// Packets that an Ethernet device is to send.
 #[classifier]
 pub fn tunnel_egress(ctx: TcContext) -> i32 {
-    watch::<{ direction::EGRESS }, true>(&ctx, program::TUNNEL_EGRESS)
+    watch::<{ direction::EGRESS }, true, true>(&ctx, program::TUNNEL_EGRESS)
 }
 
 /// As `tunnel_ingress`, for devices whose packets begin with the IP header.
 #[classifier]
 pub fn tunnel_ingress_ip(ctx: TcContext) -> i32 {
-    watch::<{ direction::INGRESS }, false>(&ctx, program::TUNNEL_INGRESS)
+    watch::<{ direction::INGRESS }, false, true>(&ctx, program::TUNNEL_INGRESS)
 }
 
 /// As `tunnel_egress`, for devices whose packets begin with the IP header.
 #[classifier]
 pub fn tunnel_egress_ip(ctx: TcContext) -> i32 {
-    watch::<{ direction::EGRESS }, false>(&ctx, program::TUNNEL_EGRESS)
+    watch::<{ direction::EGRESS }, false, true>(&ctx, program::TUNNEL_EGRESS)
+}
+
+/// As `tunnel_ingress`, in another network namespace than the agent's, and so are those that follow.
+#[classifier]
+pub fn tunnel_ingress_netns(ctx: TcContext) -> i32 {
+    watch::<{ direction::INGRESS }, true, false>(&ctx, program::TUNNEL_INGRESS)
+}
+
+/// See `tunnel_ingress_netns`.
+#[classifier]
+pub fn tunnel_egress_netns(ctx: TcContext) -> i32 {
+    watch::<{ direction::EGRESS }, true, false>(&ctx, program::TUNNEL_EGRESS)
+}
+
+/// See `tunnel_ingress_netns`.
+#[classifier]
+pub fn tunnel_ingress_ip_netns(ctx: TcContext) -> i32 {
+    watch::<{ direction::INGRESS }, false, false>(&ctx, program::TUNNEL_INGRESS)
+}
+
+/// See `tunnel_ingress_netns`.
+#[classifier]
+pub fn tunnel_egress_ip_netns(ctx: TcContext) -> i32 {
+    watch::<{ direction::EGRESS }, false, false>(&ctx, program::TUNNEL_EGRESS)
 }
 
 #[inline(always)]
-fn watch<const DIRECTION: usize, const ETHERNET: bool>(ctx: &TcContext, program: usize) -> i32 {
+fn watch<const DIRECTION: usize, const ETHERNET: bool, const OWN: bool>(
+    ctx: &TcContext,
+    program: usize,
+) -> i32 {
     let Some(account) = account::of(program) else {
         return NEXT;
     };
@@ -80,6 +115,7 @@ fn watch<const DIRECTION: usize, const ETHERNET: bool>(ctx: &TcContext, program:
     let scratch = unsafe { &mut *scratch };
     let skb = Skb::new(ctx);
     reset(&mut scratch.parsed);
+    scratch.key.netns = if OWN { 0 } else { scratch.netns as u16 };
     match read::<ETHERNET>(skb, &mut scratch.parsed) {
         Verdict::Nothing => bump(&mut account.filtered),
         Verdict::Fragment => {

@@ -97,6 +97,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
         out.push(Box::new(tunnel::Tunnel::new(tunnel::Options {
             always: p.tunnel.enabled == TunnelUse::On,
             devices: p.tunnel.devices.clone(),
+            namespaces: p.tunnel.namespaces.clone(),
             ports: p.tunnel.ports.by_port(),
             inner_pairs: p.tunnel.inner_pairs as usize,
             max_tunnels: config.limits.tunnels as usize + 1,

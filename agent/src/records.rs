@@ -73,6 +73,8 @@ pub struct TunnelChange {
     pub remote: String,
     /// Region of the other end's prefix.
     pub remote_region: String,
+    /// Network namespace of the underlay device; empty = the agent's own.
+    pub netns: String,
     /// What it was: `unknown`, `up`, `degraded` or `down`.
     pub before: String,
     /// What it is now.
@@ -88,12 +90,17 @@ impl std::fmt::Display for TunnelChange {
             id,
             local,
             remote,
+            netns,
             before,
             state,
             reason,
             ..
         } = self;
-        write!(f, "tunnel {type} {id} {local} → {remote}: {before} → {state}")?;
+        write!(f, "tunnel {type} {id} {local} → {remote}")?;
+        if !netns.is_empty() {
+            write!(f, " in {netns}")?;
+        }
+        write!(f, ": {before} → {state}")?;
         if !reason.is_empty() {
             write!(f, ": {reason}")?;
         }

@@ -22,14 +22,9 @@ pub struct Underlay {
 }
 
 impl Underlay {
-    /// The program for its packets.
-    pub fn program(&self, way: Way) -> &'static str {
-        match (way, self.ethernet) {
-            (Way::Ingress, true) => "tunnel_ingress",
-            (Way::Egress, true) => "tunnel_egress",
-            (Way::Ingress, false) => "tunnel_ingress_ip",
-            (Way::Egress, false) => "tunnel_egress_ip",
-        }
+    /// Which program is for its packets: index among those of a namespace.
+    pub fn program(&self, way: Way) -> usize {
+        way as usize + if self.ethernet { 0 } else { 2 }
     }
 }
 

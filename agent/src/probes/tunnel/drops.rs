@@ -3,6 +3,7 @@
 
 use super::links::Tunnel;
 use super::metrics::DEVICE_DROPS;
+use super::netns::Namespace;
 use crate::aggregate::{Family, Labels, Series, Value};
 use crate::identity::Peers;
 use crate::probes::DeviceDrops;
@@ -13,19 +14,31 @@ use std::sync::Arc;
 /// The tunnel devices and their series.
 #[derive(Default)]
 pub struct Drops {
-    /// type, id, local, remote, remote_region, device; by network namespace and interface index.
-    devices: BTreeMap<(u32, u32), [String; 6]>,
+    /// type, id, local, remote, remote_region, netns, device; by network namespace and interface index.
+    devices: BTreeMap<(u32, u32), [String; 7]>,
     labels: HashMap<Vec<String>, Arc<Labels>>,
     series: Vec<Series>,
 }
 
 impl Drops {
     /// The tunnel devices that a namespace has now.
-    pub(super) fn set(&mut self, netns: u32, devices: &BTreeMap<u32, (String, Tunnel)>, peers: &Peers) {
-        self.devices.retain(|(n, _), _| *n != netns);
-        for (index, (name, tunnel)) in devices {
-            self.devices.insert((netns, *index), values(name, tunnel, peers));
+    pub(super) fn set(
+        &mut self,
+        netns: &Namespace,
+        devices: &BTreeMap<u32, (String, Tunnel)>,
+        peers: &Peers,
+    ) {
+        self.devices.retain(|(n, _), _| *n != netns.inode);
+        for (index, (device, tunnel)) in devices {
+            let values = values(&netns.name, device, tunnel, peers);
+            self.devices.insert((netns.inode, *index), values);
         }
+    }
+
+    /// Forgets the devices of all other namespaces.
+    pub(super) fn keep(&mut self, there: &[Namespace]) {
+        self.devices
+            .retain(|(inode, _), _| there.iter().any(|n| n.inode == *inode));
     }
 
     /// Takes what probe `drops` has read in this tick.
@@ -57,7 +70,7 @@ impl Drops {
     }
 }
 
-fn values(name: &str, tunnel: &Tunnel, peers: &Peers) -> [String; 6] {
+fn values(netns: &str, device: &str, tunnel: &Tunnel, peers: &Peers) -> [String; 7] {
     let one = |address: Option<IpAddr>| address.filter(|a| !a.is_unspecified() && !a.is_multicast());
     let end = |address: Option<IpAddr>| one(address).map(|a| a.to_string()).unwrap_or_default();
     let region = one(tunnel.remote).map(|remote| peers.get(peers.lookup(remote)).region.clone());
@@ -67,6 +80,7 @@ fn values(name: &str, tunnel: &Tunnel, peers: &Peers) -> [String; 6] {
         end(tunnel.local),
         end(tunnel.remote),
         region.unwrap_or_default(),
-        name.to_owned(),
+        netns.to_owned(),
+        device.to_owned(),
     ]
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// One tunnel, as exported.
 pub struct Tunnel {
-    /// type, id, local, remote, remote_region.
-    pub values: [String; 5],
+    /// type, id, local, remote, remote_region, netns.
+    pub values: [String; 6],
     /// The same, encoded.
     pub labels: Arc<Labels>,
     /// The same with further values, by metric and variant.
@@ -59,7 +59,7 @@ pub(super) struct Before {
 
 impl Tunnel {
     /// A tunnel of which nothing is known yet.
-    pub(super) fn new(values: [String; 5], kind: u8, since: u64, overflow: bool, unix_nanos: u64) -> Self {
+    pub(super) fn new(values: [String; 6], kind: u8, since: u64, overflow: bool, unix_nanos: u64) -> Self {
         let refs: Vec<&str> = values.iter().map(String::as_str).collect();
         Self {
             labels: Arc::new(Labels::new(super::metrics::TUNNEL, &refs, overflow, unix_nanos)),
@@ -134,7 +134,7 @@ impl Tunnel {
 
     /// What there is to tell of a state that is another now.
     pub(super) fn change(&self, before: State, unix_nanos: u64) -> TunnelChange {
-        let [kind, id, local, remote, remote_region] = self.values.clone();
+        let [kind, id, local, remote, remote_region, netns] = self.values.clone();
         let (state, reason) = self.health.now;
         TunnelChange {
             time: unix_nanos as f64 / 1e9,
@@ -143,6 +143,7 @@ impl Tunnel {
             local,
             remote,
             remote_region,
+            netns,
             before: before.as_str().to_owned(),
             state: state.as_str().to_owned(),
             reason: reason.to_owned(),
@@ -150,8 +151,8 @@ impl Tunnel {
     }
 
     /// Kind and both ends, whatever the id.
-    pub fn ends(&self) -> (u8, String, String) {
-        (self.kind, self.values[2].clone(), self.values[3].clone())
+    pub fn ends(&self) -> (u8, [String; 3]) {
+        (self.kind, [2, 3, 5].map(|i: usize| self.values[i].clone()))
     }
 }
 
@@ -161,7 +162,7 @@ pub(super) fn one_way(kind: u8) -> bool {
 }
 
 /// The values of the labels of a row.
-pub(super) fn values(key: &TunnelKey, context: &Context<'_>) -> [String; 5] {
+pub(super) fn values(key: &TunnelKey, netns: &str, context: &Context<'_>) -> [String; 6] {
     let name = kind::NAMES.get(key.kind as usize).copied().unwrap_or("unknown");
     let id = if key.flags & flag::HAS_ID == 0 {
         String::new()
@@ -178,6 +179,7 @@ pub(super) fn values(key: &TunnelKey, context: &Context<'_>) -> [String; 5] {
         end(key.local, key.local_port),
         end(key.remote, key.remote_port),
         peer.region.clone(),
+        netns.to_owned(),
     ]
 }
 

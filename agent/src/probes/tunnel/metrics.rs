@@ -17,6 +17,7 @@ labels! {
     LOCAL: "local", "tunnel.local.address", "Own end: address, with the port where it tells peers apart";
     REMOTE: "remote", "tunnel.remote.address", "Other end";
     REMOTE_REGION: "remote_region", "tunnel.remote.cloud.region", "Region of the other end's prefix";
+    NETNS: "netns", "tunnel.netns", "Network namespace of the underlay device, one of probes.tunnel.namespaces; empty = the agent's own";
     CLASS: "class", "tunnel.packet.class", "What the packet carries: ipv4_tcp, ipv4_udp … arp, encrypted, control, keepalive, fragment, other";
     MESSAGE: "message", "tunnel.handshake.message", "initiation, response or cookie";
     SIDE: "side", "tunnel.side", "local = what lies behind us, remote = the tunnel and what lies behind it";
@@ -26,13 +27,14 @@ labels! {
 }
 
 macro_rules! tunnel_labels {
-    ($($extra:expr),*) => { &[&TYPE, &ID, &LOCAL, &REMOTE, &REMOTE_REGION, $($extra),*] };
+    ($($extra:expr),*) => { &[&TYPE, &ID, &LOCAL, &REMOTE, &REMOTE_REGION, &NETNS, $($extra),*] };
 }
 
 /// Labels of a pair inside of a tunnel.
 pub const INNER_PAIR: &[&Label] = tunnel_labels!(&label::DIRECTION, &INNER_LOCAL, &INNER_REMOTE);
 /// Labels of a tunnel.
 pub const TUNNEL: &[&Label] = tunnel_labels!();
+const WATCH: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &NETNS];
 const DIRECTED: &[&Label] = tunnel_labels!(&label::DIRECTION);
 
 macro_rules! metrics {
@@ -103,11 +105,11 @@ metrics! {
         "Times that the tunnel came into this state";
     TUNNELS = "geophone_tunnels", "geophone.tunnels", "{tunnel}", Gauge, &[],
         "Tunnels that have a row; at most limits.tunnels";
-    WATCHED = "geophone_tunnel_watched", "geophone.tunnel.watched", "1", Gauge, &[&label::DEVICE, &label::DIRECTION],
+    WATCHED = "geophone_tunnel_watched", "geophone.tunnel.watched", "1", Gauge, WATCH,
         "1 = the packets of this underlay device are watched, 0 = they should be and are not";
-    GAPS = "geophone_tunnel_watch_gaps_total", "geophone.tunnel.watch_gaps", "{event}", Counter, &[&label::DEVICE, &label::DIRECTION],
+    GAPS = "geophone_tunnel_watch_gaps_total", "geophone.tunnel.watch_gaps", "{event}", Counter, WATCH,
         "Times that somebody has detached our program from the device; it is attached again within 5 s";
-    GAP_SECONDS = "geophone_tunnel_watch_gap_seconds_total", "geophone.tunnel.watch_gap.time", "s", Counter, &[&label::DEVICE, &label::DIRECTION],
+    GAP_SECONDS = "geophone_tunnel_watch_gap_seconds_total", "geophone.tunnel.watch_gap.time", "s", Counter, WATCH,
         "Seconds without our program on the device, at most: since it was last seen there";
 }
 

@@ -2,6 +2,7 @@
 
 use super::exported::{Tunnel, one_way, values};
 use super::inner::Inner;
+use super::netns::Namespace;
 use super::windows::{Missing, Windows};
 use crate::bpf::sys::{self, MappedArray};
 use crate::error::{Context as _, Result};
@@ -71,12 +72,14 @@ pub struct Table {
     retired: Vec<u32>,
     /// The first is `other`.
     pub tunnels: Vec<Option<Tunnel>>,
-    by_values: HashMap<[String; 5], usize>,
+    by_values: HashMap<[String; 6], usize>,
     windows: Windows,
     inner: Inner,
     most: usize,
     most_pairs: usize,
     ticks: u32,
+    /// Names of network namespaces, by number.
+    namespaces: HashMap<u16, String>,
 }
 
 impl Table {
@@ -87,7 +90,7 @@ impl Table {
         if let Some(row) = rows.get_mut(SLOT_OTHER as usize) {
             *row = Some(Row::new(None, 0, 0));
         }
-        let mut other: [String; 5] = Default::default();
+        let mut other: [String; 6] = Default::default();
         other[0] = "other".to_owned();
         Self {
             rows,
@@ -99,7 +102,14 @@ impl Table {
             most,
             most_pairs,
             ticks: 0,
+            namespaces: HashMap::new(),
         }
+    }
+
+    /// Learns what the namespaces are called. Rows of those that are gone keep their names until they end.
+    pub(super) fn name(&mut self, namespaces: &[Namespace]) {
+        let names = namespaces.iter().map(|n| (n.number, n.name.clone()));
+        self.namespaces.extend(names);
     }
 
     /// Reads everything; returns what has changed its state.
@@ -162,7 +172,8 @@ impl Table {
     }
 
     fn series(&mut self, key: &TunnelKey, since: u64, context: &Context<'_>) -> usize {
-        let values = values(key, context);
+        let netns = self.namespaces.get(&key.netns).map_or("", String::as_str);
+        let values = values(key, netns, context);
         if let Some(&index) = self.by_values.get(&values) {
             return index;
         }
@@ -261,7 +272,7 @@ impl Table {
 
     fn judge(&mut self, unix_nanos: u64) -> Vec<TunnelChange> {
         // Where each direction has an id of its own, the answer comes by another.
-        let mut ends: HashMap<(u8, String, String), [u64; 2]> = HashMap::new();
+        let mut ends: HashMap<(u8, [String; 3]), [u64; 2]> = HashMap::new();
         let mut seen = Vec::with_capacity(self.tunnels.len());
         for tunnel in &mut self.tunnels {
             let Some(tunnel) = tunnel else {

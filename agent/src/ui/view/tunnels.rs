@@ -20,6 +20,8 @@ pub struct TunnelRow {
     pub remote: String,
     /// Its region; empty = not known.
     pub remote_region: String,
+    /// Network namespace of the underlay device; empty = the agent's own.
+    pub netns: String,
     /// `unknown`, `up`, `degraded` or `down`; empty for what found no row.
     pub state: String,
     /// Why; empty = all is well.
@@ -74,7 +76,7 @@ struct Known {
 
 /// All tunnels.
 #[derive(Debug, Default)]
-pub(super) struct Tunnels(BTreeMap<[String; 5], Known>);
+pub(super) struct Tunnels(BTreeMap<[String; 6], Known>);
 
 impl Tunnels {
     /// Takes a snapshot. The busiest come first, but those that are not well before them.
@@ -94,7 +96,8 @@ impl Tunnels {
                 if of("type").is_empty() {
                     continue;
                 }
-                let key = ["type", "id", "local", "remote", "remote_region"].map(|n| of(n).to_owned());
+                let key =
+                    ["type", "id", "local", "remote", "remote_region", "netns"].map(|n| of(n).to_owned());
                 let known = self.0.entry(key).or_insert_with_key(|key| Known {
                     row: TunnelRow {
                         kind: key[0].clone(),
@@ -102,6 +105,7 @@ impl Tunnels {
                         local: key[2].clone(),
                         remote: key[3].clone(),
                         remote_region: key[4].clone(),
+                        netns: key[5].clone(),
                         ..TunnelRow::default()
                     },
                     ..Known::default()
@@ -150,7 +154,7 @@ impl Tunnels {
             let is = |name, own: &str| of(name).is_empty() || of(name) == own;
             let name = format!("{} {}", of("device"), of("reason"));
             for row in &mut rows {
-                let ends = is("local", &row.local) && is("remote", &row.remote);
+                let ends = of("netns") == row.netns && is("local", &row.local) && is("remote", &row.remote);
                 if of("type") == row.kind && is("id", &row.id) && ends {
                     row.device_drops.insert(name.clone(), number(series) as u64);
                 }

@@ -218,7 +218,7 @@ pub fn clean_view(view: &mut View) {
         [&mut t.kind, &mut t.id, &mut t.local, &mut t.remote]
             .into_iter()
             .for_each(scrub);
-        [&mut t.remote_region, &mut t.state, &mut t.reason]
+        [&mut t.remote_region, &mut t.netns, &mut t.state, &mut t.reason]
             .into_iter()
             .for_each(scrub);
         t.classes = std::mem::take(&mut t.classes)
@@ -277,6 +277,7 @@ pub fn clean_record(record: &mut Record) {
                 .for_each(scrub);
             [&mut t.remote_region, &mut t.before, &mut t.state, &mut t.reason]
                 .into_iter()
+                .chain([&mut t.netns])
                 .for_each(scrub);
         }
     }
