@@ -13,10 +13,10 @@ use crate::account::{self, add, bump};
 use agent_common::account::{Account, program, reason};
 use agent_common::tunnel::parse::{Parsed, Verdict, bytes, fact, parse};
 use agent_common::tunnel::window::Step;
-use agent_common::tunnel::{InnerKey, SLOT_OTHER, TunnelKey, class, counter, direction, kind};
+use agent_common::tunnel::{InnerKey, SLOT_OTHER, TunnelKey, class, counter, direction, kind, relief};
 use aya_ebpf::{
     macros::{classifier, map},
-    maps::{PerCpuArray, ProgramArray},
+    maps::{Array, PerCpuArray, ProgramArray},
     programs::TcContext,
 };
 pub use packet::Skb;
@@ -31,7 +31,8 @@ struct Scratch {
     /// Number of the network namespace, written by the entry program of that namespace just before it jumps to a program
     /// here (agent/src/bpf/tc.rs). The programs of the agent's own namespace do not read it.
     netns: u32,
-    pad: u32,
+    /// `TUNNEL_RELIEF`, read once for a packet.
+    relief: u32,
     parsed: Parsed,
     key: TunnelKey,
     inner: InnerKey,
@@ -41,6 +42,11 @@ struct Scratch {
 
 #[map]
 static TUNNEL_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Level of the governor; see [`relief`].
+#[map]
+static TUNNEL_RELIEF: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+const MMAPABLE: u32 = 1 << 10;
 
 /// Where the entry programs of other namespaces jump to.
 #[map]
@@ -115,6 +121,7 @@ fn watch<const DIRECTION: usize, const ETHERNET: bool, const OWN: bool>(
     let scratch = unsafe { &mut *scratch };
     let skb = Skb::new(ctx);
     reset(&mut scratch.parsed);
+    scratch.relief = TUNNEL_RELIEF.get(0).copied().unwrap_or(0) as u32;
     scratch.key.netns = if OWN { 0 } else { scratch.netns as u16 };
     match read::<ETHERNET>(skb, &mut scratch.parsed) {
         Verdict::Nothing => bump(&mut account.filtered),
@@ -192,8 +199,8 @@ fn tunnel<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut
         return;
     }
     let facts = scratch.parsed.facts;
-    if facts & fact::TCP != 0 {
-        rtt::sample::<DIRECTION>(skb, &scratch.parsed, &scratch.inner);
+    if facts & fact::TCP != 0 && scratch.relief < relief::NO_RTT as u32 {
+        rtt::sample::<DIRECTION>(skb, &scratch.parsed, &scratch.inner, scratch.relief);
     }
     if DIRECTION == direction::INGRESS && facts & fact::SEQUENCED != 0 {
         sequence::track(skb, &scratch.parsed, slot, &mut scratch.step);
@@ -239,7 +246,7 @@ fn count<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut 
             inner.remote = bytes(parsed.inner_destination);
         }
         inner.slot = slot;
-        if !row::inner(inner, DIRECTION, &wire) {
+        if scratch.relief >= relief::NO_PAIRS as u32 || !row::inner(inner, DIRECTION, &wire) {
             add(
                 &mut cells.counters[counter::UNPAIRED_PACKETS + DIRECTION],
                 wire.packets,

@@ -341,9 +341,19 @@ impl Engine {
         out
     }
 
-    /// (program, account) of every program that was asked for.
+    /// (program, account) of every account whose programs were asked for: the first of them stands for all.
     pub fn programs(&self) -> Vec<(&'static str, usize)> {
-        self.known.clone()
+        let mut first = self.known.clone();
+        let mut seen = std::collections::HashSet::new();
+        first.retain(|(_, account)| seen.insert(*account));
+        first
+    }
+
+    /// The program that stands for this one.
+    fn first(&self, name: &str) -> Option<&'static str> {
+        let (_, account) = self.known.iter().find(|(known, _)| *known == name)?;
+        let first = self.known.iter().find(|(_, a)| a == account);
+        first.map(|(name, _)| *name)
     }
 
     /// Whether a verdict has come since the last call.
@@ -383,19 +393,13 @@ impl Engine {
 
     /// (program, run time in ns, runs) as the kernel counts them while statistics are on; a program may come twice.
     pub fn run_times(&self) -> Vec<(&str, u64, u64)> {
-        // What an entry jumps to runs in the entry's time. Both count as the first program of the same account.
-        let first = |name: &'static str| {
-            let account = self.known.iter().find(|(n, _)| *n == name)?.1;
-            self.known.iter().find(|(_, a)| *a == account).map(|(n, _)| *n)
-        };
-        let entries = self
-            .entries
-            .iter()
-            .filter_map(|((_, name), p)| Some((first(name)?, p.info().ok()?)));
+        // What an entry jumps to runs in the entry's time.
+        let entries = self.entries.iter().map(|((_, name), p)| (*name, p.info()));
         self.ebpf
             .programs()
-            .filter_map(|(name, p)| Some((name, p.info().ok()?)))
+            .map(|(name, p)| (name, p.info()))
             .chain(entries)
+            .filter_map(|(name, info)| Some((self.first(name).unwrap_or(name), info.ok()?)))
             .map(|(name, info)| {
                 let nanos = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
                 (name, nanos, info.run_count())

@@ -34,7 +34,7 @@ use crate::error::{Context as _, Result};
 use crate::identity::Peers;
 use crate::records::Record;
 use agent_common::account::program;
-use agent_common::tunnel::{TunnelCells, TunnelState};
+use agent_common::tunnel::{TunnelCells, TunnelState, relief};
 use aya::maps::{MapData, Queue};
 use devices::Underlay;
 use netns::Namespace;
@@ -43,7 +43,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use table::{Maps, Table};
-use watch::Watch;
+use watch::{Gap, Watch};
 
 /// Devices are looked for so often, and programs that somebody has detached are found within this time.
 const LOOK: Duration = Duration::from_secs(3);
@@ -141,6 +141,10 @@ pub struct Tunnel {
     /// The first is the agent's own.
     namespaces: Vec<Namespace>,
     last_number: u16,
+    /// The governor has had the programs taken off.
+    paused: bool,
+    /// What the programs are to leave out; see [`relief`].
+    relief: Option<MappedArray>,
     programs: Programs,
     last_look: Option<Instant>,
     unix_nanos: u64,
@@ -163,6 +167,8 @@ impl Tunnel {
             written: BTreeMap::new(),
             namespaces: Vec::new(),
             last_number: 0,
+            paused: false,
+            relief: None,
             programs: Programs::default(),
             last_look: None,
             unix_nanos: 0,
@@ -193,9 +199,11 @@ impl Tunnel {
             free,
             shards: shards as usize,
         });
+        let level = engine.take_data("TUNNEL_RELIEF")?;
+        self.relief = Some(MappedArray::new(level.fd(), 8, 1)?);
         self.programs.jumps = Some(engine.take_data("TUNNEL_JUMPS")?);
         self.ports = Some(engine.take_data("TUNNEL_PORTS")?);
-        self._kept = vec![cells, states, epoch];
+        self._kept = vec![cells, states, epoch, level];
         self.table = Some(Table::new(
             tunnels as usize,
             self.options.max_tunnels,
@@ -220,11 +228,21 @@ impl Tunnel {
                 table.name(&self.namespaces);
             }
         }
+        let mut blind = false;
         for namespace in &mut self.namespaces {
-            match namespace.look(&self.options, &mut self.programs, engine, now, series_start) {
+            let detached = namespace.detached();
+            match namespace.look(
+                &self.options,
+                &mut self.programs,
+                engine,
+                self.paused,
+                now,
+                series_start,
+            ) {
                 Ok((tunnels, news)) => {
                     namespace.failing = false;
                     changed |= news;
+                    blind |= namespace.detached() != detached;
                     self.drops.set(namespace, &tunnels, peers);
                 }
                 Err(e) if !std::mem::replace(&mut namespace.failing, true) => {
@@ -237,11 +255,23 @@ impl Tunnel {
                 Err(_) => {}
             }
         }
+        if blind {
+            self.blind();
+        }
         if let Err(e) = self.write_ports() {
             tracing::warn!("probe tunnel: {e}");
         }
         if changed {
             self.verdicts(engine);
+        }
+    }
+
+    /// What went by unseen says nothing of loss and life.
+    fn blind(&mut self) {
+        if let (Some(maps), Some(table)) = (&self.maps, &mut self.table)
+            && let Err(e) = table.blind(maps, super::unix_nanos())
+        {
+            tracing::warn!("probe tunnel: {e}");
         }
     }
 
@@ -286,7 +316,9 @@ impl Tunnel {
                 engine.on_devices(spec, &on);
             } else if main || self.programs.loaded.contains_key(spec.name) {
                 engine.verdicts.retain(|v| v.program != spec.name);
-                let reason = if self.namespaces.iter().all(|n| n.watches.is_empty()) {
+                let reason = if self.paused {
+                    "the CPU budget is spent"
+                } else if self.namespaces.iter().all(|n| n.watches.is_empty()) {
                     "no tunnel on this machine; looked for every 3 s"
                 } else {
                     "no such device carries a tunnel"
@@ -358,6 +390,26 @@ impl Probe for Tunnel {
         }
     }
 
+    fn relieve(&mut self, level: u32, context: &mut Context<'_>) {
+        if let Some(map) = &self.relief {
+            map.set_u64(0, 0, u64::from(level));
+        }
+        let paused = level >= relief::OFF;
+        if paused == self.paused {
+            return;
+        }
+        self.paused = paused;
+        if let Some(engine) = context.engine.as_deref_mut() {
+            if !paused {
+                self.blind();
+            }
+            self.look(engine, context.peers, context.now, context.series_start);
+            if paused {
+                self.blind();
+            }
+        }
+    }
+
     fn changes(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.changes)
     }
@@ -375,24 +427,26 @@ impl Probe for Tunnel {
                 value: Value::Gauge(table.used() as f64),
             }],
         });
-        type Read = fn(&Watch, usize) -> Value;
-        let watched: [(&'static Metric, Read); 3] = [
-            (&metrics::WATCHED, |w, i| {
-                Value::Gauge(f64::from(u8::from(w.attached[i].is_some())))
-            }),
-            (&metrics::GAPS, |w, i| Value::Counter(w.gaps[i])),
-            (&metrics::GAP_SECONDS, |w, i| Value::CounterF(w.gap_seconds[i])),
+        let watches = || self.namespaces.iter().flat_map(|n| n.watches.values());
+        let watched = |w: &Watch, i: usize| Series {
+            labels: w.labels[i].clone(),
+            value: Value::Gauge(f64::from(u8::from(w.attached[i].is_some()))),
+        };
+        out.push(Family {
+            metric: &metrics::WATCHED,
+            series: watches().flat_map(|w| [watched(w, 0), watched(w, 1)]).collect(),
+        });
+        type Read = fn(&Gap) -> Value;
+        let gaps: [(&'static Metric, Read); 2] = [
+            (&metrics::GAPS, |gap| Value::Counter(gap.count)),
+            (&metrics::GAP_SECONDS, |gap| Value::CounterF(gap.seconds)),
         ];
-        for (metric, read) in watched {
-            let series = self
-                .namespaces
-                .iter()
-                .flat_map(|n| n.watches.values())
-                .flat_map(|w| {
-                    (0..2).map(move |i| Series {
-                        labels: w.labels[i].clone(),
-                        value: read(w, i),
-                    })
+        for (metric, read) in gaps {
+            let series = watches()
+                .flat_map(|w| w.gaps.as_flattened())
+                .map(|gap| Series {
+                    labels: gap.labels.clone(),
+                    value: read(gap),
                 })
                 .collect();
             out.push(Family { metric, series });

@@ -43,6 +43,8 @@ pub struct Tunnel {
     /// Times that it became so, by [`State`].
     pub changes: [u64; 4],
     pub(super) before: Before,
+    /// Until when nobody watched, ns since the Unix epoch: handshakes of before say nothing.
+    pub(super) blind: u64,
     pub(super) rows: u32,
     pub(super) since: u64,
     pub(super) kind: u8,
@@ -79,6 +81,7 @@ impl Tunnel {
             other_pairs: [0; 2],
             changes: [0; 4],
             before: Before::default(),
+            blind: 0,
             rows: 0,
             since,
             kind,
@@ -110,11 +113,12 @@ impl Tunnel {
     pub(super) fn second(&mut self, seen: [u64; 2], now: u64) -> Second {
         let received = self.counters[counter::SEQUENCE];
         let too_big = self.counters[counter::TOO_BIG];
-        let age = if self.last_handshake == 0 {
-            now.saturating_sub(self.since)
+        let last = if self.last_handshake == 0 {
+            self.since
         } else {
-            now.saturating_sub(self.last_handshake)
+            self.last_handshake
         };
+        let age = now.saturating_sub(last.max(self.blind));
         let second = Second {
             packets: seen,
             received: received - self.before.received,

@@ -35,6 +35,7 @@ pub const INNER_PAIR: &[&Label] = tunnel_labels!(&label::DIRECTION, &INNER_LOCAL
 /// Labels of a tunnel.
 pub const TUNNEL: &[&Label] = tunnel_labels!();
 const WATCH: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &NETNS];
+const GAP: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &NETNS, &label::REASON];
 const DIRECTED: &[&Label] = tunnel_labels!(&label::DIRECTION);
 
 macro_rules! metrics {
@@ -107,12 +108,14 @@ metrics! {
         "Tunnels that have a row; at most limits.tunnels";
     WATCHED = "geophone_tunnel_watched", "geophone.tunnel.watched", "1", Gauge, WATCH,
         "1 = the packets of this underlay device are watched, 0 = they should be and are not";
-    GAPS = "geophone_tunnel_watch_gaps_total", "geophone.tunnel.watch_gaps", "{event}", Counter, WATCH,
-        "Times that somebody has detached our program from the device; it is attached again within 5 s";
-    GAP_SECONDS = "geophone_tunnel_watch_gap_seconds_total", "geophone.tunnel.watch_gap.time", "s", Counter, WATCH,
+    GAPS = "geophone_tunnel_watch_gaps_total", "geophone.tunnel.watch_gaps", "{event}", Counter, GAP,
+        "Times that our program was off the device: reason detached = by somebody else, it is attached again within 5 s; governor = to keep the CPU budget";
+    GAP_SECONDS = "geophone_tunnel_watch_gap_seconds_total", "geophone.tunnel.watch_gap.time", "s", Counter, GAP,
         "Seconds without our program on the device, at most: since it was last seen there";
 }
 
+/// Why a program was off its device.
+pub const GAP_REASONS: [&str; 2] = ["detached", "governor"];
 /// Names of directions, as exported.
 pub const DIRECTIONS: [&str; 2] = ["receive", "transmit"];
 const MESSAGES: [&str; 3] = ["initiation", "response", "cookie"];

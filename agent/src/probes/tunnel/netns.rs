@@ -67,6 +67,7 @@ impl Namespace {
         options: &Options,
         programs: &mut Programs,
         engine: &mut Engine,
+        paused: bool,
         now: Instant,
         unix_nanos: u64,
     ) -> Result<(BTreeMap<u32, (String, Tunnel)>, bool)> {
@@ -92,6 +93,10 @@ impl Namespace {
                     changed = true;
                     Watch::new(underlay, name, now, unix_nanos)
                 });
+                if paused {
+                    changed |= watch.pause(now);
+                    continue;
+                }
                 for way in WAYS {
                     let Some(program) = programs.ready(engine, &watch.underlay, way, *number) else {
                         continue;
@@ -106,6 +111,11 @@ impl Namespace {
             }
             Ok((found.tunnels, changed))
         })?
+    }
+
+    /// Times that somebody else has taken a program off.
+    pub fn detached(&self) -> u64 {
+        self.watches.values().map(Watch::detached).sum()
     }
 
     /// What is watched in it, as the table of programs names it.

@@ -112,6 +112,26 @@ impl Table {
         self.namespaces.extend(names);
     }
 
+    /// Nobody has watched for a while, or will. What went by unseen is neither lost nor unanswered.
+    pub fn blind(&mut self, maps: &Maps, unix_nanos: u64) -> Result<()> {
+        let missing = self.windows.end(&maps.windows).context("TUNNEL_WINDOWS")?;
+        for (slot, row) in self.rows.iter().enumerate() {
+            let Some(Some(tunnel)) = row.as_ref().and_then(|row| self.tunnels.get_mut(row.series)) else {
+                continue;
+            };
+            tunnel.closed += missing.get(&(slot as u32)).copied().unwrap_or(0);
+            tunnel.open = 0;
+            tunnel.blind = unix_nanos;
+            for i in 0..2 {
+                maps.states
+                    .set_u64(slot, offset_of!(TunnelState, initiation) + 8 * i, 0);
+                maps.states
+                    .set_u64(slot, offset_of!(TunnelState, unanswered) + 8 * i, 0);
+            }
+        }
+        Ok(())
+    }
+
     /// Reads everything; returns what has changed its state.
     pub fn tick(
         &mut self,

@@ -15,11 +15,23 @@ pub(super) struct Watch {
     pub attached: [Option<Attachment>; 2],
     /// When each was last seen attached.
     seen: [Instant; 2],
-    pub gaps: [u64; 2],
-    pub gap_seconds: [f64; 2],
+    /// By [`metrics::GAP_REASONS`] and [`WAYS`].
+    pub gaps: [[Gap; 2]; 2],
     pub labels: [Arc<Labels>; 2],
+    /// Taken off by the governor.
+    off: [bool; 2],
     complained: bool,
 }
+
+/// Times without a program.
+pub(super) struct Gap {
+    pub count: u64,
+    pub seconds: f64,
+    pub labels: Arc<Labels>,
+}
+
+const DETACHED: usize = 0;
+const GOVERNOR: usize = 1;
 
 impl Watch {
     pub fn new(underlay: Underlay, netns: &str, now: Instant, unix_nanos: u64) -> Self {
@@ -27,15 +39,45 @@ impl Watch {
             let values = [underlay.name.as_str(), direction, netns];
             Arc::new(Labels::new(metrics::WATCHED.labels, &values, false, unix_nanos))
         };
+        let gap = |reason: &str, direction: &str| {
+            let values = [underlay.name.as_str(), direction, netns, reason];
+            Gap {
+                count: 0,
+                seconds: 0.0,
+                labels: Arc::new(Labels::new(metrics::GAPS.labels, &values, false, unix_nanos)),
+            }
+        };
         Self {
+            gaps: metrics::GAP_REASONS.map(|reason| metrics::DIRECTIONS.map(|d| gap(reason, d))),
+            off: [false; 2],
             labels: metrics::DIRECTIONS.map(labels),
             underlay,
             attached: [None, None],
             seen: [now; 2],
-            gaps: [0; 2],
-            gap_seconds: [0.0; 2],
             complained: false,
         }
+    }
+
+    /// Takes the programs off, if they are on, and counts the time without them. Returns whether anything has changed.
+    pub fn pause(&mut self, now: Instant) -> bool {
+        let mut changed = false;
+        for i in 0..WAYS.len() {
+            let gap = &mut self.gaps[GOVERNOR][i];
+            if self.attached[i].take().is_some() {
+                gap.count += 1;
+                self.off[i] = true;
+                changed = true;
+            } else if self.off[i] {
+                gap.seconds += now.duration_since(self.seen[i]).as_secs_f64();
+            }
+            self.seen[i] = now;
+        }
+        changed
+    }
+
+    /// Gaps so far that somebody else has made.
+    pub fn detached(&self) -> u64 {
+        self.gaps[DETACHED].iter().map(|gap| gap.count).sum()
     }
 
     /// Sees to it that a program is attached. Returns whether anything has changed. `alone`: what a dead agent has left
@@ -80,14 +122,17 @@ impl Watch {
         }
         if lost {
             let seconds = now.duration_since(self.seen[i]).as_secs_f64();
-            self.gaps[i] += 1;
-            self.gap_seconds[i] += seconds;
+            let gap = &mut self.gaps[DETACHED][i];
+            (gap.count, gap.seconds) = (gap.count + 1, gap.seconds + seconds);
             tracing::warn!(
                 "probe tunnel: somebody has detached {program} from {device}; attached again, up to {seconds:.0} s are \
                  missing"
             );
         }
         if self.attached[i].is_some() {
+            if std::mem::take(&mut self.off[i]) {
+                self.gaps[GOVERNOR][i].seconds += now.duration_since(self.seen[i]).as_secs_f64();
+            }
             self.seen[i] = now;
         }
         true
