@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tests::harness::tunnels::{Mouth, dropped, links, lose, ping, vxlan, watching};
-use tests::harness::{Agent, End, Link, Netns, Setup, Snapshot, equal};
+use tests::harness::{Agent, End, Link, Netns, Setup, Snapshot, WireGuard, command, equal};
 use tests::need_root;
 
 const PACKETS: &str = "geophone_tunnel_packets_total";
@@ -127,6 +127,44 @@ fn drops_of_a_tunnel_device_are_told_of_its_tunnel() -> Result<()> {
         .context("no row")?;
     let name = format!("{} NETFILTER_DROP", here.device);
     equal("in the table", row["device_drops"][&name].as_u64(), Some(truth))
+}
+
+/// Cause: a WireGuard whose packets nobody watches for a while, since somebody has taken our program off. Seen: a gap, and
+/// nothing of it is lost.
+#[test]
+fn what_passes_unseen_is_not_lost() -> Result<()> {
+    need_root!("wireguard-go", "wg", "bpftool", "ping");
+    let link = Link::new()?;
+    let agent = Setup::new().inside(&link.a.ns).start()?;
+    let tunnel = WireGuard::new(&link)?;
+    let there = &tunnel.mouths[1];
+    watching(&agent, &link.a.device)?;
+    let sequenced = |s: &Snapshot| {
+        s.sum(
+            "geophone_tunnel_sequenced_packets_total",
+            &[("type", "wireguard")],
+        )
+    };
+    let lost = |s: &Snapshot| s.sum("geophone_tunnel_lost_packets_total", &[("type", "wireguard")]);
+    ping(&link.a, there, "-c 100 -i 0.002")?;
+    let before = agent.settles(|s| {
+        ensure!(sequenced(s) >= 100, "{} packets", sequenced(s));
+        Ok(sequenced(s))
+    })?;
+    for id in links(&agent)? {
+        command::run(&format!("bpftool link detach id {id}"))?;
+    }
+    // Longer than it takes until the programs are back: packets come before, at and after that moment.
+    const SENT: u64 = 2000;
+    ping(&link.a, there, &format!("-c {SENT} -i 0.004"))?;
+    agent.settles(|s| {
+        let gaps = s.sum("geophone_tunnel_watch_gaps_total", &[("reason", "detached")]);
+        equal("gaps", gaps, 2)?;
+        let seen = sequenced(s) - before;
+        ensure!(seen > 0 && seen < SENT, "{seen} of {SENT} seen");
+        equal("lost", lost(s), 0)?;
+        s.lawful()
+    })
 }
 
 /// A link whose ends have the same addresses as those of every other one of this kind, and a VXLAN through it.

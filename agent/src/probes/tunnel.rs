@@ -37,7 +37,7 @@ use agent_common::account::program;
 use agent_common::tunnel::{TunnelCells, TunnelState, relief};
 use aya::maps::{MapData, Queue};
 use devices::Underlay;
-use netns::Namespace;
+use netns::{Looking, Namespace};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -99,6 +99,7 @@ struct Programs {
     loaded: HashMap<&'static str, State>,
     /// Where the entries of other namespaces jump to.
     jumps: Option<MapData>,
+    complained: bool,
 }
 
 impl Programs {
@@ -122,7 +123,9 @@ impl Programs {
         if netns != 0
             && let Err(e) = engine.enter_by(spec.name, netns, jump as u32, self.jumps.as_ref()?)
         {
-            tracing::warn!("probe tunnel: {e}");
+            if !std::mem::replace(&mut self.complained, true) {
+                tracing::warn!("probe tunnel: other network namespaces are not seen: {e}");
+            }
             return None;
         }
         Some(spec.name)
@@ -228,50 +231,39 @@ impl Tunnel {
                 table.name(&self.namespaces);
             }
         }
-        let mut blind = false;
+        let (maps, table) = (&self.maps, &mut self.table);
+        let mut looking = Looking {
+            options: &self.options,
+            programs: &mut self.programs,
+            engine,
+            paused: self.paused,
+            blind: &mut || blind(maps.as_ref(), table.as_mut()),
+            now,
+            unix_nanos: series_start,
+        };
         for namespace in &mut self.namespaces {
-            let detached = namespace.detached();
-            match namespace.look(
-                &self.options,
-                &mut self.programs,
-                engine,
-                self.paused,
-                now,
-                series_start,
-            ) {
+            match namespace.look(&mut looking) {
                 Ok((tunnels, news)) => {
                     namespace.failing = false;
                     changed |= news;
-                    blind |= namespace.detached() != detached;
                     self.drops.set(namespace, &tunnels, peers);
                 }
                 Err(e) if !std::mem::replace(&mut namespace.failing, true) => {
-                    let name = &namespace.name;
+                    let name = Some(&namespace.name).filter(|name| !name.is_empty());
+                    let place = name.map_or("own", String::as_str);
                     tracing::warn!(
-                        "probe tunnel: {name}: {e}; trying again every {} s",
+                        "probe tunnel: network namespace {place}: {e}; trying again every {} s",
                         LOOK.as_secs()
                     );
                 }
                 Err(_) => {}
             }
         }
-        if blind {
-            self.blind();
-        }
         if let Err(e) = self.write_ports() {
             tracing::warn!("probe tunnel: {e}");
         }
         if changed {
             self.verdicts(engine);
-        }
-    }
-
-    /// What went by unseen says nothing of loss and life.
-    fn blind(&mut self) {
-        if let (Some(maps), Some(table)) = (&self.maps, &mut self.table)
-            && let Err(e) = table.blind(maps, super::unix_nanos())
-        {
-            tracing::warn!("probe tunnel: {e}");
         }
     }
 
@@ -400,12 +392,13 @@ impl Probe for Tunnel {
         }
         self.paused = paused;
         if let Some(engine) = context.engine.as_deref_mut() {
+            // Nothing of what was there before is the beginning of what comes now.
             if !paused {
-                self.blind();
+                blind(self.maps.as_ref(), self.table.as_mut());
             }
             self.look(engine, context.peers, context.now, context.series_start);
             if paused {
-                self.blind();
+                blind(self.maps.as_ref(), self.table.as_mut());
             }
         }
     }
@@ -451,5 +444,14 @@ impl Probe for Tunnel {
                 .collect();
             out.push(Family { metric, series });
         }
+    }
+}
+
+/// What went by unseen says nothing of loss and life.
+fn blind(maps: Option<&Maps>, table: Option<&mut Table>) {
+    if let (Some(maps), Some(table)) = (maps, table)
+        && let Err(e) = table.blind(maps, super::unix_nanos())
+    {
+        tracing::warn!("probe tunnel: {e}");
     }
 }

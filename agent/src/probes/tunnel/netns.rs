@@ -6,7 +6,7 @@ use super::devices::{self, Underlay};
 use super::links::Tunnel;
 use super::watch::Watch;
 use super::{Options, WAYS};
-use crate::bpf::tc::Place;
+use crate::bpf::tc::{self, Place};
 use crate::bpf::{Engine, host};
 use crate::config::Glob;
 use crate::error::{Context as _, Error, Result};
@@ -21,6 +21,20 @@ use std::time::Instant;
 
 /// Where `ip netns` keeps them.
 const NAMED: &str = "/run/netns";
+
+/// What is looked for, and with what.
+pub(super) struct Looking<'a> {
+    pub options: &'a Options,
+    pub programs: &'a mut Programs,
+    pub engine: &'a mut Engine,
+    /// Nothing is to be attached.
+    pub paused: bool,
+    /// To be called when something went by unseen.
+    pub blind: &'a mut (dyn FnMut() + Send),
+    pub now: Instant,
+    /// Where new series begin.
+    pub unix_nanos: u64,
+}
 
 /// A namespace that is looked at.
 pub(super) struct Namespace {
@@ -62,15 +76,7 @@ impl Namespace {
 
     /// Looks which devices carry tunnels now, and puts the programs where they belong. Returns the tunnel devices, and
     /// whether anything has changed.
-    pub fn look(
-        &mut self,
-        options: &Options,
-        programs: &mut Programs,
-        engine: &mut Engine,
-        paused: bool,
-        now: Instant,
-        unix_nanos: u64,
-    ) -> Result<(BTreeMap<u32, (String, Tunnel)>, bool)> {
+    pub fn look(&mut self, looking: &mut Looking<'_>) -> Result<(BTreeMap<u32, (String, Tunnel)>, bool)> {
         let Self {
             name,
             number,
@@ -81,6 +87,7 @@ impl Namespace {
             ..
         } = self;
         enter(file.as_ref(), || {
+            let (options, now) = (looking.options, looking.now);
             let rtnetlink = Rtnetlink::open()?;
             let found = devices::find(&rtnetlink, &options.ports, &options.devices, options.always)?;
             *ports = found.ports;
@@ -91,14 +98,17 @@ impl Namespace {
             for (index, underlay) in found.underlays {
                 let watch = watches.entry(index).or_insert_with(|| {
                     changed = true;
-                    Watch::new(underlay, name, now, unix_nanos)
+                    Watch::new(underlay, name, now, looking.unix_nanos)
                 });
-                if paused {
+                if looking.paused {
                     changed |= watch.pause(now);
                     continue;
                 }
                 for way in WAYS {
-                    let Some(program) = programs.ready(engine, &watch.underlay, way, *number) else {
+                    let Some(program) = looking
+                        .programs
+                        .ready(looking.engine, &watch.underlay, way, *number)
+                    else {
                         continue;
                     };
                     let place = Place {
@@ -106,16 +116,11 @@ impl Namespace {
                         way,
                         netns: *number,
                     };
-                    changed |= watch.keep(engine, program, place, alone.is_some(), now);
+                    changed |= watch.keep(looking, program, place, alone.is_some());
                 }
             }
             Ok((found.tunnels, changed))
         })?
-    }
-
-    /// Times that somebody else has taken a program off.
-    pub fn detached(&self) -> u64 {
-        self.watches.values().map(Watch::detached).sum()
     }
 
     /// What is watched in it, as the table of programs names it.
@@ -153,8 +158,12 @@ fn enter<T: Send>(netns: Option<&File>, f: impl FnOnce() -> T + Send) -> Result<
     })
 }
 
-/// A name that only one process of the network namespace can hold, and that goes with it.
+/// A name that only one process of the network namespace can hold, and that goes with it. Only clsact leaves something
+/// behind that must not be taken for a dead agent's.
 fn alone() -> Option<UnixListener> {
+    if tc::mechanism() == "tcx" {
+        return None;
+    }
     use std::os::linux::net::SocketAddrExt as _;
     let name = SocketAddr::from_abstract_name("geophone-tunnel").ok()?;
     UnixListener::bind_addr(&name).ok()

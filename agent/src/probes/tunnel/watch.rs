@@ -1,9 +1,9 @@
 //! A device that is watched: the programs on it, and when somebody has taken them off.
 
 use super::devices::Underlay;
+use super::netns::Looking;
 use super::{WAYS, metrics};
 use crate::aggregate::Labels;
-use crate::bpf::Engine;
 use crate::bpf::tc::{self, Attachment, Place};
 use std::sync::Arc;
 use std::time::Instant;
@@ -75,21 +75,16 @@ impl Watch {
         changed
     }
 
-    /// Gaps so far that somebody else has made.
-    pub fn detached(&self) -> u64 {
-        self.gaps[DETACHED].iter().map(|gap| gap.count).sum()
-    }
-
     /// Sees to it that a program is attached. Returns whether anything has changed. `alone`: what a dead agent has left
     /// is nobody else's.
     pub fn keep(
         &mut self,
-        engine: &mut Engine,
+        looking: &mut Looking<'_>,
         program: &'static str,
         place: Place,
         alone: bool,
-        now: Instant,
     ) -> bool {
+        let now = looking.now;
         let device = &self.underlay.name;
         let Some(i) = WAYS.iter().position(|way| *way == place.way) else {
             return false;
@@ -104,10 +99,12 @@ impl Watch {
             }
             attachment.forget();
             lost = true;
+            // Before the first packet that is seen again.
+            (looking.blind)();
         } else if alone {
             tc::remove_stale(device, place.way, program);
         }
-        match engine.attach_to_device(program, device, place) {
+        match looking.engine.attach_to_device(program, device, place) {
             Ok(attachment) => {
                 self.attached[i] = Some(attachment);
                 self.complained = false;

@@ -36,7 +36,7 @@ fn flow(remote: &str) -> Record {
 #[test]
 fn lines_stand_under_their_headings() {
     let header = flow_header();
-    let line = super::line(&flow("203.0.113.9:443"));
+    let line = line(&flow("203.0.113.9:443"));
     let at = |text: &str, word: &str| width(text.split_once(word).unwrap().0);
     assert_eq!(at(&header, "SUBJECT"), at(&line, "curl\u{fffd}[31m"));
     assert_eq!(at(&header, "LOCAL"), at(&line, "10.0.0.4:40000"));
