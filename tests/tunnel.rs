@@ -5,8 +5,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tests::harness::tunnels::{Mouth, vxlan};
-use tests::harness::{Agent, End, Link, Setup, Snapshot, WireGuard, command, equal};
+use tests::harness::tunnels::{Mouth, dropped, links, lose, ping, vxlan, watching};
+use tests::harness::{End, Link, Setup, Snapshot, WireGuard, command, equal};
 use tests::need_root;
 
 const BYTES: &str = "geophone_tunnel_bytes_total";
@@ -14,22 +14,6 @@ const INNER: &str = "geophone_tunnel_inner_bytes_total";
 const PACKETS: &str = "geophone_tunnel_packets_total";
 /// Programs are where they belong within this time of the cause.
 const LOOK: Duration = Duration::from_secs(5);
-
-fn watching(agent: &Agent, device: &str) -> Result<Duration> {
-    let start = Instant::now();
-    agent.until(|s| {
-        for direction in ["receive", "transmit"] {
-            let labels = [("device", device), ("direction", direction)];
-            equal(device, s.number("geophone_tunnel_watched", &labels)?, 1.0)?;
-        }
-        Ok(())
-    })?;
-    Ok(start.elapsed())
-}
-
-fn ping(from: &End, to: &Mouth, options: &str) -> Result<String> {
-    from.ns.run(&format!("ping -q -W 2 {options} {}", to.v4))
-}
 
 /// (packets, bytes) by direction, as the tunnel device counts them.
 fn device_counts(end: &End, mouth: &Mouth) -> Result<[(u64, u64); 2]> {
@@ -40,20 +24,6 @@ fn device_counts(end: &End, mouth: &Mouth) -> Result<[(u64, u64); 2]> {
         Ok((of("packets")?, of("bytes")?))
     };
     Ok([count("rx")?, count("tx")?])
-}
-
-/// Ids of the tcx links that a process holds, as the kernel describes its descriptors.
-fn links(agent: &Agent) -> Result<Vec<u64>> {
-    let mut out = Vec::new();
-    for entry in std::fs::read_dir(format!("/proc/{}/fdinfo", agent.pid()))? {
-        // A descriptor may be closed meanwhile.
-        let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
-        let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
-        if field("link_type:") == Some("tcx") {
-            out.push(field("link_id:").context("a link without id")?.parse()?);
-        }
-    }
-    Ok(out)
 }
 
 /// Whether a link is there.
@@ -193,21 +163,6 @@ fn state(s: &Snapshot) -> Result<(String, String)> {
     let all = s.series("geophone_tunnel_state", &[("type", "wireguard")]);
     let one = all.first().context("no state")?;
     Ok((one.label("state").to_owned(), one.label("reason").to_owned()))
-}
-
-/// Drops what `end` sends with this part of a rule; returns how to ask how many it were.
-fn lose(end: &End, rule: &str) -> Result<()> {
-    end.ns.nft(&format!(
-        "table netdev loss {{ chain out {{ type filter hook egress device \"{}\" priority 0; {rule} counter drop; }}; }}",
-        end.device
-    ))?;
-    Ok(())
-}
-
-fn dropped(end: &End) -> Result<u64> {
-    let text = end.ns.run("nft list table netdev loss")?;
-    let count = text.split("counter packets ").nth(1).context("no counter")?;
-    Ok(count.split(' ').next().unwrap_or_default().parse()?)
 }
 
 /// Cause: a userspace WireGuard, first whole, then with losses behind the sender, then cut, then healed. Seen: nothing

@@ -158,6 +158,16 @@ pub mod counter {
 }
 const _: () = assert!(counter::UNKNOWN_FRAGMENTS + 2 <= counter::COUNT);
 
+/// What the governor has the programs leave out, by its level.
+pub mod relief {
+    /// From this level on round-trip times inside are not taken; below, of one timestamp value in `16 << level`.
+    pub const NO_RTT: u64 = 4;
+    /// From this level on inner pairs are not told apart: all are `other`.
+    pub const NO_PAIRS: u64 = 5;
+    /// At this level the programs are taken off.
+    pub const OFF: u32 = 7;
+}
+
 /// WireGuard's messages that are not data.
 pub mod handshake {
     /// Handshake initiation.
@@ -248,8 +258,8 @@ crate::wire! {
         pub kind: u8,
         /// See [`flag`].
         pub flags: u8,
-        /// Always zero.
-        pub pad: [u8; 2],
+        /// Number that the agent has given to the device's network namespace; 0 = its own.
+        pub netns: u16,
     }
 
     /// What a [`TunnelKey`] maps to.

@@ -13,10 +13,10 @@ use crate::account::{self, add, bump};
 use agent_common::account::{Account, program, reason};
 use agent_common::tunnel::parse::{Parsed, Verdict, bytes, fact, parse};
 use agent_common::tunnel::window::Step;
-use agent_common::tunnel::{InnerKey, SLOT_OTHER, TunnelKey, class, counter, direction, kind};
+use agent_common::tunnel::{InnerKey, SLOT_OTHER, TunnelKey, class, counter, direction, kind, relief};
 use aya_ebpf::{
     macros::{classifier, map},
-    maps::PerCpuArray,
+    maps::{Array, PerCpuArray, ProgramArray},
     programs::TcContext,
 };
 pub use packet::Skb;
@@ -28,6 +28,11 @@ const NEXT: i32 = -1;
 /// What does not fit on the stack. Zero at first; padding of keys is never written and stays so. The programs run with bottom halves off, so nobody else of this CPU writes to it.
 #[repr(C)]
 struct Scratch {
+    /// Number of the network namespace, written by the entry program of that namespace just before it jumps to a program
+    /// here (agent/src/bpf/tc.rs). The programs of the agent's own namespace do not read it.
+    netns: u32,
+    /// `TUNNEL_RELIEF`, read once for a packet.
+    relief: u32,
     parsed: Parsed,
     key: TunnelKey,
     inner: InnerKey,
@@ -38,32 +43,68 @@ struct Scratch {
 #[map]
 static TUNNEL_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
+/// Level of the governor; see [`relief`].
+#[map]
+static TUNNEL_RELIEF: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+const MMAPABLE: u32 = 1 << 10;
+
+/// Where the entry programs of other namespaces jump to.
+#[map]
+static TUNNEL_JUMPS: ProgramArray = ProgramArray::with_max_entries(4, 0);
+
 /// Packets that an Ethernet device has received.
 #[classifier]
 pub fn tunnel_ingress(ctx: TcContext) -> i32 {
-    watch::<{ direction::INGRESS }, true>(&ctx, program::TUNNEL_INGRESS)
+    watch::<{ direction::INGRESS }, true, true>(&ctx, program::TUNNEL_INGRESS)
 }
 
 /// Packets that an Ethernet device is to send.
 #[classifier]
 pub fn tunnel_egress(ctx: TcContext) -> i32 {
-    watch::<{ direction::EGRESS }, true>(&ctx, program::TUNNEL_EGRESS)
+    watch::<{ direction::EGRESS }, true, true>(&ctx, program::TUNNEL_EGRESS)
 }
 
 /// As `tunnel_ingress`, for devices whose packets begin with the IP header.
 #[classifier]
 pub fn tunnel_ingress_ip(ctx: TcContext) -> i32 {
-    watch::<{ direction::INGRESS }, false>(&ctx, program::TUNNEL_INGRESS)
+    watch::<{ direction::INGRESS }, false, true>(&ctx, program::TUNNEL_INGRESS)
 }
 
 /// As `tunnel_egress`, for devices whose packets begin with the IP header.
 #[classifier]
 pub fn tunnel_egress_ip(ctx: TcContext) -> i32 {
-    watch::<{ direction::EGRESS }, false>(&ctx, program::TUNNEL_EGRESS)
+    watch::<{ direction::EGRESS }, false, true>(&ctx, program::TUNNEL_EGRESS)
+}
+
+/// As `tunnel_ingress`, in another network namespace than the agent's, and so are those that follow.
+#[classifier]
+pub fn tunnel_ingress_netns(ctx: TcContext) -> i32 {
+    watch::<{ direction::INGRESS }, true, false>(&ctx, program::TUNNEL_INGRESS)
+}
+
+/// See `tunnel_ingress_netns`.
+#[classifier]
+pub fn tunnel_egress_netns(ctx: TcContext) -> i32 {
+    watch::<{ direction::EGRESS }, true, false>(&ctx, program::TUNNEL_EGRESS)
+}
+
+/// See `tunnel_ingress_netns`.
+#[classifier]
+pub fn tunnel_ingress_ip_netns(ctx: TcContext) -> i32 {
+    watch::<{ direction::INGRESS }, false, false>(&ctx, program::TUNNEL_INGRESS)
+}
+
+/// See `tunnel_ingress_netns`.
+#[classifier]
+pub fn tunnel_egress_ip_netns(ctx: TcContext) -> i32 {
+    watch::<{ direction::EGRESS }, false, false>(&ctx, program::TUNNEL_EGRESS)
 }
 
 #[inline(always)]
-fn watch<const DIRECTION: usize, const ETHERNET: bool>(ctx: &TcContext, program: usize) -> i32 {
+fn watch<const DIRECTION: usize, const ETHERNET: bool, const OWN: bool>(
+    ctx: &TcContext,
+    program: usize,
+) -> i32 {
     let Some(account) = account::of(program) else {
         return NEXT;
     };
@@ -80,6 +121,8 @@ fn watch<const DIRECTION: usize, const ETHERNET: bool>(ctx: &TcContext, program:
     let scratch = unsafe { &mut *scratch };
     let skb = Skb::new(ctx);
     reset(&mut scratch.parsed);
+    scratch.relief = TUNNEL_RELIEF.get(0).copied().unwrap_or(0) as u32;
+    scratch.key.netns = if OWN { 0 } else { scratch.netns as u16 };
     match read::<ETHERNET>(skb, &mut scratch.parsed) {
         Verdict::Nothing => bump(&mut account.filtered),
         Verdict::Fragment => {
@@ -156,8 +199,8 @@ fn tunnel<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut
         return;
     }
     let facts = scratch.parsed.facts;
-    if facts & fact::TCP != 0 {
-        rtt::sample::<DIRECTION>(skb, &scratch.parsed, &scratch.inner);
+    if facts & fact::TCP != 0 && scratch.relief < relief::NO_RTT as u32 {
+        rtt::sample::<DIRECTION>(skb, &scratch.parsed, &scratch.inner, scratch.relief);
     }
     if DIRECTION == direction::INGRESS && facts & fact::SEQUENCED != 0 {
         sequence::track(skb, &scratch.parsed, slot, &mut scratch.step);
@@ -203,7 +246,7 @@ fn count<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut 
             inner.remote = bytes(parsed.inner_destination);
         }
         inner.slot = slot;
-        if !row::inner(inner, DIRECTION, &wire) {
+        if scratch.relief >= relief::NO_PAIRS as u32 || !row::inner(inner, DIRECTION, &wire) {
             add(
                 &mut cells.counters[counter::UNPAIRED_PACKETS + DIRECTION],
                 wire.packets,

@@ -97,6 +97,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
         out.push(Box::new(tunnel::Tunnel::new(tunnel::Options {
             always: p.tunnel.enabled == TunnelUse::On,
             devices: p.tunnel.devices.clone(),
+            namespaces: p.tunnel.namespaces.clone(),
             ports: p.tunnel.ports.by_port(),
             inner_pairs: p.tunnel.inner_pairs as usize,
             max_tunnels: config.limits.tunnels as usize + 1,
@@ -338,6 +339,7 @@ impl Agent {
         let state = api::State {
             snapshots: running.snapshots.clone(),
             records: running.records.clone(),
+            changes: running.shared.changes.clone(),
             status: Arc::new(status(running.shared.clone(), config)),
             view: Arc::new(move || views.latest()),
             topology: Arc::new(move || topology.topology()),

@@ -71,12 +71,15 @@ pub enum Command {
     Drops(Stream),
     /// Tunnels: what passes through them, what is lost below them, and whether they are alive
     Tunnels {
-        /// As JSON
+        /// Instead of the table, each change of a tunnel's state: the latest 256 first, then those that come
+        #[arg(long)]
+        follow: bool,
+        /// As JSON; with --follow, one object a line
         #[arg(long)]
         json: bool,
-        /// Watch so long before the answer
-        #[arg(long = "for", value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
-        duration: Duration,
+        /// Watch so long before the answer, 2s if not given; with --follow, end by itself after this time
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        duration: Option<Duration>,
         /// Do not look for a running agent
         #[arg(long)]
         own: bool,
@@ -125,7 +128,7 @@ pub struct Run {
     pub summary_json: Option<PathBuf>,
 }
 
-/// `geophone flows` and `geophone drops`.
+/// `geophone flows`, `drops` and `tunnels`.
 #[derive(Debug, Args)]
 pub struct Stream {
     /// One JSON object a line

@@ -11,8 +11,8 @@ use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::governor::Governor;
 use crate::identity::{Identity, Peers, find_cgroup2_root};
-use crate::probes::{Context, Probe};
-use crate::records::{Record, RouteChange};
+use crate::probes::{Context, DeviceDrops, Probe};
+use crate::records::{Changes, Record, RouteChange};
 use agent_common::account::{Account, SyntheticRecord, program};
 use agent_common::wire::{Header, LAYOUT, Wire as _, kind};
 use aya::maps::{MapData, RingBuf};
@@ -56,6 +56,8 @@ pub struct Shared {
     pub engine_error: Arc<RwLock<String>>,
     /// The latest changes of routes, oldest first.
     pub routes: Arc<RwLock<VecDeque<RouteChange>>>,
+    /// What the agent itself tells: changes of tunnels.
+    pub changes: Arc<Changes>,
 }
 
 /// Changes of routes that are kept.
@@ -95,6 +97,7 @@ pub struct Collector {
     ring: Option<RingBuf<MapData>>,
     wakeup: Option<Epoll>,
     identity: Identity,
+    device_drops: DeviceDrops,
     peers: Peers,
     records: [Records; program::COUNT],
     refused: Records,
@@ -151,6 +154,7 @@ impl Collector {
         let mut identity = Identity::new(find_cgroup2_root().ok(), PathBuf::from("/proc"));
         let mut probes = setup.probes;
         let (listened, last) = (false, false);
+        let mut device_drops = DeviceDrops::default();
         let mut context = Context {
             engine: engine.as_mut(),
             identity: &mut identity,
@@ -159,6 +163,7 @@ impl Collector {
             series_start: start,
             listened,
             last,
+            device_drops: &mut device_drops,
             boot_to_unix: boot_to_unix(),
         };
         probes.retain_mut(|probe| match probe.attach(&mut context) {
@@ -196,6 +201,7 @@ impl Collector {
             wakeup: ring.as_ref().and_then(wakeup),
             ring,
             identity,
+            device_drops,
             peers: setup.peers,
             records: [Records::default(); program::COUNT],
             refused: Records::default(),
@@ -236,6 +242,7 @@ impl Collector {
             series_start: self.last_unix_nanos,
             listened,
             last,
+            device_drops: &mut self.device_drops,
             boot_to_unix: boot_to_unix(),
         };
         let mut n = 0;
@@ -306,6 +313,7 @@ impl Collector {
             series_start: std::mem::replace(&mut self.last_unix_nanos, unix_nanos),
             listened,
             last,
+            device_drops: &mut self.device_drops,
             boot_to_unix: boot_to_unix(),
         };
         for probe in &mut self.probes {
@@ -391,6 +399,7 @@ impl Collector {
             series_start: self.last_unix_nanos,
             listened,
             last: false,
+            device_drops: &mut self.device_drops,
             boot_to_unix: boot_to_unix(),
         };
         for probe in &mut self.probes {
@@ -447,6 +456,9 @@ impl Collector {
                 let _ = outputs.snapshots.send(Arc::new(snapshot));
                 for change in self.probes.iter_mut().flat_map(|p| p.route_changes()) {
                     outputs.shared.keep(change);
+                }
+                for record in self.probes.iter_mut().flat_map(|p| p.changes()) {
+                    outputs.shared.changes.tell(record);
                 }
                 if self.engine.as_ref().is_some_and(|e| e.verdicts_changed()) {
                     publish(self.verdicts());

@@ -217,14 +217,9 @@ pub async fn top(config: &Config, btf: Option<PathBuf>, duration: Option<Duratio
 }
 
 /// `geophone tunnels`.
-pub async fn tunnels(
-    config: &Config,
-    btf: Option<PathBuf>,
-    json: bool,
-    duration: Duration,
-    own: bool,
-) -> Result<()> {
-    let base = if own { None } else { running_agent(config).await };
+pub async fn tunnels(config: &Config, btf: Option<PathBuf>, options: &cli::Stream) -> Result<()> {
+    let base = options.base(config).await;
+    let duration = options.duration.unwrap_or(Duration::from_secs(2));
     let mut view = match base {
         Some(base) => {
             let client = reqwest::Client::new();
@@ -267,41 +262,54 @@ pub async fn tunnels(
         }
     };
     top::clean_view(&mut view);
-    if json {
+    if options.json {
         return say(&serde_json::to_string_pretty(&view.tunnels).context("JSON")?);
     }
     say(print::tunnels(&view.tunnels).trim_end())
 }
 
-/// `geophone flows` and `geophone drops`.
+impl cli::Stream {
+    async fn base(&self, config: &Config) -> Option<String> {
+        if self.own {
+            None
+        } else {
+            running_agent(config).await
+        }
+    }
+}
+
+/// `geophone flows`, `geophone drops` and `geophone tunnels --follow`.
 pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream, what: &str) -> Result<()> {
     let line = |record: &Record| -> Option<String> {
-        match (record, what, options.json) {
-            (Record::Flow(_), "flows", true) | (Record::Drop(_), "drops", true) => {
-                serde_json::to_string(record).ok()
-            }
-            (Record::Flow(_), "flows", false) => Some(print::flow_line(record)),
-            (Record::Drop(_), "drops", false) => Some(print::drop_line(record)),
-            _ => None,
+        let kind = match record {
+            Record::Flow(_) => "flows",
+            Record::Drop(_) => "drops",
+            Record::Tunnel(_) => "tunnels",
+        };
+        if kind != what {
+            None
+        } else if options.json {
+            serde_json::to_string(record).ok()
+        } else {
+            Some(print::line(record))
         }
     };
     if !options.json {
-        say(&if what == "flows" {
-            print::flow_header()
-        } else {
-            print::drop_header()
+        say(&match what {
+            "flows" => print::flow_header(),
+            "drops" => print::drop_header(),
+            _ => print::tunnel_header(),
         })?;
     }
-    let base = if options.own {
-        None
-    } else {
-        running_agent(config).await
-    };
+    let base = options.base(config).await;
     let end = over(options.duration);
     tokio::pin!(end);
     let Some(base) = base else {
         let mut running = Running::start(app::collector(config, btf)?, Vec::new())?;
-        let mut records = running.records.subscribe();
+        let mut records = match what {
+            "tunnels" => running.shared.changes.follow().1,
+            _ => running.records.subscribe(),
+        };
         let _ = running.snapshots.wait_for(|s| s.tick > 0).await;
         explain_or_end(&running)?;
         loop {

@@ -220,11 +220,12 @@ impl Cost {
     /// Turns the statistics on and off; to be called ten times a second.
     pub fn poll(&mut self, engine: &Engine, now: Instant) {
         let times = || -> HashMap<String, (u64, u64)> {
-            engine
-                .run_times()
-                .into_iter()
-                .map(|(n, t, c)| (n.to_owned(), (t, c)))
-                .collect()
+            let mut sums = HashMap::new();
+            for (name, time, runs) in engine.run_times() {
+                let sum: &mut (u64, u64) = sums.entry(name.to_owned()).or_default();
+                *sum = (sum.0 + time, sum.1 + runs);
+            }
+            sums
         };
         match self.measuring.take() {
             Some(m) if now.duration_since(m.since) < MEASURE_FOR => self.measuring = Some(m),

@@ -6,6 +6,9 @@
 //! | 1–6 | RTT and jitter of one in 2, 4 … 64 acknowledgements, chosen by chance, and zero windows only when seen by one of them; all other counters stay exact; drop records halved each time |
 //! | 7 | the per-segment hook itself: RTT comes from the sweep, counters with it |
 //!
+//! Of tunnels: 1–3 take the RTT inside of one timestamp value in 16 · 2ⁿ instead of 16, 4 of none, from 5 on all inner pairs
+//! are `other`, and 7 takes the programs off their devices; what then goes by is a gap and no loss.
+//!
 //! The order is by price: the per-segment hook is the only program whose runs grow with the packet rate.
 
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value};
@@ -17,7 +20,7 @@ pub static LEVEL: Metric = Metric {
     otlp: "geophone.governor.level",
     unit: "1",
     kind: Kind::Gauge,
-    help: "What is given up to keep the CPU budget: 0 = nothing, 1-6 = RTT of every 2^level-th segment, 7 = the per-segment hook",
+    help: "What is given up to keep the CPU budget: 0 = nothing, 1-6 = RTT of every 2^level-th segment, in steps also RTT and pairs inside tunnels, 7 = the per-segment hook and the programs of tunnels",
     labels: &[],
     stability: Stability::Stable,
 };

@@ -4,7 +4,7 @@ use agent::app::Agent;
 use agent::cli::{Cli, Command, Common, ConfigCommand, Docs};
 use agent::config::Config;
 use agent::error::{Context as _, Error, Result};
-use agent::{check, commands, docs};
+use agent::{check, cli, commands, docs};
 use clap::Parser as _;
 use std::process::ExitCode;
 
@@ -69,8 +69,18 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 match command {
                     Command::Run(run) => commands::run(Agent::start(&config, btf)?, &run).await,
                     Command::Top { duration, own } => commands::top(&config, btf, duration, own).await,
-                    Command::Tunnels { json, duration, own } => {
-                        commands::tunnels(&config, btf, json, duration, own).await
+                    Command::Tunnels {
+                        follow,
+                        json,
+                        duration,
+                        own,
+                    } => {
+                        let options = cli::Stream { json, duration, own };
+                        if follow {
+                            commands::stream(&config, btf, &options, "tunnels").await
+                        } else {
+                            commands::tunnels(&config, btf, &options).await
+                        }
                     }
                     Command::Flows(stream) => commands::stream(&config, btf, &stream, "flows").await,
                     Command::Topology(options) => commands::topology(&config, btf, &options).await,

@@ -1,7 +1,10 @@
 //! The events that are told one by one, as every consumer downstream sees them: names resolved, text made safe.
 
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use tokio::sync::broadcast;
 
 /// A told event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -11,6 +14,98 @@ pub enum Record {
     Flow(Box<Flow>),
     /// A dropped packet.
     Drop(Box<DroppedPacket>),
+    /// A tunnel whose state is another now.
+    Tunnel(Box<TunnelChange>),
+}
+
+/// Events that are not made by programs but by the agent itself, and that are rare: the latest are kept for those who
+/// come later, and all are told to those who listen.
+pub struct Changes {
+    kept: Mutex<VecDeque<Arc<Record>>>,
+    sender: broadcast::Sender<Arc<Record>>,
+}
+
+/// Changes that are kept.
+const KEPT: usize = 256;
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            kept: Mutex::default(),
+            sender: broadcast::Sender::new(KEPT),
+        }
+    }
+}
+
+impl Changes {
+    /// Keeps and tells one.
+    pub fn tell(&self, record: Record) {
+        let Ok(mut kept) = self.kept.lock() else { return };
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        let record = Arc::new(record);
+        kept.push_back(record.clone());
+        // Nobody listening is no loss: it has been kept.
+        let _ = self.sender.send(record);
+    }
+
+    /// Those that were kept, oldest first, and all that follow: none is missing, none comes twice.
+    pub fn follow(&self) -> (VecDeque<Arc<Record>>, broadcast::Receiver<Arc<Record>>) {
+        let kept = self.kept.lock();
+        let receiver = self.sender.subscribe();
+        (kept.map(|k| k.clone()).unwrap_or_default(), receiver)
+    }
+}
+
+/// A tunnel whose state is another now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TunnelChange {
+    /// Seconds since the Unix epoch.
+    pub time: f64,
+    /// `vxlan`, `wireguard` …
+    pub r#type: String,
+    /// VNI, key or SPI; may be empty.
+    pub id: String,
+    /// Own end.
+    pub local: String,
+    /// Other end.
+    pub remote: String,
+    /// Region of the other end's prefix.
+    pub remote_region: String,
+    /// Network namespace of the underlay device; empty = the agent's own.
+    pub netns: String,
+    /// What it was: `unknown`, `up`, `degraded` or `down`.
+    pub before: String,
+    /// What it is now.
+    pub state: String,
+    /// Why: `handshake_unanswered`, `handshake_old`, `no_answer`, `loss` or `too_big`; empty = all is well.
+    pub reason: String,
+}
+
+impl std::fmt::Display for TunnelChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            r#type,
+            id,
+            local,
+            remote,
+            netns,
+            before,
+            state,
+            reason,
+            ..
+        } = self;
+        write!(f, "tunnel {type} {id} {local} → {remote}")?;
+        if !netns.is_empty() {
+            write!(f, " in {netns}")?;
+        }
+        write!(f, ": {before} → {state}")?;
+        if !reason.is_empty() {
+            write!(f, ": {reason}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A change of the way between this machine and a peer: so rare that it is logged and kept, not streamed.

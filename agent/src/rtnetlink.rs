@@ -1,8 +1,9 @@
-//! Questions to rtnetlink.
+//! Questions to netlink: rtnetlink in its own types, other protocols in bytes.
 
 use crate::error::{Context as _, Error, Result};
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -66,6 +67,52 @@ impl Rtnetlink {
                     _ => break,
                 }
             }
+        }
+    }
+}
+
+/// Asks another protocol of netlink. `take` gets type and body of each answer, and says whether it wants more.
+pub fn ask(
+    protocol: isize,
+    kind: u16,
+    flags: u16,
+    body: &[u8],
+    mut take: impl FnMut(u16, &[u8]) -> bool,
+) -> Result<()> {
+    const HEADER: usize = 16;
+    let mut socket = Socket::new(protocol).context("netlink: socket")?;
+    socket.bind_auto().context("netlink: bind")?;
+    let mut bytes = vec![0; HEADER + body.len()];
+    let mut request = NetlinkBuffer::new(bytes.as_mut_slice());
+    request.set_length((HEADER + body.len()) as u32);
+    request.set_message_type(kind);
+    request.set_flags(flags);
+    request.payload_mut().copy_from_slice(body);
+    socket
+        .send_to(&bytes, &SocketAddr::new(0, 0), 0)
+        .context("netlink: send")?;
+    let mut buffer = Vec::with_capacity(1 << 16);
+    loop {
+        buffer.clear();
+        socket.recv(&mut buffer, 0).context("netlink: receive")?;
+        let mut rest = buffer.as_slice();
+        while !rest.is_empty() {
+            let answer = NetlinkBuffer::new_checked(&rest).context("netlink: answer")?;
+            match answer.message_type() {
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR => {
+                    let code = answer.payload().get(..4).and_then(|c| c.try_into().ok());
+                    let error = std::io::Error::from_raw_os_error(-code.map_or(0, i32::from_ne_bytes));
+                    return Err(Error::new(format_args!("netlink: {error}")));
+                }
+                kind if !take(kind, answer.payload()) => return Ok(()),
+                _ => {}
+            }
+            if answer.flags() & NLM_F_MULTIPART == 0 {
+                return Ok(());
+            }
+            let length = (answer.length() as usize).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
         }
     }
 }

@@ -255,6 +255,24 @@ impl Agent {
         self.stream("drops", time, cause)
     }
 
+    /// What another command prints that finds this agent.
+    pub fn command(&self, name: &str, options: &[&str]) -> Result<String> {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(netns) = &self.netns {
+            words.extend(["ip", "netns", "exec", netns.name()].map(OsString::from));
+        }
+        words.push(binary().into());
+        let (program, rest) = words.split_first().context("no program")?;
+        let mut command = clean(program);
+        command.args(rest).arg(name).args(options);
+        super::command::output(command.arg("--listen").arg(self.at.to_string()))
+    }
+
+    /// The changes of tunnels so far.
+    pub fn changes(&self) -> Result<Vec<Value>> {
+        self.stream("tunnels", "200ms", || Ok(()))
+    }
+
     fn stream(&self, what: &str, time: &str, cause: impl FnOnce() -> Result<()>) -> Result<Vec<Value>> {
         let (netns, at) = (self.netns.as_ref(), self.at);
         let path = format!("/api/v1/{what}?for={time}");

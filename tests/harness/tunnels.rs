@@ -1,7 +1,7 @@
 //! Tunnels between the two ends of a link.
 
-use super::agent::Scratch;
-use super::{End, Link, command, serial};
+use super::agent::{Agent, Scratch};
+use super::{End, Link, command, equal, serial};
 use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::net::Ipv4Addr;
@@ -127,4 +127,52 @@ impl Drop for WireGuard {
             let _ = fs::remove_file(format!("/var/run/wireguard/{}.sock", mouth.device));
         }
     }
+}
+
+/// Waits until the agent watches a device; returns how long it took.
+pub fn watching(agent: &Agent, device: &str) -> Result<Duration> {
+    let start = Instant::now();
+    agent.until(|s| {
+        for direction in ["receive", "transmit"] {
+            let labels = [("device", device), ("direction", direction)];
+            equal(device, s.number("geophone_tunnel_watched", &labels)?, 1.0)?;
+        }
+        Ok(())
+    })?;
+    Ok(start.elapsed())
+}
+
+/// Pings through a tunnel.
+pub fn ping(from: &End, to: &Mouth, options: &str) -> Result<String> {
+    from.ns.run(&format!("ping -q -W 2 {options} {}", to.v4))
+}
+
+/// Ids of the tcx links that a process holds, as the kernel describes its descriptors.
+pub fn links(agent: &Agent) -> Result<Vec<u64>> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{}/fdinfo", agent.pid()))? {
+        // A descriptor may be closed meanwhile.
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+        if field("link_type:") == Some("tcx") {
+            out.push(field("link_id:").context("a link without id")?.parse()?);
+        }
+    }
+    Ok(out)
+}
+
+/// Drops what `end` sends with this part of a rule; returns how to ask how many it were.
+pub fn lose(end: &End, rule: &str) -> Result<()> {
+    end.ns.nft(&format!(
+        "table netdev loss {{ chain out {{ type filter hook egress device \"{}\" priority 0; {rule} counter drop; }}; }}",
+        end.device
+    ))?;
+    Ok(())
+}
+
+/// How many packets the rule has dropped.
+pub fn dropped(end: &End) -> Result<u64> {
+    let text = end.ns.run("nft list table netdev loss")?;
+    let count = text.split("counter packets ").nth(1).context("no counter")?;
+    Ok(count.split(' ').next().unwrap_or_default().parse()?)
 }

@@ -12,7 +12,8 @@ use agent_common::tunnel::parse::{Packet as _, Parsed};
 use agent_common::tunnel::{InnerKey, direction, series};
 use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, macros::map, maps::Array};
 
-/// A timestamp value is followed if `value & MASK == 0`. Linux' clock ticks once a millisecond.
+/// A timestamp value is followed if `value & mask == 0`, with this mask or, under relief, one that is a bit longer for
+/// each level. Linux' clock ticks once a millisecond.
 const MASK: u32 = 15;
 
 const CELLS: u32 = 1 << 14;
@@ -25,7 +26,8 @@ const ACK: u8 = 0x10;
 
 /// Takes what a TCP packet tells.
 #[inline(never)]
-pub fn sample<const DIRECTION: usize>(skb: Skb, parsed: &Parsed, inner: &InnerKey) {
+pub fn sample<const DIRECTION: usize>(skb: Skb, parsed: &Parsed, inner: &InnerKey, relief: u32) {
+    let mask = (MASK + 1 << (relief & 3)) - 1;
     let Some(h) = skb.load::<32>(parsed.transport) else {
         return;
     };
@@ -37,8 +39,8 @@ pub fn sample<const DIRECTION: usize>(skb: Skb, parsed: &Parsed, inner: &InnerKe
     let value = u32::from_be_bytes([h[24], h[25], h[26], h[27]]);
     let echo = u32::from_be_bytes([h[28], h[29], h[30], h[31]]);
     // Values without data are echoed whenever the other side has something to say: no round trip.
-    let asks = value & MASK == 0 && parsed.inner_end > parsed.transport + header;
-    let answers = echo & MASK == 0 && h[13] & ACK != 0;
+    let asks = value & mask == 0 && parsed.inner_end > parsed.transport + header;
+    let answers = echo & mask == 0 && h[13] & ACK != 0;
     if !asks && !answers {
         return;
     }

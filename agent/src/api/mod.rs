@@ -17,7 +17,7 @@ pub use settings::{ApiSettings, ApiTls};
 pub use stats::{METRICS, Stats, StatsCollect};
 
 use crate::aggregate::Snapshot;
-use crate::records::Record;
+use crate::records::{Changes, Record};
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 
@@ -28,6 +28,8 @@ pub struct State {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Told events.
     pub records: broadcast::Sender<Arc<Record>>,
+    /// Changes of tunnels.
+    pub changes: Arc<Changes>,
     /// Makes the answer of `/api/v1/status`.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Makes the answer of `/api/v1/view`: what `geophone top` shows. `None` = no snapshot yet.

@@ -13,6 +13,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde::Deserialize;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -58,6 +59,7 @@ pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver
         .route("/api/v1/topology", get(topology))
         .route("/api/v1/flows", get(flows))
         .route("/api/v1/drops", get(drops))
+        .route("/api/v1/tunnels", get(tunnels))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
@@ -217,6 +219,11 @@ async fn drops(From(app): From<App>, Query(query): Query<StreamQuery>) -> Respon
     stream(&app, query, Wanted::Drops)
 }
 
+/// Changes of tunnels: first those that were kept.
+async fn tunnels(From(app): From<App>, Query(query): Query<StreamQuery>) -> Response {
+    stream(&app, query, Wanted::Tunnels)
+}
+
 fn stream(app: &App, query: StreamQuery, wanted: Wanted) -> Response {
     let length = match query.length.map(|l| humantime::parse_duration(&l)) {
         None => None,
@@ -234,13 +241,11 @@ fn stream(app: &App, query: StreamQuery, wanted: Wanted) -> Response {
             "16 clients are listening already; close one",
         );
     };
-    let lines = lines(
-        app.state.records.subscribe(),
-        wanted,
-        length,
-        app.state.stats.clone(),
-        place,
-    );
+    let (kept, records) = match wanted {
+        Wanted::Tunnels => app.state.changes.follow(),
+        _ => (VecDeque::new(), app.state.records.subscribe()),
+    };
+    let lines = lines(kept, records, wanted, length, app.state.stats.clone(), place);
     let mut response = Body::from_stream(lines).into_response();
     response.headers_mut().insert(
         header::CONTENT_TYPE,

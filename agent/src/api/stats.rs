@@ -32,7 +32,7 @@ pub static LAGGED: Metric = Metric {
     otlp: "geophone.api.records.lagged",
     unit: "{record}",
     kind: Kind::Counter,
-    help: "Told events that clients of /api/v1/flows and /api/v1/drops were too slow to take",
+    help: "Told events that clients of /api/v1/flows, drops and tunnels were too slow to take",
     labels: &[],
     stability: Stability::Stable,
 };
@@ -41,7 +41,7 @@ pub static LAGGED: Metric = Metric {
 pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED];
 
 /// Paths that are counted by name.
-pub const PATHS: [&str; 9] = [
+pub const PATHS: [&str; 10] = [
     "/metrics",
     "/healthz",
     "/readyz",
@@ -50,6 +50,7 @@ pub const PATHS: [&str; 9] = [
     "/api/v1/topology",
     "/api/v1/flows",
     "/api/v1/drops",
+    "/api/v1/tunnels",
     "other",
 ];
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];

@@ -4,6 +4,7 @@ use super::stats::Stats;
 use crate::records::Record;
 use axum::body::Bytes;
 use futures::Stream;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +16,15 @@ use tokio::time::Instant;
 pub(super) enum Wanted {
     Flows,
     Drops,
+    Tunnels,
 }
 
 /// Lines are gathered up to this size while more are waiting: one write for many records.
 const CHUNK: usize = 32 * 1024;
 
-/// The lines. `keep` is held until the client has gone.
+/// The lines, those of `kept` first. `keep` is held until the client has gone.
 pub(super) fn lines<K: Send>(
+    kept: VecDeque<Arc<Record>>,
     records: broadcast::Receiver<Arc<Record>>,
     wanted: Wanted,
     length: Option<Duration>,
@@ -30,6 +33,7 @@ pub(super) fn lines<K: Send>(
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     let end = length.and_then(|l| Instant::now().checked_add(l));
     let state = Lines {
+        kept,
         records,
         wanted,
         end,
@@ -43,6 +47,7 @@ pub(super) fn lines<K: Send>(
 }
 
 struct Lines<K> {
+    kept: VecDeque<Arc<Record>>,
     records: broadcast::Receiver<Arc<Record>>,
     wanted: Wanted,
     end: Option<Instant>,
@@ -54,6 +59,9 @@ impl<K> Lines<K> {
     /// Waits for one record and takes what else is there; `None` at the end.
     async fn chunk(&mut self) -> Option<Vec<u8>> {
         let mut out = Vec::new();
+        for record in std::mem::take(&mut self.kept) {
+            self.write(&record, &mut out);
+        }
         while out.is_empty() {
             let received = match self.end {
                 Some(end) => tokio::time::timeout_at(end, self.records.recv()).await.ok()?,
@@ -79,6 +87,7 @@ impl<K> Lines<K> {
         let mine = match record {
             Record::Flow(_) => self.wanted == Wanted::Flows,
             Record::Drop(_) => self.wanted == Wanted::Drops,
+            Record::Tunnel(_) => self.wanted == Wanted::Tunnels,
         };
         if mine && serde_json::to_writer(&mut *out, record).is_ok() {
             out.push(b'\n');

@@ -3,7 +3,7 @@ use super::*;
 use crate::aggregate::Collect as _;
 use crate::export::testing::snapshot;
 use crate::export::testing_tls::{Authority, Directory, contents, install_crypto};
-use crate::records::DroppedPacket;
+use crate::records::{DroppedPacket, TunnelChange};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,6 +13,7 @@ pub(super) struct Server {
     pub(super) address: SocketAddr,
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     records: broadcast::Sender<Arc<Record>>,
+    changes: Arc<Changes>,
     stats: Arc<Stats>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
@@ -28,6 +29,7 @@ pub(super) fn start(settings: ApiSettings) -> Server {
     bound.patience = Duration::from_millis(400);
     let (snapshots, receiver) = watch::channel(Arc::new(Snapshot::default()));
     let (records, _) = broadcast::channel(4);
+    let changes: Arc<Changes> = Arc::default();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let stats = Arc::new(Stats::default());
     let state = State {
@@ -35,6 +37,7 @@ pub(super) fn start(settings: ApiSettings) -> Server {
         topology: Arc::new(|| None),
         snapshots: receiver,
         records: records.clone(),
+        changes: changes.clone(),
         status: Arc::new(|| serde_json::json!({"version": "test"})),
         stats: stats.clone(),
     };
@@ -46,6 +49,7 @@ pub(super) fn start(settings: ApiSettings) -> Server {
         address,
         snapshots,
         records,
+        changes,
         stats,
         stop: Some(stop),
         task,
@@ -108,6 +112,7 @@ async fn a_collector_that_stands_still_is_ill() {
         topology: Arc::new(|| None),
         snapshots: receiver,
         records: broadcast::channel(1).0,
+        changes: Arc::default(),
         status: Arc::new(|| serde_json::Value::Null),
         stats: Arc::default(),
     };
@@ -298,6 +303,27 @@ async fn a_stream_has_its_end_and_its_kind() {
     let response = reqwest::get(url).await.unwrap();
     server.records.send(dropped(1)).unwrap();
     assert_eq!(response.text().await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn who_comes_late_gets_the_kept_changes_and_each_once() {
+    let server = start(ApiSettings::default());
+    let change = |id: usize| {
+        Record::Tunnel(Box::new(TunnelChange {
+            id: id.to_string(),
+            ..TunnelChange::default()
+        }))
+    };
+    for id in 0..300 {
+        server.changes.tell(change(id));
+    }
+    let url = format!("http://{}/api/v1/tunnels?for=300ms", server.address);
+    let response = reqwest::get(url).await.unwrap();
+    server.changes.tell(change(300));
+    server.records.send(dropped(1)).unwrap_err();
+    let body = response.text().await.unwrap();
+    let records: Vec<Record> = body.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(records, (44..=300).map(change).collect::<Vec<_>>());
 }
 
 #[tokio::test]

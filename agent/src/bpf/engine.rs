@@ -37,6 +37,8 @@ pub struct Engine {
     /// Verdicts so far, in the order of attaching.
     pub verdicts: Vec<Verdict>,
     known: Vec<(&'static str, usize)>,
+    /// Entries to programs from other network namespaces; see [`super::tc`].
+    pub(super) entries: HashMap<(u16, &'static str), SchedClassifier>,
     changed: std::sync::atomic::AtomicBool,
     /// Accounts: row `program * cpus + cpu`.
     pub accounts: MappedArray,
@@ -162,6 +164,7 @@ impl Engine {
             iterators: HashMap::new(),
             verdicts: Vec::new(),
             known: Vec::new(),
+            entries: HashMap::new(),
             changed: false.into(),
             accounts,
             cells,
@@ -338,9 +341,19 @@ impl Engine {
         out
     }
 
-    /// (program, account) of every program that was asked for.
+    /// (program, account) of every account whose programs were asked for: the first of them stands for all.
     pub fn programs(&self) -> Vec<(&'static str, usize)> {
-        self.known.clone()
+        let mut first = self.known.clone();
+        let mut seen = std::collections::HashSet::new();
+        first.retain(|(_, account)| seen.insert(*account));
+        first
+    }
+
+    /// The program that stands for this one.
+    fn first(&self, name: &str) -> Option<&'static str> {
+        let (_, account) = self.known.iter().find(|(known, _)| *known == name)?;
+        let first = self.known.iter().find(|(_, a)| a == account);
+        first.map(|(name, _)| *name)
     }
 
     /// Whether a verdict has come since the last call.
@@ -368,7 +381,7 @@ impl Engine {
     /// Takes a hash map as it is, for [`sys::for_each`], [`sys::update`] and [`sys::remove`].
     pub fn take_data(&mut self, name: &str) -> Result<MapData> {
         match self.take_map(name)? {
-            Map::HashMap(data) | Map::Array(data) => Ok(data),
+            Map::HashMap(data) | Map::Array(data) | Map::ProgramArray(data) => Ok(data),
             _ => Err(Error::new(format_args!("map {name} is of another kind"))),
         }
     }
@@ -378,17 +391,18 @@ impl Engine {
         RingBuf::try_from(self.take_map("RECORDS")?).context("ring buffer")
     }
 
-    /// (program, run time in ns, runs) as the kernel counts them while statistics are on.
+    /// (program, run time in ns, runs) as the kernel counts them while statistics are on; a program may come twice.
     pub fn run_times(&self) -> Vec<(&str, u64, u64)> {
+        // What an entry jumps to runs in the entry's time.
+        let entries = self.entries.iter().map(|((_, name), p)| (*name, p.info()));
         self.ebpf
             .programs()
-            .filter_map(|(name, p)| {
-                let info = p.info().ok()?;
-                Some((
-                    name,
-                    u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX),
-                    info.run_count(),
-                ))
+            .map(|(name, p)| (name, p.info()))
+            .chain(entries)
+            .filter_map(|(name, info)| Some((self.first(name).unwrap_or(name), info.ok()?)))
+            .map(|(name, info)| {
+                let nanos = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+                (name, nanos, info.run_count())
             })
             .collect()
     }
@@ -473,6 +487,8 @@ pub fn map_data(map: &Map) -> Option<&MapData> {
         | Map::Queue(m)
         | Map::RingBuf(m)
         | Map::SkStorage(m)
+        | Map::PerCpuArray(m)
+        | Map::ProgramArray(m)
         | Map::Unsupported(m) => m,
         _ => return None,
     })

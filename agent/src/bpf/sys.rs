@@ -224,13 +224,28 @@ struct LoadAttr {
     prog_flags: u32,
 }
 
+/// An instruction: code, registers (source, destination), offset, immediate (include/uapi/linux/bpf.h).
+#[repr(C)]
+struct Insn(u8, u8, i16, i32);
+
+/// Loads a program of a few instructions.
+fn load(prog_type: u32, code: &[Insn]) -> io::Result<OwnedFd> {
+    let mut attr = LoadAttr {
+        prog_type,
+        insn_cnt: code.len() as u32,
+        insns: code.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        ..Default::default()
+    };
+    let fd = bpf(PROG_LOAD, &mut attr)?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Whether programs may read kernel memory by `bpf_probe_read_kernel`: asked of the kernel by loading one that does,
 /// because lockdown, which may forbid it, shows its mode only where securityfs is mounted.
 pub fn may_read_kernel() -> io::Result<()> {
     const RAW_TRACEPOINT: u32 = 17;
-    /// An instruction: code, registers, offset, immediate (include/uapi/linux/bpf.h).
-    #[repr(C)]
-    struct Insn(u8, u8, i16, i32);
     let code = [
         Insn(0xbf, 0xa1, 0, 0),   // r1 = r10
         Insn(0x07, 0x01, 0, -8),  // r1 += -8
@@ -240,17 +255,52 @@ pub fn may_read_kernel() -> io::Result<()> {
         Insn(0xb7, 0x00, 0, 0),   // r0 = 0
         Insn(0x95, 0x00, 0, 0),   // exit
     ];
-    let mut attr = LoadAttr {
-        prog_type: RAW_TRACEPOINT,
-        insn_cnt: code.len() as u32,
-        insns: code.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        ..Default::default()
+    // Dropping it unloads the program.
+    load(RAW_TRACEPOINT, &code).map(drop)
+}
+
+/// Loads a program for devices of another network namespace: writes `number` to the first word of the only element of
+/// `scratch`, a per-CPU array, and jumps to program `jump` of `jumps`. Whatever fails, the packet goes on.
+pub fn load_entry(
+    scratch: BorrowedFd<'_>,
+    jumps: BorrowedFd<'_>,
+    jump: u32,
+    number: u16,
+) -> io::Result<OwnedFd> {
+    const SCHED_CLS: u32 = 3;
+    const MAP_FD: u8 = 0x10;
+    let code = [
+        Insn(0xbf, 0x16, 0, 0),                            // r6 = r1, the context
+        Insn(0x62, 0x0a, -4, 0),                           // key = 0
+        Insn(0x18, MAP_FD | 0x01, 0, scratch.as_raw_fd()), // r1 = scratch
+        Insn(0, 0, 0, 0),                                  // second half
+        Insn(0xbf, 0xa2, 0, 0),                            // r2 = r10
+        Insn(0x07, 0x02, 0, -4),                           // r2 += -4
+        Insn(0x85, 0x00, 0, 1),                            // call bpf_map_lookup_elem
+        Insn(0x15, 0x00, 6, 0),                            // if r0 == 0, go on
+        Insn(0x62, 0x00, 0, i32::from(number)),            // *(u32 *)r0 = number
+        Insn(0xbf, 0x61, 0, 0),                            // r1 = r6
+        Insn(0x18, MAP_FD | 0x02, 0, jumps.as_raw_fd()),   // r2 = jumps
+        Insn(0, 0, 0, 0),                                  // second half
+        Insn(0xb7, 0x03, 0, jump as i32),                  // r3 = jump
+        Insn(0x85, 0x00, 0, 12),                           // call bpf_tail_call
+        Insn(0xb7, 0x00, 0, -1),                           // r0 = TCX_NEXT, TC_ACT_UNSPEC
+        Insn(0x95, 0x00, 0, 0),                            // exit
+    ];
+    load(SCHED_CLS, &code)
+}
+
+/// The kernel's id of a program.
+pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // `bpf_prog_info`: type, id.
+    let mut info = [0u32; 2];
+    let mut attr = InfoAttr {
+        fd: program.as_raw_fd() as u32,
+        len: size_of_val(&info) as u32,
+        info: info.as_mut_ptr() as u64,
     };
-    let fd = bpf(PROG_LOAD, &mut attr)?;
-    // SAFETY: the kernel has just given us this descriptor; dropping it unloads the program.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    Ok(())
+    bpf(OBJ_GET_INFO, &mut attr)?;
+    Ok(info[1])
 }
 
 #[repr(C)]

@@ -4,14 +4,17 @@
 //! A tcx link ends with the process, however it ends. A clsact filter outlives SIGKILL: the next agent removes it by its
 //! name. The qdisc itself stays, since others may have begun to use it.
 
+use super::engine::map_data;
 use super::{Engine, Spec, State, Verdict, host, sys};
 use crate::aggregate::labels::clean;
 use crate::error::{Context as _, Result};
 use crate::rtnetlink::Rtnetlink;
+use aya::maps::MapData;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, loaded_programs, tc};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
 /// Which packets of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +67,17 @@ pub fn mechanism() -> &'static str {
     }
 }
 
+/// Where a program is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Interface index, in the namespace that the thread is in.
+    pub ifindex: u32,
+    /// Which packets.
+    pub way: Way,
+    /// Number of the network namespace; 0 = the agent's own.
+    pub netns: u16,
+}
+
 /// A program on a device. Goes when it is dropped.
 pub struct Attachment {
     /// Interface index.
@@ -81,7 +95,7 @@ impl Engine {
     }
 
     /// Says on which devices a program is.
-    pub fn on_devices(&mut self, spec: &Spec, devices: &[&str]) {
+    pub fn on_devices(&mut self, spec: &Spec, devices: &[String]) {
         self.verdicts.retain(|v| v.program != spec.name);
         self.enter(Verdict {
             probe: spec.probe.to_owned(),
@@ -96,21 +110,50 @@ impl Engine {
         });
     }
 
+    /// Makes the entry to a loaded program from another network namespace. A packet does not say which namespace its
+    /// device is in, and an interface index is one of many in different ones: so each namespace has programs of its own,
+    /// a few instructions that leave its number behind and jump.
+    pub fn enter_by(&mut self, program: &'static str, netns: u16, jump: u32, jumps: &MapData) -> Result<()> {
+        if self.entries.contains_key(&(netns, program)) {
+            return Ok(());
+        }
+        let what = format!("entry to {program}");
+        let target = self.ebpf.program(program).context("no such program")?;
+        let target = target.fd().context(&what)?.as_fd().as_raw_fd();
+        sys::update(jumps.fd().as_fd(), &jump.to_ne_bytes(), &target.to_ne_bytes()).context(&what)?;
+        let scratch = self.ebpf.map("TUNNEL_SCRATCH").and_then(map_data);
+        let scratch = scratch.context("the object has no map TUNNEL_SCRATCH")?;
+        let entry = sys::load_entry(scratch.fd().as_fd(), jumps.fd().as_fd(), jump, netns).context(&what)?;
+        let id = sys::program_id(entry.as_fd()).context(&what)?;
+        let info = loaded_programs()
+            .flatten()
+            .find(|info| info.id() == id)
+            .context(&what)?;
+        let entry = SchedClassifier::from_program_info(info, program.into()).context(&what)?;
+        self.entries.insert((netns, program), entry);
+        Ok(())
+    }
+
+    /// Gives up the entries of all other namespaces.
+    pub fn leave_entries(&mut self, there: &[u16]) {
+        self.entries.retain(|(netns, _), _| there.contains(netns));
+    }
+
     /// Puts a loaded program on a device, before all others.
     pub fn attach_to_device(
         &mut self,
-        program: &str,
+        program: &'static str,
         device: &str,
-        ifindex: u32,
-        way: Way,
+        place: Place,
     ) -> Result<Attachment> {
+        let Place { ifindex, way, netns } = place;
         let what = format!("{program} on {device}");
-        let program: &mut SchedClassifier = self
-            .ebpf
-            .program_mut(program)
-            .context("no such program")?
-            .try_into()
-            .context(&what)?;
+        let program: &mut SchedClassifier = if netns == 0 {
+            let program = self.ebpf.program_mut(program).context("no such program")?;
+            program.try_into().context(&what)?
+        } else {
+            self.entries.get_mut(&(netns, program)).context("no such entry")?
+        };
         let id = program.info().context(&what)?.id();
         let options = if mechanism() == "tcx" {
             TcAttachOptions::TcxOrder(LinkOrder::first())

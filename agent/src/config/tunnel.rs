@@ -18,6 +18,10 @@ pub struct TunnelProbe {
     /// Underlay devices to watch in any case, by pattern: `*` stands for any characters, `?` for one.
     #[schemars(example = ["eth0", "bond*"])]
     pub devices: Vec<Glob>,
+    /// Other network namespaces to look at: names below /run/netns or paths, the last part by pattern. New ones are found,
+    /// and gone ones let go, within 5 s. The ports below, and those of the devices that are found, hold in all of them.
+    #[schemars(example = ["blue", "cni-*", "/run/docker/netns/*"])]
+    pub namespaces: Vec<Glob>,
     /// UDP ports that carry tunnels. A bound socket of one of them makes its device an underlay.
     pub ports: TunnelPorts,
     /// Pairs of addresses inside of each tunnel that have series of their own; the others share one.
@@ -30,13 +34,14 @@ impl Default for TunnelProbe {
         Self {
             enabled: TunnelUse::Auto,
             devices: Vec::new(),
+            namespaces: Vec::new(),
             ports: TunnelPorts::default(),
             inner_pairs: 5,
         }
     }
 }
 
-/// UDP ports by kind of tunnel. Ports of VXLAN and Geneve devices are known without being named here.
+/// UDP ports by kind of tunnel. Ports of VXLAN, Geneve and WireGuard devices are known without being named here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TunnelPorts {
@@ -46,7 +51,7 @@ pub struct TunnelPorts {
     pub vxlan_gpe: Vec<u16>,
     /// Geneve.
     pub geneve: Vec<u16>,
-    /// WireGuard, of the kernel or of a program.
+    /// WireGuard of a program; the kernel's tells its port.
     pub wireguard: Vec<u16>,
     /// OpenVPN over UDP.
     pub openvpn: Vec<u16>,

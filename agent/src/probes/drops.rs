@@ -293,6 +293,10 @@ impl Probe for Drops {
                 Some(&last) => last,
                 None => (self.index(&key, &value, context), 0, 0),
             };
+            if key.ifindex != 0 && key.netns != 0 {
+                let device = context.device_drops.entry((key.netns, key.ifindex)).or_default();
+                *device.entry(self.reason(key.reason)).or_default() += value.packets.wrapping_sub(packets);
+            }
             if let Some(total) = self.totals.get_mut(index) {
                 total.packets += value.packets.wrapping_sub(packets);
                 total.bytes += value.bytes.wrapping_sub(bytes);

@@ -21,6 +21,7 @@ use crate::identity::{Identity, Peers};
 use crate::records::{Record, RouteChange};
 use agent_common::wire::Wire;
 use aya::maps::MapData;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd as _;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -40,9 +41,14 @@ pub struct Context<'a> {
     pub listened: bool,
     /// This is the last tick.
     pub last: bool,
+    /// What the kernel gave up on each device; probe `drops` writes it, others read it.
+    pub device_drops: &'a mut DeviceDrops,
     /// To be added to a time since boot to get a time since the epoch, ns.
     pub boot_to_unix: u64,
 }
+
+/// Packets by reason; by network namespace (its inode) and interface index.
+pub type DeviceDrops = HashMap<(u32, u32), BTreeMap<String, u64>>;
 
 /// A probe.
 pub trait Probe: Send {
@@ -68,6 +74,11 @@ pub trait Probe: Send {
 
     /// Changes of routes since the last call. Taken once a second, after the tick.
     fn route_changes(&mut self) -> Vec<RouteChange> {
+        Vec::new()
+    }
+
+    /// Records of what has happened since the last call that no program tells. Taken once a second, after the tick.
+    fn changes(&mut self) -> Vec<Record> {
         Vec::new()
     }
 

@@ -9,12 +9,17 @@
 //! GRE, IPIP … device names its way; WireGuard, tun and xfrm devices do not, so every device that holds an address is
 //! watched. A bound UDP socket of a well-known port is a tunnel of its own, whoever keeps it.
 
+mod ask;
 mod devices;
+mod drops;
 mod exported;
 mod health;
 mod inner;
+mod links;
 pub mod metrics;
+mod netns;
 mod table;
+mod watch;
 mod windows;
 
 pub use metrics::METRICS;
@@ -22,20 +27,23 @@ pub use metrics::METRICS;
 use super::{Context, Probe};
 use crate::aggregate::{Family, Labels, Metric, Series, Value};
 use crate::bpf::sys::{self, MappedArray};
-use crate::bpf::tc::{self, Attachment, Way};
+use crate::bpf::tc::Way;
 use crate::bpf::{Engine, Hook, Spec, State};
 use crate::config::Glob;
 use crate::error::{Context as _, Result};
-use crate::rtnetlink::Rtnetlink;
+use crate::identity::Peers;
+use crate::records::Record;
 use agent_common::account::program;
-use agent_common::tunnel::{TunnelCells, TunnelState};
+use agent_common::tunnel::{TunnelCells, TunnelState, relief};
 use aya::maps::{MapData, Queue};
-use devices::{Found, Underlay};
+use devices::Underlay;
+use netns::{Looking, Namespace};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use table::{Maps, Table};
+use watch::{Gap, Watch};
 
 /// Devices are looked for so often, and programs that somebody has detached are found within this time.
 const LOOK: Duration = Duration::from_secs(3);
@@ -55,12 +63,18 @@ const fn spec(name: &'static str, account: usize, way: Way) -> Spec {
     }
 }
 
-static SPECS: [Spec; 4] = [
+/// By [`Underlay::program`]; those for other namespaces stand behind those for the agent's own.
+static SPECS: [Spec; 2 * OWN] = [
     spec("tunnel_ingress", program::TUNNEL_INGRESS, Way::Ingress),
     spec("tunnel_egress", program::TUNNEL_EGRESS, Way::Egress),
     spec("tunnel_ingress_ip", program::TUNNEL_INGRESS, Way::Ingress),
     spec("tunnel_egress_ip", program::TUNNEL_EGRESS, Way::Egress),
+    spec("tunnel_ingress_netns", program::TUNNEL_INGRESS, Way::Ingress),
+    spec("tunnel_egress_netns", program::TUNNEL_EGRESS, Way::Egress),
+    spec("tunnel_ingress_ip_netns", program::TUNNEL_INGRESS, Way::Ingress),
+    spec("tunnel_egress_ip_netns", program::TUNNEL_EGRESS, Way::Egress),
 ];
+const OWN: usize = 4;
 
 /// What the configuration says.
 #[derive(Clone, Debug)]
@@ -69,6 +83,8 @@ pub struct Options {
     pub always: bool,
     /// Devices that are watched in any case.
     pub devices: Vec<Glob>,
+    /// Other network namespaces to look at.
+    pub namespaces: Vec<Glob>,
     /// UDP ports that carry tunnels, by kind.
     pub ports: BTreeMap<u16, u8>,
     /// Most pairs inside of a tunnel that have series of their own.
@@ -77,17 +93,43 @@ pub struct Options {
     pub max_tunnels: usize,
 }
 
-/// A device that is watched, or should be.
-struct Watch {
-    underlay: Underlay,
-    /// By [`WAYS`].
-    attached: [Option<Attachment>; 2],
-    /// When each was last seen attached.
-    seen: [Instant; 2],
-    gaps: [u64; 2],
-    gap_seconds: [f64; 2],
-    labels: [Arc<Labels>; 2],
+/// The programs, each loaded when the first device needs it.
+#[derive(Default)]
+struct Programs {
+    loaded: HashMap<&'static str, State>,
+    /// Where the entries of other namespaces jump to.
+    jumps: Option<MapData>,
     complained: bool,
+}
+
+impl Programs {
+    /// The program for the packets of a device, if it could be loaded.
+    fn ready(
+        &mut self,
+        engine: &mut Engine,
+        underlay: &Underlay,
+        way: Way,
+        netns: u16,
+    ) -> Option<&'static str> {
+        let jump = underlay.program(way);
+        let spec = SPECS.get(if netns == 0 { jump } else { OWN + jump })?;
+        let state = *self.loaded.entry(spec.name).or_insert_with(|| {
+            engine.verdicts.retain(|v| v.program != spec.name);
+            engine.attach(spec)
+        });
+        if state != State::Attached {
+            return None;
+        }
+        if netns != 0
+            && let Err(e) = engine.enter_by(spec.name, netns, jump as u32, self.jumps.as_ref()?)
+        {
+            if !std::mem::replace(&mut self.complained, true) {
+                tracing::warn!("probe tunnel: other network namespaces are not seen: {e}");
+            }
+            return None;
+        }
+        Some(spec.name)
+    }
 }
 
 /// The probe.
@@ -99,15 +141,21 @@ pub struct Tunnel {
     _kept: Vec<MapData>,
     table: Option<Table>,
     written: BTreeMap<u16, u8>,
-    watches: BTreeMap<u32, Watch>,
-    loaded: HashMap<&'static str, State>,
-    /// Held while no other agent of this namespace runs.
-    alone: Option<std::os::unix::net::UnixListener>,
+    /// The first is the agent's own.
+    namespaces: Vec<Namespace>,
+    last_number: u16,
+    /// The governor has had the programs taken off.
+    paused: bool,
+    /// What the programs are to leave out; see [`relief`].
+    relief: Option<MappedArray>,
+    programs: Programs,
     last_look: Option<Instant>,
     unix_nanos: u64,
     start: u64,
-    failing: bool,
     count: Option<Arc<Labels>>,
+    drops: drops::Drops,
+    /// Changes of state that nobody has taken yet.
+    changes: Vec<Record>,
 }
 
 impl Tunnel {
@@ -120,14 +168,17 @@ impl Tunnel {
             _kept: Vec::new(),
             table: None,
             written: BTreeMap::new(),
-            watches: BTreeMap::new(),
-            loaded: HashMap::new(),
-            alone: None,
+            namespaces: Vec::new(),
+            last_number: 0,
+            paused: false,
+            relief: None,
+            programs: Programs::default(),
             last_look: None,
             unix_nanos: 0,
             start: 0,
-            failing: false,
             count: None,
+            drops: drops::Drops::default(),
+            changes: Vec::new(),
         }
     }
 
@@ -151,8 +202,11 @@ impl Tunnel {
             free,
             shards: shards as usize,
         });
+        let level = engine.take_data("TUNNEL_RELIEF")?;
+        self.relief = Some(MappedArray::new(level.fd(), 8, 1)?);
+        self.programs.jumps = Some(engine.take_data("TUNNEL_JUMPS")?);
         self.ports = Some(engine.take_data("TUNNEL_PORTS")?);
-        self._kept = vec![cells, states, epoch];
+        self._kept = vec![cells, states, epoch, level];
         self.table = Some(Table::new(
             tunnels as usize,
             self.options.max_tunnels,
@@ -162,47 +216,61 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Looks which devices carry tunnels now, and puts the programs where they belong.
-    fn look(&mut self, engine: &mut Engine, context_now: Instant, series_start: u64) -> Result<()> {
-        let rtnetlink = Rtnetlink::open()?;
-        let o = &self.options;
-        let found = devices::find(&rtnetlink, &o.ports, &o.devices, o.always)?;
-        self.write_ports(&found)?;
-        let before = self.watches.len();
-        // A device that is gone, or of another kind now, takes its links with it.
-        self.watches
-            .retain(|index, watch| found.underlays.get(index) == Some(&watch.underlay));
-        let mut changed = self.watches.len() != before;
-        for (index, underlay) in found.underlays {
-            let watch = self.watches.entry(index).or_insert_with(|| {
-                changed = true;
-                Watch::new(underlay, context_now, series_start)
-            });
-            for (i, way) in WAYS.into_iter().enumerate() {
-                let program = watch.underlay.program(way);
-                let state = self.loaded.entry(program).or_insert_with(|| {
-                    engine.verdicts.retain(|v| v.program != program);
-                    SPECS
-                        .iter()
-                        .find(|s| s.name == program)
-                        .map_or(State::Broken, |spec| engine.attach(spec))
-                });
-                if *state == State::Attached {
-                    let alone = self.alone.is_some();
-                    changed |= watch.keep(engine, index, i, program, way, alone, context_now);
-                }
+    /// Looks for tunnels in all namespaces.
+    fn look(&mut self, engine: &mut Engine, peers: &Peers, now: Instant, series_start: u64) {
+        let mut changed = netns::refresh(
+            &self.options.namespaces,
+            &mut self.namespaces,
+            &mut self.last_number,
+        );
+        if changed {
+            let there: Vec<u16> = self.namespaces.iter().map(|n| n.number).collect();
+            engine.leave_entries(&there);
+            self.drops.keep(&self.namespaces);
+            if let Some(table) = &mut self.table {
+                table.name(&self.namespaces);
             }
+        }
+        let (maps, table) = (&self.maps, &mut self.table);
+        let mut looking = Looking {
+            options: &self.options,
+            programs: &mut self.programs,
+            engine,
+            paused: self.paused,
+            blind: &mut || blind(maps.as_ref(), table.as_mut()),
+            now,
+            unix_nanos: series_start,
+        };
+        for namespace in &mut self.namespaces {
+            match namespace.look(&mut looking) {
+                Ok((tunnels, news)) => {
+                    namespace.failing = false;
+                    changed |= news;
+                    self.drops.set(namespace, &tunnels, peers);
+                }
+                Err(e) if !std::mem::replace(&mut namespace.failing, true) => {
+                    let name = Some(&namespace.name).filter(|name| !name.is_empty());
+                    let place = name.map_or("own", String::as_str);
+                    tracing::warn!(
+                        "probe tunnel: network namespace {place}: {e}; trying again every {} s",
+                        LOOK.as_secs()
+                    );
+                }
+                Err(_) => {}
+            }
+        }
+        if let Err(e) = self.write_ports() {
+            tracing::warn!("probe tunnel: {e}");
         }
         if changed {
             self.verdicts(engine);
         }
-        Ok(())
     }
 
     /// Writes the table of ports, if it has changed.
-    fn write_ports(&mut self, found: &Found) -> Result<()> {
+    fn write_ports(&mut self) -> Result<()> {
         let mut ports = self.options.ports.clone();
-        ports.extend(&found.ports);
+        ports.extend(self.namespaces.iter().flat_map(|n| &n.ports));
         if ports == self.written {
             return Ok(());
         }
@@ -220,24 +288,29 @@ impl Tunnel {
 
     /// Says of each program on which devices it is.
     fn verdicts(&self, engine: &mut Engine) {
-        for spec in &SPECS {
+        for (i, spec) in SPECS.iter().enumerate() {
             let Hook::Tc(way) = spec.hook else { continue };
-            if !matches!(self.loaded.get(spec.name), None | Some(State::Attached)) {
+            if !matches!(self.programs.loaded.get(spec.name), None | Some(State::Attached)) {
                 continue;
             }
-            let on: Vec<&str> = self
-                .watches
-                .values()
-                .filter(|w| w.underlay.program(way) == spec.name)
-                .filter(|w| w.attached[way as usize].is_some())
-                .map(|w| w.underlay.name.as_str())
+            let on: Vec<String> = self
+                .namespaces
+                .iter()
+                .flat_map(|n| n.watches.values().map(move |w| (n, w)))
+                .filter(|(n, w)| {
+                    let place = if n.number == 0 { 0 } else { OWN } + w.underlay.program(way);
+                    place == i && w.attached[way as usize].is_some()
+                })
+                .map(|(n, w)| n.device(&w.underlay))
                 .collect();
             let main = spec.name == "tunnel_ingress" || spec.name == "tunnel_egress";
             if !on.is_empty() {
                 engine.on_devices(spec, &on);
-            } else if main || self.loaded.contains_key(spec.name) {
+            } else if main || self.programs.loaded.contains_key(spec.name) {
                 engine.verdicts.retain(|v| v.program != spec.name);
-                let reason = if self.watches.is_empty() {
+                let reason = if self.paused {
+                    "the CPU budget is spent"
+                } else if self.namespaces.iter().all(|n| n.watches.is_empty()) {
                     "no tunnel on this machine; looked for every 3 s"
                 } else {
                     "no such device carries a tunnel"
@@ -246,89 +319,6 @@ impl Tunnel {
             }
         }
     }
-}
-
-impl Watch {
-    fn new(underlay: Underlay, now: Instant, unix_nanos: u64) -> Self {
-        let labels = |direction: &str| {
-            Arc::new(Labels::new(
-                metrics::WATCHED.labels,
-                &[&underlay.name, direction],
-                false,
-                unix_nanos,
-            ))
-        };
-        Self {
-            labels: metrics::DIRECTIONS.map(labels),
-            underlay,
-            attached: [None, None],
-            seen: [now; 2],
-            gaps: [0; 2],
-            gap_seconds: [0.0; 2],
-            complained: false,
-        }
-    }
-
-    /// Sees to it that a program is attached. Returns whether anything has changed.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one caller, and each is a different thing"
-    )]
-    fn keep(
-        &mut self,
-        engine: &mut Engine,
-        ifindex: u32,
-        i: usize,
-        program: &'static str,
-        way: Way,
-        alone: bool,
-        now: Instant,
-    ) -> bool {
-        let device = &self.underlay.name;
-        let mut lost = false;
-        if let Some(attachment) = self.attached[i].take() {
-            // What cannot be asked is taken for there: devices that are gone leave by the list of devices.
-            if attachment.is_there().unwrap_or(true) {
-                self.attached[i] = Some(attachment);
-                self.seen[i] = now;
-                return false;
-            }
-            attachment.forget();
-            lost = true;
-        } else if alone {
-            tc::remove_stale(device, way, program);
-        }
-        match engine.attach_to_device(program, device, ifindex, way) {
-            Ok(attachment) => {
-                self.attached[i] = Some(attachment);
-                self.complained = false;
-            }
-            Err(e) if !std::mem::replace(&mut self.complained, true) => {
-                tracing::warn!("probe tunnel: {e}; trying again every {} s", LOOK.as_secs());
-            }
-            Err(_) => {}
-        }
-        if lost {
-            let seconds = now.duration_since(self.seen[i]).as_secs_f64();
-            self.gaps[i] += 1;
-            self.gap_seconds[i] += seconds;
-            tracing::warn!(
-                "probe tunnel: somebody has detached {program} from {device}; attached again, up to {seconds:.0} s are \
-                 missing"
-            );
-        }
-        if self.attached[i].is_some() {
-            self.seen[i] = now;
-        }
-        true
-    }
-}
-
-/// A name that only one process of the network namespace can hold, and that goes with it.
-fn alone() -> Option<std::os::unix::net::UnixListener> {
-    use std::os::linux::net::SocketAddrExt as _;
-    let name = std::os::unix::net::SocketAddr::from_abstract_name("geophone-tunnel").ok()?;
-    std::os::unix::net::UnixListener::bind_addr(&name).ok()
 }
 
 impl Probe for Tunnel {
@@ -349,16 +339,13 @@ impl Probe for Tunnel {
         self.start = start;
         self.count = Some(Arc::new(Labels::new(metrics::TUNNELS.labels, &[], false, start)));
         self.prepare(engine, start)?;
-        self.alone = alone();
+        self.namespaces = vec![Namespace::own()];
         for spec in SPECS.iter().take(2) {
             engine.know(spec);
         }
         self.verdicts(engine);
         self.last_look = Some(now);
-        if let Err(e) = self.look(engine, now, start) {
-            self.failing = true;
-            tracing::warn!("probe tunnel: {e}; trying again every {} s", LOOK.as_secs());
-        }
+        self.look(engine, context.peers, now, start);
         Ok(())
     }
 
@@ -369,16 +356,11 @@ impl Probe for Tunnel {
             .is_none_or(|t| now.duration_since(t) >= LOOK && !context.last);
         if due && let Some(engine) = context.engine.as_deref_mut() {
             self.last_look = Some(now);
-            match self.look(engine, now, start) {
-                Ok(()) => self.failing = false,
-                Err(e) if !std::mem::replace(&mut self.failing, true) => {
-                    tracing::warn!("probe tunnel: {e}; trying again every {} s", LOOK.as_secs());
-                }
-                Err(_) => {}
-            }
+            self.look(engine, context.peers, now, start);
         }
+        self.drops.tick(context.device_drops, start);
         // While nothing was ever attached there is nothing to read.
-        if self.loaded.is_empty() {
+        if self.programs.loaded.is_empty() {
             return;
         }
         self.unix_nanos = super::unix_nanos();
@@ -387,20 +369,49 @@ impl Probe for Tunnel {
         };
         match table.tick(maps, context, self.unix_nanos) {
             Ok(changes) => {
-                for change in changes {
-                    if let Some(Some(tunnel)) = table.tunnels.get(change.tunnel) {
-                        tell(tunnel, change.before);
+                for change in &changes {
+                    match change.state.as_str() {
+                        "down" | "degraded" => tracing::warn!("{change}"),
+                        _ => tracing::info!("{change}"),
                     }
                 }
+                let records = changes.into_iter().map(|change| Record::Tunnel(Box::new(change)));
+                self.changes.extend(records);
             }
             Err(e) => tracing::warn!("probe tunnel: {e}"),
         }
+    }
+
+    fn relieve(&mut self, level: u32, context: &mut Context<'_>) {
+        if let Some(map) = &self.relief {
+            map.set_u64(0, 0, u64::from(level));
+        }
+        let paused = level >= relief::OFF;
+        if paused == self.paused {
+            return;
+        }
+        self.paused = paused;
+        if let Some(engine) = context.engine.as_deref_mut() {
+            // Nothing of what was there before is the beginning of what comes now.
+            if !paused {
+                blind(self.maps.as_ref(), self.table.as_mut());
+            }
+            self.look(engine, context.peers, context.now, context.series_start);
+            if paused {
+                blind(self.maps.as_ref(), self.table.as_mut());
+            }
+        }
+    }
+
+    fn changes(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.changes)
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {
         let (Some(table), Some(count)) = (&mut self.table, &self.count) else {
             return;
         };
+        self.drops.collect(out);
         metrics::collect(&mut table.tunnels, self.unix_nanos, out);
         out.push(Family {
             metric: &metrics::TUNNELS,
@@ -409,23 +420,26 @@ impl Probe for Tunnel {
                 value: Value::Gauge(table.used() as f64),
             }],
         });
-        type Read = fn(&Watch, usize) -> Value;
-        let watched: [(&'static Metric, Read); 3] = [
-            (&metrics::WATCHED, |w, i| {
-                Value::Gauge(f64::from(u8::from(w.attached[i].is_some())))
-            }),
-            (&metrics::GAPS, |w, i| Value::Counter(w.gaps[i])),
-            (&metrics::GAP_SECONDS, |w, i| Value::CounterF(w.gap_seconds[i])),
+        let watches = || self.namespaces.iter().flat_map(|n| n.watches.values());
+        let watched = |w: &Watch, i: usize| Series {
+            labels: w.labels[i].clone(),
+            value: Value::Gauge(f64::from(u8::from(w.attached[i].is_some()))),
+        };
+        out.push(Family {
+            metric: &metrics::WATCHED,
+            series: watches().flat_map(|w| [watched(w, 0), watched(w, 1)]).collect(),
+        });
+        type Read = fn(&Gap) -> Value;
+        let gaps: [(&'static Metric, Read); 2] = [
+            (&metrics::GAPS, |gap| Value::Counter(gap.count)),
+            (&metrics::GAP_SECONDS, |gap| Value::CounterF(gap.seconds)),
         ];
-        for (metric, read) in watched {
-            let series = self
-                .watches
-                .values()
-                .flat_map(|w| {
-                    (0..2).map(move |i| Series {
-                        labels: w.labels[i].clone(),
-                        value: read(w, i),
-                    })
+        for (metric, read) in gaps {
+            let series = watches()
+                .flat_map(|w| w.gaps.as_flattened())
+                .map(|gap| Series {
+                    labels: gap.labels.clone(),
+                    value: read(gap),
                 })
                 .collect();
             out.push(Family { metric, series });
@@ -433,19 +447,11 @@ impl Probe for Tunnel {
     }
 }
 
-/// Writes a change of state to the log.
-fn tell(tunnel: &exported::Tunnel, before: (health::State, &'static str)) {
-    let [kind, id, local, remote, _] = &tunnel.values;
-    let (state, reason) = tunnel.health.now;
-    let name = format!("{kind} {id} {local} → {remote}");
-    let text = format!(
-        "tunnel {name}: {} → {}{}{reason}",
-        before.0.as_str(),
-        state.as_str(),
-        if reason.is_empty() { "" } else { ": " }
-    );
-    match state {
-        health::State::Down | health::State::Degraded => tracing::warn!("{text}"),
-        _ => tracing::info!("{text}"),
+/// What went by unseen says nothing of loss and life.
+fn blind(maps: Option<&Maps>, table: Option<&mut Table>) {
+    if let (Some(maps), Some(table)) = (maps, table)
+        && let Err(e) = table.blind(maps, super::unix_nanos())
+    {
+        tracing::warn!("probe tunnel: {e}");
     }
 }

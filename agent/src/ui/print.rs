@@ -6,7 +6,7 @@ mod summary;
 mod tests;
 mod tunnels;
 
-pub use lines::{drop_header, drop_line, flow_header, flow_line};
+pub use lines::{drop_header, flow_header, line, tunnel_header};
 pub use summary::{accounts, summary};
 pub use tunnels::tunnels;
 

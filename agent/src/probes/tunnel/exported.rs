@@ -1,9 +1,10 @@
 //! One tunnel as it is exported: the sum of its rows, and what it is called.
 
-use super::health::{Health, Second};
+use super::health::{Health, Second, State};
 use super::inner::Pair;
 use crate::aggregate::{HistogramValue, Labels};
 use crate::probes::Context;
+use crate::records::TunnelChange;
 use agent_common::tunnel::{TunnelKey, class, counter, direction, flag, kind, series};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -11,8 +12,8 @@ use std::sync::Arc;
 
 /// One tunnel, as exported.
 pub struct Tunnel {
-    /// type, id, local, remote, remote_region.
-    pub values: [String; 5],
+    /// type, id, local, remote, remote_region, netns.
+    pub values: [String; 6],
     /// The same, encoded.
     pub labels: Arc<Labels>,
     /// The same with further values, by metric and variant.
@@ -42,6 +43,8 @@ pub struct Tunnel {
     /// Times that it became so, by [`State`].
     pub changes: [u64; 4],
     pub(super) before: Before,
+    /// Until when nobody watched, ns since the Unix epoch: handshakes of before say nothing.
+    pub(super) blind: u64,
     pub(super) rows: u32,
     pub(super) since: u64,
     pub(super) kind: u8,
@@ -58,7 +61,7 @@ pub(super) struct Before {
 
 impl Tunnel {
     /// A tunnel of which nothing is known yet.
-    pub(super) fn new(values: [String; 5], kind: u8, since: u64, overflow: bool, unix_nanos: u64) -> Self {
+    pub(super) fn new(values: [String; 6], kind: u8, since: u64, overflow: bool, unix_nanos: u64) -> Self {
         let refs: Vec<&str> = values.iter().map(String::as_str).collect();
         Self {
             labels: Arc::new(Labels::new(super::metrics::TUNNEL, &refs, overflow, unix_nanos)),
@@ -78,6 +81,7 @@ impl Tunnel {
             other_pairs: [0; 2],
             changes: [0; 4],
             before: Before::default(),
+            blind: 0,
             rows: 0,
             since,
             kind,
@@ -109,11 +113,12 @@ impl Tunnel {
     pub(super) fn second(&mut self, seen: [u64; 2], now: u64) -> Second {
         let received = self.counters[counter::SEQUENCE];
         let too_big = self.counters[counter::TOO_BIG];
-        let age = if self.last_handshake == 0 {
-            now.saturating_sub(self.since)
+        let last = if self.last_handshake == 0 {
+            self.since
         } else {
-            now.saturating_sub(self.last_handshake)
+            self.last_handshake
         };
+        let age = now.saturating_sub(last.max(self.blind));
         let second = Second {
             packets: seen,
             received: received - self.before.received,
@@ -131,9 +136,27 @@ impl Tunnel {
         second
     }
 
+    /// What there is to tell of a state that is another now.
+    pub(super) fn change(&self, before: State, unix_nanos: u64) -> TunnelChange {
+        let [kind, id, local, remote, remote_region, netns] = self.values.clone();
+        let (state, reason) = self.health.now;
+        TunnelChange {
+            time: unix_nanos as f64 / 1e9,
+            r#type: kind,
+            id,
+            local,
+            remote,
+            remote_region,
+            netns,
+            before: before.as_str().to_owned(),
+            state: state.as_str().to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+
     /// Kind and both ends, whatever the id.
-    pub fn ends(&self) -> (u8, String, String) {
-        (self.kind, self.values[2].clone(), self.values[3].clone())
+    pub fn ends(&self) -> (u8, [String; 3]) {
+        (self.kind, [2, 3, 5].map(|i: usize| self.values[i].clone()))
     }
 }
 
@@ -143,7 +166,7 @@ pub(super) fn one_way(kind: u8) -> bool {
 }
 
 /// The values of the labels of a row.
-pub(super) fn values(key: &TunnelKey, context: &Context<'_>) -> [String; 5] {
+pub(super) fn values(key: &TunnelKey, netns: &str, context: &Context<'_>) -> [String; 6] {
     let name = kind::NAMES.get(key.kind as usize).copied().unwrap_or("unknown");
     let id = if key.flags & flag::HAS_ID == 0 {
         String::new()
@@ -160,6 +183,7 @@ pub(super) fn values(key: &TunnelKey, context: &Context<'_>) -> [String; 5] {
         end(key.local, key.local_port),
         end(key.remote, key.remote_port),
         peer.region.clone(),
+        netns.to_owned(),
     ]
 }
 

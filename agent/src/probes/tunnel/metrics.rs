@@ -17,6 +17,7 @@ labels! {
     LOCAL: "local", "tunnel.local.address", "Own end: address, with the port where it tells peers apart";
     REMOTE: "remote", "tunnel.remote.address", "Other end";
     REMOTE_REGION: "remote_region", "tunnel.remote.cloud.region", "Region of the other end's prefix";
+    NETNS: "netns", "tunnel.netns", "Network namespace of the underlay device, one of probes.tunnel.namespaces; empty = the agent's own";
     CLASS: "class", "tunnel.packet.class", "What the packet carries: ipv4_tcp, ipv4_udp … arp, encrypted, control, keepalive, fragment, other";
     MESSAGE: "message", "tunnel.handshake.message", "initiation, response or cookie";
     SIDE: "side", "tunnel.side", "local = what lies behind us, remote = the tunnel and what lies behind it";
@@ -26,13 +27,15 @@ labels! {
 }
 
 macro_rules! tunnel_labels {
-    ($($extra:expr),*) => { &[&TYPE, &ID, &LOCAL, &REMOTE, &REMOTE_REGION, $($extra),*] };
+    ($($extra:expr),*) => { &[&TYPE, &ID, &LOCAL, &REMOTE, &REMOTE_REGION, &NETNS, $($extra),*] };
 }
 
 /// Labels of a pair inside of a tunnel.
 pub const INNER_PAIR: &[&Label] = tunnel_labels!(&label::DIRECTION, &INNER_LOCAL, &INNER_REMOTE);
 /// Labels of a tunnel.
 pub const TUNNEL: &[&Label] = tunnel_labels!();
+const WATCH: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &NETNS];
+const GAP: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &NETNS, &label::REASON];
 const DIRECTED: &[&Label] = tunnel_labels!(&label::DIRECTION);
 
 macro_rules! metrics {
@@ -93,6 +96,8 @@ metrics! {
         "Handshake initiations since the last one that was answered";
     RTT = "geophone_tunnel_rtt_seconds", "geophone.tunnel.rtt.duration", "s", Histogram, tunnel_labels!(&SIDE),
         "Round-trip time of TCP inside the tunnel by its timestamps, sampled, as seen from this device";
+    DEVICE_DROPS = "geophone_tunnel_device_drops_total", "geophone.tunnel.device.drops", "{packet}", Counter, tunnel_labels!(&label::DEVICE, &label::REASON),
+        "Packets that the kernel gave up on the tunnel device itself, by its own reason; type, id and ends are those that the device names, for one may be the end of many tunnels; each is also in geophone_drops_packets_total";
     LAST_SEEN = "geophone_tunnel_last_seen_timestamp_seconds", "geophone.tunnel.last_seen", "s", Gauge, DIRECTED,
         "When packets were last seen, seconds since the Unix epoch, to the second";
     STATE = "geophone_tunnel_state", "geophone.tunnel.state", "1", Gauge, tunnel_labels!(&HEALTH, &label::REASON),
@@ -101,14 +106,16 @@ metrics! {
         "Times that the tunnel came into this state";
     TUNNELS = "geophone_tunnels", "geophone.tunnels", "{tunnel}", Gauge, &[],
         "Tunnels that have a row; at most limits.tunnels";
-    WATCHED = "geophone_tunnel_watched", "geophone.tunnel.watched", "1", Gauge, &[&label::DEVICE, &label::DIRECTION],
+    WATCHED = "geophone_tunnel_watched", "geophone.tunnel.watched", "1", Gauge, WATCH,
         "1 = the packets of this underlay device are watched, 0 = they should be and are not";
-    GAPS = "geophone_tunnel_watch_gaps_total", "geophone.tunnel.watch_gaps", "{event}", Counter, &[&label::DEVICE, &label::DIRECTION],
-        "Times that somebody has detached our program from the device; it is attached again within 5 s";
-    GAP_SECONDS = "geophone_tunnel_watch_gap_seconds_total", "geophone.tunnel.watch_gap.time", "s", Counter, &[&label::DEVICE, &label::DIRECTION],
+    GAPS = "geophone_tunnel_watch_gaps_total", "geophone.tunnel.watch_gaps", "{event}", Counter, GAP,
+        "Times that our program was off the device: reason detached = by somebody else, it is attached again within 5 s; governor = to keep the CPU budget";
+    GAP_SECONDS = "geophone_tunnel_watch_gap_seconds_total", "geophone.tunnel.watch_gap.time", "s", Counter, GAP,
         "Seconds without our program on the device, at most: since it was last seen there";
 }
 
+/// Why a program was off its device.
+pub const GAP_REASONS: [&str; 2] = ["detached", "governor"];
 /// Names of directions, as exported.
 pub const DIRECTIONS: [&str; 2] = ["receive", "transmit"];
 const MESSAGES: [&str; 3] = ["initiation", "response", "cookie"];

@@ -1,13 +1,14 @@
 //! The tunnels: rows of the kernel's table, and the series that they add up to.
 
 use super::exported::{Tunnel, one_way, values};
-use super::health::State;
 use super::inner::Inner;
+use super::netns::Namespace;
 use super::windows::{Missing, Windows};
 use crate::bpf::sys::{self, MappedArray};
 use crate::error::{Context as _, Result};
 use crate::probes::Context;
 use crate::probes::slots::Reading;
+use crate::records::TunnelChange;
 use agent_common::histogram::Histogram;
 use agent_common::tunnel::{
     SLOT_OTHER, TunnelCells, TunnelKey, TunnelState, TunnelValue, counter, direction, series,
@@ -65,26 +66,20 @@ impl Row {
     }
 }
 
-/// A change of state, to be told.
-pub struct Change {
-    /// Index of the tunnel.
-    pub tunnel: usize,
-    /// What it was.
-    pub before: (State, &'static str),
-}
-
 /// All tunnels.
 pub struct Table {
     rows: Vec<Option<Row>>,
     retired: Vec<u32>,
     /// The first is `other`.
     pub tunnels: Vec<Option<Tunnel>>,
-    by_values: HashMap<[String; 5], usize>,
+    by_values: HashMap<[String; 6], usize>,
     windows: Windows,
     inner: Inner,
     most: usize,
     most_pairs: usize,
     ticks: u32,
+    /// Names of network namespaces, by number.
+    namespaces: HashMap<u16, String>,
 }
 
 impl Table {
@@ -95,7 +90,7 @@ impl Table {
         if let Some(row) = rows.get_mut(SLOT_OTHER as usize) {
             *row = Some(Row::new(None, 0, 0));
         }
-        let mut other: [String; 5] = Default::default();
+        let mut other: [String; 6] = Default::default();
         other[0] = "other".to_owned();
         Self {
             rows,
@@ -107,11 +102,43 @@ impl Table {
             most,
             most_pairs,
             ticks: 0,
+            namespaces: HashMap::new(),
         }
     }
 
+    /// Learns what the namespaces are called. Rows of those that are gone keep their names until they end.
+    pub(super) fn name(&mut self, namespaces: &[Namespace]) {
+        let names = namespaces.iter().map(|n| (n.number, n.name.clone()));
+        self.namespaces.extend(names);
+    }
+
+    /// Nobody has watched for a while, or will. What went by unseen is neither lost nor unanswered.
+    pub fn blind(&mut self, maps: &Maps, unix_nanos: u64) -> Result<()> {
+        let missing = self.windows.end(&maps.windows).context("TUNNEL_WINDOWS")?;
+        for (slot, row) in self.rows.iter().enumerate() {
+            let Some(Some(tunnel)) = row.as_ref().and_then(|row| self.tunnels.get_mut(row.series)) else {
+                continue;
+            };
+            tunnel.closed += missing.get(&(slot as u32)).copied().unwrap_or(0);
+            tunnel.open = 0;
+            tunnel.blind = unix_nanos;
+            for i in 0..2 {
+                maps.states
+                    .set_u64(slot, offset_of!(TunnelState, initiation) + 8 * i, 0);
+                maps.states
+                    .set_u64(slot, offset_of!(TunnelState, unanswered) + 8 * i, 0);
+            }
+        }
+        Ok(())
+    }
+
     /// Reads everything; returns what has changed its state.
-    pub fn tick(&mut self, maps: &mut Maps, context: &Context<'_>, unix_nanos: u64) -> Result<Vec<Change>> {
+    pub fn tick(
+        &mut self,
+        maps: &mut Maps,
+        context: &Context<'_>,
+        unix_nanos: u64,
+    ) -> Result<Vec<TunnelChange>> {
         self.ticks += 1;
         self.refresh(maps, context)?;
         self.read(maps, context, unix_nanos);
@@ -165,7 +192,8 @@ impl Table {
     }
 
     fn series(&mut self, key: &TunnelKey, since: u64, context: &Context<'_>) -> usize {
-        let values = values(key, context);
+        let netns = self.namespaces.get(&key.netns).map_or("", String::as_str);
+        let values = values(key, netns, context);
         if let Some(&index) = self.by_values.get(&values) {
             return index;
         }
@@ -262,9 +290,9 @@ impl Table {
         }
     }
 
-    fn judge(&mut self, unix_nanos: u64) -> Vec<Change> {
+    fn judge(&mut self, unix_nanos: u64) -> Vec<TunnelChange> {
         // Where each direction has an id of its own, the answer comes by another.
-        let mut ends: HashMap<(u8, String, String), [u64; 2]> = HashMap::new();
+        let mut ends: HashMap<(u8, [String; 3]), [u64; 2]> = HashMap::new();
         let mut seen = Vec::with_capacity(self.tunnels.len());
         for tunnel in &mut self.tunnels {
             let Some(tunnel) = tunnel else {
@@ -281,7 +309,7 @@ impl Table {
             }
         }
         let mut changes = Vec::new();
-        for (index, (tunnel, seen)) in self.tunnels.iter_mut().zip(seen).enumerate().skip(1) {
+        for (tunnel, seen) in self.tunnels.iter_mut().zip(seen).skip(1) {
             let Some(tunnel) = tunnel else { continue };
             let seen = if one_way(tunnel.kind) {
                 ends.get(&tunnel.ends()).copied().unwrap_or(seen)
@@ -289,15 +317,12 @@ impl Table {
                 seen
             };
             let second = tunnel.second(seen, unix_nanos);
-            let before = tunnel.health.now;
+            let before = tunnel.health.now.0;
             if tunnel.health.update(&second) {
                 if let Some(count) = tunnel.changes.get_mut(tunnel.health.now.0 as usize) {
                     *count += 1;
                 }
-                changes.push(Change {
-                    tunnel: index,
-                    before,
-                });
+                changes.push(tunnel.change(before, unix_nanos));
             }
         }
         changes

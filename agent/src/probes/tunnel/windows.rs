@@ -83,6 +83,32 @@ impl Windows {
         Ok(out)
     }
 
+    /// Gives up all windows, since nobody watches any more: what comes later begins anew. By slot, what is missing for
+    /// good; that of the last two ticks may have come unseen.
+    pub fn end(&mut self, map: &MapData) -> Result<HashMap<u32, u64>> {
+        let mut out: HashMap<u32, u64> = HashMap::new();
+        let mut all = Vec::new();
+        sys::for_each_locked(
+            map.fd().as_fd(),
+            WindowKey::SIZE,
+            WindowValue::SIZE,
+            |key, value| {
+                let (Some(key), Some(value)) = (WindowKey::decode(key), WindowValue::decode(value)) else {
+                    return;
+                };
+                let seen = self.seen.get(&key).filter(|s| s.epoch == value.window.epoch);
+                let below = seen.map_or(0, |s| s.tops[1]);
+                *out.entry(key.slot).or_default() += holes_below(&value.window, below);
+                all.push(key);
+            },
+        )?;
+        for key in all {
+            let _ = sys::remove(map.fd().as_fd(), &bytes(&key));
+        }
+        self.seen.clear();
+        Ok(out)
+    }
+
     /// Gives up the windows of a slot that is given back. What they miss has been read.
     pub fn remove(&mut self, map: &MapData, slot: u32) {
         self.seen.retain(|key, _| {

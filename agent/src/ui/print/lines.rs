@@ -1,7 +1,7 @@
 //! One line for each record.
 
 use crate::aggregate::labels::clean;
-use crate::records::{DroppedPacket, Flow, Record};
+use crate::records::{DroppedPacket, Flow, Record, TunnelChange};
 use crate::ui::top::tabs::flows::{lasted, process, retransmitted, word};
 use crate::ui::units::{bytes, clock, fit, percent, seconds, width};
 use std::net::SocketAddr;
@@ -34,6 +34,15 @@ const DROP: [(usize, bool); 9] = [
     (44, false),
     (0, false),
 ];
+const TUNNEL: [(usize, bool); 7] = [
+    (12, false),
+    (9, false),
+    (10, false),
+    (21, false),
+    (21, false),
+    (20, false),
+    (0, false),
+];
 
 /// Two spaces between columns. A longer cell pushes the rest out: no address is ever cut.
 fn columns<const N: usize>(widths: [(usize, bool); N], cells: [&str; N]) -> String {
@@ -45,7 +54,7 @@ fn columns<const N: usize>(widths: [(usize, bool); N], cells: [&str; N]) -> Stri
     fitted.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
-/// Heading of [`flow_line`]s.
+/// Heading of connections.
 pub fn flow_header() -> String {
     columns(
         FLOW,
@@ -56,7 +65,7 @@ pub fn flow_header() -> String {
     )
 }
 
-/// Heading of [`drop_line`]s.
+/// Heading of dropped packets.
 pub fn drop_header() -> String {
     columns(
         DROP,
@@ -74,17 +83,21 @@ pub fn drop_header() -> String {
     )
 }
 
-/// A connection in one line. A dropped packet is told by [`drop_line`].
-pub fn flow_line(record: &Record) -> String {
+/// Heading of a tunnel's changes.
+pub fn tunnel_header() -> String {
+    columns(
+        TUNNEL,
+        ["TIME UTC", "TYPE", "ID", "LOCAL", "REMOTE", "STATE", "REASON"],
+    )
+}
+
+/// A record in one line.
+pub fn line(record: &Record) -> String {
     match record {
         Record::Flow(flow) => of_flow(flow),
         Record::Drop(drop) => of_drop(drop),
+        Record::Tunnel(change) => of_tunnel(change),
     }
-}
-
-/// A dropped packet in one line. A connection is told by [`flow_line`].
-pub fn drop_line(record: &Record) -> String {
-    flow_line(record)
 }
 
 fn of_flow(f: &Flow) -> String {
@@ -128,6 +141,21 @@ fn of_drop(d: &DroppedPacket) -> String {
             &clean(&d.subject),
             &way,
             &clean(&d.location),
+        ],
+    )
+}
+
+fn of_tunnel(t: &TunnelChange) -> String {
+    columns(
+        TUNNEL,
+        [
+            &clock(t.time),
+            &clean(&t.r#type),
+            &clean(&t.id),
+            &clean(&t.local),
+            &clean(&t.remote),
+            &format!("{} → {}", clean(&t.before), clean(&t.state)),
+            &clean(&t.reason),
         ],
     )
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::records::{DroppedPacket, Flow, Record};
+use crate::records::{DroppedPacket, Flow, Record, TunnelChange};
 use crate::ui::view::{Account, Counter, Coverage, DropRow, Loss, PairRow, View};
 
 fn flow(remote: &str) -> Record {
@@ -36,7 +36,7 @@ fn flow(remote: &str) -> Record {
 #[test]
 fn lines_stand_under_their_headings() {
     let header = flow_header();
-    let line = flow_line(&flow("203.0.113.9:443"));
+    let line = line(&flow("203.0.113.9:443"));
     let at = |text: &str, word: &str| width(text.split_once(word).unwrap().0);
     assert_eq!(at(&header, "SUBJECT"), at(&line, "curl\u{fffd}[31m"));
     assert_eq!(at(&header, "LOCAL"), at(&line, "10.0.0.4:40000"));
@@ -45,7 +45,7 @@ fn lines_stand_under_their_headings() {
     assert!(line.starts_with("01:01:01.500  timeout   client"), "{line}");
     assert!(line.contains("12.3ms   75.0%        0   1.23kB"), "{line}");
     let long = "[2001:db8:85a3::8a2e:370:7334]:65535";
-    assert!(flow_line(&flow(long)).contains(long));
+    assert!(super::line(&flow(long)).contains(long));
     let drop = Record::Drop(Box::new(DroppedPacket {
         time: 0.0,
         reason: "NO_SOCKET".into(),
@@ -58,9 +58,22 @@ fn lines_stand_under_their_headings() {
         destination: None,
         bytes: 60,
     }));
-    let line = drop_line(&drop);
+    let line = super::line(&drop);
     assert_eq!(at(&drop_header(), "SOURCE"), at(&line, "10.0.0.1:53 → ?"));
     assert_eq!(at(&drop_header(), "LOCATION"), at(&line, "udp_unicast"));
+    let change = Record::Tunnel(Box::new(TunnelChange {
+        r#type: "vxlan".into(),
+        id: "42".into(),
+        local: "10.0.0.1".into(),
+        remote: "10.0.0.2".into(),
+        before: "up".into(),
+        state: "down".into(),
+        reason: "no_answer".into(),
+        ..TunnelChange::default()
+    }));
+    let line = super::line(&change);
+    assert_eq!(at(&tunnel_header(), "STATE"), at(&line, "up → down"));
+    assert_eq!(at(&tunnel_header(), "REASON"), at(&line, "no_answer"));
 }
 
 #[test]

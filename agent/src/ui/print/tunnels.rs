@@ -10,10 +10,11 @@ pub fn tunnels(rows: &[TunnelRow]) -> String {
         return "no packet of a tunnel has been seen\n".to_owned();
     }
     let maybe = |value: Option<f64>, write: fn(f64) -> String| value.map_or("–".to_owned(), write);
+    let elsewhere = rows.iter().any(|t| !t.netns.is_empty());
     let lines: Vec<Vec<String>> = rows
         .iter()
         .map(|t| {
-            vec![
+            let mut cells = vec![
                 t.kind.clone(),
                 t.id.clone(),
                 t.local.clone(),
@@ -25,12 +26,15 @@ pub fn tunnels(rows: &[TunnelRow]) -> String {
                 bytes(t.bytes[1] as f64),
                 maybe(t.loss_ratio, percent),
                 maybe(t.sequenced.map(|_| t.lost as f64), count),
+                count(t.device_drops.values().sum::<u64>() as f64),
                 maybe(t.rtt_remote, seconds),
                 maybe(t.handshake_age, seconds),
-            ]
+            ];
+            cells.extend(elsewhere.then(|| t.netns.clone()));
+            cells
         })
         .collect();
-    let headers = [
+    let mut headers = vec![
         "TYPE",
         "ID",
         "LOCAL",
@@ -42,8 +46,10 @@ pub fn tunnels(rows: &[TunnelRow]) -> String {
         ">TX",
         ">LOSS 30s",
         ">LOST",
+        ">DROPS",
         ">RTT",
         ">HANDSHAKE",
     ];
+    headers.extend(elsewhere.then_some("NETNS"));
     table(&headers, &lines)
 }

@@ -20,6 +20,8 @@ pub struct TunnelRow {
     pub remote: String,
     /// Its region; empty = not known.
     pub remote_region: String,
+    /// Network namespace of the underlay device; empty = the agent's own.
+    pub netns: String,
     /// `unknown`, `up`, `degraded` or `down`; empty for what found no row.
     pub state: String,
     /// Why; empty = all is well.
@@ -58,6 +60,8 @@ pub struct TunnelRow {
     pub rtt_local: Option<f64>,
     /// MTU that an oversize message told.
     pub mtu: Option<f64>,
+    /// Packets that the kernel gave up on its device, by device and reason. Other tunnels may have the same device.
+    pub device_drops: BTreeMap<String, u64>,
     /// Seconds since the last packet, by direction.
     pub idle: [Option<f64>; 2],
 }
@@ -72,22 +76,28 @@ struct Known {
 
 /// All tunnels.
 #[derive(Debug, Default)]
-pub(super) struct Tunnels(BTreeMap<[String; 5], Known>);
+pub(super) struct Tunnels(BTreeMap<[String; 6], Known>);
 
 impl Tunnels {
     /// Takes a snapshot. The busiest come first, but those that are not well before them.
     pub fn push(&mut self, snapshot: &Snapshot, clock: &Clock) -> Vec<TunnelRow> {
         self.0.values_mut().for_each(Known::begin);
+        let mut drops = Vec::new();
         for family in &snapshot.families {
             let Some(name) = family.metric.name.strip_prefix("geophone_tunnel_") else {
                 continue;
             };
+            if name == "device_drops_total" {
+                drops.extend(&family.series);
+                continue;
+            }
             for series in &family.series {
                 let of = |name| label(&series.labels, name);
                 if of("type").is_empty() {
                     continue;
                 }
-                let key = ["type", "id", "local", "remote", "remote_region"].map(|n| of(n).to_owned());
+                let key =
+                    ["type", "id", "local", "remote", "remote_region", "netns"].map(|n| of(n).to_owned());
                 let known = self.0.entry(key).or_insert_with_key(|key| Known {
                     row: TunnelRow {
                         kind: key[0].clone(),
@@ -95,6 +105,7 @@ impl Tunnels {
                         local: key[2].clone(),
                         remote: key[3].clone(),
                         remote_region: key[4].clone(),
+                        netns: key[5].clone(),
                         ..TunnelRow::default()
                     },
                     ..Known::default()
@@ -137,6 +148,18 @@ impl Tunnels {
         }
         self.0.retain(|_, known| known.touched);
         let mut rows: Vec<TunnelRow> = self.0.values().map(|known| known.row(clock)).collect();
+        for series in drops {
+            let of = |name| label(&series.labels, name);
+            // What the device leaves open is any.
+            let is = |name, own: &str| of(name).is_empty() || of(name) == own;
+            let name = format!("{} {}", of("device"), of("reason"));
+            for row in &mut rows {
+                let ends = of("netns") == row.netns && is("local", &row.local) && is("remote", &row.remote);
+                if of("type") == row.kind && is("id", &row.id) && ends {
+                    row.device_drops.insert(name.clone(), number(series) as u64);
+                }
+            }
+        }
         let ill = |row: &TunnelRow| matches!(row.state.as_str(), "down" | "degraded");
         rows.sort_by(|a, b| {
             let busy = |row: &TunnelRow| row.bytes_rate[0] + row.bytes_rate[1];

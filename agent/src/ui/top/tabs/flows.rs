@@ -1,7 +1,7 @@
 //! The last records.
 
 use super::{Popup, name, pairs};
-use crate::records::{DroppedPacket, Flow, Record};
+use crate::records::{DroppedPacket, Flow, Record, TunnelChange};
 use crate::ui::top::grid::{Cell, Column, Key, Row, number, text};
 use crate::ui::top::theme::{Theme, Tone};
 use crate::ui::units::{bytes, clock, count, percent, seconds, span};
@@ -33,6 +33,7 @@ pub fn rows(records: &VecDeque<(u64, Record)>) -> Vec<Row> {
         let cells = match record {
             Record::Flow(flow) => of_flow(flow),
             Record::Drop(drop) => of_drop(drop),
+            Record::Tunnel(change) => of_tunnel(change),
         };
         Row {
             id: format!("{serial:020}"),
@@ -140,6 +141,24 @@ fn of_drop(d: &DroppedPacket) -> Vec<Cell> {
     cells
 }
 
+fn of_tunnel(t: &TunnelChange) -> Vec<Cell> {
+    let tone = match t.state.as_str() {
+        "down" => Tone::Bad,
+        "degraded" => Tone::Warn,
+        _ => Tone::Normal,
+    };
+    let mut cells = vec![
+        when(t.time),
+        Cell::text(t.state.clone()).tone(tone),
+        name(&format!("{} {}", t.r#type, t.id)),
+        name(&t.remote),
+        name(&t.reason),
+    ];
+    cells.extend([(); 5].map(|()| Cell::none()));
+    cells.extend([name(&t.local), Cell::none(), Cell::none()]);
+    cells
+}
+
 /// Everything about a record.
 pub fn popup(id: &str, records: &VecDeque<(u64, Record)>, theme: Theme) -> Option<Popup> {
     let serial: u64 = id.parse().ok()?;
@@ -147,6 +166,7 @@ pub fn popup(id: &str, records: &VecDeque<(u64, Record)>, theme: Theme) -> Optio
     Some(match record {
         Record::Flow(f) => flow(f, theme),
         Record::Drop(d) => drop(d, theme),
+        Record::Tunnel(t) => tunnel(t, theme),
     })
 }
 
@@ -241,6 +261,28 @@ fn drop(d: &DroppedPacket, theme: Theme) -> Popup {
     );
     Popup {
         title: format!("dropped: {}", d.reason),
+        upper,
+        ..Popup::default()
+    }
+}
+
+fn tunnel(t: &TunnelChange, theme: Theme) -> Popup {
+    let upper = pairs(
+        theme,
+        &[
+            ("time", format!("{} UTC", clock(t.time))),
+            ("state", t.state.clone()),
+            ("before", t.before.clone()),
+            ("reason", t.reason.clone()),
+            ("type", t.r#type.clone()),
+            ("id", t.id.clone()),
+            ("local", t.local.clone()),
+            ("remote", t.remote.clone()),
+            ("region", t.remote_region.clone()),
+        ],
+    );
+    Popup {
+        title: format!("tunnel {} {} to {}", t.r#type, t.id, t.remote),
         upper,
         ..Popup::default()
     }

@@ -218,12 +218,16 @@ pub fn clean_view(view: &mut View) {
         [&mut t.kind, &mut t.id, &mut t.local, &mut t.remote]
             .into_iter()
             .for_each(scrub);
-        [&mut t.remote_region, &mut t.state, &mut t.reason]
+        [&mut t.remote_region, &mut t.netns, &mut t.state, &mut t.reason]
             .into_iter()
             .for_each(scrub);
         t.classes = std::mem::take(&mut t.classes)
             .into_iter()
             .map(|(class, packets)| (clean(&class), packets))
+            .collect();
+        t.device_drops = std::mem::take(&mut t.device_drops)
+            .into_iter()
+            .map(|(drop, packets)| (clean(&drop), packets))
             .collect();
     }
     view.cost.programs.iter_mut().for_each(|p| scrub(&mut p.program));
@@ -265,6 +269,15 @@ pub fn clean_record(record: &mut Record) {
                 .for_each(scrub);
             [&mut d.direction, &mut d.device, &mut d.subject]
                 .into_iter()
+                .for_each(scrub);
+        }
+        Record::Tunnel(t) => {
+            [&mut t.r#type, &mut t.id, &mut t.local, &mut t.remote]
+                .into_iter()
+                .for_each(scrub);
+            [&mut t.remote_region, &mut t.before, &mut t.state, &mut t.reason]
+                .into_iter()
+                .chain([&mut t.netns])
                 .for_each(scrub);
         }
     }

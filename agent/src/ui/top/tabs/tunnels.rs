@@ -29,9 +29,11 @@ pub const COLUMNS: &[Column] = &[
 pub const SORT: usize = 4;
 
 fn id(t: &TunnelRow) -> String {
-    [&t.kind, &t.id, &t.local, &t.remote]
+    [&t.kind, &t.id, &t.local, &t.remote, &t.netns]
         .map(String::as_str)
         .join(" ")
+        .trim_end()
+        .to_owned()
 }
 
 /// Rows.
@@ -88,6 +90,7 @@ pub fn popup(wanted: &str, view: &View, theme: Theme) -> Option<Popup> {
         ("local", t.local.clone()),
         ("remote", t.remote.clone()),
         ("region", t.remote_region.clone()),
+        ("netns", t.netns.clone()),
         ("bytes", both(t.bytes, bytes)),
         ("inner", both(t.inner_bytes, bytes)),
         ("packets", both(t.packets, count)),
@@ -99,6 +102,11 @@ pub fn popup(wanted: &str, view: &View, theme: Theme) -> Option<Popup> {
         ("its age", maybe(t.handshake_age, seconds)),
         ("mtu told", maybe(t.mtu, count)),
     ];
+    values.extend(
+        t.device_drops
+            .iter()
+            .map(|(drop, packets)| (drop.as_str(), format!("{} dropped", count(*packets as f64)))),
+    );
     values.extend(
         t.classes
             .iter()
