@@ -13,7 +13,7 @@ use agent_common::tcp::{PairCells, home};
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{
     BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, FExit, Iter, Program,
-    ProgramError, SchedClassifier, SockOps, TestRun as _,
+    ProgramError, SchedClassifier, SockOps,
 };
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use std::collections::HashMap;
@@ -391,40 +391,6 @@ impl Engine {
                 ))
             })
             .collect()
-    }
-
-    /// Run time of an empty program in ns, as the kernel's statistics see it: the floor of all other figures.
-    pub fn calibrate(&mut self) -> Option<f64> {
-        self.test_run("calibrate", 20_000)?;
-        let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()?;
-        let info = |e: &Self| {
-            Some((
-                e.ebpf.program("calibrate")?.info().ok()?.run_time(),
-                e.ebpf.program("calibrate")?.info().ok()?.run_count(),
-            ))
-        };
-        let before = info(self)?;
-        self.test_run("calibrate", 20_000)?;
-        let after = info(self)?;
-        drop(stats);
-        let runs = after.1.saturating_sub(before.1);
-        (runs > 0).then(|| after.0.saturating_sub(before.0).as_nanos() as f64 / runs as f64)
-    }
-
-    /// Runs one of the measuring programs (agent-ebpf/src/bench.rs) by BPF_PROG_TEST_RUN.
-    pub fn test_run(&mut self, name: &str, repeat: u32) -> Option<std::time::Duration> {
-        let program: &mut SchedClassifier = self.ebpf.program_mut(name)?.try_into().ok()?;
-        match program.load() {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-            Err(_) => return None,
-        }
-        let packet = [0u8; 64];
-        let options = aya::programs::TestRunOptions {
-            data_in: Some(&packet),
-            repeat,
-            ..Default::default()
-        };
-        program.test_run(options).ok().map(|r| r.duration)
     }
 
     /// Gives back what was only needed for attaching.
