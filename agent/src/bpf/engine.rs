@@ -94,6 +94,7 @@ impl Engine {
         let reads = asked && read.is_ok();
         let (paths, probe_reads) = (u32::from(sizes.paths), u32::from(reads));
         let high_water = u64::from(sizes.ring_bytes / 4);
+        let tunnel_inner_mask = sizes.tunnel_inner() - 1;
         let dns_names = u32::from(sizes.dns_names);
         let mut loader = EbpfLoader::new();
         loader
@@ -110,6 +111,7 @@ impl Engine {
             .override_global("PROBE_READS", &probe_reads, false)
             .override_global("SOCKOPS_HAS_CURRENT", &has_current, false)
             .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
+            .override_global("TUNNEL_INNER_MASK", &tunnel_inner_mask, false)
             .override_global("DNS_NAMES", &dns_names, false)
             .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
             .map_max_entries("HOME", cpus)
@@ -125,7 +127,7 @@ impl Engine {
             .map_max_entries("TUNNEL_STATES", sizes.tunnels)
             .map_max_entries("TUNNEL_CELLS", sizes.tunnels * sizes.shards)
             .map_max_entries("TUNNEL_WINDOWS", sizes.tunnels * 4)
-            .map_max_entries("TUNNEL_INNER", sizes.tunnels * 4)
+            .map_max_entries("TUNNEL_INNER", sizes.tunnel_inner())
             .map_max_entries("DNS_TOKENS", cpus);
         for (global, offset) in &offsets {
             // Not every field is read by a program of this build; the linker drops unused globals.

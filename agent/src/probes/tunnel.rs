@@ -28,7 +28,7 @@ use crate::config::Glob;
 use crate::error::{Context as _, Result};
 use crate::rtnetlink::Rtnetlink;
 use agent_common::account::program;
-use agent_common::tunnel::{TunnelCells, TunnelState};
+use agent_common::tunnel::{InnerCell, TunnelCells, TunnelState};
 use aya::maps::{MapData, Queue};
 use devices::{Found, Underlay};
 use std::collections::{BTreeMap, HashMap};
@@ -141,18 +141,21 @@ impl Tunnel {
         let cells = engine.take_data("TUNNEL_CELLS")?;
         let states = engine.take_data("TUNNEL_STATES")?;
         let epoch = engine.take_data("TUNNEL_EPOCH")?;
+        let inner = engine.take_data("TUNNEL_INNER")?;
+        let inner_cells = engine.sizes.tunnel_inner() as usize;
         self.maps = Some(Maps {
             cells: MappedArray::new(cells.fd(), size_of::<TunnelCells>(), (tunnels * shards) as usize)?,
             states: MappedArray::new(states.fd(), size_of::<TunnelState>(), tunnels as usize)?,
             epoch: MappedArray::new(epoch.fd(), 8, 1)?,
             tunnels: engine.take_data("TUNNELS")?,
             windows: engine.take_data("TUNNEL_WINDOWS")?,
-            inner: engine.take_data("TUNNEL_INNER")?,
+            inner: MappedArray::new(inner.fd(), size_of::<InnerCell>(), inner_cells)?,
+            inner_cells,
             free,
             shards: shards as usize,
         });
         self.ports = Some(engine.take_data("TUNNEL_PORTS")?);
-        self._kept = vec![cells, states, epoch];
+        self._kept = vec![cells, states, epoch, inner];
         self.table = Some(Table::new(
             tunnels as usize,
             self.options.max_tunnels,
