@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
+use tests::harness::cli::geophone;
 use tests::harness::tunnels::{Mouth, dropped, links, lose, ping, vxlan, watching};
 use tests::harness::{End, Link, Setup, Snapshot, WireGuard, command, equal};
 use tests::need_root;
@@ -243,5 +244,27 @@ fn a_wireguard_tunnel_tells_loss_and_life() -> Result<()> {
     healed?;
     back?;
     ensure!(took < Duration::from_secs(6), "down after {took:?}");
+    Ok(())
+}
+
+/// Through the programs themselves, by BPF_PROG_TEST_RUN: the command fails if a packet is taken for what it is not, or
+/// if one is in no account.
+#[test]
+fn packets_of_every_kind_are_what_they_are_and_have_a_price() -> Result<()> {
+    need_root!();
+    let out = geophone(&["bench-packets", "--rounds", "1"])?;
+    ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let found: Value = serde_json::from_slice(&out.stdout)?;
+    let packets = found["packets"].as_array().context("no packets")?;
+    for program in ["tunnel_ingress", "tunnel_egress"] {
+        for (kind, least) in [("plain", 10), ("tunnel", 18)] {
+            let of = packets
+                .iter()
+                .filter(|p| p["program"] == program && p["kind"] == kind);
+            let priced = of.filter(|p| p["nanos"].as_f64().is_some_and(|ns| ns < 5000.0));
+            let count = priced.count();
+            ensure!(count >= least, "{program}: {count} packets of {kind}");
+        }
+    }
     Ok(())
 }

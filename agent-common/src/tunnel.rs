@@ -3,7 +3,7 @@
 //! A tunnel is a row of `TUNNELS`: [`TunnelKey`] → [`TunnelValue`], whose slot is the row of its counters
 //! (`TUNNEL_CELLS`, [`TunnelCells`], by shard as the pair cells are) and of its rare state (`TUNNEL_STATES`,
 //! [`TunnelState`], one row for all CPUs). Slot 0 is `other`: it takes what finds no room and what belongs to a tunnel
-//! that the packet alone does not name. [`InnerKey`] → [`InnerValue`] says who talks inside, [`WindowKey`] →
+//! that the packet alone does not name. The table of [`InnerCell`]s says who talks inside, [`WindowKey`] →
 //! [`WindowValue`] which sequence numbers have come.
 //!
 //! Counts are never cleared; readers use differences. The packets of a tunnel are the sum over its classes, its
@@ -233,6 +233,33 @@ pub struct TunnelState {
     pub histograms: [Histogram; series::COUNT],
 }
 
+/// Who talks inside, and how much. `TUNNEL_INNER` is a hash table in an array, so that finding a pair is no call: that of
+/// a hash map costs more than all the rest of most packets. A pair is in one of the [`inner::PROBES`] cells from its
+/// hash on, or, when two CPUs have met it at once, in two of them: readers add them up. A program takes a cell, userspace
+/// gives it back.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct InnerCell {
+    /// See [`inner`].
+    pub state: u64,
+    /// Whose it is.
+    pub key: InnerKey,
+    /// Inner bytes: ingress, egress.
+    pub bytes: [u64; 2],
+}
+
+/// States of an [`InnerCell`].
+pub mod inner {
+    /// Nobody's.
+    pub const FREE: u64 = 0;
+    /// A program is writing the key.
+    pub const BUSY: u64 = 1;
+    /// In use.
+    pub const TAKEN: u64 = 2;
+    /// Cells that are tried.
+    pub const PROBES: u32 = 8;
+}
+
 /// Bits of [`TunnelKey::flags`].
 pub mod flag {
     /// The id is one (a GRE header may have no key, and a key may be 0).
@@ -282,14 +309,6 @@ crate::wire! {
         pub slot: u32,
         /// Always zero.
         pub pad: u32,
-    }
-
-    /// What a [`InnerKey`] maps to; ingress, egress.
-    pub struct InnerValue {
-        /// Packets on the wire.
-        pub packets: [u64; 2],
-        /// Inner bytes.
-        pub bytes: [u64; 2],
     }
 
     /// A sequence of received packets.

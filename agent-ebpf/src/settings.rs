@@ -33,6 +33,8 @@ constants! {
     PATHS: u32 = 0;
     /// 1 = sock_ops may ask who is running: since 6.17.
     SOCKOPS_HAS_CURRENT: u32 = 0;
+    /// Cells of `TUNNEL_INNER` minus one; a power of two minus one.
+    TUNNEL_INNER_MASK: u32 = 0;
     /// 1 = queries of DNS are told for their names.
     DNS_NAMES: u32 = 0;
 }

@@ -9,9 +9,9 @@ mod rtt;
 mod sequence;
 mod wireguard;
 
-use crate::account::{self, add, bump};
+use crate::account::{self, bump_own};
 use agent_common::account::{Account, program, reason};
-use agent_common::tunnel::parse::{Parsed, Verdict, bytes, fact, parse};
+use agent_common::tunnel::parse::{Parsed, Verdict, fact, parse};
 use agent_common::tunnel::window::Step;
 use agent_common::tunnel::{InnerKey, SLOT_OTHER, TunnelKey, class, counter, direction, kind, relief};
 use aya_ebpf::{
@@ -36,9 +36,17 @@ struct Scratch {
     parsed: Parsed,
     key: TunnelKey,
     inner: InnerKey,
+    /// Of `inner`; see [`row::pair`].
+    pair: u64,
     step: Step,
     memo: row::Memo,
 }
+
+const _: () = assert!(
+    core::mem::offset_of!(Scratch, key).is_multiple_of(8)
+        && core::mem::offset_of!(Scratch, inner).is_multiple_of(8)
+        && core::mem::offset_of!(Scratch, memo).is_multiple_of(8)
+);
 
 #[map]
 static TUNNEL_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
@@ -54,48 +62,56 @@ static TUNNEL_JUMPS: ProgramArray = ProgramArray::with_max_entries(4, 0);
 
 /// Packets that an Ethernet device has received.
 #[classifier]
+#[inline(always)]
 pub fn tunnel_ingress(ctx: TcContext) -> i32 {
     watch::<{ direction::INGRESS }, true, true>(&ctx, program::TUNNEL_INGRESS)
 }
 
 /// Packets that an Ethernet device is to send.
 #[classifier]
+#[inline(always)]
 pub fn tunnel_egress(ctx: TcContext) -> i32 {
     watch::<{ direction::EGRESS }, true, true>(&ctx, program::TUNNEL_EGRESS)
 }
 
 /// As `tunnel_ingress`, for devices whose packets begin with the IP header.
 #[classifier]
+#[inline(always)]
 pub fn tunnel_ingress_ip(ctx: TcContext) -> i32 {
     watch::<{ direction::INGRESS }, false, true>(&ctx, program::TUNNEL_INGRESS)
 }
 
 /// As `tunnel_egress`, for devices whose packets begin with the IP header.
 #[classifier]
+#[inline(always)]
 pub fn tunnel_egress_ip(ctx: TcContext) -> i32 {
     watch::<{ direction::EGRESS }, false, true>(&ctx, program::TUNNEL_EGRESS)
 }
 
 /// As `tunnel_ingress`, in another network namespace than the agent's, and so are those that follow.
 #[classifier]
+#[inline(always)]
 pub fn tunnel_ingress_netns(ctx: TcContext) -> i32 {
     watch::<{ direction::INGRESS }, true, false>(&ctx, program::TUNNEL_INGRESS)
 }
 
 /// See `tunnel_ingress_netns`.
 #[classifier]
+#[inline(always)]
 pub fn tunnel_egress_netns(ctx: TcContext) -> i32 {
     watch::<{ direction::EGRESS }, true, false>(&ctx, program::TUNNEL_EGRESS)
 }
 
 /// See `tunnel_ingress_netns`.
 #[classifier]
+#[inline(always)]
 pub fn tunnel_ingress_ip_netns(ctx: TcContext) -> i32 {
     watch::<{ direction::INGRESS }, false, false>(&ctx, program::TUNNEL_INGRESS)
 }
 
 /// See `tunnel_ingress_netns`.
 #[classifier]
+#[inline(always)]
 pub fn tunnel_egress_ip_netns(ctx: TcContext) -> i32 {
     watch::<{ direction::EGRESS }, false, false>(&ctx, program::TUNNEL_EGRESS)
 }
@@ -108,13 +124,13 @@ fn watch<const DIRECTION: usize, const ETHERNET: bool, const OWN: bool>(
     let Some(account) = account::of(program) else {
         return NEXT;
     };
-    bump(&mut account.seen);
+    bump_own(&mut account.seen);
     if packet::plain::<ETHERNET>(ctx) {
-        bump(&mut account.filtered);
+        bump_own(&mut account.filtered);
         return NEXT;
     }
     let Some(scratch) = TUNNEL_SCRATCH.get_ptr_mut(0) else {
-        bump(&mut account.dropped[reason::MAP_FULL]);
+        bump_own(&mut account.dropped[reason::MAP_FULL]);
         return NEXT;
     };
     // SAFETY: a non-null map value stays valid for the program's run, and nobody else uses it; see [`Scratch`].
@@ -124,21 +140,21 @@ fn watch<const DIRECTION: usize, const ETHERNET: bool, const OWN: bool>(
     scratch.relief = TUNNEL_RELIEF.get(0).copied().unwrap_or(0) as u32;
     scratch.key.netns = if OWN { 0 } else { scratch.netns as u16 };
     match read::<ETHERNET>(skb, &mut scratch.parsed) {
-        Verdict::Nothing => bump(&mut account.filtered),
+        Verdict::Nothing => bump_own(&mut account.filtered),
         Verdict::Fragment => {
             if let Some(cells) = row::cells(SLOT_OTHER) {
-                bump(&mut cells.counters[counter::UNKNOWN_FRAGMENTS + DIRECTION]);
+                row::bump(&mut cells.counters[counter::UNKNOWN_FRAGMENTS + DIRECTION]);
             }
-            bump(&mut account.filtered);
+            bump_own(&mut account.filtered);
         }
         Verdict::Malformed => {
             row::key(&mut scratch.key, &scratch.parsed, &skb, DIRECTION);
             // Junk makes no tunnel.
             let slot = row::find(&scratch.key).unwrap_or(SLOT_OTHER);
             if let Some(cells) = row::cells(slot) {
-                bump(&mut cells.counters[counter::MALFORMED + DIRECTION]);
+                row::bump(&mut cells.counters[counter::MALFORMED + DIRECTION]);
             }
-            bump(&mut account.aggregated);
+            bump_own(&mut account.aggregated);
         }
         Verdict::TooBig => {
             // The quoted packet went the other way.
@@ -170,8 +186,10 @@ fn reset(parsed: &mut Parsed) {
 }
 const _: () = assert!(core::mem::offset_of!(Parsed, net) % 8 == 0 && align_of::<Parsed>() == 8);
 
-/// A function of its own, and so are those that follow: where one returns, all its paths are one to the verifier.
-#[inline(never)]
+/// Inlined, and so is all that most packets need: where returns are guarded against speculation (SRSO) each costs 10 ns,
+/// more than to read a header. What is rare or large is a function: where one returns, all its paths are one to the
+/// verifier.
+#[inline(always)]
 fn read<const ETHERNET: bool>(skb: Skb, parsed: &mut Parsed) -> Verdict {
     parse(&skb, &UdpPorts, ETHERNET, parsed)
 }
@@ -180,9 +198,9 @@ fn read<const ETHERNET: bool>(skb: Skb, parsed: &mut Parsed) -> Verdict {
 fn too_big<const DIRECTION: usize>(account: &mut Account, scratch: &Scratch) {
     let slot = row::find(&scratch.key).unwrap_or(SLOT_OTHER);
     if let Some(cells) = row::cells(slot) {
-        bump(&mut cells.counters[counter::TOO_BIG + DIRECTION]);
+        row::bump(&mut cells.counters[counter::TOO_BIG + DIRECTION]);
     }
-    bump(&mut account.aggregated);
+    bump_own(&mut account.aggregated);
     if slot == SLOT_OTHER {
         return;
     }
@@ -200,7 +218,7 @@ fn tunnel<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut
     }
     let facts = scratch.parsed.facts;
     if facts & fact::TCP != 0 && scratch.relief < relief::NO_RTT as u32 {
-        rtt::sample::<DIRECTION>(skb, &scratch.parsed, &scratch.inner, scratch.relief);
+        rtt::sample::<DIRECTION>(skb, &scratch.parsed, slot, scratch.pair, scratch.relief);
     }
     if DIRECTION == direction::INGRESS && facts & fact::SEQUENCED != 0 {
         sequence::track(skb, &scratch.parsed, slot, &mut scratch.step);
@@ -211,21 +229,21 @@ fn tunnel<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut
 }
 
 /// Packets, bytes and what is inside.
-#[inline(never)]
+#[inline(always)]
 fn count<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut Scratch, slot: u32) {
     let Some(cells) = row::cells(slot) else {
-        bump(&mut account.dropped[reason::MAP_FULL]);
+        bump_own(&mut account.dropped[reason::MAP_FULL]);
         return;
     };
     let parsed = &scratch.parsed;
     let wire = skb.on_the_wire(parsed);
-    add(&mut cells.counters[counter::BYTES + DIRECTION], wire.bytes);
+    row::add(&mut cells.counters[counter::BYTES + DIRECTION], wire.bytes);
     if wire.inner != 0 {
-        add(&mut cells.counters[counter::INNER_BYTES + DIRECTION], wire.inner);
+        row::add(&mut cells.counters[counter::INNER_BYTES + DIRECTION], wire.inner);
     }
     let class = (parsed.class as usize).min(class::COUNT - 1);
     // SAFETY: within the counters; indexing would emit a panic path, which does not load.
-    add(
+    row::add(
         unsafe {
             cells
                 .counters
@@ -234,28 +252,23 @@ fn count<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut 
         wire.packets,
     );
     if parsed.facts & fact::FRAGMENT != 0 {
-        bump(&mut cells.counters[counter::FRAGMENTS + DIRECTION]);
+        row::bump(&mut cells.counters[counter::FRAGMENTS + DIRECTION]);
     }
     if parsed.facts & fact::PAIR != 0 && slot != SLOT_OTHER {
         let inner = &mut scratch.inner;
-        if DIRECTION == direction::INGRESS {
-            inner.local = bytes(parsed.inner_destination);
-            inner.remote = bytes(parsed.inner_source);
-        } else {
-            inner.local = bytes(parsed.inner_source);
-            inner.remote = bytes(parsed.inner_destination);
-        }
-        inner.slot = slot;
-        if scratch.relief >= relief::NO_PAIRS as u32 || !row::inner(inner, DIRECTION, &wire) {
-            add(
+        row::inner_key(inner, parsed, slot, DIRECTION);
+        let pair = row::pair(inner);
+        scratch.pair = pair;
+        if scratch.relief >= relief::NO_PAIRS as u32 || !row::inner(inner, pair, DIRECTION, &wire) {
+            row::add(
                 &mut cells.counters[counter::UNPAIRED_PACKETS + DIRECTION],
                 wire.packets,
             );
-            add(
+            row::add(
                 &mut cells.counters[counter::UNPAIRED_BYTES + DIRECTION],
                 wire.inner,
             );
         }
     }
-    bump(&mut account.aggregated);
+    bump_own(&mut account.aggregated);
 }

@@ -112,6 +112,13 @@ pub enum Command {
         #[arg(long, default_value_t = 5_000_000)]
         records: u64,
     },
+    /// The packet benchmark: sends packets of every kind through the programs that look at packets
+    #[command(hide = true)]
+    BenchPackets {
+        /// Turns, of which the best counts
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+    },
 }
 
 /// `geophone run`.

@@ -1,9 +1,11 @@
 //! The commands that run an agent or talk to one.
 
 mod bench;
+mod bench_packets;
 mod topology;
 
 pub use bench::{bench_encode, bench_ring};
+pub use bench_packets::bench_packets;
 pub use topology::topology;
 
 use crate::aggregate::Snapshot;

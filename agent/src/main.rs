@@ -60,6 +60,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             })
         }
         Command::BenchRing { records } => commands::bench_ring(&config, btf, records),
+        Command::BenchPackets { rounds } => commands::bench_packets(&config, btf, rounds),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -130,8 +130,8 @@ pub struct Parsed {
     /// WireGuard's message type; 0 = none.
     pub message: u8,
     pad: u8,
-    /// The IP header that was read last; not reset. Here and not in a variable: a function that writes to memory leaves one state
-    /// behind, and the kernel's verifier need not follow what comes after for every way through it.
+    /// The IP header that was read last; not reset. Here and not in a variable: of what is read from memory the kernel's
+    /// verifier knows nothing, so it need not follow what comes after for every way that wrote it.
     pub net: Network,
 }
 
@@ -171,7 +171,7 @@ fn mapped(a: u8, b: u8, c: u8, d: u8) -> Address {
 }
 
 /// EtherType behind up to two VLAN tags into `carries`, where its payload begins into `net.transport`.
-#[inline(never)]
+#[inline(always)]
 fn link<P: Packet>(packet: &P, at: u32, out: &mut Parsed) -> bool {
     let Some([a, b]) = packet.load::<2>(at + 12) else {
         return false;
@@ -307,7 +307,7 @@ fn extension<P: Packet>(packet: &P, net: &mut Network) -> bool {
 }
 
 /// Reads an IP header and its extensions.
-#[inline(never)]
+#[inline(always)]
 fn network<P: Packet>(packet: &P, ethertype: u16, at: u32, limit: u32, net: &mut Network) -> bool {
     match ethertype {
         ETH_IPV4 => ipv4(packet, at, limit, net).is_some(),

@@ -51,11 +51,11 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
     let now = kernel::activity(tp);
     // A busy connection takes its own samples. One that has been silent for a tenth of a second cannot race with them.
     let stamp = kernel::rack_mstamp(tp);
-    if stamp != conn.last_sample {
-        if conn::clock().wrapping_sub(now) > SILENT || switch_value(switch::SWEEP_SAMPLES) != 0 {
-            conn.last_sample = stamp;
-            sample(conn, cells, kernel::rack_rtt(tp));
-        }
+    if stamp != conn.last_sample
+        && (conn::clock().wrapping_sub(now) > SILENT || switch_value(switch::SWEEP_SAMPLES) != 0)
+    {
+        conn.last_sample = stamp;
+        sample(conn, cells, kernel::rack_rtt(tp));
     }
     if now != conn.last_flush {
         conn.last_flush = now;

@@ -1,12 +1,12 @@
 //! From a packet's tunnel to its rows.
 
 use super::packet::{Skb, Wire};
-use crate::account::{add, bump};
-use crate::settings::SHARD_MASK;
+use crate::account::{self, add_own, bump_own, exchange, replace};
+use crate::settings::{NCPU, SHARD_MASK, TUNNEL_INNER_MASK};
 use agent_common::account::Account;
-use agent_common::tunnel::parse::{Parsed, bytes};
+use agent_common::tunnel::parse::{Address, Parsed};
 use agent_common::tunnel::{
-    InnerKey, InnerValue, SLOT_OTHER, TunnelCells, TunnelKey, TunnelState, TunnelValue, direction,
+    InnerCell, InnerKey, SLOT_OTHER, TunnelCells, TunnelKey, TunnelState, TunnelValue, direction, inner,
 };
 use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
@@ -16,6 +16,8 @@ use aya_ebpf::{
 
 const MMAPABLE: u32 = 1 << 10;
 const NOEXIST: u64 = 1;
+/// Multiplier of Fibonacci hashing, 2^64 / φ.
+pub const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Tunnel → slot.
 #[map]
@@ -33,9 +35,9 @@ static TUNNEL_CELLS: Array<TunnelCells> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static TUNNEL_STATES: Array<TunnelState> = Array::with_max_entries(1, MMAPABLE);
 
-/// Who talks inside.
+/// Who talks inside; see [`InnerCell`].
 #[map]
-static TUNNEL_INNER: HashMap<InnerKey, InnerValue> = HashMap::with_max_entries(1, 0);
+static TUNNEL_INNER: Array<InnerCell> = Array::with_max_entries(1, MMAPABLE);
 
 /// Changes when userspace has taken a tunnel out of `TUNNELS`, before its slot becomes free.
 #[map]
@@ -55,13 +57,13 @@ pub struct Memo {
 #[inline(always)]
 pub fn key(key: &mut TunnelKey, parsed: &Parsed, skb: &Skb, direction: usize) {
     if direction == direction::INGRESS {
-        key.local = bytes(parsed.destination);
-        key.remote = bytes(parsed.source);
+        store(&mut key.local, parsed.destination);
+        store(&mut key.remote, parsed.source);
         key.local_port = parsed.destination_port;
         key.remote_port = parsed.source_port;
     } else {
-        key.local = bytes(parsed.source);
-        key.remote = bytes(parsed.destination);
+        store(&mut key.local, parsed.source);
+        store(&mut key.remote, parsed.destination);
         key.local_port = parsed.source_port;
         key.remote_port = parsed.destination_port;
     }
@@ -70,6 +72,36 @@ pub fn key(key: &mut TunnelKey, parsed: &Parsed, skb: &Skb, direction: usize) {
     key.kind = parsed.kind;
     key.flags = parsed.flags;
 }
+
+/// The key of the pair inside.
+#[inline(always)]
+pub fn inner_key(key: &mut InnerKey, parsed: &Parsed, slot: u32, direction: usize) {
+    if direction == direction::INGRESS {
+        store(&mut key.local, parsed.inner_destination);
+        store(&mut key.remote, parsed.inner_source);
+    } else {
+        store(&mut key.local, parsed.inner_source);
+        store(&mut key.remote, parsed.inner_destination);
+    }
+    key.slot = slot;
+}
+
+/// By words, as it will be read: a load of what was just stored byte by byte waits for the stores.
+#[inline(always)]
+fn store(to: &mut [u8; 16], address: Address) {
+    let to: *mut u64 = core::ptr::from_mut(to).cast();
+    // SAFETY: sixteen bytes, which lie in `Scratch` at a multiple of eight. Volatile, or LLVM makes bytes of it again.
+    unsafe {
+        to.write_volatile(address[0]);
+        to.add(1).write_volatile(address[1]);
+    }
+}
+const _: () = assert!(
+    core::mem::offset_of!(TunnelKey, local).is_multiple_of(8)
+        && core::mem::offset_of!(TunnelKey, remote).is_multiple_of(8)
+        && core::mem::offset_of!(InnerKey, local).is_multiple_of(8)
+        && core::mem::offset_of!(InnerKey, remote).is_multiple_of(8)
+);
 
 /// The slot of a tunnel that is known.
 #[inline(always)]
@@ -92,7 +124,7 @@ pub fn slot(account: &mut Account, key: &TunnelKey, memo: &mut Memo) -> u32 {
         return slot;
     }
     let Ok(Some(free)) = TUNNEL_FREE.pop() else {
-        bump(&mut account.overflowed);
+        bump_own(&mut account.overflowed);
         return SLOT_OTHER;
     };
     if let Some(state) = state(free) {
@@ -116,19 +148,16 @@ pub fn slot(account: &mut Account, key: &TunnelKey, memo: &mut Memo) -> u32 {
     if let Some(slot) = find(key) {
         return slot;
     }
-    bump(&mut account.overflowed);
+    bump_own(&mut account.overflowed);
     SLOT_OTHER
 }
 
-const KEY_WORDS: usize = size_of::<TunnelKey>() / 8;
-const _: () = assert!(size_of::<TunnelKey>().is_multiple_of(8));
-
-/// Word by word: `==` is a call of memcmp, which counts bytes.
+/// Keys are compared and copied word by word: what LLVM makes of `==` and `=` are calls that count bytes.
 #[inline(always)]
-fn same(a: &TunnelKey, b: &TunnelKey) -> bool {
+fn same<K>(a: &K, b: &K) -> bool {
     let (a, b): (*const u64, *const u64) = (core::ptr::from_ref(a).cast(), core::ptr::from_ref(b).cast());
     let (mut differ, mut i) = (0, 0);
-    while i < KEY_WORDS {
+    while i < const { words::<K>() } {
         // SAFETY: both are of this many words, and lie in a map at multiples of eight.
         differ |= unsafe { a.add(i).read_volatile() ^ b.add(i).read_volatile() };
         i += 1;
@@ -137,15 +166,36 @@ fn same(a: &TunnelKey, b: &TunnelKey) -> bool {
 }
 
 #[inline(always)]
-fn copy(from: &TunnelKey, to: &mut TunnelKey) {
+fn copy<K>(from: &K, to: &mut K) {
     let (from, to): (*const u64, *mut u64) =
         (core::ptr::from_ref(from).cast(), core::ptr::from_mut(to).cast());
     let mut i = 0;
-    while i < KEY_WORDS {
+    while i < const { words::<K>() } {
         // SAFETY: as above.
         unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
         i += 1;
     }
+}
+
+const fn words<K>() -> usize {
+    assert!(size_of::<K>().is_multiple_of(8));
+    size_of::<K>() / 8
+}
+
+/// Adds to [`cells`]: atomically only where CPUs share them. One of the ways is never seen by the verifier.
+#[inline(always)]
+pub fn add(counter: &mut u64, n: u64) {
+    if NCPU.load() <= SHARD_MASK.load() + 1 {
+        add_own(counter, n);
+    } else {
+        account::add(counter, n);
+    }
+}
+
+/// Adds one.
+#[inline(always)]
+pub fn bump(counter: &mut u64) {
+    add(counter, 1);
 }
 
 /// The counters of a slot for this CPU.
@@ -157,7 +207,7 @@ pub fn cells(slot: u32) -> Option<&'static mut TunnelCells> {
     TUNNEL_CELLS
         .get_ptr_mut(slot * (mask + 1) + (cpu & mask))
         .map(|p| {
-            // SAFETY: a non-null map value stays valid for the program's run; it is only added to atomically.
+            // SAFETY: a non-null map value stays valid for the program's run; it is only added to, see [`add`].
             unsafe { &mut *p }
         })
 }
@@ -169,28 +219,48 @@ pub fn state(slot: u32) -> Option<&'static mut TunnelState> {
     TUNNEL_STATES.get_ptr_mut(slot).map(|p| unsafe { &mut *p })
 }
 
-/// Counts an inner pair; false if there is no room.
+/// A number for an inner pair, the same for both directions.
 #[inline(always)]
-pub fn inner(key: &InnerKey, direction: usize, wire: &Wire) -> bool {
-    if let Some(value) = TUNNEL_INNER.get_ptr_mut(key) {
-        return inner_add(value, direction, wire);
-    }
-    let value = InnerValue {
-        packets: [0; 2],
-        bytes: [0; 2],
+pub fn pair(key: &InnerKey) -> u64 {
+    let word = |a: &[u8; 16], at: usize| {
+        // SAFETY: inside the address, which lies in `Scratch` at a multiple of eight.
+        unsafe { core::ptr::from_ref(a).cast::<u64>().add(at).read() }
     };
-    let _ = TUNNEL_INNER.insert(key, value, NOEXIST);
-    match TUNNEL_INNER.get_ptr_mut(key) {
-        Some(value) => inner_add(value, direction, wire),
-        None => false,
-    }
+    // Independent of each other, so that the processor does them at once.
+    let sum = word(&key.local, 0)
+        .wrapping_mul(MIX)
+        .wrapping_add(word(&key.local, 1).wrapping_mul(0xbf58_476d_1ce4_e5b9))
+        .wrapping_add(word(&key.remote, 0).wrapping_mul(0x94d0_49bb_1331_11eb))
+        .wrapping_add(word(&key.remote, 1).wrapping_mul(0xd6e8_feb8_6659_fd93))
+        .wrapping_add((key.slot as u64).wrapping_mul(0xa076_1d64_78bd_642f));
+    (sum ^ sum >> 32).wrapping_mul(MIX)
 }
 
+/// Counts an inner pair; false if there is no room. `hash` is that of [`pair`].
 #[inline(always)]
-fn inner_add(value: *mut InnerValue, direction: usize, wire: &Wire) -> bool {
-    // SAFETY: valid for the program's run; only added to atomically.
-    let value = unsafe { &mut *value };
-    add(&mut value.packets[direction], wire.packets);
-    add(&mut value.bytes[direction], wire.inner);
-    true
+pub fn inner(key: &InnerKey, hash: u64, direction: usize, wire: &Wire) -> bool {
+    let mut probe = 0;
+    while probe < inner::PROBES {
+        let index = ((hash >> 40) as u32 + probe) & TUNNEL_INNER_MASK.load();
+        let Some(cell) = TUNNEL_INNER.get_ptr_mut(index) else {
+            return false;
+        };
+        // SAFETY: valid for the program's run; who has won the state writes the key, all others add atomically.
+        let cell = unsafe { &mut *cell };
+        // SAFETY: a valid reference. Volatile: others write it.
+        let state = unsafe { core::ptr::from_ref(&cell.state).read_volatile() };
+        if state == inner::TAKEN && same(key, &cell.key) {
+            account::add(&mut cell.bytes[direction], wire.inner);
+            return true;
+        }
+        if state == inner::FREE && replace(&mut cell.state, inner::FREE, inner::BUSY) {
+            copy(key, &mut cell.key);
+            cell.bytes[1 - direction] = 0;
+            cell.bytes[direction] = wire.inner;
+            exchange(&mut cell.state, inner::TAKEN);
+            return true;
+        }
+        probe += 1;
+    }
+    false
 }

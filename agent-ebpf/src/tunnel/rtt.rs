@@ -9,7 +9,7 @@ use super::row;
 use crate::account::exchange;
 use crate::histogram::record;
 use agent_common::tunnel::parse::{Packet as _, Parsed};
-use agent_common::tunnel::{InnerKey, direction, series};
+use agent_common::tunnel::{direction, series};
 use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, macros::map, maps::Array};
 
 /// A timestamp value is followed if `value & mask == 0`, with this mask or, under relief, one that is a bit longer for
@@ -24,9 +24,9 @@ static TUNNEL_RTT: Array<u64> = Array::with_max_entries(CELLS, 0);
 const PATIENCE: u32 = 4_000_000;
 const ACK: u8 = 0x10;
 
-/// Takes what a TCP packet tells.
-#[inline(never)]
-pub fn sample<const DIRECTION: usize>(skb: Skb, parsed: &Parsed, inner: &InnerKey, relief: u32) {
+/// Takes what a TCP packet tells; mostly nothing, and that costs no call.
+#[inline(always)]
+pub fn sample<const DIRECTION: usize>(skb: Skb, parsed: &Parsed, slot: u32, pair: u64, relief: u32) {
     let mask = (MASK + 1 << (relief & 3)) - 1;
     let Some(h) = skb.load::<32>(parsed.transport) else {
         return;
@@ -44,8 +44,6 @@ pub fn sample<const DIRECTION: usize>(skb: Skb, parsed: &Parsed, inner: &InnerKe
     if !asks && !answers {
         return;
     }
-    // SAFETY: no preconditions.
-    let now = (unsafe { bpf_ktime_get_boot_ns() } / 1000) as u32 | 1;
     let (from, to) = (
         u16::from_be_bytes([h[0], h[1]]) as u64,
         u16::from_be_bytes([h[2], h[3]]) as u64,
@@ -55,33 +53,54 @@ pub fn sample<const DIRECTION: usize>(skb: Skb, parsed: &Parsed, inner: &InnerKe
     } else {
         from << 16 | to
     };
-    let connection = connection(inner, ports);
+    let connection = (pair ^ ports).wrapping_mul(row::MIX);
     if answers {
-        let (index, tag) = place(connection, echo, 1 - DIRECTION);
-        if let Some(cell) = cell(index) {
-            let held = *cell;
-            if (held >> 32) as u32 == tag && held as u32 != 0 && exchange(cell, (tag as u64) << 32) == held {
-                let series = if DIRECTION == direction::INGRESS {
-                    series::RTT_REMOTE
-                } else {
-                    series::RTT_LOCAL
-                };
-                if let Some(state) = row::state(inner.slot) {
-                    record(&mut state.histograms[series], now.wrapping_sub(held as u32));
-                }
-            }
-        }
+        answer::<DIRECTION>(slot, connection, echo);
     }
     if asks {
-        let (index, tag) = place(connection, value, DIRECTION);
-        if let Some(cell) = cell(index) {
-            let held = *cell;
-            let waits = held as u32 != 0 && now.wrapping_sub(held as u32) < PATIENCE;
-            // The first packet of a value is the one that is echoed.
-            if (held >> 32) as u32 != tag && !waits {
-                exchange(cell, (tag as u64) << 32 | now as u64);
-            }
-        }
+        ask::<DIRECTION>(connection, value);
+    }
+}
+
+/// µs since boot; never 0.
+#[inline(always)]
+fn now() -> u32 {
+    // SAFETY: no preconditions.
+    (unsafe { bpf_ktime_get_boot_ns() } / 1000) as u32 | 1
+}
+
+/// An echo: the value that it answers went the other way.
+#[inline(never)]
+fn answer<const DIRECTION: usize>(slot: u32, connection: u64, echo: u32) {
+    let (index, tag) = place(connection, echo, 1 - DIRECTION);
+    let Some(cell) = cell(index) else { return };
+    let held = *cell;
+    if (held >> 32) as u32 != tag || held as u32 == 0 || exchange(cell, (tag as u64) << 32) != held {
+        return;
+    }
+    let series = if DIRECTION == direction::INGRESS {
+        series::RTT_REMOTE
+    } else {
+        series::RTT_LOCAL
+    };
+    if let Some(state) = row::state(slot) {
+        record(&mut state.histograms[series], now().wrapping_sub(held as u32));
+    }
+}
+
+/// A value that will be echoed.
+#[inline(never)]
+fn ask<const DIRECTION: usize>(connection: u64, value: u32) {
+    let (index, tag) = place(connection, value, DIRECTION);
+    let Some(cell) = cell(index) else { return };
+    let held = *cell;
+    // The first packet of a value is the one that is echoed.
+    if (held >> 32) as u32 == tag {
+        return;
+    }
+    let now = now();
+    if held as u32 == 0 || now.wrapping_sub(held as u32) >= PATIENCE {
+        exchange(cell, (tag as u64) << 32 | now as u64);
     }
 }
 
@@ -91,34 +110,9 @@ fn cell(index: u32) -> Option<&'static mut u64> {
     TUNNEL_RTT.get_ptr_mut(index).map(|p| unsafe { &mut *p })
 }
 
-/// Multiplier of Fibonacci hashing, 2^64 / φ.
-const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// A number for a connection, the same for both directions.
-#[inline(always)]
-fn connection(inner: &InnerKey, ports: u64) -> u64 {
-    let half = |a: &[u8; 16], at: usize| {
-        u64::from_ne_bytes([
-            a[at],
-            a[at + 1],
-            a[at + 2],
-            a[at + 3],
-            a[at + 4],
-            a[at + 5],
-            a[at + 6],
-            a[at + 7],
-        ])
-    };
-    let mut hash = ports ^ (inner.slot as u64) << 32;
-    hash = (hash ^ half(&inner.local, 0)).wrapping_mul(MIX);
-    hash = ((hash ^ hash >> 32) ^ half(&inner.local, 8)).wrapping_mul(MIX);
-    hash = ((hash ^ hash >> 32) ^ half(&inner.remote, 0)).wrapping_mul(MIX);
-    ((hash ^ hash >> 32) ^ half(&inner.remote, 8)).wrapping_mul(MIX)
-}
-
 /// Cell and tag of a value that goes in a direction.
 #[inline(always)]
 fn place(connection: u64, value: u32, direction: usize) -> (u32, u32) {
-    let hash = (connection ^ (value as u64) << 1 ^ direction as u64).wrapping_mul(MIX);
+    let hash = (connection ^ (value as u64) << 1 ^ direction as u64).wrapping_mul(row::MIX);
     ((hash >> 18) as u32 & (CELLS - 1), (hash >> 32) as u32)
 }

@@ -1,8 +1,7 @@
 //! Sequence numbers of received packets: what was lost, came late or twice.
 
 use super::packet::Skb;
-use super::row;
-use crate::account::{add, bump};
+use super::row::{self, add, bump};
 use agent_common::tunnel::parse::{Packet as _, Parsed, fact};
 use agent_common::tunnel::window::{Step, Window};
 use agent_common::tunnel::{TunnelCells, WindowKey, WindowValue, counter, kind};
@@ -165,7 +164,7 @@ extern "C" fn next_message(_: u64, messages: *mut Messages) -> u64 {
 }
 
 /// One number, under the lock.
-#[inline(never)]
+#[inline(always)]
 fn take(cell: *mut WindowCell, sequence: u64, wide: bool, step: &mut Step) {
     // SAFETY: the value is valid for the program's run, the lock is its own, and between the two calls is no other.
     unsafe {

@@ -1,7 +1,7 @@
 //! WireGuard's handshakes: how long they take, and whether they are answered.
 
-use super::row;
-use crate::account::{bump, exchange};
+use super::row::{self, bump};
+use crate::account::exchange;
 use crate::histogram::record;
 use agent_common::tunnel::parse::Parsed;
 use agent_common::tunnel::{counter, handshake, series};

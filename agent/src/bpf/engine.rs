@@ -13,7 +13,7 @@ use agent_common::tcp::{PairCells, home};
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{
     BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, FExit, Iter, Program,
-    ProgramError, SchedClassifier, SockOps, TestRun as _,
+    ProgramError, SchedClassifier, SockOps,
 };
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use std::collections::HashMap;
@@ -96,6 +96,7 @@ impl Engine {
         let reads = asked && read.is_ok();
         let (paths, probe_reads) = (u32::from(sizes.paths), u32::from(reads));
         let high_water = u64::from(sizes.ring_bytes / 4);
+        let tunnel_inner_mask = sizes.tunnel_inner() - 1;
         let dns_names = u32::from(sizes.dns_names);
         let mut loader = EbpfLoader::new();
         loader
@@ -112,6 +113,7 @@ impl Engine {
             .override_global("PROBE_READS", &probe_reads, false)
             .override_global("SOCKOPS_HAS_CURRENT", &has_current, false)
             .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
+            .override_global("TUNNEL_INNER_MASK", &tunnel_inner_mask, false)
             .override_global("DNS_NAMES", &dns_names, false)
             .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
             .map_max_entries("HOME", cpus)
@@ -127,7 +129,7 @@ impl Engine {
             .map_max_entries("TUNNEL_STATES", sizes.tunnels)
             .map_max_entries("TUNNEL_CELLS", sizes.tunnels * sizes.shards)
             .map_max_entries("TUNNEL_WINDOWS", sizes.tunnels * 4)
-            .map_max_entries("TUNNEL_INNER", sizes.tunnels * 4)
+            .map_max_entries("TUNNEL_INNER", sizes.tunnel_inner())
             .map_max_entries("DNS_TOKENS", cpus);
         for (global, offset) in &offsets {
             // Not every field is read by a program of this build; the linker drops unused globals.
@@ -405,40 +407,6 @@ impl Engine {
                 (name, nanos, info.run_count())
             })
             .collect()
-    }
-
-    /// Run time of an empty program in ns, as the kernel's statistics see it: the floor of all other figures.
-    pub fn calibrate(&mut self) -> Option<f64> {
-        self.test_run("calibrate", 20_000)?;
-        let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()?;
-        let info = |e: &Self| {
-            Some((
-                e.ebpf.program("calibrate")?.info().ok()?.run_time(),
-                e.ebpf.program("calibrate")?.info().ok()?.run_count(),
-            ))
-        };
-        let before = info(self)?;
-        self.test_run("calibrate", 20_000)?;
-        let after = info(self)?;
-        drop(stats);
-        let runs = after.1.saturating_sub(before.1);
-        (runs > 0).then(|| after.0.saturating_sub(before.0).as_nanos() as f64 / runs as f64)
-    }
-
-    /// Runs one of the measuring programs (agent-ebpf/src/bench.rs) by BPF_PROG_TEST_RUN.
-    pub fn test_run(&mut self, name: &str, repeat: u32) -> Option<std::time::Duration> {
-        let program: &mut SchedClassifier = self.ebpf.program_mut(name)?.try_into().ok()?;
-        match program.load() {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-            Err(_) => return None,
-        }
-        let packet = [0u8; 64];
-        let options = aya::programs::TestRunOptions {
-            data_in: Some(&packet),
-            repeat,
-            ..Default::default()
-        };
-        program.test_run(options).ok().map(|r| r.duration)
     }
 
     /// Gives back what was only needed for attaching.

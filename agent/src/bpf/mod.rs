@@ -9,6 +9,7 @@ pub mod engine;
 mod facts;
 pub mod fields;
 pub mod host;
+pub mod measure;
 mod refusal;
 pub mod spec;
 pub mod sys;

@@ -80,3 +80,10 @@ pub struct Sizes {
     /// The names that are asked for in DNS are told.
     pub dns_names: bool,
 }
+
+impl Sizes {
+    /// Cells of `TUNNEL_INNER`, a power of two; half of them free when each tunnel has four pairs inside.
+    pub fn tunnel_inner(&self) -> u32 {
+        (self.tunnels * 4).next_power_of_two()
+    }
+}

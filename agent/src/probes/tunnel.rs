@@ -34,7 +34,7 @@ use crate::error::{Context as _, Result};
 use crate::identity::Peers;
 use crate::records::Record;
 use agent_common::account::program;
-use agent_common::tunnel::{TunnelCells, TunnelState, relief};
+use agent_common::tunnel::{InnerCell, TunnelCells, TunnelState, relief};
 use aya::maps::{MapData, Queue};
 use devices::Underlay;
 use netns::{Looking, Namespace};
@@ -192,13 +192,16 @@ impl Tunnel {
         let cells = engine.take_data("TUNNEL_CELLS")?;
         let states = engine.take_data("TUNNEL_STATES")?;
         let epoch = engine.take_data("TUNNEL_EPOCH")?;
+        let inner = engine.take_data("TUNNEL_INNER")?;
+        let inner_cells = engine.sizes.tunnel_inner() as usize;
         self.maps = Some(Maps {
             cells: MappedArray::new(cells.fd(), size_of::<TunnelCells>(), (tunnels * shards) as usize)?,
             states: MappedArray::new(states.fd(), size_of::<TunnelState>(), tunnels as usize)?,
             epoch: MappedArray::new(epoch.fd(), 8, 1)?,
             tunnels: engine.take_data("TUNNELS")?,
             windows: engine.take_data("TUNNEL_WINDOWS")?,
-            inner: engine.take_data("TUNNEL_INNER")?,
+            inner: MappedArray::new(inner.fd(), size_of::<InnerCell>(), inner_cells)?,
+            inner_cells,
             free,
             shards: shards as usize,
         });
@@ -206,7 +209,7 @@ impl Tunnel {
         self.relief = Some(MappedArray::new(level.fd(), 8, 1)?);
         self.programs.jumps = Some(engine.take_data("TUNNEL_JUMPS")?);
         self.ports = Some(engine.take_data("TUNNEL_PORTS")?);
-        self._kept = vec![cells, states, epoch, level];
+        self._kept = vec![cells, states, epoch, inner, level];
         self.table = Some(Table::new(
             tunnels as usize,
             self.options.max_tunnels,

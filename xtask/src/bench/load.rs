@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::child::{Child, Program, free_port};
 use super::metrics::get;
 use super::proc::{cpu_seconds, cpus, tree};
+use super::vxlan::{self, Net, soft_interrupts};
 
 /// A workload whose cost is compared with and without the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,11 @@ pub enum Kind {
     },
     /// As many bytes as possible through one connection.
     Bulk,
+    /// The same through a VXLAN, with packets that are cut late, `offload`, or early.
+    Vxlan {
+        /// Whether the underlay sees packets of up to 64 KiB.
+        offload: bool,
+    },
 }
 
 impl Kind {
@@ -37,6 +43,8 @@ impl Kind {
             Self::Ping { busy: false } => "ping-pong idle",
             Self::Ping { busy: true } => "ping-pong busy",
             Self::Bulk => "iperf3",
+            Self::Vxlan { offload: true } => "iperf3, VXLAN",
+            Self::Vxlan { offload: false } => "iperf3, VXLAN, no GSO",
         }
     }
 
@@ -45,7 +53,7 @@ impl Kind {
         match self {
             Self::KeepAlive | Self::Close => "request",
             Self::Ping { .. } => "ping",
-            Self::Bulk => "MiB",
+            Self::Bulk | Self::Vxlan { .. } => "MiB",
         }
     }
 }
@@ -57,7 +65,7 @@ pub struct Work {
     pub operations: f64,
     /// Wall time.
     pub seconds: f64,
-    /// CPU seconds of both ends.
+    /// CPU seconds of both ends; through a VXLAN also of the kernel's threads that receive packets.
     pub cpu: f64,
     /// CPU seconds of the client alone.
     pub client_cpu: f64,
@@ -85,9 +93,21 @@ pub struct Load {
     server: Child,
     spinners: Vec<Child>,
     port: u16,
+    soft_interrupts: Vec<u32>,
+    // The last: the others end before it.
+    _net: Option<Net>,
 }
 
 const SERVER_CPU: usize = 0;
+
+/// Where iperf3's server listens.
+fn host(kind: Kind) -> &'static str {
+    if matches!(kind, Kind::Vxlan { .. }) {
+        vxlan::SERVER
+    } else {
+        "127.0.0.1"
+    }
+}
 
 fn client_cpu() -> usize {
     cpus() - 1
@@ -114,6 +134,10 @@ fn nginx(scratch: &Path, port: u16) -> Result<PathBuf> {
 impl Load {
     /// Starts the server, and what keeps the CPUs busy.
     pub fn start(kind: Kind, scratch: &Path) -> Result<Self> {
+        let net = match kind {
+            Kind::Vxlan { offload } => Some(Net::enter(scratch, offload)?),
+            _ => None,
+        };
         let port = free_port(18_180)?;
         let number = port.to_string();
         let limit = Duration::from_secs(5);
@@ -132,16 +156,18 @@ impl Load {
                 server.wait_until(limit, |s| s.output().contains("ready"))?;
                 server
             }
-            Kind::Bulk => {
-                let words = [
+            Kind::Bulk | Kind::Vxlan { .. } => {
+                let mut words = net.as_ref().map(Net::there).unwrap_or_default();
+                let server = [
                     "iperf3",
                     "--server",
                     "--bind",
-                    "127.0.0.1",
+                    host(kind),
                     "--forceflush",
                     "--port",
                     &number,
                 ];
+                words.extend(server.map(str::to_owned));
                 let mut server = Program::new(words).on(SERVER_CPU).start(scratch)?;
                 server.wait_until(limit, |s| s.output().contains("listening"))?;
                 server
@@ -158,6 +184,8 @@ impl Load {
             server,
             spinners,
             port,
+            soft_interrupts: net.as_ref().map(|_| soft_interrupts()).unwrap_or_default(),
+            _net: net,
         })
     }
 
@@ -169,11 +197,16 @@ impl Load {
     /// Everything that belongs to it.
     pub fn pids(&self) -> Vec<u32> {
         let spinners = self.spinners.iter().map(Child::pid);
-        std::iter::once(self.server.pid()).chain(spinners).collect()
+        let own = std::iter::once(self.server.pid()).chain(spinners);
+        own.chain(self.soft_interrupts.iter().copied()).collect()
     }
 
     fn server_cpu(&self) -> f64 {
-        tree(self.server.pid()).into_iter().map(cpu_seconds).sum()
+        let server = tree(self.server.pid()).into_iter();
+        server
+            .chain(self.soft_interrupts.iter().copied())
+            .map(cpu_seconds)
+            .sum()
     }
 
     /// Runs the client for a while.
@@ -190,7 +223,9 @@ impl Load {
                 Program::new(words)
             }
             Kind::Ping { .. } => Program::role(["ping-client", &port, &time])?,
-            Kind::Bulk => Program::new(["iperf3", "-c", "127.0.0.1", "-p", &port, "-t", &time, "-J"]),
+            Kind::Bulk | Kind::Vxlan { .. } => {
+                Program::new(["iperf3", "-c", host(self.kind), "-p", &port, "-t", &time, "-J"])
+            }
         };
         let (server, client, start) = (self.server_cpu(), children_cpu()?, Instant::now());
         // On a busy machine both ends share a CPU: nothing is hidden behind the interrupt that wakes the other one.
@@ -213,7 +248,7 @@ impl Load {
                 work.seconds = number("seconds").unwrap_or(work.seconds);
                 (work.p50, work.p99) = (number("p50"), number("p99"));
             }
-            Kind::Bulk => {
+            Kind::Bulk | Kind::Vxlan { .. } => {
                 let v: Value = serde_json::from_str(&text).context("iperf3")?;
                 let sum = v.pointer("/end/sum_received").context("iperf3: no result")?;
                 let number = |name: &str| sum.get(name).and_then(Value::as_f64);

@@ -4,9 +4,11 @@
 //! The primary figures are the CPU time per operation of the observed workload, both ends, and the agent's own CPU time.
 
 mod child;
+mod columns;
 mod load;
 mod machine;
 mod metrics;
+mod packets;
 mod pairs;
 mod price;
 mod proc;
@@ -15,6 +17,7 @@ mod roles;
 mod scale;
 mod stats;
 mod subject;
+mod vxlan;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,7 +54,7 @@ pub struct Options {
     /// Write everything that was measured to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Compare bpftrace and prometheus-node-exporter as well
+    /// Compare bpftrace and prometheus-node-exporter as well, of tunnels pmacctd and softflowd
     #[arg(long)]
     peers: bool,
     /// Use this binary instead of building one
@@ -84,6 +87,8 @@ enum Name {
     PingBusy,
     /// iperf3
     Iperf,
+    /// iperf3 through a VXLAN, with packets that are cut late and early
+    Vxlan,
     /// The agent alone
     Idle,
     /// A hundred thousand connections
@@ -92,14 +97,16 @@ enum Name {
     Sustained,
     /// The ring alone
     Ring,
+    /// ns that a packet of each kind costs in the programs that look at packets
+    Packets,
     /// ns per run of each program, and the agent's statement of its cost
     Price,
 }
 
 /// What the workloads are made of.
-const PROGRAMS: [&str; 4] = ["nginx", "wrk", "iperf3", "bpftool"];
+const PROGRAMS: [&str; 5] = ["nginx", "wrk", "iperf3", "bpftool", "ethtool"];
 /// What geophone is compared with.
-const PEERS: [&str; 2] = ["bpftrace", "prometheus-node-exporter"];
+const PEERS: [&str; 4] = ["bpftrace", "prometheus-node-exporter", "pmacctd", "softflowd"];
 
 /// How long and how often.
 struct Extent {
@@ -109,6 +116,7 @@ struct Extent {
     patience: Duration,
     sustained: u64,
     records: u64,
+    rounds: u32,
 }
 
 /// `cargo xtask bench`.
@@ -149,6 +157,7 @@ pub fn bench(options: Options) -> Result<()> {
         patience: Duration::from_secs(if quick { 60 } else { 600 }),
         sustained: if quick { 10 } else { 60 },
         records: if quick { 1_000_000 } else { 10_000_000 },
+        rounds: if quick { 50 } else { 400 },
     };
     let wanted = |name: Name| options.workloads.is_empty() || options.workloads.contains(&name);
     let settings = json!({
@@ -187,6 +196,11 @@ fn measure(
         results.ring = Some(scale::ring(place, extent.records, extent.pairs)?);
         results.exposition = Some(scale::exposition(place)?);
     }
+    if wanted(Name::Packets) {
+        say("packets");
+        pairs::wait_for_quiet(&mut patience, Vec::new)?;
+        results.packets = Some(packets::measure(place, extent.rounds)?);
+    }
     if wanted(Name::Idle) {
         for subject in subjects
             .iter()
@@ -212,6 +226,17 @@ fn measure(
     for (name, kind) in kinds {
         if wanted(name) {
             let mut load = Load::start(kind, &place.scratch)?;
+            let found = pairs::compare(&mut load, &subjects, place, &method, &mut patience)?;
+            results.comparisons.extend(found);
+        }
+    }
+    if wanted(Name::Vxlan) {
+        let mut subjects = vec![Subject::Null, Subject::Tunnels, Subject::Unbounded];
+        if peers {
+            subjects.extend([Subject::Pmacctd, Subject::Softflowd]);
+        }
+        for offload in [true, false] {
+            let mut load = Load::start(Kind::Vxlan { offload }, &place.scratch)?;
             let found = pairs::compare(&mut load, &subjects, place, &method, &mut patience)?;
             results.comparisons.extend(found);
         }

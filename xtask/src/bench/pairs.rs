@@ -59,6 +59,8 @@ pub struct Comparison {
     pub unit: &'static str,
     /// Subject.
     pub subject: &'static str,
+    /// The most that its CPU per operation may be.
+    pub target: Option<f64>,
     /// CPU µs per operation without the subject.
     pub base_micros: f64,
     /// CPU per operation, with ÷ without.
@@ -153,11 +155,11 @@ pub fn compare(
             wait_for_quiet(patience, || load.pids())?;
             let (base, with);
             if round % 2 == 0 {
-                base = measure(load, None, place, method.seconds)?;
+                base = measure(load, subject.base(), place, method.seconds)?;
                 with = measure(load, Some(*subject), place, method.seconds)?;
             } else {
                 with = measure(load, Some(*subject), place, method.seconds)?;
-                base = measure(load, None, place, method.seconds)?;
+                base = measure(load, subject.base(), place, method.seconds)?;
             }
             let clean = base.disturbance.is_small() && with.disturbance.is_small();
             let pair = Pair { base, with, clean };
@@ -201,6 +203,7 @@ fn summary(load: &Load, subject: Subject, pairs: Vec<Pair>, wanted: usize) -> Co
         workload: load.kind().name(),
         unit: load.kind().unit(),
         subject: subject.name(),
+        target: subject.target(),
         base_micros: base(&Work::cost),
         cpu: ratio(&|w| Some(w.cost())),
         cpu_of_best: best(&|p| &p.with) / best(&|p| &p.base),

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::columns::{columns, row};
+use super::packets::Packets;
 use super::pairs::Comparison;
 use super::price::Price;
 use super::scale::{Connections, Idle, Ring, Sustained};
@@ -29,6 +31,8 @@ pub struct Results {
     pub sustained: Option<Sustained>,
     /// The ring alone.
     pub ring: Option<Ring>,
+    /// Packets one by one.
+    pub packets: Option<Packets>,
     /// What `geophone bench-encode` says: milliseconds to encode 10k series, by format.
     pub exposition: Option<Value>,
 }
@@ -44,6 +48,7 @@ impl Results {
             connections: None,
             sustained: None,
             ring: None,
+            packets: None,
             exposition: None,
         }
     }
@@ -65,40 +70,6 @@ fn ratio(estimate: Option<Estimate>) -> String {
 fn memory(usage: &Usage) -> String {
     let m = usage.memory;
     format!("{:.0}/{:.0}", m.rss as f64 / MIB, m.peak as f64 / MIB)
-}
-
-/// Columns that are as wide as what stands in them.
-fn columns(rows: &[Vec<String>]) -> String {
-    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |i: usize| {
-        rows.iter()
-            .filter_map(|r| r.get(i))
-            .map(|c| c.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..count).map(width).collect();
-    let mut out = String::new();
-    for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(i, (cell, &width))| {
-                if i < 2 {
-                    format!("{cell:<width$}")
-                } else {
-                    format!("{cell:>width$}")
-                }
-            })
-            .collect();
-        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
-    }
-    out
-}
-
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.iter().map(|c| (*c).to_owned()).collect()
 }
 
 /// All tables as text.
@@ -123,6 +94,10 @@ pub fn table(results: &Results) -> String {
     idle(results, &mut out);
     prices(results, &mut out);
     scale(results, &mut out);
+    if let Some((head, rows)) = results.packets.as_ref().map(Packets::table) {
+        out.push_str(&head);
+        out.push_str(&columns(&rows));
+    }
     if let Some(exposition) = &results.exposition {
         let _ = writeln!(
             out,
@@ -339,12 +314,12 @@ fn some(reasons: &BTreeMap<String, f64>) -> Vec<String> {
 }
 
 /// A ratio is decided only where its whole interval is on one side, and the machine was quiet.
-fn verdict(c: &Comparison, e: Estimate) -> &'static str {
+fn verdict(c: &Comparison, target: f64, e: Estimate) -> &'static str {
     if c.disturbed {
         "undecided (disturbed)"
-    } else if e.high <= 1.03 {
+    } else if e.high <= target {
         "yes"
-    } else if e.low > 1.03 {
+    } else if e.low > target {
         "NO"
     } else {
         "undecided"
@@ -354,12 +329,13 @@ fn verdict(c: &Comparison, e: Estimate) -> &'static str {
 fn judgements(results: &Results) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = vec![row(["", "", "target", "reached", ""])];
     let compared = results.comparisons.iter();
-    for c in compared.clone().filter(|c| c.subject.starts_with("geophone")) {
+    for (c, target) in compared.clone().filter_map(|c| Some((c, c.target?))) {
         let p50 = c.p50.filter(|_| c.workload == "ping-pong busy");
         for (what, found) in [("CPU per operation", c.cpu), ("p50", p50)] {
             if let Some(e) = found {
                 let which = format!("{}, {}", c.workload, c.subject);
-                rows.push(row([what, &which, "<= 1.03", &ratio(found), verdict(c, e)]));
+                let (most, verdict) = (format!("<= {target:.2}"), verdict(c, target, e));
+                rows.push(row([what, &which, &most, &ratio(found), verdict]));
             }
         }
     }
@@ -367,7 +343,7 @@ fn judgements(results: &Results) -> Vec<Vec<String>> {
         let verdict = if good { "yes" } else { "NO" };
         rows.push(row([what, which, target, &reached, verdict]));
     };
-    for c in compared.filter(|c| c.subject.starts_with("geophone")) {
+    for c in compared.filter(|c| c.target.is_some()) {
         let which = format!("{}, {}", c.workload, c.subject);
         let used = format!("{} %", percent(c.subject_cpu));
         judge(
@@ -397,6 +373,16 @@ fn judgements(results: &Results) -> Vec<Vec<String>> {
             "0.8 .. 1.2",
             format!("{:.2}", p.ratio),
             good,
+        );
+    }
+    for (what, which, target, nanos) in results.packets.iter().flat_map(Packets::judged) {
+        let reached = format!("{nanos:.0} ns");
+        judge(
+            what,
+            &which,
+            &format!("<= {target:.0} ns"),
+            reached,
+            nanos <= target,
         );
     }
     if let Some(c) = &results.connections {

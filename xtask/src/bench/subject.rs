@@ -10,6 +10,7 @@ use super::child::{Child, Program, free_port, pause};
 use super::metrics::{Page, Scraper, get};
 use super::proc::{Memory, cpu_seconds, memory, tree};
 use super::stats::median;
+use super::vxlan;
 
 /// The same job in bpftrace: RTT histogram, retransmits and drops by reason, printed once a second.
 const BPFTRACE: &str = "tracepoint:tcp:tcp_probe { @rtt = hist(args->srtt); } \
@@ -32,8 +33,16 @@ pub enum Subject {
     Unbounded,
     /// geophone that makes its records though nobody listens.
     Telling,
+    /// geophone without probe `tunnel`, and without a budget.
+    NoTunnels,
+    /// Probe `tunnel`: geophone with it, compared with [`Subject::NoTunnels`].
+    Tunnels,
     /// A bpftrace script of the same job.
     Bpftrace,
+    /// pmacctd, which counts the underlay's packets by addresses and ports.
+    Pmacctd,
+    /// softflowd, which counts them by flow.
+    Softflowd,
     /// prometheus-node-exporter.
     NodeExporter,
 }
@@ -46,9 +55,27 @@ impl Subject {
             Self::Geophone => "geophone",
             Self::Unbounded => "geophone, no budget",
             Self::Telling => "geophone, all records",
+            Self::NoTunnels => "geophone without tunnel",
+            Self::Tunnels => "probe tunnel alone",
             Self::Bpftrace => "bpftrace",
+            Self::Pmacctd => "pmacctd",
+            Self::Softflowd => "softflowd",
             Self::NodeExporter => "node_exporter",
         }
+    }
+
+    /// The most that CPU per operation may be with it, as a ratio.
+    pub fn target(self) -> Option<f64> {
+        match self {
+            Self::Geophone | Self::Unbounded => Some(1.03),
+            Self::Tunnels => Some(1.02),
+            _ => None,
+        }
+    }
+
+    /// What it is compared with, if not with nothing.
+    pub fn base(self) -> Option<Self> {
+        (self == Self::Tunnels).then_some(Self::NoTunnels)
     }
 }
 
@@ -95,9 +122,13 @@ impl Beside {
         let scratch: &Path = &place.scratch;
         let agent = place.agent.display().to_string();
         let port = match subject {
-            Subject::Geophone | Subject::Unbounded | Subject::Telling => Some(free_port(19_779)?),
+            Subject::Geophone
+            | Subject::Unbounded
+            | Subject::Telling
+            | Subject::NoTunnels
+            | Subject::Tunnels => Some(free_port(19_779)?),
             Subject::NodeExporter => Some(free_port(19_100)?),
-            Subject::Null | Subject::Bpftrace => None,
+            Subject::Null | Subject::Bpftrace | Subject::Pmacctd | Subject::Softflowd => None,
         };
         let listen = format!("127.0.0.1:{}", port.unwrap_or_default());
         let run = [
@@ -111,10 +142,42 @@ impl Beside {
         let program = match subject {
             Subject::Null => Program::new(["sleep", "infinity"]),
             Subject::Geophone => Program::new(run),
-            Subject::Unbounded => Program::new(run.into_iter().chain(["--set", "budget.enabled=false"])),
+            Subject::Unbounded | Subject::Tunnels => {
+                Program::new(run.into_iter().chain(["--set", "budget.enabled=false"]))
+            }
             Subject::Telling => {
                 Program::new(run.into_iter().chain(["--set", "probes.tcp.flows_always=true"]))
             }
+            Subject::NoTunnels => {
+                let sets = [
+                    "--set",
+                    "budget.enabled=false",
+                    "--set",
+                    "probes.tunnel.enabled=false",
+                ];
+                Program::new(run.into_iter().chain(sets))
+            }
+            Subject::Pmacctd => Program::new([
+                "pmacctd",
+                "-i",
+                vxlan::UNDERLAY,
+                "-P",
+                "memory",
+                "-p",
+                &scratch.join("pmacct.pipe").display().to_string(),
+                "-c",
+                "src_host,dst_host,src_port,dst_port,proto",
+            ]),
+            Subject::Softflowd => Program::new([
+                "softflowd",
+                "-d",
+                "-i",
+                vxlan::UNDERLAY,
+                "-c",
+                &scratch.join("softflowd.ctl").display().to_string(),
+                "-p",
+                &scratch.join("softflowd.pid").display().to_string(),
+            ]),
             Subject::Bpftrace => Program::new(["unshare", "--mount", "sh", "-c", WITH_TRACEFS, BPFTRACE]),
             Subject::NodeExporter => Program::new([
                 "prometheus-node-exporter",

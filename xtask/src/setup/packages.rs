@@ -147,6 +147,9 @@ pub const BENCH: &[Need] = &[
         "bpftool",
         "an independent look at programs and maps",
     ),
+    need(&["ethtool"], "ethtool", "offloads of the observed workload"),
+    need(&["pmacctd"], "pmacct", "what geophone is compared with"),
+    need(&["softflowd"], "softflowd", "what geophone is compared with"),
     need(
         &["prometheus-node-exporter"],
         "prometheus-node-exporter",

@@ -17,7 +17,7 @@ pub fn begins(ethertype: u16, out: &mut Parsed) {
 }
 
 /// Reads what lies at `out.payload` up to `out.end`, of the EtherType `out.carries`.
-#[inline(never)]
+#[inline(always)]
 pub fn read<P: Packet>(packet: &P, out: &mut Parsed) {
     out.inner = out.end.saturating_sub(out.payload);
     out.headers = out.payload;

@@ -5,12 +5,11 @@ use super::exported::{Tunnel, end};
 use super::metrics::{DIRECTIONS, INNER_PAIR};
 use super::table::Maps;
 use crate::aggregate::Labels;
-use crate::bpf::sys;
-use crate::error::{Context as _, Result};
-use agent_common::tunnel::{InnerKey, InnerValue};
+use crate::bpf::sys::MappedArray;
+use agent_common::tunnel::{InnerCell, InnerKey, inner};
 use agent_common::wire::Wire as _;
 use std::collections::HashMap;
-use std::os::fd::AsFd as _;
+use std::mem::offset_of;
 use std::sync::Arc;
 
 /// Rows of pairs are given back after this many ticks without a packet.
@@ -33,7 +32,9 @@ pub struct Pair {
 struct Seen {
     bytes: [u64; 2],
     idle: u32,
-    touched: bool,
+    /// Sum of this reading, and the cells that it is of.
+    now: [u64; 2],
+    cells: Vec<usize>,
 }
 
 /// What was read of the kernel's pairs.
@@ -51,23 +52,24 @@ impl Inner {
         unix_nanos: u64,
         tunnels: &mut [Option<Tunnel>],
         tunnel: impl Fn(u32) -> Option<usize>,
-    ) -> Result<()> {
+    ) {
         let mut grown: Vec<(InnerKey, [u64; 2])> = Vec::new();
-        let map = maps.inner.fd().as_fd();
-        self.seen.values_mut().for_each(|seen| seen.touched = false);
-        sys::for_each(map, InnerKey::SIZE, InnerValue::SIZE, |key, value| {
-            let (Some(key), Some(value)) = (InnerKey::decode(key), InnerValue::decode(value)) else {
-                return;
-            };
-            let seen = self.seen.entry(key).or_default();
-            let delta = [0, 1].map(|d: usize| value.bytes[d].wrapping_sub(seen.bytes[d]));
-            (seen.bytes, seen.touched) = (value.bytes, true);
+        for cell in 0..maps.inner_cells {
+            if let Some((key, bytes)) = read(&maps.inner, cell) {
+                let seen = self.seen.entry(key).or_default();
+                seen.now = [0, 1].map(|d: usize| seen.now[d].wrapping_add(bytes[d]));
+                seen.cells.push(cell);
+            }
+        }
+        self.seen.retain(|_, seen| !seen.cells.is_empty());
+        for (key, seen) in &mut self.seen {
+            let delta = [0, 1].map(|d: usize| seen.now[d].wrapping_sub(seen.bytes[d]));
+            seen.bytes = std::mem::take(&mut seen.now);
             seen.idle = if delta == [0; 2] { seen.idle + 1 } else { 0 };
             if delta != [0; 2] {
-                grown.push((key, delta));
+                grown.push((*key, delta));
             }
-        })
-        .context("TUNNEL_INNER")?;
+        }
         for pair in tunnels.iter_mut().flatten().flat_map(|t| &mut t.pairs) {
             pair.idle += 1;
         }
@@ -88,17 +90,29 @@ impl Inner {
             });
         }
         self.seen.retain(|key, seen| {
-            let ended = seen.touched && (seen.idle >= IDLE || tunnel(key.slot).is_none());
-            if ended {
-                let mut bytes = Vec::with_capacity(InnerKey::SIZE);
-                key.encode(&mut bytes);
-                // What comes at this very moment begins a new row.
-                let _ = sys::remove(map, &bytes);
+            let ended = seen.idle >= IDLE || tunnel(key.slot).is_none();
+            for cell in seen.cells.drain(..).filter(|_| ended) {
+                // What comes at this very moment is lost, or begins a new row.
+                maps.inner
+                    .set_u64(cell, offset_of!(InnerCell, state), inner::FREE);
             }
-            seen.touched && !ended
+            !ended
         });
-        Ok(())
     }
+}
+
+/// A cell that is in use.
+fn read(map: &MappedArray, cell: usize) -> Option<(InnerKey, [u64; 2])> {
+    let word = |byte: usize| map.u64_at(cell, byte);
+    if word(offset_of!(InnerCell, state)) != inner::TAKEN {
+        return None;
+    }
+    let mut key = Vec::with_capacity(InnerKey::SIZE);
+    for byte in (0..InnerKey::SIZE).step_by(8) {
+        key.extend(word(offset_of!(InnerCell, key) + byte).to_ne_bytes());
+    }
+    let bytes = [0, 8].map(|byte| word(offset_of!(InnerCell, bytes) + byte));
+    Some((InnerKey::decode(&key)?, bytes))
 }
 
 impl Tunnel {

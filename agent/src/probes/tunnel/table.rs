@@ -39,7 +39,9 @@ pub struct Maps {
     /// Sequence windows.
     pub windows: MapData,
     /// Inner pairs.
-    pub inner: MapData,
+    pub inner: MappedArray,
+    /// Cells of it.
+    pub inner_cells: usize,
     /// Shards of a row.
     pub shards: usize,
 }
@@ -156,7 +158,7 @@ impl Table {
             context.series_start,
             &mut self.tunnels,
             tunnel,
-        )?;
+        );
         let changes = self.judge(unix_nanos);
         if self.ticks.is_multiple_of(SWEEP) {
             self.recycle(maps)?;

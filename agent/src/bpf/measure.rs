@@ -1,0 +1,130 @@
+//! What programs cost, by BPF_PROG_TEST_RUN; see agent-ebpf/src/bench.rs.
+
+use super::Engine;
+use super::sys;
+use crate::error::{Context as _, Error, Result};
+use aya::maps::{MapData, ProgramArray, Queue};
+use aya::programs::{Program, ProgramError, ProgramFd, TestRun as _, TestRunOptions};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+/// Longer than what a test run puts an Ethernet header on.
+const PACKET: [u8; 64] = [0; 64];
+
+impl Engine {
+    /// Run time of an empty program in ns, as the kernel's statistics see it: the floor of all other figures.
+    pub fn calibrate(&mut self) -> Option<f64> {
+        self.test_run("calibrate", 20_000)?;
+        let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()?;
+        let info = |e: &Self| {
+            Some((
+                e.ebpf.program("calibrate")?.info().ok()?.run_time(),
+                e.ebpf.program("calibrate")?.info().ok()?.run_count(),
+            ))
+        };
+        let before = info(self)?;
+        self.test_run("calibrate", 20_000)?;
+        let after = info(self)?;
+        drop(stats);
+        let runs = after.1.saturating_sub(before.1);
+        (runs > 0).then(|| after.0.saturating_sub(before.0).as_nanos() as f64 / runs as f64)
+    }
+
+    /// Runs a program that attaches to nothing.
+    pub fn test_run(&mut self, name: &str, repeat: u32) -> Option<Duration> {
+        self.run_packet(name, &PACKET, repeat).ok()
+    }
+
+    /// Runs a program with a packet, so many times; returns the mean of one.
+    pub fn run_packet(&mut self, name: &str, packet: &[u8], repeat: u32) -> Result<Duration> {
+        self.load_program(name)?;
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            repeat,
+            ..Default::default()
+        };
+        match self.ebpf.program(name) {
+            Some(Program::SchedClassifier(p)) => p.test_run(options),
+            Some(Program::CgroupSkb(p)) => p.test_run(options),
+            _ => return Err(Error::new(format_args!("{name} takes no packets"))),
+        }
+        .map(|result| result.duration)
+        .context(format_args!("BPF_PROG_TEST_RUN of {name}"))
+    }
+
+    fn load_program(&mut self, name: &str) -> Result<ProgramFd> {
+        let program = self.ebpf.program_mut(name);
+        let program = program.context(format_args!("the object has no program {name}"))?;
+        let loaded = match program {
+            Program::SchedClassifier(p) => p.load(),
+            Program::CgroupSkb(p) => p.load(),
+            _ => Ok(()),
+        };
+        match loaded {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+            Err(e) => return Err(Error::new(format_args!("loading {name}: {e}"))),
+        }
+        let fd = program.fd().context(format_args!("program {name}"))?;
+        fd.try_clone().context(format_args!("program {name}"))
+    }
+}
+
+/// Sends packets through programs of the probes `tunnel`, `dns` and `udp`, each with the next sequence number.
+pub struct Packets {
+    engine: Engine,
+    next: ProgramArray<MapData>,
+    sequence: MapData,
+    /// Programs that are loaded later need their descriptors.
+    _kept: (Queue<MapData, u32>, MapData),
+}
+
+impl Packets {
+    /// As if probe `tunnel` were on, with the usual ports.
+    pub fn new(mut engine: Engine) -> Result<Self> {
+        let mut free: Queue<MapData, u32> =
+            Queue::try_from(engine.take_map("TUNNEL_FREE")?).context("map TUNNEL_FREE")?;
+        for slot in 1..engine.sizes.tunnels {
+            free.push(slot, 0).context("map TUNNEL_FREE")?;
+        }
+        let ports = engine.take_data("TUNNEL_PORTS")?;
+        let mut table = vec![0u8; 1 << 16];
+        for (port, kind) in agent_common::tunnel::PORTS {
+            if let Some(place) = table.get_mut(usize::from(port)) {
+                *place = kind;
+            }
+        }
+        sys::update(ports.fd().as_fd(), &0u32.to_ne_bytes(), &table).context("map TUNNEL_PORTS")?;
+        Ok(Self {
+            next: ProgramArray::try_from(engine.take_map("BENCH_NEXT")?).context("map BENCH_NEXT")?,
+            sequence: engine.take_data("BENCH_SEQUENCE")?,
+            engine,
+            _kept: (free, ports),
+        })
+    }
+
+    /// Runs a classifier by way of `numbered`, which counts up the number at (offset, bytes); returns the mean of one.
+    pub fn run(
+        &mut self,
+        program: &str,
+        packet: &[u8],
+        sequence: Option<(u32, u32)>,
+        repeat: u32,
+    ) -> Result<Duration> {
+        let fd = self.engine.load_program(program)?;
+        self.next.set(0, &fd, 0).context("map BENCH_NEXT")?;
+        let (offset, width) = sequence.unwrap_or_default();
+        let value = [offset.to_ne_bytes(), width.to_ne_bytes()].concat();
+        sys::update(self.sequence.fd().as_fd(), &0u32.to_ne_bytes(), &value).context("map BENCH_SEQUENCE")?;
+        self.engine.run_packet("numbered", packet, repeat)
+    }
+
+    /// Runs a program of sockets' packets; returns the mean of one.
+    pub fn run_socket(&mut self, program: &str, packet: &[u8], repeat: u32) -> Result<Duration> {
+        self.engine.run_packet(program, packet, repeat)
+    }
+
+    /// For the accounts.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
