@@ -303,7 +303,7 @@ fn over_budget_tunnels_are_given_up_in_order() -> Result<()> {
             98 * off.sum(PACKETS, &echo),
         )?;
         ensure!(
-            off.sum(pair_bytes, &[pairs, ("inner_remote", "other")]) > 0,
+            off.sum(pair_bytes, &[pairs, ("inner_local", "other")]) > 0,
             "no pair became other"
         );
     }

@@ -149,7 +149,6 @@ impl Collector {
                 Err(e) => engine_error = e.to_string(),
             }
         }
-        // Before anything is attached: the packets of the test run end as drops.
         let floor = engine.as_mut().and_then(Engine::calibrate).unwrap_or(0.0);
         let mut identity = Identity::new(find_cgroup2_root().ok(), PathBuf::from("/proc"));
         let mut probes = setup.probes;

@@ -27,7 +27,7 @@ const ACK: u8 = 0x10;
 /// Takes what a TCP packet tells; mostly nothing, and that costs no call.
 #[inline(always)]
 pub fn sample<const DIRECTION: usize>(skb: Skb, parsed: &Parsed, slot: u32, pair: u64, relief: u32) {
-    let mask = (MASK + 1 << (relief & 3)) - 1;
+    let mask = ((MASK + 1) << (relief & 3)) - 1;
     let Some(h) = skb.load::<32>(parsed.transport) else {
         return;
     };

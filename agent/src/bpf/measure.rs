@@ -14,16 +14,16 @@ const PACKET: [u8; 64] = [0; 64];
 impl Engine {
     /// Run time of an empty program in ns, as the kernel's statistics see it: the floor of all other figures.
     pub fn calibrate(&mut self) -> Option<f64> {
-        self.test_run("calibrate", 20_000)?;
+        self.test_run("floor", 20_000)?;
         let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()?;
         let info = |e: &Self| {
             Some((
-                e.ebpf.program("calibrate")?.info().ok()?.run_time(),
-                e.ebpf.program("calibrate")?.info().ok()?.run_count(),
+                e.ebpf.program("floor")?.info().ok()?.run_time(),
+                e.ebpf.program("floor")?.info().ok()?.run_count(),
             ))
         };
         let before = info(self)?;
-        self.test_run("calibrate", 20_000)?;
+        self.test_run("floor", 20_000)?;
         let after = info(self)?;
         drop(stats);
         let runs = after.1.saturating_sub(before.1);
@@ -46,6 +46,7 @@ impl Engine {
         match self.ebpf.program(name) {
             Some(Program::SchedClassifier(p)) => p.test_run(options),
             Some(Program::CgroupSkb(p)) => p.test_run(options),
+            Some(Program::Xdp(p)) => p.test_run(options),
             _ => return Err(Error::new(format_args!("{name} takes no packets"))),
         }
         .map(|result| result.duration)
@@ -58,6 +59,7 @@ impl Engine {
         let loaded = match program {
             Program::SchedClassifier(p) => p.load(),
             Program::CgroupSkb(p) => p.load(),
+            Program::Xdp(p) => p.load(),
             _ => Ok(()),
         };
         match loaded {

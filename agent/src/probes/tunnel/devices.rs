@@ -28,6 +28,9 @@ impl Underlay {
     }
 }
 
+/// Tunnel devices by interface index: name and what they say of their tunnel.
+pub(super) type Tunnels = BTreeMap<u32, (String, Tunnel)>;
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -35,8 +38,8 @@ pub(super) struct Found {
     pub underlays: BTreeMap<u32, Underlay>,
     /// UDP ports of devices that do not use the usual ones.
     pub ports: BTreeMap<u16, u8>,
-    /// The tunnel devices themselves, by interface index: name and what they say of their tunnel.
-    pub tunnels: BTreeMap<u32, (String, Tunnel)>,
+    /// The tunnel devices themselves.
+    pub tunnels: Tunnels,
 }
 
 /// Finds the devices. `ports` are the UDP ports that carry tunnels, `named` the patterns of devices that are wanted in

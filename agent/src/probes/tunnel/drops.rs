@@ -1,6 +1,7 @@
 //! What the kernel gives up on the tunnel devices themselves (`vxlan0`, `wg0`): rows of probe `drops`, by what the device
 //! says of its tunnel. One device may be the end of many tunnels, so they are not counted by tunnel.
 
+use super::devices::Tunnels;
 use super::links::Tunnel;
 use super::metrics::DEVICE_DROPS;
 use super::netns::Namespace;
@@ -22,12 +23,7 @@ pub struct Drops {
 
 impl Drops {
     /// The tunnel devices that a namespace has now.
-    pub(super) fn set(
-        &mut self,
-        netns: &Namespace,
-        devices: &BTreeMap<u32, (String, Tunnel)>,
-        peers: &Peers,
-    ) {
+    pub(super) fn set(&mut self, netns: &Namespace, devices: &Tunnels, peers: &Peers) {
         self.devices.retain(|(n, _), _| *n != netns.inode);
         for (index, (device, tunnel)) in devices {
             let values = values(&netns.name, device, tunnel, peers);

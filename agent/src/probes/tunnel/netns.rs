@@ -2,8 +2,7 @@
 //! done on a thread of its own that has entered it: the collector's thread never leaves home.
 
 use super::Programs;
-use super::devices::{self, Underlay};
-use super::links::Tunnel;
+use super::devices::{self, Tunnels, Underlay};
 use super::watch::Watch;
 use super::{Options, WAYS};
 use crate::bpf::tc::{self, Place};
@@ -76,7 +75,7 @@ impl Namespace {
 
     /// Looks which devices carry tunnels now, and puts the programs where they belong. Returns the tunnel devices, and
     /// whether anything has changed.
-    pub fn look(&mut self, looking: &mut Looking<'_>) -> Result<(BTreeMap<u32, (String, Tunnel)>, bool)> {
+    pub fn look(&mut self, looking: &mut Looking<'_>) -> Result<(Tunnels, bool)> {
         let Self {
             name,
             number,
