@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tests::harness::delay::Delay;
-use tests::harness::{Agent, Link, Scene, Setup, Traffic, equal, near};
+use tests::harness::{Agent, Link, Scene, Setup, Traffic, equal, near, skipped};
 use tests::need_root;
 
 /// Width of a bucket at scale 3, as a share of its lower bound.
@@ -129,7 +129,7 @@ fn accept_latency() -> Result<()> {
     let mut scene = Scene::sink()?;
     let agent = Agent::start()?;
     if !agent.attached("tcp_accept")? {
-        eprintln!("SKIPPED accept latency: this kernel cannot trace functions");
+        skipped("accept latency: this kernel cannot trace functions; the virtual machines can");
         return Ok(());
     }
     scene.storm(50, 1, 100)?;

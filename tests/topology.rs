@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use tests::harness::cli::geophone;
 use tests::harness::command::present;
-use tests::harness::{Agent, Link, Scene, Setup, equal};
+use tests::harness::{Agent, Link, Scene, Setup, equal, skipped};
 use tests::need_root;
 
 fn said(agent: &Agent, format: &str) -> Result<String> {
@@ -89,7 +89,7 @@ fn what_was_said_is_an_edge() -> Result<()> {
         let out = child.wait_with_output()?;
         ensure!(out.status.success(), "graphviz does not take\n{dot}");
     } else {
-        eprintln!("SKIPPED graphviz: there is no dot");
+        skipped("graphviz: there is no dot");
     }
     Ok(())
 }

@@ -39,7 +39,7 @@ pub fn present(name: &str) -> bool {
 /// `promtool check metrics` must not complain about an exposition.
 pub fn promtool(exposition: &str) -> Result<()> {
     if !present("promtool") {
-        eprintln!("SKIPPED promtool: there is none");
+        super::skipped("promtool: there is none");
         return Ok(());
     }
     let mut child = Command::new("promtool")

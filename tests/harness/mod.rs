@@ -23,6 +23,7 @@ pub use tunnels::WireGuard;
 
 use anyhow::{Result, ensure};
 use std::fmt::Debug;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Ends a test that cannot run, because this is not root or lacks one of the programs named: `need_root!("tmux")`.
@@ -39,14 +40,27 @@ macro_rules! need_root {
 pub fn can_run(closure: &str, programs: &[&str]) -> bool {
     let test = closure.trim_end_matches("::{{closure}}");
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED {test}: it makes network namespaces and attaches eBPF programs, which needs root");
+        skipped(&format!(
+            "{test}: it makes network namespaces and attaches eBPF programs, which needs root"
+        ));
         return false;
     }
     let missing = programs.iter().find(|program| !command::present(program));
     if let Some(program) = missing {
-        eprintln!("SKIPPED {test}: there is no {program}");
+        skipped(&format!("{test}: there is no {program}"));
     }
     missing.is_none()
+}
+
+/// Says what could not be tested here. libtest would hide it, so it is also left for `cargo xtask test` to count.
+pub fn skipped(what: &str) {
+    eprintln!("SKIPPED {what}");
+    let list = std::env::var_os("GEOPHONE_SKIPPED");
+    if let Some(mut file) =
+        list.and_then(|path| std::fs::File::options().append(true).create(true).open(path).ok())
+    {
+        let _ = writeln!(file, "{what}");
+    }
 }
 
 /// A number that no other caller in this process gets.

@@ -14,12 +14,13 @@ use crate::error::{Context as _, Result};
 use crate::identity::symbols::Symbols;
 use crate::probes::tcp::flow::address;
 use crate::records::{DroppedPacket, Record};
-use agent_common::account::program;
+use agent_common::account::{Account, program};
 use agent_common::drops::{DropKey, DropRecord, DropValue, direction};
 use agent_common::tcp::SubjectKey;
 use agent_common::wire::{Wire, kind};
 use aya::maps::MapData;
 use std::collections::HashMap;
+use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -273,7 +274,7 @@ impl Probe for Drops {
             self.accounts()
                 .iter()
                 .flat_map(|p| (0..engine.cpus as usize).map(move |cpu| p * engine.cpus as usize + cpu))
-                .map(|row| engine.accounts.u64_at(row, 8 * 3))
+                .map(|row| engine.accounts.u64_at(row, offset_of!(Account, aggregated)))
                 .sum()
         });
         if seen == self.seen {

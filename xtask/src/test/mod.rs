@@ -36,6 +36,8 @@ pub struct Which {
 pub enum Outcome {
     /// All held.
     Passed(u64),
+    /// All held that could be tried here, and what could not.
+    Tried(u64, Vec<String>),
     /// Some held, some did not, and why.
     Failed(u64, u64, String),
     /// It did not take place, and why.
@@ -66,6 +68,11 @@ impl Report {
         match &outcome {
             Outcome::Failed(_, _, why) => say(format_args!("{name} FAILED: {why}")),
             Outcome::Skipped(why) => say(format_args!("{name} SKIPPED: {why}")),
+            Outcome::Tried(_, skipped) => {
+                for what in skipped {
+                    say(format_args!("SKIPPED {what}"));
+                }
+            }
             Outcome::Passed(_) => {}
         }
         self.stages.push((name, outcome, start.elapsed().as_secs_f32()));
@@ -80,16 +87,24 @@ impl Report {
         );
         for (name, outcome, seconds) in &self.stages {
             let (word, held, broken, why) = match outcome {
-                Outcome::Passed(held) => ("ok", *held, 0, ""),
-                Outcome::Failed(held, broken, why) => {
-                    ("FAILED", *held, *broken, why.lines().next().unwrap_or_default())
+                Outcome::Passed(held) => ("ok", *held, 0, String::new()),
+                Outcome::Tried(held, left) => {
+                    ("ok", *held, 0, format!("{} skipped, named above", left.len()))
                 }
-                Outcome::Skipped(why) => ("SKIPPED", 0, 0, why.as_str()),
+                Outcome::Failed(held, broken, why) => {
+                    let first = why.lines().next().unwrap_or_default();
+                    ("FAILED", *held, *broken, first.to_owned())
+                }
+                Outcome::Skipped(why) => ("SKIPPED", 0, 0, why.clone()),
             };
             println!("{name:<18} {word:<8} {held:>7} {broken:>7} {seconds:>8.1}  {why}");
             passed += held;
             failed += broken;
-            skipped += u64::from(matches!(outcome, Outcome::Skipped(_)));
+            skipped += match outcome {
+                Outcome::Skipped(_) => 1,
+                Outcome::Tried(_, left) => left.len(),
+                _ => 0,
+            };
         }
         match skipped {
             0 => println!("\n{passed} passed, {failed} failed"),
