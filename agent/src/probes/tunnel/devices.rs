@@ -102,15 +102,15 @@ pub(super) fn find(
             Some(holders) => holders,
             None => ask::addresses(rtnetlink)?,
         };
-        wanted.extend(holders.into_iter().map(|(index, _)| index));
+        // A tunnel device is an underlay only where another tunnel says so.
+        let tunnel = |index: &u32| devices.iter().any(|d| d.index == *index && d.tunnel.is_some());
+        wanted.extend(holders.into_iter().map(|(index, _)| index).filter(|index| !tunnel(index)));
     }
     let asked = |device: &&Device| named.iter().any(|pattern| pattern.matches(&device.name));
     let watched: BTreeSet<u32> = devices
         .iter()
         .filter(|device| {
-            // A tunnel device is an underlay only where another tunnel says so.
-            let own = anywhere && device.tunnel.is_some();
-            asked(device) || wanted.contains(&device.index) && !device.loopback && device.up && !own
+            asked(device) || wanted.contains(&device.index) && !device.loopback && device.up
         })
         .map(|device| device.index)
         .collect();
