@@ -196,8 +196,8 @@ traffic() {
     wait "${pings[@]}"
     reading clean
     # Neighbours and routers are asked for now and then, which netem would count.
-    ip link set vxlan2 down
-    ip -n way link set vxlan2 down
+    ip link set outer down
+    ip -n way link set outer down
     for device in vxlan1 geneve1 sit1; do
         ip link set "$device" down
         ip -n far link set "$device" down

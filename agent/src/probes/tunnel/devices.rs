@@ -104,14 +104,17 @@ pub(super) fn find(
         };
         // A tunnel device is an underlay only where another tunnel says so.
         let tunnel = |index: &u32| devices.iter().any(|d| d.index == *index && d.tunnel.is_some());
-        wanted.extend(holders.into_iter().map(|(index, _)| index).filter(|index| !tunnel(index)));
+        wanted.extend(
+            holders
+                .into_iter()
+                .map(|(index, _)| index)
+                .filter(|index| !tunnel(index)),
+        );
     }
     let asked = |device: &&Device| named.iter().any(|pattern| pattern.matches(&device.name));
     let watched: BTreeSet<u32> = devices
         .iter()
-        .filter(|device| {
-            asked(device) || wanted.contains(&device.index) && !device.loopback && device.up
-        })
+        .filter(|device| asked(device) || wanted.contains(&device.index) && !device.loopback && device.up)
         .map(|device| device.index)
         .collect();
     let lower: BTreeMap<u32, u32> = devices.iter().filter_map(|d| Some((d.index, d.lower?))).collect();
