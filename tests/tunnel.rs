@@ -212,10 +212,11 @@ fn a_wireguard_tunnel_tells_loss_and_life() -> Result<()> {
         let lost = wireguard(s, "geophone_tunnel_lost_packets_total");
         equal("lost", lost, truth).map(|()| lost)
     })?;
-    // 99 % of the binomial distribution lie within 2.58 standard deviations.
+    // That it is nft's own count is the proof. That nft drops what it was told to: 99 % of the binomial distribution lie
+    // within 2.58 standard deviations, but one run of a hundred is too many to fail; of 4.5 it is one of 150,000.
     let (mean, deviation) = (SENT as f64 * 0.05, (SENT as f64 * 0.05 * 0.95).sqrt());
     ensure!(
-        (lost as f64 - mean).abs() < 2.58 * deviation + 1.0,
+        (lost as f64 - mean).abs() < 4.5 * deviation + 1.0,
         "{lost} of {SENT}"
     );
     agent.until(|s| equal("state", state(s)?, ("degraded".to_owned(), "loss".to_owned())))?;

@@ -130,7 +130,7 @@ pub mod counter {
     /// Bytes on the wire from the link header on, a GSO packet's headers counted for each segment.
     pub const BYTES: usize = 0;
     /// Bytes of them that the tunnel carries: the inner frame or packet; of ESP and OpenVPN everything behind the
-    /// header that can be read, so with IV, padding and tag; of WireGuard without its tag but with its padding.
+    /// header that can be read, so with IV, padding and tag; of WireGuard without its tag but with padding.
     pub const INNER_BYTES: usize = 2;
     /// Packets on the wire, by class: `PACKETS + direction * class::COUNT + class`.
     pub const PACKETS: usize = 4;

@@ -94,14 +94,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
         })));
     }
     if p.tunnel.enabled != TunnelUse::Off {
-        out.push(Box::new(tunnel::Tunnel::new(tunnel::Options {
-            always: p.tunnel.enabled == TunnelUse::On,
-            devices: p.tunnel.devices.clone(),
-            namespaces: p.tunnel.namespaces.clone(),
-            ports: p.tunnel.ports.by_port(),
-            inner_pairs: p.tunnel.inner_pairs as usize,
-            max_tunnels: config.limits.tunnels as usize + 1,
-        })));
+        out.push(Box::new(tunnel::Tunnel::new(tunnels(config))));
     }
     if p.path.enabled {
         // The configuration has been checked: its targets are good.
@@ -114,6 +107,19 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
         })));
     }
     out
+}
+
+/// What probe `tunnel` is to do.
+pub fn tunnels(config: &Config) -> tunnel::Options {
+    let tunnel = &config.probes.tunnel;
+    tunnel::Options {
+        always: tunnel.enabled == TunnelUse::On,
+        devices: tunnel.devices.clone(),
+        namespaces: tunnel.namespaces.clone(),
+        ports: tunnel.ports.by_port(),
+        inner_pairs: tunnel.inner_pairs as usize,
+        max_tunnels: config.limits.tunnels as usize + 1,
+    }
 }
 
 /// A collector for this configuration, attached and ready.

@@ -105,6 +105,9 @@ pub enum Command {
         #[arg(long, default_value_t = 10_000)]
         series: u32,
     },
+    /// The proof of the tunnel parser: runs crafted packets through the loaded programs and compares what they count
+    #[command(hide = true)]
+    TestCorpus,
     /// The ring benchmark: pushes synthetic records through the ring and says how fast
     #[command(hide = true)]
     BenchRing {

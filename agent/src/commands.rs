@@ -4,7 +4,7 @@ mod bench;
 mod bench_packets;
 mod topology;
 
-pub use bench::{bench_encode, bench_ring};
+pub use bench::{bench_encode, bench_ring, test_corpus};
 pub use bench_packets::bench_packets;
 pub use topology::topology;
 

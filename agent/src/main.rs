@@ -59,6 +59,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 ExitCode::FAILURE
             })
         }
+        Command::TestCorpus => commands::test_corpus(&config, btf),
         Command::BenchRing { records } => commands::bench_ring(&config, btf, records),
         Command::BenchPackets { rounds } => commands::bench_packets(&config, btf, rounds),
         command => {

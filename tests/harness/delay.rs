@@ -1,4 +1,5 @@
-//! A wire that takes its time: frames that come in at one device go out at another some milliseconds later.
+//! A wire that takes its time: frames that come in at one device go out at another some milliseconds later, and what else
+//! may happen to them on the way, out of sight of both ends.
 //!
 //! The kernels that this must run on have no netem everywhere; two packet sockets do the same.
 
@@ -13,7 +14,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,9 +26,37 @@ pub struct Delay {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is carried.
+    Pass,
+    /// It is not.
+    Lose,
+    /// It is carried twice.
+    Double,
+    /// It is carried after the frames of the next [`LATE`].
+    Late,
+}
+
+/// How much later.
+pub const LATE: Duration = Duration::from_millis(40);
+/// Shorter frames always pass: handshakes and keepalives of tunnels, ARP.
+const SHORT: usize = 200;
+
 impl Delay {
     /// Carries frames between two devices of a namespace, each way with this delay.
     pub fn between(netns: &Netns, devices: &[String; 2], each_way: Duration) -> Result<Self> {
+        Self::harming(netns, devices, each_way, |_| Fate::Pass)
+    }
+
+    /// The same, and what comes from the second device meets its fate, by its number among those that are not short.
+    pub fn harming(
+        netns: &Netns,
+        devices: &[String; 2],
+        each_way: Duration,
+        fate: fn(u64) -> Fate,
+    ) -> Result<Self> {
         let [left, right] = devices;
         let files = netns.enter(|| Ok((open(left)?, open(right)?)))?;
         let mut made = Self {
@@ -35,8 +64,10 @@ impl Delay {
             frames: Arc::default(),
             threads: Vec::new(),
         };
-        made.carry(files.0.try_clone()?, files.1.try_clone()?, each_way)?;
-        made.carry(files.1, files.0, each_way)?;
+        made.carry(files.0.try_clone()?, files.1.try_clone()?, each_way, |_| {
+            Fate::Pass
+        })?;
+        made.carry(files.1, files.0, each_way, fate)?;
         Ok(made)
     }
 
@@ -45,23 +76,42 @@ impl Delay {
         self.frames.load(Ordering::Relaxed)
     }
 
-    fn carry(&mut self, mut from: File, mut to: File, delay: Duration) -> Result<()> {
-        let (sender, receiver) = channel::<(Instant, Vec<u8>)>();
+    fn carry(&mut self, mut from: File, to: File, delay: Duration, fate: fn(u64) -> Fate) -> Result<()> {
+        let (in_time, late) = (self.lane(to.try_clone()?)?, self.lane(to)?);
         let stop = self.stop.clone();
-        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        self.threads.push(thread("delay-in").spawn(move || {
+        let thread = std::thread::Builder::new().name("delay-in".to_owned());
+        self.threads.push(thread.spawn(move || {
             let mut buffer = vec![0; 65_536];
+            let mut number = 0;
             while !stop.load(Ordering::Relaxed) {
                 // An error is the timeout, or a device that is going.
                 let Ok(n) = from.read(&mut buffer) else { continue };
                 let frame = buffer.get(..n).unwrap_or_default().to_vec();
-                if sender.send((Instant::now() + delay, frame)).is_err() {
+                let due = Instant::now() + delay;
+                let fate = if n < SHORT { Fate::Pass } else { fate(number) };
+                number += u64::from(n >= SHORT);
+                let sent = match fate {
+                    Fate::Pass => in_time.send((due, frame)),
+                    Fate::Lose => Ok(()),
+                    Fate::Double => in_time
+                        .send((due, frame.clone()))
+                        .and_then(|()| in_time.send((due, frame))),
+                    Fate::Late => late.send((due + LATE, frame)),
+                };
+                if sent.is_err() {
                     break;
                 }
             }
         })?);
+        Ok(())
+    }
+
+    /// Sends frames when they are due, in their order.
+    fn lane(&mut self, mut to: File) -> Result<Sender<(Instant, Vec<u8>)>> {
+        let (sender, receiver) = channel::<(Instant, Vec<u8>)>();
         let (stop, frames) = (self.stop.clone(), self.frames.clone());
-        self.threads.push(thread("delay-out").spawn(move || {
+        let thread = std::thread::Builder::new().name("delay-out".to_owned());
+        self.threads.push(thread.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 let (due, frame) = match receiver.recv_timeout(Duration::from_millis(100)) {
                     Ok(next) => next,
@@ -74,7 +124,7 @@ impl Delay {
                 }
             }
         })?);
-        Ok(())
+        Ok(sender)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod scene;
 pub mod snapshot;
 pub mod traffic;
 pub mod tunnels;
+pub mod witness;
 
 pub use agent::{Agent, Setup};
 pub use netns::{End, Link, Netns};

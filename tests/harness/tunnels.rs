@@ -1,6 +1,7 @@
 //! Tunnels between the two ends of a link.
 
 use super::agent::{Agent, Scratch};
+use super::otlp::Authority;
 use super::{End, Link, command, equal, serial};
 use anyhow::{Context as _, Result, ensure};
 use std::fs;
@@ -28,12 +29,23 @@ fn mouths(tag: &str) -> [Mouth; 2] {
 
 /// A VXLAN between the ends of a link, both mouths up; it carries nothing that it is not given.
 pub fn vxlan(link: &Link, vni: u32, port: u16) -> Result<[Mouth; 2]> {
+    let (a, b) = (&link.a, &link.b);
+    vxlan_between([a, b], [(&a.device, a.v4), (&b.device, b.v4)], vni, port)
+}
+
+/// The same over other devices of the two ends, with their addresses.
+pub fn vxlan_between(
+    ends: [&End; 2],
+    underlay: [(&str, Ipv4Addr); 2],
+    vni: u32,
+    port: u16,
+) -> Result<[Mouth; 2]> {
     let mouths = mouths("vx");
-    for (own, other, mouth) in [(&link.a, &link.b, &mouths[0]), (&link.b, &link.a, &mouths[1])] {
+    for (i, (own, mouth)) in ends.into_iter().zip(&mouths).enumerate() {
         let device = &mouth.device;
+        let ((below, local), (_, remote)) = (underlay[i], underlay[1 - i]);
         own.ns.ip(&format!(
-            "link add {device} type vxlan id {vni} local {} remote {} dstport {port} dev {}",
-            own.v4, other.v4, own.device
+            "link add {device} type vxlan id {vni} local {local} remote {remote} dstport {port} dev {below}"
         ))?;
         own.ns
             .sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "1")?;
@@ -175,4 +187,72 @@ pub fn dropped(end: &End) -> Result<u64> {
     let text = end.ns.run("nft list table netdev loss")?;
     let count = text.split("counter packets ").nth(1).context("no counter")?;
     Ok(count.split(' ').next().unwrap_or_default().parse()?)
+}
+
+/// An OpenVPN over UDP between the ends of a link, with certificates.
+#[derive(Debug)]
+pub struct OpenVpn {
+    /// Of `a` and of `b`.
+    pub mouths: [Mouth; 2],
+    children: Vec<Child>,
+    certificates: Authority,
+}
+
+impl OpenVpn {
+    /// `b` is the server. Returns when the tunnel carries.
+    pub fn new(link: &Link) -> Result<Self> {
+        let certificates = Authority::new()?;
+        let mut made = Self {
+            mouths: mouths("ov"),
+            children: Vec::new(),
+            certificates,
+        };
+        let roles = [("client", "--tls-client"), ("server", "--tls-server")];
+        for (i, (own, other)) in [(&link.a, &link.b), (&link.b, &link.a)].into_iter().enumerate() {
+            let ((name, role), mouth) = (roles[i], &made.mouths[i]);
+            let line = format!(
+                "--dev {} --dev-type tun --ifconfig {} {} --proto udp4 --port 1194 --local {} --remote {} {role} \
+                 --dh none --disable-dco --ca ca.crt --cert {name}.crt --key {name}.key --verb 1",
+                mouth.device,
+                mouth.v4,
+                made.mouths[1 - i].v4,
+                own.v4,
+                other.v4
+            );
+            let child = own
+                .ns
+                .command("openvpn")
+                .args(line.split_whitespace())
+                .current_dir(made.certificates.files.path(""))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .context("openvpn")?;
+            made.children.push(child);
+        }
+        let start = Instant::now();
+        while link
+            .a
+            .ns
+            .run(&format!("ping -q -c 1 -W 1 {}", made.mouths[1].v4))
+            .is_err()
+        {
+            ensure!(
+                start.elapsed() < Duration::from_secs(30),
+                "openvpn carries nothing"
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for OpenVpn {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod deny;
 mod docs;
+mod fuzz;
 mod run;
 mod setup;
 mod shell;
@@ -64,6 +65,12 @@ enum Task {
     },
     /// Measure what geophone costs
     Bench(bench::Options),
+    /// Run the parser of tunnel packets over whatever a fuzzer thinks of
+    Fuzz {
+        /// For so long
+        #[arg(default_value_t = 60)]
+        seconds: u32,
+    },
     /// Boot other kernels with the agent and compare what it sees with a known cause
     Vm {
         /// Which kernels
@@ -92,6 +99,7 @@ fn main() -> ExitCode {
         Task::Test { which, how, filter } => test::test(&which, how, &filter),
         Task::Docs { how } => docs::write(how),
         Task::Deny { how } => deny::deny(how),
+        Task::Fuzz { seconds } => fuzz::fuzz(seconds),
         Task::Bench(options) => bench::bench(options),
         Task::Vm {
             series,

@@ -36,12 +36,6 @@ network() {
         ip netns exec $n ethtool -K v0 gso off tso off gro off
     done
     tc -n a qdisc add dev v0 root netem delay 40ms loss 10%
-    # An underlay of tunnels: nobody is at its other end.
-    ip link add t0 type veth peer name t1
-    ip addr add 10.97.0.1/24 dev t0
-    ip link set t0 up
-    ip link set t1 up
-    ip neigh add 10.97.0.2 lladdr 02:00:00:00:00:02 dev t0
 }
 
 transfer() {
@@ -49,10 +43,6 @@ transfer() {
     sleep 0.3
     timeout 14 ip netns exec a iperf3 --client 10.98.0.2 --time 4 > /tmp/iperf3.log
     tail -4 /tmp/iperf3.log
-    # VXLAN with VNI 42, in it the header of an ARP frame.
-    for _ in {1..10}; do
-        printf '\x08\0\0\0\0\0\x2a\0\2\0\0\0\0\1\2\0\0\0\0\2\x08\6' > /dev/udp/10.97.0.2/4789
-    done
 }
 
 # Asks the agent whether it is ready until it is.
@@ -70,7 +60,7 @@ ready() {
 watching() {
     local name=$1 cause=$2 agent; shift 2
     rm -f /tmp/summary.json
-    geophone "$@" run --for 60s --summary-json /tmp/summary.json < /dev/null 1>&2 &
+    geophone "$@" run --for 150s --summary-json /tmp/summary.json < /dev/null 1>&2 &
     agent=$!
     section "ready_$name" ready $agent
     if kill -0 $agent 2> /dev/null; then
@@ -95,6 +85,7 @@ requests() {
 # Mounts of cgroup2 that the machine sees, and directories made for them.
 mounts() { grep -w cgroup2 /proc/mounts; ls -d /tmp/geophone* 2> /dev/null; return 0; }
 
+. /tunnels.sh
 exec 3> /dev/ttyS1
 section kernel uname -r
 section boot cut -d ' ' -f 1 /proc/uptime
@@ -109,6 +100,11 @@ else
     section network network
     watching run transfer "${more[@]}"
     section retransmits counts
+    section corpus geophone test-corpus
+    section tunnels tunnels
+    watching run_tunnels traffic
+    kept
+    tunnels_end
     umount /sys/fs/cgroup
     section check_no_cgroup2 geophone check --json --btf /dev/null
     watching run_no_cgroup2 requests --btf /dev/null

@@ -53,6 +53,23 @@ impl Engine {
         .context(format_args!("BPF_PROG_TEST_RUN of {name}"))
     }
 
+    /// Runs a program on devices once over a packet; returns its action, `None` if the kernel does not take this for a
+    /// packet.
+    pub fn classify(&mut self, name: &str, packet: &[u8]) -> Result<Option<i32>> {
+        let Some(Program::SchedClassifier(program)) = self.ebpf.program(name) else {
+            return Err(Error::new(format_args!("{name} is no program on devices")));
+        };
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            ..Default::default()
+        };
+        match program.test_run(options) {
+            Ok(result) => Ok(Some(result.return_value.cast_signed())),
+            Err(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+            Err(e) => Err(e).context(format_args!("BPF_PROG_TEST_RUN of {name}")),
+        }
+    }
+
     fn load_program(&mut self, name: &str) -> Result<ProgramFd> {
         let program = self.ebpf.program_mut(name);
         let program = program.context(format_args!("the object has no program {name}"))?;

@@ -1,14 +1,17 @@
-//! What `cargo xtask bench` asks of the agent itself.
+//! What `cargo xtask bench` and the tests ask of the agent itself.
 
 use crate::aggregate::{Family, Labels, Resource, Series, Snapshot, Value};
 use crate::app;
+use crate::bpf::Engine;
 use crate::config::Config;
 use crate::error::{Context as _, Result};
 use crate::export::otlp::encode as otlp;
 use crate::export::otlp::settings::Temporality;
 use crate::export::prometheus::{self, Format};
 use crate::export::spare::Spare;
+use crate::identity::Peers;
 use crate::probes::tcp::metrics::BYTES;
+use crate::probes::tunnel::corpus;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -111,4 +114,17 @@ pub fn bench_ring(config: &Config, btf: Option<PathBuf>, records: u64) -> Result
         })
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// `geophone test-corpus`: the corpus of packets through the loaded programs; fails if they and the parser differ.
+pub fn test_corpus(config: &Config, btf: Option<PathBuf>) -> Result<ExitCode> {
+    let peers = Peers::new(&config.peers, &config.region, &config.zone).context("peers")?;
+    let mut engine = Engine::load(btf, app::sizes(config, &peers))?;
+    let found = corpus::run(&mut engine, app::tunnels(config))?;
+    println!("{found}");
+    Ok(if found["different"] == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

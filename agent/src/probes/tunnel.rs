@@ -10,6 +10,7 @@
 //! watched. A bound UDP socket of a well-known port is a tunnel of its own, whoever keeps it.
 
 mod ask;
+pub mod corpus;
 mod devices;
 mod drops;
 mod exported;

@@ -90,6 +90,9 @@ pub const TEST: &[Need] = &[
     need(&["ping"], "iputils-ping", "traffic of the tests"),
     need(&["wireguard-go"], "wireguard-go", "tunnels of the tests"),
     need(&["wg"], "wireguard-tools", "tunnels of the tests"),
+    need(&["openvpn"], "openvpn", "tunnels of the tests"),
+    need(&["tcpdump"], "tcpdump", "counts packets beside the agent"),
+    need(&["perl"], "perl-base", "traffic in the virtual machines"),
     need(&["nft"], "nftables", "drops and loss of the tests"),
     need(
         &["ethtool"],

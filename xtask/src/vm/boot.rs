@@ -11,7 +11,7 @@ use super::kernel::Kernel;
 use crate::shell;
 
 /// A machine that is not done by then is stuck.
-const LIMIT_SECONDS: u32 = 180;
+const LIMIT_SECONDS: u32 = 300;
 
 /// What one section of the guest script printed.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -12,11 +12,11 @@ use crate::shell::{capture, run};
 use crate::toolchain::find;
 
 /// Programs of the host that the guest script calls. `timeout` is among them because busybox's would run busybox's `ip`.
-const PROGRAMS: [&str; 9] = [
-    "bash", "timeout", "ip", "tc", "ethtool", "iperf3", "ping", "nft", "bpftool",
+const PROGRAMS: [&str; 11] = [
+    "bash", "timeout", "ip", "tc", "ethtool", "iperf3", "ping", "nft", "bpftool", "wg", "perl",
 ];
 /// Modules that they need, with what those depend on.
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 19] = [
     "veth",
     "sch_netem",
     "sch_ingress",
@@ -24,6 +24,18 @@ const MODULES: [&str; 7] = [
     "inet_diag",
     "tcp_diag",
     "nf_tables",
+    "8021q",
+    "vxlan",
+    "geneve",
+    "ip_gre",
+    "ipip",
+    "sit",
+    "wireguard",
+    "esp4",
+    "xfrm_user",
+    "authenc",
+    "echainiv",
+    "drbg",
 ];
 
 /// Writes the image into `dir` and returns its path.
@@ -43,6 +55,7 @@ pub fn make(kernel: &Kernel, agent: &Path, dir: &Path) -> Result<PathBuf> {
     fs::write(stage.join("etc/passwd"), "root:x:0:0:root:/root:/bin/bash\n")?;
     script(&stage.join("init"), include_str!("../../vm/init.sh"))?;
     script(&stage.join("guest.sh"), include_str!("../../vm/guest.sh"))?;
+    script(&stage.join("tunnels.sh"), include_str!("../../vm/tunnels.sh"))?;
     busybox(&stage)?;
     for name in PROGRAMS {
         let program = find(name).with_context(|| format!("no {name}: run `cargo xtask setup test`"))?;

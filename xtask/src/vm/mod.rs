@@ -1,7 +1,8 @@
 //! `cargo xtask vm`: other kernels, in virtual machines, without KVM.
 //!
 //! Debian's newest 6.1 and 6.12 cloud kernels boot in qemu with an initial file system that holds the agent as it was just
-//! built; a guest script makes a known delay and a known loss, and the host compares what geophone says with the kernel.
+//! built; a guest script makes a known delay, a known loss and tunnels of all kinds, and the host compares what
+//! geophone says with the kernel.
 //! Each boots twice: as it comes, at the end without cgroups, and with lockdown=confidentiality.
 
 mod boot;
@@ -9,6 +10,7 @@ mod image;
 mod judge;
 mod kernel;
 mod report;
+mod tunnels;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -103,7 +105,11 @@ pub fn judged(series: Series, agent: &Path, keep: bool) -> Result<Score> {
             fs::create_dir_all(&dir)?;
             let seen = boot::boot(&kernel, &image, mode, &dir)?;
             let checks = match &plain {
-                None => judge::plain(&kernel.release, &seen),
+                None => {
+                    let mut checks = judge::plain(&kernel.release, &seen);
+                    checks.extend(tunnels::checks(&seen));
+                    checks
+                }
                 Some(plain) => judge::lockdown(&kernel.release, &seen, plain),
             };
             let failed = score.count(&format!("{series}{}", mode.word()), &checks);

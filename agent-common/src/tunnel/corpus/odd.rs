@@ -52,8 +52,8 @@ pub fn contradictions() -> Vec<Case> {
             kind::AH,
         ),
         malformed(
-            "WireGuard data of a wrong length",
-            eth4(17, &udp(1, 51820, &wireguard(4, 47, 1, 0, 1))),
+            "WireGuard data without room for its tag",
+            eth4(17, &udp(1, 51820, &wireguard(4, 31, 1, 0, 1))),
             kind::WIREGUARD,
         ),
         malformed(

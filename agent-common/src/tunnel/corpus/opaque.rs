@@ -97,6 +97,15 @@ pub fn encrypted() -> Vec<Case> {
         )
         .sequence(1 << 40),
         tunnel(
+            "WireGuard data without padding, as boringtun sends it",
+            wg(&wireguard(4, 47, 0x22, 0, 4)),
+            kind::WIREGUARD,
+            0,
+            class::ENCRYPTED,
+            15,
+        )
+        .sequence(4),
+        tunnel(
             "OpenVPN data v1",
             ovpn(6, 101),
             kind::OPENVPN,

@@ -12,6 +12,9 @@ use netlink_packet_route::link::LinkMessage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+/// Devices above one another, at most: the kernel's own limit (MAX_NEST_DEV).
+const MAX_STACK: usize = 8;
+
 /// A device that packets of tunnels pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Underlay {
@@ -102,21 +105,33 @@ pub(super) fn find(
             Some(holders) => holders,
             None => ask::addresses(rtnetlink)?,
         };
-        wanted.extend(holders.into_iter().map(|(index, _)| index));
+        // A tunnel device is an underlay only where another tunnel says so.
+        let tunnel = |index: &u32| devices.iter().any(|d| d.index == *index && d.tunnel.is_some());
+        wanted.extend(
+            holders
+                .into_iter()
+                .map(|(index, _)| index)
+                .filter(|index| !tunnel(index)),
+        );
     }
+    let asked = |device: &&Device| named.iter().any(|pattern| pattern.matches(&device.name));
+    let watched: BTreeSet<u32> = devices
+        .iter()
+        .filter(|device| asked(device) || wanted.contains(&device.index) && !device.loopback && device.up)
+        .map(|device| device.index)
+        .collect();
+    let lower: BTreeMap<u32, u32> = devices.iter().filter_map(|d| Some((d.index, d.lower?))).collect();
     for device in devices {
         if let Some(tunnel) = &device.tunnel {
             found
                 .tunnels
                 .insert(device.index, (device.name.clone(), tunnel.clone()));
         }
-        let asked = named.iter().any(|pattern| pattern.matches(&device.name));
-        // A tunnel device is an underlay only where another tunnel says so.
-        let carries = wanted.contains(&device.index) && !device.loopback && device.up;
-        let own = anywhere && device.tunnel.is_some();
-        // Its packets pass the lower device as well, and would be counted twice.
-        let below = device.lower.is_some_and(|lower| wanted.contains(&lower));
-        if asked || carries && !own && !below {
+        // Its packets pass the devices below as well, and would be counted twice.
+        let below = std::iter::successors(lower.get(&device.index), |index| lower.get(index))
+            .take(MAX_STACK)
+            .any(|index| watched.contains(index));
+        if watched.contains(&device.index) && !below {
             let underlay = Underlay {
                 name: device.name,
                 ethernet: device.ethernet,

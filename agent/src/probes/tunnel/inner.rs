@@ -102,7 +102,7 @@ impl Inner {
 }
 
 /// A cell that is in use.
-fn read(map: &MappedArray, cell: usize) -> Option<(InnerKey, [u64; 2])> {
+pub(super) fn read(map: &MappedArray, cell: usize) -> Option<(InnerKey, [u64; 2])> {
     let word = |byte: usize| map.u64_at(cell, byte);
     if word(offset_of!(InnerCell, state)) != inner::TAKEN {
         return None;
