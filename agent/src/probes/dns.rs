@@ -276,7 +276,7 @@ impl Dns {
         for (key, value) in answers {
             self.table.answers(key, value, context);
         }
-        self.table.recycle(&maps.servers, &maps.answers);
+        self.table.recycle(context.now, &maps.servers, &maps.answers);
         let now = super::unix_nanos().wrapping_sub(context.boot_to_unix);
         for (key, value) in entries::<DnsPendingKey, DnsPending>(&maps.pending)? {
             let waited = Duration::from_nanos(now.saturating_sub(value.time));

@@ -12,6 +12,7 @@ pub mod tunnel;
 pub mod udp;
 
 mod slots;
+mod totals;
 
 use crate::aggregate::{Family, Metric};
 use crate::bpf::{Engine, sys};

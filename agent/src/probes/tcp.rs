@@ -128,7 +128,7 @@ impl Tcp {
         }
     }
 
-    fn prepare(&mut self, engine: &mut Engine, peers: &Peers, unix_nanos: u64) -> Result<()> {
+    fn prepare(&mut self, engine: &mut Engine, peers: &Peers, now: Instant, unix_nanos: u64) -> Result<()> {
         let mut trie: LpmTrie<MapData, [u8; 16], u32> =
             LpmTrie::try_from(engine.take_map("PEERS")?).context("map PEERS")?;
         for prefix in peers.prefixes() {
@@ -156,6 +156,7 @@ impl Tcp {
         self.table = Some(Table::new(
             engine.sizes.slots as usize,
             self.options.max_pairs,
+            now,
             unix_nanos,
         ));
         Ok(())
@@ -244,11 +245,11 @@ impl Probe for Tcp {
     }
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
-        let unix_nanos = context.series_start;
+        let (now, unix_nanos) = (context.now, context.series_start);
         let Some(engine) = context.engine.as_deref_mut() else {
             return Ok(());
         };
-        self.prepare(engine, context.peers, unix_nanos)?;
+        self.prepare(engine, context.peers, now, unix_nanos)?;
         // Old sockets first, so that the counting programs find them with their owners; then once more for those
         // that were opened in between.
         let mut states = false;
@@ -312,7 +313,7 @@ impl Probe for Tcp {
         };
         table.read(engine);
         if self.swept {
-            table.recycle(engine, &maps.pairs, &mut maps.free);
+            table.recycle(context.now, engine, &maps.pairs, &mut maps.free);
         }
     }
 

@@ -3,8 +3,10 @@
 use super::active::{Active, Place};
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
 use crate::probes::slots::PairSeries;
+use crate::probes::totals::Totals;
 use agent_common::path::Seen;
 use agent_common::tcp::counter;
+use std::hash::Hash;
 use std::sync::Arc;
 
 const PAIR: &[&Label] = &[
@@ -148,7 +150,7 @@ pub const METRICS: &[&Metric] = &[
 ];
 
 /// Appends what the connections of the pairs have shown.
-pub fn passive(pairs: &mut [PairSeries], out: &mut Vec<Family>) {
+pub fn passive<K: Eq + Hash>(pairs: &mut Totals<K, PairSeries>, out: &mut Vec<Family>) {
     let gauge = |value: fn(Seen) -> Option<f64>| {
         let series = |p: &PairSeries| {
             Some(Series {
