@@ -319,12 +319,36 @@ impl Engine {
         Ok(())
     }
 
-    /// Detaches a program; it can be attached again.
-    pub fn detach(&mut self, spec: &Spec) {
-        if let Some(Program::BtfTracePoint(p)) = self.ebpf.program_mut(spec.name) {
-            let _ = p.unload();
+    /// Takes a program away for a while; the verdict says why. Returns whether it was there.
+    pub fn suspend(&mut self, spec: &Spec, reason: &str) -> bool {
+        if !self.is(spec, State::Attached) {
+            return false;
+        }
+        let _ = match self.ebpf.program_mut(spec.name) {
+            Some(Program::BtfTracePoint(p)) => p.unload(),
+            Some(Program::CgroupSkb(p)) => p.unload(),
+            _ => return false,
+        };
+        self.verdicts.retain(|v| v.program != spec.name);
+        self.leave_off(spec, reason);
+        true
+    }
+
+    /// Attaches again what [`Engine::suspend`] took away.
+    pub fn resume(&mut self, spec: &Spec) -> bool {
+        if !self.is(spec, State::Off) {
+            return false;
         }
         self.verdicts.retain(|v| v.program != spec.name);
+        self.unsettle();
+        let state = self.attach(spec);
+        self.settle();
+        state == State::Attached
+    }
+
+    fn is(&self, spec: &Spec, state: State) -> bool {
+        let of = |v: &Verdict| v.program == spec.name && v.state == state;
+        self.verdicts.iter().any(of)
     }
 
     /// Runs that the kernel skipped because the program was already running on that CPU, by account.
@@ -448,7 +472,7 @@ impl Engine {
     }
 
     /// Has the kernel types that attaching needs; [`Engine::settle`] gave them back.
-    pub fn unsettle(&mut self) {
+    fn unsettle(&mut self) {
         if self.btf.is_none() {
             self.btf = load_btf(&self.btf_path);
         }

@@ -340,24 +340,12 @@ impl Probe for Tcp {
         let Some(engine) = context.engine.as_deref_mut() else {
             return;
         };
-        if level > 6 && self.probing {
-            engine.detach(&RTT);
-            engine.leave_off(&RTT, "the CPU budget is spent; RTT comes from the sweep");
-            self.probing = false;
-        } else if level <= 6
-            && self.options.source == Source::Auto
-            && !self.probing
-            && engine
-                .verdicts
-                .iter()
-                .any(|v| v.program == RTT.name && v.state == State::Off)
-        {
-            engine.unsettle();
-            engine.verdicts.retain(|v| v.program != RTT.name);
-            self.probing = engine.attach(&RTT) == State::Attached;
-            engine.settle();
-        } else {
-            return;
+        if level > 6 {
+            if engine.suspend(&RTT, "the CPU budget is spent; RTT comes from the sweep") {
+                self.probing = false;
+            }
+        } else if self.options.source == Source::Auto && engine.resume(&RTT) {
+            self.probing = true;
         }
         self.settle_source();
     }

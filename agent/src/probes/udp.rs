@@ -10,7 +10,7 @@
 //! (`geophone_drops_packets_total{reason="UDP_CSUM"}`).
 
 use super::totals::Totals;
-use super::{Context, Probe, entries};
+use super::{Context, Probe, entries, relieve_packets};
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
 use crate::bpf::fields::Group;
 use crate::bpf::sys;
@@ -241,6 +241,11 @@ impl Probe for Udp {
             None => {}
         }
         self.recycle(context.now);
+    }
+
+    fn relieve(&mut self, level: u32, context: &mut Context<'_>) {
+        // `udp_create` runs once a socket, and nobody else knows whose the sockets of the meantime are.
+        relieve_packets(level, &PROGRAMS[1..], context);
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {

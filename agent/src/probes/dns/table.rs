@@ -3,11 +3,11 @@
 use super::{LOOKUP, QUERIES, REPEATED, TIMEOUTS, TRUNCATED, encode};
 use crate::aggregate::{Family, HistogramValue, Labels, Metric, Series, Value};
 use crate::bpf::sys;
-use crate::probes::Context;
 use crate::probes::tcp::flow::address;
 use crate::probes::totals::Totals;
+use crate::probes::{Context, histograms};
 use agent_common::dns::{DnsAnswerKey, DnsCounters, DnsServerKey, rcode_name, transport};
-use agent_common::histogram::{CELLS, Histogram};
+use agent_common::histogram::Histogram;
 use aya::maps::MapData;
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
@@ -166,18 +166,13 @@ impl Table {
     /// Adds what is new in a histogram.
     pub fn answers(&mut self, key: DnsAnswerKey, value: Histogram, context: &mut Context<'_>) {
         if !self.answered.contains_key(&key) {
-            if value.cells == [0; CELLS] {
+            if value.cells == histograms::EMPTY.cells {
                 return;
             }
             let Some(total) = self.pair(&key.pair, context) else {
                 return;
             };
-            let last = Histogram {
-                cells: [0; CELLS],
-                sum_micros: 0,
-                min_complement: 0,
-                max_micros: 0,
-            };
+            let last = histograms::EMPTY;
             self.answered.insert(key, Row { last, total, idle: 0 });
         }
         let Some(row) = self.answered.get_mut(&key) else {
@@ -189,20 +184,8 @@ impl Table {
         }
         row.idle = 0;
         if let Some(pair) = self.pairs.get_mut(row.total) {
-            let total = Arc::make_mut(pair.latency(key.rcode, context.series_start));
-            for (cell, (now, last)) in value.cells.iter().zip(&row.last.cells).enumerate() {
-                let delta = now.wrapping_sub(*last);
-                if delta != 0 {
-                    total.add_cell(cell, u64::from(delta));
-                }
-            }
-            total.sum += value.sum_micros.wrapping_sub(row.last.sum_micros) as f64 / 1e6;
-            let (low, high) = (
-                f64::from(!value.min_complement) / 1e6,
-                f64::from(value.max_micros) / 1e6,
-            );
-            total.min = Some(total.min.map_or(low, |m| m.min(low)));
-            total.max = Some(total.max.map_or(high, |m| m.max(high)));
+            let latency = pair.latency(key.rcode, context.series_start);
+            histograms::grow(Arc::make_mut(latency), &row.last, &value);
         }
         row.last = value;
     }
