@@ -8,7 +8,7 @@
 //! | 8 | the per-packet hooks of dns and udp, where these probes are on: their series stand still |
 //!
 //! Of tunnels: 1–3 take the RTT inside of one timestamp value in 16 · 2ⁿ instead of 16, 4 of none, from 5 on all inner pairs
-//! are `other`, and 7 takes the programs off their devices; what then goes by is a gap and no loss.
+//! are `other`, and 7 takes the programs off their devices; what then goes by is a gap and no loss. So it does with those of path.
 //!
 //! First what can be had otherwise, at a lower rate; last what cannot.
 

@@ -8,9 +8,11 @@ use super::spec::{Hook, Sizes, Spec};
 use super::sys::{self, MappedArray};
 use super::verdict::{State, Verdict};
 use crate::error::{Context as _, Error, Result};
+use crate::identity::Prefix;
 use agent_common::account::{Account, program};
 use agent_common::tcp::{PairCells, home};
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{LpmTrie, Map, MapData, RingBuf};
 use aya::programs::{
     BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, FExit, Iter, Program,
     ProgramError, SchedClassifier, SockOps, TestRun as _,
@@ -175,6 +177,20 @@ impl Engine {
             drop_reasons,
             map_memory,
         })
+    }
+
+    /// Writes the prefixes by which programs tell peers.
+    pub fn write_peers(&mut self, prefixes: impl Iterator<Item = Prefix>) -> Result<()> {
+        let map = self
+            .ebpf
+            .map_mut("PEERS")
+            .context("the object has no map PEERS")?;
+        let mut trie: LpmTrie<_, [u8; 16], u32> = LpmTrie::try_from(map).context("map PEERS")?;
+        for prefix in prefixes {
+            trie.insert(&Key::new(prefix.prefix_len, prefix.address), prefix.peer, 0)
+                .context("map PEERS")?;
+        }
+        Ok(())
     }
 
     /// Loads and attaches a program; the verdict says what became of it.

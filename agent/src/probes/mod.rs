@@ -14,6 +14,7 @@ pub mod udp;
 mod histograms;
 mod slots;
 mod totals;
+mod watch;
 
 use crate::aggregate::{Family, Metric};
 use crate::bpf::{Engine, Spec, sys};

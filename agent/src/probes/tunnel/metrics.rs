@@ -2,6 +2,7 @@
 
 use super::exported::Tunnel;
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
+use crate::probes::watch;
 use agent_common::tunnel::{class, counter, series};
 use std::sync::Arc;
 
@@ -34,8 +35,8 @@ macro_rules! tunnel_labels {
 pub const INNER_PAIR: &[&Label] = tunnel_labels!(&label::DIRECTION, &INNER_LOCAL, &INNER_REMOTE);
 /// Labels of a tunnel.
 pub const TUNNEL: &[&Label] = tunnel_labels!();
-const WATCH: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &NETNS];
-const GAP: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &NETNS, &label::REASON];
+const WATCHED_DEVICE: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &NETNS];
+const GAP: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &label::REASON, &NETNS];
 const DIRECTED: &[&Label] = tunnel_labels!(&label::DIRECTION);
 
 macro_rules! metrics {
@@ -106,7 +107,7 @@ metrics! {
         "Times that the tunnel came into this state";
     TUNNELS = "geophone_tunnels", "geophone.tunnels", "{tunnel}", Gauge, &[],
         "Tunnels that have a row; at most limits.tunnels";
-    WATCHED = "geophone_tunnel_watched", "geophone.tunnel.watched", "1", Gauge, WATCH,
+    WATCHED = "geophone_tunnel_watched", "geophone.tunnel.watched", "1", Gauge, WATCHED_DEVICE,
         "1 = the packets of this underlay device are watched, 0 = they should be and are not";
     GAPS = "geophone_tunnel_watch_gaps_total", "geophone.tunnel.watch_gaps", "{event}", Counter, GAP,
         "Times that our program was off the device: reason detached = by somebody else, it is attached again within 5 s; governor = to keep the CPU budget";
@@ -114,8 +115,12 @@ metrics! {
         "Seconds without our program on the device, at most: since it was last seen there";
 }
 
-/// Why a program was off its device.
-pub const GAP_REASONS: [&str; 2] = ["detached", "governor"];
+/// What is told of the devices.
+pub static WATCH: watch::Metrics = watch::Metrics {
+    watched: &WATCHED,
+    gaps: &GAPS,
+    gap_seconds: &GAP_SECONDS,
+};
 /// Names of directions, as exported.
 pub const DIRECTIONS: [&str; 2] = ["receive", "transmit"];
 const MESSAGES: [&str; 3] = ["initiation", "response", "cookie"];
