@@ -2,8 +2,10 @@
 
 use super::exported::Tunnel;
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
+use crate::identity::Peer;
 use crate::probes::watch;
 use agent_common::tunnel::{class, counter, series};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 macro_rules! labels {
@@ -105,6 +107,8 @@ metrics! {
         "1 = the tunnel is in this state; reason is handshake_unanswered, handshake_old, no_answer, loss or too_big";
     CHANGES = "geophone_tunnel_state_changes_total", "geophone.tunnel.state_changes", "{event}", Counter, tunnel_labels!(&HEALTH),
         "Times that the tunnel came into this state";
+    PEER_INFO = "geophone_tunnel_peer_info", "geophone.tunnel.peer.info", "1", Gauge, tunnel_labels!(&label::PEER, &label::PEER_REGION, &label::PEER_ZONE),
+        "1 = the busiest inner pairs of the tunnel lead to addresses of this peer; of tunnels whose payload can be read";
     TUNNELS = "geophone_tunnels", "geophone.tunnels", "{tunnel}", Gauge, &[],
         "Tunnels that have a row; at most limits.tunnels";
     WATCHED = "geophone_tunnel_watched", "geophone.tunnel.watched", "1", Gauge, WATCHED_DEVICE,
@@ -216,6 +220,13 @@ pub fn collect(tunnels: &mut [Option<Tunnel>], unix_nanos: u64, out: &mut Vec<Fa
             if value > 0 {
                 o.push(t, d, &[name, "other"], Value::Counter(value));
             }
+        }
+    });
+    family(&PEER_INFO, &mut |t, o| {
+        let peers: BTreeMap<u32, Arc<Peer>> = t.pairs.iter().map(|p| p.peer.clone()).collect();
+        for (id, peer) in peers {
+            let names = [peer.name.as_str(), &peer.region, &peer.zone];
+            o.push(t, id as usize, &names, Value::Gauge(1.0));
         }
     });
     family(&PACKETS, &mut |t, o| {
