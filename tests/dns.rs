@@ -1,9 +1,12 @@
 //! Probe `dns`.
 
 use anyhow::{Context as _, Result, bail, ensure};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use tests::harness::delay::Delay;
+use tests::harness::snapshot::{Series, Snapshot};
 use tests::harness::{Agent, Link, Netns, Scene, Setup, equal};
 use tests::need_root;
 
@@ -11,10 +14,14 @@ const LOOKUP: &str = "geophone_dns_lookup_seconds";
 const QUERIES: &str = "geophone_dns_queries_total";
 const TIMEOUTS: &str = "geophone_dns_timeouts_total";
 const TRUNCATED: &str = "geophone_dns_truncated_total";
+const NAMES: &str = "geophone_dns_busiest_names";
 const REPEATED: &str = "geophone_dns_repeated_queries_total";
 
-/// A dnsmasq that goes with its owner. It knows `ok.test`, `big.test` (too big for a datagram of 512 bytes), nothing else
-/// below `test`, and refuses the rest.
+/// Port of [`broken`].
+const BROKEN: u16 = 5399;
+
+/// A dnsmasq that goes with its owner. It knows `ok.test`, `big.test` (too big for a datagram of 512 bytes), asks
+/// [`broken`] for `broken.test`, knows nothing else below `test`, and refuses the rest.
 struct Dnsmasq(Child);
 
 impl Dnsmasq {
@@ -27,6 +34,7 @@ impl Dnsmasq {
             .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv"])
             .args(["--no-hosts", "--pid-file=", "--user=root", "--local=/test/"])
             .args(["--address=/ok.test/10.9.8.7", "--bind-interfaces"])
+            .arg(format!("--server=/broken.test/127.0.0.1#{BROKEN}"))
             .arg(format!("--txt-record=big.test,{big}"))
             .arg(format!("--listen-address={},{}", link.b.v4, link.b.v6))
             .stdout(Stdio::null())
@@ -61,11 +69,42 @@ fn dig(from: &Netns, server: &str, words: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-fn agent() -> Result<Agent> {
+/// A server beside dnsmasq whose every answer is SERVFAIL; it ends with its socket's namespace. Not on port 53.
+fn broken(link: &Link) -> Result<()> {
+    let socket = link
+        .b
+        .ns
+        .enter(|| Ok(std::net::UdpSocket::bind(("127.0.0.1", BROKEN))?))?;
+    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1500];
+        while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+            let message = &mut buffer[..n];
+            if let [_, _, flags, code, ..] = message {
+                (*flags, *code) = (*flags | 0x80, 0x82);
+            }
+            let _ = socket.send_to(message, from);
+        }
+    });
+    Ok(())
+}
+
+/// A message that asks for the address of `ok.test`.
+fn question(id: u16) -> Vec<u8> {
+    let mut out = id.to_be_bytes().to_vec();
+    out.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    out.extend(b"\x02ok\x04test\0\0\x01\0\x01");
+    out
+}
+
+fn setup() -> Setup {
     Setup::new()
         .set("probes.dns.enabled", "true")
         .set("probes.dns.timeout", "2s")
-        .start()
+}
+
+fn agent() -> Result<Agent> {
+    setup().start()
 }
 
 /// Cause: lookups that end in every way a server can end them, over both protocols and both families. Seen: each of them,
@@ -74,10 +113,12 @@ fn agent() -> Result<Agent> {
 fn every_answer_is_counted_under_its_code() -> Result<()> {
     need_root!("dnsmasq", "dig");
     let link = Link::new()?;
+    broken(&link)?;
     let _server = Dnsmasq::start(&link)?;
     let agent = agent()?;
     for server in [link.b.v4.to_string(), link.b.v6.to_string()] {
         for (words, count) in [
+            ("broken.test", 6),
             ("ok.test", 7),
             ("nothing.test", 5),
             ("elsewhere.example", 3),
@@ -91,14 +132,14 @@ fn every_answer_is_counted_under_its_code() -> Result<()> {
     agent.settles(|s| {
         for server in [link.b.v4.to_string(), link.b.v6.to_string()] {
             let to = ("server", server.as_str());
-            for (rcode, truth) in [("NOERROR", 11), ("NXDOMAIN", 5), ("REFUSED", 3)] {
+            for (rcode, truth) in [("NOERROR", 11), ("SERVFAIL", 6), ("NXDOMAIN", 5), ("REFUSED", 3)] {
                 equal(rcode, s.sum(LOOKUP, &[to, ("rcode", rcode)]), truth)?;
             }
-            equal("answers", s.sum(LOOKUP, &[to]), 19)?;
-            equal("udp", s.sum(QUERIES, &[to, ("protocol", "udp")]), 15)?;
+            equal("answers", s.sum(LOOKUP, &[to]), 25)?;
+            equal("udp", s.sum(QUERIES, &[to, ("protocol", "udp")]), 21)?;
             equal("tcp", s.sum(QUERIES, &[to, ("protocol", "tcp")]), 4)?;
             equal("timeouts", s.sum(TIMEOUTS, &[to]), 0)?;
-            equal("whose", s.sum(QUERIES, &[to, ("subject", "dig")]), 19)?;
+            equal("whose", s.sum(QUERIES, &[to, ("subject", "dig")]), 25)?;
         }
         s.lawful()
     })
@@ -140,8 +181,7 @@ fn silence_is_a_timeout() -> Result<()> {
     for _ in 0..3 {
         dig(&scene.net.a.ns, &server, "ok.test +tries=1 +time=1")?;
     }
-    let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    query.extend(b"\x02ok\x04test\0\0\x01\0\x01");
+    let query = question(0x1234);
     scene.net.a.ns.enter(|| {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
         for _ in 0..4 {
@@ -185,8 +225,7 @@ fn what_was_not_asked_for_is_no_answer() -> Result<()> {
     need_root!();
     let link = Link::new()?;
     let agent = agent()?;
-    let mut query = vec![0x43, 0x21, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    query.extend(b"\x02ok\x04test\0\0\x01\0\x01");
+    let query = question(0x4321);
     let mut answer = query.clone();
     answer[2] = 0x81;
     let client = link.a.ns.enter(|| Ok(std::net::UdpSocket::bind("0.0.0.0:0")?))?;
@@ -210,5 +249,108 @@ fn what_was_not_asked_for_is_no_answer() -> Result<()> {
         equal("answers", s.sum(LOOKUP, &[("server", "10.255.255.1")]), 0)?;
         equal("timeouts", s.sum(TIMEOUTS, &to), 1)?;
         s.lawful()
+    })
+}
+
+/// Cause: seven queries on one connection before any answer comes; the answers come 30 ms later and in the opposite order.
+/// Seen: each query, and each answer with its time. Both ends send a message a segment, as the probe wants it.
+#[test]
+fn pipelined_over_tcp() -> Result<()> {
+    need_root!();
+    const MESSAGES: u16 = 7;
+    let link = Link::new()?;
+    let agent = agent()?;
+    let listener = link.b.ns.enter(|| Ok(TcpListener::bind(link.b.at(53))?))?;
+    let server = std::thread::spawn(move || -> Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut queries = Vec::new();
+        for _ in 0..MESSAGES {
+            queries.push(framed(&mut stream)?);
+        }
+        std::thread::sleep(Duration::from_millis(30));
+        for mut message in queries.into_iter().rev() {
+            if let Some(flags) = message.get_mut(2) {
+                *flags |= 0x80;
+            }
+            send(&mut stream, &message)?;
+        }
+        // Until the client has read it all.
+        let _ = stream.read(&mut [0]);
+        Ok(())
+    });
+    let mut stream = link.a.ns.enter(|| Ok(TcpStream::connect(link.b.at(53))?))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    for id in 1..=MESSAGES {
+        send(&mut stream, &question(id))?;
+    }
+    for id in (1..=MESSAGES).rev() {
+        let message = framed(&mut stream)?;
+        ensure!(message.starts_with(&id.to_be_bytes()), "not the answer to {id}");
+    }
+    drop(stream);
+    server.join().ok().context("the server has panicked")??;
+    let server = link.b.v4.to_string();
+    agent.settles(|s| {
+        let to = ("server", server.as_str());
+        equal(
+            "queries",
+            s.sum(QUERIES, &[to, ("protocol", "tcp")]),
+            MESSAGES.into(),
+        )?;
+        let seen = s.histogram(LOOKUP, &[to, ("rcode", "NOERROR")])?;
+        equal("answers", seen.count, MESSAGES.into())?;
+        equal("timeouts", s.sum(TIMEOUTS, &[to]), 0)?;
+        ensure!(seen.p50 >= 0.029 && seen.p99 < 0.200, "{seen:?}");
+        s.lawful()
+    })
+}
+
+/// Sends a message behind its length, in one segment.
+fn send(stream: &mut TcpStream, message: &[u8]) -> Result<()> {
+    let length = (message.len() as u16).to_be_bytes();
+    Ok(stream.write_all(&[&length, message].concat())?)
+}
+
+/// Reads such a message.
+fn framed(stream: &mut TcpStream) -> Result<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message)?;
+    Ok(message)
+}
+
+/// Cause: names asked for more and less often, with two agents, of which one was asked for the three busiest. Seen: these
+/// three in their order, for the minute in which they were asked for; the other agent tells none.
+#[test]
+fn the_busiest_names_if_they_are_asked_for() -> Result<()> {
+    need_root!("dnsmasq", "dig");
+    let link = Link::new()?;
+    let _server = Dnsmasq::start(&link)?;
+    let agent = setup().set("probes.dns.names", "3").start()?;
+    let silent = self::agent()?;
+    let server = link.b.v4.to_string();
+    for (name, count) in [("d.test", 1), ("b.test", 6), ("Ok.test", 9), ("c.test", 3)] {
+        for _ in 0..count {
+            dig(&link.a.ns, &server, &format!("{name} AAAA +tries=1 +time=5"))?;
+        }
+    }
+    // Other tests of this machine may ask as well: not for these.
+    let told = |s: &Snapshot| {
+        let told = s.series(NAMES, &[("qtype", "AAAA")]);
+        let line = |s: &&Series| format!("{} {}", s.label("name"), s.value);
+        told.iter().map(line).collect::<Vec<_>>()
+    };
+    // A minute is counted to its end.
+    std::thread::sleep(Duration::from_secs(50));
+    let busiest = ["ok.test 9.0", "b.test 6.0", "c.test 3.0"].map(str::to_owned);
+    agent.until(|s| equal("names", told(s), busiest.to_vec()))?;
+    silent.until(|s| {
+        ensure!(s.tick > 60, "its minute is not over");
+        equal("lookups", s.sum(LOOKUP, &[("server", &server)]), 19)?;
+        equal("names", s.series(NAMES, &[]).len(), 0)
     })
 }

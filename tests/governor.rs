@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 use std::time::Duration;
-use tests::harness::{Scene, Setup, Snapshot, Traffic, near};
+use tests::harness::{Scene, Setup, Snapshot, Traffic, equal, near};
 use tests::need_root;
 
 /// A step back takes thirty seconds of quiet.
@@ -83,5 +83,79 @@ fn it_gives_up_samples_and_takes_them_back() -> Result<()> {
     })?;
     let log = agent.stop()?;
     ensure!(log.contains("level 2"), "the log says nothing of it: {log}");
+    Ok(())
+}
+
+/// Cause: datagrams as fast as one process can send them, and a budget that does not suffice for looking at them; then
+/// silence. Seen: at the last level the programs that look at every packet are away, which verdict, metric and log say,
+/// and counts stand still; after the silence they are back and count.
+#[test]
+fn it_puts_away_what_looks_at_every_packet_and_takes_it_back() -> Result<()> {
+    need_root!();
+    const DATAGRAMS: &str = "geophone_udp_datagrams_total";
+    const LAST: f64 = 8.0;
+    let mut scene = Scene::new()?;
+    let at = scene.server.udp_serve(&scene.net.b.at(0), "sink")?;
+    let agent = Setup::new()
+        .with_budget()
+        .set("budget.cpu_percent", "1")
+        .set("probes.udp.enabled", "true")
+        .set("probes.dns.enabled", "true")
+        .set("probes.tcp.sweep_interval", "10s")
+        .start()?;
+    let mut flood = Traffic::new("fld", &scene.net.a.ns)?;
+    flood.give(&json!({ "do": "udp", "to": at, "count": u64::from(u32::MAX), "size": 16 }))?;
+    let is = |wanted: f64| {
+        agent.until(|s| {
+            let level = level(s)?;
+            ensure!(level >= wanted, "level {level}");
+            Ok(())
+        })
+    };
+    // Three seconds a level, more than one `until` has patience for.
+    is(4.0)?;
+    is(LAST)?;
+    let programs = ["udp_ingress", "udp_egress", "dns_ingress", "dns_egress"];
+    let sent = [("subject", flood.name()), ("direction", "transmit")];
+    let before = agent.until(|s| {
+        s.lawful()?;
+        for program in programs {
+            ensure!(!agent.attached(program)?, "{program} is attached");
+            let off = [("program", program), ("state", "off")];
+            ensure!(
+                s.series("geophone_program_info", &off).len() == 1,
+                "{program}: no metric"
+            );
+        }
+        Ok(s.sum(DATAGRAMS, &sent))
+    })?;
+    ensure!(before > 100_000, "only {before} datagrams were counted");
+    let verdicts = agent.status()?["programs"].to_string();
+    ensure!(
+        verdicts.contains("the CPU budget is spent; the probe's series stand still"),
+        "{verdicts}"
+    );
+    let still = agent.after(3)?;
+    ensure!(level(&still)? == LAST, "it came back at once");
+    ensure!(still.sum(DATAGRAMS, &sent) == before, "it still counts");
+    drop(flood);
+    std::thread::sleep(QUIET);
+    agent.until(|s| {
+        s.lawful()?;
+        ensure!(level(s)? < LAST, "level {}", level(s)?);
+        for program in programs {
+            ensure!(agent.attached(program)?, "{program} is away");
+        }
+        Ok(())
+    })?;
+    scene.client.udp(&at, 500, 16)?;
+    let own = [("subject", scene.client.name()), ("direction", "transmit")];
+    agent.settles(|s| {
+        s.lawful()?;
+        equal("sent after that", s.sum(DATAGRAMS, &own), 500)?;
+        equal("timeouts", s.sum("geophone_dns_timeouts_total", &[]), 0)
+    })?;
+    let log = agent.stop()?;
+    ensure!(log.contains("level 8"), "the log says nothing of it: {log}");
     Ok(())
 }

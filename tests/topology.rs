@@ -4,9 +4,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use tests::harness::agent::binary;
 use tests::harness::cli::geophone;
-use tests::harness::command::present;
-use tests::harness::{Agent, Link, Scene, Setup, equal, skipped};
+use tests::harness::command::{output, present};
+use tests::harness::{Agent, Link, Scene, Setup, equal, skipped, tunnels};
 use tests::need_root;
 
 fn said(agent: &Agent, format: &str) -> Result<String> {
@@ -119,6 +120,66 @@ fn an_edge_that_is_not_well() -> Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(500));
     }
     anyhow::bail!("the edge is never degraded")
+}
+
+/// Cause: messages to a peer that lies behind a VXLAN, and to one that does not. Seen: the tunnel, and that it is up, at
+/// the one edge and not at the other, in every format.
+#[test]
+fn an_edge_over_a_tunnel() -> Result<()> {
+    need_root!();
+    let link = Link::new()?;
+    let mouths = tunnels::vxlan(&link, 4711, 4789)?;
+    let agent = Setup::new()
+        .config(format!(
+            "peers:\n- {{name: inside, region: there, cidrs: [{}/32]}}\n\
+             - {{name: beside, region: there, cidrs: [{}/32]}}\n",
+            mouths[1].v4, link.b.v4
+        ))
+        .inside(&link.a.ns)
+        .start()?;
+    let mut scene = Scene::on(link)?.serving("echo")?;
+    let beside = scene.connect()?;
+    let at = scene.server.serve(&format!("{}:0", mouths[1].v4), "echo")?;
+    let inside = scene.client.connect(&at)?;
+    let from = format!("subject:{}", scene.client.name());
+    let edge = |peer: &str| -> Result<Value> {
+        let answer = agent.get("/api/v1/topology", "application/json")?;
+        let all: Value = serde_json::from_slice(&answer.body)?;
+        let to = format!("peer:{peer}|there|");
+        let found = all["edges"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|e| e["from"] == *from && e["to"] == *to);
+        found.cloned().with_context(|| format!("no edge to {peer}"))
+    };
+    for id in [beside, inside] {
+        scene.client.ping(id, 50, 1000)?;
+    }
+    agent.settles(|_| {
+        let tunnels = &edge("inside")?["tunnels"];
+        let tunnel = tunnels.get(0).context("no tunnel")?;
+        for (field, truth) in [
+            ("type", "vxlan"),
+            ("id", "4711"),
+            ("local", &scene.net.a.v4.to_string()),
+            ("remote", &scene.net.b.v4.to_string()),
+            ("state", "up"),
+        ] {
+            equal(field, tunnel[field].as_str(), Some(truth))?;
+        }
+        equal("beside", &edge("beside")?["tunnels"], &Value::Array(Vec::new()))
+    })?;
+    for format in ["table", "dot", "mermaid"] {
+        // Where the agent is.
+        let mut command = scene.net.a.ns.command(&binary().display().to_string());
+        command.env_remove("GEOPHONE_BIN").arg("topology");
+        let at = agent.at.to_string();
+        let said = output(command.args(["--listen", &at, "--format", format]))?;
+        let name = format!("vxlan 4711 {} (up)", scene.net.b.v4);
+        ensure!(said.contains(&name), "no {name} in\n{said}");
+    }
+    Ok(())
 }
 
 /// Cause: no agent runs. Seen: an agent of its own answers after the time it was given.

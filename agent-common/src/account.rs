@@ -42,10 +42,14 @@ pub mod program {
     pub const UDP_EGRESS: usize = 17;
     /// New sockets (`cgroup/sock_create`).
     pub const UDP_CREATE: usize = 18;
+    /// Packets that a device of a forwarding host receives.
+    pub const PATH_INGRESS: usize = 19;
+    /// Packets that it sends.
+    pub const PATH_EGRESS: usize = 20;
     /// The ring benchmark's generator.
-    pub const SYNTHETIC: usize = 19;
+    pub const SYNTHETIC: usize = 21;
     /// Number of programs.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 22;
 }
 
 /// Reasons for which the kernel side gives an event up.

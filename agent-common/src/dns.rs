@@ -96,6 +96,15 @@ impl DnsServerKey {
     };
 }
 
+impl DnsAnswerKey {
+    /// What finds no room.
+    pub const NOBODY: Self = Self {
+        pair: DnsServerKey::NOBODY,
+        rcode: 0,
+        pad: [0; 7],
+    };
+}
+
 /// The header of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

@@ -1,6 +1,8 @@
 //! Probe `path`: what a received packet and its socket tell of the way between two hosts.
 
 use crate::tcp::SubjectKey;
+use crate::tunnel::parse::Packet;
+use crate::udp::{TCP, mapped};
 use crate::wire::Header;
 
 /// Initial values of TTL and hop limit that systems use (32: Windows before 2000, 64: Unix, 128: Windows, 255: routers).
@@ -76,9 +78,187 @@ crate::wire! {
     }
 }
 
+crate::wire! {
+    /// Whose round-trip times a forwarding host has seen.
+    pub struct ForwardedKey {
+        /// Interface index of the device; 0 = of any, in what finds no room of its own.
+        pub device: u32,
+        /// Id of the peer at the end that was measured.
+        pub peer: u32,
+        /// [`direction::INGRESS`](crate::tunnel::direction): echoes came in, so it lies beyond the device; `EGRESS`:
+        /// they went out, so it lies on our side.
+        pub side: u32,
+        /// Always zero.
+        pub pad: u32,
+    }
+}
+
+impl ForwardedKey {
+    /// What finds no room.
+    pub const OTHER: Self = Self {
+        device: 0,
+        peer: 0,
+        side: 0,
+        pad: 0,
+    };
+}
+
+/// A TCP segment in a packet, as offsets from the packet's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where the TCP header begins.
+    pub transport: u32,
+    /// Where the IP packet ends: what follows is padding of the link.
+    pub end: u32,
+    addresses: u32,
+    v6: bool,
+}
+
+const ETH_IPV4: u16 = 0x0800;
+const ETH_IPV6: u16 = 0x86dd;
+
+/// The TCP segment in a packet that begins with an Ethernet header, perhaps with a VLAN tag, or with an IP header. `None`:
+/// there is none, or only a part of one, or it lies behind IPv6 extension headers.
+#[inline(always)]
+pub fn segment<P: Packet>(packet: &P, ethernet: bool) -> Option<Segment> {
+    let mut at = 0;
+    if ethernet {
+        at = 14;
+        let mut ethertype = u16::from_be_bytes(packet.load::<2>(12)?);
+        if ethertype == 0x8100 || ethertype == 0x88a8 {
+            ethertype = u16::from_be_bytes(packet.load::<2>(16)?);
+            at = 18;
+        }
+        if ethertype != ETH_IPV4 && ethertype != ETH_IPV6 {
+            return None;
+        }
+    }
+    let h = packet.load::<10>(at)?;
+    let v6 = h[0] >> 4 == 6;
+    let (protocol, header, length) = if v6 {
+        (h[6], 40, u16::from_be_bytes([h[4], h[5]]) as u32 + 40)
+    } else {
+        let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0;
+        if h[0] >> 4 != 4 || fragment {
+            return None;
+        }
+        let header = (h[0] & 15) as u32 * 4;
+        (h[9], header, u16::from_be_bytes([h[2], h[3]]) as u32)
+    };
+    if protocol != TCP || header < 20 {
+        return None;
+    }
+    Some(Segment {
+        transport: at + header,
+        // More than 64 KiB at once have no length.
+        end: if length <= header {
+            packet.len()
+        } else {
+            at + length
+        },
+        addresses: if v6 { at + 8 } else { at + 12 },
+        v6,
+    })
+}
+
+impl Segment {
+    /// Source and destination, IPv4 mapped.
+    #[inline(always)]
+    pub fn ends<P: Packet>(&self, packet: &P) -> Option<([u8; 16], [u8; 16])> {
+        if self.v6 {
+            return Some((packet.load(self.addresses)?, packet.load(self.addresses + 16)?));
+        }
+        let [a, b, c, d, e, f, g, h] = packet.load::<8>(self.addresses)?;
+        Some((mapped([a, b, c, d]), mapped([e, f, g, h])))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
+
+    struct Bytes(std::vec::Vec<u8>);
+
+    impl Packet for Bytes {
+        fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+            let at = at as usize;
+            self.0.get(at..at.checked_add(N)?)?.try_into().ok()
+        }
+        fn len(&self) -> u32 {
+            self.0.len() as u32
+        }
+        fn segment(&self) -> u32 {
+            0
+        }
+    }
+
+    fn ipv4(change: impl Fn(&mut [u8])) -> std::vec::Vec<u8> {
+        let mut out = std::vec![0; 24 + 32];
+        (out[0], out[3], out[9]) = (0x46, 56, TCP);
+        out[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        change(&mut out);
+        out
+    }
+
+    fn framed(ethertype: u16, tag: bool, packet: &[u8]) -> Bytes {
+        let mut out = std::vec![0; 12];
+        if tag {
+            out.extend([0x81, 0, 0, 7]);
+        }
+        out.extend(ethertype.to_be_bytes());
+        out.extend(packet);
+        // What the link adds is not the packet's.
+        out.extend([0; 6]);
+        Bytes(out)
+    }
+
+    #[test]
+    fn segments_of_tcp_and_nothing_else() {
+        let whole = ipv4(|_| ());
+        for (tag, at) in [(false, 14), (true, 18)] {
+            let packet = framed(0x0800, tag, &whole);
+            let seen = segment(&packet, true).unwrap();
+            assert_eq!((seen.transport, seen.end), (at + 24, at + 56));
+            let (source, destination) = seen.ends(&packet).unwrap();
+            assert_eq!(
+                (source, destination),
+                (mapped([10, 0, 0, 1]), mapped([10, 0, 0, 2]))
+            );
+        }
+        assert_eq!(segment(&Bytes(whole.clone()), false).unwrap().transport, 24);
+        // More than 64 KiB at once.
+        let big = ipv4(|h| h[3] = 0);
+        assert_eq!(segment(&Bytes(big), false).unwrap().end, 56);
+        let mut v6 = std::vec![0; 40 + 32];
+        (v6[0], v6[5], v6[6], v6[8], v6[39]) = (0x60, 32, TCP, 0xfd, 9);
+        let packet = framed(0x86dd, false, &v6);
+        let seen = segment(&packet, true).unwrap();
+        assert_eq!((seen.transport, seen.end), (54, 86));
+        let (source, destination) = seen.ends(&packet).unwrap();
+        assert_eq!((source[0], destination[15]), (0xfd, 9));
+        // A fragment, a later one, UDP, a header that is too short, of another version; ARP; an extension header.
+        for odd in [
+            ipv4(|h| h[6] = 0x20),
+            ipv4(|h| h[7] = 1),
+            ipv4(|h| h[9] = 17),
+            ipv4(|h| h[0] = 0x44),
+            ipv4(|h| h[0] = 0x56),
+        ] {
+            assert_eq!(segment(&Bytes(odd), false), None);
+        }
+        assert_eq!(segment(&framed(0x0806, false, &whole), true), None);
+        v6[6] = 0;
+        assert_eq!(segment(&Bytes(v6), false), None);
+        for cut in 0..whole.len() {
+            let seen = segment(&Bytes(whole[..cut].to_vec()), false);
+            assert_eq!(seen.is_some(), cut >= 10, "cut at {cut}");
+            assert_eq!(
+                seen.and_then(|s| s.ends(&Bytes(whole[..cut].to_vec()))).is_some(),
+                cut >= 20
+            );
+        }
+    }
 
     #[test]
     fn hops_are_what_lacks_to_the_next_initial_value() {

@@ -6,7 +6,7 @@
 
 use crate::account::{self, add, bump};
 use crate::emit::{emit, header, take_token};
-use crate::histogram::record;
+use crate::histogram;
 use crate::packet::{ALLOW, Packet, Sight};
 use crate::settings::DNS_NAMES;
 use crate::tcp;
@@ -45,10 +45,6 @@ static DNS_SERVERS: HashMap<DnsServerKey, DnsCounters> = HashMap::with_max_entri
 /// Latency by subject, server and rcode; the key of zeros as above.
 #[map]
 static DNS_ANSWERS: HashMap<DnsAnswerKey, Histogram> = HashMap::with_max_entries(1024, NO_PREALLOC);
-
-/// An empty histogram, too large for the stack.
-#[map]
-static DNS_EMPTY: Array<Histogram> = Array::with_max_entries(1, 0);
 
 /// Names that each CPU may still tell; userspace fills it up every second.
 #[map]
@@ -223,10 +219,10 @@ fn answer(account: &mut Account, packet: &Packet, message: &Message) {
         rcode: message.header.rcode(),
         pad: [0; 7],
     };
-    match histogram(account, &key) {
+    match histogram::of(&DNS_ANSWERS, &key, &DnsAnswerKey::NOBODY, account) {
         Some(histogram) => {
             let micros = now.wrapping_sub(asked.time) / 1000;
-            record(
+            histogram::record(
                 histogram,
                 if micros > u32::MAX as u64 {
                     u32::MAX
@@ -275,31 +271,6 @@ fn counters(account: &mut Account, key: &DnsServerKey, comm: &[u8; 16]) -> Optio
     }
     bump(&mut account.overflowed);
     find(&DnsServerKey::NOBODY)
-}
-
-#[inline(always)]
-fn histogram(account: &mut Account, key: &DnsAnswerKey) -> Option<&'static mut Histogram> {
-    let find = |key: &DnsAnswerKey| {
-        DNS_ANSWERS.get_ptr_mut(key).map(|value| {
-            // SAFETY: as above.
-            unsafe { &mut *value }
-        })
-    };
-    if let Some(value) = find(key) {
-        return Some(value);
-    }
-    if let Some(empty) = DNS_EMPTY.get(0) {
-        let _ = DNS_ANSWERS.insert(key, empty, NOEXIST);
-    }
-    if let Some(value) = find(key) {
-        return Some(value);
-    }
-    bump(&mut account.overflowed);
-    find(&DnsAnswerKey {
-        pair: DnsServerKey::NOBODY,
-        rcode: 0,
-        pad: [0; 7],
-    })
 }
 
 /// The question as it is; userspace reads the name.

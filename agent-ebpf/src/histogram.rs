@@ -1,7 +1,18 @@
 //! Samples into the cells of a histogram.
 
-use crate::account::{add, bump32};
+use crate::account::{add, bump, bump32};
+use agent_common::account::Account;
 use agent_common::histogram::{CELLS, Histogram, cell, from_micros};
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap},
+};
+
+const NOEXIST: u64 = 1;
+
+/// An empty histogram, too large for the stack.
+#[map]
+static EMPTY_HISTOGRAM: Array<Histogram> = Array::with_max_entries(1, 0);
 
 /// Adds a value in µs.
 #[inline(always)]
@@ -20,4 +31,32 @@ pub fn record(histogram: &mut Histogram, micros: u32) {
     if micros > histogram.max_micros {
         histogram.max_micros = micros;
     }
+}
+
+/// The histogram of a key, a new one if need be; that of `other`, which is there from the start, if there is no room.
+#[inline(always)]
+pub fn of<K>(
+    map: &'static HashMap<K, Histogram>,
+    key: &K,
+    other: &K,
+    account: &mut Account,
+) -> Option<&'static mut Histogram> {
+    let find = |key: &K| {
+        map.get_ptr_mut(key).map(|value| {
+            // SAFETY: valid for the program's run; only added to atomically.
+            unsafe { &mut *value }
+        })
+    };
+    if let Some(value) = find(key) {
+        return Some(value);
+    }
+    if let Some(empty) = EMPTY_HISTOGRAM.get(0) {
+        // Another CPU may be first.
+        let _ = map.insert(key, empty, NOEXIST);
+    }
+    if let Some(value) = find(key) {
+        return Some(value);
+    }
+    bump(&mut account.overflowed);
+    find(other)
 }

@@ -26,6 +26,10 @@ mod kernel;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
+mod path;
+#[cfg(target_arch = "bpf")]
+mod rtt;
+#[cfg(target_arch = "bpf")]
 mod settings;
 #[cfg(target_arch = "bpf")]
 mod tcp;

@@ -21,6 +21,7 @@ use aya_ebpf::{
 };
 pub use conn::SocketStorage;
 use conn::{Conn, flag, flush, sample, windows};
+pub use pair::peer;
 
 pub(super) const ESTABLISHED: u8 = 1;
 pub(super) const SYN_SENT: u8 = 2;
@@ -405,7 +406,7 @@ pub fn tcp_synack(ctx: BtfTracePointContext) -> i32 {
     bump(&mut account.seen);
     let (subject, comm) = owner(sk);
     // A request socket begins with a sock_common, whose address fields are the requester's.
-    let slot = pair::slot(account, &subject, pair::peer(kernel::remote(request)), &comm);
+    let slot = pair::slot(account, &subject, peer(kernel::remote(request)), &comm);
     if let Some(cells) = pair::cells(slot) {
         bump(&mut cells.counters[counter::RETRANSMITS + 3]);
         bump(&mut account.aggregated);

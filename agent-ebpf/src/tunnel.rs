@@ -23,7 +23,7 @@ pub use packet::Skb;
 use packet::UdpPorts;
 
 /// `TCX_NEXT`, and `TC_ACT_UNSPEC` of clsact: the next one decides.
-const NEXT: i32 = -1;
+pub const NEXT: i32 = -1;
 
 /// What does not fit on the stack. Zero at first; padding of keys is never written and stays so. The programs run with bottom halves off, so nobody else of this CPU writes to it.
 #[repr(C)]

@@ -104,6 +104,8 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             interval: p.path.active.interval.get(),
             protocol: p.path.active.protocol,
             port: p.path.active.port,
+            devices: p.path.forwarded.devices.clone(),
+            max_series: (series / 10).max(16),
         })));
     }
     out
@@ -130,6 +132,7 @@ pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
         || p.drops.enabled
         || p.dns.enabled
         || p.udp.enabled
+        || p.path.enabled && !p.path.forwarded.devices.is_empty()
         || p.tunnel.enabled != TunnelUse::Off;
     Ok(Collector::new(Setup {
         probes: probes(config),

@@ -149,6 +149,9 @@ impl Collector {
                 Err(e) => engine_error = e.to_string(),
             }
         }
+        if let Some(Err(e)) = engine.as_mut().map(|e| e.write_peers(setup.peers.prefixes())) {
+            tracing::error!("{e}; peers have no names");
+        }
         let floor = engine.as_mut().and_then(Engine::calibrate).unwrap_or(0.0);
         let mut identity = Identity::new(find_cgroup2_root().ok(), PathBuf::from("/proc"));
         let mut probes = setup.probes;

@@ -5,11 +5,12 @@
 //! | 0 | nothing |
 //! | 1–6 | RTT and jitter of one in 2, 4 … 64 acknowledgements, chosen by chance, and zero windows only when seen by one of them; all other counters stay exact; drop records halved each time |
 //! | 7 | the per-segment hook itself: RTT comes from the sweep, counters with it |
+//! | 8 | the per-packet hooks of dns and udp, where these probes are on: their series stand still |
 //!
 //! Of tunnels: 1–3 take the RTT inside of one timestamp value in 16 · 2ⁿ instead of 16, 4 of none, from 5 on all inner pairs
-//! are `other`, and 7 takes the programs off their devices; what then goes by is a gap and no loss.
+//! are `other`, and 7 takes the programs off their devices; what then goes by is a gap and no loss. So it does with those of path.
 //!
-//! The order is by price: the per-segment hook is the only program whose runs grow with the packet rate.
+//! First what can be had otherwise, at a lower rate; last what cannot.
 
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub static LEVEL: Metric = Metric {
     otlp: "geophone.governor.level",
     unit: "1",
     kind: Kind::Gauge,
-    help: "What is given up to keep the CPU budget: 0 = nothing, 1-6 = RTT of every 2^level-th segment, in steps also RTT and pairs inside tunnels, 7 = the per-segment hook and the programs of tunnels",
+    help: "What is given up to keep the CPU budget: 0 = nothing, 1-6 = RTT of every 2^level-th segment, in steps also RTT and pairs inside tunnels, 7 = the per-segment hook and the programs of tunnels, 8 = those of dns and udp",
     labels: &[],
     stability: Stability::Stable,
 };
@@ -49,7 +50,7 @@ pub static BUDGET: Metric = Metric {
 pub const METRICS: &[&Metric] = &[&LEVEL, &USED, &BUDGET];
 
 /// The last step.
-pub const MAX_LEVEL: u32 = 7;
+pub const MAX_LEVEL: u32 = 8;
 const DOWN_AFTER: u32 = 3;
 const UP_AFTER: u32 = 30;
 

@@ -2,6 +2,7 @@
 
 use super::packet::{Skb, Wire};
 use crate::account::{self, add_own, bump_own, exchange, replace};
+use crate::rtt::MIX;
 use crate::settings::{NCPU, SHARD_MASK, TUNNEL_INNER_MASK};
 use agent_common::account::Account;
 use agent_common::tunnel::parse::{Address, Parsed};
@@ -16,8 +17,6 @@ use aya_ebpf::{
 
 const MMAPABLE: u32 = 1 << 10;
 const NOEXIST: u64 = 1;
-/// Multiplier of Fibonacci hashing, 2^64 / φ.
-pub const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Tunnel → slot.
 #[map]

@@ -8,9 +8,11 @@ use super::spec::{Hook, Sizes, Spec};
 use super::sys::{self, MappedArray};
 use super::verdict::{State, Verdict};
 use crate::error::{Context as _, Error, Result};
+use crate::identity::Prefix;
 use agent_common::account::{Account, program};
 use agent_common::tcp::{PairCells, home};
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{LpmTrie, Map, MapData, RingBuf};
 use aya::programs::{
     BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, FExit, Iter, Program,
     ProgramError, SchedClassifier, SockOps,
@@ -179,6 +181,20 @@ impl Engine {
         })
     }
 
+    /// Writes the prefixes by which programs tell peers.
+    pub fn write_peers(&mut self, prefixes: impl Iterator<Item = Prefix>) -> Result<()> {
+        let map = self
+            .ebpf
+            .map_mut("PEERS")
+            .context("the object has no map PEERS")?;
+        let mut trie: LpmTrie<_, [u8; 16], u32> = LpmTrie::try_from(map).context("map PEERS")?;
+        for prefix in prefixes {
+            trie.insert(&Key::new(prefix.prefix_len, prefix.address), prefix.peer, 0)
+                .context("map PEERS")?;
+        }
+        Ok(())
+    }
+
     /// Loads and attaches a program; the verdict says what became of it.
     pub fn attach(&mut self, spec: &Spec) -> State {
         let mut verdict = Verdict {
@@ -321,12 +337,36 @@ impl Engine {
         Ok(())
     }
 
-    /// Detaches a program; it can be attached again.
-    pub fn detach(&mut self, spec: &Spec) {
-        if let Some(Program::BtfTracePoint(p)) = self.ebpf.program_mut(spec.name) {
-            let _ = p.unload();
+    /// Takes a program away for a while; the verdict says why. Returns whether it was there.
+    pub fn suspend(&mut self, spec: &Spec, reason: &str) -> bool {
+        if !self.is(spec, State::Attached) {
+            return false;
+        }
+        let _ = match self.ebpf.program_mut(spec.name) {
+            Some(Program::BtfTracePoint(p)) => p.unload(),
+            Some(Program::CgroupSkb(p)) => p.unload(),
+            _ => return false,
+        };
+        self.verdicts.retain(|v| v.program != spec.name);
+        self.leave_off(spec, reason);
+        true
+    }
+
+    /// Attaches again what [`Engine::suspend`] took away.
+    pub fn resume(&mut self, spec: &Spec) -> bool {
+        if !self.is(spec, State::Off) {
+            return false;
         }
         self.verdicts.retain(|v| v.program != spec.name);
+        self.unsettle();
+        let state = self.attach(spec);
+        self.settle();
+        state == State::Attached
+    }
+
+    fn is(&self, spec: &Spec, state: State) -> bool {
+        let of = |v: &Verdict| v.program == spec.name && v.state == state;
+        self.verdicts.iter().any(of)
     }
 
     /// Runs that the kernel skipped because the program was already running on that CPU, by account.
@@ -416,7 +456,7 @@ impl Engine {
     }
 
     /// Has the kernel types that attaching needs; [`Engine::settle`] gave them back.
-    pub fn unsettle(&mut self) {
+    fn unsettle(&mut self) {
         if self.btf.is_none() {
             self.btf = load_btf(&self.btf_path);
         }

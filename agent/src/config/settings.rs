@@ -208,6 +208,8 @@ pub struct PathProbe {
     pub enabled: bool,
     /// Probes that are sent, hop by hop; none unless peers are named here.
     pub active: ActivePath,
+    /// Round-trip times of TCP connections that this host only forwards.
+    pub forwarded: ForwardedPath,
 }
 
 impl Default for PathProbe {
@@ -215,8 +217,19 @@ impl Default for PathProbe {
         Self {
             enabled: true,
             active: ActivePath::default(),
+            forwarded: ForwardedPath::default(),
         }
     }
+}
+
+/// Round-trip times of TCP connections that this host only forwards.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ForwardedPath {
+    /// Devices on which they are measured, by pattern: `*` stands for any characters, `?` for one. Each packet of such a
+    /// device is looked at; empty = none is. Where addresses are translated, name the inner device.
+    #[schemars(example = ["eth1", "veth*"])]
+    pub devices: Vec<Glob>,
 }
 
 /// Probes that are sent, hop by hop.

@@ -9,7 +9,7 @@ pub mod processes;
 pub mod symbols;
 
 pub use cgroups::find_cgroup2_root;
-pub use peers::{Peer, PeerSettings, Peers};
+pub use peers::{Peer, PeerSettings, Peers, Prefix};
 
 use crate::aggregate::labels::clean;
 use agent_common::tcp::SubjectKey;

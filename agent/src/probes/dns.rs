@@ -10,7 +10,7 @@
 mod names;
 mod table;
 
-use super::{Context, Probe, entries};
+use super::{Context, Probe, entries, histograms, relieve_packets};
 use crate::aggregate::{Family, Kind, Label, Metric, Stability, label};
 use crate::bpf::fields::Group;
 use crate::bpf::sys::{self, MappedArray};
@@ -21,10 +21,9 @@ use agent_common::account::program;
 use agent_common::dns::{
     DnsAnswerKey, DnsCounters, DnsPending, DnsPendingKey, DnsRecord, DnsServerKey, Question,
 };
-use agent_common::histogram::{CELLS, Histogram};
+use agent_common::histogram::Histogram;
 use agent_common::wire::{Wire, kind};
 use aya::maps::MapData;
-use bytes::Buf as _;
 use names::Names;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
@@ -154,6 +153,8 @@ struct Maps {
     servers: MapData,
     answers: MapData,
     tokens: MappedArray,
+    /// Programs that are loaded again need its descriptor.
+    _tokens: MapData,
 }
 
 /// The probe.
@@ -197,6 +198,7 @@ impl Probe for Dns {
             servers: engine.take_data("DNS_SERVERS")?,
             answers: engine.take_data("DNS_ANSWERS")?,
             tokens: MappedArray::new(tokens.fd(), 8, engine.cpus as usize)?,
+            _tokens: tokens,
         };
         // The rows that take what finds no room; see agent-ebpf/src/dns.rs.
         sys::update(
@@ -239,8 +241,11 @@ impl Probe for Dns {
         self.names.tick(context.series_start);
     }
 
-    fn relieve(&mut self, level: u32, _context: &mut Context<'_>) {
+    fn relieve(&mut self, level: u32, context: &mut Context<'_>) {
         self.level = level;
+        if relieve_packets(level, &PROGRAMS, context) {
+            self.forget();
+        }
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {
@@ -253,6 +258,19 @@ impl Probe for Dns {
 }
 
 impl Dns {
+    /// Takes out all that waits: nobody will see the answers, and none is no timeout.
+    fn forget(&self) {
+        let Some(maps) = &self.maps else { return };
+        match entries::<DnsPendingKey, DnsPending>(&maps.pending) {
+            Ok(waiting) => {
+                for (key, _) in waiting {
+                    let _ = sys::remove(maps.pending.fd().as_fd(), &encode(&key));
+                }
+            }
+            Err(e) => tracing::warn!("probe dns: {e}"),
+        }
+    }
+
     fn read(&mut self, context: &mut Context<'_>) -> Result<()> {
         let Some(maps) = &self.maps else { return Ok(()) };
         if self.options.names > 0 {
@@ -266,17 +284,10 @@ impl Dns {
         for (key, value) in entries::<DnsServerKey, DnsCounters>(&maps.servers)? {
             self.table.counters(key, &value, context);
         }
-        let mut answers = Vec::new();
-        sys::for_each(
-            maps.answers.fd().as_fd(),
-            DnsAnswerKey::SIZE,
-            size_of::<Histogram>(),
-            |key, value| answers.extend(DnsAnswerKey::decode(key).zip(histogram(value))),
-        )?;
-        for (key, value) in answers {
+        for (key, value) in histograms::entries::<DnsAnswerKey>(&maps.answers)? {
             self.table.answers(key, value, context);
         }
-        self.table.recycle(&maps.servers, &maps.answers);
+        self.table.recycle(context.now, &maps.servers, &maps.answers);
         let now = super::unix_nanos().wrapping_sub(context.boot_to_unix);
         for (key, value) in entries::<DnsPendingKey, DnsPending>(&maps.pending)? {
             let waited = Duration::from_nanos(now.saturating_sub(value.time));
@@ -303,21 +314,4 @@ fn encode(value: &impl Wire) -> Vec<u8> {
     let mut bytes = Vec::new();
     value.encode(&mut bytes);
     bytes
-}
-
-/// A histogram as the kernel has it.
-fn histogram(mut bytes: &[u8]) -> Option<Histogram> {
-    if bytes.len() != size_of::<Histogram>() {
-        return None;
-    }
-    Some(Histogram {
-        cells: {
-            let mut cells = [0; CELLS];
-            cells.fill_with(|| bytes.get_u32_ne());
-            cells
-        },
-        sum_micros: bytes.get_u64_ne(),
-        min_complement: bytes.get_u32_ne(),
-        max_micros: bytes.get_u32_ne(),
-    })
 }

@@ -11,12 +11,16 @@ pub mod tcp;
 pub mod tunnel;
 pub mod udp;
 
+mod histograms;
 mod slots;
+mod totals;
+mod watch;
 
 use crate::aggregate::{Family, Metric};
-use crate::bpf::{Engine, sys};
+use crate::bpf::{Engine, Spec, sys};
 use crate::coverage::Reading;
 use crate::error::Result;
+use crate::governor::MAX_LEVEL;
 use crate::identity::{Identity, Peers};
 use crate::records::{Record, RouteChange};
 use agent_common::wire::Wire;
@@ -122,6 +126,26 @@ pub const METRICS: &[&[&Metric]] = &[
     tunnel::METRICS,
     path::METRICS,
 ];
+
+/// Puts programs that look at every packet away while the CPU budget has no room for them, the last first, and back.
+/// Returns whether they have just been put away.
+fn relieve_packets(level: u32, programs: &[Spec], context: &mut Context<'_>) -> bool {
+    let Some(engine) = context.engine.as_deref_mut() else {
+        return false;
+    };
+    if level < MAX_LEVEL {
+        for spec in programs {
+            engine.resume(spec);
+        }
+        return false;
+    }
+    let why = "the CPU budget is spent; the probe's series stand still";
+    let mut away = false;
+    for spec in programs.iter().rev() {
+        away |= engine.suspend(spec, why);
+    }
+    away
+}
 
 /// Now, ns since the Unix epoch.
 fn unix_nanos() -> u64 {

@@ -3,6 +3,7 @@
 //! | source | gives | costs |
 //! |---|---|---|
 //! | `tcp_probe`, where it flushes counters (once a second per connection at most) | hop count, path MTU, congestion marks, changes of the route | no hook, no packet |
+//! | programs on devices that the configuration names; see `forwarded` | round-trip times of connections that are only forwarded | a look at each packet of these devices |
 //! | a thread that sends probes, to peers that the configuration names | latency and loss of each hop, who the routers are | three packets a hop and interval |
 //!
 //! The passive part lies in the rows of the pairs: `other` takes what finds no row, as for everything else there. A
@@ -11,6 +12,7 @@
 //! hop count only the active part can see.
 
 mod active;
+mod forwarded;
 mod metrics;
 pub mod target;
 mod trace;
@@ -19,13 +21,14 @@ pub use metrics::{METRICS, passive};
 
 use super::{Context, Probe};
 use crate::aggregate::Family;
-use crate::config::PathProtocol;
+use crate::config::{Glob, PathProtocol};
 use crate::error::Result;
 use crate::probes::tcp::flow::address;
 use crate::records::{Record, RouteChange};
 use active::Active;
 use agent_common::path::{RouteRecord, hops};
 use agent_common::wire::{Wire as _, kind};
+use forwarded::Forwarded;
 use std::time::Duration;
 use target::Target;
 
@@ -43,11 +46,16 @@ pub struct Options {
     pub protocol: PathProtocol,
     /// Destination port.
     pub port: u16,
+    /// Devices on which forwarded connections are measured.
+    pub devices: Vec<Glob>,
+    /// Most series of those; what is beyond goes to `other`.
+    pub max_series: usize,
 }
 
 /// The probe.
 pub struct Path {
     active: Option<Active>,
+    forwarded: Option<Forwarded>,
     options: Options,
     /// Changes since the last tick. When a router fails, all connections change at once: they are told by pair.
     changes: Vec<RouteChange>,
@@ -58,6 +66,7 @@ impl Path {
     pub fn new(options: Options) -> Self {
         Self {
             active: None,
+            forwarded: None,
             options,
             changes: Vec::new(),
         }
@@ -95,9 +104,24 @@ impl Probe for Path {
         "path"
     }
 
+    fn accounts(&self) -> &'static [usize] {
+        if self.forwarded.is_some() {
+            forwarded::ACCOUNTS
+        } else {
+            &[]
+        }
+    }
+
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
         if !self.options.targets.is_empty() {
             self.active = Some(Active::start(&self.options, context.series_start)?);
+        }
+        let (now, start) = (context.now, context.series_start);
+        if let Some(engine) = context.engine.as_deref_mut()
+            && !self.options.devices.is_empty()
+        {
+            let (devices, most) = (&self.options.devices, self.options.max_series);
+            self.forwarded = Some(Forwarded::start(devices, most, engine, now, start)?);
         }
         Ok(())
     }
@@ -132,6 +156,9 @@ impl Probe for Path {
         if let Some(active) = &mut self.active {
             self.changes.extend(active.take(context.series_start));
         }
+        if let Some(forwarded) = &mut self.forwarded {
+            forwarded.tick(context);
+        }
     }
 
     fn route_changes(&mut self) -> Vec<RouteChange> {
@@ -142,9 +169,18 @@ impl Probe for Path {
         changes
     }
 
+    fn relieve(&mut self, level: u32, context: &mut Context<'_>) {
+        if let Some(forwarded) = &mut self.forwarded {
+            forwarded.relieve(level, context);
+        }
+    }
+
     fn collect(&mut self, out: &mut Vec<Family>) {
         if let Some(active) = &self.active {
             metrics::active(active, out);
+        }
+        if let Some(forwarded) = &self.forwarded {
+            forwarded.collect(out);
         }
     }
 }
@@ -172,6 +208,8 @@ mod tests {
             interval: Duration::from_secs(60),
             protocol: PathProtocol::Udp,
             port: 33_434,
+            devices: Vec::new(),
+            max_series: 16,
         });
         for i in 0..10_000 {
             path.note(change(i % 100));

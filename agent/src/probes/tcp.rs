@@ -23,13 +23,11 @@ use crate::aggregate::Family;
 use crate::bpf::{Engine, State, host};
 use crate::coverage::Reading;
 use crate::error::{Context as _, Result};
-use crate::identity::Peers;
 use crate::records::Record;
 use agent_common::account::program;
 use agent_common::tcp::FlowRecord;
 use agent_common::wire::{Wire, kind};
-use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, LpmTrie, MapData, Queue};
+use aya::maps::{Array, MapData, Queue};
 use specs::{ACCEPT, FALLBACK, RTT, SPECS};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -105,8 +103,6 @@ struct Maps {
     pairs: MapData,
     free: Queue<MapData, u32>,
     switches: Array<MapData, u64>,
-    /// Programs that are loaded later need its descriptor.
-    _peers: LpmTrie<MapData, [u8; 16], u32>,
 }
 
 impl Tcp {
@@ -128,13 +124,7 @@ impl Tcp {
         }
     }
 
-    fn prepare(&mut self, engine: &mut Engine, peers: &Peers, unix_nanos: u64) -> Result<()> {
-        let mut trie: LpmTrie<MapData, [u8; 16], u32> =
-            LpmTrie::try_from(engine.take_map("PEERS")?).context("map PEERS")?;
-        for prefix in peers.prefixes() {
-            trie.insert(&Key::new(prefix.prefix_len, prefix.address), prefix.peer, 0)
-                .context("map PEERS")?;
-        }
+    fn prepare(&mut self, engine: &mut Engine, now: Instant, unix_nanos: u64) -> Result<()> {
         let mut free: Queue<MapData, u32> =
             Queue::try_from(engine.take_map("FREE_SLOTS")?).context("map FREE_SLOTS")?;
         for slot in 1..engine.sizes.slots {
@@ -151,11 +141,11 @@ impl Tcp {
             pairs,
             free,
             switches,
-            _peers: trie,
         });
         self.table = Some(Table::new(
             engine.sizes.slots as usize,
             self.options.max_pairs,
+            now,
             unix_nanos,
         ));
         Ok(())
@@ -244,11 +234,11 @@ impl Probe for Tcp {
     }
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
-        let unix_nanos = context.series_start;
+        let (now, unix_nanos) = (context.now, context.series_start);
         let Some(engine) = context.engine.as_deref_mut() else {
             return Ok(());
         };
-        self.prepare(engine, context.peers, unix_nanos)?;
+        self.prepare(engine, now, unix_nanos)?;
         // Old sockets first, so that the counting programs find them with their owners; then once more for those
         // that were opened in between.
         let mut states = false;
@@ -312,7 +302,7 @@ impl Probe for Tcp {
         };
         table.read(engine);
         if self.swept {
-            table.recycle(engine, &maps.pairs, &mut maps.free);
+            table.recycle(context.now, engine, &maps.pairs, &mut maps.free);
         }
     }
 
@@ -339,24 +329,12 @@ impl Probe for Tcp {
         let Some(engine) = context.engine.as_deref_mut() else {
             return;
         };
-        if level > 6 && self.probing {
-            engine.detach(&RTT);
-            engine.leave_off(&RTT, "the CPU budget is spent; RTT comes from the sweep");
-            self.probing = false;
-        } else if level <= 6
-            && self.options.source == Source::Auto
-            && !self.probing
-            && engine
-                .verdicts
-                .iter()
-                .any(|v| v.program == RTT.name && v.state == State::Off)
-        {
-            engine.unsettle();
-            engine.verdicts.retain(|v| v.program != RTT.name);
-            self.probing = engine.attach(&RTT) == State::Attached;
-            engine.settle();
-        } else {
-            return;
+        if level > 6 {
+            if engine.suspend(&RTT, "the CPU budget is spent; RTT comes from the sweep") {
+                self.probing = false;
+            }
+        } else if self.options.source == Source::Auto && engine.resume(&RTT) {
+            self.probing = true;
         }
         self.settle_source();
     }

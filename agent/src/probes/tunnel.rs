@@ -20,13 +20,15 @@ mod links;
 pub mod metrics;
 mod netns;
 mod table;
-mod watch;
 mod windows;
 
+pub(super) use ask::addresses;
+pub(super) use devices::named;
 pub use metrics::METRICS;
 
+use super::watch::{self, LOOK, Underlay};
 use super::{Context, Probe};
-use crate::aggregate::{Family, Labels, Metric, Series, Value};
+use crate::aggregate::{Family, Labels, Series, Value};
 use crate::bpf::sys::{self, MappedArray};
 use crate::bpf::tc::Way;
 use crate::bpf::{Engine, Hook, Spec, State};
@@ -37,18 +39,13 @@ use crate::records::Record;
 use agent_common::account::program;
 use agent_common::tunnel::{InnerCell, TunnelCells, TunnelState, relief};
 use aya::maps::{MapData, Queue};
-use devices::Underlay;
 use netns::{Looking, Namespace};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use table::{Maps, Table};
-use watch::{Gap, Watch};
 
-/// Devices are looked for so often, and programs that somebody has detached are found within this time.
-const LOOK: Duration = Duration::from_secs(3);
-const WAYS: [Way; 2] = [Way::Ingress, Way::Egress];
 const REMEDY: &str =
     "tunnels are not seen; give the process CAP_NET_ADMIN, or set probes.tunnel.enabled to false";
 
@@ -292,36 +289,27 @@ impl Tunnel {
 
     /// Says of each program on which devices it is.
     fn verdicts(&self, engine: &mut Engine) {
-        for (i, spec) in SPECS.iter().enumerate() {
-            let Hook::Tc(way) = spec.hook else { continue };
-            if !matches!(self.programs.loaded.get(spec.name), None | Some(State::Attached)) {
-                continue;
-            }
-            let on: Vec<String> = self
+        let on = |i: usize, way: Way| {
+            let watches = self
                 .namespaces
                 .iter()
-                .flat_map(|n| n.watches.values().map(move |w| (n, w)))
+                .flat_map(|n| n.watches.values().map(move |w| (n, w)));
+            watches
                 .filter(|(n, w)| {
                     let place = if n.number == 0 { 0 } else { OWN } + w.underlay.program(way);
                     place == i && w.attached[way as usize].is_some()
                 })
                 .map(|(n, w)| n.device(&w.underlay))
-                .collect();
-            let main = spec.name == "tunnel_ingress" || spec.name == "tunnel_egress";
-            if !on.is_empty() {
-                engine.on_devices(spec, &on);
-            } else if main || self.programs.loaded.contains_key(spec.name) {
-                engine.verdicts.retain(|v| v.program != spec.name);
-                let reason = if self.paused {
-                    "the CPU budget is spent"
-                } else if self.namespaces.iter().all(|n| n.watches.is_empty()) {
-                    "no tunnel on this machine; looked for every 3 s"
-                } else {
-                    "no such device carries a tunnel"
-                };
-                engine.leave_off(spec, reason);
-            }
-        }
+                .collect()
+        };
+        let nothing = if self.paused {
+            "the CPU budget is spent"
+        } else if self.namespaces.iter().all(|n| n.watches.is_empty()) {
+            "no tunnel on this machine; looked for every 3 s"
+        } else {
+            "no such device carries a tunnel"
+        };
+        watch::verdicts(engine, &SPECS, &self.programs.loaded, on, nothing);
     }
 }
 
@@ -424,30 +412,8 @@ impl Probe for Tunnel {
                 value: Value::Gauge(table.used() as f64),
             }],
         });
-        let watches = || self.namespaces.iter().flat_map(|n| n.watches.values());
-        let watched = |w: &Watch, i: usize| Series {
-            labels: w.labels[i].clone(),
-            value: Value::Gauge(f64::from(u8::from(w.attached[i].is_some()))),
-        };
-        out.push(Family {
-            metric: &metrics::WATCHED,
-            series: watches().flat_map(|w| [watched(w, 0), watched(w, 1)]).collect(),
-        });
-        type Read = fn(&Gap) -> Value;
-        let gaps: [(&'static Metric, Read); 2] = [
-            (&metrics::GAPS, |gap| Value::Counter(gap.count)),
-            (&metrics::GAP_SECONDS, |gap| Value::CounterF(gap.seconds)),
-        ];
-        for (metric, read) in gaps {
-            let series = watches()
-                .flat_map(|w| w.gaps.as_flattened())
-                .map(|gap| Series {
-                    labels: gap.labels.clone(),
-                    value: read(gap),
-                })
-                .collect();
-            out.push(Family { metric, series });
-        }
+        let watches = self.namespaces.iter().flat_map(|n| n.watches.values());
+        watch::collect(&metrics::WATCH, watches, out);
     }
 }
 

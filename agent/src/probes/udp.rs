@@ -9,7 +9,8 @@
 //! Full receive queues are told by probe `drops` (`geophone_drops_udp_queue_failures_total`), and so are checksum errors
 //! (`geophone_drops_packets_total{reason="UDP_CSUM"}`).
 
-use super::{Context, Probe, entries};
+use super::totals::Totals;
+use super::{Context, Probe, entries, relieve_packets};
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
 use crate::bpf::fields::Group;
 use crate::bpf::sys;
@@ -23,6 +24,7 @@ use aya::maps::MapData;
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Rows of processes are given back after this many ticks without a datagram.
 const IDLE: u32 = 60;
@@ -105,11 +107,9 @@ struct Total {
 
 /// The probe.
 pub struct Udp {
-    options: Options,
     subjects: Option<MapData>,
     rows: HashMap<SubjectKey, Row>,
-    totals: Vec<Total>,
-    by_name: HashMap<String, usize>,
+    totals: Totals<String, Total>,
 }
 
 const NOTHING: UdpValue = UdpValue {
@@ -122,38 +122,30 @@ impl Udp {
     /// A probe that is not attached yet.
     pub fn new(options: Options) -> Self {
         Self {
-            options,
+            // One for each direction.
+            totals: Totals::new((options.max_series / 2).saturating_sub(1)),
             subjects: None,
             rows: HashMap::new(),
-            totals: Vec::new(),
-            by_name: HashMap::new(),
         }
     }
 
-    fn total(&mut self, name: &str, context: &Context<'_>) -> usize {
-        if let Some(&index) = self.by_name.get(name) {
-            return index;
-        }
-        let other = name == "other" || self.totals.len() + 1 >= self.options.max_series / 2;
-        let name = if other { "other" } else { name };
-        if let Some(&index) = self.by_name.get(name) {
-            return index;
-        }
-        let labels = ["receive", "transmit"].map(|d| {
-            Arc::new(Labels::new(
-                DATAGRAMS.labels,
-                &[name, d],
-                other,
-                context.series_start,
-            ))
-        });
-        self.totals.push(Total {
-            labels,
-            datagrams: [0; direction::COUNT],
-            bytes: [0; direction::COUNT],
-        });
-        self.by_name.insert(name.to_owned(), self.totals.len() - 1);
-        self.totals.len() - 1
+    /// The series of a subject; `None` is `other`.
+    fn total(&mut self, name: Option<&str>, context: &Context<'_>) -> usize {
+        self.totals.place(name.map(str::to_owned), context.now, |other| {
+            let name = name.filter(|_| !other).unwrap_or("other");
+            Total {
+                labels: ["receive", "transmit"].map(|d| {
+                    Arc::new(Labels::new(
+                        DATAGRAMS.labels,
+                        &[name, d],
+                        other,
+                        context.series_start,
+                    ))
+                }),
+                datagrams: [0; direction::COUNT],
+                bytes: [0; direction::COUNT],
+            }
+        })
     }
 
     /// Adds what is new. A row whose owner has no final name yet waits.
@@ -164,16 +156,17 @@ impl Udp {
                 if value.datagrams == NOTHING.datagrams {
                     return;
                 }
-                let name = if key == SubjectKey::NOBODY {
-                    "other".to_owned()
+                let total = if key == SubjectKey::NOBODY {
+                    self.total(None, context)
                 } else {
                     let subject = context.identity.subject(&key, &value.comm);
                     if !subject.fixed && !context.last {
                         return;
                     }
-                    subject.label.clone()
+                    let name = subject.label.clone();
+                    self.total(Some(&name), context)
                 };
-                (NOTHING, self.total(&name, context))
+                (NOTHING, total)
             }
         };
         if let Some(total) = self.totals.get_mut(total) {
@@ -189,7 +182,7 @@ impl Udp {
     }
 
     /// Gives rows back whose processes have been silent: most of them are gone. One that is not makes itself a new one.
-    fn recycle(&mut self) {
+    fn recycle(&mut self, now: Instant) {
         let Some(subjects) = &self.subjects else { return };
         self.rows.retain(|key, row| {
             let patience = match key.tgid {
@@ -204,6 +197,7 @@ impl Udp {
             key.encode(&mut bytes);
             sys::remove(subjects.fd().as_fd(), &bytes).is_err()
         });
+        self.totals.end(now, self.rows.values().map(|row| row.total));
     }
 }
 
@@ -246,7 +240,12 @@ impl Probe for Udp {
             Some(Err(e)) => tracing::warn!("probe udp: {e}"),
             None => {}
         }
-        self.recycle();
+        self.recycle(context.now);
+    }
+
+    fn relieve(&mut self, level: u32, context: &mut Context<'_>) {
+        // `udp_create` runs once a socket, and nobody else knows whose the sockets of the meantime are.
+        relieve_packets(level, &PROGRAMS[1..], context);
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {

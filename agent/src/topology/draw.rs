@@ -1,6 +1,6 @@
 //! The topology as a drawing: Graphviz and Mermaid.
 
-use super::table::{known, share, time};
+use super::table::{known, over, share, time};
 use super::{Edge, Node, NodeKind, State, Topology};
 use crate::aggregate::labels::clean;
 use crate::ui::units::bytes_rate;
@@ -49,7 +49,7 @@ pub fn dot(topology: &Topology) -> String {
             State::Ok => "",
             State::Degraded => ", color=red, fontcolor=red",
         };
-        let label = caption(edge).map(|line| text(&line)).join("\\n");
+        let label = captions(edge, text).join("\\n");
         let _ = writeln!(out, "  n{from} -> n{to} [label=\"{label}\"{color}];");
     }
     out.push_str("}\n");
@@ -93,7 +93,7 @@ pub fn mermaid(topology: &Topology) -> String {
     let mut degraded = Vec::new();
     for (i, edge) in topology.edges.iter().enumerate() {
         let [from, to] = ends(edge, &ids);
-        let label = caption(edge).map(|line| text(&line)).join("<br/>");
+        let label = captions(edge, text).join("<br/>");
         let _ = writeln!(out, "  n{from} -->|\"{label}\"| n{to}");
         if edge.quality.state == State::Degraded {
             degraded.push(i.to_string());
@@ -133,10 +133,14 @@ fn by_region(topology: &Topology) -> Vec<(Option<&Node>, Vec<&Node>)> {
         .collect()
 }
 
+fn captions(edge: &Edge, text: impl Fn(&str) -> String) -> Vec<String> {
+    caption(edge).iter().map(|line| text(line)).collect()
+}
+
 /// What stands at an edge.
-fn caption(edge: &Edge) -> [String; 2] {
+fn caption(edge: &Edge) -> Vec<String> {
     let q = &edge.quality;
-    [
+    let mut lines = vec![
         format!(
             "p50 {} p99 {} retr {}",
             time(q.rtt_p50),
@@ -148,5 +152,9 @@ fn caption(edge: &Edge) -> [String; 2] {
             bytes_rate(q.receive_rate),
             bytes_rate(q.transmit_rate)
         ),
-    ]
+    ];
+    if !edge.tunnels.is_empty() {
+        lines.push(format!("over {}", over(edge)));
+    }
+    lines
 }

@@ -14,6 +14,7 @@ pub use state::{State, judge};
 pub use table::table;
 
 use crate::aggregate::{Series, Snapshot, Value, label};
+use crate::probes::tunnel::metrics::{ID, LOCAL, NETNS, REMOTE, TYPE};
 use crate::records::RouteChange;
 use crate::ui::view::{Latency, PairRow, View};
 use serde::{Deserialize, Serialize};
@@ -122,6 +123,39 @@ pub struct Edge {
     pub mtu: Option<u32>,
     /// Changes of the route since the start.
     pub route_changes: u64,
+    /// Tunnels in which the peer was seen. A tunnel that is not well makes the edge degraded.
+    pub tunnels: Vec<Over>,
+}
+
+/// A tunnel that leads to a peer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Over {
+    /// `vxlan`, `gre` …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// VNI, key or SPI; may be empty.
+    pub id: String,
+    /// Own end.
+    pub local: String,
+    /// Other end.
+    pub remote: String,
+    /// `unknown`, `up`, `degraded` or `down`.
+    pub state: String,
+    /// Why; empty = all is well.
+    pub reason: String,
+}
+
+impl Over {
+    /// As it is called.
+    pub fn name(&self) -> String {
+        let parts = [&self.kind, &self.id, &self.remote].map(String::as_str);
+        parts
+            .into_iter()
+            .filter(|p| !p.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
 }
 
 /// All connections between two regions.
@@ -177,13 +211,32 @@ impl Topology {
             route_changes,
             ..Self::default()
         };
+        let tunnels = tunnels(view, snapshot);
         for pair in &view.pairs {
             let from = out.node(NodeKind::Subject, subject(pair), &view.region, &view.zone);
             let to = out.node(NodeKind::Peer, peer(pair), &pair.peer_region, &pair.peer_zone);
+            let tunnels: Vec<Over> = tunnels
+                .iter()
+                .filter(|(peer, _)| {
+                    *peer == [&pair.peer, &pair.peer_region, &pair.peer_zone].map(String::as_str)
+                })
+                .map(|(_, over)| over.clone())
+                .collect();
+            let mut quality = Quality::of(pair);
+            for over in tunnels
+                .iter()
+                .filter(|t| matches!(t.state.as_str(), "degraded" | "down"))
+            {
+                quality.state = State::Degraded;
+                quality
+                    .reasons
+                    .push(format!("tunnel {} {}: {}", over.name(), over.state, over.reason));
+            }
             out.edges.push(Edge {
                 from,
                 to,
-                quality: Quality::of(pair),
+                quality,
+                tunnels,
                 hops: pair.hops,
                 mtu: pair.mtu,
                 route_changes: counter(pair, "route changes", ""),
@@ -257,6 +310,30 @@ impl Quality {
             reasons,
         }
     }
+}
+
+/// Tunnels by the peer that they lead to, from the metrics of probe `tunnel`.
+fn tunnels<'a>(view: &View, snapshot: &'a Snapshot) -> Vec<([&'a str; 3], Over)> {
+    let all = snapshot.family("geophone_tunnel_peer_info");
+    let over = |series: &'a Series| {
+        let get = |l| series.labels.get(l).unwrap_or("");
+        let wanted = [&TYPE, &ID, &LOCAL, &REMOTE, &NETNS].map(get);
+        let row = view
+            .tunnels
+            .iter()
+            .find(|t| [&t.kind, &t.id, &t.local, &t.remote, &t.netns].map(String::as_str) == wanted)?;
+        let over = Over {
+            kind: row.kind.clone(),
+            id: row.id.clone(),
+            local: row.local.clone(),
+            remote: row.remote.clone(),
+            state: row.state.clone(),
+            reason: row.reason.clone(),
+        };
+        let peer = [&label::PEER, &label::PEER_REGION, &label::PEER_ZONE].map(get);
+        Some((peer, over))
+    };
+    all.into_iter().flat_map(|f| &f.series).filter_map(over).collect()
 }
 
 /// The traced paths, from the metrics of probe `path`.

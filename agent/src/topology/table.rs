@@ -1,6 +1,6 @@
 //! The topology as text.
 
-use super::{Quality, State, Topology};
+use super::{Edge, Over, Quality, State, Topology};
 use crate::aggregate::labels::clean;
 use crate::ui::print;
 use crate::ui::units::{bytes, bytes_rate, clock, count, percent, seconds};
@@ -18,7 +18,11 @@ pub fn table(topology: &Topology) -> String {
     let mut out = String::new();
     let mut headers = vec!["SUBJECT", "PEER", "REGION"];
     headers.extend(QUALITY);
-    headers.extend([">HOPS", ">MTU", ">BYTES", "STATE"]);
+    headers.extend([">HOPS", ">MTU", ">BYTES"]);
+    // Most hosts have none.
+    let tunnels = topology.edges.iter().any(|e| !e.tunnels.is_empty());
+    headers.extend(tunnels.then_some("TUNNEL"));
+    headers.push("STATE");
     let name = |id: &str| topology.get(id).map_or("", |n| n.name.as_str());
     let rows: Vec<Vec<String>> = topology
         .edges
@@ -33,6 +37,9 @@ pub fn table(topology: &Topology) -> String {
             row.push(bytes(
                 (edge.quality.bytes_received + edge.quality.bytes_sent) as f64,
             ));
+            if tunnels {
+                row.push(known(&over(edge)));
+            }
             row.push(state(&edge.quality));
             row
         })
@@ -124,6 +131,15 @@ fn state(q: &Quality) -> String {
         State::Ok => "ok".to_owned(),
         State::Degraded => format!("degraded: {}", q.reasons.join(", ")),
     }
+}
+
+/// The tunnels of an edge, and their states where these say something.
+pub(super) fn over(edge: &Edge) -> String {
+    let one = |t: &Over| match t.state.as_str() {
+        "" | "unknown" => t.name(),
+        state => format!("{} ({state})", t.name()),
+    };
+    edge.tunnels.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// A name, or a dash.

@@ -1,6 +1,8 @@
 use super::*;
-use crate::aggregate::HistogramValue;
-use crate::ui::view::{Counter, Distribution};
+use crate::aggregate::{Family, HistogramValue, Labels};
+use crate::probes::tunnel::metrics::PEER_INFO;
+use crate::ui::view::{Counter, Distribution, TunnelRow};
+use std::sync::Arc;
 
 fn latency(p50: f64) -> Option<Latency> {
     Some(Latency {
@@ -166,4 +168,65 @@ fn drawings_hold_names_as_text_and_nothing_else() {
     assert_eq!(text.matches(" -->|\"").count(), 3, "{text}");
     assert!(text.contains("linkStyle 0 stroke:red"), "{text}");
     assert_eq!(text.matches("subgraph ").count(), text.matches("  end\n").count());
+}
+
+#[test]
+fn a_peer_is_reached_over_its_tunnels_and_is_no_better_than_they_are() {
+    let row = |id: &str, state: &str, reason: &str| TunnelRow {
+        kind: "vxlan".into(),
+        id: id.into(),
+        local: "10.0.0.1".into(),
+        remote: "10.0.0.2".into(),
+        state: state.into(),
+        reason: reason.into(),
+        ..TunnelRow::default()
+    };
+    let view = View {
+        pairs: vec![
+            pair("a", "db", "eu"),
+            pair("a", "cache", "us"),
+            pair("a", "public", ""),
+        ],
+        tunnels: vec![row("7", "up", ""), row("8", "down", "no_answer")],
+        ..View::default()
+    };
+    let info = |id: &str, peer: &str, region: &str| Series {
+        labels: Arc::new(Labels::new(
+            PEER_INFO.labels,
+            &["vxlan", id, "10.0.0.1", "10.0.0.2", "", "", peer, region, ""],
+            false,
+            0,
+        )),
+        value: Value::Gauge(1.0),
+    };
+    let snapshot = Snapshot {
+        families: vec![Family {
+            metric: &PEER_INFO,
+            // The last is of another region's peer of that name.
+            series: vec![
+                info("7", "db", "eu"),
+                info("8", "cache", "us"),
+                info("8", "db", "us"),
+            ],
+        }],
+        ..Snapshot::default()
+    };
+    let t = Topology::new(&view, &snapshot, Vec::new());
+    let [db, cache, public] = t.edges.as_slice() else {
+        panic!()
+    };
+    let over = |e: &Edge| e.tunnels.iter().map(Over::name).collect::<Vec<_>>();
+    assert_eq!(over(db), ["vxlan 7 10.0.0.2"]);
+    assert_eq!(
+        (db.quality.state, cache.quality.state),
+        (State::Ok, State::Degraded)
+    );
+    assert_eq!(cache.quality.reasons, ["tunnel vxlan 8 10.0.0.2 down: no_answer"]);
+    assert!(public.tunnels.is_empty());
+    for text in [table(&t), dot(&t), mermaid(&t)] {
+        assert!(text.contains("vxlan 7 10.0.0.2 (up)"), "{text}");
+    }
+    let text = serde_json::to_string(&t).unwrap();
+    assert_eq!(serde_json::from_str::<Topology>(&text).unwrap(), t);
+    assert!(!table(&topology()).contains("TUNNEL"), "a column for nothing");
 }

@@ -5,6 +5,7 @@
 
 mod agent;
 mod builder;
+mod lookups;
 mod meter;
 mod pairs;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod timing;
 mod tunnels;
 
 pub use builder::{PAIRS, ViewBuilder};
+pub use lookups::{DnsRow, UdpRow};
 pub use timing::{Distribution, Latency};
 pub use tunnels::TunnelRow;
 
@@ -62,6 +64,10 @@ pub struct View {
     pub devices: Vec<DeviceRow>,
     /// Tunnels, those that are not well first, then the busiest.
     pub tunnels: Vec<TunnelRow>,
+    /// Lookups, the busiest first; `None` = probe `dns` is off.
+    pub dns: Option<Vec<DnsRow>>,
+    /// Datagrams, the busiest first; `None` = probe `udp` is off.
+    pub udp: Option<Vec<UdpRow>>,
     /// What the agent costs.
     pub cost: Cost,
     /// What became of every event, by probe.

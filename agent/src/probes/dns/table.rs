@@ -3,14 +3,16 @@
 use super::{LOOKUP, QUERIES, REPEATED, TIMEOUTS, TRUNCATED, encode};
 use crate::aggregate::{Family, HistogramValue, Labels, Metric, Series, Value};
 use crate::bpf::sys;
-use crate::probes::Context;
 use crate::probes::tcp::flow::address;
+use crate::probes::totals::Totals;
+use crate::probes::{Context, histograms};
 use agent_common::dns::{DnsAnswerKey, DnsCounters, DnsServerKey, rcode_name, transport};
-use agent_common::histogram::{CELLS, Histogram};
+use agent_common::histogram::Histogram;
 use aya::maps::MapData;
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Rows of processes are given back after this many ticks without a change.
 const PROCESS_IDLE: u32 = 60;
@@ -22,10 +24,19 @@ struct Pair {
     name: [String; 2],
     overflow: bool,
     labels: Arc<Labels>,
+    answers: Vec<Answers>,
     queries: [(Arc<Labels>, u64); transport::COUNT],
     repeated: u64,
     truncated: u64,
     timeouts: u64,
+}
+
+/// Answers of one rcode, as a series.
+struct Answers {
+    /// `None`: of any, in what has no room of its own.
+    rcode: Option<u8>,
+    labels: Arc<Labels>,
+    latency: Arc<HistogramValue>,
 }
 
 /// A row of the kernel as last read.
@@ -35,27 +46,64 @@ struct Row<T> {
     idle: u32,
 }
 
+impl Pair {
+    fn new(name: Option<[String; 2]>, overflow: bool, series_start: u64) -> Self {
+        let other = || ["other", "other"].map(str::to_owned);
+        let name = name.filter(|_| !overflow).unwrap_or_else(other);
+        let [subject, server] = name.each_ref().map(String::as_str);
+        let labels = |metric: &Metric, third: &str| {
+            Arc::new(Labels::new(
+                metric.labels,
+                &[subject, server, third],
+                overflow,
+                series_start,
+            ))
+        };
+        Self {
+            overflow,
+            labels: labels(&TIMEOUTS, ""),
+            answers: Vec::new(),
+            queries: transport::NAMES.map(|protocol| (labels(&QUERIES, protocol), 0)),
+            repeated: 0,
+            truncated: 0,
+            timeouts: 0,
+            name,
+        }
+    }
+
+    fn latency(&mut self, rcode: u8, series_start: u64) -> &mut Arc<HistogramValue> {
+        let rcode = (!self.overflow).then_some(rcode);
+        let known = self.answers.iter().position(|a| a.rcode == rcode);
+        let at = known.unwrap_or_else(|| {
+            let name = match rcode {
+                None => "other".to_owned(),
+                Some(rcode) => rcode_name(rcode).map_or_else(|| format!("RCODE_{rcode}"), str::to_owned),
+            };
+            let [subject, server] = self.name.each_ref().map(String::as_str);
+            let values = [subject, server, &name];
+            self.answers.push(Answers {
+                rcode,
+                labels: Arc::new(Labels::new(LOOKUP.labels, &values, self.overflow, series_start)),
+                latency: Arc::default(),
+            });
+            self.answers.len() - 1
+        });
+        &mut self.answers[at].latency
+    }
+}
+
 /// Rows and series.
 pub struct Table {
-    most: usize,
-    pairs: Vec<Pair>,
-    by_name: HashMap<[String; 2], usize>,
-    lookups: Vec<(Arc<Labels>, Arc<HistogramValue>)>,
-    /// By pair and rcode.
-    by_rcode: HashMap<(usize, u8), usize>,
+    pairs: Totals<[String; 2], Pair>,
     counted: HashMap<DnsServerKey, Row<DnsCounters>>,
     answered: HashMap<DnsAnswerKey, Row<Histogram>>,
 }
 
 impl Table {
-    /// At most `most` series.
+    /// At most `most` series: a pair is about five, and one more for each rcode.
     pub fn new(most: usize) -> Self {
         Self {
-            most,
-            pairs: Vec::new(),
-            by_name: HashMap::new(),
-            lookups: Vec::new(),
-            by_rcode: HashMap::new(),
+            pairs: Totals::new((most / 5).saturating_sub(1)),
             counted: HashMap::new(),
             answered: HashMap::new(),
         }
@@ -67,47 +115,20 @@ impl Table {
     }
 
     fn named(&mut self, key: &DnsServerKey, comm: &[u8; 16], context: &mut Context<'_>) -> Option<usize> {
-        let other = || ["other".to_owned(), "other".to_owned()];
-        let mut name = if *key == DnsServerKey::NOBODY {
-            other()
+        let name = if *key == DnsServerKey::NOBODY {
+            None
         } else {
             let subject = context.identity.subject(&key.subject, comm);
             if !subject.fixed && !context.last {
                 return None;
             }
-            [subject.label.clone(), address(key.server, 0).ip().to_string()]
+            Some([subject.label.clone(), address(key.server, 0).ip().to_string()])
         };
-        if let Some(&index) = self.by_name.get(&name) {
-            return Some(index);
-        }
-        // A pair is about five series, and one more for each rcode.
-        let overflow = name == other() || 5 * (self.pairs.len() + 1) >= self.most;
-        if overflow {
-            name = other();
-            if let Some(&index) = self.by_name.get(&name) {
-                return Some(index);
-            }
-        }
-        let [subject, server] = name.each_ref().map(String::as_str);
-        let labels = |metric: &Metric, third: &str| {
-            Arc::new(Labels::new(
-                metric.labels,
-                &[subject, server, third],
-                overflow,
-                context.series_start,
-            ))
-        };
-        self.pairs.push(Pair {
-            overflow,
-            labels: labels(&TIMEOUTS, ""),
-            queries: transport::NAMES.map(|protocol| (labels(&QUERIES, protocol), 0)),
-            repeated: 0,
-            truncated: 0,
-            timeouts: 0,
-            name: name.clone(),
-        });
-        self.by_name.insert(name, self.pairs.len() - 1);
-        Some(self.pairs.len() - 1)
+        let start = context.series_start;
+        Some(
+            self.pairs
+                .place(name.clone(), context.now, |other| Pair::new(name, other, start)),
+        )
     }
 
     /// Adds what is new in a row of counters.
@@ -145,19 +166,13 @@ impl Table {
     /// Adds what is new in a histogram.
     pub fn answers(&mut self, key: DnsAnswerKey, value: Histogram, context: &mut Context<'_>) {
         if !self.answered.contains_key(&key) {
-            if value.cells == [0; CELLS] {
+            if value.cells == histograms::EMPTY.cells {
                 return;
             }
-            let Some(pair) = self.pair(&key.pair, context) else {
+            let Some(total) = self.pair(&key.pair, context) else {
                 return;
             };
-            let total = self.lookup(pair, key.rcode, context.series_start);
-            let last = Histogram {
-                cells: [0; CELLS],
-                sum_micros: 0,
-                min_complement: 0,
-                max_micros: 0,
-            };
+            let last = histograms::EMPTY;
             self.answered.insert(key, Row { last, total, idle: 0 });
         }
         let Some(row) = self.answered.get_mut(&key) else {
@@ -168,50 +183,11 @@ impl Table {
             return;
         }
         row.idle = 0;
-        if let Some((_, total)) = self.lookups.get_mut(row.total) {
-            let total = Arc::make_mut(total);
-            for (cell, (now, last)) in value.cells.iter().zip(&row.last.cells).enumerate() {
-                let delta = now.wrapping_sub(*last);
-                if delta != 0 {
-                    total.add_cell(cell, u64::from(delta));
-                }
-            }
-            total.sum += value.sum_micros.wrapping_sub(row.last.sum_micros) as f64 / 1e6;
-            let (low, high) = (
-                f64::from(!value.min_complement) / 1e6,
-                f64::from(value.max_micros) / 1e6,
-            );
-            total.min = Some(total.min.map_or(low, |m| m.min(low)));
-            total.max = Some(total.max.map_or(high, |m| m.max(high)));
+        if let Some(pair) = self.pairs.get_mut(row.total) {
+            let latency = pair.latency(key.rcode, context.series_start);
+            histograms::grow(Arc::make_mut(latency), &row.last, &value);
         }
         row.last = value;
-    }
-
-    fn lookup(&mut self, pair: usize, rcode: u8, series_start: u64) -> usize {
-        if let Some(&index) = self.by_rcode.get(&(pair, rcode)) {
-            return index;
-        }
-        let Some(of) = self.pairs.get(pair) else { return 0 };
-        let name = if of.overflow {
-            "other".to_owned()
-        } else {
-            rcode_name(rcode).map_or_else(|| format!("RCODE_{rcode}"), str::to_owned)
-        };
-        let [subject, server] = of.name.each_ref().map(String::as_str);
-        let labels = Labels::new(
-            LOOKUP.labels,
-            &[subject, server, &name],
-            of.overflow,
-            series_start,
-        );
-        // All that other pairs were answered is one series.
-        if let Some(index) = self.lookups.iter().position(|(l, _)| l.text == labels.text) {
-            self.by_rcode.insert((pair, rcode), index);
-            return index;
-        }
-        self.lookups.push((Arc::new(labels), Arc::default()));
-        self.by_rcode.insert((pair, rcode), self.lookups.len() - 1);
-        self.lookups.len() - 1
     }
 
     /// A query of this pair has had no answer.
@@ -221,8 +197,8 @@ impl Table {
         }
     }
 
-    /// Gives back the rows in which nothing has happened for a while.
-    pub fn recycle(&mut self, servers: &MapData, answers: &MapData) {
+    /// Gives back the rows in which nothing has happened for a while, and lets series end that none adds to.
+    pub fn recycle(&mut self, now: Instant, servers: &MapData, answers: &MapData) {
         let patience = |key: &DnsServerKey| match key.subject.tgid {
             _ if *key == DnsServerKey::NOBODY => u32::MAX,
             0 => CGROUP_IDLE,
@@ -234,6 +210,9 @@ impl Table {
         self.answered.retain(|key, row| {
             row.idle < patience(&key.pair) || sys::remove(answers.fd().as_fd(), &encode(key)).is_err()
         });
+        let counted = self.counted.values().map(|row| row.total);
+        let answered = self.answered.values().map(|row| row.total);
+        self.pairs.end(now, counted.chain(answered));
     }
 
     /// Appends the families.
@@ -245,9 +224,10 @@ impl Table {
         out.push(Family {
             metric: &LOOKUP,
             series: self
-                .lookups
+                .pairs
                 .iter()
-                .map(|(labels, value)| series(labels, Value::Histogram(value.clone())))
+                .flat_map(|p| &p.answers)
+                .map(|a| series(&a.labels, Value::Histogram(a.latency.clone())))
                 .collect(),
         });
         out.push(Family {

@@ -3,8 +3,11 @@
 use super::active::{Active, Place};
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
 use crate::probes::slots::PairSeries;
+use crate::probes::totals::Totals;
+use crate::probes::watch;
 use agent_common::path::Seen;
 use agent_common::tcp::counter;
+use std::hash::Hash;
 use std::sync::Arc;
 
 const PAIR: &[&Label] = &[
@@ -34,6 +37,14 @@ const PLACE: &[&Label] = &[
     &label::PEER_ZONE,
     &label::REMOTE,
 ];
+
+const DEVICE_DIRECTION: &[&Label] = &[&label::DEVICE, &label::DIRECTION];
+const GAP: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &label::REASON];
+static SIDE: Label = Label {
+    prometheus: "side",
+    otlp: "geophone.path.side",
+    help: "remote = beyond the device, local = on our side of it",
+};
 
 /// Hop count.
 pub static HOPS: Metric = Metric::experimental(
@@ -133,6 +144,55 @@ pub static TRACE_ERRORS: Metric = Metric::experimental(
     "Traces that could not be made; the log says why",
 );
 
+/// Forwarded connections.
+pub static FORWARDED: Metric = Metric::experimental(
+    "geophone_path_forwarded_rtt_seconds",
+    "geophone.path.forwarded.rtt.duration",
+    "s",
+    Kind::Histogram,
+    &[
+        &label::DEVICE,
+        &SIDE,
+        &label::PEER,
+        &label::PEER_REGION,
+        &label::PEER_ZONE,
+    ],
+    "Round-trip time of TCP connections that this host only forwards, from here to one of their ends and back, by their timestamps, sampled; peer is that end",
+);
+/// Devices.
+pub static WATCHED: Metric = Metric::experimental(
+    "geophone_path_watched",
+    "geophone.path.watched",
+    "1",
+    Kind::Gauge,
+    DEVICE_DIRECTION,
+    "1 = the packets of this device are watched for forwarded connections, 0 = they should be and are not",
+);
+/// Gaps.
+pub static GAPS: Metric = Metric::experimental(
+    "geophone_path_watch_gaps_total",
+    "geophone.path.watch_gaps",
+    "{event}",
+    Kind::Counter,
+    GAP,
+    "Times without our program on the device: detached = by somebody, and attached again within 5 s; governor = for the CPU budget",
+);
+/// Their length.
+pub static GAP_SECONDS: Metric = Metric::experimental(
+    "geophone_path_watch_gap_seconds_total",
+    "geophone.path.watch_gap.time",
+    "s",
+    Kind::Counter,
+    GAP,
+    "Seconds without our program on the device, at most: since it was last seen there",
+);
+/// Of the devices.
+pub(super) static WATCH: watch::Metrics = watch::Metrics {
+    watched: &WATCHED,
+    gaps: &GAPS,
+    gap_seconds: &GAP_SECONDS,
+};
+
 /// All of them.
 pub const METRICS: &[&Metric] = &[
     &HOPS,
@@ -145,10 +205,14 @@ pub const METRICS: &[&Metric] = &[
     &INFO,
     &TRACE_CHANGES,
     &TRACE_ERRORS,
+    &FORWARDED,
+    &WATCHED,
+    &GAPS,
+    &GAP_SECONDS,
 ];
 
 /// Appends what the connections of the pairs have shown.
-pub fn passive(pairs: &mut [PairSeries], out: &mut Vec<Family>) {
+pub fn passive<K: Eq + Hash>(pairs: &mut Totals<K, PairSeries>, out: &mut Vec<Family>) {
     let gauge = |value: fn(Seen) -> Option<f64>| {
         let series = |p: &PairSeries| {
             Some(Series {

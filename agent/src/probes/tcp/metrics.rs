@@ -2,7 +2,9 @@
 
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
 use crate::probes::slots::PairSeries;
+use crate::probes::totals::Totals;
 use agent_common::tcp::{END_REASONS, RETRANSMIT_TYPES, ROLES, counter, series};
+use std::hash::Hash;
 use std::sync::Arc;
 
 macro_rules! pair_labels {
@@ -238,7 +240,7 @@ fn variant(pair: &mut PairSeries, index: usize, source: &Source) -> Arc<Labels> 
 }
 
 /// Appends the families. Counters that never moved have no series, except those whose zero means something.
-pub fn collect(pairs: &mut [PairSeries], out: &mut Vec<Family>) {
+pub fn collect<K: Eq + Hash>(pairs: &mut Totals<K, PairSeries>, out: &mut Vec<Family>) {
     for (metric, index) in [
         (&RTT, series::RTT),
         (&JITTER, series::JITTER),
@@ -319,7 +321,7 @@ pub fn source_info(source: Option<(&str, &str)>) -> Family {
     }
 }
 
-fn listen_drops(pairs: &mut [PairSeries]) -> Family {
+fn listen_drops<K: Eq + Hash>(pairs: &mut Totals<K, PairSeries>) -> Family {
     const INDEX: usize = usize::MAX;
     let mut series: Vec<Series> = Vec::new();
     for pair in pairs.iter_mut().filter(|p| p.counters[counter::LISTEN_DROPS] > 0) {

@@ -5,48 +5,45 @@ use crate::bpf::sys;
 use crate::error::Result;
 use crate::probes::Context;
 use crate::probes::slots::{PairSeries, Row, clear_extremes};
+use crate::probes::totals::{OTHER, Totals};
 use agent_common::tcp::{PairKey, PairValue, SLOT_OTHER, counter};
 use agent_common::wire::Wire as _;
 use aya::maps::{MapData, Queue};
-use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd as _;
+use std::time::Instant;
 
 /// Rows of processes are given back after this many ticks without a connection or a change.
 const PROCESS_IDLE: u32 = 30;
 /// Rows of cgroups are given back after this many ticks: a workload that comes back finds its own again.
 const CGROUP_IDLE: u32 = 600;
-/// Series that no row adds to any more are left out after this many sweeps.
-const SERIES_IDLE: u32 = 360;
 
 /// Rows and series.
 pub struct Table {
     rows: Vec<Option<Row>>,
     /// Rows taken out of the kernel's table one sweep ago, to be handed out again.
     retired: Vec<u32>,
-    /// Series; those that have ended are empty and used again.
-    pub pairs: Vec<PairSeries>,
-    idle: Vec<u32>,
-    by_name: HashMap<(String, u32), usize>,
-    most: usize,
+    /// Series, by subject and peer.
+    pub pairs: Totals<(String, u32), PairSeries>,
     /// A row has no name yet.
     pending: bool,
 }
 
 impl Table {
     /// A table of `slots` rows that add up to at most `most` series.
-    pub fn new(slots: usize, most: usize, unix_nanos: u64) -> Self {
+    pub fn new(slots: usize, most: usize, now: Instant, unix_nanos: u64) -> Self {
         let mut rows: Vec<Option<Row>> = Vec::new();
         rows.resize_with(slots, || None);
         if let Some(row) = rows.get_mut(SLOT_OTHER as usize) {
-            *row = Some(Row::new(None, 0));
+            *row = Some(Row::new(None, OTHER));
         }
+        let mut pairs = Totals::new(most.saturating_sub(1));
+        pairs.place(None, now, |_| {
+            PairSeries::new(["other", "other", "", ""], true, unix_nanos)
+        });
         Self {
             rows,
             retired: Vec::new(),
-            pairs: vec![PairSeries::new(["other", "other", "", ""], true, unix_nanos)],
-            idle: vec![0],
-            by_name: HashMap::new(),
-            most,
+            pairs,
             pending: false,
         }
     }
@@ -90,35 +87,14 @@ impl Table {
 
     fn series(&mut self, subject: &str, peer: u32, context: &Context<'_>) -> usize {
         let name = (subject.to_owned(), peer);
-        if let Some(&series) = self.by_name.get(&name) {
-            return series;
-        }
-        let to = context.peers.get(peer);
-        let new = || {
+        self.pairs.place(Some(name), context.now, |_| {
+            let to = context.peers.get(peer);
             PairSeries::new(
                 [subject, &to.name, &to.region, &to.zone],
                 false,
                 context.series_start,
             )
-        };
-        let ended = self.idle.iter().position(|&i| i == u32::MAX);
-        let index = match ended {
-            Some(index) => {
-                if let (Some(pair), Some(idle)) = (self.pairs.get_mut(index), self.idle.get_mut(index)) {
-                    *pair = new();
-                    *idle = 0;
-                }
-                index
-            }
-            None if self.pairs.len() >= self.most => return 0,
-            None => {
-                self.pairs.push(new());
-                self.idle.push(0);
-                self.pairs.len() - 1
-            }
-        };
-        self.by_name.insert(name, index);
-        index
+        })
     }
 
     /// Whether some row counts that nobody has been named for.
@@ -163,13 +139,13 @@ impl Table {
     }
 
     /// Gives rows back whose owners are gone, and lets series end that nothing adds to.
-    pub fn recycle(&mut self, engine: &Engine, map: &MapData, free: &mut Queue<MapData, u32>) {
+    pub fn recycle(&mut self, now: Instant, engine: &Engine, map: &MapData, free: &mut Queue<MapData, u32>) {
         for slot in self.retired.drain(..) {
             if let Err(e) = free.push(slot, 0) {
                 tracing::warn!("probe tcp: row {slot} is lost: {e}");
             }
         }
-        let mut used = HashSet::from([0]);
+        let mut used = Vec::new();
         for (slot, row) in self.rows.iter_mut().enumerate() {
             let Some(row) = row else { continue };
             let Some(key) = row.key else { continue };
@@ -179,7 +155,7 @@ impl Table {
                 PROCESS_IDLE
             };
             if row.idle < patience || row.attached() != 0 {
-                used.insert(row.series);
+                used.push(row.series);
                 continue;
             }
             let mut bytes = Vec::with_capacity(PairKey::SIZE);
@@ -191,20 +167,6 @@ impl Table {
                 clear_extremes(&engine.cells, slot, engine.sizes.shards as usize);
             }
         }
-        for (index, idle) in self
-            .idle
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, idle)| **idle != u32::MAX)
-        {
-            *idle = if used.contains(&index) { 0 } else { *idle + 1 };
-            if *idle >= SERIES_IDLE {
-                *idle = u32::MAX;
-                self.by_name.retain(|_, i| *i != index);
-                if let Some(pair) = self.pairs.get_mut(index) {
-                    *pair = PairSeries::new([""; 4], false, 0);
-                }
-            }
-        }
+        self.pairs.end(now, used);
     }
 }

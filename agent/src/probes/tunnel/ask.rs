@@ -33,7 +33,7 @@ pub(super) fn route(rtnetlink: &Rtnetlink, to: IpAddr) -> Result<Option<u32>> {
 }
 
 /// Addresses of all devices.
-pub(super) fn addresses(rtnetlink: &Rtnetlink) -> Result<Vec<(u32, IpAddr)>> {
+pub(in crate::probes) fn addresses(rtnetlink: &Rtnetlink) -> Result<Vec<(u32, IpAddr)>> {
     let answer = rtnetlink.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
     let own = |message: &RouteNetlinkMessage| {
         let RouteNetlinkMessage::NewAddress(address) = message else {

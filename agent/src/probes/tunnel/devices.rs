@@ -2,9 +2,9 @@
 
 use super::ask;
 use super::links::{self, Device, Tunnel};
-use crate::bpf::tc::Way;
 use crate::config::Glob;
 use crate::error::Result;
+use crate::probes::watch::Underlay;
 use crate::rtnetlink::Rtnetlink;
 use agent_common::tunnel::kind;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -15,29 +15,13 @@ use std::net::IpAddr;
 /// Devices above one another, at most: the kernel's own limit (MAX_NEST_DEV).
 const MAX_STACK: usize = 8;
 
-/// A device that packets of tunnels pass.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Underlay {
-    /// Its name.
-    pub name: String,
-    /// Its packets begin with an Ethernet header, and not with that of IP.
-    pub ethernet: bool,
-}
-
-impl Underlay {
-    /// Which program is for its packets: index among those of a namespace.
-    pub fn program(&self, way: Way) -> usize {
-        way as usize + if self.ethernet { 0 } else { 2 }
-    }
-}
-
 /// Tunnel devices by interface index: name and what they say of their tunnel.
 pub(super) type Tunnels = BTreeMap<u32, (String, Tunnel)>;
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// By interface index.
+    /// Devices that packets of tunnels pass, by interface index.
     pub underlays: BTreeMap<u32, Underlay>,
     /// UDP ports of devices that do not use the usual ones.
     pub ports: BTreeMap<u16, u8>,
@@ -53,14 +37,7 @@ pub(super) fn find(
     named: &[Glob],
     always: bool,
 ) -> Result<Found> {
-    let links = rtnetlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    let devices: Vec<Device> = links
-        .iter()
-        .filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) => links::device(link),
-            _ => None,
-        })
-        .collect();
+    let devices = all(rtnetlink)?;
     let mut found = Found::default();
     let mut wanted = BTreeSet::new();
     let mut anywhere = always;
@@ -140,4 +117,24 @@ pub(super) fn find(
         }
     }
     Ok(found)
+}
+
+/// Devices whose names match a pattern, but the loopback, by interface index.
+pub(in crate::probes) fn named(rtnetlink: &Rtnetlink, patterns: &[Glob]) -> Result<BTreeMap<u32, Underlay>> {
+    let wanted = |d: &Device| !d.loopback && patterns.iter().any(|p| p.matches(&d.name));
+    let underlay = |d: Device| Underlay {
+        name: d.name,
+        ethernet: d.ethernet,
+    };
+    let devices = all(rtnetlink)?.into_iter().filter(wanted);
+    Ok(devices.map(|d| (d.index, underlay(d))).collect())
+}
+
+fn all(rtnetlink: &Rtnetlink) -> Result<Vec<Device>> {
+    let links = rtnetlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let device = |message: &RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewLink(link) => links::device(link),
+        _ => None,
+    };
+    Ok(links.iter().filter_map(device).collect())
 }

@@ -6,6 +6,8 @@ use super::metrics::{DIRECTIONS, INNER_PAIR};
 use super::table::Maps;
 use crate::aggregate::Labels;
 use crate::bpf::sys::MappedArray;
+use crate::identity::Peer;
+use crate::probes::Context;
 use agent_common::tunnel::{InnerCell, InnerKey, inner};
 use agent_common::wire::Wire as _;
 use std::collections::HashMap;
@@ -21,6 +23,8 @@ const SERIES_IDLE: u32 = 600;
 pub struct Pair {
     local: [u8; 16],
     remote: [u8; 16],
+    /// The peer of the remote address: its id and its names.
+    pub peer: (u32, Arc<Peer>),
     /// Inner bytes received, sent.
     pub bytes: [u64; 2],
     /// Labels of both.
@@ -49,7 +53,7 @@ impl Inner {
         &mut self,
         maps: &Maps,
         most: usize,
-        unix_nanos: u64,
+        context: &Context<'_>,
         tunnels: &mut [Option<Tunnel>],
         tunnel: impl Fn(u32) -> Option<usize>,
     ) {
@@ -76,7 +80,7 @@ impl Inner {
         grown.sort_unstable_by_key(|(_, delta)| std::cmp::Reverse(delta[0].saturating_add(delta[1])));
         for (key, delta) in grown {
             if let Some(Some(tunnel)) = tunnel(key.slot).and_then(|i| tunnels.get_mut(i)) {
-                tunnel.inner(&key, delta, most, unix_nanos);
+                tunnel.inner(&key, delta, most, context);
             }
         }
         for tunnel in tunnels.iter_mut().flatten() {
@@ -116,7 +120,7 @@ pub(super) fn read(map: &MappedArray, cell: usize) -> Option<(InnerKey, [u64; 2]
 }
 
 impl Tunnel {
-    fn inner(&mut self, key: &InnerKey, delta: [u64; 2], most: usize, unix_nanos: u64) {
+    fn inner(&mut self, key: &InnerKey, delta: [u64; 2], most: usize, context: &Context<'_>) {
         let known = self
             .pairs
             .iter()
@@ -125,10 +129,12 @@ impl Tunnel {
             Some(index) => index,
             None if self.pairs.len() < most => {
                 let (local, remote) = (end(key.local, 0), end(key.remote, 0));
-                let labels = self.pair_labels(&local, &remote, unix_nanos);
+                let labels = self.pair_labels(&local, &remote, context.series_start);
+                let peer = context.peers.lookup_mapped(key.remote);
                 self.pairs.push(Pair {
                     local: key.local,
                     remote: key.remote,
+                    peer: (peer, context.peers.get(peer).clone()),
                     bytes: [0; 2],
                     labels,
                     idle: 0,

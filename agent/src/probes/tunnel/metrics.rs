@@ -2,7 +2,10 @@
 
 use super::exported::Tunnel;
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
+use crate::identity::Peer;
+use crate::probes::watch;
 use agent_common::tunnel::{class, counter, series};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 macro_rules! labels {
@@ -34,8 +37,8 @@ macro_rules! tunnel_labels {
 pub const INNER_PAIR: &[&Label] = tunnel_labels!(&label::DIRECTION, &INNER_LOCAL, &INNER_REMOTE);
 /// Labels of a tunnel.
 pub const TUNNEL: &[&Label] = tunnel_labels!();
-const WATCH: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &NETNS];
-const GAP: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &NETNS, &label::REASON];
+const WATCHED_DEVICE: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &NETNS];
+const GAP: &[&Label] = &[&label::DEVICE, &label::DIRECTION, &label::REASON, &NETNS];
 const DIRECTED: &[&Label] = tunnel_labels!(&label::DIRECTION);
 
 macro_rules! metrics {
@@ -104,9 +107,11 @@ metrics! {
         "1 = the tunnel is in this state; reason is handshake_unanswered, handshake_old, no_answer, loss or too_big";
     CHANGES = "geophone_tunnel_state_changes_total", "geophone.tunnel.state_changes", "{event}", Counter, tunnel_labels!(&HEALTH),
         "Times that the tunnel came into this state";
+    PEER_INFO = "geophone_tunnel_peer_info", "geophone.tunnel.peer.info", "1", Gauge, tunnel_labels!(&label::PEER, &label::PEER_REGION, &label::PEER_ZONE),
+        "1 = the busiest inner pairs of the tunnel lead to addresses of this peer; of tunnels whose payload can be read";
     TUNNELS = "geophone_tunnels", "geophone.tunnels", "{tunnel}", Gauge, &[],
         "Tunnels that have a row; at most limits.tunnels";
-    WATCHED = "geophone_tunnel_watched", "geophone.tunnel.watched", "1", Gauge, WATCH,
+    WATCHED = "geophone_tunnel_watched", "geophone.tunnel.watched", "1", Gauge, WATCHED_DEVICE,
         "1 = the packets of this underlay device are watched, 0 = they should be and are not";
     GAPS = "geophone_tunnel_watch_gaps_total", "geophone.tunnel.watch_gaps", "{event}", Counter, GAP,
         "Times that our program was off the device: reason detached = by somebody else, it is attached again within 5 s; governor = to keep the CPU budget";
@@ -114,8 +119,12 @@ metrics! {
         "Seconds without our program on the device, at most: since it was last seen there";
 }
 
-/// Why a program was off its device.
-pub const GAP_REASONS: [&str; 2] = ["detached", "governor"];
+/// What is told of the devices.
+pub static WATCH: watch::Metrics = watch::Metrics {
+    watched: &WATCHED,
+    gaps: &GAPS,
+    gap_seconds: &GAP_SECONDS,
+};
 /// Names of directions, as exported.
 pub const DIRECTIONS: [&str; 2] = ["receive", "transmit"];
 const MESSAGES: [&str; 3] = ["initiation", "response", "cookie"];
@@ -211,6 +220,13 @@ pub fn collect(tunnels: &mut [Option<Tunnel>], unix_nanos: u64, out: &mut Vec<Fa
             if value > 0 {
                 o.push(t, d, &[name, "other"], Value::Counter(value));
             }
+        }
+    });
+    family(&PEER_INFO, &mut |t, o| {
+        let peers: BTreeMap<u32, Arc<Peer>> = t.pairs.iter().map(|p| p.peer.clone()).collect();
+        for (id, peer) in peers {
+            let names = [peer.name.as_str(), &peer.region, &peer.zone];
+            o.push(t, id as usize, &names, Value::Gauge(1.0));
         }
     });
     family(&PACKETS, &mut |t, o| {

@@ -2,19 +2,19 @@
 //! done on a thread of its own that has entered it: the collector's thread never leaves home.
 
 use super::Programs;
-use super::devices::{self, Tunnels, Underlay};
-use super::watch::Watch;
-use super::{Options, WAYS};
-use crate::bpf::tc::{self, Place};
+use super::devices::{self, Tunnels};
+use super::{Options, metrics};
+use crate::bpf::tc::Place;
 use crate::bpf::{Engine, host};
 use crate::config::Glob;
 use crate::error::{Context as _, Error, Result};
+use crate::probes::watch::{Means, Underlay, WAYS, Watch, alone};
 use crate::rtnetlink::Rtnetlink;
 use nix::sched::{CloneFlags, setns};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -62,7 +62,7 @@ impl Namespace {
 
     fn new(name: String, number: u16, inode: u32, file: Option<File>) -> Self {
         Self {
-            alone: enter(file.as_ref(), alone).ok().flatten(),
+            alone: enter(file.as_ref(), || alone("tunnel")).ok().flatten(),
             name,
             number,
             inode,
@@ -97,7 +97,7 @@ impl Namespace {
             for (index, underlay) in found.underlays {
                 let watch = watches.entry(index).or_insert_with(|| {
                     changed = true;
-                    Watch::new(underlay, name, now, looking.unix_nanos)
+                    Watch::new(underlay, name, &metrics::WATCH, now, looking.unix_nanos)
                 });
                 if looking.paused {
                     changed |= watch.pause(now);
@@ -115,7 +115,14 @@ impl Namespace {
                         way,
                         netns: *number,
                     };
-                    changed |= watch.keep(looking, program, place, alone.is_some());
+                    let mut means = Means {
+                        probe: "tunnel",
+                        engine: looking.engine,
+                        blind: looking.blind,
+                        alone: alone.is_some(),
+                        now,
+                    };
+                    changed |= watch.keep(&mut means, program, place);
                 }
             }
             Ok((found.tunnels, changed))
@@ -155,17 +162,6 @@ fn enter<T: Send>(netns: Option<&File>, f: impl FnOnce() -> T + Send) -> Result<
             .join()
             .unwrap_or_else(|_| Err(Error::new("the thread of a network namespace has panicked")))
     })
-}
-
-/// A name that only one process of the network namespace can hold, and that goes with it. Only clsact leaves something
-/// behind that must not be taken for a dead agent's.
-fn alone() -> Option<UnixListener> {
-    if tc::mechanism() == "tcx" {
-        return None;
-    }
-    use std::os::linux::net::SocketAddrExt as _;
-    let name = SocketAddr::from_abstract_name("geophone-tunnel").ok()?;
-    UnixListener::bind_addr(&name).ok()
 }
 
 /// Brings the list up to date: namespaces that a pattern names now come in, those whose file is gone leave. Returns

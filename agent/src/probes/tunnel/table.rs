@@ -152,13 +152,8 @@ impl Table {
             let row = rows.get(slot as usize)?.as_ref()?;
             row.key.is_some().then_some(row.series)
         };
-        self.inner.read(
-            maps,
-            self.most_pairs,
-            context.series_start,
-            &mut self.tunnels,
-            tunnel,
-        );
+        self.inner
+            .read(maps, self.most_pairs, context, &mut self.tunnels, tunnel);
         let changes = self.judge(unix_nanos);
         if self.ticks.is_multiple_of(SWEEP) {
             self.recycle(maps)?;

@@ -44,7 +44,7 @@ pub struct App {
     /// The tab that is shown.
     pub tab: Tab,
     /// State of the tables, by tab.
-    pub grids: [GridState; 6],
+    pub grids: [GridState; Tab::ALL.len()],
     /// Rows without this text are left out.
     pub filter: String,
     /// The filter is being typed.
@@ -132,15 +132,7 @@ impl App {
 
     /// State of the shown table.
     pub fn grid(&mut self) -> &mut GridState {
-        let [connections, drops, interfaces, agent, flows, tunnels] = &mut self.grids;
-        match self.tab {
-            Tab::Connections => connections,
-            Tab::Drops => drops,
-            Tab::Interfaces => interfaces,
-            Tab::Agent => agent,
-            Tab::Flows => flows,
-            Tab::Tunnels => tunnels,
-        }
+        &mut self.grids[self.tab.index()]
     }
 
     /// Rows of the shown table that the filter lets through, in order; and how many there are without it.
@@ -212,10 +204,10 @@ impl App {
         match key {
             KeyCode::Char('q') => self.quit = true,
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.overlay = Overlay::Help,
-            KeyCode::Tab | KeyCode::Right => self.tab = self.tab.by(1),
-            KeyCode::BackTab | KeyCode::Left => self.tab = self.tab.by(-1),
-            KeyCode::Char(c @ '1'..='6') => {
-                if let Some(tab) = Tab::ALL.get(c as usize - '1' as usize) {
+            KeyCode::Tab | KeyCode::Right => self.tab = self.tab.by(1, self.view.as_deref()),
+            KeyCode::BackTab | KeyCode::Left => self.tab = self.tab.by(-1, self.view.as_deref()),
+            KeyCode::Char(c @ '1'..='8') => {
+                if let Some(tab) = Tab::shown(self.view.as_deref()).get(c as usize - '1' as usize) {
                     self.tab = *tab;
                 }
             }

@@ -20,7 +20,7 @@ const OLD: f64 = 3.0;
 
 /// Keys and what they do.
 const KEYS: &[(&str, &str)] = &[
-    ("1-6 Tab ← →", "change tab"),
+    ("1-8 Tab ← →", "change tab"),
     ("↑ ↓ j k PgUp PgDn", "select a row"),
     ("Enter", "everything about the row"),
     ("s, r", "sort by the next column; reverse"),
@@ -173,7 +173,7 @@ fn summary(view: &View) -> Vec<(&'static str, String, Tone)> {
 fn tab_bar(app: &App, wide: u16) -> Line<'static> {
     let title = |tab: Tab| if wide >= 70 { tab.title().0 } else { tab.title().1 };
     let mut line = Line::default();
-    for (i, tab) in Tab::ALL.into_iter().enumerate() {
+    for (i, tab) in Tab::shown(app.view.as_deref()).into_iter().enumerate() {
         let text = match wide {
             50.. => format!(" {} {} ", i + 1, title(tab)),
             _ => format!("{}{} ", i + 1, title(tab)),
@@ -232,14 +232,7 @@ fn footer(app: &App, wide: u16) -> Line<'static> {
             Span::styled("   Enter keep   Esc show all", theme.style(Tone::Dim)),
         ]);
     }
-    let grid = match app.tab {
-        Tab::Connections => &app.grids[0],
-        Tab::Drops => &app.grids[1],
-        Tab::Interfaces => &app.grids[2],
-        Tab::Agent => &app.grids[3],
-        Tab::Flows => &app.grids[4],
-        Tab::Tunnels => &app.grids[5],
-    };
+    let grid = &app.grids[app.tab.index()];
     let title = app.tab.columns().get(grid.sort).map_or("", |c| c.title);
     let sort = format!("sort: {title} {}", if grid.reverse { '▲' } else { '▼' });
     let filter = if app.filter.is_empty() {

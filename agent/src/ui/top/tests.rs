@@ -5,8 +5,8 @@ use super::tabs::Tab;
 use super::{Theme, Update};
 use crate::records::{DroppedPacket, Record};
 use crate::ui::view::{
-    Account, Cost, Counter, DeviceRow, Distribution, DropRow, Lane, Latency, Loss, PairRow, ProgramRow,
-    Verdict, View,
+    Account, Cost, Counter, DeviceRow, Distribution, DnsRow, DropRow, Lane, Latency, Loss, PairRow,
+    ProgramRow, Verdict, View,
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Terminal;
@@ -363,4 +363,34 @@ fn records_are_cleaned_bounded_and_newest_first() {
     let screen = screen(&mut app, 80, 24);
     shows(&screen, &["R1999\u{fffd}]0;x", "00:33:19 drop"]);
     assert!(screen.find("R1999").unwrap() < screen.find("R1998").unwrap());
+}
+
+#[test]
+fn dns_and_udp_have_tabs_while_their_probes_are_on() {
+    let mut app = app();
+    let before = screen(&mut app, 120, 24);
+    assert!(!before.contains("DNS") && !before.contains("UDP"), "{before}");
+    let mut on = view();
+    on.tick += 1;
+    on.dns = Some(vec![DnsRow {
+        subject: "nginx\u{1b}[2J".into(),
+        server: "10.0.0.53".into(),
+        queries: 40,
+        p50: Some(0.002),
+        answers: [("NOERROR".into(), 30), ("NXDOMAIN".into(), 10)].into(),
+        ..DnsRow::default()
+    }]);
+    app.apply(Update::View(Box::new(on.clone())));
+    press(&mut app, "7");
+    let dns = screen(&mut app, 120, 24);
+    shows(&dns, &["7 DNS", "10.0.0.53", "NXDOM", "25.0%", "2.00ms"]);
+    assert!(!dns.contains("UDP") && !dns.contains('\u{1b}'), "{dns}");
+    press(&mut app, "\n");
+    shows(&screen(&mut app, 120, 24), &["NOERROR", "30"]);
+    on.udp = Some(Vec::new());
+    on.tick += 1;
+    let mut app = App::new(Theme { color: false });
+    app.apply(Update::View(Box::new(on)));
+    press(&mut app, "8");
+    shows(&screen(&mut app, 80, 24), &["no datagram has been seen yet"]);
 }

@@ -1,6 +1,7 @@
 //! From snapshots to views.
 
 use super::agent::{self, Own};
+use super::lookups::{Datagrams, Lookups};
 use super::meter::Clock;
 use super::pairs::{self, Pair};
 use super::tables::{DROPS, Devices, Drops};
@@ -23,6 +24,8 @@ pub struct ViewBuilder {
     drops: Drops,
     devices: Devices,
     tunnels: Tunnels,
+    lookups: Lookups,
+    datagrams: Datagrams,
     own: Own,
     verdicts: Vec<Verdict>,
 }
@@ -65,6 +68,8 @@ impl ViewBuilder {
             drops_history,
             devices: self.devices.push(snapshot, &clock),
             tunnels: self.tunnels.push(snapshot, &clock),
+            dns: self.lookups.push(snapshot, &clock),
+            udp: self.datagrams.push(snapshot, &clock),
             cost: self.own.cost(snapshot, uptime, &clock),
             accounts: self.own.accounts(snapshot, &clock),
             coverage: agent::coverage(snapshot),

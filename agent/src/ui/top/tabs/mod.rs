@@ -2,10 +2,12 @@
 
 pub mod agent;
 pub mod connections;
+pub mod dns;
 pub mod drops;
 pub mod flows;
 pub mod interfaces;
 pub mod tunnels;
+pub mod udp;
 
 use super::grid::{Cell, Column, Row};
 use super::theme::{Theme, Tone};
@@ -31,6 +33,10 @@ pub enum Tab {
     Flows,
     /// Tunnels.
     Tunnels,
+    /// Lookups; shown while probe `dns` is on.
+    Dns,
+    /// Datagrams; shown while probe `udp` is on.
+    Udp,
 }
 
 /// What is known about a row: lines over the whole width, then two columns where there is room.
@@ -48,20 +54,38 @@ pub struct Popup {
 
 impl Tab {
     /// All, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Connections,
         Self::Drops,
         Self::Interfaces,
         Self::Agent,
         Self::Flows,
         Self::Tunnels,
+        Self::Dns,
+        Self::Udp,
     ];
 
+    /// Those that there is something to show in, in order.
+    pub fn shown(view: Option<&View>) -> Vec<Self> {
+        let on = |tab: &Self| match tab {
+            Self::Dns => view.is_some_and(|v| v.dns.is_some()),
+            Self::Udp => view.is_some_and(|v| v.udp.is_some()),
+            _ => true,
+        };
+        Self::ALL.into_iter().filter(on).collect()
+    }
+
     /// The tab some places further.
-    pub fn by(self, places: isize) -> Self {
-        let at = Self::ALL.iter().position(|t| *t == self).unwrap_or(0) as isize;
-        let to = (at + places).rem_euclid(Self::ALL.len() as isize) as usize;
-        Self::ALL.get(to).copied().unwrap_or(self)
+    pub fn by(self, places: isize, view: Option<&View>) -> Self {
+        let shown = Self::shown(view);
+        let at = shown.iter().position(|t| *t == self).unwrap_or(0) as isize;
+        let to = (at + places).rem_euclid(shown.len() as isize) as usize;
+        shown.get(to).copied().unwrap_or(self)
+    }
+
+    /// Its place among all.
+    pub fn index(self) -> usize {
+        Self::ALL.iter().position(|t| *t == self).unwrap_or(0)
     }
 
     /// Its name, and a short one for narrow terminals.
@@ -71,6 +95,8 @@ impl Tab {
             Self::Drops => ("Drops", "Drops"),
             Self::Interfaces => ("Interfaces", "Ifaces"),
             Self::Tunnels => ("Tunnels", "Tuns"),
+            Self::Dns => ("DNS", "DNS"),
+            Self::Udp => ("UDP", "UDP"),
             Self::Agent => ("Agent", "Agent"),
             Self::Flows => ("Flows", "Flows"),
         }
@@ -83,6 +109,8 @@ impl Tab {
             Self::Drops => drops::COLUMNS,
             Self::Interfaces => interfaces::COLUMNS,
             Self::Tunnels => tunnels::COLUMNS,
+            Self::Dns => dns::COLUMNS,
+            Self::Udp => udp::COLUMNS,
             Self::Agent => agent::COLUMNS,
             Self::Flows => flows::COLUMNS,
         }
@@ -95,6 +123,8 @@ impl Tab {
             Self::Drops => drops::SORT,
             Self::Interfaces => interfaces::SORT,
             Self::Tunnels => tunnels::SORT,
+            Self::Dns => dns::SORT,
+            Self::Udp => udp::SORT,
             Self::Agent => agent::SORT,
             Self::Flows => flows::SORT,
         }
@@ -109,6 +139,8 @@ impl Tab {
             (Self::Drops, Some(view)) => drops::rows(view),
             (Self::Interfaces, Some(view)) => interfaces::rows(view),
             (Self::Tunnels, Some(view)) => tunnels::rows(view),
+            (Self::Dns, Some(view)) => dns::rows(view),
+            (Self::Udp, Some(view)) => udp::rows(view),
             (Self::Agent, Some(view)) => agent::rows(view),
         }
     }
@@ -129,6 +161,8 @@ impl Tab {
             Self::Drops => "no packet has been dropped yet",
             Self::Interfaces => "no network interface has been seen yet",
             Self::Tunnels => "no packet of a tunnel has been seen yet",
+            Self::Dns => "nobody has looked a name up yet",
+            Self::Udp => "no datagram has been seen yet",
             Self::Agent => "no program has been reported yet",
             Self::Flows => "waiting for a connection to end…",
         }
@@ -149,6 +183,8 @@ impl Tab {
             (Self::Drops, view) => drops::popup(id, view?, theme, width),
             (Self::Interfaces, view) => interfaces::popup(id, view?, theme, width),
             (Self::Tunnels, view) => tunnels::popup(id, view?, theme),
+            (Self::Dns, view) => dns::popup(id, view?, theme),
+            (Self::Udp, view) => udp::popup(id, view?, theme),
             (Self::Agent, view) => agent::popup(id, view?, theme),
         }
     }
@@ -230,6 +266,14 @@ pub fn clean_view(view: &mut View) {
             .map(|(drop, packets)| (clean(&drop), packets))
             .collect();
     }
+    for r in view.dns.iter_mut().flatten() {
+        [&mut r.subject, &mut r.server].into_iter().for_each(scrub);
+        r.answers = std::mem::take(&mut r.answers)
+            .into_iter()
+            .map(|(code, n)| (clean(&code), n))
+            .collect();
+    }
+    view.udp.iter_mut().flatten().for_each(|r| scrub(&mut r.subject));
     view.cost.programs.iter_mut().for_each(|p| scrub(&mut p.program));
     for a in &mut view.accounts {
         scrub(&mut a.probe);
