@@ -53,6 +53,10 @@ transfer() {
     for _ in {1..10}; do
         printf '\x08\0\0\0\0\0\x2a\0\2\0\0\0\0\1\2\0\0\0\0\2\x08\6' > /dev/udp/10.97.0.2/4789
     done
+    # The same with VNI 43, in a namespace that the agent is not in.
+    ip netns exec a bash -c 'for _ in {1..5}; do
+        printf "\x08\0\0\0\0\0\x2b\0\2\0\0\0\0\1\2\0\0\0\0\2\x08\6" > /dev/udp/10.98.0.2/4789
+    done'
 }
 
 # Asks the agent whether it is ready until it is.

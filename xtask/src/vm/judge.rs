@@ -33,6 +33,7 @@ pub fn plain(release: &str, seen: &Seen) -> Vec<Check> {
         check("retransmits are the kernel's own", retransmits(seen)),
         check("accept latency is measured (fexit)", accept(seen)),
         check("what a tunnel carries is counted (tcx, clsact)", tunnel(seen)),
+        check("and in another network namespace", elsewhere(seen)),
         check("sock_ops without BTF and cgroups", without_cgroup2(seen)),
         check("its own cgroup2 is nobody else's", mounts(seen)),
         check("nothing stays attached", left(seen)),
@@ -138,20 +139,22 @@ fn accept(seen: &Seen) -> Result<String> {
 
 /// Ten packets of a VXLAN were sent, each with an ARP frame inside.
 fn tunnel(seen: &Seen) -> Result<String> {
+    vxlan(seen, &[("id", "42")], 10.0)
+}
+
+fn elsewhere(seen: &Seen) -> Result<String> {
+    vxlan(seen, &[("id", "43"), ("netns", "a")], 5.0)
+}
+
+fn vxlan(seen: &Seen, labels: &[(&str, &str)], wanted: f64) -> Result<String> {
     let series = family(seen, "run", "geophone_tunnel_packets_total")?;
+    let arp = [("type", "vxlan"), ("direction", "transmit"), ("class", "arp")];
     let sent: f64 = series
         .iter()
-        .filter(|series| {
-            series.has(&[
-                ("type", "vxlan"),
-                ("id", "42"),
-                ("direction", "transmit"),
-                ("class", "arp"),
-            ])
-        })
+        .filter(|series| series.has(&arp) && series.has(labels))
         .map(Series::number)
         .fold(0.0, |sum, n| sum + n);
-    ensure!(sent == 10.0, "{sent} packets of 10");
+    ensure!(sent == wanted, "{sent} packets of {wanted}");
     Ok(format!("{sent} packets"))
 }
 
