@@ -138,7 +138,11 @@ fn only_where_it_is_asked_for() -> Result<()> {
     agent.stop()?;
     let agent = gateway.agent("\"later*\"")?;
     ensure!(!agent.attached("path_")?, "attached to no device");
-    gateway.link.a.ns.ip("link add later1 type dummy")?;
+    gateway
+        .link
+        .a
+        .ns
+        .ip("link add later1 type veth peer name later2")?;
     agent.until(|s| {
         let on = [("device", "later1"), ("direction", "receive")];
         ensure!(s.number("geophone_path_watched", &on)? == 1.0, "not watched");

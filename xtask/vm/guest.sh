@@ -43,6 +43,10 @@ transfer() {
     sleep 0.3
     timeout 14 ip netns exec a iperf3 --client 10.98.0.2 --time 4 > /tmp/iperf3.log
     tail -4 /tmp/iperf3.log
+    # A VXLAN with VNI 43, in it the header of an ARP frame, in a namespace that the agent is not in.
+    ip netns exec a bash -c 'for _ in {1..5}; do
+        printf "\x08\0\0\0\0\0\x2b\0\2\0\0\0\0\1\2\0\0\0\0\2\x08\6" > /dev/udp/10.98.0.2/4789
+    done'
 }
 
 # Asks the agent whether it is ready until it is.

@@ -34,6 +34,7 @@ pub fn plain(release: &str, seen: &Seen) -> Vec<Check> {
         check("retransmits are the kernel's own", retransmits(seen)),
         check("accept latency is measured (fexit)", accept(seen)),
         check("it ends well with tunnels", ended(seen, "run_tunnels")),
+        check("tunnels of another network namespace are seen", elsewhere(seen)),
         check("sock_ops without BTF and cgroups", without_cgroup2(seen)),
         check("its own cgroup2 is nobody else's", mounts(seen)),
         check("nothing stays attached", left(seen)),
@@ -137,6 +138,25 @@ fn accept(seen: &Seen) -> Result<String> {
     Ok(format!("{accepted} connections"))
 }
 
+/// Five packets of a VXLAN were sent in namespace `a`, each with an ARP frame inside.
+fn elsewhere(seen: &Seen) -> Result<String> {
+    let series = family(seen, "run", "geophone_tunnel_packets_total")?;
+    let wanted = [
+        ("type", "vxlan"),
+        ("id", "43"),
+        ("netns", "a"),
+        ("direction", "transmit"),
+        ("class", "arp"),
+    ];
+    let sent: f64 = series
+        .iter()
+        .filter(|series| series.has(&wanted))
+        .map(Series::number)
+        .fold(0.0, |sum, n| sum + n);
+    ensure!(sent == 5.0, "{sent} packets of 5");
+    Ok(format!("{sent} packets"))
+}
+
 /// Twenty connections were opened to the agent and seen by it, and it ended well.
 fn goes_on(seen: &Seen, run: &str) -> Result<String> {
     ended(seen, run)?;
@@ -227,6 +247,9 @@ mod tests {
         {"name":"geophone_tcp_connections_total","series":[
             {"labels":{"role":"client","outcome":"opened"},"value":20},
             {"labels":{"role":"server","outcome":"opened"},"value":7}]},
+        {"name":"geophone_tunnel_packets_total","series":[
+            {"labels":{"type":"vxlan","id":"43","netns":"a","direction":"transmit","class":"arp"},"value":5},
+            {"labels":{"type":"vxlan","id":"43","netns":"","direction":"transmit","class":"arp"},"value":3}]},
         {"name":"geophone_tcp_accept_seconds","series":[{"labels":{},"value":{"count":2,"sum":0.1,"p50":0.05}}]}]}"#;
     const PROGRAMS: &str = r#"{"programs":[{"name":"tcp_state","probe":"tcp","verdict":"attached","reason":null},
         {"name":"drops_kfree","probe":"drops","verdict":"attached","reason":""},
@@ -287,6 +310,12 @@ mod tests {
                 "every program attached or known to be unsupported",
             ),
             ("run", "0.0407", "0.05", "round-trip time is netem's 40 ms"),
+            (
+                "run",
+                "\"value\":5}",
+                "\"value\":4}",
+                "tunnels of another network namespace are seen",
+            ),
             ("retransmits", "40", "41", "retransmits are the kernel's own"),
             (
                 "check_no_cgroup2",
@@ -311,7 +340,7 @@ mod tests {
         ] {
             assert_eq!(failed(plain("6.1", &but(good(), section, word, other))), [name]);
         }
-        assert_eq!(failed(plain("6.1", &Seen::new())).len(), 10);
+        assert_eq!(failed(plain("6.1", &Seen::new())).len(), 11);
     }
 
     #[test]
