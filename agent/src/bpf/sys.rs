@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const MAP_UPDATE: i32 = 2;
 const MAP_DELETE: i32 = 3;
+const MAP_LOOKUP_AND_DELETE: i32 = 21;
 const PROG_LOAD: i32 = 5;
 const MAP_LOOKUP_BATCH: i32 = 24;
 const OBJ_GET_INFO: i32 = 15;
@@ -150,6 +151,19 @@ pub fn remove(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
         ..Default::default()
     };
     bpf(MAP_DELETE, &mut attr).map(drop)
+}
+
+/// Takes an entry out of a hash and returns what it held last (since 5.14): between a look at it and its removal a
+/// program could still have counted.
+pub fn take(map: BorrowedFd<'_>, key: &[u8], value_size: usize) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; value_size];
+    let mut attr = ElementAttr {
+        map_fd: map.as_raw_fd() as u32,
+        key: key.as_ptr() as u64,
+        value: value.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    bpf(MAP_LOOKUP_AND_DELETE, &mut attr).map(|_| value)
 }
 
 #[repr(C)]

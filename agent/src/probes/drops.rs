@@ -5,7 +5,9 @@
 //! | `drops_kfree` | tp_btf/kfree_skb | packets by reason, protocol, device, direction and owner; records |
 //! | `drops_udp_queue` | tp_btf/udp_fail_queue_rcv_skb | datagrams that found their socket's queue full, by owner |
 
-use super::{Context, Probe};
+mod table;
+
+use super::{Context, Probe, entries};
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
 use crate::bpf::fields::Group;
 use crate::bpf::sys::{self, MappedArray};
@@ -24,6 +26,7 @@ use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use table::{Table, Total};
 
 const NEEDS: &[Group] = &[Group::Sock, Group::Skb, Group::Dev];
 
@@ -95,12 +98,6 @@ pub struct Options {
     pub max_series: usize,
 }
 
-struct Total {
-    labels: Arc<Labels>,
-    packets: u64,
-    bytes: u64,
-}
-
 /// The probe.
 pub struct Drops {
     options: Options,
@@ -109,10 +106,9 @@ pub struct Drops {
     tokens: Option<MappedArray>,
     reasons: HashMap<u32, String>,
     symbols: Symbols,
-    totals: Vec<Total>,
-    by_values: HashMap<[String; 5], usize>,
-    last: HashMap<DropKey, (usize, u64, u64)>,
-    udp: Vec<(Arc<Labels>, u64)>,
+    /// reason, protocol, device, direction, subject.
+    table: Table<DropKey, [String; 5]>,
+    udp: Table<SubjectKey, String>,
     level: u32,
     listened: bool,
     seen: u64,
@@ -122,16 +118,14 @@ impl Drops {
     /// A probe that is not attached yet.
     pub fn new(options: Options) -> Self {
         Self {
+            table: Table::new(options.max_series.saturating_sub(1)),
+            udp: Table::new(options.max_series.saturating_sub(1)),
             options,
             drops: None,
             udp_queue: None,
             tokens: None,
             reasons: HashMap::new(),
             symbols: Symbols::new("/proc/kallsyms", "/proc/modules"),
-            totals: Vec::new(),
-            by_values: HashMap::new(),
-            last: HashMap::new(),
-            udp: Vec::new(),
             level: 0,
             listened: false,
             seen: u64::MAX,
@@ -147,17 +141,9 @@ impl Drops {
         }
     }
 
-    fn index(&mut self, key: &DropKey, value: &DropValue, context: &mut Context<'_>) -> usize {
-        let other = *key == DropKey::OTHER;
-        let values = if other {
-            [
-                "other".into(),
-                String::new(),
-                String::new(),
-                String::new(),
-                String::new(),
-            ]
-        } else {
+    /// The series of a row.
+    fn place(&mut self, key: &DropKey, value: &DropValue, context: &mut Context<'_>) -> usize {
+        let name = (*key != DropKey::OTHER).then(|| {
             [
                 self.reason(key.reason),
                 protocol(key.ethertype, key.protocol),
@@ -165,36 +151,69 @@ impl Drops {
                 direction_name(key.direction).to_owned(),
                 subject(&key.subject, context),
             ]
-        };
-        if let Some(&index) = self.by_values.get(&values) {
-            return index;
-        }
-        let (values, overflow) = if other || self.totals.len() >= self.options.max_series {
-            (
-                [
-                    "other".into(),
-                    String::new(),
-                    String::new(),
-                    String::new(),
-                    String::new(),
-                ],
-                true,
-            )
-        } else {
-            (values, false)
-        };
-        if let Some(&index) = self.by_values.get(&values) {
-            return index;
-        }
-        let refs: Vec<&str> = values.iter().map(String::as_str).collect();
-        let labels = Arc::new(Labels::new(PACKETS.labels, &refs, overflow, context.series_start));
-        self.totals.push(Total {
-            labels,
-            packets: 0,
-            bytes: 0,
         });
-        self.by_values.insert(values, self.totals.len() - 1);
-        self.totals.len() - 1
+        let values = name.clone().unwrap_or_default();
+        self.table.totals.place(name, context.now, |other| {
+            let refs = if other {
+                ["other", "", "", "", ""]
+            } else {
+                values.each_ref().map(String::as_str)
+            };
+            total(&PACKETS, &refs, other, context)
+        })
+    }
+
+    fn read(&mut self, context: &mut Context<'_>) -> Result<()> {
+        let Some(drops) = &self.drops else { return Ok(()) };
+        let mut found = entries::<DropKey, DropValue>(drops)?;
+        found.retain(|(_, value)| value.packets > 0);
+        for (key, value) in found {
+            let place = if self.table.knows(&key) {
+                0
+            } else {
+                self.place(&key, &value, context)
+            };
+            let [packets, _] = self
+                .table
+                .take(key, [value.packets, value.bytes], context.now, place);
+            if key.ifindex != 0 && key.netns != 0 && packets > 0 {
+                let device = context.device_drops.entry((key.netns, key.ifindex)).or_default();
+                *device.entry(self.reason(key.reason)).or_default() += packets;
+            }
+        }
+        let Some(queue) = &self.udp_queue else {
+            return Ok(());
+        };
+        let mut found = Vec::new();
+        sys::for_each(queue.fd().as_fd(), SubjectKey::SIZE, 8, |key, value| {
+            found.extend(SubjectKey::decode(key).zip(counter(value)));
+        })?;
+        for (key, now) in found.into_iter().filter(|(_, [packets, _])| *packets > 0) {
+            let place = if self.udp.knows(&key) {
+                0
+            } else {
+                let name = (key != SubjectKey::NOBODY).then(|| subject(&key, context));
+                let label = name.clone().unwrap_or_default();
+                self.udp.totals.place(name, context.now, |other| {
+                    let label = if other { "other" } else { &label };
+                    total(&UDP_QUEUE_FAILURES, &[label], other, context)
+                })
+            };
+            self.udp.take(key, now, context.now, place);
+        }
+        Ok(())
+    }
+
+    fn recycle(&mut self, context: &Context<'_>) -> Result<()> {
+        if let Some(map) = &self.drops {
+            let read = |value: &[u8]| DropValue::decode(value).map(|v| [v.packets, v.bytes]);
+            self.table
+                .recycle(map, DropValue::SIZE, &DropKey::OTHER, context, read)?;
+        }
+        if let Some(map) = &self.udp_queue {
+            self.udp.recycle(map, 8, &SubjectKey::NOBODY, context, counter)?;
+        }
+        Ok(())
     }
 
     fn fill_tokens(&self, context: &Context<'_>) {
@@ -277,60 +296,14 @@ impl Probe for Drops {
                 .map(|row| engine.accounts.u64_at(row, offset_of!(Account, aggregated)))
                 .sum()
         });
-        if seen == self.seen {
-            return;
-        }
-        self.seen = seen;
-        let mut found = Vec::new();
-        if let Some(data) = &self.drops
-            && let Err(e) = sys::for_each(data.fd().as_fd(), DropKey::SIZE, DropValue::SIZE, |key, value| {
-                found.extend(DropKey::decode(key).zip(DropValue::decode(value)));
-            })
-        {
+        let result = if seen == self.seen {
+            Ok(())
+        } else {
+            self.seen = seen;
+            self.read(context)
+        };
+        if let Err(e) = result.and_then(|()| self.recycle(context)) {
             tracing::warn!("probe drops: {e}");
-        }
-        for (key, value) in found.into_iter().filter(|(_, v)| v.packets > 0) {
-            let (index, packets, bytes) = match self.last.get(&key) {
-                Some(&last) => last,
-                None => (self.index(&key, &value, context), 0, 0),
-            };
-            if key.ifindex != 0 && key.netns != 0 {
-                let device = context.device_drops.entry((key.netns, key.ifindex)).or_default();
-                *device.entry(self.reason(key.reason)).or_default() += value.packets.wrapping_sub(packets);
-            }
-            if let Some(total) = self.totals.get_mut(index) {
-                total.packets += value.packets.wrapping_sub(packets);
-                total.bytes += value.bytes.wrapping_sub(bytes);
-            }
-            self.last.insert(key, (index, value.packets, value.bytes));
-        }
-        let mut by_subject: HashMap<String, u64> = HashMap::new();
-        if let Some(data) = &self.udp_queue {
-            let _ = sys::for_each(data.fd().as_fd(), SubjectKey::SIZE, 8, |key, value| {
-                let packets = value.try_into().map(u64::from_ne_bytes).unwrap_or(0);
-                if let Some(key) = SubjectKey::decode(key).filter(|_| packets > 0) {
-                    let name = if key == SubjectKey::NOBODY {
-                        "other".to_owned()
-                    } else {
-                        subject(&key, context)
-                    };
-                    *by_subject.entry(name).or_default() += packets;
-                }
-            });
-        }
-        for (name, packets) in by_subject {
-            match self.udp.iter_mut().find(|(l, _)| l.subject() == name) {
-                Some((_, total)) => *total = packets.max(*total),
-                None => {
-                    let labels = Labels::new(
-                        UDP_QUEUE_FAILURES.labels,
-                        &[&name],
-                        name == "other",
-                        context.series_start,
-                    );
-                    self.udp.push((Arc::new(labels), packets));
-                }
-            }
         }
     }
 
@@ -344,36 +317,36 @@ impl Probe for Drops {
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {
-        let series = |value: fn(&Total) -> u64| -> Vec<Series> {
-            self.totals
-                .iter()
-                .map(|t| Series {
-                    labels: t.labels.clone(),
-                    value: Value::Counter(value(t)),
-                })
-                .collect()
-        };
-        out.push(Family {
-            metric: &PACKETS,
-            series: series(|t| t.packets),
-        });
-        out.push(Family {
-            metric: &BYTES,
-            series: series(|t| t.bytes),
-        });
-        let series = self
-            .udp
-            .iter()
-            .map(|(l, n)| Series {
-                labels: l.clone(),
-                value: Value::Counter(*n),
-            })
-            .collect();
+        fn series<'a>(totals: impl Iterator<Item = &'a Total>, i: usize) -> Vec<Series> {
+            let series = totals.map(|t| Series {
+                labels: t.labels.clone(),
+                value: Value::Counter(t.values[i]),
+            });
+            series.collect()
+        }
+        for (i, metric) in [&PACKETS, &BYTES].into_iter().enumerate() {
+            out.push(Family {
+                metric,
+                series: series(self.table.totals.iter(), i),
+            });
+        }
         out.push(Family {
             metric: &UDP_QUEUE_FAILURES,
-            series,
+            series: series(self.udp.totals.iter(), 0),
         });
     }
+}
+
+fn total(metric: &'static Metric, values: &[&str], other: bool, context: &Context<'_>) -> Total {
+    Total {
+        labels: Arc::new(Labels::new(metric.labels, values, other, context.series_start)),
+        values: [0; 2],
+    }
+}
+
+/// A value that is one counter.
+fn counter(value: &[u8]) -> Option<[u64; 2]> {
+    Some([u64::from_ne_bytes(value.try_into().ok()?), 0])
 }
 
 fn subject(key: &SubjectKey, context: &mut Context<'_>) -> String {
