@@ -204,6 +204,18 @@ impl SubjectKey {
     };
 }
 
+/// Indices into `SWITCHES`, which userspace writes at any time.
+pub mod switch {
+    /// Keep an RTT sample when a number taken by chance has none of these bits.
+    pub const RTT_SAMPLE_MASK: u32 = 0;
+    /// 1 = send flow records.
+    pub const FLOW_RECORDS: u32 = 1;
+    /// 1 = the sweep takes a sample of every connection: the per-segment hook is not attached.
+    pub const SWEEP_SAMPLES: u32 = 2;
+    /// Number of switches.
+    pub const COUNT: u32 = 8;
+}
+
 /// Counters of the agent's own network namespace, to reconcile with /proc/net/snmp.
 pub mod home {
     /// `Tcp.OutSegs` by our count: first transmissions of sockets, SYN-ACKs and resets.

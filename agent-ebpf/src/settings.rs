@@ -39,17 +39,7 @@ constants! {
     DNS_NAMES: u32 = 0;
 }
 
-/// Indices into the run-time switches.
-pub mod switch {
-    /// Keep an RTT sample when a number taken by chance has none of these bits.
-    pub const RTT_SAMPLE_MASK: u32 = 0;
-    /// 1 = send flow records.
-    pub const FLOW_RECORDS: u32 = 1;
-    /// 1 = the sweep takes a sample of every connection: the per-segment hook is not attached.
-    pub const SWEEP_SAMPLES: u32 = 2;
-    /// Number of switches.
-    pub const COUNT: u32 = 8;
-}
+pub use agent_common::tcp::switch;
 
 /// Written by userspace at any time.
 #[map]

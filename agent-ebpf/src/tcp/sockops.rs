@@ -117,58 +117,42 @@ fn subject(ctx: &SockOpsContext) -> SubjectKey {
     }
 }
 
+/// Reads an address of a context, IPv4 mapped. Both fields are read, then one is chosen: LLVM would turn a choice of loads into
+/// one load at a chosen offset, which the verifier refuses on a context.
+macro_rules! address {
+    ($ctx:ident, $v6:ident, $v4:ident) => {{
+        // SAFETY: the context is valid; volatile keeps the loads at the width that the verifier converts.
+        let (v6, v4) = unsafe {
+            let ops: *const bpf_sock_ops = $ctx.ops;
+            let a = (&raw const (*ops).$v6).cast::<u32>();
+            (
+                [
+                    a.read_volatile(),
+                    a.add(1).read_volatile(),
+                    a.add(2).read_volatile(),
+                    a.add(3).read_volatile(),
+                ],
+                (&raw const (*ops).$v4).read_volatile(),
+            )
+        };
+        let words = if $ctx.family() == AF_INET6 {
+            v6
+        } else {
+            [0, 0, 0xffff_0000, v4]
+        };
+        // SAFETY: same size, no invalid values.
+        unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
+    }};
+}
+
 #[inline(always)]
 fn remote(ctx: &SockOpsContext) -> [u8; 16] {
-    // Both are read, then one is chosen: LLVM would turn a choice of loads into one load at a chosen offset, which the
-    // verifier refuses on a context.
-    // SAFETY: the context is valid; volatile keeps the loads at the width that the verifier converts.
-    let (v6, v4) = unsafe {
-        let ops: *const bpf_sock_ops = ctx.ops;
-        let a = (&raw const (*ops).remote_ip6).cast::<u32>();
-        (
-            [
-                a.read_volatile(),
-                a.add(1).read_volatile(),
-                a.add(2).read_volatile(),
-                a.add(3).read_volatile(),
-            ],
-            (&raw const (*ops).remote_ip4).read_volatile(),
-        )
-    };
-    let words = if ctx.family() == AF_INET6 {
-        v6
-    } else {
-        [0, 0, 0xffff_0000, v4]
-    };
-    // SAFETY: same size, no invalid values.
-    unsafe { core::mem::transmute(words) }
+    address!(ctx, remote_ip6, remote_ip4)
 }
 
 #[inline(always)]
 fn local(ctx: &SockOpsContext) -> [u8; 16] {
-    // Both are read, then one is chosen: LLVM would turn a choice of loads into one load at a chosen offset, which the
-    // verifier refuses on a context.
-    // SAFETY: the context is valid; volatile keeps the loads at the width that the verifier converts.
-    let (v6, v4) = unsafe {
-        let ops: *const bpf_sock_ops = ctx.ops;
-        let a = (&raw const (*ops).local_ip6).cast::<u32>();
-        (
-            [
-                a.read_volatile(),
-                a.add(1).read_volatile(),
-                a.add(2).read_volatile(),
-                a.add(3).read_volatile(),
-            ],
-            (&raw const (*ops).local_ip4).read_volatile(),
-        )
-    };
-    let words = if ctx.family() == AF_INET6 {
-        v6
-    } else {
-        [0, 0, 0xffff_0000, v4]
-    };
-    // SAFETY: as in `remote`.
-    unsafe { core::mem::transmute(words) }
+    address!(ctx, local_ip6, local_ip4)
 }
 
 #[inline(always)]

@@ -25,7 +25,7 @@ use crate::coverage::Reading;
 use crate::error::{Context as _, Result};
 use crate::records::Record;
 use agent_common::account::program;
-use agent_common::tcp::FlowRecord;
+use agent_common::tcp::{FlowRecord, switch};
 use agent_common::wire::{Wire, kind};
 use aya::maps::{Array, MapData, Queue};
 use specs::{ACCEPT, FALLBACK, RTT, SPECS};
@@ -45,11 +45,6 @@ const ACCOUNTS: &[usize] = &[
     program::TCP_ACCEPT,
     program::TCP_SOCKOPS,
 ];
-
-/// Switches, as in agent-ebpf/src/settings.rs.
-const RTT_SAMPLE_MASK: u32 = 0;
-const FLOW_RECORDS: u32 = 1;
-const SWEEP_SAMPLES: u32 = 2;
 
 /// What the configuration says.
 #[derive(Clone, Debug)]
@@ -135,7 +130,7 @@ impl Tcp {
             Array::try_from(engine.take_map("SWITCHES")?).context("map SWITCHES")?;
         let always = self.options.flows && self.options.flows_always;
         switches
-            .set(FLOW_RECORDS, u64::from(always), 0)
+            .set(switch::FLOW_RECORDS, u64::from(always), 0)
             .context("map SWITCHES")?;
         self.maps = Some(Maps {
             pairs,
@@ -217,7 +212,7 @@ impl Tcp {
         });
         let alone = u64::from(!self.probing && !self.fallback);
         if let Some(maps) = &mut self.maps
-            && let Err(e) = maps.switches.set(SWEEP_SAMPLES, alone, 0)
+            && let Err(e) = maps.switches.set(switch::SWEEP_SAMPLES, alone, 0)
         {
             tracing::warn!("probe tcp: {e}");
         }
@@ -309,7 +304,7 @@ impl Probe for Tcp {
     fn listen(&mut self, listened: bool, _context: &mut Context<'_>) {
         let on = self.options.flows && (listened || self.options.flows_always);
         if let Some(maps) = &mut self.maps
-            && let Err(e) = maps.switches.set(FLOW_RECORDS, u64::from(on), 0)
+            && let Err(e) = maps.switches.set(switch::FLOW_RECORDS, u64::from(on), 0)
         {
             tracing::warn!("probe tcp: flow records: {e}");
         }
@@ -322,7 +317,7 @@ impl Probe for Tcp {
     fn relieve(&mut self, level: u32, context: &mut Context<'_>) {
         let mask = (1u64 << level.min(6)) - 1;
         if let Some(maps) = &mut self.maps
-            && let Err(e) = maps.switches.set(RTT_SAMPLE_MASK, mask, 0)
+            && let Err(e) = maps.switches.set(switch::RTT_SAMPLE_MASK, mask, 0)
         {
             tracing::warn!("probe tcp: sampling rate: {e}");
         }
