@@ -79,7 +79,7 @@ fn both_sides_of_a_gateway() -> Result<()> {
     need_root!();
     let gateway = Gateway::new()?;
     let far = gateway.link.a.device.clone();
-    let agent = gateway.agent(&format!("near, \"{}*\"", &far[..far.len() - 1]))?;
+    let agent = gateway.agent(&format!("near, \"{}*\"", far.trim_end_matches('a')))?;
     ensure!(
         agent.attached("path_ingress")? && agent.attached("path_egress")?,
         "not attached: {}",

@@ -34,6 +34,10 @@ pub fn record(histogram: &mut Histogram, micros: u32) {
 }
 
 /// The histogram of a key, a new one if need be; that of `other`, which is there from the start, if there is no room.
+#[expect(
+    clippy::mut_from_ref,
+    reason = "the memory is the kernel's, whoever holds the map"
+)]
 #[inline(always)]
 pub fn of<K>(
     map: &'static HashMap<K, Histogram>,
