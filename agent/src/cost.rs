@@ -5,7 +5,7 @@
 //! off, the dispatch is added, and the result is multiplied by the runs that the programs count themselves.
 //!
 //! Without the right to turn them on (CAP_SYS_ADMIN) and until a program has run a few times while they were, its time is not
-//! known and has no series. The governor must go by something all the same: it takes [`ASSUMED_NANOS`].
+//! known and has no series. The governor must go by something all the same: it takes `ASSUMED_NANOS`.
 
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Value, label};
 use crate::bpf::{Engine, Verdict, host};
