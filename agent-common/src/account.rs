@@ -42,10 +42,16 @@ pub mod program {
     pub const UDP_EGRESS: usize = 17;
     /// New sockets (`cgroup/sock_create`).
     pub const UDP_CREATE: usize = 18;
+    /// Stacks at the ticks of each CPU's clock (`perf_event`).
+    pub const PROFILE_CPU: usize = 19;
+    /// Processes that become another program (`tp_btf/sched_process_exec`).
+    pub const PROFILE_EXEC: usize = 20;
+    /// Processes that end (`tp_btf/sched_process_exit`).
+    pub const PROFILE_EXIT: usize = 21;
     /// The ring benchmark's generator.
-    pub const SYNTHETIC: usize = 19;
+    pub const SYNTHETIC: usize = 22;
     /// Number of programs.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 23;
 }
 
 /// Reasons for which the kernel side gives an event up.

@@ -33,6 +33,10 @@ constants! {
     PATHS: u32 = 0;
     /// 1 = sock_ops may ask who is running: since 6.17.
     SOCKOPS_HAS_CURRENT: u32 = 0;
+    /// Frames of a record minus one. LLVM would drop a mask that it knows, and the verifier needs one.
+    FRAME_MASK: u32 = 0;
+    /// Rows of a shard of unwind tables minus one; as above.
+    ROW_MASK: u32 = 0;
     /// 1 = queries of DNS are told for their names.
     DNS_NAMES: u32 = 0;
 }

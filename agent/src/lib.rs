@@ -21,5 +21,6 @@ pub mod identity;
 pub mod probes;
 pub mod records;
 pub mod rtnetlink;
+pub mod stacks;
 pub mod topology;
 pub mod ui;

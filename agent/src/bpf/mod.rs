@@ -10,6 +10,7 @@ mod facts;
 pub mod fields;
 pub mod host;
 mod refusal;
+pub mod shards;
 pub mod spec;
 pub mod sys;
 pub mod tc;
