@@ -310,13 +310,13 @@ type Slice<'a> = EndianSlice<'a, NativeEndian>;
 
 /// Kind, offset and place of the frame pointer; `None` = a row cannot say it.
 fn rule(state: &gimli::UnwindTableRow<usize>, section: &EhFrame<Slice<'_>>) -> Option<(u8, u16, u8)> {
-    if matches!(state.register(X86_64::RA), RegisterRule::Undefined) {
+    if matches!(state.register(X86_64::RA), Some(RegisterRule::Undefined)) {
         return Some((kind::END, 0, 0));
     }
     let words = |offset: i64| (offset >= 0 && offset % 8 == 0).then(|| u16::try_from(offset / 8).ok())?;
     let frame_pointer = match state.register(X86_64::RBP) {
-        RegisterRule::Offset(offset) if offset < 0 && offset % 8 == 0 => u8::try_from(-offset / 8).ok()?,
-        RegisterRule::Undefined | RegisterRule::SameValue => 0,
+        Some(RegisterRule::Offset(offset)) if offset < 0 && offset % 8 == 0 => u8::try_from(-offset / 8).ok()?,
+        None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => 0,
         // Saved where a row cannot say; the caller may not need it, but who knows.
         _ => return None,
     };
