@@ -1,9 +1,11 @@
 //! The commands that run an agent or talk to one.
 
 mod bench;
+mod profile;
 mod topology;
 
 pub use bench::{bench_encode, bench_ring};
+pub use profile::profile;
 pub use topology::topology;
 
 use crate::aggregate::Snapshot;

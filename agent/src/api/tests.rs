@@ -33,6 +33,7 @@ pub(super) fn start(settings: ApiSettings) -> Server {
     let state = State {
         view: Arc::new(|| None),
         topology: Arc::new(|| None),
+        stacks: None,
         snapshots: receiver,
         records: records.clone(),
         status: Arc::new(|| serde_json::json!({"version": "test"})),
@@ -106,6 +107,7 @@ async fn a_collector_that_stands_still_is_ill() {
     let state = State {
         view: Arc::new(|| None),
         topology: Arc::new(|| None),
+        stacks: None,
         snapshots: receiver,
         records: broadcast::channel(1).0,
         status: Arc::new(|| serde_json::Value::Null),

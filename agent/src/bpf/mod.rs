@@ -5,6 +5,7 @@
 )]
 
 pub mod btf;
+pub mod clock;
 pub mod engine;
 mod facts;
 pub mod fields;

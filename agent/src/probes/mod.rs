@@ -7,6 +7,7 @@ pub mod dns;
 pub mod drops;
 pub mod netdev;
 pub mod path;
+pub mod profile;
 pub mod tcp;
 pub mod tunnel;
 pub mod udp;
@@ -18,9 +19,11 @@ use crate::bpf::{Engine, sys};
 use crate::error::Result;
 use crate::identity::{Identity, Peers};
 use crate::records::{Record, RouteChange};
+use crate::stacks::Stacks;
 use agent_common::wire::Wire;
 use aya::maps::MapData;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What a probe may use while it works.
@@ -78,6 +81,11 @@ pub trait Probe: Send {
         false
     }
 
+    /// The stacks that it takes.
+    fn stacks(&self) -> Option<Arc<Stacks>> {
+        None
+    }
+
     /// Appends its families.
     fn collect(&mut self, out: &mut Vec<Family>);
 
@@ -108,6 +116,7 @@ pub const METRICS: &[&[&Metric]] = &[
     netdev::METRICS,
     tunnel::METRICS,
     path::METRICS,
+    profile::METRICS,
 ];
 
 /// Now, ns since the Unix epoch.

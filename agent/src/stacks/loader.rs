@@ -394,9 +394,14 @@ impl Loader {
         }
     }
 
-    /// To be called now and then: gives back what belongs to processes that are gone. Returns those.
-    pub fn tidy(&mut self, now: Instant) -> Result<Vec<u32>> {
-        let mut gone = Vec::new();
+    /// Whether the kernel can unwind a process.
+    pub fn knows(&self, tgid: u32) -> bool {
+        self.known.contains_key(&tgid)
+    }
+
+    /// To be called now and then: gives back what belongs to processes that are gone. Returns those if it has looked.
+    pub fn tidy(&mut self, now: Instant) -> Result<Option<Vec<u32>>> {
+        let mut gone = None;
         if now.duration_since(self.looked) >= LOOK {
             self.looked = now;
             // The kernel takes the entry out when the process ends or becomes another program.
@@ -408,15 +413,21 @@ impl Loader {
                 |key, value| there.extend(ProcessKey::decode(key).zip(Process::decode(value))),
             )?;
             let there: HashMap<u32, u64> = there.into_iter().map(|(k, v)| (k.tgid, v.start)).collect();
-            gone = self
-                .known
-                .iter()
-                .filter(|(tgid, known)| there.get(tgid) != Some(&known.start))
-                .map(|(tgid, _)| *tgid)
-                .collect();
-            for tgid in &gone {
+            let mut lost = Vec::new();
+            for (tgid, known) in &self.known {
+                let entered = there.get(tgid) == Some(&known.start);
+                // One that ended while it was looked at has been entered after its end.
+                if entered && std::fs::read_link(format!("/proc/{tgid}/exe")).is_err() {
+                    let _ = sys::remove(self.maps.processes.fd().as_fd(), &bytes(&ProcessKey { tgid: *tgid }));
+                } else if entered {
+                    continue;
+                }
+                lost.push(*tgid);
+            }
+            for tgid in &lost {
                 self.forget(*tgid, now);
             }
+            gone = Some(lost);
             while self.files.values().filter(|held| held.users == 0).count() > IDLE_FILES {
                 self.evict(now);
             }

@@ -1,7 +1,7 @@
 //! What addresses are called.
 //!
 //! ELF and DWARF of whatever runs on the machine are not to be trusted, and a file may be truncated while it is mapped. So
-//! they are read by a process of their own (`geophone symbolize`, this program again), of the lowest priority and with bounded
+//! they are read by a process of their own (`geophone symbolize`, this program again), of low priority and with bounded
 //! memory. When it dies or takes too long, its addresses stay without names, and the next ones get a new one. It ends when
 //! nothing was asked for a while, and with it goes the memory that symbols take.
 
@@ -207,7 +207,7 @@ fn clean(name: &str) -> String {
 /// `geophone symbolize`: answers questions on standard input until there are none.
 pub fn serve() -> Result<()> {
     use nix::sys::resource::{Resource, setrlimit};
-    crate::bpf::host::lowest_priority();
+    crate::bpf::host::low_priority(10);
     let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY, MEMORY);
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let mut symbolizer = None;

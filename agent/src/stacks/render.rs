@@ -3,7 +3,7 @@
 use super::store::{Place, Row, Store};
 use crate::error::{Error, Result};
 use agent_common::profile::end;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
 /// Name of a frame as it is shown.
@@ -60,7 +60,7 @@ pub fn svg(folded: &str, title: &str) -> Result<String> {
 }
 
 /// A function, by how much of all it is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Function {
     /// Its name.
     pub name: String,
@@ -71,7 +71,7 @@ pub struct Function {
 }
 
 /// What a window of time looked like.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Samples.
     pub samples: u64,
