@@ -40,7 +40,7 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// A loadable part of a file.
+/// A loadable part of a file that is executable. Others may share a page of the file with it and lie elsewhere in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Where it lies in the file.
@@ -58,7 +58,7 @@ pub struct Table {
     pub rows: Vec<u64>,
     /// Address that rows begin to count from.
     pub base: u64,
-    /// Loadable parts.
+    /// Its executable parts.
     pub segments: Vec<Segment>,
     /// Build id, lower-case hexadecimal; empty = it has none.
     pub build_id: String,
@@ -141,18 +141,10 @@ pub fn read(file: &File) -> Result<Table, Fault> {
     let cache = object::ReadCache::new(Positioned { file, position: 0 });
     let malformed = |e: object::Error| Fault::Malformed(e.to_string());
     let elf = object::File::parse(Bounded { cache: &cache }).map_err(malformed)?;
-    let segments: Vec<Segment> = elf
-        .segments()
-        .map(|s| Segment {
-            offset: s.file_range().0,
-            size: s.file_range().1,
-            address: s.address(),
-        })
-        .collect();
     let build_id = elf.build_id().ok().flatten().unwrap_or_default();
     let mut table = Table {
-        base: segments.iter().map(|s| s.address).min().unwrap_or(0) & !0xfff,
-        segments,
+        base: elf.segments().map(|s| s.address()).min().unwrap_or(0) & !0xfff,
+        segments: executable(&elf),
         build_id: build_id.iter().take(64).map(|b| format!("{b:02x}")).collect(),
         go: elf.section_by_name(".gopclntab").is_some() || elf.section_by_name(".note.go.buildid").is_some(),
         ..Table::default()
@@ -177,19 +169,25 @@ pub fn read(file: &File) -> Result<Table, Fault> {
     Ok(table)
 }
 
+fn executable<'a>(elf: &object::File<'a, impl ReadRef<'a>>) -> Vec<Segment> {
+    let is_executable =
+        |flags| matches!(flags, object::SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0);
+    elf.segments()
+        .filter(|s| is_executable(s.flags()))
+        .map(|s| Segment {
+            offset: s.file_range().0,
+            size: s.file_range().1,
+            address: s.address(),
+        })
+        .collect()
+}
+
 /// Reads the table of an image that lies in memory as it does in its file: the vdso.
 pub fn read_image(image: &[u8]) -> Result<Table, Fault> {
     let malformed = |e: object::Error| Fault::Malformed(e.to_string());
     let elf = object::File::parse(image).map_err(malformed)?;
     let mut table = Table {
-        segments: elf
-            .segments()
-            .map(|s| Segment {
-                offset: s.file_range().0,
-                size: s.file_range().1,
-                address: s.address(),
-            })
-            .collect(),
+        segments: executable(&elf),
         ..Table::default()
     };
     if let Some(section) = elf.section_by_name(".eh_frame") {
