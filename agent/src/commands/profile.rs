@@ -9,10 +9,13 @@ use crate::stacks::Format;
 use crate::stacks::render::{Summary, table};
 use crate::stacks::store::Query;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Stacks per second and CPU of an own collector, unless told otherwise.
 const HZ: u32 = 99;
+
+/// Longest time for tables at the start.
+const WARM_UP: Duration = Duration::from_secs(5);
 
 /// Shows where the time went: as the running agent knows it, else as an own collector sees it.
 pub async fn profile(config: &Config, btf: Option<PathBuf>, options: &cli::Profile) -> Result<()> {
@@ -113,8 +116,13 @@ async fn take(config: &Config, btf: Option<PathBuf>, options: &cli::Profile, for
         .stacks
         .clone()
         .ok_or_else(|| Error::new("no stacks can be taken here; geophone check says why"))?;
-    // The first second went into the start.
-    over(Some(options.duration.saturating_sub(Duration::from_secs(1)))).await?;
+    // At first nobody has looked at any process. What is shown begins when those that run are known.
+    let start = Instant::now();
+    while stacks.waiting() > 0 && start.elapsed() < WARM_UP {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stacks.store().clear();
+    over(Some(options.duration)).await?;
     running.stop();
     let query = Query {
         subject: options.subject.clone(),

@@ -338,8 +338,11 @@ impl Probe for Profile {
             time: head.time.wrapping_add(context.boot_to_unix),
             head,
         };
-        if worker.try_send(Message::Sample(Box::new(sample))).is_err() {
-            self.backlog += 1;
+        match (worker.try_send(Message::Sample(Box::new(sample))), &self.stacks) {
+            (Ok(()), Some(stacks)) => {
+                stacks.counts.given.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => self.backlog += 1,
         }
         Some(None)
     }

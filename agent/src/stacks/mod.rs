@@ -16,11 +16,12 @@ pub mod worker;
 use crate::error::{Context as _, Result};
 use names::Names;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use store::{Query, Store};
+use store::{Place, Query, Store};
 
 /// So long a question waits for names; what has none by then is shown by its address.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,6 +71,10 @@ impl Format {
 /// Counted by the threads, exported by the probe.
 #[derive(Debug, Default)]
 pub struct Counts {
+    /// Samples that were given to the thread that loads tables.
+    pub given: AtomicU64,
+    /// Those that it is done with.
+    pub taken: AtomicU64,
     /// Processes that were looked at.
     pub looked: AtomicU64,
     /// Times that the reader of symbols had to be given up.
@@ -82,8 +87,11 @@ pub struct Stacks {
     loader: Mutex<loader::Stats>,
     /// What the threads count.
     pub counts: Counts,
-    asks: mpsc::Sender<mpsc::Sender<()>>,
+    asks: mpsc::Sender<Ask>,
 }
+
+/// Places that somebody wants the names of, and where to say that they are there.
+type Ask = (Vec<Place>, mpsc::Sender<()>);
 
 impl Stacks {
     /// With so many bytes for samples; starts the thread that gives names.
@@ -118,10 +126,22 @@ impl Stacks {
         *self.loader.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
 
+    /// Samples that wait for the tables of their processes.
+    pub fn waiting(&self) -> u64 {
+        let taken = self.counts.taken.load(Ordering::Relaxed);
+        self.counts.given.load(Ordering::Relaxed).saturating_sub(taken)
+    }
+
     /// Answers a question. Waits for names: not for the collector's thread, nor for one that serves others.
     pub fn answer(&self, query: &Query, format: Format) -> Result<Vec<u8>> {
+        let nameless = {
+            let store = self.store();
+            let rows = store.query(query);
+            let frames: HashSet<u32> = rows.iter().flat_map(|row| row.frames.iter().copied()).collect();
+            store.nameless(frames)
+        };
         let (done, named) = mpsc::channel();
-        if self.asks.send(done).is_ok() {
+        if !nameless.is_empty() && self.asks.send((nameless, done)).is_ok() {
             let _ = named.recv_timeout(PATIENCE);
         }
         let store = self.store();
@@ -136,17 +156,20 @@ impl Stacks {
 }
 
 /// Gives names at the end of each slice, and whenever somebody asks.
-fn name(stacks: &Weak<Stacks>, asked: &mpsc::Receiver<mpsc::Sender<()>>) {
+fn name(stacks: &Weak<Stacks>, asked: &mpsc::Receiver<Ask>) {
     crate::bpf::host::low_priority(10);
     let mut names = Names::new();
     loop {
         let asker = match asked.recv_timeout(Duration::from_nanos(store::SLICE)) {
-            Ok(asker) => Some(asker),
+            Ok(ask) => Some(ask),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let Some(stacks) = stacks.upgrade() else { return };
-        let places = stacks.store().nameless();
+        let places = match &asker {
+            Some((places, _)) => places.clone(),
+            None => stacks.store().nameless_all(),
+        };
         let found = names.of(&places, |id| stacks.store().binary(id).cloned());
         let mut store = stacks.store();
         for (place, name) in found {
@@ -155,7 +178,7 @@ fn name(stacks: &Weak<Stacks>, asked: &mpsc::Receiver<mpsc::Sender<()>>) {
         drop(store);
         names.rest();
         stacks.counts.failures.store(names.failures, Ordering::Relaxed);
-        if let Some(asker) = asker {
+        if let Some((_, asker)) = asker {
             // Who asked may have gone.
             let _ = asker.send(());
         }

@@ -11,7 +11,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::identity::symbols::Symbols;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -26,6 +26,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const MEMORY: u64 = 1 << 30;
 /// Longest answer, bytes.
 const LONGEST: usize = 16 << 20;
+/// Functions that are remembered.
+const FUNCTIONS: usize = 65_536;
 /// Longest name, bytes; C++ makes some of 10 KB.
 const NAME: usize = 512;
 
@@ -38,12 +40,17 @@ struct Question {
     addresses: Vec<u64>,
 }
 
-/// Its answer: a name for each, where there is one.
-type Answer = Vec<Option<String>>;
+/// A function: its first address, its bytes, its name.
+type Function = (u64, u64, String);
+
+/// Its answer: the function of each, where there is one.
+type Answer = Vec<Option<Function>>;
 
 /// Gives places their names.
 pub struct Names {
     kernel: Symbols,
+    /// Functions that are known, by file and first address: most new addresses lie in one of them.
+    functions: BTreeMap<(u32, u64), (u64, Arc<str>)>,
     worker: Option<Worker>,
     asked: Instant,
     /// Times that a worker had to be given up.
@@ -61,6 +68,7 @@ impl Names {
     pub fn new() -> Self {
         Self {
             kernel: Symbols::new("/proc/kallsyms", "/proc/modules"),
+            functions: BTreeMap::new(),
             worker: None,
             asked: Instant::now(),
             failures: 0,
@@ -71,10 +79,23 @@ impl Names {
     pub fn of(&mut self, places: &[Place], binary: impl Fn(u32) -> Option<Arc<Binary>>) -> Vec<(Place, String)> {
         let mut out = Vec::with_capacity(places.len());
         let mut by_binary: HashMap<u32, Vec<u64>> = HashMap::new();
+        if self.functions.len() > FUNCTIONS {
+            self.functions.clear();
+        }
+        let kernel: Vec<u64> = places
+            .iter()
+            .filter_map(|place| if let Place::Kernel(address) = place { Some(*address) } else { None })
+            .collect();
+        for (address, name) in kernel.iter().zip(self.kernel.functions(&kernel)) {
+            out.push((Place::Kernel(*address), name));
+        }
         for place in places {
             match place {
-                Place::Kernel(address) => out.push((*place, function(&self.kernel.name(*address)))),
-                Place::Binary(id, address) => by_binary.entry(*id).or_default().push(*address),
+                Place::Kernel(_) => {}
+                Place::Binary(id, address) => match self.known(*id, *address) {
+                    Some(name) => out.push((*place, name.to_string())),
+                    None => by_binary.entry(*id).or_default().push(*address),
+                },
                 Place::Anonymous(_) => out.push((*place, "[anonymous code]".into())),
                 Place::Unknown(_) => out.push((*place, "[unknown]".into())),
                 Place::Cut(_) => {}
@@ -84,13 +105,25 @@ impl Names {
             let Some(binary) = binary(id) else { continue };
             let names = self.ask(&binary, &addresses);
             let file = binary.path.file_name().unwrap_or(binary.path.as_os_str()).to_string_lossy();
+            let file = file.trim_matches(['[', ']']);
             for (i, address) in addresses.into_iter().enumerate() {
-                let name = names.get(i).cloned().flatten();
-                let name = name.unwrap_or_else(|| format!("[{file}+{address:#x}]"));
-                out.push((Place::Binary(id, address), clean(&name)));
+                let name = match names.get(i) {
+                    Some(Some((start, size, name))) => {
+                        let name = clean(name);
+                        self.functions.insert((id, *start), (*size, name.as_str().into()));
+                        name
+                    }
+                    _ => clean(&format!("[{file}+{address:#x}]")),
+                };
+                out.push((Place::Binary(id, address), name));
             }
         }
         out
+    }
+
+    fn known(&self, id: u32, address: u64) -> Option<&Arc<str>> {
+        let (&(file, start), (size, name)) = self.functions.range(..=(id, address)).next_back()?;
+        (file == id && address - start < *size).then_some(name)
     }
 
     fn ask(&mut self, binary: &Binary, addresses: &[u64]) -> Answer {
@@ -121,7 +154,6 @@ impl Names {
 
     /// To be called now and then: ends what nobody needs.
     pub fn rest(&mut self) {
-        self.kernel.rest();
         if self.asked.elapsed() > IDLE {
             self.worker = None;
         }
@@ -186,11 +218,6 @@ impl Drop for Worker {
     }
 }
 
-/// `function+0xoffset` without the offset.
-fn function(name: &str) -> String {
-    name.split_once("+0x").map_or(name, |(function, _)| function).to_owned()
-}
-
 /// One line of bounded length, without what separates frames in folded stacks.
 fn clean(name: &str) -> String {
     let mut out: String = name
@@ -241,7 +268,9 @@ fn answer(symbolizer: &blazesym::symbolize::Symbolizer, question: &Question) -> 
         Ok(found) => found
             .into_iter()
             .map(|symbol| match symbol {
-                Symbolized::Sym(symbol) => Some(symbol.name.into_owned()),
+                Symbolized::Sym(symbol) => {
+                    Some((symbol.addr, symbol.size.unwrap_or(0) as u64, symbol.name.into_owned()))
+                }
                 Symbolized::Unknown(_) => None,
             })
             .collect(),
@@ -255,8 +284,6 @@ mod tests {
 
     #[test]
     fn names_are_one_frame_each() {
-        assert_eq!(function("tcp_v4_rcv+0x1f"), "tcp_v4_rcv");
-        assert_eq!(function("0xffff"), "0xffff");
         assert_eq!(clean("a;b\nc"), "a b c");
         assert_eq!(clean(&"ö".repeat(600)).chars().count(), NAME + 1);
     }
@@ -276,7 +303,8 @@ mod tests {
                 addresses: vec![address, 1],
             },
         );
-        let [Some(name), None] = &names[..] else { panic!("{names:?}") };
+        let [Some((start, size, name)), None] = &names[..] else { panic!("{names:?}") };
+        assert!((*start..start + size).contains(&address));
         assert!(name.contains("a_function_of_this_program_has_its_name"), "{name}");
     }
 }

@@ -282,14 +282,25 @@ impl Store {
         self.binaries.retain(|id, _| files.contains(id));
     }
 
-    /// Places that have no name yet.
-    pub fn nameless(&self) -> Vec<Place> {
-        self.frames
-            .values
-            .iter()
+    /// Those of some frames that have no name yet.
+    pub fn nameless(&self, frames: impl IntoIterator<Item = u32>) -> Vec<Place> {
+        frames
+            .into_iter()
+            .filter_map(|frame| self.frames.values.get(frame as usize))
             .filter(|place| !matches!(place, Place::Cut(_)) && !self.names.contains_key(place))
             .copied()
             .collect()
+    }
+
+    /// All places that have no name yet.
+    pub fn nameless_all(&self) -> Vec<Place> {
+        self.nameless(0..self.frames.values.len() as u32)
+    }
+
+    /// Forgets all samples.
+    pub fn clear(&mut self) {
+        self.slices.clear();
+        self.sweep();
     }
 
     /// Gives a place its name.

@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 const WAITING: usize = 16_384;
 /// Processes that are looked at in a second; each takes about half a millisecond once its files are known.
 const LOOKS: u32 = 100;
-/// A process whose stacks end outside of all mappings is looked at again after this time, then after twice of it …
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// A process whose stacks end outside of all mappings is looked at again after this time; if it is as before, after twice
+/// of it …
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Processes that are remembered.
@@ -101,7 +102,10 @@ impl Worker {
                 self.tidy(now);
             }
             match message {
-                Ok(Message::Sample(sample)) => self.take(&sample, now),
+                Ok(Message::Sample(sample)) => {
+                    self.take(&sample, now);
+                    self.stacks.counts.taken.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(Message::Sync(done)) => {
                     self.stacks.tell(self.loader.stats());
                     let _ = done.send(());
