@@ -46,10 +46,16 @@ pub mod program {
     pub const PATH_INGRESS: usize = 19;
     /// Packets that it sends.
     pub const PATH_EGRESS: usize = 20;
+    /// Stacks at the ticks of each CPU's clock (`perf_event`).
+    pub const PROFILE_CPU: usize = 21;
+    /// Processes that become another program (`tp_btf/sched_process_exec`).
+    pub const PROFILE_EXEC: usize = 22;
+    /// Processes that end (`tp_btf/sched_process_exit`).
+    pub const PROFILE_EXIT: usize = 23;
     /// The ring benchmark's generator.
-    pub const SYNTHETIC: usize = 21;
+    pub const SYNTHETIC: usize = 24;
     /// Number of programs.
-    pub const COUNT: usize = 22;
+    pub const COUNT: usize = 25;
 }
 
 /// Reasons for which the kernel side gives an event up.

@@ -11,6 +11,7 @@ pub mod dns;
 pub mod drops;
 pub mod histogram;
 pub mod path;
+pub mod profile;
 pub mod tcp;
 pub mod tunnel;
 pub mod udp;

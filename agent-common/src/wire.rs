@@ -19,6 +19,8 @@ pub mod kind {
     pub const DNS: u8 = 5;
     /// [`crate::path::RouteRecord`].
     pub const ROUTE: u8 = 6;
+    /// [`crate::profile::StackHead`] and its frames.
+    pub const STACK: u8 = 7;
 }
 
 /// A type that [`wire!`](crate::wire!) made: integers only, no padding, decodable from bytes.

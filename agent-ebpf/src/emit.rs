@@ -6,7 +6,7 @@ use agent_common::account::{Account, reason};
 use agent_common::wire::{Header, LAYOUT, Wire};
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::bpf_get_smp_processor_id,
+    helpers::{bpf_get_smp_processor_id, generated::bpf_ringbuf_output},
     macros::map,
     maps::{Array, RingBuf},
 };
@@ -51,6 +51,33 @@ pub fn emit<T: Wire + 'static>(account: &mut Account, fill: impl FnOnce(*mut T))
     };
     entry.submit(flags.into());
     bump(&mut account.emitted);
+}
+
+/// As [`emit`] for a record of `len` bytes that is made already, and whose event has been counted as seen.
+#[inline(always)]
+pub fn emit_made(account: &mut Account, record: *const u8, len: u32) {
+    let above = RECORDS
+        .query(BPF_RB_AVAIL_DATA.into())
+        .wrapping_sub(RING_HIGH_WATER.load());
+    let flags = if above < CROSSING * (len as u64 + 8) {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    };
+    // SAFETY: the verifier checks that `record` has `len` bytes.
+    let failed = unsafe {
+        bpf_ringbuf_output(
+            (&raw const RECORDS).cast_mut().cast(),
+            record.cast_mut().cast(),
+            len as u64,
+            flags.into(),
+        )
+    };
+    if failed == 0 {
+        bump(&mut account.emitted);
+    } else {
+        bump(&mut account.dropped[reason::RING_FULL]);
+    }
 }
 
 /// Takes one of the records that this CPU may still send; userspace fills the tokens up every second, so that no clock is

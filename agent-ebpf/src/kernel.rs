@@ -31,7 +31,8 @@ offsets! {
     SKB_CB_ACK_SEQ SKB_CB_SEGS SKB_LEN SKB_DEV SKB_IIF SKB_PROTOCOL SKB_HEAD SKB_NETWORK SKB_SK
     DEV_IFINDEX DEV_NAME DEV_NET
     NET_INUM CGROUP_KN KN_ID
-    TASK_LEADER TASK_START TASK_TGID TASK_COMM
+    TASK_LEADER TASK_START TASK_TGID TASK_COMM TASK_PID TASK_MM
+    REGS_IP REGS_SP REGS_FP
     SOCKET_SK
 }
 
@@ -325,6 +326,24 @@ pub fn task_start(task: Ptr) -> u64 {
 #[inline(always)]
 pub fn task_tgid(task: Ptr) -> u32 {
     load(task, &TASK_TGID)
+}
+
+/// Id of a thread.
+#[inline(always)]
+pub fn task_tid(task: Ptr) -> u32 {
+    load(task, &TASK_PID)
+}
+
+/// Whether a task is a thread of the kernel: it has no memory of its own.
+#[inline(always)]
+pub fn is_kernel_thread(task: Ptr) -> bool {
+    load::<u64>(task, &TASK_MM) == 0
+}
+
+/// Instruction, stack and frame pointer of `pt_regs`.
+#[inline(always)]
+pub fn registers(regs: Ptr) -> (u64, u64, u64) {
+    (load(regs, &REGS_IP), load(regs, &REGS_SP), load(regs, &REGS_FP))
 }
 
 /// Name of a task's process: that of its first thread.

@@ -28,6 +28,8 @@ mod packet;
 #[cfg(target_arch = "bpf")]
 mod path;
 #[cfg(target_arch = "bpf")]
+mod profile;
+#[cfg(target_arch = "bpf")]
 mod rtt;
 #[cfg(target_arch = "bpf")]
 mod settings;

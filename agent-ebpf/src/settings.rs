@@ -35,6 +35,10 @@ constants! {
     SOCKOPS_HAS_CURRENT: u32 = 0;
     /// Cells of `TUNNEL_INNER` minus one; a power of two minus one.
     TUNNEL_INNER_MASK: u32 = 0;
+    /// Frames of a record minus one. LLVM would drop a mask that it knows, and the verifier needs one.
+    FRAME_MASK: u32 = 0;
+    /// Rows of a shard of unwind tables minus one; as above.
+    ROW_MASK: u32 = 0;
     /// 1 = queries of DNS are told for their names.
     DNS_NAMES: u32 = 0;
 }

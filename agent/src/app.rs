@@ -7,8 +7,9 @@ use crate::config::{Config, Pairs, RttSource, TunnelUse};
 use crate::error::{Context as _, Result};
 use crate::export::otlp;
 use crate::identity::Peers;
-use crate::probes::{Probe, dns, drops, netdev, path, tcp, tunnel, udp};
+use crate::probes::{Probe, dns, drops, netdev, path, profile, tcp, tunnel, udp};
 use crate::records::Record;
+use crate::stacks::Stacks;
 use crate::topology::Topology;
 use crate::{api, ui};
 use agent_common::tcp::PairCells;
@@ -34,6 +35,7 @@ pub fn sizes(config: &Config, peers: &Peers) -> Sizes {
         Pairs::Auto => (config.limits.memory.get() / row).clamp(64, 65_536) as u32,
         Pairs::Count(n) => n,
     };
+    let profile = &config.probes.profile;
     Sizes {
         ring_bytes: u32::try_from(config.limits.ring_bytes.get()).unwrap_or(1 << 28),
         slots: slots + 1,
@@ -47,6 +49,12 @@ pub fn sizes(config: &Config, peers: &Peers) -> Sizes {
         },
         paths: config.probes.path.enabled && config.probes.tcp.enabled,
         dns_names: config.probes.dns.names > 0,
+        profile_hz: if profile.enabled { profile.hz } else { 0 },
+        unwind_shards: if profile.enabled {
+            (profile.table_memory.get() >> 20) as u32
+        } else {
+            0
+        },
     }
 }
 
@@ -108,6 +116,12 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             max_series: (series / 10).max(16),
         })));
     }
+    if p.profile.enabled {
+        out.push(Box::new(profile::Profile::new(profile::Options {
+            hz: p.profile.hz,
+            store_bytes: usize::try_from(p.profile.store_memory.get()).unwrap_or(usize::MAX),
+        })));
+    }
     out
 }
 
@@ -133,6 +147,7 @@ pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
         || p.dns.enabled
         || p.udp.enabled
         || p.path.enabled && !p.path.forwarded.devices.is_empty()
+        || p.profile.enabled
         || p.tunnel.enabled != TunnelUse::Off;
     Ok(Collector::new(Setup {
         probes: probes(config),
@@ -161,6 +176,8 @@ pub struct Running {
     pub records: broadcast::Sender<Arc<Record>>,
     /// Verdicts and the like.
     pub shared: Shared,
+    /// Stacks, if any are taken.
+    pub stacks: Option<Arc<Stacks>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -172,6 +189,7 @@ impl Running {
         let records = broadcast::Sender::new(RECORDS_BEHIND);
         let stop = Arc::new(AtomicBool::new(false));
         let shared = Shared::default();
+        let stacks = collector.stacks();
         let thread = collector.spawn(Outputs {
             snapshots: sender,
             records: records.clone(),
@@ -183,6 +201,7 @@ impl Running {
             snapshots,
             records,
             shared,
+            stacks,
             stop,
             thread: Some(thread),
         })
@@ -352,6 +371,7 @@ impl Agent {
             status: Arc::new(status(running.shared.clone(), config)),
             view: Arc::new(move || views.latest()),
             topology: Arc::new(move || topology.topology()),
+            stacks: running.stacks.clone(),
             stats,
         };
         let mut tasks = Vec::new();

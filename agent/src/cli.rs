@@ -86,6 +86,8 @@ pub enum Command {
     },
     /// Who talks to whom and how well: subjects, peers and regions as a graph, and the matrix of the regions
     Topology(Topology),
+    /// Where the time goes: the functions and stacks that are on the processors
+    Profile(Profile),
     /// The configuration
     Config {
         /// What of it
@@ -98,6 +100,9 @@ pub enum Command {
         /// metrics or config
         what: Docs,
     },
+    /// Reads symbols for the agent: questions on standard input, answers on standard output
+    #[command(hide = true)]
+    Symbolize,
     /// The exposition benchmark: encodes a snapshot of many series in every format and says how fast
     #[command(hide = true)]
     BenchEncode {
@@ -161,6 +166,35 @@ pub struct Topology {
     /// Without a running agent: how long to look before answering
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
     pub duration: Duration,
+    /// Do not look for a running agent
+    #[arg(long)]
+    pub own: bool,
+}
+
+/// `geophone profile`.
+#[derive(Debug, Args)]
+pub struct Profile {
+    /// Look so long
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
+    pub duration: Duration,
+    /// Do not look, but ask the running agent for what it has seen in the last TIME, e.g. 10m; it keeps an hour
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with_all = ["duration", "hz", "own"])]
+    pub last: Option<Duration>,
+    /// Only this process
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Only processes of this name
+    #[arg(long, value_name = "NAME")]
+    pub comm: Option<String>,
+    /// Only this container, unit or process
+    #[arg(long, value_name = "NAME")]
+    pub subject: Option<String>,
+    /// Stacks per second and CPU; takes them itself even if an agent runs [default: that of the agent, else 99]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=999))]
+    pub hz: Option<u32>,
+    /// Write to this file: .pb.gz for pprof, .folded, .svg for a flamegraph, .json. Without it a table is shown
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Do not look for a running agent
     #[arg(long)]
     pub own: bool,

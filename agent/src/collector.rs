@@ -13,6 +13,7 @@ use crate::governor::Governor;
 use crate::identity::{Identity, Peers, find_cgroup2_root};
 use crate::probes::{Context, DeviceDrops, Probe};
 use crate::records::{Changes, Record, RouteChange};
+use crate::stacks::Stacks;
 use agent_common::account::{Account, SyntheticRecord, program};
 use agent_common::wire::{Header, LAYOUT, Wire as _, kind};
 use aya::maps::{MapData, RingBuf};
@@ -225,6 +226,11 @@ impl Collector {
             .as_ref()
             .map(|e| e.verdicts.clone())
             .unwrap_or_default()
+    }
+
+    /// The stacks that a probe takes.
+    pub fn stacks(&self) -> Option<Arc<Stacks>> {
+        self.probes.iter().find_map(|p| p.stacks())
     }
 
     /// The kernel side, if there is one.

@@ -2,10 +2,12 @@
 
 mod bench;
 mod bench_packets;
+mod profile;
 mod topology;
 
 pub use bench::{bench_encode, bench_ring, test_corpus};
 pub use bench_packets::bench_packets;
+pub use profile::profile;
 pub use topology::topology;
 
 use crate::aggregate::Snapshot;

@@ -22,5 +22,6 @@ pub mod mountinfo;
 pub mod probes;
 pub mod records;
 pub mod rtnetlink;
+pub mod stacks;
 pub mod topology;
 pub mod ui;

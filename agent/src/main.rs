@@ -40,6 +40,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
         println!("{}", commands::bench_encode(series));
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Symbolize = cli.command {
+        agent::stacks::names::serve()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = load(&cli.common)?;
     let screen =
         matches!(&cli.command, Command::Top { .. }) || matches!(&cli.command, Command::Run(r) if r.live);
@@ -86,6 +90,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
                     }
                     Command::Flows(stream) => commands::stream(&config, btf, &stream, "flows").await,
                     Command::Topology(options) => commands::topology(&config, btf, &options).await,
+                    Command::Profile(options) => commands::profile(&config, btf, &options).await,
                     Command::Drops(stream) => commands::stream(&config, btf, &stream, "drops").await,
                     _ => Ok(()),
                 }

@@ -235,6 +235,13 @@ impl Agent {
         }
     }
 
+    /// Stops it for a time, as a machine without a free CPU does.
+    pub fn pause(&self, time: Duration) -> Result<()> {
+        kill(self.pid(), Signal::SIGSTOP)?;
+        std::thread::sleep(time);
+        Ok(kill(self.pid(), Signal::SIGCONT)?)
+    }
+
     /// GET.
     pub fn get(&self, path: &str, accept: &str) -> Result<Answer> {
         http::get(self.netns.as_ref(), self.at, path, accept)

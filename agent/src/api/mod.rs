@@ -18,6 +18,7 @@ pub use stats::{METRICS, Stats, StatsCollect};
 
 use crate::aggregate::Snapshot;
 use crate::records::{Changes, Record};
+use crate::stacks::Stacks;
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 
@@ -36,6 +37,8 @@ pub struct State {
     pub view: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
     /// Makes the answer of `/api/v1/topology`. `None` = no snapshot yet.
     pub topology: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
+    /// Stacks, if any are taken.
+    pub stacks: Option<Arc<Stacks>>,
     /// Where requests are counted.
     pub stats: Arc<Stats>,
 }

@@ -41,13 +41,14 @@ pub static LAGGED: Metric = Metric {
 pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED];
 
 /// Paths that are counted by name.
-pub const PATHS: [&str; 10] = [
+pub const PATHS: [&str; 11] = [
     "/metrics",
     "/healthz",
     "/readyz",
     "/api/v1/status",
     "/api/v1/snapshot",
     "/api/v1/topology",
+    "/api/v1/profile",
     "/api/v1/flows",
     "/api/v1/drops",
     "/api/v1/tunnels",

@@ -35,6 +35,7 @@ pub(super) fn start(settings: ApiSettings) -> Server {
     let state = State {
         view: Arc::new(|| None),
         topology: Arc::new(|| None),
+        stacks: None,
         snapshots: receiver,
         records: records.clone(),
         changes: changes.clone(),
@@ -110,6 +111,7 @@ async fn a_collector_that_stands_still_is_ill() {
     let state = State {
         view: Arc::new(|| None),
         topology: Arc::new(|| None),
+        stacks: None,
         snapshots: receiver,
         records: broadcast::channel(1).0,
         changes: Arc::default(),

@@ -9,13 +9,15 @@ use super::sys::{self, MappedArray};
 use super::verdict::{State, Verdict};
 use crate::error::{Context as _, Error, Result};
 use crate::identity::Prefix;
+use crate::stacks::loader;
 use agent_common::account::{Account, program};
+use agent_common::profile::{FRAMES, SHARD_ROWS};
 use agent_common::tcp::{PairCells, home};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, Map, MapData, RingBuf};
 use aya::programs::{
-    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, FExit, Iter, Program,
-    ProgramError, SchedClassifier, SockOps,
+    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, FExit, Iter, PerfEvent,
+    Program, ProgramError, SchedClassifier, SockOps,
 };
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use std::collections::HashMap;
@@ -36,6 +38,8 @@ pub struct Engine {
     missing: HashMap<&'static str, Vec<&'static str>>,
     no_types: bool,
     iterators: HashMap<&'static str, Arc<sys::Iterator>>,
+    /// CPUs whose clock is sampled.
+    pub(super) clocks: HashMap<u32, aya::programs::perf_event::PerfEventLinkId>,
     /// Verdicts so far, in the order of attaching.
     pub verdicts: Vec<Verdict>,
     known: Vec<(&'static str, usize)>,
@@ -100,6 +104,8 @@ impl Engine {
         let high_water = u64::from(sizes.ring_bytes / 4);
         let tunnel_inner_mask = sizes.tunnel_inner() - 1;
         let dns_names = u32::from(sizes.dns_names);
+        let profile = sizes.profile_hz != 0;
+        let (frame_mask, row_mask) = (FRAMES as u32 - 1, SHARD_ROWS as u32 - 1);
         let mut loader = EbpfLoader::new();
         loader
             // No relocations in the object: aya need not parse the kernel's types a second time.
@@ -117,6 +123,8 @@ impl Engine {
             .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
             .override_global("TUNNEL_INNER_MASK", &tunnel_inner_mask, false)
             .override_global("DNS_NAMES", &dns_names, false)
+            .override_global("FRAME_MASK", &frame_mask, false)
+            .override_global("ROW_MASK", &row_mask, false)
             .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
             .map_max_entries("HOME", cpus)
             .map_max_entries("RECORDS", sizes.ring_bytes)
@@ -132,7 +140,10 @@ impl Engine {
             .map_max_entries("TUNNEL_CELLS", sizes.tunnels * sizes.shards)
             .map_max_entries("TUNNEL_WINDOWS", sizes.tunnels * 4)
             .map_max_entries("TUNNEL_INNER", sizes.tunnel_inner())
-            .map_max_entries("DNS_TOKENS", cpus);
+            .map_max_entries("DNS_TOKENS", cpus)
+            .map_max_entries("PROCESSES", if profile { loader::PROCESSES } else { 1 })
+            .map_max_entries("RANGES", if profile { loader::RANGES } else { 1 })
+            .map_max_entries("UNWIND_SHARDS", sizes.unwind_shards.max(1));
         for (global, offset) in &offsets {
             // Not every field is read by a program of this build; the linker drops unused globals.
             loader.override_global(global, offset, false);
@@ -166,6 +177,7 @@ impl Engine {
             missing,
             no_types,
             iterators: HashMap::new(),
+            clocks: HashMap::new(),
             verdicts: Vec::new(),
             known: Vec::new(),
             entries: HashMap::new(),
@@ -326,6 +338,14 @@ impl Engine {
                 p.load()?;
                 p.attach(cgroup, LINK)?;
             }
+            Hook::PerfClock => {
+                let p: &mut PerfEvent = program.try_into().map_err(Refusal::from)?;
+                p.load()?;
+                for cpu in host::cpus_online() {
+                    self.clocks
+                        .insert(cpu, super::clock::attach(p, cpu, self.sizes.profile_hz)?);
+                }
+            }
             Hook::Tc(_) => {
                 let p: &mut SchedClassifier = program.try_into().map_err(Refusal::from)?;
                 match p.load() {
@@ -423,7 +443,9 @@ impl Engine {
     /// Takes a hash map as it is, for [`sys::for_each`], [`sys::update`] and [`sys::remove`].
     pub fn take_data(&mut self, name: &str) -> Result<MapData> {
         match self.take_map(name)? {
-            Map::HashMap(data) | Map::Array(data) | Map::ProgramArray(data) => Ok(data),
+            Map::HashMap(data) | Map::Array(data) | Map::ProgramArray(data) | Map::ArrayOfMaps(data) => {
+                Ok(data)
+            }
             _ => Err(Error::new(format_args!("map {name} is of another kind"))),
         }
     }
@@ -497,6 +519,7 @@ pub fn map_data(map: &Map) -> Option<&MapData> {
         | Map::SkStorage(m)
         | Map::PerCpuArray(m)
         | Map::ProgramArray(m)
+        | Map::ArrayOfMaps(m)
         | Map::Unsupported(m) => m,
         _ => return None,
     })

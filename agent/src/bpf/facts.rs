@@ -89,6 +89,7 @@ pub(super) const fn group_name(group: Group) -> &'static str {
         Group::Skb => "skb",
         Group::Dev => "dev",
         Group::Task => "task",
+        Group::Registers => "registers",
         Group::File => "file",
         Group::Path => "path",
     }

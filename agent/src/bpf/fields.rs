@@ -13,6 +13,8 @@ pub enum Group {
     Dev,
     /// Processes.
     Task,
+    /// Registers of a task, by their names on x86-64.
+    Registers,
     /// Iterators over files.
     File,
     /// The way between two hosts. No program needs them: what this kernel lacks is not shown.
@@ -114,6 +116,13 @@ pub const FIELDS: &[Field] = fields! {
         TASK_START "task_struct.start_boottime" 8;
         TASK_TGID "task_struct.tgid" 4;
         TASK_COMM "task_struct.comm" 16;
+        TASK_PID "task_struct.pid" 4;
+        TASK_MM "task_struct.mm" 8;
+    }
+    Registers {
+        REGS_IP "pt_regs.ip" 8;
+        REGS_SP "pt_regs.sp" 8;
+        REGS_FP "pt_regs.bp" 8;
     }
     File {
         SOCKET_SK "socket.sk" 8;

@@ -19,12 +19,23 @@ pub fn possible_cpus() -> u32 {
 
 /// Number of CPUs that are online: what a share of the machine is of, whatever this process may use.
 pub fn online_cpus() -> u32 {
+    (cpus_online().len() as u32).max(1)
+}
+
+/// The CPUs that are online.
+pub fn cpus_online() -> Vec<u32> {
     let text = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    let count = |range: &str| -> Option<u32> {
+    let range = |range: &str| -> Option<std::ops::RangeInclusive<u32>> {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some(last.parse::<u32>().ok()? - first.parse::<u32>().ok()? + 1)
+        Some(first.parse().ok()?..=last.parse().ok()?)
     };
-    text.trim().split(',').filter_map(count).sum::<u32>().max(1)
+    text.trim().split(',').filter_map(range).flatten().collect()
+}
+
+/// Lets everything else go first: the thread that calls, and what it starts.
+pub fn low_priority(nice: i32) {
+    // SAFETY: no memory is involved; on Linux a process id of 0 is the thread that calls.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
 }
 
 /// Inode number of the agent's network namespace.

@@ -5,12 +5,14 @@
 )]
 
 pub mod btf;
+pub mod clock;
 pub mod engine;
 mod facts;
 pub mod fields;
 pub mod host;
 pub mod measure;
 mod refusal;
+pub mod shards;
 pub mod spec;
 pub mod sys;
 pub mod tc;

@@ -23,6 +23,8 @@ pub enum Hook {
     SkbEgress,
     /// New sockets of a cgroup tree.
     SockCreate,
+    /// The clock of each CPU; see [`super::clock`].
+    PerfClock,
 }
 
 impl Hook {
@@ -38,6 +40,7 @@ impl Hook {
             Self::SkbIngress => "cgroup_skb/ingress".into(),
             Self::SkbEgress => "cgroup_skb/egress".into(),
             Self::SockCreate => "cgroup/sock_create".into(),
+            Self::PerfClock => "perf_event/cpu-clock".into(),
         }
     }
 }
@@ -79,6 +82,10 @@ pub struct Sizes {
     pub paths: bool,
     /// The names that are asked for in DNS are told.
     pub dns_names: bool,
+    /// Stacks per second and CPU; 0 = probe `profile` is off.
+    pub profile_hz: u32,
+    /// Shards of unwind tables, 1 MiB each.
+    pub unwind_shards: u32,
 }
 
 impl Sizes {

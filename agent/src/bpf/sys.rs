@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+const MAP_CREATE: i32 = 0;
 const MAP_UPDATE: i32 = 2;
 const MAP_DELETE: i32 = 3;
 const MAP_LOOKUP_AND_DELETE: i32 = 21;
@@ -130,6 +131,37 @@ struct ElementAttr {
     key: u64,
     value: u64,
     flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CreateAttr {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+}
+
+/// Makes an array that can be mapped.
+pub fn create_mmapable_array(value_size: u32, max_entries: u32) -> io::Result<OwnedFd> {
+    const ARRAY: u32 = 2;
+    const MMAPABLE: u32 = 1 << 10;
+    let mut attr = CreateAttr {
+        map_type: ARRAY,
+        key_size: 4,
+        value_size,
+        max_entries,
+        map_flags: MMAPABLE,
+    };
+    let fd = bpf(MAP_CREATE, &mut attr)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts a map into an array of maps.
+pub fn set_inner(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> io::Result<()> {
+    update(outer, &index.to_ne_bytes(), &inner.as_raw_fd().to_ne_bytes())
 }
 
 /// Writes an entry. Key and value must have the map's sizes.

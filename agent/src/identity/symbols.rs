@@ -56,6 +56,25 @@ impl Symbols {
         name
     }
 
+    /// The functions of some addresses, without offsets. The table is kept: who asks for stacks asks all the time.
+    pub fn functions(&mut self, addresses: &[u64]) -> Vec<String> {
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        let modules = loaded(&self.modules);
+        let table = match self.table.take().filter(|t| t.modules == modules) {
+            Some(table) => table,
+            None => Table::read(&self.path, modules),
+        };
+        let name = |address: &u64| match table.function(*address) {
+            Some((_, name)) => name.to_owned(),
+            None => format!("{address:#x}"),
+        };
+        let names = addresses.iter().map(name).collect();
+        self.table = Some(table);
+        names
+    }
+
     /// Gives the table back when no new address has come for a while; to be called now and then.
     pub fn rest(&mut self) {
         if self.table.is_some() && self.asked.elapsed() > KEEP {
@@ -119,10 +138,15 @@ impl Table {
     }
 
     fn name(&self, address: u64) -> Option<String> {
+        let (at, name) = self.function(address)?;
+        Some(format!("{name}+{:#x}", address - at))
+    }
+
+    /// The nearest function below, and where it begins.
+    fn function(&self, address: u64) -> Option<(u64, &str)> {
         let next = self.functions.partition_point(|&(at, _)| at <= address);
         let &(at, position) = self.functions.get(next.checked_sub(1)?)?;
-        let name = self.names.get(position as usize..)?.lines().next()?;
-        Some(format!("{name}+{:#x}", address - at))
+        Some((at, self.names.get(position as usize..)?.lines().next()?))
     }
 }
 

@@ -7,6 +7,7 @@ pub mod dns;
 pub mod drops;
 pub mod netdev;
 pub mod path;
+pub mod profile;
 pub mod tcp;
 pub mod tunnel;
 pub mod udp;
@@ -23,10 +24,12 @@ use crate::error::Result;
 use crate::governor::MAX_LEVEL;
 use crate::identity::{Identity, Peers};
 use crate::records::{Record, RouteChange};
+use crate::stacks::Stacks;
 use agent_common::wire::Wire;
 use aya::maps::MapData;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What a probe may use while it works.
@@ -95,6 +98,11 @@ pub trait Probe: Send {
         None
     }
 
+    /// The stacks that it takes.
+    fn stacks(&self) -> Option<Arc<Stacks>> {
+        None
+    }
+
     /// Appends its families.
     fn collect(&mut self, out: &mut Vec<Family>);
 
@@ -125,6 +133,7 @@ pub const METRICS: &[&[&Metric]] = &[
     netdev::METRICS,
     tunnel::METRICS,
     path::METRICS,
+    profile::METRICS,
 ];
 
 /// Puts programs that look at every packet away while the CPU budget has no room for them, the last first, and back.

@@ -1,0 +1,239 @@
+//! Probe `profile`: what crosses between the programs that take stacks and the agent that explains them.
+//!
+//! Code without frame pointers is unwound by tables that userspace makes of `.eh_frame`: a [`Row`] says, from an address on,
+//! where the caller's frame lies. A [`Range`] is a mapping of a process and the rows of its file; a [`Process`] is a run
+//! of ranges. Rows lie in shards that are made as they are needed, so that memory is what the binaries of this machine ask
+//! for, and not the budget.
+
+use crate::tcp::SubjectKey;
+use crate::wire::Header;
+
+/// Most frames of the kernel in a record; the kernel's own limit is 127.
+pub const KERNEL_FRAMES: usize = 127;
+/// Most frames of the user in a record.
+pub const USER_FRAMES: usize = 128;
+/// Frames of both.
+pub const FRAMES: usize = KERNEL_FRAMES + USER_FRAMES + 1;
+
+/// Rows of a shard, a power of two: 1 MiB.
+pub const SHARD_ROWS: usize = 1 << 17;
+
+/// What a sample is of.
+pub mod sample {
+    /// A tick of a CPU's clock.
+    pub const CPU: u8 = 0;
+    /// Number of them.
+    pub const COUNT: usize = 1;
+    /// Names, as exported.
+    pub const NAMES: [&str; COUNT] = ["cpu"];
+}
+
+/// How a user stack ended.
+pub mod end {
+    /// At the outermost frame, or there is none: a thread of the kernel.
+    pub const COMPLETE: u8 = 0;
+    /// Nobody has looked at the process yet: frame pointers were followed, right or wrong.
+    pub const UNKNOWN_PROCESS: u8 = 1;
+    /// An address outside of all mappings that are known.
+    pub const NO_MAPPING: u8 = 2;
+    /// A mapping whose rows are not loaded, or an address that no row covers.
+    pub const NO_ROW: u8 = 3;
+    /// A rule that [`super::Row`] cannot express.
+    pub const NO_RULE: u8 = 4;
+    /// The stack could not be read.
+    pub const UNREADABLE: u8 = 5;
+    /// More frames than a record holds.
+    pub const TOO_DEEP: u8 = 6;
+    /// The frame pointer chain of a mapping without rows ended before the outermost frame.
+    pub const FRAME_POINTER: u8 = 7;
+    /// Number of them.
+    pub const COUNT: usize = 8;
+    /// Names, as exported.
+    pub const NAMES: [&str; COUNT] = [
+        "complete",
+        "unknown_process",
+        "no_mapping",
+        "no_row",
+        "no_rule",
+        "unreadable",
+        "too_deep",
+        "frame_pointer",
+    ];
+}
+
+/// How the canonical frame address (CFA: the stack pointer before the call) is found; [`Row::kind`].
+///
+/// These are rules of x86-64. On aarch64 the frame pointer would be x29, and the return address is in x30 until it is
+/// saved: `RETURN_IN_LR` would be one more kind, the place of x30 is that of x29 plus eight.
+pub mod kind {
+    /// Stack pointer plus offset.
+    pub const SP: u8 = 0;
+    /// Frame pointer plus offset.
+    pub const FP: u8 = 1;
+    /// An entry of a procedure linkage table: stack pointer plus 8, plus another 8 from its eleventh byte on.
+    pub const PLT: u8 = 2;
+    /// The outermost frame: the return address is undefined.
+    pub const END: u8 = 3;
+    /// A signal handler returns to it; all registers lie in the `ucontext` at the stack pointer.
+    pub const SIGNAL: u8 = 4;
+    /// The word at frame pointer minus offset holds it: functions that align their stack anew.
+    pub const AT_FP: u8 = 5;
+    /// The word at stack pointer plus offset, plus 8: assembly that keeps the old stack pointer on the new stack.
+    pub const AT_SP_PLUS_8: u8 = 6;
+    /// No rule, or one that cannot be said here.
+    pub const NONE: u8 = 7;
+}
+
+/// A row of a table, eight bytes: from `pc` on, until the next row.
+///
+/// | bits | what |
+/// |---|---|
+/// | 0–31 | address, relative to the mapping's bias |
+/// | 32–47 | offset of the CFA, in words of 8 bytes |
+/// | 48–55 | the caller's frame pointer is saved so many words below the CFA; 0 = it is still in its register |
+/// | 56–63 | [`kind`] |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Row {
+    /// From this address on.
+    pub pc: u32,
+    /// See [`kind`].
+    pub kind: u8,
+    /// Offset of the CFA, words.
+    pub offset: u16,
+    /// Place of the saved frame pointer, words below the CFA; 0 = not saved.
+    pub frame_pointer: u8,
+}
+
+impl Row {
+    /// As it lies in the array.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        self.pc as u64
+            | (self.offset as u64) << 32
+            | (self.frame_pointer as u64) << 48
+            | (self.kind as u64) << 56
+    }
+
+    /// Out of the array.
+    #[inline(always)]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            pc: word as u32,
+            offset: (word >> 32) as u16,
+            frame_pointer: (word >> 48) as u8,
+            kind: (word >> 56) as u8,
+        }
+    }
+}
+
+/// [`Range::rows`] of a mapping that is unwound by frame pointers: Go, code that was made at run time.
+pub const BY_FRAME_POINTER: u32 = u32::MAX;
+
+crate::wire! {
+    /// Which process.
+    pub struct ProcessKey {
+        /// Its id.
+        pub tgid: u32,
+    }
+
+    /// Where its ranges lie.
+    pub struct Process {
+        /// Start time of its leader, ns since boot: another process may get the same id.
+        pub start: u64,
+        /// First of its ranges.
+        pub range: u32,
+        /// Number of them, ordered by address.
+        pub ranges: u32,
+    }
+
+    /// An executable mapping of a process.
+    pub struct Range {
+        /// First address.
+        pub start: u64,
+        /// Address behind the last.
+        pub end: u64,
+        /// What to take off an address to get that of a [`Row`].
+        pub bias: u64,
+        /// Shard of its rows. What lies in two shards is two ranges.
+        pub shard: u32,
+        /// First row in it.
+        pub row: u32,
+        /// Number of rows; 0 = they are not loaded; or [`BY_FRAME_POINTER`].
+        pub rows: u32,
+        /// Always zero.
+        pub pad: u32,
+    }
+
+    /// Head of a record; behind it are `kernel` and then `user` addresses of 8 bytes, innermost first.
+    pub struct StackHead {
+        /// Record header; its length is that of the whole record.
+        pub header: Header,
+        /// Time in ns since boot.
+        pub time: u64,
+        /// Process and cgroup. Unlike other keys this one always names the process.
+        pub subject: SubjectKey,
+        /// Thread.
+        pub tid: u32,
+        /// CPU.
+        pub cpu: u32,
+        /// What the sample stands for: ns for the CPU's clock.
+        pub value: u64,
+        /// Frames of the kernel.
+        pub kernel: u16,
+        /// Frames of the user.
+        pub user: u16,
+        /// See [`sample`].
+        pub sample: u8,
+        /// See [`end`].
+        pub end: u8,
+        /// Always zero.
+        pub pad: [u8; 2],
+        /// Name of the process.
+        pub comm: [u8; 16],
+        /// Name of the thread.
+        pub thread: [u8; 16],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_survives_its_word() {
+        for row in [
+            Row {
+                pc: u32::MAX,
+                kind: kind::NONE,
+                offset: u16::MAX,
+                frame_pointer: u8::MAX,
+            },
+            Row {
+                pc: 1,
+                kind: kind::FP,
+                offset: 2,
+                frame_pointer: 2,
+            },
+            Row {
+                pc: 0x1234_5678,
+                kind: kind::SP,
+                offset: 0x8001,
+                frame_pointer: 0,
+            },
+        ] {
+            assert_eq!(Row::unpack(row.pack()), row);
+        }
+    }
+
+    #[test]
+    fn rows_are_ordered_by_address_as_words_and_as_structs() {
+        let row = |pc, kind| Row {
+            pc,
+            kind,
+            offset: 9,
+            frame_pointer: 7,
+        };
+        assert!(row(5, kind::NONE) < row(6, kind::SP));
+        assert!((row(5, kind::NONE).pack() as u32) < row(6, kind::SP).pack() as u32);
+    }
+}

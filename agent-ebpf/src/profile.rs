@@ -1,0 +1,183 @@
+//! Probe `profile`: where the time goes. See agent/src/probes/profile.rs for what it exports.
+
+mod unwind;
+
+use crate::account::{self, bump};
+use crate::emit::{emit_made, header};
+use crate::kernel::{self, Ptr};
+use agent_common::account::{program, reason};
+use agent_common::profile::{FRAMES, KERNEL_FRAMES, ProcessKey, StackHead, USER_FRAMES, end, sample};
+use agent_common::tcp::SubjectKey;
+use agent_common::wire::kind;
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_F_USER_STACK, bpf_perf_event_data},
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns,
+        generated::{bpf_get_current_task_btf, bpf_get_stack, bpf_task_pt_regs},
+    },
+    macros::{btf_tracepoint, map, perf_event},
+    maps::PerCpuArray,
+    programs::{BtfTracePointContext, PerfEventContext},
+};
+use unwind::{PROCESSES, Start, process};
+
+/// A record while it is made: too large for the stack.
+#[repr(C)]
+pub struct Stack {
+    head: StackHead,
+    frames: [u64; FRAMES],
+}
+
+/// The clock's interrupt does not interrupt itself.
+#[map]
+static PROFILE_STACK: PerCpuArray<Stack> = PerCpuArray::with_max_entries(1, 0);
+
+const WORD: usize = size_of::<u64>();
+/// Privilege level in `cs`: not zero = user mode.
+const USER_MODE: u64 = 3;
+
+/// Ticks of a CPU's clock.
+#[perf_event]
+pub fn profile_cpu(ctx: PerfEventContext) -> u32 {
+    let Some(account) = account::of(program::PROFILE_CPU) else {
+        return 0;
+    };
+    bump(&mut account.seen);
+    let pids = bpf_get_current_pid_tgid();
+    let tgid = (pids >> 32) as u32;
+    if tgid == 0 {
+        // Idle.
+        bump(&mut account.filtered);
+        return 0;
+    }
+    let Some(stack) = PROFILE_STACK.get_ptr_mut(0) else {
+        bump(&mut account.dropped[reason::MAP_FULL]);
+        return 0;
+    };
+    // SAFETY: a non-null map value stays valid for the program's run, and nobody else of this CPU uses it.
+    let stack = unsafe { &mut *stack };
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task_btf() } as Ptr;
+    let context = ctx.as_ptr();
+    let data: *const bpf_perf_event_data = context.cast_const().cast();
+    // SAFETY: the context is valid; volatile keeps the accesses apart and of the width that the verifier wants.
+    let (code, period, mut start) = unsafe {
+        (
+            (&raw const (*data).regs.cs).read_volatile(),
+            (&raw const (*data).sample_period).read_volatile(),
+            Start {
+                ip: (&raw const (*data).regs.rip).read_volatile(),
+                sp: (&raw const (*data).regs.rsp).read_volatile(),
+                fp: (&raw const (*data).regs.rbp).read_volatile(),
+            },
+        )
+    };
+    let head = &mut stack.head;
+    head.kernel = 0;
+    head.user = 0;
+    head.end = end::COMPLETE;
+    if code & USER_MODE == 0 {
+        // SAFETY: the buffer has room for so many bytes.
+        let bytes = unsafe {
+            bpf_get_stack(
+                context,
+                (&raw mut stack.frames).cast(),
+                (KERNEL_FRAMES * WORD) as u32,
+                0,
+            )
+        };
+        if bytes > 0 {
+            head.kernel = (bytes as usize / WORD) as u16;
+        }
+        // SAFETY: the task is the running one.
+        let regs = unsafe { bpf_task_pt_regs(task as *mut _) } as Ptr;
+        let (ip, sp, fp) = kernel::registers(regs);
+        start = Start { ip, sp, fp };
+    }
+    if !kernel::is_kernel_thread(task) {
+        match process(tgid, kernel::task_start(task)) {
+            Some(ranges) => unwind::walk(stack, start, ranges),
+            None => by_frame_pointers(stack, context),
+        }
+    }
+    let head = &mut stack.head;
+    head.header = header::<StackHead>(kind::STACK, program::PROFILE_CPU);
+    // SAFETY: no preconditions.
+    unsafe {
+        head.time = bpf_ktime_get_boot_ns();
+        head.subject.cgroup = bpf_get_current_cgroup_id();
+        head.cpu = bpf_get_smp_processor_id() as u32;
+    }
+    head.subject = SubjectKey {
+        cgroup: head.subject.cgroup,
+        start: kernel::task_start(task),
+        tgid,
+        netns: 0,
+    };
+    head.tid = pids as u32;
+    head.value = period;
+    head.sample = sample::CPU;
+    head.pad = [0; 2];
+    head.comm = kernel::task_comm(task);
+    head.thread = kernel::current_comm();
+    let frames = head.kernel as usize + head.user as usize;
+    if frames >= FRAMES {
+        bump(&mut account.dropped[reason::MAP_FULL]);
+        return 0;
+    }
+    let len = size_of::<StackHead>() + frames * WORD;
+    head.header.len = len as u16;
+    emit_made(account, core::ptr::from_ref(stack).cast(), len as u32);
+    0
+}
+
+/// What the kernel makes of a process that nobody has looked at yet: right if it was built with frame pointers.
+#[inline(always)]
+fn by_frame_pointers(stack: &mut Stack, context: *mut core::ffi::c_void) {
+    stack.head.end = end::UNKNOWN_PROCESS;
+    let kernel = stack.head.kernel as usize;
+    if kernel > KERNEL_FRAMES {
+        return;
+    }
+    // SAFETY: behind `kernel` frames there is room for those of the user.
+    let bytes = unsafe {
+        bpf_get_stack(
+            context,
+            (&raw mut stack.frames).cast::<u64>().add(kernel).cast(),
+            (USER_FRAMES * WORD) as u32,
+            BPF_F_USER_STACK as u64,
+        )
+    };
+    if bytes > 0 {
+        stack.head.user = (bytes as usize / WORD) as u16;
+    }
+}
+
+/// A process has become another program: what was known of its mappings is void.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn profile_exec(ctx: BtfTracePointContext) -> i32 {
+    forget(ctx.arg(0), program::PROFILE_EXEC, false)
+}
+
+/// A thread has ended; with the first one the process has.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn profile_exit(ctx: BtfTracePointContext) -> i32 {
+    forget(ctx.arg(0), program::PROFILE_EXIT, true)
+}
+
+#[inline(always)]
+fn forget(task: Ptr, program: usize, leader_only: bool) -> i32 {
+    let Some(account) = account::of(program) else {
+        return 0;
+    };
+    bump(&mut account.seen);
+    let tgid = kernel::task_tgid(task);
+    let gone = !leader_only || kernel::task_tid(task) == tgid;
+    if gone && PROCESSES.remove(ProcessKey { tgid }).is_ok() {
+        bump(&mut account.aggregated);
+    } else {
+        bump(&mut account.filtered);
+    }
+    0
+}

@@ -1,0 +1,249 @@
+//! User stacks without frame pointers, by the tables that userspace makes of `.eh_frame`.
+//!
+//! One frame is one call of [`step`] by `bpf_loop`: the verifier looks at it once, and not for each of 128 frames. In it
+//! are two binary searches, for the mapping and for the row, of bounded length; all else is three reads of the stack.
+
+use super::Stack;
+use crate::settings::{FRAME_MASK, ROW_MASK};
+use agent_common::profile::{
+    BY_FRAME_POINTER, Process, ProcessKey, Range, Row, SHARD_ROWS, USER_FRAMES, end, kind,
+};
+use aya_ebpf::{
+    btf_maps,
+    helpers::{bpf_probe_read_user, generated::bpf_loop},
+    macros::{btf_map, map},
+    maps::{Array, HashMap},
+};
+
+const MMAPABLE: u32 = 1 << 10;
+const NO_PREALLOC: u32 = 1;
+
+/// Processes that userspace has looked at.
+#[map]
+pub static PROCESSES: HashMap<ProcessKey, Process> = HashMap::with_max_entries(1, NO_PREALLOC);
+
+/// Their executable mappings.
+#[map]
+static RANGES: Array<Range> = Array::with_max_entries(1, MMAPABLE);
+
+/// Rows of a shard, see [`Row`]. One value, so that a search looks it up once.
+type Shard = btf_maps::Array<[u64; SHARD_ROWS], 1, { MMAPABLE as usize }>;
+
+/// Rows of all files.
+#[btf_map]
+static UNWIND_SHARDS: btf_maps::ArrayOfMaps<Shard, 1> = btf_maps::ArrayOfMaps::new();
+
+/// Steps of the search for a mapping: 65,536 of them.
+const RANGE_STEPS: u32 = 17;
+/// Steps of the search for a row: 131,072 of them.
+const ROW_STEPS: u32 = 18;
+/// Registers in the `ucontext` that a signal handler returns to (x86-64: `uc_mcontext.gregs` is at 40).
+const UCONTEXT_FP: u64 = 40 + 10 * 8;
+const UCONTEXT_SP: u64 = 40 + 15 * 8;
+const UCONTEXT_IP: u64 = 40 + 16 * 8;
+
+/// Registers at the innermost frame.
+pub struct Start {
+    pub ip: u64,
+    pub sp: u64,
+    pub fp: u64,
+}
+
+/// What [`step`] works on.
+#[repr(C)]
+struct Walk {
+    stack: *mut Stack,
+    ip: u64,
+    sp: u64,
+    fp: u64,
+    range: Range,
+    first: u32,
+    ranges: u32,
+    count: u32,
+    /// 1 = `ip` is where the thread was interrupted; else it is where a call returns to, and the call is before it.
+    exact: u32,
+    end: u32,
+    pad: u32,
+}
+
+/// The mappings of a process, if it is the one that userspace has looked at.
+#[inline(always)]
+pub fn process(tgid: u32, start: u64) -> Option<(u32, u32)> {
+    let process = PROCESSES.get_ptr(ProcessKey { tgid })?;
+    // SAFETY: valid for the program's run; userspace replaces the whole value.
+    let process = unsafe { &*process };
+    (process.start == start).then_some((process.range, process.ranges))
+}
+
+/// Appends the user's frames.
+#[inline(always)]
+pub fn walk(stack: &mut Stack, start: Start, (first, ranges): (u32, u32)) {
+    let mut walk = Walk {
+        stack,
+        ip: start.ip,
+        sp: start.sp,
+        fp: start.fp,
+        range: Range {
+            start: 0,
+            end: 0,
+            bias: 0,
+            shard: 0,
+            row: 0,
+            rows: 0,
+            pad: 0,
+        },
+        first,
+        ranges,
+        count: 0,
+        exact: 1,
+        end: end::TOO_DEEP as u32,
+        pad: 0,
+    };
+    // SAFETY: the callback takes what the kernel hands it, and the context outlives the call.
+    unsafe {
+        bpf_loop(
+            USER_FRAMES as u32,
+            step as *const () as *mut _,
+            (&raw mut walk).cast(),
+            0,
+        )
+    };
+    stack.head.user = walk.count as u16;
+    stack.head.end = walk.end as u8;
+}
+
+/// Takes one frame and goes to its caller; 1 = there is none.
+extern "C" fn step(_: u64, walk: *mut Walk) -> u64 {
+    // SAFETY: what [`walk`] has made.
+    let walk = unsafe { &mut *walk };
+    // SAFETY: as above.
+    let stack = unsafe { &mut *walk.stack };
+    let place = (stack.head.kernel as u32 + walk.count) & FRAME_MASK.load();
+    // SAFETY: the mask is that of the array's length.
+    unsafe { *stack.frames.get_unchecked_mut(place as usize) = walk.ip };
+    walk.count += 1;
+    match caller(walk) {
+        Ok(()) => 0,
+        Err(reason) => {
+            walk.end = reason as u32;
+            1
+        }
+    }
+}
+
+#[inline(always)]
+fn caller(walk: &mut Walk) -> Result<(), u8> {
+    let look = if walk.exact != 0 {
+        walk.ip
+    } else {
+        walk.ip.wrapping_sub(1)
+    };
+    walk.exact = 0;
+    if !(walk.range.start <= look && look < walk.range.end) {
+        find_range(walk, look)?;
+    }
+    if walk.range.rows == BY_FRAME_POINTER {
+        return by_frame_pointer(walk);
+    }
+    let row = find_row(&walk.range, look.wrapping_sub(walk.range.bias) as u32);
+    let row = Row::unpack(row.ok_or(end::NO_ROW)?);
+    let offset = row.offset as u64 * 8;
+    let cfa = match row.kind {
+        kind::SP => walk.sp.wrapping_add(offset),
+        kind::FP => walk.fp.wrapping_add(offset),
+        kind::PLT => walk.sp.wrapping_add(if walk.ip & 15 >= 11 { 16 } else { 8 }),
+        kind::AT_FP => read(walk.fp.wrapping_sub(offset))?,
+        kind::AT_SP_PLUS_8 => read(walk.sp.wrapping_add(offset))?.wrapping_add(8),
+        kind::SIGNAL => {
+            let context = walk.sp;
+            walk.ip = read(context + UCONTEXT_IP)?;
+            walk.sp = read(context + UCONTEXT_SP)?;
+            walk.fp = read(context + UCONTEXT_FP)?;
+            walk.exact = 1;
+            return Ok(());
+        }
+        kind::END => return Err(end::COMPLETE),
+        _ => return Err(end::NO_RULE),
+    };
+    let ip = read(cfa.wrapping_sub(8))?;
+    if row.frame_pointer != 0 {
+        walk.fp = read(cfa.wrapping_sub(row.frame_pointer as u64 * 8))?;
+    }
+    if ip == 0 {
+        return Err(end::COMPLETE);
+    }
+    walk.ip = ip;
+    walk.sp = cfa;
+    Ok(())
+}
+
+#[inline(always)]
+fn by_frame_pointer(walk: &mut Walk) -> Result<(), u8> {
+    // The outermost frame of a goroutine, and of most run-time compilers, has none.
+    if walk.fp == 0 {
+        return Err(end::COMPLETE);
+    }
+    // Frames lie one above the other; anything else is a register that holds something else.
+    if walk.fp < walk.sp {
+        return Err(end::FRAME_POINTER);
+    }
+    let ip = read(walk.fp.wrapping_add(8)).or(Err(end::FRAME_POINTER))?;
+    if ip == 0 {
+        return Err(end::COMPLETE);
+    }
+    let fp = read(walk.fp).or(Err(end::FRAME_POINTER))?;
+    walk.ip = ip;
+    walk.sp = walk.fp.wrapping_add(16);
+    walk.fp = fp;
+    Ok(())
+}
+
+#[inline(always)]
+fn read(address: u64) -> Result<u64, u8> {
+    // SAFETY: a helper that fails on what cannot be read.
+    unsafe { bpf_probe_read_user(address as *const u64) }.or(Err(end::UNREADABLE))
+}
+
+/// Finds the mapping of an address among those of the process.
+#[inline(always)]
+fn find_range(walk: &mut Walk, address: u64) -> Result<(), u8> {
+    let (mut low, mut high) = (walk.first, walk.first.wrapping_add(walk.ranges));
+    let mut i = 0;
+    while i < RANGE_STEPS && low < high {
+        let middle = (low >> 1) + (high >> 1) + (low & high & 1);
+        let Some(range) = RANGES.get(middle) else { break };
+        if address < range.start {
+            high = middle;
+        } else if address >= range.end {
+            low = middle + 1;
+        } else {
+            walk.range = *range;
+            return Ok(());
+        }
+        i += 1;
+    }
+    Err(end::NO_MAPPING)
+}
+
+/// Finds the last row that begins at or before an address.
+#[inline(always)]
+fn find_row(range: &Range, pc: u32) -> Option<u64> {
+    let shard = UNWIND_SHARDS.get_value_ptr_mut(range.shard, &0)?;
+    let rows: *const u64 = shard.cast_const().cast();
+    let (mut low, mut high) = (range.row, range.row.wrapping_add(range.rows));
+    let mut found = None;
+    let mut i = 0;
+    while i < ROW_STEPS && low < high {
+        let middle = (low + high) >> 1;
+        // SAFETY: the mask is that of a shard's rows. Volatile, for userspace may be writing other rows.
+        let row = unsafe { rows.add((middle & ROW_MASK.load()) as usize).read_volatile() };
+        if row as u32 <= pc {
+            found = Some(row);
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+        i += 1;
+    }
+    found
+}

@@ -1,0 +1,432 @@
+//! Probe `profile`: where the time goes.
+//!
+//! | program | hook | gives |
+//! |---|---|---|
+//! | `profile_cpu` | perf_event/cpu-clock of each CPU | kernel and user stack of what runs |
+//! | `profile_exec` | tp_btf/sched_process_exec | the mappings of a process are void |
+//! | `profile_exit` | tp_btf/sched_process_exit | so are those of one that has ended |
+//!
+//! Records are only decoded here; what is done with them is in `stacks/`.
+
+use super::{Context, Probe};
+use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
+use crate::bpf::fields::Group;
+use crate::bpf::shards::Shards;
+use crate::bpf::sys::MappedArray;
+use crate::bpf::{Hook, Spec, State};
+use crate::error::Result;
+use crate::records::Record;
+use crate::stacks::Stacks;
+use crate::stacks::loader::{self, Loader, Maps};
+use crate::stacks::store::Who;
+use crate::stacks::worker::{self, Message, Sample};
+use agent_common::account::program;
+use agent_common::profile::{Range, StackHead, end, sample};
+use agent_common::wire::{Wire as _, kind};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, SyncSender};
+use std::time::Duration;
+
+const NEEDS: &[Group] = &[Group::Task, Group::Registers];
+
+static EXEC: Spec = Spec {
+    name: "profile_exec",
+    probe: "profile",
+    account: program::PROFILE_EXEC,
+    hook: Hook::TpBtf("sched_process_exec"),
+    needs: NEEDS,
+    required: true,
+    remedy: "without it a process that becomes another program would be unwound by the tables of the old one",
+};
+static EXIT: Spec = Spec {
+    name: "profile_exit",
+    probe: "profile",
+    account: program::PROFILE_EXIT,
+    hook: Hook::TpBtf("sched_process_exit"),
+    needs: NEEDS,
+    required: true,
+    remedy: "without it tables of processes that are gone would fill the memory",
+};
+static CPU: Spec = Spec {
+    name: "profile_cpu",
+    probe: "profile",
+    account: program::PROFILE_CPU,
+    hook: Hook::PerfClock,
+    needs: NEEDS,
+    required: true,
+    remedy: "needs x86-64, Linux 5.17 and CAP_PERFMON; kernel.perf_event_paranoid may forbid it",
+};
+
+/// Samples.
+pub static SAMPLES: Metric = Metric {
+    name: "geophone_profile_samples_total",
+    otlp: "geophone.profile.samples",
+    unit: "{sample}",
+    kind: Kind::Counter,
+    help: "Stacks that were taken; ticks of idle CPUs are not among them",
+    labels: &[&label::PROFILE_SAMPLE],
+    stability: Stability::Experimental,
+};
+/// Stacks by how they ended.
+pub static STACKS: Metric = Metric {
+    name: "geophone_profile_stacks_total",
+    otlp: "geophone.profile.stacks",
+    unit: "{sample}",
+    kind: Kind::Counter,
+    help: "User stacks by how they ended; their sum is that of the samples",
+    labels: &[&label::END],
+    stability: Stability::Experimental,
+};
+/// Samples that were taken and are not to be had any more.
+pub static LOST: Metric = Metric {
+    name: "geophone_profile_lost_samples_total",
+    otlp: "geophone.profile.lost_samples",
+    unit: "{sample}",
+    kind: Kind::Counter,
+    help: "Samples that are not in the store although their hour is not over: backlog = the agent fell behind, memory = probes.profile.store_memory is too small for an hour",
+    labels: &[&label::REASON],
+    stability: Stability::Experimental,
+};
+/// CPUs that are sampled.
+pub static CPUS: Metric = Metric {
+    name: "geophone_profile_cpus",
+    otlp: "geophone.profile.cpus",
+    unit: "{cpu}",
+    kind: Kind::Gauge,
+    help: "CPUs whose clock is sampled: those that are online",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Processes that can be unwound.
+pub static PROCESSES: Metric = Metric {
+    name: "geophone_profile_processes",
+    otlp: "geophone.profile.processes",
+    unit: "{process}",
+    kind: Kind::Gauge,
+    help: "Processes that the kernel can unwind",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Processes that were looked at.
+pub static LOOKED: Metric = Metric {
+    name: "geophone_profile_processes_read_total",
+    otlp: "geophone.profile.processes_read",
+    unit: "{process}",
+    kind: Kind::Counter,
+    help: "Times that the mappings of a process were read",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Files whose code is known.
+pub static BINARIES: Metric = Metric {
+    name: "geophone_profile_binaries",
+    otlp: "geophone.profile.binaries",
+    unit: "{file}",
+    kind: Kind::Gauge,
+    help: "Files whose unwind tables are held",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Tables made.
+pub static TABLES: Metric = Metric {
+    name: "geophone_profile_tables_total",
+    otlp: "geophone.profile.tables",
+    unit: "{file}",
+    kind: Kind::Counter,
+    help: "Unwind tables that were made",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Tables that could not be made or kept.
+pub static TABLE_FAILURES: Metric = Metric {
+    name: "geophone_profile_table_failures_total",
+    otlp: "geophone.profile.table_failures",
+    unit: "{file}",
+    kind: Kind::Counter,
+    help: "Files and processes whose stacks stay short: no_room = probes.profile.table_memory is full, malformed = the file is no sound ELF file or cannot be read",
+    labels: &[&label::REASON],
+    stability: Stability::Experimental,
+};
+/// Rows.
+pub static ROWS: Metric = Metric {
+    name: "geophone_profile_table_rows",
+    otlp: "geophone.profile.table_rows",
+    unit: "{row}",
+    kind: Kind::Gauge,
+    help: "Rows of all unwind tables, 8 bytes each",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Memory of the tables.
+pub static TABLE_BYTES: Metric = Metric {
+    name: "geophone_profile_table_bytes",
+    otlp: "geophone.profile.table_memory",
+    unit: "By",
+    kind: Kind::Gauge,
+    help: "Memory of all unwind tables and mappings",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Memory of the samples.
+pub static STORE_BYTES: Metric = Metric {
+    name: "geophone_profile_store_bytes",
+    otlp: "geophone.profile.store_memory",
+    unit: "By",
+    kind: Kind::Gauge,
+    help: "Memory of the samples of the last hour",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Failures of the reader of symbols.
+pub static SYMBOLIZER_FAILURES: Metric = Metric {
+    name: "geophone_profile_symbolizer_failures_total",
+    otlp: "geophone.profile.symbolizer_failures",
+    unit: "{failure}",
+    kind: Kind::Counter,
+    help: "Times that the process that reads symbols died or took too long; the addresses have no names then",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+
+/// All of them.
+pub const METRICS: &[&Metric] = &[
+    &SAMPLES,
+    &STACKS,
+    &LOST,
+    &CPUS,
+    &PROCESSES,
+    &LOOKED,
+    &BINARIES,
+    &TABLES,
+    &TABLE_FAILURES,
+    &ROWS,
+    &TABLE_BYTES,
+    &STORE_BYTES,
+    &SYMBOLIZER_FAILURES,
+];
+
+/// What the configuration says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Stacks per second and CPU.
+    pub hz: u32,
+    /// Bytes for the samples.
+    pub store_bytes: usize,
+}
+
+/// The probe.
+pub struct Profile {
+    options: Options,
+    stacks: Option<Arc<Stacks>>,
+    worker: Option<SyncSender<Message>>,
+    attached: bool,
+    hz: u32,
+    cpus: usize,
+    samples: [u64; sample::COUNT],
+    ends: [u64; end::COUNT],
+    backlog: u64,
+    start: u64,
+}
+
+impl Profile {
+    /// A probe that is not attached yet.
+    pub fn new(options: Options) -> Self {
+        Self {
+            hz: options.hz,
+            options,
+            stacks: None,
+            worker: None,
+            attached: false,
+            cpus: 0,
+            samples: [0; sample::COUNT],
+            ends: [0; end::COUNT],
+            backlog: 0,
+            start: 0,
+        }
+    }
+}
+
+/// A kernel string, up to its first NUL.
+fn text(bytes: &[u8; 16]) -> Arc<str> {
+    let len = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    crate::aggregate::labels::clean(&String::from_utf8_lossy(bytes.get(..len).unwrap_or_default())).into()
+}
+
+impl Probe for Profile {
+    fn name(&self) -> &'static str {
+        "profile"
+    }
+
+    fn accounts(&self) -> &'static [usize] {
+        &[program::PROFILE_CPU, program::PROFILE_EXEC, program::PROFILE_EXIT]
+    }
+
+    fn kinds(&self) -> &'static [u8] {
+        &[kind::STACK]
+    }
+
+    fn stacks(&self) -> Option<Arc<Stacks>> {
+        self.stacks.clone()
+    }
+
+    fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
+        self.start = context.series_start;
+        let Some(engine) = context.engine.as_deref_mut() else {
+            return Ok(());
+        };
+        // Each file whose code is sampled stays open: a thousand descriptors, the usual limit, are soon used up.
+        if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+            && soft < hard
+        {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536).max(soft), hard);
+        }
+        // Who ends must be forgotten before anybody is known.
+        let follows = [&EXEC, &EXIT].map(|spec| engine.attach(spec));
+        if follows.iter().any(|state| *state != State::Attached) {
+            engine.leave_off(&CPU, "processes that end or become others cannot be followed");
+            return Ok(());
+        }
+        // Loading needs the maps' descriptors, which the loader takes away.
+        self.attached = engine.attach(&CPU) == State::Attached;
+        if !self.attached {
+            return Ok(());
+        }
+        let shards = engine.sizes.unwind_shards as usize;
+        let maps = Maps {
+            processes: engine.take_data("PROCESSES")?,
+            ranges: MappedArray::new(
+                engine.take_data("RANGES")?.fd(),
+                Range::SIZE,
+                loader::RANGES as usize,
+            )?,
+            shards: Shards::new(engine.take_data("UNWIND_SHARDS")?, shards),
+        };
+        let stacks = Stacks::start(self.options.store_bytes)?;
+        self.worker = Some(worker::start(stacks.clone(), Loader::new(maps, shards))?);
+        self.stacks = Some(stacks);
+        self.cpus = engine.follow_clocks(CPU.name, self.hz);
+        Ok(())
+    }
+
+    fn record(&mut self, _: u8, bytes: &[u8], context: &mut Context<'_>) -> Option<Option<Record>> {
+        let head = bytes.get(..StackHead::SIZE).and_then(StackHead::decode)?;
+        let count = usize::from(head.kernel) + usize::from(head.user);
+        let words = bytes.get(StackHead::SIZE..StackHead::SIZE + count * 8)?;
+        let by_sample = self.samples.get_mut(usize::from(head.sample))?;
+        let by_end = self.ends.get_mut(usize::from(head.end))?;
+        *by_sample += 1;
+        *by_end += 1;
+        let Some(worker) = &self.worker else {
+            return Some(None);
+        };
+        let subject = context.identity.subject(&head.subject, &head.comm);
+        let sample = Sample {
+            frames: words
+                .chunks_exact(8)
+                .filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)))
+                .collect(),
+            who: Who {
+                subject: subject.label.as_str().into(),
+                process: text(&head.comm),
+                pid: head.subject.tgid,
+                thread: text(&head.thread),
+                container: subject.container_id.as_str().into(),
+                sample: head.sample,
+            },
+            time: head.time.wrapping_add(context.boot_to_unix),
+            head,
+        };
+        match (worker.try_send(Message::Sample(Box::new(sample))), &self.stacks) {
+            (Ok(()), Some(stacks)) => {
+                stacks.counts.given.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => self.backlog += 1,
+        }
+        Some(None)
+    }
+
+    fn tick(&mut self, context: &mut Context<'_>) {
+        if self.attached
+            && let Some(engine) = context.engine.as_deref_mut()
+        {
+            self.cpus = engine.follow_clocks(CPU.name, self.hz);
+        }
+        if context.last
+            && let Some(worker) = &self.worker
+        {
+            let (done, finished) = mpsc::channel();
+            if worker.try_send(Message::Sync(done)).is_ok() {
+                let _ = finished.recv_timeout(Duration::from_secs(10));
+            }
+        }
+    }
+
+    fn relieve(&mut self, level: u32, _: &mut Context<'_>) {
+        // Each sample says how long a time it stands for: shares stay true.
+        self.hz = (self.options.hz >> level.min(10)).max(1);
+    }
+
+    fn collect(&mut self, out: &mut Vec<Family>) {
+        let start = self.start;
+        let labels = |metric: &'static Metric, values: &[&str]| {
+            Arc::new(Labels::new(metric.labels, values, false, start))
+        };
+        let counters = |metric: &'static Metric, values: &[(&str, u64)]| Family {
+            metric,
+            series: values
+                .iter()
+                .map(|(name, n)| Series {
+                    labels: labels(
+                        metric,
+                        if metric.labels.is_empty() {
+                            &[]
+                        } else {
+                            std::slice::from_ref(name)
+                        },
+                    ),
+                    value: Value::Counter(*n),
+                })
+                .collect(),
+        };
+        let gauge = |metric: &'static Metric, value: usize| Family {
+            metric,
+            series: vec![Series {
+                labels: labels(metric, &[]),
+                value: Value::Gauge(value as f64),
+            }],
+        };
+        let named = |names: &[&'static str], values: &[u64]| -> Vec<(&'static str, u64)> {
+            names.iter().copied().zip(values.iter().copied()).collect()
+        };
+        out.push(counters(&SAMPLES, &named(&sample::NAMES, &self.samples)));
+        out.push(counters(&STACKS, &named(&end::NAMES, &self.ends)));
+        out.push(gauge(&CPUS, self.cpus));
+        let Some(stacks) = &self.stacks else { return };
+        let (stats, counts) = (stacks.loader(), &stacks.counts);
+        let (bytes, forgotten) = {
+            let store = stacks.store();
+            (store.bytes(), store.forgotten)
+        };
+        out.push(counters(
+            &LOST,
+            &[("backlog", self.backlog), ("memory", forgotten)],
+        ));
+        out.push(gauge(&PROCESSES, stats.processes));
+        out.push(counters(&LOOKED, &[("", counts.looked.load(Ordering::Relaxed))]));
+        out.push(gauge(&BINARIES, stats.binaries));
+        out.push(counters(&TABLES, &[("", stats.tables)]));
+        out.push(counters(
+            &TABLE_FAILURES,
+            &[("no_room", stats.refused), ("malformed", stats.faulty)],
+        ));
+        out.push(gauge(&ROWS, stats.rows));
+        out.push(gauge(&TABLE_BYTES, stats.bytes));
+        out.push(gauge(&STORE_BYTES, bytes));
+        out.push(counters(
+            &SYMBOLIZER_FAILURES,
+            &[("", counts.failures.load(Ordering::Relaxed))],
+        ));
+    }
+}

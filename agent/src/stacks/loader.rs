@@ -1,0 +1,561 @@
+//! Sees to it that the kernel can unwind the processes that are sampled.
+//!
+//! A thread of its own and of low priority: reading a table takes milliseconds (libc 2-5, libLLVM 70), and the ring must
+//! be drained meanwhile. It is asked for a process when a sample of it could not be unwound to its end. What it finds goes two
+//! ways: rows and ranges to the kernel, and an [`Image`] to whoever gives the addresses names.
+//!
+//! Nothing that the kernel may be reading is changed: a process gets new ranges beside the old ones, then its entry is
+//! replaced, and what it had before is free [`GRACE`] later.
+
+use super::arena::{Arena, Piece};
+use super::maps::{self, FileId, Mapping, Origin};
+use super::table::{self, Table};
+use crate::bpf::shards::Shards;
+use crate::bpf::sys::{self, MappedArray};
+use crate::error::Result;
+use agent_common::profile::{BY_FRAME_POINTER, Process, ProcessKey, Range, SHARD_ROWS};
+use agent_common::wire::Wire;
+use aya::maps::MapData;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::mem::offset_of;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Ranges of all processes.
+pub const RANGES: u32 = 16_384;
+/// Processes at once.
+pub const PROCESSES: u32 = 4096;
+/// A program that has looked an entry up is done with it after this time.
+const GRACE: Duration = Duration::from_secs(1);
+/// Processes that are gone are looked for so often.
+const LOOK: Duration = Duration::from_secs(5);
+/// Files that are remembered although no process has them.
+const IDLE_FILES: usize = 256;
+
+/// A file whose code is sampled.
+#[derive(Debug)]
+pub struct Binary {
+    /// A number that no other one gets.
+    pub id: u32,
+    /// As the process calls it.
+    pub path: PathBuf,
+    /// Open as long as it may be asked for names; its path may be gone, or another container's.
+    pub file: Option<File>,
+    /// Build id, lower-case hexadecimal; may be empty.
+    pub build_id: String,
+    /// Its table without the rows.
+    pub table: Table,
+    /// Why it has no rows; empty = it has.
+    pub fault: String,
+}
+
+/// Where a mapping of a process comes from.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// First address.
+    pub start: u64,
+    /// Address behind the last.
+    pub end: u64,
+    /// Offset of `start` in the file.
+    pub offset: u64,
+    /// The file; `None` = code that was made at run time.
+    pub binary: Option<Arc<Binary>>,
+}
+
+/// The executable mappings of a process, ordered by address.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    /// Its id.
+    pub tgid: u32,
+    /// Start time of its leader, ns since boot.
+    pub start: u64,
+    /// Its mappings.
+    pub mappings: Vec<Located>,
+}
+
+impl Image {
+    /// The mapping of an address.
+    pub fn find(&self, address: u64) -> Option<&Located> {
+        let at = self.mappings.partition_point(|m| m.end <= address);
+        self.mappings.get(at).filter(|m| m.start <= address)
+    }
+}
+
+/// What it costs and what it had to refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Processes that the kernel can unwind.
+    pub processes: usize,
+    /// Files with rows.
+    pub binaries: usize,
+    /// Rows that are taken.
+    pub rows: usize,
+    /// Bytes of shards.
+    pub bytes: usize,
+    /// Tables made so far.
+    pub tables: u64,
+    /// Files whose table found no room.
+    pub refused: u64,
+    /// Files that could not be understood.
+    pub faulty: u64,
+}
+
+/// The kernel's maps.
+pub struct Maps {
+    /// `PROCESSES`.
+    pub processes: MapData,
+    /// `RANGES`.
+    pub ranges: MappedArray,
+    /// `UNWIND_SHARDS`.
+    pub shards: Shards,
+}
+
+struct Held {
+    binary: Arc<Binary>,
+    /// First row's address and place of each piece, in order.
+    pieces: Vec<(u32, Piece)>,
+    users: usize,
+    unused_since: Instant,
+}
+
+struct Known {
+    start: u64,
+    ranges: Piece,
+    files: HashSet<Option<FileId>>,
+}
+
+enum Garbage {
+    Ranges(Piece),
+    Rows(Piece),
+}
+
+/// Tables, ranges and processes.
+pub struct Loader {
+    maps: Maps,
+    rows: Arena,
+    ranges: Arena,
+    /// By file; `None` is the vdso, the same in all processes.
+    files: HashMap<Option<FileId>, Held>,
+    known: HashMap<u32, Known>,
+    garbage: VecDeque<(Instant, Garbage)>,
+    next_id: u32,
+    looked: Instant,
+    stats: Stats,
+}
+
+impl Loader {
+    /// With room for so many shards.
+    pub fn new(maps: Maps, shards: usize) -> Self {
+        Self {
+            maps,
+            rows: Arena::new(shards),
+            ranges: Arena::new(1),
+            files: HashMap::new(),
+            known: HashMap::new(),
+            garbage: VecDeque::new(),
+            next_id: 0,
+            looked: Instant::now(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Makes a process known; `None` = it is gone.
+    pub fn load(&mut self, tgid: u32, start: u64, now: Instant) -> Result<Option<Image>> {
+        let Ok(text) = std::fs::read(format!("/proc/{tgid}/maps")) else {
+            self.forget(tgid, now);
+            return Ok(None);
+        };
+        let mappings = maps::parse(&text);
+        if mappings.is_empty() {
+            self.forget(tgid, now);
+            return Ok(None);
+        }
+        let mut files = HashSet::new();
+        let mut ranges = Vec::with_capacity(mappings.len());
+        let mut image = Image {
+            tgid,
+            start,
+            mappings: Vec::with_capacity(mappings.len()),
+        };
+        for mapping in &mappings {
+            let key = match &mapping.origin {
+                Origin::File(id, _) => Some(Some(*id)),
+                Origin::Vdso => Some(None),
+                Origin::Anonymous => None,
+            };
+            let binary = key.and_then(|key| {
+                files.insert(key);
+                self.binary(tgid, key, mapping, now)?;
+                let held = self.files.get(&key)?;
+                split(mapping, held, &mut ranges);
+                Some(held.binary.clone())
+            });
+            if key.is_none() {
+                ranges.push(by_frame_pointer(mapping));
+            }
+            image.mappings.push(Located {
+                start: mapping.start,
+                end: mapping.end,
+                offset: mapping.offset,
+                binary,
+            });
+        }
+        self.publish(tgid, start, &ranges, files, now)?;
+        Ok(Some(image))
+    }
+
+    /// Loads a file unless it is there.
+    fn binary(&mut self, tgid: u32, key: Option<FileId>, mapping: &Mapping, now: Instant) -> Option<()> {
+        if self.files.contains_key(&key) {
+            return Some(());
+        }
+        let (path, file, read) = match &mapping.origin {
+            Origin::File(_, path) => match open(tgid, mapping, path) {
+                Ok(file) => {
+                    let read = table::read(&file);
+                    (path.clone(), Some(file), read)
+                }
+                Err(e) => (path.clone(), None, Err(table::Fault::Io(e.to_string()))),
+            },
+            _ => (PathBuf::from("[vdso]"), None, vdso(mapping)),
+        };
+        // The process may just have ended, and others have the same file: what cannot be read now is tried again.
+        if let (Origin::File(..), Err(table::Fault::Io(cause))) = (&mapping.origin, &read) {
+            tracing::debug!("{}: cannot be read: {cause}", path.display());
+            return None;
+        }
+        self.stats.tables += 1;
+        let (mut table, mut fault) = match read {
+            Ok(table) => (table, String::new()),
+            Err(e) => {
+                self.stats.faulty += 1;
+                tracing::debug!("{}: {e}; its frames end stacks", path.display());
+                (Table::default(), e.to_string())
+            }
+        };
+        let rows = std::mem::take(&mut table.rows);
+        let mut pieces = Vec::new();
+        if !rows.is_empty() {
+            match self.room(rows.len(), now) {
+                Some(room) => {
+                    let mut rest = rows.as_slice();
+                    for piece in room {
+                        let (part, after) = rest.split_at(piece.rows as usize);
+                        rest = after;
+                        if let Err(e) = self
+                            .maps
+                            .shards
+                            .write(piece.shard as usize, piece.row as usize, part)
+                        {
+                            tracing::warn!("{e}");
+                        }
+                        pieces.push((part.first().map_or(0, |row| *row as u32), piece));
+                    }
+                }
+                None => {
+                    self.stats.refused += 1;
+                    fault = format!("no room for {} rows in probes.profile.table_memory", rows.len());
+                    tracing::warn!("{}: {fault}", path.display());
+                }
+            }
+        }
+        self.next_id += 1;
+        self.files.insert(
+            key,
+            Held {
+                binary: Arc::new(Binary {
+                    id: self.next_id,
+                    path,
+                    file,
+                    build_id: table.build_id.clone(),
+                    table,
+                    fault,
+                }),
+                pieces,
+                users: 0,
+                unused_since: now,
+            },
+        );
+        Some(())
+    }
+
+    /// Room for rows, if need be that of files that no process has any more, oldest first.
+    fn room(&mut self, rows: usize, now: Instant) -> Option<Vec<Piece>> {
+        loop {
+            if let Some(pieces) = self.rows.take(rows) {
+                return Some(pieces);
+            }
+            // Room that is free in a moment is no use now, but the file may be asked for again.
+            if !self.evict(now) {
+                return None;
+            }
+            self.collect_garbage(now + GRACE);
+        }
+    }
+
+    fn evict(&mut self, now: Instant) -> bool {
+        let oldest = self
+            .files
+            .iter()
+            .filter(|(_, held)| held.users == 0)
+            .min_by_key(|(_, held)| held.unused_since)
+            .map(|(key, _)| *key);
+        let Some(held) = oldest.and_then(|key| self.files.remove(&key)) else {
+            return false;
+        };
+        for (_, piece) in held.pieces {
+            self.garbage.push_back((now, Garbage::Rows(piece)));
+        }
+        true
+    }
+
+    fn publish(
+        &mut self,
+        tgid: u32,
+        start: u64,
+        ranges: &[Range],
+        files: HashSet<Option<FileId>>,
+        now: Instant,
+    ) -> Result<()> {
+        let room = self
+            .ranges
+            .take(ranges.len())
+            .and_then(|pieces| match pieces[..] {
+                // All ranges of a process lie side by side.
+                [piece] => Some(piece),
+                _ => None,
+            });
+        let Some(piece) = room.filter(|p| p.row + p.rows <= RANGES) else {
+            if let Some(piece) = room {
+                self.ranges.give(piece);
+            }
+            tracing::warn!(
+                "process {tgid}: no room for {} mappings; its stacks stay short",
+                ranges.len()
+            );
+            self.stats.refused += 1;
+            return Ok(());
+        };
+        for (i, range) in ranges.iter().enumerate() {
+            let at = piece.row as usize + i;
+            let put = |byte, value| self.maps.ranges.set_u64(at, byte, value);
+            put(offset_of!(Range, start), range.start);
+            put(offset_of!(Range, end), range.end);
+            put(offset_of!(Range, bias), range.bias);
+            put(
+                offset_of!(Range, shard),
+                u64::from(range.shard) | u64::from(range.row) << 32,
+            );
+            put(offset_of!(Range, rows), u64::from(range.rows));
+        }
+        for file in &files {
+            if let Some(held) = self.files.get_mut(file) {
+                held.users += 1;
+            }
+        }
+        self.forget(tgid, now);
+        let value = Process {
+            start,
+            range: piece.row,
+            ranges: piece.rows,
+        };
+        let known = Known {
+            start,
+            ranges: piece,
+            files,
+        };
+        self.known.insert(tgid, known);
+        let written = sys::update(
+            self.maps.processes.fd().as_fd(),
+            &bytes(&ProcessKey { tgid }),
+            &bytes(&value),
+        );
+        if let Err(e) = written {
+            self.forget(tgid, now);
+            self.stats.refused += 1;
+            tracing::debug!("map PROCESSES: {e}");
+        }
+        Ok(())
+    }
+
+    /// Lets go of a process: not of its entry, which is replaced or gone with the process.
+    fn forget(&mut self, tgid: u32, now: Instant) {
+        let Some(known) = self.known.remove(&tgid) else {
+            return;
+        };
+        self.garbage.push_back((now, Garbage::Ranges(known.ranges)));
+        for file in &known.files {
+            if let Some(held) = self.files.get_mut(file) {
+                held.users = held.users.saturating_sub(1);
+                held.unused_since = now;
+            }
+        }
+    }
+
+    fn collect_garbage(&mut self, now: Instant) {
+        while let Some((since, _)) = self.garbage.front()
+            && now.saturating_duration_since(*since) >= GRACE
+        {
+            match self.garbage.pop_front() {
+                Some((_, Garbage::Ranges(piece))) => self.ranges.give(piece),
+                Some((_, Garbage::Rows(piece))) => {
+                    self.rows.give(piece);
+                    if !self.rows.is_used(piece.shard as usize) {
+                        self.maps.shards.remove(piece.shard as usize);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Whether the kernel can unwind a process.
+    pub fn knows(&self, tgid: u32) -> bool {
+        self.known.contains_key(&tgid)
+    }
+
+    /// To be called now and then: gives back what belongs to processes that are gone. Returns those if it has looked.
+    pub fn tidy(&mut self, now: Instant) -> Result<Option<Vec<u32>>> {
+        let mut gone = None;
+        if now.duration_since(self.looked) >= LOOK {
+            self.looked = now;
+            // The kernel takes the entry out when the process ends or becomes another program.
+            let mut there = HashMap::new();
+            sys::for_each(
+                self.maps.processes.fd().as_fd(),
+                ProcessKey::SIZE,
+                Process::SIZE,
+                |key, value| there.extend(ProcessKey::decode(key).zip(Process::decode(value))),
+            )?;
+            let there: HashMap<u32, u64> = there.into_iter().map(|(k, v)| (k.tgid, v.start)).collect();
+            let mut lost = Vec::new();
+            for (tgid, known) in &self.known {
+                let entered = there.get(tgid) == Some(&known.start);
+                // One that ended while it was looked at has been entered after its end.
+                if entered && std::fs::read_link(format!("/proc/{tgid}/exe")).is_err() {
+                    let _ = sys::remove(
+                        self.maps.processes.fd().as_fd(),
+                        &bytes(&ProcessKey { tgid: *tgid }),
+                    );
+                } else if entered {
+                    continue;
+                }
+                lost.push(*tgid);
+            }
+            for tgid in &lost {
+                self.forget(*tgid, now);
+            }
+            gone = Some(lost);
+            while self.files.values().filter(|held| held.users == 0).count() > IDLE_FILES {
+                self.evict(now);
+            }
+        }
+        self.collect_garbage(now);
+        Ok(gone)
+    }
+
+    /// What it holds.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            processes: self.known.len(),
+            binaries: self.files.len(),
+            rows: self.rows.used(),
+            bytes: self.maps.shards.bytes() + RANGES as usize * Range::SIZE,
+            ..self.stats
+        }
+    }
+}
+
+/// The file of a mapping as the process has it, whatever its path leads to by now.
+fn open(tgid: u32, mapping: &Mapping, path: &std::path::Path) -> std::io::Result<File> {
+    let by_address = format!("/proc/{tgid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
+    File::open(by_address).or_else(|_| {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        File::open(PathBuf::from(format!("/proc/{tgid}/root")).join(inside))
+    })
+}
+
+/// The vdso is the kernel's, and ours is that of every process.
+fn vdso(like: &Mapping) -> std::result::Result<Table, table::Fault> {
+    let io = |e: std::io::Error| table::Fault::Io(e.to_string());
+    let own = maps::parse(&std::fs::read("/proc/self/maps").map_err(io)?);
+    let Some(own) = own.iter().find(|m| m.origin == Origin::Vdso) else {
+        return Err(table::Fault::Io("this process has none".into()));
+    };
+    let size = (own.end - own.start).min(like.end - like.start) as usize;
+    let mut image = vec![0; size];
+    let memory = File::open("/proc/self/mem").map_err(io)?;
+    std::os::unix::fs::FileExt::read_exact_at(&memory, &mut image, own.start).map_err(io)?;
+    table::read_image(&image)
+}
+
+/// The ranges of a mapping: one for each piece of its file's rows that it reaches into.
+fn split(mapping: &Mapping, held: &Held, out: &mut Vec<Range>) {
+    let table = &held.binary.table;
+    let Some(bias) = table.bias(mapping.start, mapping.offset) else {
+        out.push(Range {
+            bias: 0,
+            ..by_frame_pointer(mapping)
+        });
+        return;
+    };
+    let whole = Range {
+        start: mapping.start,
+        end: mapping.end,
+        bias,
+        shard: 0,
+        row: 0,
+        rows: if table.go { BY_FRAME_POINTER } else { 0 },
+        pad: 0,
+    };
+    if table.go || held.pieces.is_empty() {
+        out.push(whole);
+        return;
+    }
+    for (i, (first, piece)) in held.pieces.iter().enumerate() {
+        // The first piece takes what is before its first row as well: no row is found there, and that is said.
+        let from = if i == 0 {
+            mapping.start
+        } else {
+            bias.wrapping_add(u64::from(*first))
+        };
+        let to = held
+            .pieces
+            .get(i + 1)
+            .map_or(mapping.end, |(next, _)| bias.wrapping_add(u64::from(*next)));
+        let (start, end) = (from.max(mapping.start), to.min(mapping.end));
+        if start < end {
+            out.push(Range {
+                start,
+                end,
+                shard: piece.shard,
+                row: piece.row,
+                rows: piece.rows,
+                ..whole
+            });
+        }
+    }
+}
+
+fn by_frame_pointer(mapping: &Mapping) -> Range {
+    Range {
+        start: mapping.start,
+        end: mapping.end,
+        bias: 0,
+        shard: 0,
+        row: 0,
+        rows: BY_FRAME_POINTER,
+        pad: 0,
+    }
+}
+
+fn bytes(value: &impl Wire) -> Vec<u8> {
+    let mut out = Vec::new();
+    value.encode(&mut out);
+    out
+}
+
+const _: () = assert!(RANGES as usize <= SHARD_ROWS && Range::SIZE.is_multiple_of(8));

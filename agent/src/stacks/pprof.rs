@@ -1,0 +1,378 @@
+//! profile.proto (github.com/google/pprof), what most viewers of profiles read.
+
+use super::render::frame_name;
+use super::store::{Place, Query, Row, Store};
+use crate::error::{Context as _, Result};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use prost::Message as _;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::io::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `perftools.profiles.Profile`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Profile {
+    /// What the values of a sample are.
+    #[prost(message, repeated, tag = "1")]
+    pub sample_type: Vec<ValueType>,
+    /// Stacks.
+    #[prost(message, repeated, tag = "2")]
+    pub sample: Vec<Sample>,
+    /// Files.
+    #[prost(message, repeated, tag = "3")]
+    pub mapping: Vec<Mapping>,
+    /// Addresses.
+    #[prost(message, repeated, tag = "4")]
+    pub location: Vec<Location>,
+    /// Functions.
+    #[prost(message, repeated, tag = "5")]
+    pub function: Vec<Function>,
+    /// All strings; the first is empty.
+    #[prost(string, repeated, tag = "6")]
+    pub string_table: Vec<String>,
+    /// When it begins, ns since the Unix epoch.
+    #[prost(int64, tag = "9")]
+    pub time_nanos: i64,
+    /// How long it is.
+    #[prost(int64, tag = "10")]
+    pub duration_nanos: i64,
+    /// What the period is of.
+    #[prost(message, optional, tag = "11")]
+    pub period_type: Option<ValueType>,
+    /// What lies between two samples.
+    #[prost(int64, tag = "12")]
+    pub period: i64,
+}
+
+/// A kind of value and its unit, both in the table of strings.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct ValueType {
+    /// What.
+    #[prost(int64, tag = "1")]
+    pub r#type: i64,
+    /// In what.
+    #[prost(int64, tag = "2")]
+    pub unit: i64,
+}
+
+/// A stack, innermost first.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Sample {
+    /// Addresses.
+    #[prost(uint64, repeated, tag = "1")]
+    pub location_id: Vec<u64>,
+    /// One of each type.
+    #[prost(int64, repeated, tag = "2")]
+    pub value: Vec<i64>,
+    /// Whose it is.
+    #[prost(message, repeated, tag = "3")]
+    pub label: Vec<Label>,
+}
+
+/// A word on a sample.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Label {
+    /// Its name.
+    #[prost(int64, tag = "1")]
+    pub key: i64,
+    /// Its value, a string.
+    #[prost(int64, tag = "2")]
+    pub str: i64,
+    /// Its value, a number.
+    #[prost(int64, tag = "3")]
+    pub num: i64,
+}
+
+/// A file.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Mapping {
+    /// From 1.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// First address.
+    #[prost(uint64, tag = "2")]
+    pub memory_start: u64,
+    /// Address behind the last.
+    #[prost(uint64, tag = "3")]
+    pub memory_limit: u64,
+    /// Name of the file.
+    #[prost(int64, tag = "5")]
+    pub filename: i64,
+    /// Its build id.
+    #[prost(int64, tag = "6")]
+    pub build_id: i64,
+    /// The names are there already.
+    #[prost(bool, tag = "7")]
+    pub has_functions: bool,
+}
+
+/// An address.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Location {
+    /// From 1.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Its file; 0 = none.
+    #[prost(uint64, tag = "2")]
+    pub mapping_id: u64,
+    /// As in the file, before relocation.
+    #[prost(uint64, tag = "3")]
+    pub address: u64,
+    /// Its function.
+    #[prost(message, repeated, tag = "4")]
+    pub line: Vec<Line>,
+}
+
+/// A function at an address.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Line {
+    /// Which.
+    #[prost(uint64, tag = "1")]
+    pub function_id: u64,
+}
+
+/// A function.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Function {
+    /// From 1.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// As a person reads it.
+    #[prost(int64, tag = "2")]
+    pub name: i64,
+    /// As the system calls it.
+    #[prost(int64, tag = "3")]
+    pub system_name: i64,
+}
+
+/// Numbers things as they come, from 1.
+struct Numbers<K>(HashMap<K, u64>);
+
+impl<K: Eq + Hash> Numbers<K> {
+    fn of(&mut self, key: K) -> (u64, bool) {
+        let next = self.0.len() as u64 + 1;
+        let number = *self.0.entry(key).or_insert(next);
+        (number, number == next)
+    }
+}
+
+#[derive(Default)]
+struct Strings {
+    table: Vec<String>,
+    places: HashMap<String, i64>,
+}
+
+impl Strings {
+    fn of(&mut self, text: &str) -> i64 {
+        if let Some(&place) = self.places.get(text) {
+            return place;
+        }
+        let place = self.table.len() as i64;
+        self.table.push(text.to_owned());
+        self.places.insert(text.to_owned(), place);
+        place
+    }
+}
+
+/// Where the mapping of the kernel is kept among those of files, whose numbers begin with 1.
+const KERNEL: u32 = 0;
+
+/// The profile as a message.
+pub fn profile(store: &Store, rows: &[Row], query: &Query) -> Profile {
+    let mut strings = Strings::default();
+    strings.of("");
+    let (samples, count) = (strings.of("samples"), strings.of("count"));
+    let (cpu, nanoseconds) = (strings.of("cpu"), strings.of("nanoseconds"));
+    let cpu = ValueType {
+        r#type: cpu,
+        unit: nanoseconds,
+    };
+    let mut out = Profile {
+        sample_type: vec![
+            ValueType {
+                r#type: samples,
+                unit: count,
+            },
+            cpu,
+        ],
+        period_type: Some(cpu),
+        ..Profile::default()
+    };
+    let (mut mappings, mut locations, mut functions) = (
+        Numbers(HashMap::new()),
+        Numbers(HashMap::new()),
+        Numbers(HashMap::new()),
+    );
+    let mut total = super::store::Count::default();
+    for row in rows {
+        total.samples += row.count.samples;
+        total.value += row.count.value;
+        let mut location_id = Vec::with_capacity(row.frames.len());
+        for frame in row.frames.iter() {
+            let (id, is_new) = locations.of(*frame);
+            location_id.push(id);
+            if !is_new {
+                continue;
+            }
+            let name = strings.of(&frame_name(store, *frame));
+            let (function_id, is_new) = functions.of(name);
+            if is_new {
+                out.function.push(Function {
+                    id: function_id,
+                    name,
+                    system_name: name,
+                });
+            }
+            let (file, address) = match store.frame(*frame).map(|(place, _)| place) {
+                Some(Place::Kernel(address)) => (Some(KERNEL), address),
+                Some(Place::Binary(id, address)) => (Some(id), address),
+                Some(Place::Anonymous(address) | Place::Unknown(address)) => (None, address),
+                Some(Place::Cut(_)) | None => (None, 0),
+            };
+            let mapping_id = file.map_or(0, |file| {
+                let (id, is_new) = mappings.of(file);
+                if is_new {
+                    out.mapping.push(mapping(store, id, file, &mut strings));
+                }
+                id
+            });
+            out.location.push(Location {
+                id,
+                mapping_id,
+                address,
+                line: vec![Line { function_id }],
+            });
+        }
+        let mut label = Vec::new();
+        for (key, value) in [
+            ("subject", &row.who.subject),
+            ("process", &row.who.process),
+            ("thread", &row.who.thread),
+            ("container_id", &row.who.container),
+        ] {
+            if !value.is_empty() {
+                label.push(Label {
+                    key: strings.of(key),
+                    str: strings.of(value),
+                    num: 0,
+                });
+            }
+        }
+        label.push(Label {
+            key: strings.of("pid"),
+            str: 0,
+            num: i64::from(row.who.pid),
+        });
+        out.sample.push(Sample {
+            location_id,
+            value: vec![row.count.samples as i64, row.count.value as i64],
+            label,
+        });
+    }
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64);
+    let from = query.from.max(store.oldest().unwrap_or(now));
+    let to = if query.to == 0 { now } else { query.to };
+    out.time_nanos = from as i64;
+    out.duration_nanos = to.saturating_sub(from) as i64;
+    out.period = (total.value / total.samples.max(1)) as i64;
+    out.string_table = strings.table;
+    out
+}
+
+fn mapping(store: &Store, id: u64, file: u32, strings: &mut Strings) -> Mapping {
+    let Some(binary) = store.binary(file).filter(|_| file != KERNEL) else {
+        return Mapping {
+            id,
+            memory_start: 0xffff_8000_0000_0000,
+            memory_limit: u64::MAX,
+            filename: strings.of("[kernel.kallsyms]"),
+            build_id: 0,
+            has_functions: true,
+        };
+    };
+    let ends = binary
+        .table
+        .segments
+        .iter()
+        .map(|s| s.address.saturating_add(s.size));
+    Mapping {
+        id,
+        memory_start: binary.table.base,
+        memory_limit: ends.max().unwrap_or(u64::MAX),
+        filename: strings.of(&binary.path.to_string_lossy()),
+        build_id: strings.of(&binary.build_id),
+        has_functions: true,
+    }
+}
+
+/// Gzipped, as files of this format are.
+pub fn encode(store: &Store, rows: &[Row], query: &Query) -> Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(&profile(store, rows, query).encode_to_vec())
+        .context("gzip")?;
+    gzip.finish().context("gzip")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stacks::store::{Count, Who};
+
+    #[test]
+    fn every_number_leads_somewhere_and_the_sums_are_the_same() {
+        let mut store = Store::new(1 << 20);
+        let who = |pid| Who {
+            subject: "web".into(),
+            process: "nginx".into(),
+            pid,
+            thread: "worker".into(),
+            container: "".into(),
+            sample: 0,
+        };
+        let count = Count {
+            samples: 3,
+            value: 30,
+        };
+        let (main, leaf) = (Place::Binary(9, 0x10), Place::Binary(9, 0x20));
+        store.add(0, who(1), &[leaf, main], &[], count);
+        store.add(0, who(2), &[Place::Kernel(u64::MAX - 5), leaf, main], &[], count);
+        store.name(main, "main");
+        store.name(leaf, "leaf");
+        let query = Query::default();
+        let made = profile(&store, &store.query(&query), &query);
+        let text = |i: i64| made.string_table.get(i as usize).unwrap().as_str();
+        assert_eq!(text(0), "");
+        let names: Vec<Vec<&str>> = made
+            .sample
+            .iter()
+            .map(|sample| {
+                let name = |id: &u64| {
+                    let location = made.location.iter().find(|l| l.id == *id).unwrap();
+                    assert!(made.mapping.iter().any(|m| m.id == location.mapping_id));
+                    let line = location.line.first().unwrap();
+                    text(
+                        made.function
+                            .iter()
+                            .find(|f| f.id == line.function_id)
+                            .unwrap()
+                            .name,
+                    )
+                };
+                sample.location_id.iter().map(name).collect()
+            })
+            .collect();
+        assert_eq!(
+            names,
+            [vec!["leaf", "main"], vec!["0xfffffffffffffffa", "leaf", "main"]]
+        );
+        let sum = |at: usize| made.sample.iter().map(|s| s.value.get(at).unwrap()).sum::<i64>();
+        assert_eq!((sum(0), sum(1), made.period), (6, 60, 10));
+        assert_eq!((made.location.len(), made.mapping.len()), (3, 2));
+        let label = made.sample.first().unwrap().label.first().unwrap();
+        assert_eq!((text(label.key), text(label.str)), ("subject", "web"));
+    }
+}

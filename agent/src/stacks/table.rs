@@ -1,0 +1,390 @@
+//! From the `.eh_frame` of a file to the rows that the kernel unwinds by.
+//!
+//! The file is somebody else's: every size in it is a claim. What is read is bounded in bytes, in entries and in rows, and
+//! a file that cannot be understood is an error and nothing worse. It is read and not mapped, because a mapping of a file
+//! that is truncated meanwhile kills who looks at it.
+
+use agent_common::profile::{Row, kind};
+use gimli::{
+    BaseAddresses, CfaRule, CieOrFde, EhFrame, EndianSlice, Expression, NativeEndian, Operation,
+    RegisterRule, UnwindContext, UnwindExpression, UnwindSection as _, X86_64,
+};
+use object::{Object as _, ObjectSection as _, ObjectSegment as _, ReadRef};
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+/// Largest `.eh_frame` that is read, bytes. That of libLLVM has 8 MiB, that of chromium 12.
+const LARGEST: u64 = 64 << 20;
+/// Most rows of one file: as many as all shards of the largest budget hold.
+const MOST_ROWS: usize = 16 << 20;
+
+/// What is wrong with a file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It could not be read.
+    Io(String),
+    /// It is no ELF file, or a broken one.
+    Malformed(String),
+    /// It is larger than what is taken.
+    TooLarge(&'static str, u64),
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(cause) => write!(f, "cannot be read: {cause}"),
+            Self::Malformed(cause) => write!(f, "is no sound ELF file: {cause}"),
+            Self::TooLarge(what, bytes) => {
+                write!(f, "has {bytes} bytes of {what}, which is more than is taken")
+            }
+        }
+    }
+}
+
+/// A loadable part of a file that is executable. Others may share a page of the file with it and lie elsewhere in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it lies in the file.
+    pub offset: u64,
+    /// Its bytes in the file.
+    pub size: u64,
+    /// Its address before relocation.
+    pub address: u64,
+}
+
+/// What is known of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Packed [`Row`]s, ordered by address. Addresses are relative to `base`.
+    pub rows: Vec<u64>,
+    /// Address that rows begin to count from.
+    pub base: u64,
+    /// Its executable parts.
+    pub segments: Vec<Segment>,
+    /// Build id, lower-case hexadecimal; empty = it has none.
+    pub build_id: String,
+    /// It was made by the Go compiler, whose code has frame pointers.
+    pub go: bool,
+    /// Rules that a [`Row`] cannot say.
+    pub unsupported: usize,
+}
+
+impl Table {
+    /// What to take off an address inside of a mapping to get that of a row: the mapping begins at `start` with the byte
+    /// `offset` of the file. `None` = the file has no such part.
+    pub fn bias(&self, start: u64, offset: u64) -> Option<u64> {
+        let page = offset & !0xfff;
+        // A mapping begins at a page of the file, a segment anywhere in one.
+        let segment = self
+            .segments
+            .iter()
+            .find(|s| s.offset & !0xfff <= page && page < s.offset.saturating_add(s.size.max(1)))?;
+        let address = segment.address.wrapping_add(offset.wrapping_sub(segment.offset));
+        Some(start.wrapping_sub(address.wrapping_sub(self.base)))
+    }
+}
+
+/// Reads at most so much of a file, wherever it lies.
+#[derive(Clone, Copy)]
+struct Bounded<'a> {
+    cache: &'a object::ReadCache<Positioned<'a>>,
+}
+
+/// A file with a position of its own, so that two readers do not share one.
+struct Positioned<'a> {
+    file: &'a File,
+    position: u64,
+}
+
+impl std::io::Read for Positioned<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read_at(buffer, self.position)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+impl std::io::Seek for Positioned<'_> {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        let from = |base: u64, delta: i64| {
+            base.checked_add_signed(delta)
+                .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput))
+        };
+        self.position = match to {
+            std::io::SeekFrom::Start(n) => n,
+            std::io::SeekFrom::Current(n) => from(self.position, n)?,
+            std::io::SeekFrom::End(n) => from(self.file.metadata()?.len(), n)?,
+        };
+        Ok(self.position)
+    }
+}
+
+impl<'a> ReadRef<'a> for Bounded<'a> {
+    fn len(self) -> Result<u64, ()> {
+        self.cache.len()
+    }
+
+    fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'a [u8], ()> {
+        // Headers, tables of sections and the one section that is asked for; nothing honest is larger.
+        if size > LARGEST {
+            return Err(());
+        }
+        self.cache.read_bytes_at(offset, size)
+    }
+
+    fn read_bytes_at_until(self, range: std::ops::Range<u64>, delimiter: u8) -> Result<&'a [u8], ()> {
+        self.cache.read_bytes_at_until(range, delimiter)
+    }
+}
+
+/// Reads the table of a file.
+pub fn read(file: &File) -> Result<Table, Fault> {
+    let cache = object::ReadCache::new(Positioned { file, position: 0 });
+    let malformed = |e: object::Error| Fault::Malformed(e.to_string());
+    let elf = object::File::parse(Bounded { cache: &cache }).map_err(malformed)?;
+    let build_id = elf.build_id().ok().flatten().unwrap_or_default();
+    let mut table = Table {
+        base: elf.segments().map(|s| s.address()).min().unwrap_or(0) & !0xfff,
+        segments: executable(&elf),
+        build_id: build_id.iter().take(64).map(|b| format!("{b:02x}")).collect(),
+        go: elf.section_by_name(".gopclntab").is_some() || elf.section_by_name(".note.go.buildid").is_some(),
+        ..Table::default()
+    };
+    let Some(section) = elf.section_by_name(".eh_frame") else {
+        return Ok(table);
+    };
+    if section.size() > LARGEST {
+        return Err(Fault::TooLarge(".eh_frame", section.size()));
+    }
+    let bytes = section.data().map_err(malformed)?;
+    let mut bases = BaseAddresses::default().set_eh_frame(section.address());
+    for (name, set) in [
+        (
+            ".text",
+            BaseAddresses::set_text as fn(BaseAddresses, u64) -> BaseAddresses,
+        ),
+        (".got", BaseAddresses::set_got),
+    ] {
+        if let Some(section) = elf.section_by_name(name) {
+            bases = set(bases, section.address());
+        }
+    }
+    rows(bytes, &bases, &mut table)?;
+    Ok(table)
+}
+
+fn executable<'a>(elf: &object::File<'a, impl ReadRef<'a>>) -> Vec<Segment> {
+    let is_executable =
+        |flags| matches!(flags, object::SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0);
+    elf.segments()
+        .filter(|s| is_executable(s.flags()))
+        .map(|s| Segment {
+            offset: s.file_range().0,
+            size: s.file_range().1,
+            address: s.address(),
+        })
+        .collect()
+}
+
+/// Reads the table of an image that lies in memory as it does in its file: the vdso.
+pub fn read_image(image: &[u8]) -> Result<Table, Fault> {
+    let malformed = |e: object::Error| Fault::Malformed(e.to_string());
+    let elf = object::File::parse(image).map_err(malformed)?;
+    let mut table = Table {
+        segments: executable(&elf),
+        ..Table::default()
+    };
+    if let Some(section) = elf.section_by_name(".eh_frame") {
+        let bases = BaseAddresses::default().set_eh_frame(section.address());
+        rows(section.data().map_err(malformed)?, &bases, &mut table)?;
+    }
+    Ok(table)
+}
+
+/// A rule, and where it ends at the latest.
+struct Rule {
+    row: Row,
+    end: u32,
+}
+
+fn rows(bytes: &[u8], bases: &BaseAddresses, table: &mut Table) -> Result<(), Fault> {
+    let malformed = |e: gimli::Error| Fault::Malformed(e.to_string());
+    let section = EhFrame::new(bytes, NativeEndian);
+    let mut context = UnwindContext::new();
+    let mut cies = HashMap::new();
+    let mut rules: Vec<Rule> = Vec::new();
+    let mut entries = section.entries(bases);
+    while let Some(entry) = entries.next().map_err(malformed)? {
+        let CieOrFde::Fde(partial) = entry else { continue };
+        let parsed = partial.parse(|section, bases, offset| {
+            if let Some(cie) = cies.get(&offset.0) {
+                return Ok(Clone::clone(cie));
+            }
+            let cie = section.cie_from_offset(bases, offset)?;
+            cies.insert(offset.0, cie.clone());
+            Ok(cie)
+        });
+        // One bad entry does not spoil the others: its length has been read already.
+        let Ok(fde) = parsed else {
+            table.unsupported += 1;
+            continue;
+        };
+        let (Some(start), Some(end)) = (
+            relative(fde.initial_address(), table),
+            relative(fde.end_address(), table),
+        ) else {
+            table.unsupported += 1;
+            continue;
+        };
+        let Ok(mut states) = fde.rows(&section, bases, &mut context) else {
+            table.unsupported += 1;
+            continue;
+        };
+        let signal = fde.is_signal_trampoline();
+        loop {
+            let state = match states.next_row() {
+                Ok(Some(state)) => state,
+                Ok(None) => break,
+                Err(_) => {
+                    table.unsupported += 1;
+                    break;
+                }
+            };
+            let Some(pc) = relative(state.start_address(), table) else {
+                break;
+            };
+            let row = if signal {
+                Some((kind::SIGNAL, 0, 0))
+            } else {
+                rule(state, &section)
+            };
+            table.unsupported += usize::from(row.is_none());
+            let (kind, offset, frame_pointer) = row.unwrap_or((kind::NONE, 0, 0));
+            rules.push(Rule {
+                row: Row {
+                    pc: pc.max(start),
+                    kind,
+                    offset,
+                    frame_pointer,
+                },
+                end,
+            });
+            if rules.len() > MOST_ROWS {
+                return Err(Fault::TooLarge(".eh_frame (rows)", bytes.len() as u64));
+            }
+        }
+    }
+    table.rows = ordered(rules);
+    Ok(())
+}
+
+fn relative(address: u64, table: &Table) -> Option<u32> {
+    u32::try_from(address.checked_sub(table.base)?).ok()
+}
+
+/// Rules by address, without repetitions, and with holes where no function is.
+fn ordered(mut rules: Vec<Rule>) -> Vec<u64> {
+    let hole = |pc| Row {
+        pc,
+        kind: kind::NONE,
+        offset: 0,
+        frame_pointer: 0,
+    };
+    // Stable: of two rules for one address the later one is that of the same function's next row.
+    rules.sort_by_key(|rule| rule.row.pc);
+    let mut out: Vec<Row> = Vec::with_capacity(rules.len());
+    let mut covered = 0;
+    let mut push = |row: Row| match out.last_mut() {
+        Some(last) if last.pc == row.pc => *last = row,
+        Some(last)
+            if (last.kind, last.offset, last.frame_pointer) == (row.kind, row.offset, row.frame_pointer) => {}
+        _ => out.push(row),
+    };
+    for rule in rules {
+        if covered != 0 && rule.row.pc > covered {
+            push(hole(covered));
+        }
+        push(rule.row);
+        covered = covered.max(rule.end);
+    }
+    if covered != 0 {
+        push(hole(covered));
+    }
+    out.into_iter().map(Row::pack).collect()
+}
+
+type Slice<'a> = EndianSlice<'a, NativeEndian>;
+
+/// Kind, offset and place of the frame pointer; `None` = a row cannot say it.
+fn rule(state: &gimli::UnwindTableRow<usize>, section: &EhFrame<Slice<'_>>) -> Option<(u8, u16, u8)> {
+    if matches!(state.register(X86_64::RA), Some(RegisterRule::Undefined)) {
+        return Some((kind::END, 0, 0));
+    }
+    let words = |offset: i64| (offset >= 0 && offset % 8 == 0).then(|| u16::try_from(offset / 8).ok())?;
+    let frame_pointer = match state.register(X86_64::RBP) {
+        Some(RegisterRule::Offset(offset)) if offset < 0 && offset % 8 == 0 => {
+            u8::try_from(-offset / 8).ok()?
+        }
+        None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => 0,
+        // Saved where a row cannot say; the caller may not need it, but who knows.
+        _ => return None,
+    };
+    let (kind, offset) = match state.cfa() {
+        CfaRule::RegisterAndOffset { register, offset } if *register == X86_64::RSP => {
+            (kind::SP, words(*offset)?)
+        }
+        CfaRule::RegisterAndOffset { register, offset } if *register == X86_64::RBP => {
+            (kind::FP, words(*offset)?)
+        }
+        CfaRule::RegisterAndOffset { .. } => return None,
+        CfaRule::Expression(expression) => said(expression, section)?,
+    };
+    Some((kind, offset, frame_pointer))
+}
+
+/// The few expressions that compilers, linkers and hand-written assembly really use.
+fn said(expression: &UnwindExpression<usize>, section: &EhFrame<Slice<'_>>) -> Option<(u8, u16)> {
+    let encoding = gimli::Encoding {
+        address_size: 8,
+        format: gimli::Format::Dwarf32,
+        version: 4,
+    };
+    let expression: Expression<Slice<'_>> = expression.get(section).ok()?;
+    let mut steps = expression.operations(encoding);
+    let mut found = Vec::with_capacity(4);
+    while let Some(step) = steps.next().ok()? {
+        found.push(step);
+        if found.len() > 12 {
+            return None;
+        }
+    }
+    let base = |step: &Operation<Slice<'_>>| match step {
+        Operation::RegisterOffset { register, offset, .. } => Some((*register, *offset)),
+        _ => None,
+    };
+    let (register, offset) = base(found.first()?)?;
+    let words = |offset: i64| (offset >= 0 && offset % 8 == 0).then(|| u16::try_from(offset / 8).ok())?;
+    match found.get(1..)? {
+        [Operation::Deref { .. }] if register == X86_64::RBP => Some((kind::AT_FP, words(-offset)?)),
+        [Operation::Deref { .. }, Operation::PlusConstant { value: 8 }] if register == X86_64::RSP => {
+            Some((kind::AT_SP_PLUS_8, words(offset)?))
+        }
+        // rsp + 8 + (((rip & 15) >= 11) << 3), as every linker writes it for a PLT.
+        [
+            Operation::RegisterOffset {
+                register: ip,
+                offset: 0,
+                ..
+            },
+            ..,
+        ] if register == X86_64::RSP && offset == 8 && *ip == X86_64::RA && found.len() >= 8 => {
+            Some((kind::PLT, 0))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

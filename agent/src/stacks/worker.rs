@@ -1,0 +1,350 @@
+//! The thread that makes places of addresses: it looks at processes as they are first sampled, and has their tables loaded.
+//!
+//! A sample of a process that nobody has looked at waits until that is done, right here; so the first one has names too,
+//! and what waits is bounded by the channel.
+
+use super::Stacks;
+use super::loader::{Binary, Image, Loader};
+use super::store::{Count, Place, Who};
+use crate::error::{Context as _, Result};
+use agent_common::profile::{StackHead, end};
+use nix::time::{ClockId, clock_gettime};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Samples that wait: at 99 Hz those of ten seconds of twenty busy CPUs.
+const WAITING: usize = 16_384;
+/// Processes that are looked at in a second; each takes about half a millisecond once its files are known.
+const LOOKS: u32 = 100;
+/// A process whose stacks end outside of all mappings is looked at again after this time; if it is as before, after twice
+/// of it …
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// … up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Processes that are remembered.
+const REMEMBERED: usize = 8192;
+
+/// A sample as it comes from the kernel.
+pub struct Sample {
+    /// Its head.
+    pub head: StackHead,
+    /// Addresses: those of the kernel, then those of the user, innermost first.
+    pub frames: Vec<u64>,
+    /// Whose it is.
+    pub who: Who,
+    /// When it was taken, ns since the Unix epoch.
+    pub time: u64,
+}
+
+/// What the thread is told.
+pub enum Message {
+    /// A sample.
+    Sample(Box<Sample>),
+    /// Answer when all that was told before is done.
+    Sync(Sender<()>),
+}
+
+struct Seen {
+    start: u64,
+    image: Option<Arc<Image>>,
+    /// When it was looked at, ns since boot.
+    looked: u64,
+    /// Not again before this time.
+    next: Instant,
+    pause: Duration,
+}
+
+struct Worker {
+    stacks: Arc<Stacks>,
+    loader: Loader,
+    seen: HashMap<u32, Seen>,
+    /// Gone when it was last looked for.
+    gone: Vec<u32>,
+    looks: u32,
+    second: Instant,
+}
+
+/// Starts the thread. It ends when the sender is dropped.
+pub fn start(stacks: Arc<Stacks>, loader: Loader) -> Result<SyncSender<Message>> {
+    let (sender, receiver) = sync_channel(WAITING);
+    let worker = Worker {
+        stacks,
+        loader,
+        seen: HashMap::new(),
+        gone: Vec::new(),
+        looks: LOOKS,
+        second: Instant::now(),
+    };
+    std::thread::Builder::new()
+        .name("stacks".into())
+        .spawn(move || worker.run(&receiver))
+        .context("starting the thread that loads unwind tables")?;
+    Ok(sender)
+}
+
+fn since_boot() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
+}
+
+impl Worker {
+    fn run(mut self, receiver: &Receiver<Message>) {
+        // Above that of names: until a process has been looked at, its stacks are short.
+        crate::bpf::host::low_priority(5);
+        loop {
+            let message = receiver.recv_timeout(Duration::from_secs(1));
+            let now = Instant::now();
+            if now.duration_since(self.second) >= Duration::from_secs(1) {
+                self.second = now;
+                self.looks = LOOKS;
+                self.tidy(now);
+            }
+            match message {
+                Ok(Message::Sample(sample)) => {
+                    self.take(&sample, now);
+                    self.stacks.counts.taken.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Message::Sync(done)) => {
+                    self.stacks.tell(self.loader.stats());
+                    let _ = done.send(());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn tidy(&mut self, now: Instant) {
+        match self.loader.tidy(now) {
+            // Samples of a process that has just ended may still be on their way: its image goes a round later.
+            Ok(Some(gone)) => {
+                for tgid in std::mem::replace(&mut self.gone, gone) {
+                    if !self.loader.knows(tgid) {
+                        self.seen.remove(&tgid);
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(e) => tracing::warn!("probe profile: {e}"),
+        }
+        if self.seen.len() > REMEMBERED {
+            self.seen.clear();
+        }
+        self.stacks.tell(self.loader.stats());
+    }
+
+    fn take(&mut self, sample: &Sample, now: Instant) {
+        let head = &sample.head;
+        let (kernel, user) = sample
+            .frames
+            .split_at(usize::from(head.kernel).min(sample.frames.len()));
+        let image = if user.is_empty() {
+            None
+        } else {
+            self.image(head, user, now)
+        };
+        let (mut places, mut binaries) = (Vec::with_capacity(sample.frames.len() + 1), Vec::new());
+        for (i, address) in kernel.iter().enumerate() {
+            places.push(Place::Kernel(call(i, *address)));
+        }
+        if let Some(image) = &image {
+            resolve(head.end, user, image, &mut places, &mut binaries);
+        }
+        let is_whole = head.end == end::COMPLETE && (user.is_empty() || image.is_some());
+        if !is_whole {
+            let why = if image.is_none() {
+                end::UNKNOWN_PROCESS
+            } else {
+                head.end
+            };
+            places.push(Place::Cut(why));
+        }
+        let count = Count {
+            samples: 1,
+            value: head.value,
+        };
+        self.stacks
+            .store()
+            .add(sample.time, sample.who.clone(), &places, &binaries, count);
+    }
+
+    /// The mappings of the process, looked at anew if they cannot be those that the sample is of.
+    fn image(&mut self, head: &StackHead, user: &[u64], now: Instant) -> Option<Arc<Image>> {
+        let (tgid, start) = (head.subject.tgid, head.subject.start);
+        let known = self.seen.get(&tgid).filter(|seen| seen.start == start);
+        if let Some(seen) = known {
+            let fits = match head.end {
+                // Taken before it was looked at, or because it has become another program since.
+                end::UNKNOWN_PROCESS => head.time <= seen.looked,
+                end::NO_MAPPING => false,
+                _ => true,
+            };
+            let leaf = user.first().copied().unwrap_or_default();
+            let fits = fits
+                && seen
+                    .image
+                    .as_ref()
+                    .is_some_and(|image| image.find(leaf).is_some());
+            if fits || now < seen.next {
+                return seen.image.clone();
+            }
+        }
+        if self.looks == 0 {
+            return known.and_then(|seen| seen.image.clone());
+        }
+        self.looks -= 1;
+        self.stacks.counts.looked.fetch_add(1, Ordering::Relaxed);
+        let image = self.loader.load(tgid, start, now).unwrap_or_else(|e| {
+            tracing::warn!("probe profile: process {tgid}: {e}");
+            None
+        });
+        let before = self.seen.remove(&tgid).filter(|seen| seen.start == start);
+        let pause = match &before {
+            Some(before) if same(before.image.as_deref(), image.as_ref()) => {
+                (before.pause * 2).min(LONGEST_PAUSE)
+            }
+            _ => FIRST_PAUSE,
+        };
+        let image = image.map(Arc::new);
+        let seen = Seen {
+            start,
+            // Of a process that has just ended, what was known of it.
+            image: image.clone().or_else(|| before.and_then(|before| before.image)),
+            looked: since_boot(),
+            next: now + pause,
+            pause,
+        };
+        let image = seen.image.clone();
+        self.seen.insert(tgid, seen);
+        image
+    }
+}
+
+fn same(a: Option<&Image>, b: Option<&Image>) -> bool {
+    let bounds = |image: &Image| {
+        image
+            .mappings
+            .iter()
+            .map(|m| (m.start, m.end))
+            .collect::<Vec<_>>()
+    };
+    a.map(bounds) == b.map(bounds)
+}
+
+/// The innermost address is where the thread was; the others are where calls return to, and the call is before that.
+const fn call(frame: usize, address: u64) -> u64 {
+    address.saturating_sub(if frame == 0 { 0 } else { 1 })
+}
+
+fn resolve(why: u8, user: &[u64], image: &Image, places: &mut Vec<Place>, binaries: &mut Vec<Arc<Binary>>) {
+    for (i, address) in user.iter().enumerate() {
+        let address = call(i, *address);
+        let located = image.find(address);
+        let place = match located.map(|l| (l, &l.binary)) {
+            Some((located, Some(binary))) => match binary.table.bias(located.start, located.offset) {
+                Some(bias) => {
+                    if !binaries.iter().any(|known| known.id == binary.id) {
+                        binaries.push(binary.clone());
+                    }
+                    Place::Binary(
+                        binary.id,
+                        address.wrapping_sub(bias).wrapping_add(binary.table.base),
+                    )
+                }
+                None => Place::Unknown(address),
+            },
+            Some((_, None)) => Place::Anonymous(address),
+            None => Place::Unknown(address),
+        };
+        places.push(place);
+        // Before anybody had looked at the process frame pointers were followed. Where the code has none, only the innermost
+        // frame is true.
+        let has_rows = located
+            .and_then(|l| l.binary.as_ref())
+            .is_some_and(|b| !b.table.go && b.fault.is_empty());
+        if why == end::UNKNOWN_PROCESS && (has_rows || matches!(place, Place::Unknown(_))) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::loader::Located;
+    use super::super::table::{Segment, Table};
+    use super::*;
+    use std::path::PathBuf;
+
+    fn binary(id: u32, go: bool) -> Arc<Binary> {
+        Arc::new(Binary {
+            id,
+            path: PathBuf::from("/bin/x"),
+            file: None,
+            build_id: String::new(),
+            table: Table {
+                base: 0x40_0000,
+                segments: vec![Segment {
+                    offset: 0x1000,
+                    size: 0x2000,
+                    address: 0x40_1000,
+                }],
+                go,
+                ..Table::default()
+            },
+            fault: String::new(),
+        })
+    }
+
+    fn image(go: bool) -> Image {
+        let located = |start, binary| Located {
+            start,
+            end: start + 0x2000,
+            offset: 0x1000,
+            binary,
+        };
+        Image {
+            tgid: 1,
+            start: 1,
+            mappings: vec![
+                located(0x5000_1000, Some(binary(7, go))),
+                located(0x7000_0000, None),
+            ],
+        }
+    }
+
+    fn places(why: u8, go: bool, user: &[u64]) -> Vec<Place> {
+        let (mut places, mut binaries) = (Vec::new(), Vec::new());
+        resolve(why, user, &image(go), &mut places, &mut binaries);
+        places
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_file_and_callers_those_of_the_call() {
+        assert_eq!(
+            places(
+                end::COMPLETE,
+                false,
+                &[0x5000_1234, 0x5000_1300, 0x7000_0010, 0x10]
+            ),
+            [
+                Place::Binary(7, 0x40_1234),
+                Place::Binary(7, 0x40_12ff),
+                Place::Anonymous(0x7000_000f),
+                Place::Unknown(0xf)
+            ]
+        );
+    }
+
+    #[test]
+    fn without_tables_only_frame_pointers_that_are_there_are_believed() {
+        let user = [0x5000_1234, 0x5000_1300, 0x5000_1400];
+        assert_eq!(
+            places(end::UNKNOWN_PROCESS, false, &user),
+            [Place::Binary(7, 0x40_1234)]
+        );
+        assert_eq!(places(end::UNKNOWN_PROCESS, true, &user).len(), 3);
+    }
+}
