@@ -3,7 +3,7 @@
 //!
 //! The programs only look. Those of connections that begin or end here are left to probe `tcp`.
 
-use crate::account::{self, bump};
+use crate::account::{self, bump_own};
 use crate::histogram;
 use crate::rtt::{pair, pass, stamps};
 use crate::tcp;
@@ -58,7 +58,7 @@ pub fn path_egress_ip(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn watch<const DIRECTION: usize, const ETHERNET: bool>(ctx: &TcContext, program: usize) -> i32 {
     if let Some(account) = account::of(program) {
-        bump(&mut account.seen);
+        bump_own(&mut account.seen);
         look::<DIRECTION, ETHERNET>(account, Skb::new(ctx));
     }
     NEXT
@@ -67,23 +67,23 @@ fn watch<const DIRECTION: usize, const ETHERNET: bool>(ctx: &TcContext, program:
 #[inline(always)]
 fn look<const DIRECTION: usize, const ETHERNET: bool>(account: &mut Account, skb: Skb) {
     let Some(segment) = segment(&skb, ETHERNET) else {
-        bump(&mut account.filtered);
+        bump_own(&mut account.filtered);
         return;
     };
     let Some(stamps) = stamps(&skb, segment.transport, segment.end, 0) else {
-        bump(&mut account.filtered);
+        bump_own(&mut account.filtered);
         return;
     };
     if !stamps.asks && !stamps.answers {
-        bump(&mut account.sampled);
+        bump_own(&mut account.sampled);
         return;
     }
     let Some((source, destination)) = segment.ends(&skb) else {
-        bump(&mut account.filtered);
+        bump_own(&mut account.filtered);
         return;
     };
     if PATH_OWN.get_ptr(source).is_some() || PATH_OWN.get_ptr(destination).is_some() {
-        bump(&mut account.filtered);
+        bump_own(&mut account.filtered);
         return;
     }
     let place = skb.ifindex() | DEVICE;
@@ -95,9 +95,9 @@ fn look<const DIRECTION: usize, const ETHERNET: bool>(account: &mut Account, skb
     let Some(micros) = took else {
         // A value that waits from now on, or an echo of none that did.
         if stamps.asks {
-            bump(&mut account.aggregated);
+            bump_own(&mut account.aggregated);
         } else {
-            bump(&mut account.filtered);
+            bump_own(&mut account.filtered);
         }
         return;
     };
@@ -111,8 +111,8 @@ fn look<const DIRECTION: usize, const ETHERNET: bool>(account: &mut Account, skb
     match histogram::of(&PATH_FORWARDED, &key, &ForwardedKey::OTHER, account) {
         Some(histogram) => {
             histogram::record(histogram, micros);
-            bump(&mut account.aggregated);
+            bump_own(&mut account.aggregated);
         }
-        None => bump(&mut account.dropped[reason::MAP_FULL]),
+        None => bump_own(&mut account.dropped[reason::MAP_FULL]),
     }
 }
