@@ -1,153 +1,16 @@
 //! Probe `profile`.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tests::harness::agent::{Scratch, binary, clean};
+use tests::harness::stacks::{Busy, Folded, HERE, busy, cc, is, spin, taken};
 use tests::harness::{Setup, command, unique};
 use tests::need_root;
 
-/// A program that goes with its owner.
-struct Busy(Child);
-
-impl Busy {
-    fn start(command: &mut Command) -> Result<Self> {
-        let shown = format!("{command:?}");
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Ok(Self(child.context(shown)?))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A copy of `geophone-busy` under a name of its own, so that other tests' are not counted.
-fn busy(scratch: &Scratch) -> Result<(PathBuf, String)> {
-    let name = unique("b");
-    let path = scratch.path(&name);
-    std::fs::copy(env!("CARGO_BIN_EXE_geophone-busy"), &path)?;
-    Ok((path, name))
-}
-
-/// Compiles a C program.
-fn cc(scratch: &Scratch, name: &str, source: &str, options: &[&str]) -> Result<PathBuf> {
-    let code = scratch.write(&format!("{name}.c"), source)?;
-    let program = scratch.path(name);
-    command::output(
-        Command::new("cc")
-            .args(["-O2", "-o"])
-            .arg(&program)
-            .arg(code)
-            .args(options),
-    )?;
-    Ok(program)
-}
-
-/// A C function that keeps a CPU busy below `outer`, and no call of it is a jump.
-fn spin(outer: &str) -> String {
-    format!(
-        "#include <time.h>\n\
-         __attribute__((noinline)) long {outer}_leaf(long n) {{ volatile long x = n; \
-         for (long i = 0; i < 200000; i++) x = x * 31 + i; return x; }}\n\
-         __attribute__((noinline)) long {outer}(long n) {{ volatile long a[5] = {{n}}; \
-         return {outer}_leaf(n) + a[2]; }}\n\
-         long {outer}_for(long seconds) {{ time_t end = time(0) + seconds; long s = 0; \
-         while (time(0) < end) s += {outer}(s); return s; }}\n"
-    )
-}
-
-/// Stacks of a window: outermost first, the name of the process before them, and how often.
-struct Folded(Vec<(Vec<String>, u64)>);
-
-impl Folded {
-    fn take(scratch: &Scratch, arguments: &[&str]) -> Result<Self> {
-        let file = scratch.path("profile.folded");
-        command::output(
-            clean(binary())
-                .arg("profile")
-                .args(arguments)
-                .arg("-o")
-                .arg(&file),
-        )?;
-        Self::parse(&std::fs::read_to_string(file)?)
-    }
-
-    fn parse(text: &str) -> Result<Self> {
-        let line = |line: &str| -> Result<(Vec<String>, u64)> {
-            let (stack, count) = line.rsplit_once(' ').context("no count")?;
-            Ok((stack.split(';').map(str::to_owned).collect(), count.parse()?))
-        };
-        Ok(Self(text.lines().map(line).collect::<Result<_>>()?))
-    }
-
-    fn count(&self, wanted: impl Fn(&[String]) -> bool) -> u64 {
-        self.0
-            .iter()
-            .filter(|(stack, _)| wanted(stack))
-            .map(|(_, n)| n)
-            .sum()
-    }
-
-    fn total(&self) -> u64 {
-        self.count(|_| true)
-    }
-
-    /// Samples with these functions, outermost first, whatever lies between them.
-    fn through(&self, functions: &[&str]) -> u64 {
-        self.count(|stack| {
-            let mut frames = stack.iter();
-            functions.iter().all(|f| frames.any(|frame| is(frame, f)))
-        })
-    }
-
-    /// Share of the samples whose outermost frame is `_start`.
-    fn whole(&self) -> f64 {
-        let whole = self.count(|stack| stack.get(1).is_some_and(|outermost| outermost == "_start"));
-        whole as f64 / self.total().max(1) as f64
-    }
-
-    fn show(&self) -> String {
-        let mut lines = self.0.clone();
-        lines.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
-        lines
-            .iter()
-            .take(12)
-            .map(|(stack, n)| format!("{n} {}\n", stack.join(";")))
-            .collect()
-    }
-}
-
-/// A function by its last name: `crate::f` is `f`.
-fn is(frame: &str, function: &str) -> bool {
-    frame == function || frame.rsplit("::").next() == Some(function)
-}
-
-const HERE: [&str; 5] = ["--own", "--hz", "997", "--for", "8s"];
-
-fn taken(scratch: &Scratch, comm: &str) -> Result<Folded> {
-    let mut arguments = HERE.to_vec();
-    arguments.extend(["--comm", comm]);
-    let folded = Folded::take(scratch, &arguments)?;
-    ensure!(
-        folded.total() >= 2000,
-        "only {} samples:\n{}",
-        folded.total(),
-        folded.show()
-    );
-    Ok(folded)
-}
-
-/// Cause: a Rust program without frame pointers that spends 70, 20 and 10 % on three ways. Seen: these shares within three
 /// points, every stack whole and by the right names.
+/// Cause: a Rust program without frame pointers that spends 70, 20 and 10 % on three ways. Seen: these shares within three
 #[test]
 fn shares_of_three_ways_and_whole_stacks() -> Result<()> {
     need_root!();

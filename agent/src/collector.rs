@@ -11,7 +11,7 @@ use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::governor::Governor;
 use crate::identity::{Identity, Peers, find_cgroup2_root};
-use crate::probes::{Context, DeviceDrops, Probe};
+use crate::probes::{Context, DeviceDrops, Probe, unix_nanos};
 use crate::records::{Changes, Record, RouteChange};
 use crate::stacks::Stacks;
 use agent_common::account::{Account, SyntheticRecord, program};
@@ -24,7 +24,7 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 
 const POLL: Duration = Duration::from_millis(100);
@@ -111,12 +111,6 @@ pub struct Collector {
     start_unix_nanos: u64,
     last_unix_nanos: u64,
     tick: u64,
-}
-
-fn unix_nanos() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos() as u64)
 }
 
 /// What to add to a time since boot. Taken anew each tick, so that a step of the clock shows within a second.

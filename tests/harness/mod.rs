@@ -11,6 +11,7 @@ pub mod netns;
 pub mod otlp;
 pub mod scene;
 pub mod snapshot;
+pub mod stacks;
 pub mod traffic;
 pub mod tunnels;
 pub mod witness;

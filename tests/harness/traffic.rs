@@ -44,11 +44,16 @@ pub struct Outcome {
     pub failed: u64,
 }
 
-/// The usual binary: beside the test's own.
+/// The usual binary.
 pub fn binary() -> Result<PathBuf> {
+    beside("geophone-traffic")
+}
+
+/// A program of this package: beside the test's own.
+pub fn beside(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let directory = own.parent().and_then(Path::parent).context("no directory")?;
-    Ok(directory.join("geophone-traffic"))
+    Ok(directory.join(name))
 }
 
 impl Traffic {

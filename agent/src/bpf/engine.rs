@@ -3,6 +3,7 @@
 use super::facts::{Facts, group_name};
 use super::fields::Group;
 use super::host;
+use super::maps::{map_data, memlock};
 use super::refusal::{Refusal, explain_load};
 use super::spec::{Hook, Sizes, Spec};
 use super::sys::{self, MappedArray};
@@ -21,7 +22,7 @@ use aya::programs::{
 };
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use std::collections::HashMap;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -495,32 +496,4 @@ fn cgroup2_root() -> std::result::Result<std::fs::File, Refusal> {
 
 fn load_btf(path: &Path) -> Option<Btf> {
     Btf::parse_file(path, Endianness::default()).ok()
-}
-
-/// Size of a map in kernel memory, as the kernel states it.
-fn memlock(fd: BorrowedFd<'_>) -> Option<u64> {
-    use std::os::fd::AsRawFd as _;
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
-    text.lines()
-        .find_map(|l| l.strip_prefix("memlock:"))?
-        .trim()
-        .parse()
-        .ok()
-}
-
-/// The data of any kind of map.
-pub fn map_data(map: &Map) -> Option<&MapData> {
-    Some(match map {
-        Map::Array(m)
-        | Map::HashMap(m)
-        | Map::LpmTrie(m)
-        | Map::Queue(m)
-        | Map::RingBuf(m)
-        | Map::SkStorage(m)
-        | Map::PerCpuArray(m)
-        | Map::ProgramArray(m)
-        | Map::ArrayOfMaps(m)
-        | Map::Unsupported(m) => m,
-        _ => return None,
-    })
 }

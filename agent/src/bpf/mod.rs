@@ -10,6 +10,8 @@ pub mod engine;
 mod facts;
 pub mod fields;
 pub mod host;
+mod mapped;
+pub mod maps;
 pub mod measure;
 mod refusal;
 pub mod shards;

@@ -4,7 +4,7 @@
 //! A tcx link ends with the process, however it ends. A clsact filter outlives SIGKILL: the next agent removes it by its
 //! name. The qdisc itself stays, since others may have begun to use it.
 
-use super::engine::map_data;
+use super::maps::map_data;
 use super::{Engine, Spec, State, Verdict, host, sys};
 use crate::aggregate::labels::clean;
 use crate::error::{Context as _, Result};

@@ -157,7 +157,7 @@ fn relieve_packets(level: u32, programs: &[Spec], context: &mut Context<'_>) -> 
 }
 
 /// Now, ns since the Unix epoch.
-fn unix_nanos() -> u64 {
+pub fn unix_nanos() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_nanos() as u64)

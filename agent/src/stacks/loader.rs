@@ -8,6 +8,7 @@
 //! replaced, and what it had before is free [`GRACE`] later.
 
 use super::arena::{Arena, Piece};
+use super::image::{Binary, Image, Located, open, vdso};
 use super::maps::{self, FileId, Mapping, Origin};
 use super::table::{self, Table};
 use crate::bpf::shards::Shards;
@@ -17,7 +18,6 @@ use agent_common::profile::{BY_FRAME_POINTER, Process, ProcessKey, Range, SHARD_
 use agent_common::wire::Wire;
 use aya::maps::MapData;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs::File;
 use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -34,55 +34,6 @@ const GRACE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(5);
 /// Files that are remembered although no process has them.
 const IDLE_FILES: usize = 256;
-
-/// A file whose code is sampled.
-#[derive(Debug)]
-pub struct Binary {
-    /// A number that no other one gets.
-    pub id: u32,
-    /// As the process calls it.
-    pub path: PathBuf,
-    /// Open as long as it may be asked for names; its path may be gone, or another container's.
-    pub file: Option<File>,
-    /// Build id, lower-case hexadecimal; may be empty.
-    pub build_id: String,
-    /// Its table without the rows.
-    pub table: Table,
-    /// Why it has no rows; empty = it has.
-    pub fault: String,
-}
-
-/// Where a mapping of a process comes from.
-#[derive(Clone, Debug)]
-pub struct Located {
-    /// First address.
-    pub start: u64,
-    /// Address behind the last.
-    pub end: u64,
-    /// Offset of `start` in the file.
-    pub offset: u64,
-    /// The file; `None` = code that was made at run time.
-    pub binary: Option<Arc<Binary>>,
-}
-
-/// The executable mappings of a process, ordered by address.
-#[derive(Clone, Debug, Default)]
-pub struct Image {
-    /// Its id.
-    pub tgid: u32,
-    /// Start time of its leader, ns since boot.
-    pub start: u64,
-    /// Its mappings.
-    pub mappings: Vec<Located>,
-}
-
-impl Image {
-    /// The mapping of an address.
-    pub fn find(&self, address: u64) -> Option<&Located> {
-        let at = self.mappings.partition_point(|m| m.end <= address);
-        self.mappings.get(at).filter(|m| m.start <= address)
-    }
-}
 
 /// What it costs and what it had to refuse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -467,29 +418,6 @@ impl Loader {
             ..self.stats
         }
     }
-}
-
-/// The file of a mapping as the process has it, whatever its path leads to by now.
-fn open(tgid: u32, mapping: &Mapping, path: &std::path::Path) -> std::io::Result<File> {
-    let by_address = format!("/proc/{tgid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
-    File::open(by_address).or_else(|_| {
-        let inside = path.strip_prefix("/").unwrap_or(path);
-        File::open(PathBuf::from(format!("/proc/{tgid}/root")).join(inside))
-    })
-}
-
-/// The vdso is the kernel's, and ours is that of every process.
-fn vdso(like: &Mapping) -> std::result::Result<Table, table::Fault> {
-    let io = |e: std::io::Error| table::Fault::Io(e.to_string());
-    let own = maps::parse(&std::fs::read("/proc/self/maps").map_err(io)?);
-    let Some(own) = own.iter().find(|m| m.origin == Origin::Vdso) else {
-        return Err(table::Fault::Io("this process has none".into()));
-    };
-    let size = (own.end - own.start).min(like.end - like.start) as usize;
-    let mut image = vec![0; size];
-    let memory = File::open("/proc/self/mem").map_err(io)?;
-    std::os::unix::fs::FileExt::read_exact_at(&memory, &mut image, own.start).map_err(io)?;
-    table::read_image(&image)
 }
 
 /// The ranges of a mapping: one for each piece of its file's rows that it reaches into.

@@ -4,6 +4,7 @@
 //! gives each address its file; `names` (below) gives functions their names. Both are of low priority.
 
 pub mod arena;
+pub mod image;
 pub mod loader;
 pub mod maps;
 pub mod names;

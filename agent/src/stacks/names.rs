@@ -5,7 +5,7 @@
 //! memory. When it dies or takes too long, its addresses stay without names, and the next ones get a new one. It ends when
 //! nothing was asked for a while, and with it goes the memory that symbols take.
 
-use super::loader::Binary;
+use super::image::Binary;
 use super::store::Place;
 use crate::error::{Context as _, Error, Result};
 use crate::identity::symbols::Symbols;

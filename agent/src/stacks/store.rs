@@ -3,7 +3,7 @@
 //! A frame is an address inside a file, a stack a list of frames, a sample a stack with who had it; each is kept once.
 //! Memory is bounded: over the budget the oldest slice goes first.
 
-use super::loader::Binary;
+use super::image::Binary;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;

@@ -4,7 +4,8 @@
 //! and what waits is bounded by the channel.
 
 use super::Stacks;
-use super::loader::{Binary, Image, Loader};
+use super::image::{Binary, Image};
+use super::loader::Loader;
 use super::store::{Count, Place, Who};
 use crate::error::{Context as _, Result};
 use agent_common::profile::{StackHead, end};
@@ -273,7 +274,7 @@ fn resolve(why: u8, user: &[u64], image: &Image, places: &mut Vec<Place>, binari
 
 #[cfg(test)]
 mod tests {
-    use super::super::loader::Located;
+    use super::super::image::Located;
     use super::super::table::{Segment, Table};
     use super::*;
     use std::path::PathBuf;

@@ -1,0 +1,153 @@
+//! Programs whose stacks are known, and stacks as they come.
+
+use super::agent::{Scratch, binary, clean};
+use super::{command, unique};
+use anyhow::{Context as _, Result, ensure};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// A program that goes with its owner.
+pub struct Busy(pub Child);
+
+impl Busy {
+    /// Starts it.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let shown = format!("{command:?}");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Ok(Self(child.context(shown)?))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A copy of `geophone-busy` under a name of its own, so that other tests' are not counted.
+pub fn busy(scratch: &Scratch) -> Result<(PathBuf, String)> {
+    let name = unique("b");
+    let path = scratch.path(&name);
+    std::fs::copy(super::traffic::beside("geophone-busy")?, &path)?;
+    Ok((path, name))
+}
+
+/// Compiles a C program.
+pub fn cc(scratch: &Scratch, name: &str, source: &str, options: &[&str]) -> Result<PathBuf> {
+    let code = scratch.write(&format!("{name}.c"), source)?;
+    let program = scratch.path(name);
+    command::output(
+        Command::new("cc")
+            .args(["-O2", "-o"])
+            .arg(&program)
+            .arg(code)
+            .args(options),
+    )?;
+    Ok(program)
+}
+
+/// A C function that keeps a CPU busy below `outer`, and no call of it is a jump.
+pub fn spin(outer: &str) -> String {
+    format!(
+        "#include <time.h>\n\
+         __attribute__((noinline)) long {outer}_leaf(long n) {{ volatile long x = n; \
+         for (long i = 0; i < 200000; i++) x = x * 31 + i; return x; }}\n\
+         __attribute__((noinline)) long {outer}(long n) {{ volatile long a[5] = {{n}}; \
+         return {outer}_leaf(n) + a[2]; }}\n\
+         long {outer}_for(long seconds) {{ time_t end = time(0) + seconds; long s = 0; \
+         while (time(0) < end) s += {outer}(s); return s; }}\n"
+    )
+}
+
+/// Stacks of a window: outermost first, the name of the process before them, and how often.
+pub struct Folded(pub Vec<(Vec<String>, u64)>);
+
+impl Folded {
+    /// What `geophone profile` with these arguments has seen.
+    pub fn take(scratch: &Scratch, arguments: &[&str]) -> Result<Self> {
+        let file = scratch.path("profile.folded");
+        command::output(
+            clean(binary())
+                .arg("profile")
+                .args(arguments)
+                .arg("-o")
+                .arg(&file),
+        )?;
+        Self::parse(&std::fs::read_to_string(file)?)
+    }
+
+    /// Reads folded stacks.
+    pub fn parse(text: &str) -> Result<Self> {
+        let line = |line: &str| -> Result<(Vec<String>, u64)> {
+            let (stack, count) = line.rsplit_once(' ').context("no count")?;
+            Ok((stack.split(';').map(str::to_owned).collect(), count.parse()?))
+        };
+        Ok(Self(text.lines().map(line).collect::<Result<_>>()?))
+    }
+
+    /// Samples whose frames are as wanted.
+    pub fn count(&self, wanted: impl Fn(&[String]) -> bool) -> u64 {
+        self.0
+            .iter()
+            .filter(|(stack, _)| wanted(stack))
+            .map(|(_, n)| n)
+            .sum()
+    }
+
+    /// All samples.
+    pub fn total(&self) -> u64 {
+        self.count(|_| true)
+    }
+
+    /// Samples with these functions, outermost first, whatever lies between them.
+    pub fn through(&self, functions: &[&str]) -> u64 {
+        self.count(|stack| {
+            let mut frames = stack.iter();
+            functions.iter().all(|f| frames.any(|frame| is(frame, f)))
+        })
+    }
+
+    /// Share of the samples whose outermost frame is `_start`.
+    pub fn whole(&self) -> f64 {
+        let whole = self.count(|stack| stack.get(1).is_some_and(|outermost| outermost == "_start"));
+        whole as f64 / self.total().max(1) as f64
+    }
+
+    /// The busiest stacks, for a complaint.
+    pub fn show(&self) -> String {
+        let mut lines = self.0.clone();
+        lines.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+        lines
+            .iter()
+            .take(12)
+            .map(|(stack, n)| format!("{n} {}\n", stack.join(";")))
+            .collect()
+    }
+}
+
+/// A function by its last name: `crate::f` is `f`.
+pub fn is(frame: &str, function: &str) -> bool {
+    frame == function || frame.rsplit("::").next() == Some(function)
+}
+
+/// An own look, long and often enough for thousands of samples.
+pub const HERE: [&str; 5] = ["--own", "--hz", "997", "--for", "8s"];
+
+/// What a command of this name was seen to do, of two thousand samples at least.
+pub fn taken(scratch: &Scratch, comm: &str) -> Result<Folded> {
+    let mut arguments = HERE.to_vec();
+    arguments.extend(["--comm", comm]);
+    let folded = Folded::take(scratch, &arguments)?;
+    ensure!(
+        folded.total() >= 2000,
+        "only {} samples:\n{}",
+        folded.total(),
+        folded.show()
+    );
+    Ok(folded)
+}
