@@ -57,7 +57,7 @@ pub fn can_run(closure: &str, programs: &[&str]) -> bool {
 /// Says what could not be tested here. libtest would hide it, so it is also left for `cargo xtask test` to count.
 pub fn skipped(what: &str) {
     eprintln!("SKIPPED {what}");
-    let list = std::env::var_os("GEOPHONE_SKIPPED");
+    let list = std::env::var_os("TESTS_SKIPPED");
     if let Some(mut file) =
         list.and_then(|path| std::fs::File::options().append(true).create(true).open(path).ok())
     {

@@ -43,7 +43,7 @@ pub fn e2e(agent: &Path, filter: &[String]) -> Result<Outcome> {
             .args(["--", "--test-threads=1"])
             .args(filter)
             .env("GEOPHONE_BIN", agent)
-            .env("GEOPHONE_SKIPPED", list.path()),
+            .env("TESTS_SKIPPED", list.path()),
     )?;
     let skipped: Vec<String> = std::fs::read_to_string(list.path())
         .unwrap_or_default()
