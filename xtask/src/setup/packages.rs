@@ -106,6 +106,7 @@ pub const TEST: &[Need] = &[
     need(&["curl"], "curl", "HTTP clients of the tests"),
     need(&["openssl"], "openssl", "certificates of the TLS tests"),
     need(&["tmux"], "tmux", "drives the terminal view"),
+    need(&["dot"], "graphviz", "reads the graphs of the topology"),
     need(
         &["prometheus", "promtool"],
         "prometheus",
