@@ -5,7 +5,7 @@
 //! ways: rows and ranges to the kernel, and an [`Image`] to whoever gives the addresses names.
 //!
 //! Nothing that the kernel may be reading is changed: a process gets new ranges beside the old ones, then its entry is
-//! replaced, and what it had before is free [`GRACE`] later.
+//! replaced, and what it had before is free a second later.
 
 use super::arena::{Arena, Piece};
 use super::image::{Binary, Image, Located, open, vdso};

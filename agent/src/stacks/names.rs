@@ -327,7 +327,8 @@ mod tests {
             &symbolizer,
             &Question {
                 path: "/proc/self/exe".into(),
-                addresses: vec![address, 1],
+                // The second lies behind all code. DWARF has functions at 0 that the linker has left out.
+                addresses: vec![address, 1 << 40],
             },
         );
         let [Some((start, size, name)), None] = &names[..] else {

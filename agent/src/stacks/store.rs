@@ -237,7 +237,7 @@ impl Store {
             && self
                 .slices
                 .back()
-                .is_some_and(|slice| slice.start / SLICE % 60 == 0)
+                .is_some_and(|slice| (slice.start / SLICE).is_multiple_of(60))
         {
             self.sweep();
         }
