@@ -1,7 +1,7 @@
 //! WireGuard's handshakes: how long they take, and whether they are answered.
 
 use super::row::{self, bump};
-use crate::account::exchange;
+use crate::account::{self, exchange};
 use crate::histogram::record;
 use agent_common::tunnel::parse::Parsed;
 use agent_common::tunnel::{counter, handshake, series};
@@ -24,7 +24,8 @@ pub fn handshake<const DIRECTION: usize>(parsed: &Parsed, slot: u32) {
                 &mut state.initiation[DIRECTION],
                 (parsed.sender as u64) << 32 | micros as u64,
             );
-            bump(&mut state.unanswered[DIRECTION]);
+            // All CPUs share the state of a tunnel; its cells they do not.
+            account::bump(&mut state.unanswered[DIRECTION]);
         }
         2 => {
             bump(&mut cells.counters[first + handshake::RESPONSE]);

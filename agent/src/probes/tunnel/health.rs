@@ -110,7 +110,9 @@ impl Health {
         if self.unanswered_for > UNANSWERED {
             return (State::Down, "handshake_unanswered");
         }
-        if went && second.handshake_age.is_some_and(|age| age > KEY_LIFE) {
+        // While an initiation waits for its response the keys are being renewed: what was idle wakes up like this.
+        let renewing = second.unanswered > 0;
+        if went && !renewing && second.handshake_age.is_some_and(|age| age > KEY_LIFE) {
             return (State::Down, "handshake_old");
         }
         let usual = self.pattern.count_ones() >= 3;
@@ -198,6 +200,29 @@ mod tests {
             ..second(1, 1)
         };
         assert_eq!(after(&mut h, 1, old), (State::Down, "handshake_old"));
+    }
+
+    #[test]
+    fn an_idle_tunnel_that_wakes_up_is_not_down() {
+        let mut h = Health::default();
+        after(&mut h, 2, second(1, 1));
+        let asks = Second {
+            handshake_age: Some(282.0),
+            unanswered: 1,
+            ..second(0, 1)
+        };
+        assert_eq!(
+            after(&mut h, 1, asks),
+            (State::Up, ""),
+            "its initiation has no answer yet"
+        );
+        let answered = Second {
+            handshake_age: Some(0.1),
+            ..second(2, 2)
+        };
+        assert_eq!(after(&mut h, 1, answered), (State::Up, ""));
+        // Without an answer it is down, as soon as that is certain.
+        assert_eq!(after(&mut h, 7, asks), (State::Down, "handshake_unanswered"));
     }
 
     #[test]

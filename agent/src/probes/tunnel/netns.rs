@@ -13,7 +13,7 @@ use crate::rtnetlink::Rtnetlink;
 use nix::sched::{CloneFlags, setns};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -189,7 +189,12 @@ pub(super) fn refresh(patterns: &[Glob], known: &mut Vec<Namespace>, last: &mut 
         let free = (1..=u16::MAX)
             .map(|i| last.wrapping_add(i))
             .find(|number| *number != 0 && known.iter().all(|n| n.number != *number));
-        let (Ok(file), Some(number)) = (File::open(&path), free) else {
+        // Whatever somebody has put there: a pipe must not hold us up.
+        let opened = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path);
+        let (Ok(file), Some(number)) = (opened, free) else {
             continue;
         };
         // What is left of a namespace that is gone is a plain file: nobody can enter it.
