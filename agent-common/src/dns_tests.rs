@@ -2,23 +2,9 @@
 
 extern crate std;
 use super::*;
+use crate::tunnel::parse::Bytes;
 use crate::udp::{Head, TCP, UDP, head, mapped};
 use std::vec::Vec;
-
-struct Bytes<'a>(&'a [u8]);
-
-impl Packet for Bytes<'_> {
-    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
-        let at = at as usize;
-        self.0.get(at..at.checked_add(N)?)?.try_into().ok()
-    }
-    fn len(&self) -> u32 {
-        self.0.len() as u32
-    }
-    fn segment(&self) -> u32 {
-        0
-    }
-}
 
 /// `www.Example.test AAAA`, id 0x1234.
 fn query() -> Vec<u8> {
@@ -41,11 +27,11 @@ fn framed(message: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_query_and_its_answers() {
-    let q = Header::read(&Bytes(&query()), 0).unwrap();
+    let q = Header::read(&Bytes::new(&query()), 0).unwrap();
     assert!(q.is_query() && !q.is_answer());
     assert_eq!(q.id, 0x1234);
     for (flags, rcode, truncated) in [(0x180, 0, false), (0x183, 3, false), (0x202, 2, true)] {
-        let a = Header::read(&Bytes(&answer(flags)), 0).unwrap();
+        let a = Header::read(&Bytes::new(&answer(flags)), 0).unwrap();
         assert!(a.is_answer() && !a.is_query());
         assert_eq!((a.rcode(), a.truncated()), (rcode, truncated));
     }
@@ -60,25 +46,25 @@ fn what_is_no_message() {
     };
     // Two questions; none; an opcode that does not exist.
     for odd in [with(5, 2), with(5, 0), with(2, 0x38)] {
-        assert!(!Header::read(&Bytes(&odd), 0).unwrap().is_query());
+        assert!(!Header::read(&Bytes::new(&odd), 0).unwrap().is_query());
     }
     for len in 0..HEADER as usize {
-        assert_eq!(Header::read(&Bytes(&query()[..len]), 0), None);
+        assert_eq!(Header::read(&Bytes::new(&query()[..len]), 0), None);
     }
-    assert_eq!(Header::read(&Bytes(&query()), u32::MAX - 16), None);
+    assert_eq!(Header::read(&Bytes::new(&query()), u32::MAX - 16), None);
 }
 
 #[test]
 fn a_segment_with_its_length_and_without() {
     for (message, is_answer) in [(query(), false), (answer(0x180), true)] {
         let whole = framed(&message);
-        let (at, header) = in_segment(&Bytes(&whole), 0, is_answer).unwrap();
+        let (at, header) = in_segment(&Bytes::new(&whole), 0, is_answer).unwrap();
         assert_eq!((at, header.id), (2, 0x1234));
-        let (at, header) = in_segment(&Bytes(&message), 0, is_answer).unwrap();
+        let (at, header) = in_segment(&Bytes::new(&message), 0, is_answer).unwrap();
         assert_eq!((at, header.id), (0, 0x1234));
         // The other way round it is nothing; the length alone is nothing either.
-        assert_eq!(in_segment(&Bytes(&whole), 0, !is_answer), None);
-        assert_eq!(in_segment(&Bytes(&whole[..2]), 0, is_answer), None);
+        assert_eq!(in_segment(&Bytes::new(&whole), 0, !is_answer), None);
+        assert_eq!(in_segment(&Bytes::new(&whole[..2]), 0, is_answer), None);
     }
 }
 
@@ -129,7 +115,7 @@ fn headers_of_both_families() {
     let mut v4 = std::vec![0x46, 0, 0, 0, 0, 0, 0, 0, 64, UDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     v4.extend([0; 4]);
     assert_eq!(
-        head(&Bytes(&v4)),
+        head(&Bytes::new(&v4)),
         Some(Head {
             protocol: UDP,
             transport: 24,
@@ -138,8 +124,8 @@ fn headers_of_both_families() {
         })
     );
     v4[0] = 0x44;
-    assert_eq!(head(&Bytes(&v4)), None, "a header of 16 bytes");
-    let plain = head(&Bytes(&ipv6(&[], TCP))).unwrap();
+    assert_eq!(head(&Bytes::new(&v4)), None, "a header of 16 bytes");
+    let plain = head(&Bytes::new(&ipv6(&[], TCP))).unwrap();
     assert_eq!(
         (plain.protocol, plain.transport, plain.destination),
         (TCP, 40, [2; 16])
@@ -149,22 +135,22 @@ fn headers_of_both_families() {
     extensions[0] = 60;
     extensions[8] = UDP;
     extensions[9] = 1;
-    let far = head(&Bytes(&ipv6(&extensions, 0))).unwrap();
+    let far = head(&Bytes::new(&ipv6(&extensions, 0))).unwrap();
     assert_eq!((far.protocol, far.transport), (UDP, 64));
     // A chain that never ends is given up, one that is cut is no packet.
-    let endless = head(&Bytes(&ipv6(&[0; 400], 0))).unwrap();
+    let endless = head(&Bytes::new(&ipv6(&[0; 400], 0))).unwrap();
     assert_eq!(endless.protocol, 0);
-    assert_eq!(head(&Bytes(&ipv6(&[], 0))), None);
-    assert_eq!(head(&Bytes(&[0x50; 60])), None);
+    assert_eq!(head(&Bytes::new(&ipv6(&[], 0))), None);
+    assert_eq!(head(&Bytes::new(&[0x50; 60])), None);
 }
 
 /// Whatever the bytes are, nothing panics, no offset lies outside, and a name is a name.
 fn sane(bytes: &[u8]) {
-    if let Some(h) = head(&Bytes(bytes)) {
+    if let Some(h) = head(&Bytes::new(bytes)) {
         assert!((20..=40 + 4 * 2048).contains(&h.transport));
     }
     for answer in [false, true] {
-        if let Some((at, header)) = in_segment(&Bytes(bytes), 0, answer) {
+        if let Some((at, header)) = in_segment(&Bytes::new(bytes), 0, answer) {
             assert!((at + HEADER) as usize <= bytes.len());
             assert_eq!(header.is_answer(), answer);
             assert!(header.rcode() < 16);

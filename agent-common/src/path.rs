@@ -177,21 +177,7 @@ impl Segment {
 mod tests {
     extern crate std;
     use super::*;
-
-    struct Bytes(std::vec::Vec<u8>);
-
-    impl Packet for Bytes {
-        fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
-            let at = at as usize;
-            self.0.get(at..at.checked_add(N)?)?.try_into().ok()
-        }
-        fn len(&self) -> u32 {
-            self.0.len() as u32
-        }
-        fn segment(&self) -> u32 {
-            0
-        }
-    }
+    use crate::tunnel::parse::Bytes;
 
     fn ipv4(change: impl Fn(&mut [u8])) -> std::vec::Vec<u8> {
         let mut out = std::vec![0; 24 + 32];
@@ -201,7 +187,7 @@ mod tests {
         out
     }
 
-    fn framed(ethertype: u16, tag: bool, packet: &[u8]) -> Bytes {
+    fn framed(ethertype: u16, tag: bool, packet: &[u8]) -> std::vec::Vec<u8> {
         let mut out = std::vec![0; 12];
         if tag {
             out.extend([0x81, 0, 0, 7]);
@@ -210,7 +196,7 @@ mod tests {
         out.extend(packet);
         // What the link adds is not the packet's.
         out.extend([0; 6]);
-        Bytes(out)
+        out
     }
 
     #[test]
@@ -218,6 +204,7 @@ mod tests {
         let whole = ipv4(|_| ());
         for (tag, at) in [(false, 14), (true, 18)] {
             let packet = framed(0x0800, tag, &whole);
+            let packet = Bytes::new(&packet);
             let seen = segment(&packet, true).unwrap();
             assert_eq!((seen.transport, seen.end), (at + 24, at + 56));
             let (source, destination) = seen.ends(&packet).unwrap();
@@ -226,13 +213,14 @@ mod tests {
                 (mapped([10, 0, 0, 1]), mapped([10, 0, 0, 2]))
             );
         }
-        assert_eq!(segment(&Bytes(whole.clone()), false).unwrap().transport, 24);
+        assert_eq!(segment(&Bytes::new(&whole), false).unwrap().transport, 24);
         // More than 64 KiB at once.
         let big = ipv4(|h| h[3] = 0);
-        assert_eq!(segment(&Bytes(big), false).unwrap().end, 56);
+        assert_eq!(segment(&Bytes::new(&big), false).unwrap().end, 56);
         let mut v6 = std::vec![0; 40 + 32];
         (v6[0], v6[5], v6[6], v6[8], v6[39]) = (0x60, 32, TCP, 0xfd, 9);
         let packet = framed(0x86dd, false, &v6);
+        let packet = Bytes::new(&packet);
         let seen = segment(&packet, true).unwrap();
         assert_eq!((seen.transport, seen.end), (54, 86));
         let (source, destination) = seen.ends(&packet).unwrap();
@@ -245,16 +233,16 @@ mod tests {
             ipv4(|h| h[0] = 0x44),
             ipv4(|h| h[0] = 0x56),
         ] {
-            assert_eq!(segment(&Bytes(odd), false), None);
+            assert_eq!(segment(&Bytes::new(&odd), false), None);
         }
-        assert_eq!(segment(&framed(0x0806, false, &whole), true), None);
+        assert_eq!(segment(&Bytes::new(&framed(0x0806, false, &whole)), true), None);
         v6[6] = 0;
-        assert_eq!(segment(&Bytes(v6), false), None);
+        assert_eq!(segment(&Bytes::new(&v6), false), None);
         for cut in 0..whole.len() {
-            let seen = segment(&Bytes(whole[..cut].to_vec()), false);
+            let seen = segment(&Bytes::new(&whole[..cut]), false);
             assert_eq!(seen.is_some(), cut >= 10, "cut at {cut}");
             assert_eq!(
-                seen.and_then(|s| s.ends(&Bytes(whole[..cut].to_vec()))).is_some(),
+                seen.and_then(|s| s.ends(&Bytes::new(&whole[..cut]))).is_some(),
                 cut >= 20
             );
         }

@@ -1,25 +1,10 @@
 //! The parser of tunnel packets over any bytes, and the window over any sequence numbers.
 #![no_main]
 
-use agent_common::tunnel::parse::{Packet, Parsed, Ports, Verdict, fact, parse};
+use agent_common::tunnel::parse::{Bytes, Parsed, Ports, Verdict, fact, parse};
 use agent_common::tunnel::window::{Step, Window, holes_below};
 use agent_common::tunnel::{PORTS, class, kind};
 use libfuzzer_sys::fuzz_target;
-
-struct Bytes<'a>(&'a [u8], u32);
-
-impl Packet for Bytes<'_> {
-    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
-        let at = at as usize;
-        self.0.get(at..at.checked_add(N)?)?.try_into().ok()
-    }
-    fn len(&self) -> u32 {
-        self.0.len() as u32
-    }
-    fn segment(&self) -> u32 {
-        self.1
-    }
-}
 
 struct Known;
 
@@ -42,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
 
 fn packet(bytes: &[u8], ethernet: bool, segment: u32) {
     let mut parsed = Parsed::default();
-    let verdict = parse(&Bytes(bytes, segment), &Known, ethernet, &mut parsed);
+    let verdict = parse(&Bytes::gso(bytes, segment), &Known, ethernet, &mut parsed);
     if verdict == Verdict::Tunnel {
         assert!(parsed.kind != kind::NONE && (parsed.kind as usize) < kind::COUNT);
         assert!((parsed.class as usize) < class::COUNT);

@@ -24,6 +24,37 @@ pub trait Packet {
     }
 }
 
+/// A packet that lies in memory as a whole: for tests, for the fuzzer, and to compare the programs with.
+pub struct Bytes<'a> {
+    bytes: &'a [u8],
+    segment: u32,
+}
+
+impl<'a> Bytes<'a> {
+    /// A packet as it is on the wire.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self::gso(bytes, 0)
+    }
+
+    /// One that stands for several, with so many bytes of payload each.
+    pub const fn gso(bytes: &'a [u8], segment: u32) -> Self {
+        Self { bytes, segment }
+    }
+}
+
+impl Packet for Bytes<'_> {
+    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        let at = at as usize;
+        self.bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+    }
+    fn len(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+    fn segment(&self) -> u32 {
+        self.segment
+    }
+}
+
 /// The UDP ports that carry tunnels.
 pub trait Ports {
     /// See [`kind`].

@@ -6,22 +6,6 @@ use crate::tunnel::corpus::{self, cases};
 use crate::tunnel::{PORTS, class, kind};
 use std::vec::Vec;
 
-/// A slice, and the segment size of GSO.
-struct Bytes<'a>(&'a [u8], u32);
-
-impl Packet for Bytes<'_> {
-    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
-        let at = at as usize;
-        self.0.get(at..at.checked_add(N)?)?.try_into().ok()
-    }
-    fn len(&self) -> u32 {
-        self.0.len() as u32
-    }
-    fn segment(&self) -> u32 {
-        self.1
-    }
-}
-
 struct Known;
 
 impl Ports for Known {
@@ -32,7 +16,7 @@ impl Ports for Known {
 
 fn read(bytes: &[u8], segment: u32, ethernet: bool) -> (Verdict, Parsed) {
     let mut parsed = Parsed::default();
-    let verdict = parse(&Bytes(bytes, segment), &Known, ethernet, &mut parsed);
+    let verdict = parse(&Bytes::gso(bytes, segment), &Known, ethernet, &mut parsed);
     (verdict, parsed)
 }
 

@@ -8,7 +8,7 @@ use crate::bpf::{Engine, State};
 use crate::error::{Context as _, Result};
 use agent_common::account::{Account, program};
 use agent_common::tunnel::corpus::cases;
-use agent_common::tunnel::parse::{Packet, Parsed, Ports, Verdict, bytes, fact, parse};
+use agent_common::tunnel::parse::{Bytes, Parsed, Ports, Verdict, bytes, fact, parse};
 use agent_common::tunnel::window::{Step, Window};
 use agent_common::tunnel::{
     InnerKey, SLOT_OTHER, TunnelCells, TunnelKey, TunnelValue, WindowKey, WindowValue, class, counter,
@@ -32,21 +32,6 @@ const IFINDEX: u32 = 1;
 const NEXT: i32 = -1;
 /// Differences that are told; the others are counted.
 const TOLD: usize = 20;
-
-struct Bytes<'a>(&'a [u8]);
-
-impl Packet for Bytes<'_> {
-    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
-        let at = at as usize;
-        self.0.get(at..at.checked_add(N)?)?.try_into().ok()
-    }
-    fn len(&self) -> u32 {
-        self.0.len() as u32
-    }
-    fn segment(&self) -> u32 {
-        0
-    }
-}
 
 struct Known<'a>(&'a BTreeMap<u16, u8>);
 
@@ -269,7 +254,7 @@ pub fn run(engine: &mut Engine, options: Options) -> Result<Value> {
             for len in lengths.chain([whole.len()]) {
                 let Some(packet) = whole.get(..len) else { continue };
                 let mut parsed = Parsed::default();
-                let verdict = parse(&Bytes(packet), &Known(&ports), ethernet, &mut parsed);
+                let verdict = parse(&Bytes::new(packet), &Known(&ports), ethernet, &mut parsed);
                 for (d, name) in names.into_iter().enumerate() {
                     let what = || format!("{name}: {} cut to {len} of {}", case.name, whole.len());
                     let Some(action) = engine.classify(name, packet).context(what())? else {

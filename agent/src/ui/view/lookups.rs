@@ -173,3 +173,7 @@ impl Datagrams {
         Some(rows)
     }
 }
+
+#[cfg(test)]
+#[path = "lookups_tests.rs"]
+mod tests;
