@@ -18,14 +18,44 @@ pub const FRAMES: usize = KERNEL_FRAMES + USER_FRAMES + 1;
 /// Rows of a shard, a power of two: 1 MiB.
 pub const SHARD_ROWS: usize = 1 << 17;
 
-/// What a sample is of.
+/// What a sample is of. [`StackHead::value`] says how much of it, in [`UNITS`](sample::UNITS).
 pub mod sample {
     /// A tick of a CPU's clock.
     pub const CPU: u8 = 0;
+    /// A thread was not running: from when it was taken off its CPU until it was back.
+    pub const OFF_CPU: u8 = 1;
+    /// A lock of the kernel was waited for.
+    pub const LOCK: u8 = 2;
+    /// A page was not there.
+    pub const FAULT: u8 = 3;
+    /// A block device was read or written.
+    pub const BLOCK_IO: u8 = 4;
+    /// A packet was dropped.
+    pub const DROP: u8 = 5;
+    /// A segment was sent again.
+    pub const RETRANSMIT: u8 = 6;
     /// Number of them.
-    pub const COUNT: usize = 1;
+    pub const COUNT: usize = 7;
     /// Names, as exported.
-    pub const NAMES: [&str; COUNT] = ["cpu"];
+    pub const NAMES: [&str; COUNT] = [
+        "cpu",
+        "off_cpu",
+        "lock",
+        "fault",
+        "block_io",
+        "drop",
+        "retransmit",
+    ];
+    /// What the values are counted in, in the terms of pprof and OTLP.
+    pub const UNITS: [&str; COUNT] = [
+        "nanoseconds",
+        "nanoseconds",
+        "nanoseconds",
+        "count",
+        "nanoseconds",
+        "count",
+        "count",
+    ];
 }
 
 /// How a user stack ended.
@@ -176,8 +206,10 @@ crate::wire! {
         pub tid: u32,
         /// CPU.
         pub cpu: u32,
-        /// What the sample stands for: ns for the CPU's clock.
+        /// What the sample stands for, see [`sample::UNITS`]: of the CPU's clock the time between two ticks.
         pub value: u64,
+        /// What else is to be said, by the kind of sample: why, where; 0 = nothing.
+        pub detail: u64,
         /// Frames of the kernel.
         pub kernel: u16,
         /// Frames of the user.

@@ -5,7 +5,7 @@ mod unwind;
 use crate::account::{self, bump};
 use crate::emit::{emit_made, header};
 use crate::kernel::{self, Ptr};
-use agent_common::account::{program, reason};
+use agent_common::account::{Account, program, reason};
 use agent_common::profile::{FRAMES, KERNEL_FRAMES, ProcessKey, StackHead, USER_FRAMES, end, sample};
 use agent_common::tcp::SubjectKey;
 use agent_common::wire::kind;
@@ -20,7 +20,8 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::{BtfTracePointContext, PerfEventContext},
 };
-use unwind::{PROCESSES, Start, process};
+pub use unwind::Start;
+use unwind::{PROCESSES, process};
 
 /// A record while it is made: too large for the stack.
 #[repr(C)]
@@ -29,13 +30,27 @@ pub struct Stack {
     frames: [u64; FRAMES],
 }
 
-/// The clock's interrupt does not interrupt itself.
+/// One for each kind of sample: a program does not interrupt itself, but the clock interrupts all others.
 #[map]
-static PROFILE_STACK: PerCpuArray<Stack> = PerCpuArray::with_max_entries(1, 0);
+static PROFILE_STACK: PerCpuArray<Stack> = PerCpuArray::with_max_entries(sample::COUNT as u32, 0);
 
 const WORD: usize = size_of::<u64>();
 /// Privilege level in `cs`: not zero = user mode.
 const USER_MODE: u64 = 3;
+
+/// What a stack is taken for.
+pub struct Sample {
+    /// Of [`program`].
+    pub program: usize,
+    /// Of [`sample`].
+    pub kind: u8,
+    /// See [`StackHead::value`].
+    pub value: u64,
+    /// See [`StackHead::detail`].
+    pub detail: u64,
+    /// Where the user's code was interrupted; `None` = the kernel was running.
+    pub user: Option<Start>,
+}
 
 /// Ticks of a CPU's clock.
 #[perf_event]
@@ -44,25 +59,14 @@ pub fn profile_cpu(ctx: PerfEventContext) -> u32 {
         return 0;
     };
     bump(&mut account.seen);
-    let pids = bpf_get_current_pid_tgid();
-    let tgid = (pids >> 32) as u32;
-    if tgid == 0 {
+    if bpf_get_current_pid_tgid() >> 32 == 0 {
         // Idle.
         bump(&mut account.filtered);
         return 0;
     }
-    let Some(stack) = PROFILE_STACK.get_ptr_mut(0) else {
-        bump(&mut account.dropped[reason::MAP_FULL]);
-        return 0;
-    };
-    // SAFETY: a non-null map value stays valid for the program's run, and nobody else of this CPU uses it.
-    let stack = unsafe { &mut *stack };
-    // SAFETY: the helper has no preconditions.
-    let task = unsafe { bpf_get_current_task_btf() } as Ptr;
-    let context = ctx.as_ptr();
-    let data: *const bpf_perf_event_data = context.cast_const().cast();
+    let data: *const bpf_perf_event_data = ctx.as_ptr().cast_const().cast();
     // SAFETY: the context is valid; volatile keeps the accesses apart and of the width that the verifier wants.
-    let (code, period, mut start) = unsafe {
+    let (code, period, start) = unsafe {
         (
             (&raw const (*data).regs.cs).read_volatile(),
             (&raw const (*data).sample_period).read_volatile(),
@@ -73,28 +77,55 @@ pub fn profile_cpu(ctx: PerfEventContext) -> u32 {
             },
         )
     };
+    let sample = Sample {
+        program: program::PROFILE_CPU,
+        kind: sample::CPU,
+        value: period,
+        detail: 0,
+        user: (code & USER_MODE != 0).then_some(start),
+    };
+    take(account, ctx.as_ptr(), sample);
+    0
+}
+
+/// Tells the stack of what runs here; the account gets exactly one outcome.
+#[inline(always)]
+pub fn take(account: &mut Account, context: *mut core::ffi::c_void, sample: Sample) {
+    let Some(stack) = PROFILE_STACK.get_ptr_mut(u32::from(sample.kind)) else {
+        bump(&mut account.dropped[reason::MAP_FULL]);
+        return;
+    };
+    // SAFETY: a non-null map value stays valid for the program's run, and no other program of this CPU uses it.
+    let stack = unsafe { &mut *stack };
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task_btf() } as Ptr;
+    let pids = bpf_get_current_pid_tgid();
+    let tgid = (pids >> 32) as u32;
     let head = &mut stack.head;
     head.kernel = 0;
     head.user = 0;
     head.end = end::COMPLETE;
-    if code & USER_MODE == 0 {
-        // SAFETY: the buffer has room for so many bytes.
-        let bytes = unsafe {
-            bpf_get_stack(
-                context,
-                (&raw mut stack.frames).cast(),
-                (KERNEL_FRAMES * WORD) as u32,
-                0,
-            )
-        };
-        if bytes > 0 {
-            head.kernel = (bytes as usize / WORD) as u16;
+    let start = match sample.user {
+        Some(start) => start,
+        None => {
+            // SAFETY: the buffer has room for so many bytes.
+            let bytes = unsafe {
+                bpf_get_stack(
+                    context,
+                    (&raw mut stack.frames).cast(),
+                    (KERNEL_FRAMES * WORD) as u32,
+                    0,
+                )
+            };
+            if bytes > 0 {
+                head.kernel = (bytes as usize / WORD) as u16;
+            }
+            // SAFETY: the task is the running one.
+            let regs = unsafe { bpf_task_pt_regs(task as *mut _) } as Ptr;
+            let (ip, sp, fp) = kernel::registers(regs);
+            Start { ip, sp, fp }
         }
-        // SAFETY: the task is the running one.
-        let regs = unsafe { bpf_task_pt_regs(task as *mut _) } as Ptr;
-        let (ip, sp, fp) = kernel::registers(regs);
-        start = Start { ip, sp, fp };
-    }
+    };
     if !kernel::is_kernel_thread(task) {
         match process(tgid, kernel::task_start(task)) {
             Some(ranges) => unwind::walk(stack, start, ranges),
@@ -102,7 +133,7 @@ pub fn profile_cpu(ctx: PerfEventContext) -> u32 {
         }
     }
     let head = &mut stack.head;
-    head.header = header::<StackHead>(kind::STACK, program::PROFILE_CPU);
+    head.header = header::<StackHead>(kind::STACK, sample.program);
     // SAFETY: no preconditions.
     unsafe {
         head.time = bpf_ktime_get_boot_ns();
@@ -116,20 +147,20 @@ pub fn profile_cpu(ctx: PerfEventContext) -> u32 {
         netns: 0,
     };
     head.tid = pids as u32;
-    head.value = period;
-    head.sample = sample::CPU;
+    head.value = sample.value;
+    head.detail = sample.detail;
+    head.sample = sample.kind;
     head.pad = [0; 2];
     head.comm = kernel::task_comm(task);
     head.thread = kernel::current_comm();
     let frames = head.kernel as usize + head.user as usize;
     if frames >= FRAMES {
         bump(&mut account.dropped[reason::MAP_FULL]);
-        return 0;
+        return;
     }
     let len = size_of::<StackHead>() + frames * WORD;
     head.header.len = len as u16;
     emit_made(account, core::ptr::from_ref(stack).cast(), len as u32);
-    0
 }
 
 /// What the kernel makes of a process that nobody has looked at yet: right if it was built with frame pointers.

@@ -120,6 +120,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
         out.push(Box::new(profile::Profile::new(profile::Options {
             hz: p.profile.hz,
             store_bytes: usize::try_from(p.profile.store_memory.get()).unwrap_or(usize::MAX),
+            kinds: p.profile.kinds(),
         })));
     }
     out

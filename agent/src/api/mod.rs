@@ -5,6 +5,7 @@ pub mod server;
 pub mod settings;
 pub mod stats;
 
+mod profile;
 #[cfg(test)]
 mod prometheus_tests;
 mod routes;

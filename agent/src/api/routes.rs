@@ -1,11 +1,11 @@
 //! What each path answers, and who may ask.
 
 use super::json::SnapshotView;
+use super::profile::profile;
 use super::stream::{Wanted, lines};
 use super::{State, server::Token};
 use crate::export::prometheus::{encode, negotiate};
 use crate::export::spare::Spare;
-use crate::stacks::{Format, store};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State as From};
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -27,14 +27,12 @@ pub(super) const STALE: Duration = Duration::from_secs(5);
 const STREAMS: usize = 16;
 /// Profiles that are made at a time.
 const PROFILES: usize = 2;
-/// Profiles are of this time, unless told otherwise.
-const LAST: Duration = Duration::from_secs(60);
 /// Longest time that a stream may be asked for by `?for=`.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Clone)]
-struct App {
-    state: State,
+pub(super) struct App {
+    pub(super) state: State,
     token: Option<Arc<Token>>,
     /// When the last snapshot came, by the monotonic clock: a step of the wall clock is no illness.
     ticked: watch::Receiver<Instant>,
@@ -43,7 +41,7 @@ struct App {
     /// Its memory, for the next one.
     spare: Spare,
     streams: Arc<Semaphore>,
-    profiles: Arc<Semaphore>,
+    pub(super) profiles: Arc<Semaphore>,
 }
 
 pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver<Instant>) -> Router {
@@ -142,7 +140,7 @@ fn local_host(headers: &HeaderMap) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok()
 }
 
-fn problem(status: StatusCode, message: &str) -> Response {
+pub(super) fn problem(status: StatusCode, message: &str) -> Response {
     (status, axum::Json(serde_json::json!({ "error": message }))).into_response()
 }
 
@@ -184,71 +182,6 @@ async fn topology(From(app): From<App>) -> Response {
         Some(answer) => axum::Json(answer).into_response(),
         None => problem(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet"),
     }
-}
-
-#[derive(Deserialize)]
-struct ProfileQuery {
-    from: Option<String>,
-    to: Option<String>,
-    subject: Option<String>,
-    comm: Option<String>,
-    pid: Option<u32>,
-    #[serde(default)]
-    format: Format,
-}
-
-/// Stacks of a past window, whole slices of ten seconds.
-async fn profile(From(app): From<App>, Query(query): Query<ProfileQuery>) -> Response {
-    let Some(stacks) = app.state.stacks.clone() else {
-        return problem(
-            StatusCode::NOT_FOUND,
-            "no stacks are taken; set probes.profile.enabled",
-        );
-    };
-    let Ok(place) = app.profiles.clone().try_acquire_owned() else {
-        return problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "two profiles are being made already; ask again",
-        );
-    };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let moment = |text: &Option<String>| text.as_deref().map(|text| moment(text, now)).transpose();
-    let (Ok(from), Ok(to)) = (moment(&query.from), moment(&query.to)) else {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            "from, to: no time; write seconds since 1970, 2026-01-31T12:00:00Z, or how long ago, e.g. 10m",
-        );
-    };
-    let wanted = store::Query {
-        from: from.unwrap_or_else(|| now.saturating_sub(LAST)).as_nanos() as u64,
-        to: to.map_or(0, |to| to.as_nanos() as u64),
-        subject: query.subject,
-        process: query.comm,
-        pid: query.pid,
-        sample: 0,
-    };
-    let format = query.format;
-    let answer = tokio::task::spawn_blocking(move || {
-        let _place = place;
-        stacks.answer(&wanted, format)
-    });
-    match answer.await {
-        Ok(Ok(body)) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),
-        Ok(Err(e)) => problem(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
-        Err(e) => problem(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
-    }
-}
-
-/// A time since 1970: in seconds, as RFC 3339 has it, or how long ago.
-fn moment(text: &str, now: Duration) -> Result<Duration, ()> {
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(drop);
-    }
-    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
-        return time.duration_since(UNIX_EPOCH).map_err(drop);
-    }
-    let ago = humantime::parse_duration(text).map_err(drop)?;
-    Ok(now.saturating_sub(ago))
 }
 
 async fn healthz(From(app): From<App>) -> Response {

@@ -6,6 +6,7 @@ mod docs;
 mod error;
 mod layers;
 mod node;
+mod profile;
 mod settings;
 mod tunnel;
 pub mod units;
@@ -13,6 +14,7 @@ pub mod units;
 pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;
 pub use layers::{ENV_ELSEWHERE, ENV_PREFIX};
+pub use profile::ProfileProbe;
 pub use settings::{
     Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, PathProtocol,
     Probes, RttSource, TcpProbe,

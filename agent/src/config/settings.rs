@@ -1,5 +1,6 @@
 //! The settings tree. The documentation of each field is the user's: `default_yaml` and docs/config.md are made of it.
 
+use super::profile::ProfileProbe;
 use super::tunnel::TunnelProbe;
 use super::units::{Bytes, Glob, HumanDuration};
 use crate::api::settings::ApiSettings;
@@ -275,35 +276,6 @@ pub enum PathProtocol {
     Icmp,
     /// Connection requests from changing source ports: balancing routers may spread them.
     Tcp,
-}
-
-/// Probe `profile`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ProfileProbe {
-    /// Whether the probe runs.
-    pub enabled: bool,
-    /// Stacks per second that are taken of each CPU that is not idle. A prime does not march in step with what is
-    /// periodic itself.
-    #[schemars(range(min = 1, max = 999))]
-    pub hz: u32,
-    /// Most memory for the tables by which code without frame pointers is unwound; it is taken as it is needed.
-    #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "1GiB"))]
-    pub table_memory: Bytes,
-    /// Most memory for the samples of the last hour; over it the oldest ten seconds go first.
-    #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "1GiB"))]
-    pub store_memory: Bytes,
-}
-
-impl Default for ProfileProbe {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            hz: 19,
-            table_memory: Bytes::mib(64),
-            store_memory: Bytes::mib(64),
-        }
-    }
 }
 
 /// Bounds that are set before anything runs.

@@ -8,21 +8,29 @@
 //!
 //! Records are only decoded here; what is done with them is in `stacks/`.
 
+mod metrics;
+
+pub use metrics::METRICS;
+
 use super::{Context, Probe};
-use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
+use crate::aggregate::{Family, Labels, Metric, Series, Value};
 use crate::bpf::fields::Group;
 use crate::bpf::shards::Shards;
 use crate::bpf::sys::MappedArray;
 use crate::bpf::{Hook, Spec, State};
 use crate::error::Result;
 use crate::records::Record;
-use crate::stacks::Stacks;
 use crate::stacks::loader::{self, Loader, Maps};
 use crate::stacks::store::Who;
 use crate::stacks::worker::{self, Message, Sample};
+use crate::stacks::{Kinds, Stacks};
 use agent_common::account::program;
 use agent_common::profile::{Range, StackHead, end, sample};
 use agent_common::wire::{Wire as _, kind};
+use metrics::{
+    BINARIES, CPUS, LOOKED, LOST, PROCESSES, ROWS, SAMPLES, STACKS, STORE_BYTES, SYMBOLIZER_FAILURES,
+    TABLE_BYTES, TABLE_FAILURES, TABLES,
+};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,152 +67,15 @@ static CPU: Spec = Spec {
     remedy: "needs x86-64, Linux 5.17 and CAP_PERFMON; kernel.perf_event_paranoid may forbid it",
 };
 
-/// Samples.
-pub static SAMPLES: Metric = Metric {
-    name: "geophone_profile_samples_total",
-    otlp: "geophone.profile.samples",
-    unit: "{sample}",
-    kind: Kind::Counter,
-    help: "Stacks that were taken; ticks of idle CPUs are not among them",
-    labels: &[&label::PROFILE_SAMPLE],
-    stability: Stability::Experimental,
-};
-/// Stacks by how they ended.
-pub static STACKS: Metric = Metric {
-    name: "geophone_profile_stacks_total",
-    otlp: "geophone.profile.stacks",
-    unit: "{sample}",
-    kind: Kind::Counter,
-    help: "User stacks by how they ended; their sum is that of the samples",
-    labels: &[&label::END],
-    stability: Stability::Experimental,
-};
-/// Samples that were taken and are not to be had any more.
-pub static LOST: Metric = Metric {
-    name: "geophone_profile_lost_samples_total",
-    otlp: "geophone.profile.lost_samples",
-    unit: "{sample}",
-    kind: Kind::Counter,
-    help: "Samples that are not in the store although their hour is not over: backlog = the agent fell behind, memory = probes.profile.store_memory is too small for an hour",
-    labels: &[&label::REASON],
-    stability: Stability::Experimental,
-};
-/// CPUs that are sampled.
-pub static CPUS: Metric = Metric {
-    name: "geophone_profile_cpus",
-    otlp: "geophone.profile.cpus",
-    unit: "{cpu}",
-    kind: Kind::Gauge,
-    help: "CPUs whose clock is sampled: those that are online",
-    labels: &[],
-    stability: Stability::Experimental,
-};
-/// Processes that can be unwound.
-pub static PROCESSES: Metric = Metric {
-    name: "geophone_profile_processes",
-    otlp: "geophone.profile.processes",
-    unit: "{process}",
-    kind: Kind::Gauge,
-    help: "Processes that the kernel can unwind",
-    labels: &[],
-    stability: Stability::Experimental,
-};
-/// Processes that were looked at.
-pub static LOOKED: Metric = Metric {
-    name: "geophone_profile_processes_read_total",
-    otlp: "geophone.profile.processes_read",
-    unit: "{process}",
-    kind: Kind::Counter,
-    help: "Times that the mappings of a process were read",
-    labels: &[],
-    stability: Stability::Experimental,
-};
-/// Files whose code is known.
-pub static BINARIES: Metric = Metric {
-    name: "geophone_profile_binaries",
-    otlp: "geophone.profile.binaries",
-    unit: "{file}",
-    kind: Kind::Gauge,
-    help: "Files whose unwind tables are held",
-    labels: &[],
-    stability: Stability::Experimental,
-};
-/// Tables made.
-pub static TABLES: Metric = Metric {
-    name: "geophone_profile_tables_total",
-    otlp: "geophone.profile.tables",
-    unit: "{file}",
-    kind: Kind::Counter,
-    help: "Unwind tables that were made",
-    labels: &[],
-    stability: Stability::Experimental,
-};
-/// Tables that could not be made or kept.
-pub static TABLE_FAILURES: Metric = Metric {
-    name: "geophone_profile_table_failures_total",
-    otlp: "geophone.profile.table_failures",
-    unit: "{file}",
-    kind: Kind::Counter,
-    help: "Files and processes whose stacks stay short: no_room = probes.profile.table_memory is full, malformed = the file is no sound ELF file or cannot be read",
-    labels: &[&label::REASON],
-    stability: Stability::Experimental,
-};
-/// Rows.
-pub static ROWS: Metric = Metric {
-    name: "geophone_profile_table_rows",
-    otlp: "geophone.profile.table_rows",
-    unit: "{row}",
-    kind: Kind::Gauge,
-    help: "Rows of all unwind tables, 8 bytes each",
-    labels: &[],
-    stability: Stability::Experimental,
-};
-/// Memory of the tables.
-pub static TABLE_BYTES: Metric = Metric {
-    name: "geophone_profile_table_bytes",
-    otlp: "geophone.profile.table_memory",
-    unit: "By",
-    kind: Kind::Gauge,
-    help: "Memory of all unwind tables and mappings",
-    labels: &[],
-    stability: Stability::Experimental,
-};
-/// Memory of the samples.
-pub static STORE_BYTES: Metric = Metric {
-    name: "geophone_profile_store_bytes",
-    otlp: "geophone.profile.store_memory",
-    unit: "By",
-    kind: Kind::Gauge,
-    help: "Memory of the samples of the last hour",
-    labels: &[],
-    stability: Stability::Experimental,
-};
-/// Failures of the reader of symbols.
-pub static SYMBOLIZER_FAILURES: Metric = Metric {
-    name: "geophone_profile_symbolizer_failures_total",
-    otlp: "geophone.profile.symbolizer_failures",
-    unit: "{failure}",
-    kind: Kind::Counter,
-    help: "Times that the process that reads symbols died or took too long; the addresses have no names then",
-    labels: &[],
-    stability: Stability::Experimental,
-};
-
-/// All of them.
-pub const METRICS: &[&Metric] = &[
-    &SAMPLES,
-    &STACKS,
-    &LOST,
-    &CPUS,
-    &PROCESSES,
-    &LOOKED,
-    &BINARIES,
-    &TABLES,
-    &TABLE_FAILURES,
-    &ROWS,
-    &TABLE_BYTES,
-    &STORE_BYTES,
-    &SYMBOLIZER_FAILURES,
+/// The setting of probe `profile` that has each kind of sample taken.
+pub const SETTINGS: [&str; sample::COUNT] = [
+    "enabled",
+    "off_cpu",
+    "locks",
+    "faults",
+    "block_io",
+    "drops",
+    "retransmits",
 ];
 
 /// What the configuration says.
@@ -214,6 +85,8 @@ pub struct Options {
     pub hz: u32,
     /// Bytes for the samples.
     pub store_bytes: usize,
+    /// What is sampled.
+    pub kinds: Kinds,
 }
 
 /// The probe.
@@ -303,7 +176,7 @@ impl Probe for Profile {
             )?,
             shards: Shards::new(engine.take_data("UNWIND_SHARDS")?, shards),
         };
-        let stacks = Stacks::start(self.options.store_bytes)?;
+        let stacks = Stacks::start(self.options.store_bytes, self.options.kinds)?;
         self.worker = Some(worker::start(stacks.clone(), Loader::new(maps, shards))?);
         self.stacks = Some(stacks);
         self.cpus = engine.follow_clocks(CPU.name, self.hz);
@@ -334,6 +207,7 @@ impl Probe for Profile {
                 thread: text(&head.thread),
                 container: subject.container_id.as_str().into(),
                 sample: head.sample,
+                label: "".into(),
             },
             time: head.time.wrapping_add(context.boot_to_unix),
             head,
@@ -400,7 +274,10 @@ impl Probe for Profile {
         let named = |names: &[&'static str], values: &[u64]| -> Vec<(&'static str, u64)> {
             names.iter().copied().zip(values.iter().copied()).collect()
         };
-        out.push(counters(&SAMPLES, &named(&sample::NAMES, &self.samples)));
+        let mut taken = named(&sample::NAMES, &self.samples);
+        let mut kinds = self.options.kinds.iter();
+        taken.retain(|_| kinds.next() == Some(&true));
+        out.push(counters(&SAMPLES, &taken));
         out.push(counters(&STACKS, &named(&end::NAMES, &self.ends)));
         out.push(gauge(&CPUS, self.cpus));
         let Some(stacks) = &self.stacks else { return };

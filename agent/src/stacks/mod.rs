@@ -15,6 +15,7 @@ pub mod table;
 pub mod worker;
 
 use crate::error::{Context as _, Result};
+use agent_common::profile::sample;
 use names::Names;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -85,8 +86,13 @@ pub struct Counts {
     pub failures: AtomicU64,
 }
 
+/// Kinds of sample ([`agent_common::profile::sample`]).
+pub type Kinds = [bool; sample::COUNT];
+
 /// The samples of the last hour, and the way to their names.
 pub struct Stacks {
+    /// Those that are taken.
+    pub kinds: Kinds,
     store: Mutex<Store>,
     loader: Mutex<loader::Stats>,
     /// What the threads count.
@@ -98,10 +104,11 @@ pub struct Stacks {
 type Ask = (Vec<Place>, mpsc::Sender<()>);
 
 impl Stacks {
-    /// With so many bytes for samples; starts the thread that gives names.
-    pub fn start(budget: usize) -> Result<Arc<Self>> {
+    /// With so many bytes for samples of some kinds; starts the thread that gives names.
+    pub fn start(budget: usize, kinds: Kinds) -> Result<Arc<Self>> {
         let (asks, asked) = mpsc::channel();
         let stacks = Arc::new(Self {
+            kinds,
             store: Mutex::new(Store::new(budget)),
             loader: Mutex::default(),
             counts: Counts::default(),
@@ -153,8 +160,10 @@ impl Stacks {
         Ok(match format {
             Format::Pprof => pprof::encode(&store, &rows, query)?,
             Format::Folded => render::folded(&store, &rows).into_bytes(),
-            Format::Svg => render::svg(&render::folded(&store, &rows), "geophone: CPU time")?.into_bytes(),
-            Format::Json => serde_json::to_vec(&render::summary(&store, &rows, SHOWN)).context("JSON")?,
+            Format::Svg => render::svg(&render::folded(&store, &rows), query.sample)?.into_bytes(),
+            Format::Json => {
+                serde_json::to_vec(&render::summary(&store, &rows, query.sample, SHOWN)).context("JSON")?
+            }
         })
     }
 }

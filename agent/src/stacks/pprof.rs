@@ -3,6 +3,7 @@
 use super::render::frame_name;
 use super::store::{Place, Query, Row, Store};
 use crate::error::{Context as _, Result};
+use agent_common::profile::sample;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message as _;
@@ -184,10 +185,11 @@ pub fn profile(store: &Store, rows: &[Row], query: &Query) -> Profile {
     let mut strings = Strings::default();
     strings.of("");
     let (samples, count) = (strings.of("samples"), strings.of("count"));
-    let (cpu, nanoseconds) = (strings.of("cpu"), strings.of("nanoseconds"));
-    let cpu = ValueType {
-        r#type: cpu,
-        unit: nanoseconds,
+    let kind = usize::from(query.sample);
+    let of = |names: &[&'static str]| names.get(kind).copied().unwrap_or_default();
+    let value = ValueType {
+        r#type: strings.of(of(&sample::NAMES)),
+        unit: strings.of(of(&sample::UNITS)),
     };
     let mut out = Profile {
         sample_type: vec![
@@ -195,9 +197,9 @@ pub fn profile(store: &Store, rows: &[Row], query: &Query) -> Profile {
                 r#type: samples,
                 unit: count,
             },
-            cpu,
+            value,
         ],
-        period_type: Some(cpu),
+        period_type: Some(value),
         ..Profile::default()
     };
     let (mut mappings, mut locations, mut functions) = (
@@ -251,6 +253,7 @@ pub fn profile(store: &Store, rows: &[Row], query: &Query) -> Profile {
             ("process", &row.who.process),
             ("thread", &row.who.thread),
             ("container_id", &row.who.container),
+            ("label", &row.who.label),
         ] {
             if !value.is_empty() {
                 label.push(Label {
@@ -332,6 +335,7 @@ mod tests {
             thread: "worker".into(),
             container: "".into(),
             sample: 0,
+            label: "".into(),
         };
         let count = Count {
             samples: 3,

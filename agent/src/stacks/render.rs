@@ -1,8 +1,8 @@
 //! Stacks as text and pictures: folded, a table, a flamegraph. The formats of other tools are in their own files.
 
-use super::store::{Place, Row, Store};
+use super::store::{Count, Place, Row, Store};
 use crate::error::{Error, Result};
-use agent_common::profile::end;
+use agent_common::profile::{end, sample};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
@@ -32,7 +32,36 @@ fn is_kernel(store: &Store, frame: u32) -> bool {
     matches!(store.frame(frame), Some((Place::Kernel(_), _)))
 }
 
-/// One line a stack, outermost first, as Brendan Gregg's scripts and most viewers read it.
+fn name_of(sample: u8) -> &'static str {
+    sample::NAMES
+        .get(usize::from(sample))
+        .copied()
+        .unwrap_or_default()
+}
+
+fn is_time(sample: u8) -> bool {
+    sample::UNITS.get(usize::from(sample)) == Some(&"nanoseconds")
+}
+
+/// How much of a picture a stack takes: samples of the clock, microseconds of waiting, or how many packets or pages.
+pub fn weight(sample: u8, count: Count) -> u64 {
+    match sample {
+        sample::CPU => count.samples,
+        _ if is_time(sample) => (count.value + 500) / 1000,
+        _ => count.value,
+    }
+}
+
+/// What [`weight`] counts.
+pub fn unit(sample: u8) -> &'static str {
+    match sample {
+        sample::CPU => "samples",
+        _ if is_time(sample) => "µs",
+        _ => "events",
+    }
+}
+
+/// One line a stack, outermost first, as Brendan Gregg's scripts and most viewers read it; its number is the [`weight`].
 pub fn folded(store: &Store, rows: &[Row]) -> String {
     let mut lines: BTreeMap<String, u64> = BTreeMap::new();
     for row in rows {
@@ -44,7 +73,11 @@ pub fn folded(store: &Store, rows: &[Row]) -> String {
                 line.push_str("_[k]");
             }
         }
-        *lines.entry(line).or_default() += row.count.samples;
+        if !row.who.label.is_empty() {
+            line.push(';');
+            line.push_str(&format!("[{}]", row.who.label.replace([';', '\n'], " ")));
+        }
+        *lines.entry(line).or_default() += weight(row.who.sample, row.count);
     }
     lines
         .into_iter()
@@ -53,10 +86,10 @@ pub fn folded(store: &Store, rows: &[Row]) -> String {
 }
 
 /// An interactive flamegraph that needs nothing else.
-pub fn svg(folded: &str, title: &str) -> Result<String> {
+pub fn svg(folded: &str, sample: u8) -> Result<String> {
     let mut options = inferno::flamegraph::Options::default();
-    options.title = title.to_owned();
-    options.count_name = "samples".to_owned();
+    options.title = format!("geophone: {}", name_of(sample));
+    options.count_name = unit(sample).to_owned();
     options.deterministic = true;
     options.colors =
         inferno::flamegraph::color::Palette::Multi(inferno::flamegraph::color::MultiPalette::Perl);
@@ -80,10 +113,12 @@ pub struct Function {
 /// What a window of time looked like.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
+    /// What they are samples of ([`agent_common::profile::sample::NAMES`]).
+    pub sample: String,
     /// Samples.
     pub samples: u64,
-    /// CPU seconds that they stand for.
-    pub seconds: f64,
+    /// What they stand for: seconds of running or waiting, or how many.
+    pub value: f64,
     /// Share of the user stacks that are whole.
     pub complete: f64,
     /// The functions with the most own time first.
@@ -92,10 +127,10 @@ pub struct Summary {
     pub stacks: Vec<(String, Vec<String>, f64)>,
 }
 
-/// The busiest functions and stacks, at most so many of each.
-pub fn summary(store: &Store, rows: &[Row], most: usize) -> Summary {
-    let samples: u64 = rows.iter().map(|row| row.count.samples).sum();
-    let share = |n: u64| n as f64 / samples.max(1) as f64;
+/// The busiest functions and stacks of a kind of sample, at most so many of each.
+pub fn summary(store: &Store, rows: &[Row], sample: u8, most: usize) -> Summary {
+    let all: u64 = rows.iter().map(|row| row.count.value).sum();
+    let share = |n: u64| n as f64 / all.max(1) as f64;
     let mut own: BTreeMap<String, u64> = BTreeMap::new();
     let mut total: BTreeMap<String, u64> = BTreeMap::new();
     let mut cut = 0;
@@ -105,12 +140,12 @@ pub fn summary(store: &Store, rows: &[Row], most: usize) -> Summary {
             .frames
             .last()
             .is_some_and(|frame| matches!(store.frame(*frame), Some((Place::Cut(_), _))));
-        cut += if is_cut { row.count.samples } else { 0 };
+        cut += if is_cut { row.count.value } else { 0 };
         if let Some(first) = names.first() {
-            *own.entry(first.clone()).or_default() += row.count.samples;
+            *own.entry(first.clone()).or_default() += row.count.value;
         }
         for name in names.into_iter().collect::<HashSet<_>>() {
-            *total.entry(name).or_default() += row.count.samples;
+            *total.entry(name).or_default() += row.count.value;
         }
     }
     let mut functions: Vec<Function> = own
@@ -128,12 +163,17 @@ pub fn summary(store: &Store, rows: &[Row], most: usize) -> Summary {
         .take(most)
         .map(|row| {
             let frames = row.frames.iter().map(|frame| frame_name(store, *frame)).collect();
-            (row.who.process.to_string(), frames, share(row.count.samples))
+            (row.who.process.to_string(), frames, share(row.count.value))
         })
         .collect();
     Summary {
-        samples,
-        seconds: rows.iter().map(|row| row.count.value).sum::<u64>() as f64 / 1e9,
+        sample: name_of(sample).to_owned(),
+        samples: rows.iter().map(|row| row.count.samples).sum(),
+        value: if is_time(sample) {
+            all as f64 / 1e9
+        } else {
+            all as f64
+        },
         complete: 1.0 - share(cut),
         functions,
         stacks,
@@ -142,10 +182,16 @@ pub fn summary(store: &Store, rows: &[Row], most: usize) -> Summary {
 
 /// As a table to read.
 pub fn table(summary: &Summary) -> String {
+    let kind = sample::NAMES
+        .iter()
+        .position(|name| *name == summary.sample)
+        .unwrap_or_default() as u8;
     let mut out = format!(
-        "{} samples, {:.2} CPU seconds, {:.1} % of the stacks whole\n\n   OWN  TOTAL FUNCTION\n",
+        "{} samples of {}, {:.2} {}, {:.1} % of the stacks whole\n\n   OWN  TOTAL FUNCTION\n",
         summary.samples,
-        summary.seconds,
+        summary.sample,
+        summary.value,
+        if is_time(kind) { "s" } else { "events" },
         summary.complete * 100.0
     );
     for function in &summary.functions {
@@ -179,6 +225,7 @@ mod tests {
             thread: "t".into(),
             container: "".into(),
             sample: 0,
+            label: "".into(),
         };
         let (main, leaf, read, cut) = (
             Place::Binary(1, 1),
@@ -211,18 +258,18 @@ mod tests {
     #[test]
     fn a_function_that_calls_itself_counts_once() {
         let store = store();
-        let summary = summary(&store, &store.query(&Query::default()), 10);
+        let summary = summary(&store, &store.query(&Query::default()), 0, 10);
         let leaf = summary.functions.first().unwrap();
         assert_eq!((leaf.name.as_str(), leaf.own, leaf.total), ("leaf<T>", 0.8, 0.8));
         assert_eq!((summary.samples, summary.complete), (10, 0.9));
-        assert!((summary.seconds - 0.01).abs() < 1e-9);
+        assert!((summary.value - 0.01).abs() < 1e-9);
         assert!(table(&summary).contains(" 80.0%  80.0% leaf<T>\n"));
     }
 
     #[test]
     fn the_picture_has_every_function() {
         let store = store();
-        let text = svg(&folded(&store, &store.query(&Query::default())), "t").unwrap();
+        let text = svg(&folded(&store, &store.query(&Query::default())), sample::CPU).unwrap();
         assert!(text.starts_with("<?xml") && text.contains("leaf&lt;T&gt;") && text.contains("ksys_read"));
     }
 }

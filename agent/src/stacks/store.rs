@@ -47,6 +47,8 @@ pub struct Who {
     pub container: Arc<str>,
     /// What was sampled ([`agent_common::profile::sample`]).
     pub sample: u8,
+    /// Why, or where: what the kind of sample has to say besides; empty = nothing.
+    pub label: Arc<str>,
 }
 
 /// What has been counted.
@@ -54,7 +56,7 @@ pub struct Who {
 pub struct Count {
     /// Samples.
     pub samples: u64,
-    /// What they stand for: ns.
+    /// What they stand for, in the unit of their kind ([`agent_common::profile::sample::UNITS`]).
     pub value: u64,
 }
 
@@ -382,6 +384,7 @@ mod tests {
             thread: "nginx".into(),
             container: "".into(),
             sample: 0,
+            label: "".into(),
         }
     }
 

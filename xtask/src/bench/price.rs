@@ -167,8 +167,8 @@ pub fn measure(mut load: Option<&mut Load>, subject: Subject, place: &Place, sec
     let own = |all: BTreeMap<u32, Counted>| -> BTreeMap<u32, Counted> {
         all.into_iter().filter(|(id, _)| ids.contains(id)).collect()
     };
-    let calibrate = own(programs()?).into_iter().find(|(_, p)| p.name == "calibrate");
-    let (id, _) = calibrate.context("the agent has no program `calibrate`")?;
+    let calibrate = own(programs()?).into_iter().find(|(_, p)| p.name == "floor");
+    let (id, _) = calibrate.context("the agent has no program `floor`")?;
     let floor = floor(id, &place.scratch)?;
     // The agent measures its programs for the first time under load, before the window.
     if let Some(load) = &mut load {
@@ -197,7 +197,7 @@ pub fn measure(mut load: Option<&mut Load>, subject: Subject, place: &Place, sec
         let zero = Counted::default();
         let b = before.get(id).unwrap_or(&zero);
         let (n, nanos) = (p.runs - b.runs, p.nanos - b.nanos);
-        if n <= 0.0 || p.name == "calibrate" {
+        if n <= 0.0 || p.name == "floor" {
             continue;
         }
         let is_iterator = ["tcp_sweep", "tcp_adopt"].contains(&p.name.as_str());

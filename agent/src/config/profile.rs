@@ -1,0 +1,49 @@
+//! Settings of probe `profile`.
+
+use super::units::Bytes;
+use crate::stacks::Kinds;
+use agent_common::profile::sample;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Probe `profile`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProfileProbe {
+    /// Whether the probe runs.
+    pub enabled: bool,
+    /// Stacks per second that are taken of each CPU that is not idle. A prime does not march in step with what is
+    /// periodic itself.
+    #[schemars(range(min = 1, max = 999))]
+    pub hz: u32,
+    /// Most memory for the tables by which code without frame pointers is unwound; it is taken as it is needed.
+    #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "1GiB"))]
+    pub table_memory: Bytes,
+    /// Most memory for the samples of the last hour; over it the oldest ten seconds go first.
+    #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "1GiB"))]
+    pub store_memory: Bytes,
+}
+
+impl ProfileProbe {
+    /// What is sampled.
+    pub fn kinds(&self) -> Kinds {
+        let mut kinds = Kinds::default();
+        for (kind, taken) in [(sample::CPU, true)] {
+            if let Some(kind) = kinds.get_mut(usize::from(kind)) {
+                *kind = taken;
+            }
+        }
+        kinds
+    }
+}
+
+impl Default for ProfileProbe {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            hz: 19,
+            table_memory: Bytes::mib(64),
+            store_memory: Bytes::mib(64),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What probe `profile` exports.
+
+use crate::aggregate::{Kind, Metric, Stability, label};
+
+/// Samples.
+pub static SAMPLES: Metric = Metric {
+    name: "geophone_profile_samples_total",
+    otlp: "geophone.profile.samples",
+    unit: "{sample}",
+    kind: Kind::Counter,
+    help: "Stacks that were taken; ticks of idle CPUs are not among them",
+    labels: &[&label::PROFILE_SAMPLE],
+    stability: Stability::Experimental,
+};
+/// Stacks by how they ended.
+pub static STACKS: Metric = Metric {
+    name: "geophone_profile_stacks_total",
+    otlp: "geophone.profile.stacks",
+    unit: "{sample}",
+    kind: Kind::Counter,
+    help: "User stacks by how they ended; their sum is that of the samples",
+    labels: &[&label::END],
+    stability: Stability::Experimental,
+};
+/// Samples that were taken and are not to be had any more.
+pub static LOST: Metric = Metric {
+    name: "geophone_profile_lost_samples_total",
+    otlp: "geophone.profile.lost_samples",
+    unit: "{sample}",
+    kind: Kind::Counter,
+    help: "Samples that are not in the store although their hour is not over: backlog = the agent fell behind, memory = probes.profile.store_memory is too small for an hour",
+    labels: &[&label::REASON],
+    stability: Stability::Experimental,
+};
+/// CPUs that are sampled.
+pub static CPUS: Metric = Metric {
+    name: "geophone_profile_cpus",
+    otlp: "geophone.profile.cpus",
+    unit: "{cpu}",
+    kind: Kind::Gauge,
+    help: "CPUs whose clock is sampled: those that are online",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Processes that can be unwound.
+pub static PROCESSES: Metric = Metric {
+    name: "geophone_profile_processes",
+    otlp: "geophone.profile.processes",
+    unit: "{process}",
+    kind: Kind::Gauge,
+    help: "Processes that the kernel can unwind",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Processes that were looked at.
+pub static LOOKED: Metric = Metric {
+    name: "geophone_profile_processes_read_total",
+    otlp: "geophone.profile.processes_read",
+    unit: "{process}",
+    kind: Kind::Counter,
+    help: "Times that the mappings of a process were read",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Files whose code is known.
+pub static BINARIES: Metric = Metric {
+    name: "geophone_profile_binaries",
+    otlp: "geophone.profile.binaries",
+    unit: "{file}",
+    kind: Kind::Gauge,
+    help: "Files whose unwind tables are held",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Tables made.
+pub static TABLES: Metric = Metric {
+    name: "geophone_profile_tables_total",
+    otlp: "geophone.profile.tables",
+    unit: "{file}",
+    kind: Kind::Counter,
+    help: "Unwind tables that were made",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Tables that could not be made or kept.
+pub static TABLE_FAILURES: Metric = Metric {
+    name: "geophone_profile_table_failures_total",
+    otlp: "geophone.profile.table_failures",
+    unit: "{file}",
+    kind: Kind::Counter,
+    help: "Files and processes whose stacks stay short: no_room = probes.profile.table_memory is full, malformed = the file is no sound ELF file or cannot be read",
+    labels: &[&label::REASON],
+    stability: Stability::Experimental,
+};
+/// Rows.
+pub static ROWS: Metric = Metric {
+    name: "geophone_profile_table_rows",
+    otlp: "geophone.profile.table_rows",
+    unit: "{row}",
+    kind: Kind::Gauge,
+    help: "Rows of all unwind tables, 8 bytes each",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Memory of the tables.
+pub static TABLE_BYTES: Metric = Metric {
+    name: "geophone_profile_table_bytes",
+    otlp: "geophone.profile.table_memory",
+    unit: "By",
+    kind: Kind::Gauge,
+    help: "Memory of all unwind tables and mappings",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Memory of the samples.
+pub static STORE_BYTES: Metric = Metric {
+    name: "geophone_profile_store_bytes",
+    otlp: "geophone.profile.store_memory",
+    unit: "By",
+    kind: Kind::Gauge,
+    help: "Memory of the samples of the last hour",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+/// Failures of the reader of symbols.
+pub static SYMBOLIZER_FAILURES: Metric = Metric {
+    name: "geophone_profile_symbolizer_failures_total",
+    otlp: "geophone.profile.symbolizer_failures",
+    unit: "{failure}",
+    kind: Kind::Counter,
+    help: "Times that the process that reads symbols died or took too long; the addresses have no names then",
+    labels: &[],
+    stability: Stability::Experimental,
+};
+
+/// All of them.
+pub const METRICS: &[&Metric] = &[
+    &SAMPLES,
+    &STACKS,
+    &LOST,
+    &CPUS,
+    &PROCESSES,
+    &LOOKED,
+    &BINARIES,
+    &TABLES,
+    &TABLE_FAILURES,
+    &ROWS,
+    &TABLE_BYTES,
+    &STORE_BYTES,
+    &SYMBOLIZER_FAILURES,
+];
