@@ -52,10 +52,12 @@ pub mod program {
     pub const PROFILE_EXEC: usize = 22;
     /// Processes that end (`tp_btf/sched_process_exit`).
     pub const PROFILE_EXIT: usize = 23;
+    /// Requests that a block device has worked off (`tp_btf/block_rq_complete`).
+    pub const BLOCK_COMPLETE: usize = 24;
     /// The ring benchmark's generator.
-    pub const SYNTHETIC: usize = 24;
+    pub const SYNTHETIC: usize = 25;
     /// Number of programs.
-    pub const COUNT: usize = 25;
+    pub const COUNT: usize = 26;
 }
 
 /// Reasons for which the kernel side gives an event up.

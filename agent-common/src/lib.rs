@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod block;
 pub mod dns;
 pub mod drops;
 pub mod histogram;

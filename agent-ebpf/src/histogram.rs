@@ -34,10 +34,6 @@ pub fn record(histogram: &mut Histogram, micros: u32) {
 }
 
 /// The histogram of a key, a new one if need be; that of `other`, which is there from the start, if there is no room.
-#[expect(
-    clippy::mut_from_ref,
-    reason = "the memory is the kernel's, whoever holds the map"
-)]
 #[inline(always)]
 pub fn of<K>(
     map: &'static HashMap<K, Histogram>,
@@ -45,6 +41,22 @@ pub fn of<K>(
     other: &K,
     account: &mut Account,
 ) -> Option<&'static mut Histogram> {
+    row(map, &EMPTY_HISTOGRAM, key, other, account)
+}
+
+/// As [`of`], for rows that hold a histogram and more; `empty` holds one in which nothing has happened.
+#[expect(
+    clippy::mut_from_ref,
+    reason = "the memory is the kernel's, whoever holds the map"
+)]
+#[inline(always)]
+pub fn row<K, V>(
+    map: &'static HashMap<K, V>,
+    empty: &'static Array<V>,
+    key: &K,
+    other: &K,
+    account: &mut Account,
+) -> Option<&'static mut V> {
     let find = |key: &K| {
         map.get_ptr_mut(key).map(|value| {
             // SAFETY: valid for the program's run; only added to atomically.
@@ -54,7 +66,7 @@ pub fn of<K>(
     if let Some(value) = find(key) {
         return Some(value);
     }
-    if let Some(empty) = EMPTY_HISTOGRAM.get(0) {
+    if let Some(empty) = empty.get(0) {
         // Another CPU may be first.
         let _ = map.insert(key, empty, NOEXIST);
     }

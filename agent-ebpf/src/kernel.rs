@@ -34,6 +34,7 @@ offsets! {
     TASK_LEADER TASK_START TASK_TGID TASK_COMM TASK_PID TASK_MM
     REGS_IP REGS_SP REGS_FP
     SOCKET_SK
+    RQ_QUEUE RQ_OP RQ_FLAGS RQ_LEN RQ_START QUEUE_DISK DISK_MAJOR DISK_MINOR
 }
 
 /// A typed kernel pointer, as the verifier tracks it.
@@ -141,6 +142,18 @@ getters! {
     ifindex: u32 = DEV_IFINDEX;
     /// `file->private_data`'s `socket->sk`.
     socket_sk: Ptr = SOCKET_SK;
+    /// `rq->cmd_flags`: operation and flags.
+    request_op: u32 = RQ_OP;
+    /// `rq->rq_flags`.
+    request_flags: u32 = RQ_FLAGS;
+    /// `rq->__data_len`: bytes that are left.
+    request_len: u32 = RQ_LEN;
+    /// `rq->start_time_ns`, of the monotonic clock; 0 = not noted.
+    request_start: u64 = RQ_START;
+    /// `disk->major`.
+    disk_major: u32 = DISK_MAJOR;
+    /// `disk->first_minor`.
+    disk_minor: u32 = DISK_MINOR;
 }
 
 /// Whether an argument of a tracepoint is NULL, asked of the number and not of the typed pointer: from 6.5 to 6.12 the
@@ -247,6 +260,13 @@ pub fn tcp_sock(sk: Ptr) -> Option<Ptr> {
 pub fn cookie(sk: Ptr) -> u64 {
     // SAFETY: the verifier checks the socket.
     unsafe { bpf_get_socket_cookie(sk as *mut _) }
+}
+
+/// `rq->q->disk`; NULL where there is none.
+#[inline(always)]
+pub fn request_disk(rq: Ptr) -> Ptr {
+    let queue: Ptr = load(rq, &RQ_QUEUE);
+    load(queue, &QUEUE_DISK)
 }
 
 /// Inode number of the socket's network namespace.

@@ -24,6 +24,8 @@ constants! {
     REASON_CONSUMED: u32 = 0;
     /// `SKB_DROP_REASON_QUEUE_PURGE`, since 6.4: what was left in the queue of a socket that ends.
     REASON_QUEUE_PURGE: u32 = 0;
+    /// `RQF_FLUSH_SEQ`: a request is one of the steps of a flush.
+    RQ_FLUSH_SEQ: u32 = 0;
     /// 1 = `kfree_skb`'s tracepoint has a fourth argument, the receiving socket.
     KFREE_HAS_SOCKET: u32 = 0;
     /// 1 = `tcp_probe` may read packets: probe `path` is on, and lockdown allows it. Else the verifier never sees that

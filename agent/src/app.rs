@@ -7,7 +7,7 @@ use crate::config::{Config, Pairs, RttSource, TunnelUse};
 use crate::error::{Context as _, Result};
 use crate::export::otlp;
 use crate::identity::Peers;
-use crate::probes::{Probe, dns, drops, netdev, path, profile, tcp, tunnel, udp};
+use crate::probes::{Probe, block, dns, drops, netdev, path, profile, tcp, tunnel, udp};
 use crate::records::Record;
 use crate::stacks::Stacks;
 use crate::topology::Topology;
@@ -113,6 +113,11 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             protocol: p.path.active.protocol,
             port: p.path.active.port,
             devices: p.path.forwarded.devices.clone(),
+            max_series: (series / 10).max(16),
+        })));
+    }
+    if p.block.enabled {
+        out.push(Box::new(block::Block::new(block::Options {
             max_series: (series / 10).max(16),
         })));
     }

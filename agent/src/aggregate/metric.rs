@@ -118,6 +118,8 @@ pub mod label {
         REASON: "reason", "geophone.reason", "Why";
         PROTOCOL: "protocol", "network.transport", "tcp, udp, icmp … or the network protocol where there is no transport";
         DEVICE: "device", "network.interface.name", "Network interface";
+        BLOCK_DEVICE: "device", "system.device", "Block device";
+        OPERATION: "operation", "geophone.block.operation", "read, write, flush or discard";
         PROBE: "probe", "geophone.probe", "Probe";
         STAGE: "stage", "geophone.stage", "Where on the way from the kernel to the series";
         PROGRAM: "program", "geophone.program", "eBPF program";

@@ -82,6 +82,7 @@ impl Engine {
             drop_reasons,
             consumed,
             queue_purge,
+            rq_flush_seq,
             kfree_has_socket,
             accept_parameters,
         } = Facts::of(&path);
@@ -118,6 +119,7 @@ impl Engine {
             .override_global("RING_HIGH_WATER", &high_water, true)
             .override_global("REASON_CONSUMED", &consumed, false)
             .override_global("REASON_QUEUE_PURGE", &queue_purge, false)
+            .override_global("RQ_FLUSH_SEQ", &rq_flush_seq, false)
             .override_global("PATHS", &paths, false)
             .override_global("PROBE_READS", &probe_reads, false)
             .override_global("SOCKOPS_HAS_CURRENT", &has_current, false)

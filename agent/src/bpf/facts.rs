@@ -20,6 +20,8 @@ pub(super) struct Facts {
     pub consumed: u32,
     /// `SKB_DROP_REASON_QUEUE_PURGE`.
     pub queue_purge: u32,
+    /// `RQF_FLUSH_SEQ`, a bit.
+    pub rq_flush_seq: u32,
     /// 1 = `kfree_skb`'s tracepoint tells the receiving socket.
     pub kfree_has_socket: u32,
     /// Parameters of `inet_csk_accept`.
@@ -63,6 +65,10 @@ impl Facts {
                         .drop_reasons
                         .insert(value, short.unwrap_or(&name).to_owned());
                 }
+                // An enum since 6.11; before, a number in a header only: bit 4.
+                let flags = types.enumerators("rqf_flags");
+                let sequence = flags.iter().find(|(_, name)| name == "__RQF_FLUSH_SEQ");
+                facts.rq_flush_seq = 1 << sequence.map_or(4, |(bit, _)| *bit).min(31);
                 facts.kfree_has_socket = u32::from(types.tracepoint_arguments("kfree_skb") >= Some(4));
                 facts.accept_parameters = types.function_parameters("inet_csk_accept").unwrap_or(0);
             }
@@ -91,6 +97,7 @@ pub(super) const fn group_name(group: Group) -> &'static str {
         Group::Task => "task",
         Group::Registers => "registers",
         Group::File => "file",
+        Group::Block => "block",
         Group::Path => "path",
     }
 }

@@ -17,6 +17,8 @@ pub enum Group {
     Registers,
     /// Iterators over files.
     File,
+    /// Requests to block devices.
+    Block,
     /// The way between two hosts. No program needs them: what this kernel lacks is not shown.
     Path,
 }
@@ -126,5 +128,15 @@ pub const FIELDS: &[Field] = fields! {
     }
     File {
         SOCKET_SK "socket.sk" 8;
+    }
+    Block {
+        RQ_QUEUE "request.q" 8;
+        RQ_OP "request.cmd_flags" 4;
+        RQ_FLAGS "request.rq_flags" 4;
+        RQ_LEN "request.__data_len" 4;
+        RQ_START "request.start_time_ns" 8;
+        QUEUE_DISK "request_queue.disk" 8;
+        DISK_MAJOR "gendisk.major" 4;
+        DISK_MINOR "gendisk.first_minor" 4;
     }
 };

@@ -119,6 +119,7 @@ async fn take(
         &mut probes.dns.enabled,
         &mut probes.udp.enabled,
         &mut probes.netdev.enabled,
+        &mut probes.block.enabled,
         &mut probes.path.enabled,
     ] {
         *enabled = false;

@@ -83,6 +83,8 @@ pub struct Probes {
     pub tunnel: TunnelProbe,
     /// The way to the peers: hop count, path MTU, congestion marks, changes of the route.
     pub path: PathProbe,
+    /// Latency, bytes and errors of requests to block devices. Off by default.
+    pub block: BlockProbe,
     /// Where the time goes: stacks of what runs, with and without frame pointers. Off by default.
     pub profile: ProfileProbe,
 }
@@ -180,6 +182,14 @@ impl Default for DnsProbe {
 #[serde(default, deny_unknown_fields)]
 pub struct UdpProbe {
     /// Whether the probe runs. It looks at each packet that a socket sends or receives, TCP included.
+    pub enabled: bool,
+}
+
+/// Probe `block`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BlockProbe {
+    /// Whether the probe runs.
     pub enabled: bool,
 }
 

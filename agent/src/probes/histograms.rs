@@ -27,7 +27,7 @@ pub fn entries<K: Wire>(map: &MapData) -> Result<Vec<(K, Histogram)>> {
 }
 
 /// A histogram as the kernel has it.
-fn decode(mut bytes: &[u8]) -> Option<Histogram> {
+pub fn decode(mut bytes: &[u8]) -> Option<Histogram> {
     if bytes.len() != size_of::<Histogram>() {
         return None;
     }

@@ -3,6 +3,7 @@
 //! A probe is one file here, one in agent-ebpf, one in agent-common and one in tests, all of its name. [`METRICS`] and
 //! [`crate::app::probes`] are the ordered lists to which a new one is added.
 
+pub mod block;
 pub mod dns;
 pub mod drops;
 pub mod netdev;
@@ -133,6 +134,7 @@ pub const METRICS: &[&[&Metric]] = &[
     netdev::METRICS,
     tunnel::METRICS,
     path::METRICS,
+    block::METRICS,
     profile::METRICS,
 ];
 
