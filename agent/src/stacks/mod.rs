@@ -11,6 +11,7 @@ pub mod names;
 pub mod pprof;
 pub mod render;
 pub mod store;
+pub mod symtab;
 pub mod table;
 pub mod worker;
 

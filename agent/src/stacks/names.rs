@@ -7,6 +7,7 @@
 
 use super::image::Binary;
 use super::store::Place;
+use super::symtab;
 use crate::error::{Context as _, Error, Result};
 use crate::identity::symbols::Symbols;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -259,24 +260,11 @@ pub fn serve() -> Result<()> {
     crate::bpf::host::low_priority(10);
     let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY, MEMORY);
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    let mut symbolizer = None;
-    let mut files = 0;
+    let mut dwarf = None;
     for line in std::io::stdin().lock().lines() {
         let question: Question =
             serde_json::from_str(&line.context("standard input")?).context("a question")?;
-        // blazesym keeps all that it has read; so that this ends, it begins anew after a few dozen files.
-        files += 1;
-        if files % 64 == 0 {
-            symbolizer = None;
-        }
-        let symbolizer = symbolizer.get_or_insert_with(|| {
-            blazesym::symbolize::Symbolizer::builder()
-                .enable_code_info(false)
-                .enable_inlined_fns(false)
-                .enable_demangling(true)
-                .build()
-        });
-        let mut answer = serde_json::to_vec(&answer(symbolizer, &question)).context("JSON")?;
+        let mut answer = serde_json::to_vec(&answer(&mut dwarf, &question)).context("JSON")?;
         answer.push(b'\n');
         let mut out = std::io::stdout().lock();
         out.write_all(&answer)
@@ -286,23 +274,67 @@ pub fn serve() -> Result<()> {
     Ok(())
 }
 
-fn answer(symbolizer: &blazesym::symbolize::Symbolizer, question: &Question) -> Answer {
-    use blazesym::symbolize::{Input, Symbolized, source};
-    let source = source::Source::Elf(source::Elf::new(&question.path));
-    match symbolizer.symbolize(&source, Input::VirtOffset(&question.addresses)) {
-        Ok(found) => found
-            .into_iter()
-            .map(|symbol| match symbol {
-                Symbolized::Sym(symbol) => Some((
-                    symbol.addr,
-                    symbol.size.unwrap_or(0) as u64,
-                    symbol.name.into_owned(),
-                )),
-                Symbolized::Unknown(_) => None,
-            })
-            .collect(),
-        Err(_) => Vec::new(),
+/// A reader of all that a file and its debug information say; it keeps what it has read.
+type Dwarf = Option<(blazesym::symbolize::Symbolizer, u32)>;
+
+/// Files after which a [`Dwarf`] begins anew, so that its memory is bounded.
+const FILES: u32 = 64;
+
+fn answer(dwarf: &mut Dwarf, question: &Question) -> Answer {
+    let table = std::fs::File::open(&question.path)
+        .and_then(|file| symtab::functions(&file, &question.addresses))
+        .unwrap_or_default();
+    let function = |f: symtab::Function| (f.start, f.size, symtab::demangled(&f.name));
+    let mut names: Answer = table.functions.into_iter().map(|f| f.map(function)).collect();
+    names.resize(question.addresses.len(), None);
+    if table.is_full {
+        return names;
     }
+    // A file without a table of its own functions may have debug information elsewhere.
+    let at: Vec<usize> = (0..names.len())
+        .filter(|i| matches!(names.get(*i), Some(None)))
+        .collect();
+    let addresses: Vec<u64> = at
+        .iter()
+        .filter_map(|i| question.addresses.get(*i).copied())
+        .collect();
+    if !addresses.is_empty() {
+        for (i, found) in at.into_iter().zip(by_dwarf(dwarf, &question.path, &addresses)) {
+            if let Some(name) = names.get_mut(i) {
+                *name = found;
+            }
+        }
+    }
+    names
+}
+
+fn by_dwarf(dwarf: &mut Dwarf, path: &str, addresses: &[u64]) -> Answer {
+    use blazesym::symbolize::{Input, Symbolized, source};
+    let (symbolizer, files) = dwarf.get_or_insert_with(|| {
+        let symbolizer = blazesym::symbolize::Symbolizer::builder()
+            .enable_code_info(false)
+            .enable_inlined_fns(false)
+            .enable_demangling(true)
+            .build();
+        (symbolizer, 0)
+    });
+    *files += 1;
+    let is_last = *files == FILES;
+    let source = source::Source::Elf(source::Elf::new(path));
+    let found = symbolizer.symbolize(&source, Input::VirtOffset(addresses));
+    let function = |symbol: Symbolized<'_>| match symbol {
+        Symbolized::Sym(symbol) => Some((
+            symbol.addr,
+            symbol.size.unwrap_or(0) as u64,
+            symbol.name.into_owned(),
+        )),
+        Symbolized::Unknown(_) => None,
+    };
+    let names = found.map_or_else(|_| Vec::new(), |found| found.into_iter().map(function).collect());
+    if is_last {
+        *dwarf = None;
+    }
+    names
 }
 
 #[cfg(test)]
@@ -317,14 +349,13 @@ mod tests {
 
     #[test]
     fn a_function_of_this_program_has_its_name() {
-        let symbolizer = blazesym::symbolize::Symbolizer::new();
         let maps = crate::stacks::maps::parse(&std::fs::read("/proc/self/maps").unwrap());
         let here = a_function_of_this_program_has_its_name as *const () as u64;
         let mapping = maps.iter().find(|m| m.start <= here && here < m.end).unwrap();
         let table = crate::stacks::table::read(&std::fs::File::open("/proc/self/exe").unwrap()).unwrap();
         let address = here - table.bias(mapping.start, mapping.offset).unwrap() + table.base;
         let names = answer(
-            &symbolizer,
+            &mut None,
             &Question {
                 path: "/proc/self/exe".into(),
                 // The second lies behind all code. DWARF has functions at 0 that the linker has left out.
