@@ -160,6 +160,9 @@ fn the_smallest_table_loses_nothing() -> Result<()> {
             (COUNT..COUNT + COUNT / 200).contains(&(own + other)),
             "own {own} + other {other} for {COUNT}"
         );
+        // 0.7 µs for each of both ends.
+        let storage = s.number("geophone_tcp_storage_seconds_total", &[])?;
+        near("storage", storage, 2.0 * COUNT as f64 * 0.7e-6, 0.05)?;
         s.lawful()
     })
 }

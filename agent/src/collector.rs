@@ -322,7 +322,8 @@ impl Collector {
             probe.tick(&mut context);
         }
         self.cost.tick(context.engine.as_deref());
-        let total = self.cost.cpu + self.cost.program_seconds();
+        let beside: f64 = self.probes.iter().map(|p| p.kernel_seconds()).sum();
+        let total = self.cost.cpu + self.cost.program_seconds() + beside;
         let wall = now.duration_since(self.last_cost.0).as_secs_f64();
         let cpus = f64::from(host::online_cpus());
         if wall > 0.5 {

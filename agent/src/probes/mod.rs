@@ -104,6 +104,11 @@ pub trait Probe: Send {
         None
     }
 
+    /// CPU seconds of the kernel for it that are in no program's time.
+    fn kernel_seconds(&self) -> f64 {
+        0.0
+    }
+
     /// Appends its families.
     fn collect(&mut self, out: &mut Vec<Family>);
 

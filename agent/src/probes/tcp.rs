@@ -19,7 +19,7 @@ mod table;
 pub use metrics::METRICS;
 
 use super::{Context, Probe};
-use crate::aggregate::Family;
+use crate::aggregate::{Family, Labels};
 use crate::bpf::{Engine, State, host};
 use crate::coverage::Reading;
 use crate::error::{Context as _, Result};
@@ -29,6 +29,7 @@ use agent_common::tcp::{FlowRecord, switch};
 use agent_common::wire::{Wire, kind};
 use aya::maps::{Array, MapData, Queue};
 use specs::{ACCEPT, FALLBACK, RTT, SPECS};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use table::Table;
@@ -92,7 +93,16 @@ pub struct Tcp {
     fallback: bool,
     /// (RTT source, kind of sample) in force.
     source: Option<(&'static str, &'static str)>,
+    /// Ends of connections, as last read, and what their storage has cost, s.
+    opened: u64,
+    storage: f64,
+    labels: Arc<Labels>,
 }
+
+/// What the kernel spends on the storage of one end of a connection outside of our programs, ns: where it copies that of the
+/// listener to the new socket, and where it frees it with the socket. By stacks at 999 Hz of a program that opens and
+/// closes connections to itself, beside the same without an agent: 0.54 and 0.86 µs for both ends (6.18).
+const STORAGE_NANOS: f64 = 700.0;
 
 struct Maps {
     pairs: MapData,
@@ -116,6 +126,9 @@ impl Tcp {
             probing: false,
             fallback: false,
             source: None,
+            opened: 0,
+            storage: 0.0,
+            labels: Arc::new(Labels::new(&[], &[], false, 0)),
         }
     }
 
@@ -230,6 +243,7 @@ impl Probe for Tcp {
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
         let (now, unix_nanos) = (context.now, context.series_start);
+        self.labels = Arc::new(Labels::new(&[], &[], false, unix_nanos));
         let Some(engine) = context.engine.as_deref_mut() else {
             return Ok(());
         };
@@ -296,6 +310,10 @@ impl Probe for Tcp {
             return;
         };
         table.read(engine);
+        // Less than before: a series has ended.
+        let opened = table.opened();
+        self.storage += opened.saturating_sub(self.opened) as f64 * STORAGE_NANOS / 1e9;
+        self.opened = opened;
         if self.swept {
             table.recycle(context.now, engine, &maps.pairs, &mut maps.free);
         }
@@ -334,6 +352,10 @@ impl Probe for Tcp {
         self.settle_source();
     }
 
+    fn kernel_seconds(&self) -> f64 {
+        self.storage
+    }
+
     fn collect(&mut self, out: &mut Vec<Family>) {
         if let Some(table) = &mut self.table {
             metrics::collect(&mut table.pairs, out);
@@ -342,6 +364,7 @@ impl Probe for Tcp {
             }
         }
         out.push(metrics::source_info(self.source));
+        out.push(metrics::storage(self.storage, &self.labels));
     }
 }
 

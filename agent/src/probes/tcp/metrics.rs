@@ -143,6 +143,16 @@ pub static RTT_SOURCE: Metric = Metric::stable(
     "1 = round-trip times come from this source; sample says whether they are the kernel's raw samples or smoothed",
 );
 
+/// What the kernel does for the socket storage.
+pub static STORAGE_SECONDS: Metric = Metric::stable(
+    "geophone_tcp_storage_seconds_total",
+    "geophone.tcp.storage.time",
+    "s",
+    Kind::Counter,
+    &[],
+    "CPU time in which the kernel copies and frees what is remembered of connections, which is in no program's time: 0.7 µs for each end of a connection, measured on one machine",
+);
+
 /// All of them, in the order of the snapshot.
 pub const METRICS: &[&Metric] = &[
     &RTT,
@@ -159,6 +169,7 @@ pub const METRICS: &[&Metric] = &[
     &CONNECTIONS_TOTAL,
     &CONNECTIONS,
     &RTT_SOURCE,
+    &STORAGE_SECONDS,
 ];
 
 /// A counter with its metric and its leading label values.
@@ -304,6 +315,17 @@ pub fn collect<K: Eq + Hash>(pairs: &mut Totals<K, PairSeries>, out: &mut Vec<Fa
         metric: &CONNECTIONS,
         series,
     });
+}
+
+/// The family of [`STORAGE_SECONDS`].
+pub fn storage(seconds: f64, labels: &Arc<Labels>) -> Family {
+    Family {
+        metric: &STORAGE_SECONDS,
+        series: vec![Series {
+            labels: labels.clone(),
+            value: Value::CounterF(seconds),
+        }],
+    }
 }
 
 /// The family that names the RTT source.

@@ -138,6 +138,14 @@ impl Table {
         }
     }
 
+    /// Ends of connections that were established so far.
+    pub fn opened(&self) -> u64 {
+        let both = |pair: &PairSeries| {
+            pair.counters[counter::OPENED].wrapping_add(pair.counters[counter::OPENED + 1])
+        };
+        self.pairs.iter().map(both).fold(0, u64::wrapping_add)
+    }
+
     /// Gives rows back whose owners are gone, and lets series end that nothing adds to.
     pub fn recycle(&mut self, now: Instant, engine: &Engine, map: &MapData, free: &mut Queue<MapData, u32>) {
         for slot in self.retired.drain(..) {
