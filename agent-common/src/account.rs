@@ -54,10 +54,14 @@ pub mod program {
     pub const PROFILE_EXIT: usize = 23;
     /// Requests that a block device has worked off (`tp_btf/block_rq_complete`).
     pub const BLOCK_COMPLETE: usize = 24;
+    /// Switches from one thread to another (`tp_btf/sched_switch`).
+    pub const SCHED_SWITCH: usize = 25;
+    /// The walk over all threads (`iter/task`).
+    pub const SCHED_SWEEP: usize = 26;
     /// The ring benchmark's generator.
-    pub const SYNTHETIC: usize = 25;
+    pub const SYNTHETIC: usize = 27;
     /// Number of programs.
-    pub const COUNT: usize = 26;
+    pub const COUNT: usize = 28;
 }
 
 /// Reasons for which the kernel side gives an event up.

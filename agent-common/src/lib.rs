@@ -13,6 +13,7 @@ pub mod drops;
 pub mod histogram;
 pub mod path;
 pub mod profile;
+pub mod sched;
 pub mod tcp;
 pub mod tunnel;
 pub mod udp;

@@ -32,6 +32,8 @@ offsets! {
     DEV_IFINDEX DEV_NAME DEV_NET
     NET_INUM CGROUP_KN KN_ID
     TASK_LEADER TASK_START TASK_TGID TASK_COMM TASK_PID TASK_MM
+    TASK_BORN TASK_FLAGS TASK_CGROUPS CSS_CGROUP TASK_ON_CPU TASK_EXIT
+    TASK_EXEC TASK_DELAY TASK_ARRIVALS TASK_VOLUNTARY TASK_INVOLUNTARY
     REGS_IP REGS_SP REGS_FP
     SOCKET_SK
     RQ_QUEUE RQ_OP RQ_FLAGS RQ_LEN RQ_START QUEUE_DISK DISK_MAJOR DISK_MINOR
@@ -140,6 +142,26 @@ getters! {
     skb_sk: Ptr = SKB_SK;
     /// `dev->ifindex`.
     ifindex: u32 = DEV_IFINDEX;
+    /// `task->start_boottime`: of the thread, ns since boot.
+    task_born: u64 = TASK_BORN;
+    /// `task->flags`.
+    task_flags: u32 = TASK_FLAGS;
+    /// `task->cgroups`: changes when the thread goes to another cgroup.
+    task_cgroups: Ptr = TASK_CGROUPS;
+    /// `task->on_cpu`.
+    task_on_cpu: u32 = TASK_ON_CPU;
+    /// `task->exit_state`.
+    task_exit: u32 = TASK_EXIT;
+    /// `task->se.sum_exec_runtime`: time on a CPU, ns.
+    task_exec: u64 = TASK_EXEC;
+    /// `task->sched_info.run_delay`: time that it waited for a CPU, ns.
+    task_delay: u64 = TASK_DELAY;
+    /// `task->sched_info.pcount`: how often it got one.
+    task_arrivals: u64 = TASK_ARRIVALS;
+    /// `task->nvcsw`.
+    task_voluntary: u64 = TASK_VOLUNTARY;
+    /// `task->nivcsw`.
+    task_involuntary: u64 = TASK_INVOLUNTARY;
     /// `file->private_data`'s `socket->sk`.
     socket_sk: Ptr = SOCKET_SK;
     /// `rq->cmd_flags`: operation and flags.
@@ -352,6 +374,14 @@ pub fn task_tgid(task: Ptr) -> u32 {
 #[inline(always)]
 pub fn task_tid(task: Ptr) -> u32 {
     load(task, &TASK_PID)
+}
+
+/// cgroup v2 id of a `css_set`, which is what [`task_cgroups`] gives.
+#[inline(always)]
+pub fn css_cgroup(set: Ptr) -> u64 {
+    let cgroup: Ptr = load(set, &CSS_CGROUP);
+    let kn: Ptr = load(cgroup, &CGROUP_KN);
+    load(kn, &KN_ID)
 }
 
 /// Whether a task is a thread of the kernel: it has no memory of its own.

@@ -34,6 +34,8 @@ mod profile;
 #[cfg(target_arch = "bpf")]
 mod rtt;
 #[cfg(target_arch = "bpf")]
+mod sched;
+#[cfg(target_arch = "bpf")]
 mod settings;
 #[cfg(target_arch = "bpf")]
 mod tcp;

@@ -7,7 +7,7 @@ use crate::config::{Config, Pairs, RttSource, TunnelUse};
 use crate::error::{Context as _, Result};
 use crate::export::otlp;
 use crate::identity::Peers;
-use crate::probes::{Probe, block, dns, drops, netdev, path, profile, tcp, tunnel, udp};
+use crate::probes::{Probe, block, dns, drops, netdev, path, profile, sched, tcp, tunnel, udp};
 use crate::records::Record;
 use crate::stacks::Stacks;
 use crate::topology::Topology;
@@ -49,6 +49,7 @@ pub fn sizes(config: &Config, peers: &Peers) -> Sizes {
         },
         paths: config.probes.path.enabled && config.probes.tcp.enabled,
         dns_names: config.probes.dns.names > 0,
+        sched: config.probes.sched.enabled,
         profile_hz: if profile.enabled { profile.hz } else { 0 },
         unwind_shards: if profile.enabled {
             (profile.table_memory.get() >> 20) as u32
@@ -121,6 +122,11 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             max_series: (series / 10).max(16),
         })));
     }
+    if p.sched.enabled {
+        out.push(Box::new(sched::Sched::new(sched::Options {
+            max_series: (series / 10).max(16),
+        })));
+    }
     if p.profile.enabled {
         out.push(Box::new(profile::Profile::new(profile::Options {
             hz: p.profile.hz,
@@ -153,6 +159,7 @@ pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
         || p.dns.enabled
         || p.udp.enabled
         || p.path.enabled && !p.path.forwarded.devices.is_empty()
+        || p.sched.enabled
         || p.profile.enabled
         || p.tunnel.enabled != TunnelUse::Off;
     Ok(Collector::new(Setup {

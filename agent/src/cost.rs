@@ -168,7 +168,7 @@ impl Cost {
 
     /// CPU seconds of all programs so far, but for the iterators: those run in the agent's own time.
     pub fn program_seconds(&self) -> f64 {
-        let own = [program::TCP_SWEEP, program::TCP_ADOPT];
+        let own = [program::TCP_SWEEP, program::TCP_ADOPT, program::SCHED_SWEEP];
         self.programs
             .iter()
             .filter(|(_, a, _)| !own.contains(a))

@@ -14,6 +14,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Probe tunnel", crate::probes::tunnel::METRICS),
         ("Probe path", crate::probes::path::METRICS),
         ("Probe block", crate::probes::block::METRICS),
+        ("Probe sched", crate::probes::sched::METRICS),
         ("Probe profile", crate::probes::profile::METRICS),
         ("Accounting", crate::accounting::METRICS),
         ("Coverage", crate::coverage::METRICS),

@@ -5,7 +5,7 @@
 //! | 0 | nothing |
 //! | 1–6 | RTT and jitter of one in 2, 4 … 64 acknowledgements, chosen by chance, and zero windows only when seen by one of them; all other counters stay exact; drop records halved each time |
 //! | 7 | the per-segment hook itself: RTT comes from the sweep, counters with it |
-//! | 8 | the per-packet hooks of dns and udp, where these probes are on: their series stand still |
+//! | 8 | the hooks of dns and udp at every packet and of sched at every switch, where these probes are on: their series stand still |
 //!
 //! Of tunnels: 1–3 take the RTT inside of one timestamp value in 16 · 2ⁿ instead of 16, 4 of none, from 5 on all inner pairs
 //! are `other`, and 7 takes the programs off their devices; what then goes by is a gap and no loss. So it does with those of path.
@@ -21,7 +21,7 @@ pub static LEVEL: Metric = Metric {
     otlp: "geophone.governor.level",
     unit: "1",
     kind: Kind::Gauge,
-    help: "What is given up to keep the CPU budget: 0 = nothing, 1-6 = RTT of every 2^level-th segment, in steps also RTT and pairs inside tunnels, 7 = the per-segment hook and the programs of tunnels, 8 = those of dns and udp",
+    help: "What is given up to keep the CPU budget: 0 = nothing, 1-6 = RTT of every 2^level-th segment, in steps also RTT and pairs inside tunnels, 7 = the per-segment hook and the programs of tunnels, 8 = those of dns, udp and sched",
     labels: &[],
     stability: Stability::Stable,
 };

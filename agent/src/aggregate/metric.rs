@@ -131,6 +131,7 @@ pub mod label {
         REMOTE: "remote", "geophone.path.remote", "Address that is traced";
         HOP: "hop", "geophone.path.hop", "Place on the way, 1 = the first router";
         HOP_ADDRESS: "address", "geophone.path.hop.address", "Address by which a router answers";
+        SWITCH: "switch", "geophone.sched.switch", "voluntary or involuntary";
         PROFILE_SAMPLE: "sample", "geophone.profile.sample", "What a stack is a sample of: cpu, off_cpu, lock, fault, block_io, drop, retransmit";
         END: "end", "geophone.profile.end", "How a user stack ended: complete, or why it is not whole";
         METRIC: "metric", "geophone.metric", "What is reconciled";

@@ -13,6 +13,7 @@ use crate::identity::Prefix;
 use crate::stacks::loader;
 use agent_common::account::{Account, program};
 use agent_common::profile::{FRAMES, SHARD_ROWS};
+use agent_common::sched;
 use agent_common::tcp::{PairCells, home};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, Map, MapData, RingBuf};
@@ -43,7 +44,7 @@ pub struct Engine {
     pub(super) clocks: HashMap<u32, aya::programs::perf_event::PerfEventLinkId>,
     /// Verdicts so far, in the order of attaching.
     pub verdicts: Vec<Verdict>,
-    known: Vec<(&'static str, usize)>,
+    pub(super) known: Vec<(&'static str, usize)>,
     /// Entries to programs from other network namespaces; see [`super::tc`].
     pub(super) entries: HashMap<(u16, &'static str), SchedClassifier>,
     changed: std::sync::atomic::AtomicBool,
@@ -108,6 +109,7 @@ impl Engine {
         let dns_names = u32::from(sizes.dns_names);
         let profile = sizes.profile_hz != 0;
         let (frame_mask, row_mask) = (FRAMES as u32 - 1, SHARD_ROWS as u32 - 1);
+        let sched_slots = if sizes.sched { sched::SLOTS } else { 1 };
         let mut loader = EbpfLoader::new();
         loader
             // No relocations in the object: aya need not parse the kernel's types a second time.
@@ -144,6 +146,10 @@ impl Engine {
             .map_max_entries("TUNNEL_WINDOWS", sizes.tunnels * 4)
             .map_max_entries("TUNNEL_INNER", sizes.tunnel_inner())
             .map_max_entries("DNS_TOKENS", cpus)
+            .map_max_entries("SCHED_THREADS", if sizes.sched { sched::THREADS } else { 1 })
+            .map_max_entries("SCHED_SUBJECTS", sched_slots)
+            .map_max_entries("SCHED_FREE", sched_slots)
+            .map_max_entries("SCHED_CELLS", sched_slots * sizes.shards)
             .map_max_entries("PROCESSES", if profile { loader::PROCESSES } else { 1 })
             .map_max_entries("RANGES", if profile { loader::RANGES } else { 1 })
             .map_max_entries("UNWIND_SHARDS", sizes.unwind_shards.max(1));
@@ -311,11 +317,16 @@ impl Engine {
                     .map_err(|e| Refusal::unsupported(format!("iterator over socket storage: {e}")))?;
                 self.iterators.insert(spec.name, Arc::new(iterator));
             }
-            Hook::IterFiles => {
+            Hook::IterFiles | Hook::IterTasks => {
                 let p: &mut Iter = program.try_into().map_err(Refusal::from)?;
-                p.load("task_file", btf()?)?;
+                let what = if spec.hook == Hook::IterFiles {
+                    "task_file"
+                } else {
+                    "task"
+                };
+                p.load(what, btf()?)?;
                 let iterator = sys::Iterator::over_all(p.fd()?.as_fd())
-                    .map_err(|e| Refusal::unsupported(format!("iterator over open files: {e}")))?;
+                    .map_err(|e| Refusal::unsupported(format!("{}: {e}", spec.hook.describe())))?;
                 self.iterators.insert(spec.name, Arc::new(iterator));
             }
             Hook::SockOps => {
@@ -392,20 +403,6 @@ impl Engine {
         self.verdicts.iter().any(of)
     }
 
-    /// Runs that the kernel skipped because the program was already running on that CPU, by account.
-    pub fn recursion_misses(&self) -> HashMap<usize, u64> {
-        let mut out = HashMap::new();
-        for (name, account) in &self.known {
-            let program = self.ebpf.program(name);
-            if let Some(Ok(fd)) = program.map(|p| p.fd())
-                && let Some(misses) = sys::recursion_misses(fd.as_fd())
-            {
-                *out.entry(*account).or_default() += misses;
-            }
-        }
-        out
-    }
-
     /// (program, account) of every account whose programs were asked for: the first of them stands for all.
     pub fn programs(&self) -> Vec<(&'static str, usize)> {
         let mut first = self.known.clone();
@@ -415,7 +412,7 @@ impl Engine {
     }
 
     /// The program that stands for this one.
-    fn first(&self, name: &str) -> Option<&'static str> {
+    pub(super) fn first(&self, name: &str) -> Option<&'static str> {
         let (_, account) = self.known.iter().find(|(known, _)| *known == name)?;
         let first = self.known.iter().find(|(_, a)| a == account);
         first.map(|(name, _)| *name)
@@ -456,22 +453,6 @@ impl Engine {
     /// Takes the ring of records.
     pub fn take_ring(&mut self) -> Result<RingBuf<MapData>> {
         RingBuf::try_from(self.take_map("RECORDS")?).context("ring buffer")
-    }
-
-    /// (program, run time in ns, runs) as the kernel counts them while statistics are on; a program may come twice.
-    pub fn run_times(&self) -> Vec<(&str, u64, u64)> {
-        // What an entry jumps to runs in the entry's time.
-        let entries = self.entries.iter().map(|((_, name), p)| (*name, p.info()));
-        self.ebpf
-            .programs()
-            .map(|(name, p)| (name, p.info()))
-            .chain(entries)
-            .filter_map(|(name, info)| Some((self.first(name).unwrap_or(name), info.ok()?)))
-            .map(|(name, info)| {
-                let nanos = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
-                (name, nanos, info.run_count())
-            })
-            .collect()
     }
 
     /// Gives back what was only needed for attaching.

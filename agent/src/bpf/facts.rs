@@ -95,6 +95,7 @@ pub(super) const fn group_name(group: Group) -> &'static str {
         Group::Skb => "skb",
         Group::Dev => "dev",
         Group::Task => "task",
+        Group::Sched => "sched",
         Group::Registers => "registers",
         Group::File => "file",
         Group::Block => "block",

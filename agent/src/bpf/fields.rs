@@ -13,6 +13,8 @@ pub enum Group {
     Dev,
     /// Processes.
     Task,
+    /// What the scheduler keeps of a thread.
+    Sched,
     /// Registers of a task, by their names on x86-64.
     Registers,
     /// Iterators over files.
@@ -120,6 +122,19 @@ pub const FIELDS: &[Field] = fields! {
         TASK_COMM "task_struct.comm" 16;
         TASK_PID "task_struct.pid" 4;
         TASK_MM "task_struct.mm" 8;
+    }
+    Sched {
+        TASK_BORN "task_struct.start_boottime" 8;
+        TASK_FLAGS "task_struct.flags" 4;
+        TASK_CGROUPS "task_struct.cgroups" 8;
+        CSS_CGROUP "css_set.dfl_cgrp" 8;
+        TASK_ON_CPU "task_struct.on_cpu" 4;
+        TASK_EXIT "task_struct.exit_state" 4;
+        TASK_EXEC "task_struct.se.sum_exec_runtime" 8;
+        TASK_DELAY "task_struct.sched_info.run_delay" 8;
+        TASK_ARRIVALS "task_struct.sched_info.pcount" 8;
+        TASK_VOLUNTARY "task_struct.nvcsw" 8;
+        TASK_INVOLUNTARY "task_struct.nivcsw" 8;
     }
     Registers {
         REGS_IP "pt_regs.ip" 8;

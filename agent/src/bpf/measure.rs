@@ -5,6 +5,7 @@ use super::sys;
 use crate::error::{Context as _, Error, Result};
 use aya::maps::{MapData, ProgramArray, Queue};
 use aya::programs::{Program, ProgramError, ProgramFd, TestRun as _, TestRunOptions};
+use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
@@ -12,6 +13,36 @@ use std::time::Duration;
 const PACKET: [u8; 64] = [0; 64];
 
 impl Engine {
+    /// Runs that the kernel skipped because the program was already running on that CPU, by account.
+    pub fn recursion_misses(&self) -> HashMap<usize, u64> {
+        let mut out = HashMap::new();
+        for (name, account) in &self.known {
+            let program = self.ebpf.program(name);
+            if let Some(Ok(fd)) = program.map(|p| p.fd())
+                && let Some(misses) = sys::recursion_misses(fd.as_fd())
+            {
+                *out.entry(*account).or_default() += misses;
+            }
+        }
+        out
+    }
+
+    /// (program, run time in ns, runs) as the kernel counts them while statistics are on; a program may come twice.
+    pub fn run_times(&self) -> Vec<(&str, u64, u64)> {
+        // What an entry jumps to runs in the entry's time.
+        let entries = self.entries.iter().map(|((_, name), p)| (*name, p.info()));
+        self.ebpf
+            .programs()
+            .map(|(name, p)| (name, p.info()))
+            .chain(entries)
+            .filter_map(|(name, info)| Some((self.first(name).unwrap_or(name), info.ok()?)))
+            .map(|(name, info)| {
+                let nanos = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+                (name, nanos, info.run_count())
+            })
+            .collect()
+    }
+
     /// Run time of an empty program in ns, as the kernel's statistics see it: the floor of all other figures.
     pub fn calibrate(&mut self) -> Option<f64> {
         self.test_run("floor", 20_000)?;

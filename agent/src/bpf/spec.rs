@@ -13,6 +13,8 @@ pub enum Hook {
     IterMap(&'static str),
     /// Iterator over all open files, run when asked.
     IterFiles,
+    /// Iterator over all threads, run when asked.
+    IterTasks,
     /// Socket operations of a cgroup tree.
     SockOps,
     /// Packets of devices; see [`super::tc`]. Attaching loads, the devices follow.
@@ -35,6 +37,7 @@ impl Hook {
             Self::Fexit(name) => format!("fexit/{name}"),
             Self::IterMap(_) => "iter/bpf_sk_storage_map".into(),
             Self::IterFiles => "iter/task_file".into(),
+            Self::IterTasks => "iter/task".into(),
             Self::SockOps => "sock_ops".into(),
             Self::Tc(way) => format!("{}/{}", super::tc::mechanism(), way.as_str()),
             Self::SkbIngress => "cgroup_skb/ingress".into(),
@@ -82,6 +85,8 @@ pub struct Sizes {
     pub paths: bool,
     /// The names that are asked for in DNS are told.
     pub dns_names: bool,
+    /// Probe `sched` is on.
+    pub sched: bool,
     /// Stacks per second and CPU; 0 = probe `profile` is off.
     pub profile_hz: u32,
     /// Shards of unwind tables, 1 MiB each.

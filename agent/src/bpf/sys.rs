@@ -183,6 +183,16 @@ pub fn remove(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
     bpf(MAP_DELETE, &mut attr).map(drop)
 }
 
+/// Removes all entries of a hash, those that come meanwhile perhaps not.
+pub fn clear(map: BorrowedFd<'_>, key_size: usize, value_size: usize) -> Result<()> {
+    let mut keys = Vec::new();
+    for_each(map, key_size, value_size, |key, _| keys.push(key.to_vec()))?;
+    for key in keys {
+        let _ = remove(map, &key);
+    }
+    Ok(())
+}
+
 /// Takes an entry out of a hash and returns what it held last (since 5.14): between a look at it and its removal a
 /// program could still have counted.
 pub fn take(map: BorrowedFd<'_>, key: &[u8], value_size: usize) -> io::Result<Vec<u8>> {

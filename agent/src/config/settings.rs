@@ -85,6 +85,8 @@ pub struct Probes {
     pub path: PathProbe,
     /// Latency, bytes and errors of requests to block devices. Off by default.
     pub block: BlockProbe,
+    /// Waiting for a CPU, switches, CPU time. Off by default: its program runs at every switch from a thread to another.
+    pub sched: SchedProbe,
     /// Where the time goes: stacks of what runs, with and without frame pointers. Off by default.
     pub profile: ProfileProbe,
 }
@@ -190,6 +192,14 @@ pub struct UdpProbe {
 #[serde(default, deny_unknown_fields)]
 pub struct BlockProbe {
     /// Whether the probe runs.
+    pub enabled: bool,
+}
+
+/// Probe `sched`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SchedProbe {
+    /// Whether the probe runs. It looks at each switch from one thread to another.
     pub enabled: bool,
 }
 

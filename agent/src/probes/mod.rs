@@ -9,6 +9,7 @@ pub mod drops;
 pub mod netdev;
 pub mod path;
 pub mod profile;
+pub mod sched;
 pub mod tcp;
 pub mod tunnel;
 pub mod udp;
@@ -140,6 +141,7 @@ pub const METRICS: &[&[&Metric]] = &[
     tunnel::METRICS,
     path::METRICS,
     block::METRICS,
+    sched::METRICS,
     profile::METRICS,
 ];
 
