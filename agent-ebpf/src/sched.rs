@@ -134,7 +134,7 @@ pub fn sched_sweep(ctx: *mut c_void) -> i32 {
 #[inline(always)]
 fn thread(task: Ptr, key: u64, young: bool) -> Option<&'static mut Thread> {
     let find = || {
-        SCHED_THREADS.get_ptr_mut(&key).map(|thread| {
+        SCHED_THREADS.get_ptr_mut(key).map(|thread| {
             // SAFETY: valid for the program's run. A thread leaves one CPU at a time; what the sweep shares is exchanged.
             unsafe { &mut *thread }
         })
@@ -163,7 +163,7 @@ fn thread(task: Ptr, key: u64, young: bool) -> Option<&'static mut Thread> {
         return None;
     }
     // Another CPU may be first.
-    let _ = SCHED_THREADS.insert(&key, &new, NOEXIST);
+    let _ = SCHED_THREADS.insert(key, new, NOEXIST);
     find()
 }
 
@@ -258,7 +258,7 @@ fn subject(task: Ptr, set: Ptr) -> SubjectKey {
 #[inline(always)]
 fn slot(account: &mut Account, task: Ptr, set: Ptr) -> u32 {
     let key = subject(task, set);
-    if let Some(known) = SCHED_SUBJECTS.get_ptr(&key) {
+    if let Some(known) = SCHED_SUBJECTS.get_ptr(key) {
         // SAFETY: valid for the program's run; `slot` never changes once written.
         return unsafe { (*known).slot };
     }
@@ -271,12 +271,12 @@ fn slot(account: &mut Account, task: Ptr, set: Ptr) -> u32 {
         pad: 0,
         comm: kernel::task_comm(task),
     };
-    if SCHED_SUBJECTS.insert(&key, &new, NOEXIST).is_ok() {
+    if SCHED_SUBJECTS.insert(key, new, NOEXIST).is_ok() {
         return free;
     }
     // Another CPU was first, or the table is full: the row goes back.
     let _ = SCHED_FREE.push(free, 0);
-    if let Some(known) = SCHED_SUBJECTS.get_ptr(&key) {
+    if let Some(known) = SCHED_SUBJECTS.get_ptr(key) {
         // SAFETY: as above.
         return unsafe { (*known).slot };
     }
@@ -287,13 +287,13 @@ fn slot(account: &mut Account, task: Ptr, set: Ptr) -> u32 {
 /// The thread has ended. A process that is gone before anybody asks for its name had it from its parent until its exec.
 #[inline(always)]
 fn forget(task: Ptr, key: u64) {
-    let _ = SCHED_THREADS.remove(&key);
+    let _ = SCHED_THREADS.remove(key);
     if kernel::task_tid(task) != kernel::task_tgid(task) {
         return;
     }
     let subject = subject(task, kernel::task_cgroups(task));
     if subject.tgid != 0
-        && let Some(known) = SCHED_SUBJECTS.get_ptr_mut(&subject)
+        && let Some(known) = SCHED_SUBJECTS.get_ptr_mut(subject)
     {
         // SAFETY: valid for the program's run; whoever reads half a name reads it again.
         unsafe { (*known).comm = kernel::task_comm(task) };
