@@ -66,7 +66,7 @@ pub mod end {
     pub const UNKNOWN_PROCESS: u8 = 1;
     /// An address outside of all mappings that are known.
     pub const NO_MAPPING: u8 = 2;
-    /// A mapping whose rows are not loaded, or an address that no row covers.
+    /// A mapping whose rows are not loaded, or an address that no row covers and where no frame pointer helped.
     pub const NO_ROW: u8 = 3;
     /// A rule that [`super::Row`] cannot express.
     pub const NO_RULE: u8 = 4;
@@ -112,6 +112,9 @@ pub mod kind {
     pub const AT_SP_PLUS_8: u8 = 6;
     /// No rule, or one that cannot be said here.
     pub const NONE: u8 = 7;
+    /// No table covers it: code that has frame pointers instead, or assembly that may have none. They are followed if what
+    /// they lead to is code.
+    pub const HOLE: u8 = 8;
 }
 
 /// A row of a table, eight bytes: from `pc` on, until the next row.

@@ -53,13 +53,14 @@ pub fn emit<T: Wire + 'static>(account: &mut Account, fill: impl FnOnce(*mut T))
     bump(&mut account.emitted);
 }
 
-/// As [`emit`] for a record of `len` bytes that is made already, and whose event has been counted as seen.
+/// As [`emit`] for a record of `len` bytes that is made already, and whose event has been counted as seen; `urgent` ones
+/// wake the reader.
 #[inline(always)]
-pub fn emit_made(account: &mut Account, record: *const u8, len: u32) {
+pub fn emit_made(account: &mut Account, record: *const u8, len: u32, urgent: bool) {
     let above = RECORDS
         .query(BPF_RB_AVAIL_DATA.into())
         .wrapping_sub(RING_HIGH_WATER.load());
-    let flags = if above < CROSSING * (len as u64 + 8) {
+    let flags = if urgent || above < CROSSING * (len as u64 + 8) {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP

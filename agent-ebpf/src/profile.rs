@@ -28,12 +28,16 @@ use unwind::{PROCESSES, process};
 pub struct Stack {
     head: StackHead,
     frames: [u64; FRAMES],
+    /// When a record of this place last woke the reader; not sent.
+    woke: u64,
 }
 
 /// One for each kind of sample: a program does not interrupt itself, but the clock interrupts all others.
 #[map]
 static PROFILE_STACK: PerCpuArray<Stack> = PerCpuArray::with_max_entries(sample::COUNT as u32, 0);
 
+/// The reader is woken so often at most, ns: a wake-up takes 5 µs here and some 20 there.
+const WAKE_UPS: u64 = 10_000_000;
 const WORD: usize = size_of::<u64>();
 /// Privilege level in `cs`: not zero = user mode.
 const USER_MODE: u64 = 3;
@@ -160,7 +164,13 @@ pub fn take(account: &mut Account, context: *mut core::ffi::c_void, sample: Samp
     }
     let len = size_of::<StackHead>() + frames * WORD;
     head.header.len = len as u16;
-    emit_made(account, core::ptr::from_ref(stack).cast(), len as u32);
+    // Until userspace has looked at the process its stacks are short, and others would follow this one.
+    let unknown = head.end == end::UNKNOWN_PROCESS || head.end == end::NO_MAPPING;
+    let urgent = unknown && head.time.wrapping_sub(stack.woke) > WAKE_UPS;
+    if urgent {
+        stack.woke = head.time;
+    }
+    emit_made(account, core::ptr::from_ref(stack).cast(), len as u32, urgent);
 }
 
 /// What the kernel makes of a process that nobody has looked at yet: right if it was built with frame pointers.

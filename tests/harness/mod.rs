@@ -9,6 +9,7 @@ pub mod delay;
 pub mod http;
 pub mod netns;
 pub mod otlp;
+pub mod programs;
 pub mod scene;
 pub mod snapshot;
 pub mod stacks;

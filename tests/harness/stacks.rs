@@ -112,6 +112,22 @@ impl Folded {
         })
     }
 
+    /// Those of one process name.
+    pub fn of(&self, name: &str) -> Self {
+        let own = |(stack, _): &&(Vec<String>, u64)| stack.first().is_some_and(|first| first == name);
+        Self(self.0.iter().filter(own).cloned().collect())
+    }
+
+    /// Share of the samples that were unwound to their end, whatever that is called.
+    pub fn uncut(&self) -> f64 {
+        let cut = self.count(|stack| {
+            stack
+                .get(1)
+                .is_some_and(|outermost| outermost.starts_with("[cut: "))
+        });
+        1.0 - cut as f64 / self.total().max(1) as f64
+    }
+
     /// Share of the samples whose outermost frame is `_start`.
     pub fn whole(&self) -> f64 {
         let whole = self.count(|stack| stack.get(1).is_some_and(|outermost| outermost == "_start"));

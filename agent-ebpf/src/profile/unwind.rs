@@ -49,6 +49,28 @@ pub struct Start {
     pub fp: u64,
 }
 
+/// What is said of an address before the first row of a file.
+const BEFORE_ALL: u64 = Row {
+    pc: 0,
+    kind: kind::HOLE,
+    offset: 0,
+    frame_pointer: 0,
+}
+.pack();
+
+/// What an address of a frame is.
+mod origin {
+    /// Where a call returns to; the call is before it.
+    pub const CALL: u32 = 0;
+    /// Where the thread was interrupted.
+    pub const EXACT: u32 = 1;
+    /// As [`CALL`], by a frame pointer that may be none.
+    pub const GUESSED: u32 = 2;
+}
+
+/// What was guessed lies in no mapping. Not one of [`end`].
+const NOT_CODE: u8 = u8::MAX;
+
 /// What [`step`] works on.
 #[repr(C)]
 struct Walk {
@@ -60,8 +82,8 @@ struct Walk {
     first: u32,
     ranges: u32,
     count: u32,
-    /// 1 = `ip` is where the thread was interrupted; else it is where a call returns to, and the call is before it.
-    exact: u32,
+    /// See [`origin`].
+    origin: u32,
     end: u32,
     pad: u32,
 }
@@ -95,7 +117,7 @@ pub fn walk(stack: &mut Stack, start: Start, (first, ranges): (u32, u32)) {
         first,
         ranges,
         count: 0,
-        exact: 1,
+        origin: origin::EXACT,
         end: end::TOO_DEEP as u32,
         pad: 0,
     };
@@ -124,6 +146,12 @@ extern "C" fn step(_: u64, walk: *mut Walk) -> u64 {
     walk.count += 1;
     match caller(walk) {
         Ok(()) => 0,
+        Err(NOT_CODE) => {
+            // What was guessed is no frame.
+            walk.count -= 1;
+            walk.end = end::NO_ROW as u32;
+            1
+        }
         Err(reason) => {
             walk.end = reason as u32;
             1
@@ -133,20 +161,33 @@ extern "C" fn step(_: u64, walk: *mut Walk) -> u64 {
 
 #[inline(always)]
 fn caller(walk: &mut Walk) -> Result<(), u8> {
-    let look = if walk.exact != 0 {
+    let origin = walk.origin;
+    walk.origin = origin::CALL;
+    let look = if origin == origin::EXACT {
         walk.ip
     } else {
         walk.ip.wrapping_sub(1)
     };
-    walk.exact = 0;
-    if !(walk.range.start <= look && look < walk.range.end) {
-        find_range(walk, look)?;
+    if !(walk.range.start <= look && look < walk.range.end) && !find_range(walk, look) {
+        return Err(if origin == origin::GUESSED {
+            NOT_CODE
+        } else {
+            end::NO_MAPPING
+        });
     }
     if walk.range.rows == BY_FRAME_POINTER {
-        return by_frame_pointer(walk);
+        // The outermost frame of a goroutine, and of most run-time compilers, has none.
+        return match walk.fp {
+            0 => Err(end::COMPLETE),
+            _ => by_frame_pointer(walk),
+        };
     }
     let row = find_row(&walk.range, look.wrapping_sub(walk.range.bias) as u32);
-    let row = Row::unpack(row.ok_or(end::NO_ROW)?);
+    // Without rows nothing is known of the code.
+    if walk.range.rows == 0 {
+        return Err(end::NO_ROW);
+    }
+    let row = Row::unpack(row.unwrap_or(BEFORE_ALL));
     let offset = row.offset as u64 * 8;
     let cfa = match row.kind {
         kind::SP => walk.sp.wrapping_add(offset),
@@ -159,10 +200,14 @@ fn caller(walk: &mut Walk) -> Result<(), u8> {
             walk.ip = read(context + UCONTEXT_IP)?;
             walk.sp = read(context + UCONTEXT_SP)?;
             walk.fp = read(context + UCONTEXT_FP)?;
-            walk.exact = 1;
+            walk.origin = origin::EXACT;
             return Ok(());
         }
         kind::END => return Err(end::COMPLETE),
+        kind::HOLE => {
+            walk.origin = origin::GUESSED;
+            return by_frame_pointer(walk).or(Err(end::NO_ROW));
+        }
         _ => return Err(end::NO_RULE),
     };
     let ip = read(cfa.wrapping_sub(8))?;
@@ -179,10 +224,6 @@ fn caller(walk: &mut Walk) -> Result<(), u8> {
 
 #[inline(always)]
 fn by_frame_pointer(walk: &mut Walk) -> Result<(), u8> {
-    // The outermost frame of a goroutine, and of most run-time compilers, has none.
-    if walk.fp == 0 {
-        return Err(end::COMPLETE);
-    }
     // Frames lie one above the other; anything else is a register that holds something else.
     if walk.fp < walk.sp {
         return Err(end::FRAME_POINTER);
@@ -206,7 +247,7 @@ fn read(address: u64) -> Result<u64, u8> {
 
 /// Finds the mapping of an address among those of the process.
 #[inline(always)]
-fn find_range(walk: &mut Walk, address: u64) -> Result<(), u8> {
+fn find_range(walk: &mut Walk, address: u64) -> bool {
     let (mut low, mut high) = (walk.first, walk.first.wrapping_add(walk.ranges));
     let mut i = 0;
     while i < RANGE_STEPS && low < high {
@@ -218,11 +259,11 @@ fn find_range(walk: &mut Walk, address: u64) -> Result<(), u8> {
             low = middle + 1;
         } else {
             walk.range = *range;
-            return Ok(());
+            return true;
         }
         i += 1;
     }
-    Err(end::NO_MAPPING)
+    false
 }
 
 /// Finds the last row that begins at or before an address.

@@ -436,10 +436,14 @@ fn split(mapping: &Mapping, held: &Held, out: &mut Vec<Range>) {
         bias,
         shard: 0,
         row: 0,
-        rows: if table.go { BY_FRAME_POINTER } else { 0 },
+        rows: if table.by_frame_pointer {
+            BY_FRAME_POINTER
+        } else {
+            0
+        },
         pad: 0,
     };
-    if table.go || held.pieces.is_empty() {
+    if table.by_frame_pointer || held.pieces.is_empty() {
         out.push(whole);
         return;
     }

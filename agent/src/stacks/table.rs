@@ -64,8 +64,8 @@ pub struct Table {
     pub segments: Vec<Segment>,
     /// Build id, lower-case hexadecimal; empty = it has none.
     pub build_id: String,
-    /// It was made by the Go compiler, whose code has frame pointers.
-    pub go: bool,
+    /// It has no rows because its code has frame pointers: the Go compiler made it, or one that was told to.
+    pub by_frame_pointer: bool,
     /// Rules that a [`Row`] cannot say.
     pub unsupported: usize,
 }
@@ -148,10 +148,13 @@ pub fn read(file: &File) -> Result<Table, Fault> {
         base: elf.segments().map(|s| s.address()).min().unwrap_or(0) & !0xfff,
         segments: executable(&elf),
         build_id: build_id.iter().take(64).map(|b| format!("{b:02x}")).collect(),
-        go: elf.section_by_name(".gopclntab").is_some() || elf.section_by_name(".note.go.buildid").is_some(),
+        by_frame_pointer: [".gopclntab", ".note.go.buildid"]
+            .iter()
+            .any(|name| elf.section_by_name(name).is_some()),
         ..Table::default()
     };
     let Some(section) = elf.section_by_name(".eh_frame") else {
+        table.by_frame_pointer = true;
         return Ok(table);
     };
     if section.size() > LARGEST {
@@ -287,7 +290,7 @@ fn relative(address: u64, table: &Table) -> Option<u32> {
 fn ordered(mut rules: Vec<Rule>) -> Vec<u64> {
     let hole = |pc| Row {
         pc,
-        kind: kind::NONE,
+        kind: kind::HOLE,
         offset: 0,
         frame_pointer: 0,
     };

@@ -19,7 +19,7 @@ fn ones_own_table_covers_ones_own_code() {
         unpacked.iter().any(|row| row.kind == kind::END),
         "_start ends stacks"
     );
-    assert!(!table.go);
+    assert!(!table.by_frame_pointer);
 }
 
 #[test]

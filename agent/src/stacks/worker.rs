@@ -265,7 +265,7 @@ fn resolve(why: u8, user: &[u64], image: &Image, places: &mut Vec<Place>, binari
         // frame is true.
         let has_rows = located
             .and_then(|l| l.binary.as_ref())
-            .is_some_and(|b| !b.table.go && b.fault.is_empty());
+            .is_some_and(|b| !b.table.by_frame_pointer && b.fault.is_empty());
         if why == end::UNKNOWN_PROCESS && (has_rows || matches!(place, Place::Unknown(_))) {
             return;
         }
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    fn binary(id: u32, go: bool) -> Arc<Binary> {
+    fn binary(id: u32, by_frame_pointer: bool) -> Arc<Binary> {
         Arc::new(Binary {
             id,
             path: PathBuf::from("/bin/x"),
@@ -292,14 +292,14 @@ mod tests {
                     size: 0x2000,
                     address: 0x40_1000,
                 }],
-                go,
+                by_frame_pointer,
                 ..Table::default()
             },
             fault: String::new(),
         })
     }
 
-    fn image(go: bool) -> Image {
+    fn image(by_frame_pointer: bool) -> Image {
         let located = |start, binary| Located {
             start,
             end: start + 0x2000,
@@ -310,15 +310,15 @@ mod tests {
             tgid: 1,
             start: 1,
             mappings: vec![
-                located(0x5000_1000, Some(binary(7, go))),
+                located(0x5000_1000, Some(binary(7, by_frame_pointer))),
                 located(0x7000_0000, None),
             ],
         }
     }
 
-    fn places(why: u8, go: bool, user: &[u64]) -> Vec<Place> {
+    fn places(why: u8, by_frame_pointer: bool, user: &[u64]) -> Vec<Place> {
         let (mut places, mut binaries) = (Vec::new(), Vec::new());
-        resolve(why, user, &image(go), &mut places, &mut binaries);
+        resolve(why, user, &image(by_frame_pointer), &mut places, &mut binaries);
         places
     }
 

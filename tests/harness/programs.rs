@@ -1,0 +1,160 @@
+//! Programs of every kind of stack, written in C and C++, each busy for minutes on a way that is known.
+
+use super::agent::Scratch;
+use super::stacks::{Busy, cc, spin};
+use super::{command, unique};
+use anyhow::{Context as _, Result};
+use std::path::PathBuf;
+use std::process::Command;
+
+const MAIN: &str = "int main(void) { return spinning_for(600) & 1; }\n";
+
+/// A running program and the name of its process, which no other has.
+pub struct Running {
+    /// What kind it is.
+    pub kind: &'static str,
+    /// Name of the process.
+    pub name: String,
+    _busy: Busy,
+}
+
+fn start(kind: &'static str, program: PathBuf, mut command: Command) -> Result<Running> {
+    let name = program
+        .file_name()
+        .context("no name")?
+        .to_string_lossy()
+        .into_owned();
+    Ok(Running {
+        kind,
+        name,
+        _busy: Busy::start(&mut command)?,
+    })
+}
+
+/// A C program of these options.
+fn c(scratch: &Scratch, kind: &'static str, source: &str, options: &[&str]) -> Result<Running> {
+    let program = cc(scratch, &unique("c"), source, options)?;
+    start(kind, program.clone(), Command::new(program))
+}
+
+/// As compilers make them: tables, no frame pointers.
+pub fn plain(scratch: &Scratch) -> Result<Running> {
+    c(
+        scratch,
+        "plain",
+        &(spin("spinning") + MAIN),
+        &["-fomit-frame-pointer"],
+    )
+}
+
+/// As the Go compiler makes them: frame pointers, no tables.
+pub fn frame_pointers(scratch: &Scratch) -> Result<Running> {
+    let options = [
+        "-fno-asynchronous-unwind-tables",
+        "-fno-unwind-tables",
+        "-fno-omit-frame-pointer",
+    ];
+    c(scratch, "frame pointers", &(spin("spinning") + MAIN), &options)
+}
+
+/// Position-independent without a loader, and without a symbol.
+pub fn stripped(scratch: &Scratch) -> Result<Running> {
+    c(
+        scratch,
+        "stripped",
+        &(spin("spinning") + MAIN),
+        &["-static-pie", "-s"],
+    )
+}
+
+/// Half of the time in a signal handler, on a stack of its own.
+pub fn signals(scratch: &Scratch) -> Result<Running> {
+    let source = spin("spinning")
+        + &spin("handled")
+        + "#include <signal.h>\n#include <sys/time.h>\nstatic char other[1 << 16];\n\
+           static void handler(int s) { volatile long x = 0; for (int i = 0; i < 60; i++) x += handled(s); }\n\
+           int main(void) { stack_t stack = {.ss_sp = other, .ss_size = sizeof other}; sigaltstack(&stack, 0);\n\
+           struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK}; sigaction(SIGPROF, &action, 0);\n\
+           struct itimerval every = {{0, 30000}, {0, 30000}}; setitimer(ITIMER_PROF, &every, 0);\n\
+           return spinning_for(600) & 1; }\n";
+    c(scratch, "signals", &source, &[])
+}
+
+/// More frames than a record holds.
+pub fn deep(scratch: &Scratch) -> Result<Running> {
+    let source = spin("spinning")
+        + "__attribute__((noinline)) long deeper(long n) { volatile long a[3] = {n}; \
+           return (n ? deeper(n - 1) : spinning_for(600)) + a[1]; }\n\
+           int main(void) { return deeper(300) & 1; }\n";
+    c(scratch, "deep", &source, &[])
+}
+
+/// In a mount namespace of its own, from a file that nobody outside sees.
+pub fn contained(scratch: &Scratch) -> Result<Running> {
+    let program = cc(scratch, &unique("c"), &(spin("spinning") + MAIN), &[])?;
+    let inside = scratch.path("inside");
+    std::fs::create_dir_all(&inside)?;
+    let mut command = Command::new("unshare");
+    let script = "mount -t tmpfs none \"$1\" && mv \"$0\" \"$1\" && exec \"$1/$2\"";
+    let name = program.file_name().context("no name")?.to_owned();
+    command
+        .args(["--mount", "sh", "-c", script])
+        .arg(&program)
+        .arg(inside)
+        .arg(name);
+    start("contained", program, command)
+}
+
+/// Virtual calls, threads, and exceptions through many frames.
+pub fn cpp(scratch: &Scratch) -> Result<Running> {
+    const SOURCE: &str = r#"
+#include <ctime>
+#include <stdexcept>
+#include <thread>
+[[gnu::noinline]] long leaf(long n) { volatile long x = n; for (long i = 0; i < 200000; i++) x = x * 31 + i; return x; }
+struct Shape { virtual long area(long) = 0; virtual ~Shape() = default; };
+struct Circle : Shape { [[gnu::noinline]] long area(long n) override { volatile long a[5] = {n}; return leaf(n) + a[2]; } };
+struct Guard { long *sum; ~Guard() { *sum += 1; } };
+[[gnu::noinline]] void thrower(long n, long *sum) {
+    Guard guard{sum};
+    if (n == 0) throw std::runtime_error("thrown");
+    thrower(n - 1, sum);
+}
+[[gnu::noinline]] long catching(long n) {
+    long sum = n;
+    for (int i = 0; i < 30; i++) try { thrower(20, &sum); } catch (const std::exception &e) { sum += e.what()[0]; }
+    return sum;
+}
+[[gnu::noinline]] long virtually(Shape *shape, time_t end) { long s = 0; while (time(0) < end) s += shape->area(s); return s; }
+int main() {
+    time_t end = time(0) + 600;
+    Circle circle;
+    std::thread other([&] { volatile long s = virtually(&circle, end); (void)s; });
+    long s = 0;
+    while (time(0) < end) s += catching(s);
+    other.join();
+    return s & 1;
+}
+"#;
+    let (name, code) = (unique("x"), scratch.write("program.cc", SOURCE)?);
+    let program = scratch.path(&name);
+    command::output(
+        Command::new("c++")
+            .args(["-O2", "-pthread", "-o"])
+            .arg(&program)
+            .arg(code),
+    )?;
+    start("c++", program.clone(), Command::new(program))
+}
+
+/// CPython, by a name of its own.
+pub fn python(scratch: &Scratch) -> Result<Running> {
+    let real = command::output(Command::new("python3").args(["-c", "import sys; print(sys.executable)"]))?;
+    let program = scratch.path(&unique("y"));
+    std::os::unix::fs::symlink(real.trim(), &program)?;
+    let script = "def leaf(n):\n  x = n\n  for i in range(2000): x = x * 31 % 65521 + i\n  return x\n\
+                  def caller(n): return leaf(n) + 1\nwhile True: caller(3)\n";
+    let mut command = Command::new(&program);
+    command.args(["-c", script]);
+    start("python", program, command)
+}
