@@ -1,11 +1,13 @@
 //! Probe `profile`: stacks of every kind of program, and what others say of the same.
 
 use anyhow::{Result, bail, ensure};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tests::harness::Setup;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tests::harness::agent::{Agent, Scratch};
 use tests::harness::programs::{self, Running};
-use tests::harness::stacks::Folded;
+use tests::harness::stacks::{Busy, Folded, busy};
+use tests::harness::{Setup, Snapshot, command, equal};
 use tests::need_root;
 
 /// Functions on the way, outermost first.
@@ -113,6 +115,10 @@ fn sampling(hz: &str) -> Result<Agent> {
         .start()
 }
 
+fn seconds() -> Result<f64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
+}
+
 /// Looks at the samples of ten seconds by the name of a process, until `check` is content: when processes are new their
 /// tables are still to be made, on a busy machine for seconds.
 fn right_in_a_window(
@@ -121,7 +127,7 @@ fn right_in_a_window(
 ) -> Result<()> {
     let mut outcome = Ok(());
     for _ in 0..5 {
-        let from = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+        let from = seconds()?;
         std::thread::sleep(Duration::from_secs(10));
         outcome = check(&|name| {
             let path = format!("/api/v1/profile?from={from}&comm={name}&format=folded");
@@ -135,4 +141,159 @@ fn right_in_a_window(
         }
     }
     outcome
+}
+
+/// Cause: the same seconds of the same program, seen by perf, which unwinds copies of the stack by DWARF. Seen: the same ways
+/// by the same names, in the same shares.
+#[test]
+fn perf_says_the_same() -> Result<()> {
+    need_root!("perf");
+    let scratch = Scratch::new()?;
+    let (program, name) = busy(&scratch)?;
+    let agent = sampling("499")?;
+    let running = Busy::start(Command::new(&program).arg("600"))?;
+    let pid = running.0.id().to_string();
+    right_in_a_window(&agent, |folded| {
+        ensure!(folded(&name)?.whole() > 0.97, "the process is new");
+        Ok(())
+    })?;
+    let data = scratch.path("perf.data");
+    let from = seconds()?;
+    let record = [
+        "record",
+        "-q",
+        "-e",
+        "cpu-clock",
+        "-F",
+        "499",
+        "--call-graph",
+        "dwarf,8192",
+        "-p",
+        &pid,
+        "-o",
+    ];
+    command::output(
+        Command::new("perf")
+            .args(record)
+            .arg(&data)
+            .args(["--", "sleep", "10"]),
+    )?;
+    let path = format!("/api/v1/profile?from={from}&comm={name}&format=folded");
+    let ours = ways(&Folded::parse(&agent.get(&path, "*/*")?.text())?.0);
+    let script = ["script", "--no-inline", "-F", "comm,ip,sym", "-i"];
+    let text = command::output(Command::new("perf").args(script).arg(&data))?;
+    let theirs = ways(&by_perf(&text));
+    println!("geophone: {ours:?}\nperf: {theirs:?}");
+    let difference: f64 = ours
+        .keys()
+        .chain(theirs.keys())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .map(|way| (ours.get(way).unwrap_or(&0.0) - theirs.get(way).unwrap_or(&0.0)).abs())
+        .sum();
+    println!("half of the difference: {:.4}", difference / 2.0);
+    ensure!(difference / 2.0 < 0.05, "{ours:?}\n{theirs:?}");
+    let large = |ways: &BTreeMap<String, f64>| -> Vec<String> {
+        ways.iter()
+            .filter(|(_, share)| **share > 0.02)
+            .map(|(way, _)| way.clone())
+            .collect()
+    };
+    ensure!(large(&ours).len() == 3, "{ours:?}");
+    equal("ways", large(&ours), large(&theirs))
+}
+
+/// Stacks of `perf script`, as [`Folded`] has them.
+fn by_perf(text: &str) -> Vec<(Vec<String>, u64)> {
+    let stack = |lines: &str| {
+        let mut lines = lines.lines();
+        let mut stack = vec![lines.next().unwrap_or_default().trim().to_owned()];
+        let frames: Vec<&str> = lines
+            .filter_map(|line| line.trim().split_once(' '))
+            .map(|(_, f)| f)
+            .collect();
+        stack.extend(frames.into_iter().rev().map(str::to_owned));
+        (stack, 1)
+    };
+    text.split("\n\n")
+        .filter(|part| part.lines().count() > 1)
+        .map(stack)
+        .collect()
+}
+
+/// The program's own functions, outermost first, by their last names, and their share.
+fn ways(stacks: &[(Vec<String>, u64)]) -> BTreeMap<String, f64> {
+    let total: u64 = stacks.iter().map(|(_, n)| n).sum();
+    let mut ways = BTreeMap::new();
+    for (stack, n) in stacks {
+        let last = |frame: &String| {
+            let frame = frame.split("::h").next().unwrap_or_default();
+            frame.rsplit("::").next().unwrap_or_default().to_owned()
+        };
+        let own = |frame: &String| {
+            ["busy_", "seventy_", "twenty_"]
+                .iter()
+                .any(|own| frame.starts_with(own))
+        };
+        let way: Vec<String> = stack.iter().skip(1).map(last).filter(own).collect();
+        *ways.entry(way.join(" ")).or_insert(0.0) += *n as f64 / total as f64;
+    }
+    ways
+}
+
+/// Cause: 500 programs a second, of 500 files, each of which lives for a moment. Seen: every tick is accounted for, the agent
+/// takes a bounded part of a CPU, and when it is over neither descriptors nor tables are left of them.
+#[test]
+fn a_storm_of_processes_leaves_nothing() -> Result<()> {
+    need_root!("cc");
+    let scratch = Scratch::new()?;
+    let files = programs::many(&scratch, 500)?;
+    let agent = Setup::new()
+        .set("probes.profile.enabled", "true")
+        .set("probes.profile.hz", "199")
+        .set("probes.profile.table_memory", "128MiB")
+        .start()?;
+    let descriptors =
+        || -> Result<usize> { Ok(std::fs::read_dir(format!("/proc/{}/fd", agent.pid()))?.count()) };
+    let cpu = |s: &Snapshot| s.number("geophone_agent_cpu_seconds_total", &[]);
+    let before = agent.after(2)?;
+    let descriptors_before = descriptors()?;
+    let start = Instant::now();
+    let started = programs::storm(&scratch, &files, 500, 8)?;
+    let took = start.elapsed().as_secs_f64();
+    let after = agent.after(1)?;
+    let used = (cpu(&after)? - cpu(&before)?) / start.elapsed().as_secs_f64();
+    let open = after.number("geophone_profile_open_files", &[])?;
+    println!(
+        "{started} processes in {took:.1} s; the agent took {used:.3} of a CPU and has {open} files open"
+    );
+    drop(files);
+    ensure!(started >= 1000, "only {started}");
+    ensure!(open > 100.0, "only {open} of them were looked at");
+    ensure!(used < 0.5, "{used} of a CPU");
+    let table = |s: &Snapshot| s.number("geophone_profile_table_bytes", &[]);
+    println!(
+        "tables: {} MiB before, {} after",
+        table(&before)? / 1048576.0,
+        table(&after)? / 1048576.0
+    );
+    let start = Instant::now();
+    loop {
+        let now = agent.after(2)?;
+        let (left, open) = (now.number("geophone_profile_processes", &[])?, descriptors()?);
+        // Idle files may keep 8 MiB, and others may have come; had they been kept, 35 MiB would be there.
+        let grown = table(&now)? - table(&before)?;
+        if open <= descriptors_before + 60 && grown <= 20.0 * 1048576.0 && left < 200.0 {
+            println!(
+                "after {:.0} s: {open} descriptors, {descriptors_before} before; {left} processes",
+                start.elapsed().as_secs_f64()
+            );
+            break;
+        }
+        ensure!(
+            start.elapsed() < Duration::from_secs(90),
+            "{open} descriptors, {descriptors_before} before; {grown} bytes of tables more; {left} processes"
+        );
+    }
+    agent.settles(Snapshot::lawful)
 }

@@ -158,3 +158,56 @@ pub fn python(scratch: &Scratch) -> Result<Running> {
     command.args(["-c", script]);
     start("python", program, command)
 }
+
+/// Starts programs one after the other, `rate` a second, for so many seconds: each of `files` in turn, which live for some
+/// milliseconds. Ends with the number that it has started.
+pub fn storm(scratch: &Scratch, files: &[PathBuf], rate: u32, seconds: u32) -> Result<u64> {
+    const SOURCE: &str = r#"
+#define _GNU_SOURCE
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <time.h>
+extern char **environ;
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+int main(int argc, char **argv) {
+    double rate = atof(argv[1]), seconds = atof(argv[2]), start = now();
+    long started = 0;
+    while (now() - start < seconds) {
+        while (started < (now() - start) * rate) {
+            char *words[] = {argv[3 + started % (argc - 3)], "0", 0};
+            pid_t pid;
+            if (posix_spawn(&pid, words[0], 0, 0, words, environ)) return 1;
+            started++;
+        }
+        while (waitpid(-1, 0, WNOHANG) > 0) {}
+        struct timespec pause = {0, 500000};
+        nanosleep(&pause, 0);
+    }
+    while (wait(0) > 0) {}
+    printf("%ld\n", started);
+    return 0;
+}
+"#;
+    let program = cc(scratch, "storm", SOURCE, &[])?;
+    let text = command::output(
+        Command::new(program)
+            .args([rate.to_string(), seconds.to_string()])
+            .args(files),
+    )?;
+    text.trim().parse().context("the storm says no number")
+}
+
+/// Many files of one static program that is busy for a moment: to whoever looks at files they are different programs.
+pub fn many(scratch: &Scratch, number: u32) -> Result<Vec<PathBuf>> {
+    let source = spin("brief") + "int main(void) { return (int)brief(3) & 1; }\n";
+    let program = cc(scratch, "brief", &source, &["-static-pie"])?;
+    (0..number)
+        .map(|i| {
+            let copy = scratch.path(&format!("brief{i}"));
+            std::fs::copy(&program, &copy)?;
+            Ok(copy)
+        })
+        .collect()
+}

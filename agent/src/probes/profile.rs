@@ -22,19 +22,19 @@ use crate::error::Result;
 use crate::records::Record;
 use crate::stacks::loader::{self, Loader, Maps};
 use crate::stacks::store::Who;
-use crate::stacks::worker::{self, Message, Sample};
+use crate::stacks::worker::{self, Feed, Message, Sample};
 use crate::stacks::{Kinds, Stacks};
 use agent_common::account::program;
 use agent_common::profile::{Range, StackHead, end, sample};
 use agent_common::wire::{Wire as _, kind};
 use metrics::{
-    BINARIES, CPUS, LOOKED, LOST, PROCESSES, ROWS, SAMPLES, STACKS, STORE_BYTES, SYMBOLIZER_FAILURES,
-    TABLE_BYTES, TABLE_FAILURES, TABLES,
+    BINARIES, CPUS, LOOKED, LOST, OPEN_FILES, PROCESSES, ROWS, SAMPLES, STACKS, STORE_BYTES,
+    SYMBOLIZER_FAILURES, TABLE_BYTES, TABLE_FAILURES, TABLES,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc;
 use std::time::Duration;
 
 const NEEDS: &[Group] = &[Group::Task, Group::Registers];
@@ -93,7 +93,7 @@ pub struct Options {
 pub struct Profile {
     options: Options,
     stacks: Option<Arc<Stacks>>,
-    worker: Option<SyncSender<Message>>,
+    worker: Option<Feed>,
     attached: bool,
     hz: u32,
     cpus: usize,
@@ -119,6 +119,17 @@ impl Profile {
             start: 0,
         }
     }
+}
+
+/// Files whose code is sampled stay open: a thousand descriptors, the usual limit, are soon used up. Returns how many
+/// there may be.
+fn more_files() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
+    let wanted = hard.min(65_536).max(soft);
+    let most = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_or(soft, |()| wanted);
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 /// A kernel string, up to its first NUL.
@@ -149,12 +160,7 @@ impl Probe for Profile {
         let Some(engine) = context.engine.as_deref_mut() else {
             return Ok(());
         };
-        // Each file whose code is sampled stays open: a thousand descriptors, the usual limit, are soon used up.
-        if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-            && soft < hard
-        {
-            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536).max(soft), hard);
-        }
+        let most_open = more_files() / 2;
         // Who ends must be forgotten before anybody is known.
         let follows = [&EXEC, &EXIT].map(|spec| engine.attach(spec));
         if follows.iter().any(|state| *state != State::Attached) {
@@ -177,7 +183,10 @@ impl Probe for Profile {
             shards: Shards::new(engine.take_data("UNWIND_SHARDS")?, shards),
         };
         let stacks = Stacks::start(self.options.store_bytes, self.options.kinds)?;
-        self.worker = Some(worker::start(stacks.clone(), Loader::new(maps, shards))?);
+        self.worker = Some(worker::start(
+            stacks.clone(),
+            Loader::new(maps, shards, most_open),
+        )?);
         self.stacks = Some(stacks);
         self.cpus = engine.follow_clocks(CPU.name, self.hz);
         Ok(())
@@ -293,6 +302,7 @@ impl Probe for Profile {
         out.push(gauge(&PROCESSES, stats.processes));
         out.push(counters(&LOOKED, &[("", counts.looked.load(Ordering::Relaxed))]));
         out.push(gauge(&BINARIES, stats.binaries));
+        out.push(gauge(&OPEN_FILES, stats.open));
         out.push(counters(&TABLES, &[("", stats.tables)]));
         out.push(counters(
             &TABLE_FAILURES,

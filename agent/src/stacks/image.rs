@@ -4,7 +4,7 @@ use super::maps::{self, Mapping, Origin};
 use super::table::{self, Table};
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A file whose code is sampled.
 #[derive(Debug)]
@@ -13,14 +13,36 @@ pub struct Binary {
     pub id: u32,
     /// As the process calls it.
     pub path: PathBuf,
-    /// Open as long as it may be asked for names; its path may be gone, or another container's.
-    pub file: Option<File>,
+    /// See [`Open`].
+    pub file: Open,
     /// Build id, lower-case hexadecimal; may be empty.
     pub build_id: String,
     /// Its table without the rows.
     pub table: Table,
     /// Why it has no rows; empty = it has.
     pub fault: String,
+}
+
+/// A file that is open as long as it may be asked for names: its path may be gone, or another container's. But it is somebody
+/// else's, who may want to unmount what it lies on, and descriptors are few.
+#[derive(Debug, Default)]
+pub struct Open(Mutex<Option<Arc<File>>>);
+
+impl Open {
+    /// With a file, if there is one.
+    pub fn new(file: Option<File>) -> Self {
+        Self(Mutex::new(file.map(Arc::new)))
+    }
+
+    /// The file, unless it has been closed.
+    pub fn get(&self) -> Option<Arc<File>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens it anew, or closes it.
+    pub(super) fn set(&self, file: Option<File>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = file.map(Arc::new);
+    }
 }
 
 /// Where a mapping of a process comes from.

@@ -8,16 +8,18 @@
 //! replaced, and what it had before is free a second later.
 
 use super::arena::{Arena, Piece};
-use super::image::{Binary, Image, Located, open, vdso};
+use super::image::{Binary, Image, Located, Open, open, vdso};
 use super::maps::{self, FileId, Mapping, Origin};
+use super::ranges::{by_frame_pointer, split};
 use super::table::{self, Table};
 use crate::bpf::shards::Shards;
 use crate::bpf::sys::{self, MappedArray};
 use crate::error::Result;
-use agent_common::profile::{BY_FRAME_POINTER, Process, ProcessKey, Range, SHARD_ROWS};
+use agent_common::profile::{Process, ProcessKey, Range, SHARD_ROWS};
 use agent_common::wire::Wire;
 use aya::maps::MapData;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
 use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -32,8 +34,13 @@ pub const PROCESSES: u32 = 4096;
 const GRACE: Duration = Duration::from_secs(1);
 /// Processes that are gone are looked for so often.
 const LOOK: Duration = Duration::from_secs(5);
-/// Files that are remembered although no process has them.
+/// A file that no process has any more stays open and has its rows for this time: programs come again, and names are asked
+/// for every ten seconds.
+const IDLE: Duration = Duration::from_secs(30);
+/// After that so many files keep their rows …
 const IDLE_FILES: usize = 256;
+/// … of so many rows in all, 8 MiB.
+const IDLE_ROWS: usize = 1 << 20;
 
 /// What it costs and what it had to refuse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +49,8 @@ pub struct Stats {
     pub processes: usize,
     /// Files with rows.
     pub binaries: usize,
+    /// Files that are open.
+    pub open: usize,
     /// Rows that are taken.
     pub rows: usize,
     /// Bytes of shards.
@@ -91,6 +100,10 @@ pub struct Loader {
     /// By file; `None` is the vdso, the same in all processes.
     files: HashMap<Option<FileId>, Held>,
     known: HashMap<u32, Known>,
+    /// Files at once; the stacks of further ones have addresses only.
+    most_open: usize,
+    /// Whose rows are gone, and which are still open.
+    closing: VecDeque<(Instant, Arc<Binary>)>,
     garbage: VecDeque<(Instant, Garbage)>,
     next_id: u32,
     looked: Instant,
@@ -98,14 +111,16 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// With room for so many shards.
-    pub fn new(maps: Maps, shards: usize) -> Self {
+    /// With room for so many shards and open files.
+    pub fn new(maps: Maps, shards: usize, most_open: usize) -> Self {
         Self {
             maps,
             rows: Arena::new(shards),
             ranges: Arena::new(1),
             files: HashMap::new(),
             known: HashMap::new(),
+            most_open,
+            closing: VecDeque::new(),
             garbage: VecDeque::new(),
             next_id: 0,
             looked: Instant::now(),
@@ -141,7 +156,7 @@ impl Loader {
                 files.insert(key);
                 self.binary(tgid, key, mapping, now)?;
                 let held = self.files.get(&key)?;
-                split(mapping, held, &mut ranges);
+                split(mapping, &held.binary.table, &held.pieces, &mut ranges);
                 Some(held.binary.clone())
             });
             if key.is_none() {
@@ -160,7 +175,12 @@ impl Loader {
 
     /// Loads a file unless it is there.
     fn binary(&mut self, tgid: u32, key: Option<FileId>, mapping: &Mapping, now: Instant) -> Option<()> {
-        if self.files.contains_key(&key) {
+        if let Some(held) = self.files.get(&key) {
+            if let (Origin::File(_, path), None) = (&mapping.origin, held.binary.file.get()) {
+                held.binary
+                    .file
+                    .set(self.may_open(open(tgid, mapping, path).ok()));
+            }
             return Some(());
         }
         let (path, file, read) = match &mapping.origin {
@@ -213,6 +233,12 @@ impl Loader {
                 }
             }
         }
+        // A large table took several times its size while it was made.
+        let is_large = rows.len() >= SHARD_ROWS;
+        drop(rows);
+        if is_large {
+            sys::trim();
+        }
         self.next_id += 1;
         self.files.insert(
             key,
@@ -220,7 +246,7 @@ impl Loader {
                 binary: Arc::new(Binary {
                     id: self.next_id,
                     path,
-                    file,
+                    file: Open::new(self.may_open(file)),
                     build_id: table.build_id.clone(),
                     table,
                     fault,
@@ -231,6 +257,19 @@ impl Loader {
             },
         );
         Some(())
+    }
+
+    /// A file, unless too many are open.
+    fn may_open(&self, file: Option<File>) -> Option<File> {
+        file.filter(|_| self.open_files() < self.most_open)
+    }
+
+    fn open_files(&self) -> usize {
+        let held = self
+            .files
+            .values()
+            .filter(|held| held.binary.file.get().is_some());
+        held.count() + self.closing.len()
     }
 
     /// Room for rows, if need be that of files that no process has any more, oldest first.
@@ -260,6 +299,7 @@ impl Loader {
         for (_, piece) in held.pieces {
             self.garbage.push_back((now, Garbage::Rows(piece)));
         }
+        self.closing.push_back((held.unused_since, held.binary));
         true
     }
 
@@ -400,12 +440,37 @@ impl Loader {
                 self.forget(*tgid, now);
             }
             gone = Some(lost);
-            while self.files.values().filter(|held| held.users == 0).count() > IDLE_FILES {
-                self.evict(now);
-            }
+            self.let_go(now);
         }
         self.collect_garbage(now);
         Ok(gone)
+    }
+
+    /// Closes the files that no process has had for a while, and forgets those that are too many.
+    fn let_go(&mut self, now: Instant) {
+        let is_old = |since: Instant| now.saturating_duration_since(since) >= IDLE;
+        while self.closing.front().is_some_and(|(since, _)| is_old(*since)) {
+            if let Some((_, binary)) = self.closing.pop_front() {
+                binary.file.set(None);
+            }
+        }
+        let old = |held: &&Held| held.users == 0 && is_old(held.unused_since);
+        for held in self.files.values().filter(old) {
+            held.binary.file.set(None);
+        }
+        loop {
+            let (files, rows) = self
+                .files
+                .values()
+                .filter(old)
+                .fold((0, 0), |(files, rows), held| {
+                    let own: usize = held.pieces.iter().map(|(_, piece)| piece.rows as usize).sum();
+                    (files + 1, rows + own)
+                });
+            if (files <= IDLE_FILES && rows <= IDLE_ROWS) || !self.evict(now) {
+                return;
+            }
+        }
     }
 
     /// What it holds.
@@ -413,74 +478,11 @@ impl Loader {
         Stats {
             processes: self.known.len(),
             binaries: self.files.len(),
+            open: self.open_files(),
             rows: self.rows.used(),
             bytes: self.maps.shards.bytes() + RANGES as usize * Range::SIZE,
             ..self.stats
         }
-    }
-}
-
-/// The ranges of a mapping: one for each piece of its file's rows that it reaches into.
-fn split(mapping: &Mapping, held: &Held, out: &mut Vec<Range>) {
-    let table = &held.binary.table;
-    let Some(bias) = table.bias(mapping.start, mapping.offset) else {
-        out.push(Range {
-            bias: 0,
-            ..by_frame_pointer(mapping)
-        });
-        return;
-    };
-    let whole = Range {
-        start: mapping.start,
-        end: mapping.end,
-        bias,
-        shard: 0,
-        row: 0,
-        rows: if table.by_frame_pointer {
-            BY_FRAME_POINTER
-        } else {
-            0
-        },
-        pad: 0,
-    };
-    if table.by_frame_pointer || held.pieces.is_empty() {
-        out.push(whole);
-        return;
-    }
-    for (i, (first, piece)) in held.pieces.iter().enumerate() {
-        // The first piece takes what is before its first row as well: no row is found there, and that is said.
-        let from = if i == 0 {
-            mapping.start
-        } else {
-            bias.wrapping_add(u64::from(*first))
-        };
-        let to = held
-            .pieces
-            .get(i + 1)
-            .map_or(mapping.end, |(next, _)| bias.wrapping_add(u64::from(*next)));
-        let (start, end) = (from.max(mapping.start), to.min(mapping.end));
-        if start < end {
-            out.push(Range {
-                start,
-                end,
-                shard: piece.shard,
-                row: piece.row,
-                rows: piece.rows,
-                ..whole
-            });
-        }
-    }
-}
-
-fn by_frame_pointer(mapping: &Mapping) -> Range {
-    Range {
-        start: mapping.start,
-        end: mapping.end,
-        bias: 0,
-        shard: 0,
-        row: 0,
-        rows: BY_FRAME_POINTER,
-        pad: 0,
     }
 }
 

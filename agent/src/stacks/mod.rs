@@ -9,6 +9,7 @@ pub mod loader;
 pub mod maps;
 pub mod names;
 pub mod pprof;
+mod ranges;
 pub mod render;
 pub mod store;
 pub mod symtab;

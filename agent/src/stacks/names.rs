@@ -142,7 +142,7 @@ impl Names {
     }
 
     fn ask(&mut self, binary: &Binary, addresses: &[u64]) -> Answer {
-        let Some(file) = &binary.file else {
+        let Some(file) = binary.file.get() else {
             return Vec::new();
         };
         self.asked = Instant::now();

@@ -296,13 +296,16 @@ fn ordered(mut rules: Vec<Rule>) -> Vec<u64> {
     };
     // Stable: of two rules for one address the later one is that of the same function's next row.
     rules.sort_by_key(|rule| rule.row.pc);
-    let mut out: Vec<Row> = Vec::with_capacity(rules.len());
+    let mut out: Vec<u64> = Vec::new();
     let mut covered = 0;
-    let mut push = |row: Row| match out.last_mut() {
-        Some(last) if last.pc == row.pc => *last = row,
-        Some(last)
-            if (last.kind, last.offset, last.frame_pointer) == (row.kind, row.offset, row.frame_pointer) => {}
-        _ => out.push(row),
+    let mut push = |row: Row| {
+        let (last, row) = (out.last_mut(), row.pack());
+        match last {
+            Some(last) if *last as u32 == row as u32 => *last = row,
+            // The same rule goes on.
+            Some(last) if *last >> 32 == row >> 32 => {}
+            _ => out.push(row),
+        }
     };
     for rule in rules {
         if covered != 0 && rule.row.pc > covered {
@@ -314,7 +317,7 @@ fn ordered(mut rules: Vec<Rule>) -> Vec<u64> {
     if covered != 0 {
         push(hole(covered));
     }
-    out.into_iter().map(Row::pack).collect()
+    out
 }
 
 type Slice<'a> = EndianSlice<'a, NativeEndian>;

@@ -13,7 +13,8 @@ use nix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// Samples that wait: at 99 Hz those of ten seconds of twenty busy CPUs.
@@ -25,6 +26,8 @@ const LOOKS: u32 = 100;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Samples are looked for so often.
+const LOOK: Duration = Duration::from_millis(100);
 /// Processes that are remembered.
 const REMEMBERED: usize = 8192;
 
@@ -48,6 +51,28 @@ pub enum Message {
     Sync(Sender<()>),
 }
 
+/// The way to the thread. A sample does not wake it, which costs more than all else that is done with one: it looks ten times a
+/// second, and at once when a process is new.
+pub struct Feed {
+    messages: SyncSender<Message>,
+    thread: Thread,
+}
+
+impl Feed {
+    /// Hands on a message unless too many are waiting.
+    pub fn try_send(&self, message: Message) -> std::result::Result<(), TrySendError<Message>> {
+        let is_urgent = match &message {
+            Message::Sample(sample) => matches!(sample.head.end, end::UNKNOWN_PROCESS | end::NO_MAPPING),
+            Message::Sync(_) => true,
+        };
+        let sent = self.messages.try_send(message);
+        if is_urgent || sent.is_err() {
+            self.thread.unpark();
+        }
+        sent
+    }
+}
+
 struct Seen {
     start: u64,
     image: Option<Arc<Image>>,
@@ -69,7 +94,7 @@ struct Worker {
 }
 
 /// Starts the thread. It ends when the sender is dropped.
-pub fn start(stacks: Arc<Stacks>, loader: Loader) -> Result<SyncSender<Message>> {
+pub fn start(stacks: Arc<Stacks>, loader: Loader) -> Result<Feed> {
     let (sender, receiver) = sync_channel(WAITING);
     let worker = Worker {
         stacks,
@@ -79,11 +104,14 @@ pub fn start(stacks: Arc<Stacks>, loader: Loader) -> Result<SyncSender<Message>>
         looks: LOOKS,
         second: Instant::now(),
     };
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("stacks".into())
         .spawn(move || worker.run(&receiver))
         .context("starting the thread that loads unwind tables")?;
-    Ok(sender)
+    Ok(Feed {
+        messages: sender,
+        thread: thread.thread().clone(),
+    })
 }
 
 fn since_boot() -> u64 {
@@ -96,7 +124,7 @@ impl Worker {
         // Above that of names: until a process has been looked at, its stacks are short.
         crate::bpf::host::low_priority(5);
         loop {
-            let message = receiver.recv_timeout(Duration::from_secs(1));
+            let message = receiver.try_recv();
             let now = Instant::now();
             if now.duration_since(self.second) >= Duration::from_secs(1) {
                 self.second = now;
@@ -112,8 +140,8 @@ impl Worker {
                     self.stacks.tell(self.loader.stats());
                     let _ = done.send(());
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(TryRecvError::Empty) => std::thread::park_timeout(LOOK),
+                Err(TryRecvError::Disconnected) => return,
             }
         }
     }
@@ -274,7 +302,7 @@ fn resolve(why: u8, user: &[u64], image: &Image, places: &mut Vec<Place>, binari
 
 #[cfg(test)]
 mod tests {
-    use super::super::image::Located;
+    use super::super::image::{Located, Open};
     use super::super::table::{Segment, Table};
     use super::*;
     use std::path::PathBuf;
@@ -283,7 +311,7 @@ mod tests {
         Arc::new(Binary {
             id,
             path: PathBuf::from("/bin/x"),
-            file: None,
+            file: Open::default(),
             build_id: String::new(),
             table: Table {
                 base: 0x40_0000,

@@ -213,6 +213,12 @@ impl Child {
         Ok(())
     }
 
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        let _ = self.inner.kill();
+        let _ = self.inner.wait();
+    }
+
     /// Stops it: politely, then not. Returns how it ended, if it had to be waited for.
     pub fn stop(&mut self) -> Option<ExitStatus> {
         drop(self.inner.stdin.take());

@@ -15,6 +15,7 @@ mod proc;
 mod report;
 mod roles;
 mod scale;
+mod stacks;
 mod stats;
 mod subject;
 mod vxlan;
@@ -54,7 +55,7 @@ pub struct Options {
     /// Write everything that was measured to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Compare bpftrace and prometheus-node-exporter as well, of tunnels pmacctd and softflowd
+    /// Compare bpftrace and prometheus-node-exporter as well, of tunnels pmacctd and softflowd, of stacks perf
     #[arg(long)]
     peers: bool,
     /// Use this binary instead of building one
@@ -101,12 +102,20 @@ enum Name {
     Packets,
     /// ns per run of each program, and the agent's statement of its cost
     Price,
+    /// Stacks: nginx and wrk with them and without, CPU, memory, how soon a new program's are whole
+    Stacks,
 }
 
 /// What the workloads are made of.
 const PROGRAMS: [&str; 5] = ["nginx", "wrk", "iperf3", "bpftool", "ethtool"];
 /// What geophone is compared with.
-const PEERS: [&str; 4] = ["bpftrace", "prometheus-node-exporter", "pmacctd", "softflowd"];
+const PEERS: [&str; 5] = [
+    "bpftrace",
+    "prometheus-node-exporter",
+    "pmacctd",
+    "softflowd",
+    "perf",
+];
 
 /// How long and how often.
 struct Extent {
@@ -240,6 +249,19 @@ fn measure(
             let found = pairs::compare(&mut load, &subjects, place, &method, &mut patience)?;
             results.comparisons.extend(found);
         }
+    }
+    if wanted(Name::Stacks) {
+        let mut subjects = vec![Subject::Null, Subject::Stacks { hz: 99 }];
+        if peers {
+            subjects.push(Subject::Perf);
+        }
+        let mut load = Load::start(Kind::KeepAlive, &place.scratch)?;
+        let found = pairs::compare(&mut load, &subjects, place, &method, &mut patience)?;
+        results.comparisons.extend(found);
+        drop(load);
+        say("stacks");
+        pairs::wait_for_quiet(&mut patience, Vec::new)?;
+        results.stacks = Some(stacks::measure(place, extent.seconds * 3)?);
     }
     if wanted(Name::Price) {
         for kind in [Kind::KeepAlive, Kind::Close] {

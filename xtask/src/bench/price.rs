@@ -160,7 +160,18 @@ fn fresh(beside: &Beside) -> Result<Page> {
 }
 
 /// Measures with a workload, or idle without.
-pub fn measure(mut load: Option<&mut Load>, subject: Subject, place: &Place, seconds: u64) -> Result<Price> {
+pub fn measure(load: Option<&mut Load>, subject: Subject, place: &Place, seconds: u64) -> Result<Price> {
+    measure_and(load, subject, place, seconds, |_| {})
+}
+
+/// The same, and shows the last page of metrics.
+pub fn measure_and(
+    mut load: Option<&mut Load>,
+    subject: Subject,
+    place: &Place,
+    seconds: u64,
+    show: impl FnOnce(&Page),
+) -> Result<Price> {
     let statistics = Statistics::on()?;
     let beside = Beside::start(subject, place)?;
     let ids = program_ids(beside.pid());
@@ -172,7 +183,12 @@ pub fn measure(mut load: Option<&mut Load>, subject: Subject, place: &Place, sec
     let floor = floor(id, &place.scratch)?;
     // The agent measures its programs for the first time under load, before the window.
     if let Some(load) = &mut load {
-        load.run(2)?;
+        // Stacks have their names after two slices of ten seconds.
+        load.run(if matches!(subject, Subject::Stacks { .. }) {
+            22
+        } else {
+            2
+        })?;
     }
     let (page, before, cpu, start) = (fresh(&beside)?, own(programs()?), beside.cpu(), Instant::now());
     let mut known = load.as_ref().map_or_else(Vec::new, |l| l.pids());
@@ -188,6 +204,7 @@ pub fn measure(mut load: Option<&mut Load>, subject: Subject, place: &Place, sec
     let disturbance = window.close(clients);
     let (page_after, after, cpu_after) = (fresh(&beside)?, own(programs()?), beside.cpu());
     let seconds = start.elapsed().as_secs_f64();
+    show(&page_after);
     drop(statistics);
     let (runs, runs_before) = (page_after.by(RUNS, "program"), page.by(RUNS, "program"));
     let (time, time_before) = (page_after.by(RUN, "program"), page.by(RUN, "program"));

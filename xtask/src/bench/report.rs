@@ -11,6 +11,7 @@ use super::packets::Packets;
 use super::pairs::Comparison;
 use super::price::Price;
 use super::scale::{Connections, Idle, Ring, Sustained};
+use super::stacks::Stacks;
 use super::stats::Estimate;
 use super::subject::Usage;
 
@@ -33,6 +34,8 @@ pub struct Results {
     pub ring: Option<Ring>,
     /// Packets one by one.
     pub packets: Option<Packets>,
+    /// What stacks cost.
+    pub stacks: Option<Stacks>,
     /// What `geophone bench-encode` says: milliseconds to encode 10k series, by format.
     pub exposition: Option<Value>,
 }
@@ -49,6 +52,7 @@ impl Results {
             sustained: None,
             ring: None,
             packets: None,
+            stacks: None,
             exposition: None,
         }
     }
@@ -97,6 +101,11 @@ pub fn table(results: &Results) -> String {
     if let Some((head, rows)) = results.packets.as_ref().map(Packets::table) {
         out.push_str(&head);
         out.push_str(&columns(&rows));
+    }
+    if let Some(stacks) = &results.stacks {
+        out.push_str("\nStacks; agent CPU is all of it, with what reads symbols\n");
+        out.push_str(&columns(&stacks.table()));
+        out.push_str(&stacks.text());
     }
     if let Some(exposition) = &results.exposition {
         let _ = writeln!(
@@ -343,7 +352,9 @@ fn judgements(results: &Results) -> Vec<Vec<String>> {
         let verdict = if good { "yes" } else { "NO" };
         rows.push(row([what, which, target, &reached, verdict]));
     };
-    for c in compared.filter(|c| c.target.is_some()) {
+    // With stacks it is judged in the steady state.
+    let is_stacks = |c: &&Comparison| c.subject.starts_with("stacks");
+    for c in compared.filter(|c| c.target.is_some() && !is_stacks(c)) {
         let which = format!("{}, {}", c.workload, c.subject);
         let used = format!("{} %", percent(c.subject_cpu));
         judge(
@@ -384,6 +395,9 @@ fn judgements(results: &Results) -> Vec<Vec<String>> {
             reached,
             nanos <= target,
         );
+    }
+    for (what, which, target, reached, good) in results.stacks.iter().flat_map(Stacks::judged) {
+        judge(what, &which, &target, reached, good);
     }
     if let Some(c) = &results.connections {
         let used = format!("{} %", percent(c.usage.cpu));

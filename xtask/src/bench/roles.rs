@@ -33,6 +33,8 @@ pub enum Role {
     },
     /// Keeps a CPU busy
     Spin,
+    /// Is busy for half a millisecond in a hundred
+    Drowsy,
     /// Opens connections and keeps them until its standard input ends
     Connections {
         /// Second number of the source addresses: 127.NET.x.y
@@ -58,6 +60,13 @@ pub fn play(role: Role) -> Result<()> {
         Role::PingClient { port, seconds } => ping_client(port, Duration::from_secs(seconds)),
         Role::Spin => loop {
             std::hint::spin_loop();
+        },
+        Role::Drowsy => loop {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_micros(500) {
+                std::hint::spin_loop();
+            }
+            std::thread::sleep(Duration::from_millis(100));
         },
         Role::Connections { net, count, messages } => connections(net, count, messages),
         Role::Storm { rate, seconds } => storm(rate, Duration::from_secs(seconds)),

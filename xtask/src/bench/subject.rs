@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::child::{Child, Program, free_port, pause};
@@ -37,6 +37,13 @@ pub enum Subject {
     NoTunnels,
     /// Probe `tunnel`: geophone with it, compared with [`Subject::NoTunnels`].
     Tunnels,
+    /// geophone that takes stacks, and without a budget; compared with [`Subject::Unbounded`].
+    Stacks {
+        /// A second and CPU.
+        hz: u32,
+    },
+    /// `perf record`, stacks by frame pointers.
+    Perf,
     /// A bpftrace script of the same job.
     Bpftrace,
     /// pmacctd, which counts the underlay's packets by addresses and ports.
@@ -57,6 +64,10 @@ impl Subject {
             Self::Telling => "geophone, all records",
             Self::NoTunnels => "geophone without tunnel",
             Self::Tunnels => "probe tunnel alone",
+            Self::Stacks { hz: 49 } => "stacks at 49 Hz",
+            Self::Stacks { hz: 99 } => "stacks at 99 Hz",
+            Self::Stacks { .. } => "stacks",
+            Self::Perf => "perf record -F 99 -a -g",
             Self::Bpftrace => "bpftrace",
             Self::Pmacctd => "pmacctd",
             Self::Softflowd => "softflowd",
@@ -68,14 +79,18 @@ impl Subject {
     pub fn target(self) -> Option<f64> {
         match self {
             Self::Geophone | Self::Unbounded => Some(1.03),
-            Self::Tunnels => Some(1.02),
+            Self::Tunnels | Self::Stacks { .. } => Some(1.02),
             _ => None,
         }
     }
 
     /// What it is compared with, if not with nothing.
     pub fn base(self) -> Option<Self> {
-        (self == Self::Tunnels).then_some(Self::NoTunnels)
+        match self {
+            Self::Tunnels => Some(Self::NoTunnels),
+            Self::Stacks { .. } => Some(Self::Unbounded),
+            _ => None,
+        }
     }
 }
 
@@ -126,9 +141,10 @@ impl Beside {
             | Subject::Unbounded
             | Subject::Telling
             | Subject::NoTunnels
-            | Subject::Tunnels => Some(free_port(19_779)?),
+            | Subject::Tunnels
+            | Subject::Stacks { .. } => Some(free_port(19_779)?),
             Subject::NodeExporter => Some(free_port(19_100)?),
-            Subject::Null | Subject::Bpftrace | Subject::Pmacctd | Subject::Softflowd => None,
+            Subject::Null | Subject::Perf | Subject::Bpftrace | Subject::Pmacctd | Subject::Softflowd => None,
         };
         let listen = format!("127.0.0.1:{}", port.unwrap_or_default());
         let run = [
@@ -144,6 +160,35 @@ impl Beside {
             Subject::Geophone => Program::new(run),
             Subject::Unbounded | Subject::Tunnels => {
                 Program::new(run.into_iter().chain(["--set", "budget.enabled=false"]))
+            }
+            Subject::Stacks { hz } => {
+                let hz = format!("probes.profile.hz={hz}");
+                let sets = [
+                    "--set",
+                    "budget.enabled=false",
+                    "--set",
+                    "probes.profile.enabled=true",
+                    "--set",
+                    hz.as_str(),
+                ];
+                Program::new(run.into_iter().chain(sets))
+            }
+            Subject::Perf => {
+                let file = scratch.join("perf.data").display().to_string();
+                let words = [
+                    "perf",
+                    "record",
+                    "-q",
+                    "-e",
+                    "cpu-clock",
+                    "-F",
+                    "99",
+                    "-a",
+                    "-g",
+                    "-o",
+                    &file,
+                ];
+                Program::new(words)
             }
             Subject::Telling => {
                 Program::new(run.into_iter().chain(["--set", "probes.tcp.flows_always=true"]))
@@ -224,6 +269,11 @@ impl Beside {
     /// Times of all scrapes so far, ms.
     pub fn scrapes(&self) -> Vec<f64> {
         self.scraper.as_ref().map(|s| s.state().1).unwrap_or_default()
+    }
+
+    /// A page of its API.
+    pub fn get(&self, path: &str) -> Result<String> {
+        get(self.port.context("it has no API")?, path)
     }
 
     /// Begins a measurement.

@@ -147,6 +147,11 @@ pub const BENCH: &[Need] = &[
     need(&["iperf3"], "iperf3", "observed workload"),
     need(&["bpftrace"], "bpftrace", "what geophone is compared with"),
     need(
+        &["perf"],
+        "linux-perf",
+        "what geophone is compared with, also by a test",
+    ),
+    need(
         &["bpftool"],
         "bpftool",
         "an independent look at programs and maps",

@@ -72,6 +72,16 @@ pub static BINARIES: Metric = Metric {
     labels: &[],
     stability: Stability::Experimental,
 };
+/// Files that are open.
+pub static OPEN_FILES: Metric = Metric {
+    name: "geophone_profile_open_files",
+    otlp: "geophone.profile.open_files",
+    unit: "{file}",
+    kind: Kind::Gauge,
+    help: "Files that are open because names may be asked of them; one that no process has any more is closed after 30 s",
+    labels: &[],
+    stability: Stability::Experimental,
+};
 /// Tables made.
 pub static TABLES: Metric = Metric {
     name: "geophone_profile_tables_total",
@@ -142,6 +152,7 @@ pub const METRICS: &[&Metric] = &[
     &PROCESSES,
     &LOOKED,
     &BINARIES,
+    &OPEN_FILES,
     &TABLES,
     &TABLE_FAILURES,
     &ROWS,
