@@ -132,6 +132,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             hz: p.profile.hz,
             store_bytes: usize::try_from(p.profile.store_memory.get()).unwrap_or(usize::MAX),
             kinds: p.profile.kinds(),
+            symbolize: p.profile.symbolize,
         })));
     }
     out
@@ -147,6 +148,15 @@ pub fn tunnels(config: &Config) -> tunnel::Options {
         ports: tunnel.ports.by_port(),
         inner_pairs: tunnel.inner_pairs as usize,
         max_tunnels: config.limits.tunnels as usize + 1,
+    }
+}
+
+fn resource(config: &Config) -> Resource {
+    Resource {
+        host: config.host_name(),
+        region: config.region.clone(),
+        zone: config.zone.clone(),
+        attributes: config.attributes.clone().into_iter().collect(),
     }
 }
 
@@ -167,12 +177,7 @@ pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
         sizes: needs_programs.then(|| sizes(config, &peers)),
         btf,
         peers,
-        resource: Resource {
-            host: config.host_name(),
-            region: config.region.clone(),
-            zone: config.zone.clone(),
-            attributes: config.attributes.clone().into_iter().collect(),
-        },
+        resource: resource(config),
         budget: if config.budget.enabled {
             config.budget.cpu_percent / 100.0
         } else {
@@ -290,15 +295,22 @@ pub struct Views {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     shared: Shared,
     builder: Arc<RwLock<(u64, ui::view::ViewBuilder, Option<ui::view::View>)>>,
+    stacks: Option<ui::view::Watch>,
 }
 
 impl Views {
     /// From the channel that the collector fills.
-    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, shared: Shared) -> Self {
+    pub fn new(
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        shared: Shared,
+        stacks: Option<Arc<Stacks>>,
+    ) -> Self {
+        let stacks = stacks.map(ui::view::Watch::new);
         Self {
             snapshots,
             shared,
             builder: Arc::new(RwLock::new((0, ui::view::ViewBuilder::new(), None))),
+            stacks,
         }
     }
 
@@ -324,6 +336,7 @@ impl Views {
                 // Nobody has asked for a while: rates over the pause would be of no second in particular.
                 *builder = ui::view::ViewBuilder::new();
             }
+            builder.watch(self.stacks.clone());
             *tick = snapshot.tick;
             let verdicts = self.shared.verdicts.read().map(|v| v.clone()).unwrap_or_default();
             builder.set_verdicts(
@@ -354,8 +367,9 @@ impl Agent {
     /// Starts all parts. The API's port is taken first, so that a second agent fails before it attaches anything.
     pub fn start(config: &Config, btf: Option<PathBuf>) -> Result<Self> {
         let bound = api::bind(&config.api).map_err(|e| crate::error::Error::new(format_args!("{e:#}")))?;
-        let exporter = otlp::Exporter::new(&config.export.otlp)
-            .map_err(|e| crate::error::Error::new(format_args!("{e:#}")))?;
+        let failed = |e: anyhow::Error| crate::error::Error::new(format_args!("{e:#}"));
+        let exporter = otlp::Exporter::new(&config.export.otlp).map_err(failed)?;
+        let profiles = otlp::profiles::Exporter::new(&config.export.otlp).map_err(failed)?;
         let collector = collector(config, btf)?;
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -364,9 +378,14 @@ impl Agent {
         let stats: Arc<api::Stats> = Arc::default();
         let mut collects: Vec<Box<dyn Collect>> =
             vec![Box::new(api::StatsCollect::new(stats.clone(), start))];
+        let mut exports = otlp::StatsCollect::default();
         if let Some(exporter) = &exporter {
-            collects.push(Box::new(otlp::StatsCollect::new(exporter.stats(), start)));
+            exports.add(otlp::Signal::Metrics, exporter.stats(), start);
         }
+        if let Some(profiles) = &profiles {
+            exports.add(otlp::Signal::Profiles, profiles.stats(), start);
+        }
+        collects.push(Box::new(exports));
         let running = Running::start(collector, collects)?;
         let (shutdown, _) = watch::channel(false);
         let over = || {
@@ -375,7 +394,11 @@ impl Agent {
                 let _ = receiver.wait_for(|over| *over).await;
             }
         };
-        let views = Views::new(running.snapshots.clone(), running.shared.clone());
+        let views = Views::new(
+            running.snapshots.clone(),
+            running.shared.clone(),
+            running.stacks.clone(),
+        );
         let topology = views.clone();
         let state = api::State {
             snapshots: running.snapshots.clone(),
@@ -397,6 +420,9 @@ impl Agent {
         }));
         if let Some(exporter) = exporter {
             tasks.push(tokio::spawn(exporter.run(running.snapshots.clone(), over())));
+        }
+        if let (Some(profiles), Some(stacks)) = (profiles, running.stacks.clone()) {
+            tasks.push(tokio::spawn(profiles.run(stacks, resource(config), over())));
         }
         Ok(Self {
             running,

@@ -88,6 +88,8 @@ pub enum Command {
     Topology(Topology),
     /// Where the time goes: the functions and stacks that are on the processors
     Profile(Profile),
+    /// What changed from one profile to another: functions that gained or lost share
+    Diff(Diff),
     /// The configuration
     Config {
         /// What of it
@@ -180,15 +182,15 @@ pub struct Profile {
     /// Do not look, but ask the running agent for what it has seen in the last TIME, e.g. 10m; it keeps an hour
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with_all = ["duration", "hz", "own"])]
     pub last: Option<Duration>,
-    /// Only this process
-    #[arg(long)]
-    pub pid: Option<u32>,
-    /// Only processes of this name
-    #[arg(long, value_name = "NAME")]
-    pub comm: Option<String>,
-    /// Only this container, unit or process
-    #[arg(long, value_name = "NAME")]
-    pub subject: Option<String>,
+    /// The same from a time on: 2026-01-31T12:00:00Z, seconds since 1970, or how long ago, e.g. 10m
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["duration", "hz", "own", "last"])]
+    pub from: Option<String>,
+    /// Until this time, now if it is not given
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub to: Option<String>,
+    /// Whose time
+    #[command(flatten)]
+    pub whose: Whose,
     /// Stacks per second and CPU; takes them itself even if an agent runs [default: that of the agent, else 99]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=999))]
     pub hz: Option<u32>,
@@ -198,6 +200,47 @@ pub struct Profile {
     /// Do not look for a running agent
     #[arg(long)]
     pub own: bool,
+}
+
+/// `geophone diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The one before: a file (.folded, .pb.gz), or a window of the running agent, FROM..TO, e.g. 10m..5m
+    #[arg(value_name = "A")]
+    pub before: String,
+    /// The one after, e.g. 5m..now
+    #[arg(value_name = "B")]
+    pub after: String,
+    /// Of windows, whose time
+    #[command(flatten)]
+    pub whose: Whose,
+    /// Write to this file: .svg for a differential flamegraph, .folded, .json. Without it a table is shown
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Whose stacks.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Whose {
+    /// Only this process
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Only processes of this name
+    #[arg(long, value_name = "NAME")]
+    pub comm: Option<String>,
+    /// Only this container, unit or process
+    #[arg(long, value_name = "NAME")]
+    pub subject: Option<String>,
+    /// Only this cgroup and those below it; * stands for any text
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<String>,
+}
+
+impl Whose {
+    /// Whether anything is left out.
+    pub fn any(&self) -> bool {
+        self.pid.is_some() || self.comm.is_some() || self.subject.is_some() || self.cgroup.is_some()
+    }
 }
 
 /// How a topology is written.

@@ -2,11 +2,13 @@
 
 mod bench;
 mod bench_packets;
+mod diff;
 mod profile;
 mod topology;
 
 pub use bench::{bench_encode, bench_ring, test_corpus};
 pub use bench_packets::bench_packets;
+pub use diff::diff;
 pub use profile::profile;
 pub use topology::topology;
 
@@ -122,6 +124,7 @@ pub async fn run(mut agent: Agent, options: &cli::Run) -> Result<()> {
     if live {
         let source =
             top::LocalSource::new(agent.running.snapshots.clone(), agent.running.records.subscribe())
+                .with_stacks(agent.running.stacks.clone())
                 .with_verdicts(agent.running.screen_verdicts());
         let options = top::Options {
             duration: options.duration,
@@ -211,6 +214,7 @@ pub async fn top(config: &Config, btf: Option<PathBuf>, duration: Option<Duratio
             let mut running = Running::start(app::collector(config, btf)?, Vec::new())?;
             let _ = running.snapshots.wait_for(|s| s.tick > 0).await;
             let source = top::LocalSource::new(running.snapshots.clone(), running.records.subscribe())
+                .with_stacks(running.stacks.clone())
                 .with_verdicts(running.screen_verdicts());
             let result = top::run(source, options).await;
             running.stop();
@@ -359,6 +363,15 @@ pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream
             }
         }
     }
+}
+
+/// Columns that a line may have: those of the terminal, any number elsewhere.
+fn terminal_width() -> usize {
+    let terminal = std::io::stdout().is_terminal();
+    let size = terminal
+        .then(crossterm::terminal::size)
+        .and_then(|size| size.ok());
+    size.map_or(usize::MAX, |(columns, _)| usize::from(columns).max(40))
 }
 
 /// Prints a line; a reader that has gone is the end, not an error.

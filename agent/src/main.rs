@@ -91,6 +91,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
                     Command::Flows(stream) => commands::stream(&config, btf, &stream, "flows").await,
                     Command::Topology(options) => commands::topology(&config, btf, &options).await,
                     Command::Profile(options) => commands::profile(&config, btf, &options).await,
+                    Command::Diff(options) => commands::diff(&config, &options).await,
                     Command::Drops(stream) => commands::stream(&config, btf, &stream, "drops").await,
                     _ => Ok(()),
                 }

@@ -9,6 +9,12 @@ use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
+use opentelemetry_proto::tonic::collector::profiles::v1development::profiles_service_server::{
+    ProfilesService, ProfilesServiceServer,
+};
+use opentelemetry_proto::tonic::collector::profiles::v1development::{
+    ExportProfilesServiceRequest, ExportProfilesServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data, number_data_point};
 use prost::Message as _;
@@ -24,6 +30,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 type Requests = Arc<Mutex<Vec<ExportMetricsServiceRequest>>>;
+type Profiles = Arc<Mutex<Vec<ExportProfilesServiceRequest>>>;
 
 /// A receiver at work.
 #[derive(Debug)]
@@ -31,11 +38,26 @@ pub struct Receiver {
     /// What to give as `export.otlp.endpoint`.
     pub endpoint: String,
     requests: Requests,
+    profiles: Profiles,
     _stop: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Clone)]
-struct Grpc(Requests);
+struct Grpc(Requests, Profiles);
+
+#[tonic::async_trait]
+impl ProfilesService for Grpc {
+    async fn export(
+        &self,
+        request: Request<ExportProfilesServiceRequest>,
+    ) -> Result<Response<ExportProfilesServiceResponse>, Status> {
+        self.1
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(request.into_inner());
+        Ok(Response::new(ExportProfilesServiceResponse::default()))
+    }
+}
 
 #[tonic::async_trait]
 impl MetricsService for Grpc {
@@ -59,7 +81,12 @@ impl Receiver {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let endpoint = format!("{scheme}://localhost:{}", listener.local_addr()?.port());
         let requests = Requests::default();
-        let service = MetricsServiceServer::new(Grpc(requests.clone()))
+        let profiles = Profiles::default();
+        let receiver = Grpc(requests.clone(), profiles.clone());
+        // The default limit of what is taken stays for profiles: 4 MiB.
+        let of_profiles =
+            ProfilesServiceServer::new(receiver.clone()).accept_compressed(CompressionEncoding::Gzip);
+        let service = MetricsServiceServer::new(receiver)
             .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(64 << 20);
         let (stop, stopped) = oneshot::channel::<()>();
@@ -73,7 +100,10 @@ impl Receiver {
                 .build()?;
             runtime.block_on(async {
                 let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?);
-                let serving = server.add_service(service).serve_with_incoming(incoming);
+                let serving = server
+                    .add_service(service)
+                    .add_service(of_profiles)
+                    .serve_with_incoming(incoming);
                 tokio::select! {
                     result = serving => result?,
                     _ = stopped => {}
@@ -84,6 +114,7 @@ impl Receiver {
         Ok(Self {
             endpoint,
             requests,
+            profiles,
             _stop: Some(stop),
         })
     }
@@ -93,7 +124,8 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let requests = Requests::default();
-        let seen = requests.clone();
+        let profiles = Profiles::default();
+        let seen = Grpc(requests.clone(), profiles.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let seen = seen.clone();
@@ -107,11 +139,20 @@ impl Receiver {
         Ok(Self {
             endpoint,
             requests,
+            profiles,
             _stop: None,
         })
     }
 
-    /// How many exports have come.
+    /// All exports of profiles.
+    pub fn profiles(&self) -> Vec<ExportProfilesServiceRequest> {
+        self.profiles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// How many exports of metrics have come.
     pub fn count(&self) -> usize {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -213,7 +254,7 @@ fn sum(metric: &Metric, subject: &str) -> u64 {
 }
 
 /// One connection of HTTP/1.1, as long as it lives.
-fn serve(stream: TcpStream, seen: &Requests) -> Result<()> {
+fn serve(stream: TcpStream, seen: &Grpc) -> Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     loop {
@@ -221,8 +262,9 @@ fn serve(stream: TcpStream, seen: &Requests) -> Result<()> {
         if reader.read_line(&mut first)? == 0 {
             return Ok(());
         }
+        let is_profiles = first.starts_with("POST /v1development/profiles HTTP/1.1");
         ensure!(
-            first.starts_with("POST /v1/metrics HTTP/1.1"),
+            is_profiles || first.starts_with("POST /v1/metrics HTTP/1.1"),
             "asked for {first}"
         );
         let (mut length, mut protobuf) = (0, false);
@@ -244,8 +286,19 @@ fn serve(stream: TcpStream, seen: &Requests) -> Result<()> {
         ensure!(protobuf, "no content type of protobuf");
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        let request = ExportMetricsServiceRequest::decode(body.as_slice()).context("decoding")?;
-        seen.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+        if is_profiles {
+            let request = ExportProfilesServiceRequest::decode(body.as_slice()).context("decoding")?;
+            seen.1
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(request);
+        } else {
+            let request = ExportMetricsServiceRequest::decode(body.as_slice()).context("decoding")?;
+            seen.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(request);
+        }
         let reply = ExportMetricsServiceResponse::default().encode_to_vec();
         write!(
             writer,

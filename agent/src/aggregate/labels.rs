@@ -87,12 +87,7 @@ impl Labels {
 /// Replaces control and bidirectional formatting characters, which terminals obey, and cuts what is too long.
 pub fn clean(value: &str) -> String {
     let mut out = String::with_capacity(value.len().min(MAX_VALUE));
-    for c in value.chars() {
-        let c = match c {
-            '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-            c if c.is_control() => '\u{fffd}',
-            c => c,
-        };
+    for c in value.chars().map(harmless) {
         if out.len() + c.len_utf8() > MAX_VALUE - '…'.len_utf8() {
             out.push('…');
             return out;
@@ -100,6 +95,19 @@ pub fn clean(value: &str) -> String {
         out.push(c);
     }
     out
+}
+
+/// As [`clean`], of any length.
+pub fn printable(value: &str) -> String {
+    value.chars().map(harmless).collect()
+}
+
+fn harmless(c: char) -> char {
+    match c {
+        '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    }
 }
 
 /// Escapes a label value as the Prometheus text formats ask.

@@ -1,34 +1,99 @@
 //! Stacks over HTTP.
 
-use super::routes::{App, problem};
+use super::routes::{App, WAITING, problem};
 use crate::probes::profile::SETTINGS;
-use crate::stacks::{Format, store};
+use crate::stacks::{Format, Stacks, store};
 use agent_common::profile::sample;
 use axum::extract::{Query, State as From};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// So far back a profile goes whose beginning is not said.
-const LAST: Duration = Duration::from_secs(60);
+const LAST: u64 = 60 * store::SECOND;
+/// Seconds of a profile that begins now, if they are not said: as in Go.
+const NEXT: f64 = 30.0;
+/// And at most.
+const LONGEST: f64 = 300.0;
+/// Samples of the last moment may still be on their way.
+const SETTLE: Duration = Duration::from_millis(300);
 
 #[derive(Deserialize)]
 pub(super) struct ProfileQuery {
     from: Option<String>,
     to: Option<String>,
+    seconds: Option<f64>,
     subject: Option<String>,
     comm: Option<String>,
     pid: Option<u32>,
+    cgroup: Option<String>,
     r#type: Option<String>,
-    #[serde(default)]
-    format: Format,
+    format: Option<Format>,
 }
 
-/// Stacks of a past window, whole slices of ten seconds.
+/// Stacks of a past window.
 pub(super) async fn profile(From(app): From<App>, Query(query): Query<ProfileQuery>) -> Response {
-    let Some(stacks) = app.state.stacks.clone() else {
+    let now = crate::stacks::now();
+    let moment = |text: &Option<String>| text.as_deref().map(|text| store::moment(text, now)).transpose();
+    let (from, to) = match (moment(&query.from), moment(&query.to)) {
+        (Ok(from), Ok(to)) => (
+            from.unwrap_or_else(|| now.saturating_sub(LAST)),
+            to.unwrap_or(now),
+        ),
+        (Err(e), _) | (_, Err(e)) => return problem(StatusCode::BAD_REQUEST, &format!("from, to: {e}")),
+    };
+    let format = query.format.unwrap_or_default();
+    let (stacks, wanted) = match wanted(&app, query, from, to) {
+        Ok(both) => both,
+        Err(response) => return *response,
+    };
+    let Ok(place) = app.profiles.clone().try_acquire_owned() else {
         return problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "two profiles are being made already; ask again",
+        );
+    };
+    answer(stacks, wanted, format, place).await
+}
+
+/// Stacks of the next `seconds`, as programs in Go serve them, for whoever scrapes those.
+pub(super) async fn next_profile(From(app): From<App>, Query(query): Query<ProfileQuery>) -> Response {
+    let seconds = query.seconds.unwrap_or(NEXT);
+    if !(0.0..=LONGEST).contains(&seconds) || seconds == 0.0 {
+        let message = format!("seconds: {seconds} is not between 0 and {LONGEST}");
+        return problem(StatusCode::BAD_REQUEST, &message);
+    }
+    // From the next whole second on: stacks of the last minute are kept by the second.
+    let from = crate::stacks::now().next_multiple_of(store::SECOND);
+    let to = from + Duration::from_secs_f64(seconds).as_nanos() as u64;
+    let (stacks, wanted) = match wanted(&app, query, from, to) {
+        Ok(both) => both,
+        Err(response) => return *response,
+    };
+    let Ok(_waiting) = app.waiting.clone().try_acquire_owned() else {
+        let message = format!("{WAITING} clients are waiting for profiles already; ask again");
+        return problem(StatusCode::SERVICE_UNAVAILABLE, &message);
+    };
+    tokio::time::sleep(Duration::from_nanos(to.saturating_sub(crate::stacks::now())) + SETTLE).await;
+    match app.profiles.clone().acquire_owned().await {
+        Ok(place) => answer(stacks, wanted, Format::Pprof, place).await,
+        Err(e) => problem(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
+    }
+}
+
+/// What is asked for, if there is such a thing.
+fn wanted(
+    app: &App,
+    query: ProfileQuery,
+    from: u64,
+    to: u64,
+) -> Result<(Arc<Stacks>, store::Query), Box<Response>> {
+    let refused = |status, message: &str| Err(Box::new(problem(status, message)));
+    let Some(stacks) = app.state.stacks.clone() else {
+        return refused(
             StatusCode::NOT_FOUND,
             "no stacks are taken; set probes.profile.enabled",
         );
@@ -36,41 +101,42 @@ pub(super) async fn profile(From(app): From<App>, Query(query): Query<ProfileQue
     let word = query.r#type.as_deref().unwrap_or("cpu");
     let Some(kind) = sample::NAMES.iter().position(|name| *name == word) else {
         let known = sample::NAMES.join(", ");
-        return problem(
-            StatusCode::BAD_REQUEST,
-            &format!("type: {word} is none of {known}"),
-        );
+        let message = format!("type: {word} is none of {known}");
+        return refused(StatusCode::BAD_REQUEST, &message);
     };
     if stacks.kinds.get(kind) != Some(&true) {
         let setting = SETTINGS.get(kind).copied().unwrap_or_default();
-        return problem(
-            StatusCode::NOT_FOUND,
-            &format!("no stacks of {word} are taken; set probes.profile.{setting}"),
+        let message = format!("no stacks of {word} are taken; set probes.profile.{setting}");
+        return refused(StatusCode::NOT_FOUND, &message);
+    }
+    if to <= from {
+        return refused(
+            StatusCode::BAD_REQUEST,
+            "from, to: the end is not after the beginning",
         );
     }
-    let Ok(place) = app.profiles.clone().try_acquire_owned() else {
-        return problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "two profiles are being made already; ask again",
-        );
-    };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let moment = |text: &Option<String>| text.as_deref().map(|text| moment(text, now)).transpose();
-    let (Ok(from), Ok(to)) = (moment(&query.from), moment(&query.to)) else {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            "from, to: no time; write seconds since 1970, 2026-01-31T12:00:00Z, or how long ago, e.g. 10m",
-        );
+    let cgroup = match query.cgroup.map(|path| path.parse()).transpose() {
+        Ok(cgroup) => cgroup,
+        Err(e) => return refused(StatusCode::BAD_REQUEST, &format!("cgroup: {e}")),
     };
     let wanted = store::Query {
-        from: from.unwrap_or_else(|| now.saturating_sub(LAST)).as_nanos() as u64,
-        to: to.map_or(0, |to| to.as_nanos() as u64),
+        from,
+        to,
         subject: query.subject,
         process: query.comm,
         pid: query.pid,
+        cgroup,
         sample: kind as u8,
     };
-    let format = query.format;
+    Ok((stacks, wanted))
+}
+
+async fn answer(
+    stacks: Arc<Stacks>,
+    wanted: store::Query,
+    format: Format,
+    place: OwnedSemaphorePermit,
+) -> Response {
     let answer = tokio::task::spawn_blocking(move || {
         let _place = place;
         stacks.answer(&wanted, format)
@@ -80,16 +146,4 @@ pub(super) async fn profile(From(app): From<App>, Query(query): Query<ProfileQue
         Ok(Err(e)) => problem(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
         Err(e) => problem(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
     }
-}
-
-/// A time since 1970: in seconds, as RFC 3339 has it, or how long ago.
-fn moment(text: &str, now: Duration) -> Result<Duration, ()> {
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(drop);
-    }
-    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
-        return time.duration_since(UNIX_EPOCH).map_err(drop);
-    }
-    let ago = humantime::parse_duration(text).map_err(drop)?;
-    Ok(now.saturating_sub(ago))
 }

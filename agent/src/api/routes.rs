@@ -1,7 +1,7 @@
 //! What each path answers, and who may ask.
 
 use super::json::SnapshotView;
-use super::profile::profile;
+use super::profile::{next_profile, profile};
 use super::stream::{Wanted, lines};
 use super::{State, server::Token};
 use crate::export::prometheus::{encode, negotiate};
@@ -27,6 +27,8 @@ pub(super) const STALE: Duration = Duration::from_secs(5);
 const STREAMS: usize = 16;
 /// Profiles that are made at a time.
 const PROFILES: usize = 2;
+/// Clients that wait for the end of a profile.
+pub(super) const WAITING: usize = 8;
 /// Longest time that a stream may be asked for by `?for=`.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -42,6 +44,7 @@ pub(super) struct App {
     spare: Spare,
     streams: Arc<Semaphore>,
     pub(super) profiles: Arc<Semaphore>,
+    pub(super) waiting: Arc<Semaphore>,
 }
 
 pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver<Instant>) -> Router {
@@ -53,6 +56,7 @@ pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver
         spare: Spare::default(),
         streams: Arc::new(Semaphore::new(STREAMS)),
         profiles: Arc::new(Semaphore::new(PROFILES)),
+        waiting: Arc::new(Semaphore::new(WAITING)),
     };
     Router::new()
         .route("/metrics", get(metrics))
@@ -63,6 +67,7 @@ pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver
         .route("/api/v1/view", get(view))
         .route("/api/v1/topology", get(topology))
         .route("/api/v1/profile", get(profile))
+        .route("/debug/pprof/profile", get(next_profile))
         .route("/api/v1/flows", get(flows))
         .route("/api/v1/drops", get(drops))
         .route("/api/v1/tunnels", get(tunnels))

@@ -41,7 +41,7 @@ pub static LAGGED: Metric = Metric {
 pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED];
 
 /// Paths that are counted by name.
-pub const PATHS: [&str; 11] = [
+pub const PATHS: [&str; 12] = [
     "/metrics",
     "/healthz",
     "/readyz",
@@ -49,6 +49,7 @@ pub const PATHS: [&str; 11] = [
     "/api/v1/snapshot",
     "/api/v1/topology",
     "/api/v1/profile",
+    "/debug/pprof/profile",
     "/api/v1/flows",
     "/api/v1/drops",
     "/api/v1/tunnels",

@@ -1,18 +1,22 @@
 //! `geophone profile`.
 
 use super::{over, running_agent, token};
+use crate::aggregate::labels::clean;
 use crate::app::{self, Running};
 use crate::cli;
 use crate::config::{Config, TunnelUse};
 use crate::error::{Context as _, Error, Result};
-use crate::stacks::Format;
 use crate::stacks::render::{Summary, table};
-use crate::stacks::store::Query;
+use crate::stacks::store::{Query, SECOND, moment};
+use crate::stacks::{Format, now};
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Stacks per second and CPU of an own collector, unless told otherwise.
 const HZ: u32 = 99;
+
+/// Samples of the last moment may still be on their way.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// Longest time for tables at the start.
 const WARM_UP: Duration = Duration::from_secs(5);
@@ -36,9 +40,9 @@ pub async fn profile(config: &Config, btf: Option<PathBuf>, options: &cli::Profi
     };
     let answer = match asked {
         Some(answer) => answer,
-        None if options.last.is_some() => {
+        None if options.last.is_some() || options.from.is_some() => {
             return Err(Error::new(
-                "--last asks a running agent, and none with probes.profile.enabled answers here; see --listen",
+                "--last and --from ask a running agent, and none with probes.profile.enabled answers here; see --listen",
             ));
         }
         None => take(config, btf, options, format).await?,
@@ -47,59 +51,99 @@ pub async fn profile(config: &Config, btf: Option<PathBuf>, options: &cli::Profi
         Some(file) => std::fs::write(file, answer).context(file.display()),
         None => {
             let summary: Summary = serde_json::from_slice(&answer).context("the answer")?;
-            super::say(table(&summary).trim_end())
+            super::say(table(&summary, super::terminal_width()).trim_end())
         }
     }
-}
-
-fn seconds() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |d| d.as_secs_f64())
 }
 
 /// Asks the running agent. `None` = it takes no stacks.
 async fn ask(config: &Config, base: &str, options: &cli::Profile, format: Format) -> Result<Option<Vec<u8>>> {
-    let client = reqwest::Client::new();
-    let token = token(config)?;
-    let get = async |query: &[(&str, String)]| {
+    let agent = Remote::new(config, base)?;
+    // Whether it takes any, and whether it understands the question, is known before anybody waits.
+    let window = |from: u64, to: u64| [("from", seconds(from)), ("to", seconds(to))];
+    let begin = now();
+    let mut times = window(begin - SECOND, begin).to_vec();
+    if let Some(from) = &options.from {
+        moment(from, begin).map_err(|e| Error::new(format_args!("--from {e}")))?;
+        times = vec![("from", from.clone())];
+        if let Some(to) = &options.to {
+            moment(to, begin).map_err(|e| Error::new(format_args!("--to {e}")))?;
+            times.push(("to", to.clone()));
+        }
+    } else if let Some(last) = options.last {
+        times = window(begin.saturating_sub(last.as_nanos() as u64), begin).to_vec();
+    } else {
+        if agent.get(&times, &options.whose, Format::Json).await?.is_none() {
+            return Ok(None);
+        }
+        // From the next whole second on: stacks of the last minute are kept by the second.
+        let from = now().next_multiple_of(SECOND);
+        let to = from + options.duration.as_nanos() as u64;
+        over(Some(Duration::from_nanos(to.saturating_sub(now())) + SETTLE)).await?;
+        // Who interrupts wants what there is.
+        times = window(from, to.min(now().max(from + SECOND))).to_vec();
+    }
+    agent.get(&times, &options.whose, format).await
+}
+
+/// A time as the API takes it.
+pub(super) fn seconds(time: u64) -> String {
+    format!("{}.{:09}", time / SECOND, time % SECOND)
+}
+
+/// An agent that runs.
+pub(super) struct Remote {
+    client: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+impl Remote {
+    pub(super) fn new(config: &Config, base: &str) -> Result<Self> {
+        Ok(Self {
+            client: reqwest::Client::new(),
+            base: base.to_owned(),
+            token: token(config)?,
+        })
+    }
+
+    /// What it has seen. `None` = it takes no stacks.
+    pub(super) async fn get(
+        &self,
+        times: &[(&str, String)],
+        whose: &cli::Whose,
+        format: Format,
+    ) -> Result<Option<Vec<u8>>> {
+        let base = &self.base;
         let mut url = reqwest::Url::parse(&format!("{base}/api/v1/profile")).context(base)?;
-        url.query_pairs_mut().extend_pairs(query);
-        let mut request = client.get(url);
-        if let Some(token) = &token {
+        let words = [
+            ("pid", whose.pid.map(|pid| pid.to_string())),
+            ("comm", whose.comm.clone()),
+            ("subject", whose.subject.clone()),
+            ("cgroup", whose.cgroup.clone()),
+        ];
+        let format = serde_json::to_value(format).context("JSON")?;
+        url.query_pairs_mut()
+            .extend_pairs(times)
+            .extend_pairs(words.into_iter().filter_map(|(key, value)| Some((key, value?))))
+            .append_pair("format", format.as_str().unwrap_or_default());
+        let mut request = self.client.get(url);
+        if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        request.send().await.context(base)
-    };
-    let now = seconds();
-    // Whether it takes any is known before anybody waits.
-    if get(&[("from", now.to_string()), ("format", "json".into())])
-        .await?
-        .status()
-        == reqwest::StatusCode::NOT_FOUND
-    {
-        return Ok(None);
-    }
-    let from = match options.last {
-        Some(last) => now - last.as_secs_f64(),
-        None => {
-            over(Some(options.duration)).await?;
-            now
+        let answer = request.send().await.context(base)?;
+        let status = answer.status();
+        let body = answer.bytes().await.context(base)?.to_vec();
+        match status {
+            s if s.is_success() => Ok(Some(body)),
+            reqwest::StatusCode::NOT_FOUND => Ok(None),
+            s => {
+                let told: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+                let told = told["error"].as_str().unwrap_or(s.as_str()).to_owned();
+                Err(Error::new(format_args!("{base}: {}", clean(&told))))
+            }
         }
-    };
-    let format = serde_json::to_value(format).context("JSON")?;
-    let mut query = vec![
-        ("from", from.to_string()),
-        ("format", format.as_str().unwrap_or_default().to_owned()),
-    ];
-    let words = [
-        ("pid", options.pid.map(|pid| pid.to_string())),
-        ("comm", options.comm.clone()),
-        ("subject", options.subject.clone()),
-    ];
-    query.extend(words.into_iter().filter_map(|(key, value)| Some((key, value?))));
-    let answer = get(&query).await?.error_for_status().context(base)?;
-    Ok(Some(answer.bytes().await.context(base)?.to_vec()))
+    }
 }
 
 /// Takes stacks by a collector of its own.
@@ -109,6 +153,8 @@ async fn take(
     options: &cli::Profile,
     format: Format,
 ) -> Result<Vec<u8>> {
+    let cgroup = options.whose.cgroup.as_ref().map(|path| path.parse()).transpose();
+    let cgroup = cgroup.map_err(|e: String| Error::new(format_args!("--cgroup: {e}")))?;
     let mut config = config.clone();
     let probes = &mut config.probes;
     probes.profile.enabled = true;
@@ -139,13 +185,16 @@ async fn take(
     while stacks.waiting() > 0 && start.elapsed() < WARM_UP {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    stacks.store().clear();
+    let begin = now();
+    stacks.store().clear(begin);
     over(Some(options.duration)).await?;
     running.stop();
     let query = Query {
-        subject: options.subject.clone(),
-        process: options.comm.clone(),
-        pid: options.pid,
+        from: begin,
+        subject: options.whose.subject.clone(),
+        process: options.whose.comm.clone(),
+        pid: options.whose.pid,
+        cgroup,
         ..Query::default()
     };
     stacks.answer(&query, format)

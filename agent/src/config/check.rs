@@ -42,6 +42,10 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
     crate::probes::path::target::targets(config)
         .map_err(|e| Invalid::new(&["probes", "path", "active", "peers"], e))?;
     foreign(&[], config.api.validate())?;
+    if config.export.otlp.profiles && !config.probes.profile.enabled {
+        let message = "no stacks are taken; set probes.profile.enabled: true";
+        return Err(Invalid::new(&["export", "otlp", "profiles"], message));
+    }
     foreign(&["export"], config.export.otlp.validate())
 }
 

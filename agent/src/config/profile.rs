@@ -16,6 +16,9 @@ pub struct ProfileProbe {
     /// periodic itself.
     #[schemars(range(min = 1, max = 999))]
     pub hz: u32,
+    /// Give functions their names. Without it no other process is started to read symbols, and addresses and build ids are
+    /// given for symbolizing elsewhere; the kernel's functions have names in any case.
+    pub symbolize: bool,
     /// Most memory for the tables by which code without frame pointers is unwound; it is taken as it is needed.
     #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "1GiB"))]
     pub table_memory: Bytes,
@@ -42,6 +45,7 @@ impl Default for ProfileProbe {
         Self {
             enabled: false,
             hz: 19,
+            symbolize: true,
             table_memory: Bytes::mib(64),
             store_memory: Bytes::mib(64),
         }

@@ -33,6 +33,8 @@ pub struct Workload {
     pub pod_uid: Option<String>,
     /// systemd unit as systemd writes it; inside a container: the container's own unit.
     pub unit: Option<String>,
+    /// Its path below the root of the hierarchy, with a slash before each part.
+    pub path: String,
 }
 
 impl Workload {
@@ -54,10 +56,13 @@ pub fn parse(path: &[u8]) -> Option<Workload> {
     let mut machine = false;
     let mut last = "";
     let mut before = "";
+    let mut whole = String::new();
     for part in path
         .split('/')
         .filter(|part| !part.is_empty() && *part != "." && *part != "..")
     {
+        whole.push('/');
+        whole.push_str(part);
         if let Some(uid) = pod(part) {
             pod_uid = Some(uid);
         }
@@ -87,6 +92,7 @@ pub fn parse(path: &[u8]) -> Option<Workload> {
         container_id: container,
         pod_uid,
         unit: unit.map(str::to_owned),
+        path: whole,
     })
 }
 

@@ -44,6 +44,8 @@ pub struct Subject {
     pub pod_uid: String,
     /// systemd unit; empty = in none.
     pub unit: String,
+    /// Path of the cgroup; empty = the root, or not known.
+    pub cgroup: String,
     /// Inode number of the network namespace.
     pub netns: u32,
     /// False: a better name may still come within two seconds; ask again.
@@ -169,6 +171,8 @@ impl Subject {
         self.container_id = field(&workload.container_id);
         self.pod_uid = field(&workload.pod_uid);
         self.unit = field(&workload.unit);
+        // Compared, not shown; a label would be cut too early for the paths of pods.
+        self.cgroup = workload.path.chars().take(512).collect();
     }
 }
 

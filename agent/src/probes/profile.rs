@@ -87,6 +87,8 @@ pub struct Options {
     pub store_bytes: usize,
     /// What is sampled.
     pub kinds: Kinds,
+    /// Whether functions get names.
+    pub symbolize: bool,
 }
 
 /// The probe.
@@ -182,7 +184,11 @@ impl Probe for Profile {
             )?,
             shards: Shards::new(engine.take_data("UNWIND_SHARDS")?, shards),
         };
-        let stacks = Stacks::start(self.options.store_bytes, self.options.kinds)?;
+        let stacks = Stacks::start(
+            self.options.store_bytes,
+            self.options.kinds,
+            self.options.symbolize,
+        )?;
         self.worker = Some(worker::start(
             stacks.clone(),
             Loader::new(maps, shards, most_open),
@@ -215,6 +221,7 @@ impl Probe for Profile {
                 pid: head.subject.tgid,
                 thread: text(&head.thread),
                 container: subject.container_id.as_str().into(),
+                cgroup: subject.cgroup.as_str().into(),
                 sample: head.sample,
                 label: "".into(),
             },

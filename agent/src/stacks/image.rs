@@ -1,7 +1,7 @@
 //! The files and mappings of a process, as they are named and read.
 
 use super::maps::{self, Mapping, Origin};
-use super::table::{self, Table};
+use super::table::{self, Segment, Table};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +44,24 @@ impl Open {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = file.map(Arc::new);
     }
 }
+
+impl Binary {
+    /// The executable part that an address lies in; all of the file, if it is in none.
+    pub fn segment(&self, address: u64) -> Segment {
+        let segments = &self.table.segments;
+        let found = segments
+            .iter()
+            .find(|s| s.address <= address && address - s.address < s.size);
+        found.copied().unwrap_or_else(|| Segment {
+            offset: 0,
+            size: u64::MAX - self.table.base,
+            address: self.table.base,
+        })
+    }
+}
+
+/// Where the addresses of the kernel begin.
+pub const KERNEL_START: u64 = 0xffff_8000_0000_0000;
 
 /// Where a mapping of a process comes from.
 #[derive(Clone, Debug)]

@@ -4,11 +4,14 @@
 //! gives each address its file; `names` (below) gives functions their names. Both are of low priority.
 
 pub mod arena;
+pub mod build_id;
+pub mod diff;
 pub mod image;
 pub mod loader;
 pub mod maps;
 pub mod names;
 pub mod pprof;
+pub mod query;
 mod ranges;
 pub mod render;
 pub mod store;
@@ -24,11 +27,11 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use store::{Place, Query, Store};
 
 /// So long a question waits for names; what has none by then is shown by its address.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Functions and stacks of a summary.
 const SHOWN: usize = 40;
 
@@ -95,11 +98,14 @@ pub type Kinds = [bool; sample::COUNT];
 pub struct Stacks {
     /// Those that are taken.
     pub kinds: Kinds,
+    symbolize: bool,
     store: Mutex<Store>,
     loader: Mutex<loader::Stats>,
     /// What the threads count.
     pub counts: Counts,
     asks: mpsc::Sender<Ask>,
+    /// Names that are on their way for somebody who does not wait.
+    hurried: Mutex<Option<mpsc::Receiver<()>>>,
 }
 
 /// Places that somebody wants the names of, and where to say that they are there.
@@ -107,14 +113,18 @@ type Ask = (Vec<Place>, mpsc::Sender<()>);
 
 impl Stacks {
     /// With so many bytes for samples of some kinds; starts the thread that gives names.
-    pub fn start(budget: usize, kinds: Kinds) -> Result<Arc<Self>> {
+    pub fn start(budget: usize, kinds: Kinds, symbolize: bool) -> Result<Arc<Self>> {
         let (asks, asked) = mpsc::channel();
+        let mut store = Store::new(budget);
+        store.clear(now());
         let stacks = Arc::new(Self {
             kinds,
-            store: Mutex::new(Store::new(budget)),
+            symbolize,
+            store: Mutex::new(store),
             loader: Mutex::default(),
             counts: Counts::default(),
             asks,
+            hurried: Mutex::default(),
         });
         let weak = Arc::downgrade(&stacks);
         std::thread::Builder::new()
@@ -145,29 +155,81 @@ impl Stacks {
         self.counts.given.load(Ordering::Relaxed).saturating_sub(taken)
     }
 
-    /// Answers a question. Waits for names: not for the collector's thread, nor for one that serves others.
-    pub fn answer(&self, query: &Query, format: Format) -> Result<Vec<u8>> {
+    /// Kinds of sample that are taken, by their numbers.
+    pub fn taken(&self) -> Vec<u8> {
+        let numbered = self.kinds.iter().zip(0..);
+        numbered
+            .filter(|(taken, _)| **taken)
+            .map(|(_, kind)| kind)
+            .collect()
+    }
+
+    /// Waits until what some questions are about has names: not for the collector's thread, nor for one that serves others.
+    pub fn name(&self, queries: &[Query], patience: Duration) {
         let nameless = {
             let store = self.store();
-            let rows = store.query(query);
-            let frames: HashSet<u32> = rows.iter().flat_map(|row| row.frames.iter().copied()).collect();
-            store.nameless(frames)
+            let rows = queries.iter().flat_map(|query| store.query(query));
+            let frames: HashSet<u32> = rows.flat_map(|row| row.frames.to_vec()).collect();
+            self.to_name(store.nameless(frames))
         };
         let (done, named) = mpsc::channel();
         if !nameless.is_empty() && self.asks.send((nameless, done)).is_ok() {
-            let _ = named.recv_timeout(PATIENCE);
+            let _ = named.recv_timeout(patience);
         }
+    }
+
+    /// Has names made for what a question is about, and does not wait for them.
+    pub fn hurry_names(&self, query: &Query) {
+        let mut hurried = self.hurried.lock().unwrap_or_else(PoisonError::into_inner);
+        // One at a time: a live view asks each second, and names may take longer.
+        if hurried
+            .as_ref()
+            .is_some_and(|h| h.try_recv() == Err(mpsc::TryRecvError::Empty))
+        {
+            return;
+        }
+        let nameless = {
+            let store = self.store();
+            let frames: HashSet<u32> = store
+                .query(query)
+                .iter()
+                .flat_map(|row| row.frames.to_vec())
+                .collect();
+            self.to_name(store.nameless(frames))
+        };
+        let (done, named) = mpsc::channel();
+        *hurried = (!nameless.is_empty() && self.asks.send((nameless, done)).is_ok()).then_some(named);
+    }
+
+    /// Without symbolization files are left to whoever reads the answers; the kernel's own names need no other process.
+    fn to_name(&self, mut places: Vec<Place>) -> Vec<Place> {
+        if !self.symbolize {
+            places.retain(|place| !matches!(place, Place::Binary(..)));
+        }
+        places
+    }
+
+    /// Answers a question. Waits for names, as [`Self::name`] does.
+    pub fn answer(&self, query: &Query, format: Format) -> Result<Vec<u8>> {
+        let asked = now();
+        self.name(std::slice::from_ref(query), PATIENCE);
         let store = self.store();
         let rows = store.query(query);
+        let window = store.window(query, asked);
         Ok(match format {
-            Format::Pprof => pprof::encode(&store, &rows, query)?,
+            Format::Pprof => pprof::encode(&store, &rows, query.sample, window)?,
             Format::Folded => render::folded(&store, &rows).into_bytes(),
-            Format::Svg => render::svg(&render::folded(&store, &rows), query.sample)?.into_bytes(),
-            Format::Json => {
-                serde_json::to_vec(&render::summary(&store, &rows, query.sample, SHOWN)).context("JSON")?
-            }
+            Format::Svg => render::svg(&render::folded(&store, &rows), query.sample, window)?.into_bytes(),
+            Format::Json => serde_json::to_vec(&render::summary(&store, &rows, query.sample, window, SHOWN))
+                .context("JSON")?,
         })
     }
+}
+
+/// ns since the Unix epoch.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Gives names at the end of each slice, and whenever somebody asks.
@@ -183,7 +245,7 @@ fn name(stacks: &Weak<Stacks>, asked: &mpsc::Receiver<Ask>) {
         let Some(stacks) = stacks.upgrade() else { return };
         let places = match &asker {
             Some((places, _)) => places.clone(),
-            None => stacks.store().nameless_all(),
+            None => stacks.to_name(stacks.store().nameless_all()),
         };
         let found = names.of(&places, |id| stacks.store().binary(id).cloned());
         let mut store = stacks.store();

@@ -1,7 +1,9 @@
 //! profile.proto (github.com/google/pprof), what most viewers of profiles read.
 
-use super::render::frame_name;
-use super::store::{Place, Query, Row, Store};
+use super::build_id;
+use super::image::KERNEL_START;
+use super::render::symbol;
+use super::store::{Place, Row, Store, Window};
 use crate::error::{Context as _, Result};
 use agent_common::profile::sample;
 use flate2::Compression;
@@ -10,7 +12,6 @@ use prost::Message as _;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::io::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `perftools.profiles.Profile`.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -98,6 +99,9 @@ pub struct Mapping {
     /// Address behind the last.
     #[prost(uint64, tag = "3")]
     pub memory_limit: u64,
+    /// Where the first address lies in the file.
+    #[prost(uint64, tag = "4")]
+    pub file_offset: u64,
     /// Name of the file.
     #[prost(int64, tag = "5")]
     pub filename: i64,
@@ -181,11 +185,11 @@ impl Strings {
 const KERNEL: u32 = 0;
 
 /// The profile as a message.
-pub fn profile(store: &Store, rows: &[Row], query: &Query) -> Profile {
+pub fn profile(store: &Store, rows: &[Row], sample: u8, window: Window) -> Profile {
     let mut strings = Strings::default();
     strings.of("");
     let (samples, count) = (strings.of("samples"), strings.of("count"));
-    let kind = usize::from(query.sample);
+    let kind = usize::from(sample);
     let of = |names: &[&'static str]| names.get(kind).copied().unwrap_or_default();
     let value = ValueType {
         r#type: strings.of(of(&sample::NAMES)),
@@ -218,25 +222,35 @@ pub fn profile(store: &Store, rows: &[Row], query: &Query) -> Profile {
             if !is_new {
                 continue;
             }
-            let name = strings.of(&frame_name(store, *frame));
-            let (function_id, is_new) = functions.of(name);
-            if is_new {
-                out.function.push(Function {
-                    id: function_id,
-                    name,
-                    system_name: name,
-                });
-            }
+            // Without a name whoever reads it can find one, by build id and address.
+            let line = symbol(store, *frame).map(|name| {
+                let name = strings.of(&name);
+                let (function_id, is_new) = functions.of(name);
+                if is_new {
+                    out.function.push(Function {
+                        id: function_id,
+                        name,
+                        system_name: name,
+                    });
+                }
+                Line { function_id }
+            });
             let (file, address) = match store.frame(*frame).map(|(place, _)| place) {
-                Some(Place::Kernel(address)) => (Some(KERNEL), address),
-                Some(Place::Binary(id, address)) => (Some(id), address),
+                Some(Place::Kernel(address)) => (Some((KERNEL, KERNEL_START)), address),
+                Some(Place::Binary(id, address)) => {
+                    let segment = store.binary(id).map(|b| b.segment(address).address);
+                    (segment.map(|segment| (id, segment)), address)
+                }
                 Some(Place::Anonymous(address) | Place::Unknown(address)) => (None, address),
                 Some(Place::Cut(_)) | None => (None, 0),
             };
-            let mapping_id = file.map_or(0, |file| {
-                let (id, is_new) = mappings.of(file);
+            let mapping_id = file.map_or(0, |key| {
+                let (id, is_new) = mappings.of(key);
                 if is_new {
-                    out.mapping.push(mapping(store, id, file, &mut strings));
+                    out.mapping.push(mapping(store, id, key.0, address, &mut strings));
+                }
+                if let Some(mapping) = out.mapping.get_mut(id as usize - 1) {
+                    mapping.has_functions |= line.is_some();
                 }
                 id
             });
@@ -244,7 +258,7 @@ pub fn profile(store: &Store, rows: &[Row], query: &Query) -> Profile {
                 id,
                 mapping_id,
                 address,
-                line: vec![Line { function_id }],
+                line: line.into_iter().collect(),
             });
         }
         let mut label = Vec::new();
@@ -274,48 +288,41 @@ pub fn profile(store: &Store, rows: &[Row], query: &Query) -> Profile {
             label,
         });
     }
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos() as u64);
-    let from = query.from.max(store.oldest().unwrap_or(now));
-    let to = if query.to == 0 { now } else { query.to };
-    out.time_nanos = from as i64;
-    out.duration_nanos = to.saturating_sub(from) as i64;
+    out.time_nanos = window.from as i64;
+    out.duration_nanos = (window.to - window.from) as i64;
     out.period = (total.value / total.samples.max(1)) as i64;
     out.string_table = strings.table;
     out
 }
 
-fn mapping(store: &Store, id: u64, file: u32, strings: &mut Strings) -> Mapping {
+/// The part of a file that an address lies in, as it is in the file: addresses are not relocated.
+fn mapping(store: &Store, id: u64, file: u32, address: u64, strings: &mut Strings) -> Mapping {
     let Some(binary) = store.binary(file).filter(|_| file != KERNEL) else {
         return Mapping {
             id,
-            memory_start: 0xffff_8000_0000_0000,
+            memory_start: KERNEL_START,
             memory_limit: u64::MAX,
             filename: strings.of("[kernel.kallsyms]"),
-            build_id: 0,
-            has_functions: true,
+            build_id: strings.of(&build_id::kernel()),
+            ..Mapping::default()
         };
     };
-    let ends = binary
-        .table
-        .segments
-        .iter()
-        .map(|s| s.address.saturating_add(s.size));
+    let segment = binary.segment(address);
     Mapping {
         id,
-        memory_start: binary.table.base,
-        memory_limit: ends.max().unwrap_or(u64::MAX),
+        memory_start: segment.address,
+        memory_limit: segment.address.saturating_add(segment.size),
+        file_offset: segment.offset,
         filename: strings.of(&binary.path.to_string_lossy()),
         build_id: strings.of(&binary.build_id),
-        has_functions: true,
+        has_functions: false,
     }
 }
 
 /// Gzipped, as files of this format are.
-pub fn encode(store: &Store, rows: &[Row], query: &Query) -> Result<Vec<u8>> {
+pub fn encode(store: &Store, rows: &[Row], sample: u8, window: Window) -> Result<Vec<u8>> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(&profile(store, rows, query).encode_to_vec())
+    gzip.write_all(&profile(store, rows, sample, window).encode_to_vec())
         .context("gzip")?;
     gzip.finish().context("gzip")
 }
@@ -323,7 +330,7 @@ pub fn encode(store: &Store, rows: &[Row], query: &Query) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stacks::store::{Count, Who};
+    use crate::stacks::store::{Count, Query, Who};
 
     #[test]
     fn every_number_leads_somewhere_and_the_sums_are_the_same() {
@@ -334,6 +341,7 @@ mod tests {
             pid,
             thread: "worker".into(),
             container: "".into(),
+            cgroup: "".into(),
             sample: 0,
             label: "".into(),
         };
@@ -346,8 +354,9 @@ mod tests {
         store.add(0, who(2), &[Place::Kernel(u64::MAX - 5), leaf, main], &[], count);
         store.name(main, "main");
         store.name(leaf, "leaf");
-        let query = Query::default();
-        let made = profile(&store, &store.query(&query), &query);
+        let window = Window { from: 5, to: 15 };
+        let made = profile(&store, &store.query(&Query::default()), 0, window);
+        assert_eq!((made.time_nanos, made.duration_nanos), (5, 10));
         let text = |i: i64| made.string_table.get(i as usize).unwrap().as_str();
         assert_eq!(text(0), "");
         let names: Vec<Vec<&str>> = made
@@ -356,8 +365,11 @@ mod tests {
             .map(|sample| {
                 let name = |id: &u64| {
                     let location = made.location.iter().find(|l| l.id == *id).unwrap();
-                    assert!(made.mapping.iter().any(|m| m.id == location.mapping_id));
-                    let line = location.line.first().unwrap();
+                    let id = location.mapping_id;
+                    assert!(id == 0 || made.mapping.iter().any(|m| m.id == id));
+                    let Some(line) = location.line.first() else {
+                        return "";
+                    };
                     text(
                         made.function
                             .iter()
@@ -369,13 +381,14 @@ mod tests {
                 sample.location_id.iter().map(name).collect()
             })
             .collect();
-        assert_eq!(
-            names,
-            [vec!["leaf", "main"], vec!["0xfffffffffffffffa", "leaf", "main"]]
-        );
+        assert_eq!(names, [vec!["leaf", "main"], vec!["", "leaf", "main"]]);
         let sum = |at: usize| made.sample.iter().map(|s| s.value.get(at).unwrap()).sum::<i64>();
         assert_eq!((sum(0), sum(1), made.period), (6, 60, 10));
-        assert_eq!((made.location.len(), made.mapping.len()), (3, 2));
+        assert_eq!(
+            (made.location.len(), made.mapping.len()),
+            (3, 1),
+            "nobody knows the file"
+        );
         let label = made.sample.first().unwrap().label.first().unwrap();
         assert_eq!((text(label.key), text(label.str)), ("subject", "web"));
     }

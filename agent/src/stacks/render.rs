@@ -1,29 +1,51 @@
 //! Stacks as text and pictures: folded, a table, a flamegraph. The formats of other tools are in their own files.
 
-use super::store::{Count, Place, Row, Store};
+use super::store::{Count, Place, Row, Store, Window};
+use crate::aggregate::labels::{clean, printable};
 use crate::error::{Error, Result};
+use crate::ui::units::middle;
 use agent_common::profile::{end, sample};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, UNIX_EPOCH};
 
-/// Name of a frame as it is shown.
-pub fn frame_name(store: &Store, frame: u32) -> String {
-    match store.frame(frame) {
-        Some((_, Some(name))) => name.to_string(),
-        Some((Place::Cut(why), _)) => {
+/// Name of a frame, if it has one.
+pub fn symbol(store: &Store, frame: u32) -> Option<String> {
+    match store.frame(frame)? {
+        (_, Some(name)) => Some(name.to_string()),
+        (Place::Cut(why), None) => {
             let why = end::NAMES.get(usize::from(why)).copied().unwrap_or("unknown");
-            format!("[cut: {why}]")
+            Some(format!("[cut: {why}]"))
         }
-        Some((place, None)) => match place {
-            Place::Kernel(address)
-            | Place::Binary(_, address)
-            | Place::Anonymous(address)
-            | Place::Unknown(address) => {
-                format!("{address:#x}")
+        (_, None) => None,
+    }
+}
+
+/// Name of a frame as it is shown: without one, what is enough to find it elsewhere.
+pub fn frame_name(store: &Store, frame: u32) -> String {
+    if let Some(name) = symbol(store, frame) {
+        return name;
+    }
+    match store.frame(frame).map(|(place, _)| place) {
+        Some(Place::Binary(id, address)) => {
+            let Some(binary) = store.binary(id) else {
+                return format!("{address:#x}");
+            };
+            let file = binary
+                .path
+                .file_name()
+                .unwrap_or(binary.path.as_os_str())
+                .to_string_lossy();
+            let file = clean(file.trim_matches(['[', ']'])).replace(';', " ");
+            match binary.build_id.as_str() {
+                "" => format!("[{file}+{address:#x}]"),
+                id => format!("[{file}+{address:#x} {id}]"),
             }
-            Place::Cut(_) => String::new(),
-        },
-        None => "[unknown]".into(),
+        }
+        Some(Place::Kernel(address) | Place::Anonymous(address) | Place::Unknown(address)) => {
+            format!("{address:#x}")
+        }
+        Some(Place::Cut(_)) | None => "[unknown]".into(),
     }
 }
 
@@ -86,17 +108,57 @@ pub fn folded(store: &Store, rows: &[Row]) -> String {
 }
 
 /// An interactive flamegraph that needs nothing else.
-pub fn svg(folded: &str, sample: u8) -> Result<String> {
+pub fn svg(folded: &str, sample: u8, window: Window) -> Result<String> {
+    let title = format!("geophone: {}", name_of(sample));
+    draw(folded, &title, &span(window), unit(sample), false)
+}
+
+/// When, and for how long.
+pub fn span(window: Window) -> String {
+    let begin = UNIX_EPOCH + Duration::from_nanos(window.from);
+    let seconds = (window.to - window.from) as f64 / 1e9;
+    format!("{seconds:.0} s from {}", humantime::format_rfc3339_seconds(begin))
+}
+
+/// The flamegraph of folded stacks; with two numbers each it shows the difference.
+pub(super) fn draw(
+    folded: &str,
+    title: &str,
+    subtitle: &str,
+    unit: &str,
+    differential: bool,
+) -> Result<String> {
+    if folded.is_empty() {
+        return Ok(nothing(title, subtitle));
+    }
     let mut options = inferno::flamegraph::Options::default();
-    options.title = format!("geophone: {}", name_of(sample));
-    options.count_name = unit(sample).to_owned();
+    options.title = title.to_owned();
+    options.subtitle = Some(subtitle.to_owned());
+    options.count_name = unit.to_owned();
     options.deterministic = true;
-    options.colors =
-        inferno::flamegraph::color::Palette::Multi(inferno::flamegraph::color::MultiPalette::Perl);
+    if !differential {
+        options.colors =
+            inferno::flamegraph::color::Palette::Multi(inferno::flamegraph::color::MultiPalette::Perl);
+    }
     let mut out = Vec::new();
     inferno::flamegraph::from_lines(&mut options, folded.lines(), &mut out)
         .map_err(|e| Error::new(format_args!("flamegraph: {e}")))?;
     String::from_utf8(out).map_err(|e| Error::new(format_args!("flamegraph: {e}")))
+}
+
+/// A picture that says that there is nothing to draw.
+fn nothing(title: &str, subtitle: &str) -> String {
+    let line = |y: u32, text: &str| {
+        let text = text.replace('&', "&amp;").replace('<', "&lt;");
+        format!("<text x=\"600\" y=\"{y}\" text-anchor=\"middle\" font-family=\"monospace\">{text}</text>\n")
+    };
+    format!(
+        "<?xml version=\"1.0\" standalone=\"no\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1200\" height=\"120\" \
+         viewBox=\"0 0 1200 120\">\n<rect width=\"1200\" height=\"120\" fill=\"#eeeeb0\"/>\n{}{}{}</svg>\n",
+        line(30, title),
+        line(54, subtitle),
+        line(90, "no samples")
+    )
 }
 
 /// A function, by how much of all it is.
@@ -115,6 +177,10 @@ pub struct Function {
 pub struct Summary {
     /// What they are samples of ([`agent_common::profile::sample::NAMES`]).
     pub sample: String,
+    /// When the window begins that they are of, seconds since the Unix epoch: it may be wider than what was asked for.
+    pub from: f64,
+    /// When it is over.
+    pub to: f64,
     /// Samples.
     pub samples: u64,
     /// What they stand for: seconds of running or waiting, or how many.
@@ -128,7 +194,7 @@ pub struct Summary {
 }
 
 /// The busiest functions and stacks of a kind of sample, at most so many of each.
-pub fn summary(store: &Store, rows: &[Row], sample: u8, most: usize) -> Summary {
+pub fn summary(store: &Store, rows: &[Row], sample: u8, window: Window, most: usize) -> Summary {
     let all: u64 = rows.iter().map(|row| row.count.value).sum();
     let share = |n: u64| n as f64 / all.max(1) as f64;
     let mut own: BTreeMap<String, u64> = BTreeMap::new();
@@ -168,6 +234,8 @@ pub fn summary(store: &Store, rows: &[Row], sample: u8, most: usize) -> Summary 
         .collect();
     Summary {
         sample: name_of(sample).to_owned(),
+        from: window.from as f64 / 1e9,
+        to: window.to as f64 / 1e9,
         samples: rows.iter().map(|row| row.count.samples).sum(),
         value: if is_time(sample) {
             all as f64 / 1e9
@@ -180,14 +248,22 @@ pub fn summary(store: &Store, rows: &[Row], sample: u8, most: usize) -> Summary 
     }
 }
 
-/// As a table to read.
-pub fn table(summary: &Summary) -> String {
+/// As a table of at most `width` columns.
+pub fn table(summary: &Summary, width: usize) -> String {
+    let name = |name: &str, before: usize| middle(&printable(name), width.saturating_sub(before).max(10));
     let kind = sample::NAMES
         .iter()
         .position(|name| *name == summary.sample)
         .unwrap_or_default() as u8;
+    let window = span(Window {
+        from: (summary.from * 1e9) as u64,
+        to: (summary.to * 1e9) as u64,
+    });
+    if summary.samples == 0 {
+        return format!("no samples of {} in {window}\n", summary.sample);
+    }
     let mut out = format!(
-        "{} samples of {}, {:.2} {}, {:.1} % of the stacks whole\n\n   OWN  TOTAL FUNCTION\n",
+        "{} samples of {} in {window}\n{:.2} {}, {:.1} % of the stacks whole\n\n   OWN  TOTAL FUNCTION\n",
         summary.samples,
         summary.sample,
         summary.value,
@@ -199,13 +275,13 @@ pub fn table(summary: &Summary) -> String {
             "{:5.1}% {:5.1}% {}\n",
             function.own * 100.0,
             function.total * 100.0,
-            function.name
+            name(&function.name, 14)
         ));
     }
     for (process, frames, share) in summary.stacks.iter().take(3) {
-        out.push_str(&format!("\n{:5.1}% {process}\n", share * 100.0));
+        out.push_str(&format!("\n{:5.1}% {}\n", share * 100.0, name(process, 7)));
         for frame in frames {
-            out.push_str(&format!("       {frame}\n"));
+            out.push_str(&format!("       {}\n", name(frame, 7)));
         }
     }
     out
@@ -224,6 +300,7 @@ mod tests {
             pid: 1,
             thread: "t".into(),
             container: "".into(),
+            cgroup: "".into(),
             sample: 0,
             label: "".into(),
         };
@@ -258,18 +335,38 @@ mod tests {
     #[test]
     fn a_function_that_calls_itself_counts_once() {
         let store = store();
-        let summary = summary(&store, &store.query(&Query::default()), 0, 10);
+        let summary = summary(&store, &store.query(&Query::default()), 0, Window::default(), 10);
         let leaf = summary.functions.first().unwrap();
         assert_eq!((leaf.name.as_str(), leaf.own, leaf.total), ("leaf<T>", 0.8, 0.8));
         assert_eq!((summary.samples, summary.complete), (10, 0.9));
         assert!((summary.value - 0.01).abs() < 1e-9);
-        assert!(table(&summary).contains(" 80.0%  80.0% leaf<T>\n"));
+        assert!(table(&summary, 80).contains(" 80.0%  80.0% leaf<T>\n"));
     }
 
     #[test]
     fn the_picture_has_every_function() {
         let store = store();
-        let text = svg(&folded(&store, &store.query(&Query::default())), sample::CPU).unwrap();
+        let folded = folded(&store, &store.query(&Query::default()));
+        let text = svg(&folded, sample::CPU, Window::default()).unwrap();
         assert!(text.starts_with("<?xml") && text.contains("leaf&lt;T&gt;") && text.contains("ksys_read"));
+    }
+
+    #[test]
+    fn an_empty_window_says_so() {
+        let window = Window {
+            from: 0,
+            to: 10_000_000_000,
+        };
+        let text = svg("", sample::CPU, window).unwrap();
+        assert!(
+            text.contains("no samples") && text.contains("10 s from 1970-01-01T00:00:00Z"),
+            "{text}"
+        );
+        let empty = Store::new(1 << 20);
+        let summary = summary(&empty, &[], sample::OFF_CPU, window, 10);
+        assert_eq!(
+            table(&summary, 80),
+            "no samples of off_cpu in 10 s from 1970-01-01T00:00:00Z\n"
+        );
     }
 }

@@ -1,17 +1,22 @@
-//! Samples of the last hour, in slices of ten seconds, and the dictionary of their stacks.
+//! Samples of the last hour, in slices of ten seconds (those of the last minute of one), and the dictionary of their stacks.
 //!
 //! A frame is an address inside a file, a stack a list of frames, a sample a stack with who had it; each is kept once.
 //! Memory is bounded: over the budget the oldest slice goes first.
 
 use super::image::Binary;
+pub use super::query::{Below, Query, Window, moment};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 
+/// A second, ns.
+pub const SECOND: u64 = 1_000_000_000;
 /// Length of a slice, ns.
-pub const SLICE: u64 = 10_000_000_000;
-/// Slices of an hour.
-const HOUR: usize = 360;
+pub const SLICE: u64 = 10 * SECOND;
+/// Slices that are younger have a length of a second.
+const FINE: u64 = 60 * SECOND;
+/// Older samples are forgotten.
+const HOUR: u64 = 3600 * SECOND;
 /// What a sample, a frame of a stack and a name take, with their place in a table: by size_of and the tables' fill.
 const SAMPLE_BYTES: usize = 96;
 const STACK_BYTES: usize = 80;
@@ -45,6 +50,8 @@ pub struct Who {
     pub thread: Arc<str>,
     /// Full id of the container; empty = in none.
     pub container: Arc<str>,
+    /// Path of its cgroup; empty = the root, or not known.
+    pub cgroup: Arc<str>,
     /// What was sampled ([`agent_common::profile::sample`]).
     pub sample: u8,
     /// Why, or where: what the kind of sample has to say besides; empty = nothing.
@@ -68,7 +75,16 @@ struct Key {
 
 struct Slice {
     start: u64,
+    end: u64,
     samples: HashMap<Key, Count>,
+}
+
+impl Slice {
+    fn add(&mut self, key: Key, count: Count) {
+        let total = self.samples.entry(key).or_default();
+        total.samples += count.samples;
+        total.value += count.value;
+    }
 }
 
 /// Each value once, by number. Numbers stay until [`Dictionary::keep`].
@@ -120,6 +136,10 @@ pub struct Store {
     frames_in_stacks: usize,
     names: HashMap<Place, Arc<str>>,
     binaries: HashMap<u32, Arc<Binary>>,
+    /// All samples since this time are here.
+    since: u64,
+    /// What began before has been taken by [`Store::seal`].
+    sealed: u64,
     /// Samples that went with slices before their hour was over.
     pub forgotten: u64,
 }
@@ -135,23 +155,6 @@ pub struct Row {
     pub count: Count,
 }
 
-/// What is asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Query {
-    /// From this time on, ns since the Unix epoch.
-    pub from: u64,
-    /// Until this time; 0 = now.
-    pub to: u64,
-    /// Only this container, unit or process.
-    pub subject: Option<String>,
-    /// Only processes of this name.
-    pub process: Option<String>,
-    /// Only this process.
-    pub pid: Option<u32>,
-    /// Only this kind of sample.
-    pub sample: u8,
-}
-
 impl Store {
     /// With a budget in bytes.
     pub fn new(budget: usize) -> Self {
@@ -164,6 +167,8 @@ impl Store {
             frames_in_stacks: 0,
             names: HashMap::new(),
             binaries: HashMap::new(),
+            since: 0,
+            sealed: 0,
             forgotten: 0,
         }
     }
@@ -183,27 +188,96 @@ impl Store {
             who: self.whos.number(who),
             stack,
         };
-        let start = time - time % SLICE;
-        // Samples come nearly in order; a late one belongs to a slice that is there, or to the oldest.
-        let at = self.slices.partition_point(|slice| slice.start < start);
-        let there = self.slices.get(at).is_some_and(|slice| slice.start == start);
-        if !there {
-            self.slices.insert(
-                at,
-                Slice {
+        // Samples come nearly in order. A late one belongs to a slice that is there; one that is too late for what has been
+        // sealed to the first that has not.
+        let time = time.max(self.sealed);
+        let at = self.slices.partition_point(|slice| slice.end <= time);
+        if let Some(slice) = self.slices.get_mut(at).filter(|slice| slice.start <= time) {
+            slice.add(key, count);
+            return;
+        }
+        let start = time - time % SECOND;
+        let samples = HashMap::from([(key, count)]);
+        self.slices.insert(
+            at,
+            Slice {
+                start,
+                end: start + SECOND,
+                samples,
+            },
+        );
+        self.merge();
+        self.trim();
+    }
+
+    /// Makes slices of ten seconds of those that are no longer of the last minute.
+    fn merge(&mut self) {
+        let before = self.fine();
+        if !self
+            .slices
+            .iter()
+            .any(|s| s.start < before && s.end - s.start < SLICE)
+        {
+            return;
+        }
+        for slice in std::mem::take(&mut self.slices) {
+            let start = slice.start - slice.start % SLICE;
+            match self.slices.back_mut() {
+                Some(last) if last.start == start && start < before => {
+                    for (key, count) in slice.samples {
+                        last.add(key, count);
+                    }
+                }
+                _ if start < before => self.slices.push_back(Slice {
                     start,
-                    samples: HashMap::new(),
-                },
-            );
+                    end: start + SLICE,
+                    samples: slice.samples,
+                }),
+                _ => self.slices.push_back(slice),
+            }
         }
-        if let Some(slice) = self.slices.get_mut(at) {
-            let total = slice.samples.entry(key).or_default();
-            total.samples += count.samples;
-            total.value += count.value;
+    }
+
+    /// From here on slices have a length of a second.
+    fn fine(&self) -> u64 {
+        let newest = self.slices.back().map_or(0, |slice| slice.start);
+        let fine = newest.saturating_sub(FINE);
+        fine - fine % SLICE
+    }
+
+    /// The window that the answer to a query is really about: whole slices, as far back as samples are kept.
+    pub fn window(&self, query: &Query, now: u64) -> Window {
+        let fine = self.fine();
+        let length = |time: u64| if time < fine { SLICE } else { SECOND };
+        let from = query.from - query.from % length(query.from);
+        let to = match query.to {
+            0 => now,
+            to => to.checked_next_multiple_of(length(to - 1)).unwrap_or(to).min(now),
+        };
+        let from = from.max(self.since);
+        Window {
+            from,
+            to: to.max(from),
         }
-        if !there {
-            self.trim();
-        }
+    }
+
+    /// The windows of ten seconds that are over by a time and have samples, each once: what is later than its window is
+    /// added to one that is still open.
+    pub fn seal(&mut self, until: u64) -> Vec<Window> {
+        let until = until - until % SLICE;
+        let mut windows: Vec<Window> = self
+            .slices
+            .iter()
+            .filter(|slice| slice.start >= self.sealed && slice.start < until)
+            .map(|slice| slice.start - slice.start % SLICE)
+            .map(|from| Window {
+                from,
+                to: from + SLICE,
+            })
+            .collect();
+        windows.dedup();
+        self.sealed = self.sealed.max(until);
+        windows
     }
 
     /// Bytes, as far as they can be told.
@@ -217,30 +291,25 @@ impl Store {
             + names
     }
 
-    /// Time of the oldest sample, ns since the Unix epoch.
-    pub fn oldest(&self) -> Option<u64> {
-        self.slices.front().map(|slice| slice.start)
-    }
-
     fn trim(&mut self) {
         let mut dropped = false;
-        while self.slices.len() > HOUR || (self.bytes() > self.budget && self.slices.len() > 1) {
-            let old = self.slices.pop_front();
-            if self.slices.len() < HOUR {
-                self.forgotten += old.map_or(0, |s| s.samples.values().map(|c| c.samples).sum::<u64>());
+        let newest = self.slices.back().map_or(0, |slice| slice.start);
+        while let Some(old) = self.slices.front() {
+            let over = old.end + HOUR <= newest + SLICE;
+            if !over && (self.bytes() <= self.budget || self.slices.len() == 1) {
+                break;
             }
+            let samples: u64 = old.samples.values().map(|c| c.samples).sum();
+            self.forgotten += if over { 0 } else { samples };
+            self.since = self.since.max(old.end);
+            self.slices.pop_front();
             dropped = true;
             if self.bytes() > self.budget {
                 self.sweep();
             }
         }
         // The dictionaries are gone through once in ten minutes, not with each slice.
-        if dropped
-            && self
-                .slices
-                .back()
-                .is_some_and(|slice| (slice.start / SLICE).is_multiple_of(60))
-        {
+        if dropped && (newest / SLICE).is_multiple_of(60) {
             self.sweep();
         }
     }
@@ -317,8 +386,9 @@ impl Store {
         self.nameless(0..self.frames.values.len() as u32)
     }
 
-    /// Forgets all samples.
-    pub fn clear(&mut self) {
+    /// Begins anew.
+    pub fn clear(&mut self, now: u64) {
+        self.since = now;
         self.slices.clear();
         self.sweep();
     }
@@ -326,6 +396,11 @@ impl Store {
     /// Gives a place its name.
     pub fn name(&mut self, place: Place, name: &str) {
         self.names.insert(place, name.into());
+    }
+
+    /// All files.
+    pub fn binaries(&self) -> Vec<Arc<Binary>> {
+        self.binaries.values().cloned().collect()
     }
 
     /// A file.
@@ -347,9 +422,10 @@ impl Store {
                 && query.subject.as_ref().is_none_or(|s| **s == *who.subject)
                 && query.process.as_ref().is_none_or(|p| **p == *who.process)
                 && query.pid.is_none_or(|pid| pid == who.pid)
+                && query.cgroup.as_ref().is_none_or(|below| below.has(&who.cgroup))
         };
         let mut found: HashMap<Key, Count> = HashMap::new();
-        let inside = |slice: &&Slice| slice.start + SLICE > query.from && slice.start < to;
+        let inside = |slice: &&Slice| slice.end > query.from && slice.start < to;
         for (key, count) in self.slices.iter().filter(inside).flat_map(|slice| &slice.samples) {
             if self.whos.values.get(key.who as usize).is_some_and(wanted) {
                 let total = found.entry(*key).or_default();
@@ -373,102 +449,5 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn who(pid: u32) -> Who {
-        Who {
-            subject: "web".into(),
-            process: "nginx".into(),
-            pid,
-            thread: "nginx".into(),
-            container: "".into(),
-            sample: 0,
-            label: "".into(),
-        }
-    }
-
-    const ONE: Count = Count {
-        samples: 1,
-        value: 10,
-    };
-
-    fn total(store: &Store, query: &Query) -> u64 {
-        store.query(query).iter().map(|row| row.count.samples).sum()
-    }
-
-    #[test]
-    fn the_same_stack_is_kept_once_and_counted_by_who() {
-        let mut store = Store::new(1 << 20);
-        let stack = [Place::Binary(1, 5), Place::Kernel(7)];
-        for i in 0..10 {
-            store.add(SLICE + i, who(1 + (i % 2) as u32), &stack, &[], ONE);
-        }
-        store.add(3 * SLICE, who(1), &stack, &[], ONE);
-        assert_eq!((store.stacks.values.len(), store.frames.values.len()), (1, 2));
-        assert_eq!(total(&store, &Query::default()), 11);
-        let of_one = Query {
-            pid: Some(1),
-            ..Query::default()
-        };
-        assert_eq!(total(&store, &of_one), 6);
-        let early = Query {
-            to: 2 * SLICE,
-            ..Query::default()
-        };
-        assert_eq!(total(&store, &early), 10);
-        let late = Query {
-            from: 2 * SLICE,
-            ..Query::default()
-        };
-        assert_eq!(total(&store, &late), 1);
-        let rows = store.query(&Query::default());
-        assert_eq!(rows.len(), 2);
-        let first = rows.first().unwrap();
-        let places: Vec<Place> = first.frames.iter().map(|f| store.frame(*f).unwrap().0).collect();
-        assert_eq!(places, stack);
-    }
-
-    #[test]
-    fn memory_stays_within_the_budget_and_the_youngest_stay() {
-        let mut store = Store::new(256 << 10);
-        for slice in 1..200u64 {
-            for i in 0..50u64 {
-                let stack = [
-                    Place::Kernel(slice * 1000 + i),
-                    Place::Kernel(1),
-                    Place::Kernel(slice),
-                ];
-                store.add(slice * SLICE, who(1), &stack, &[], ONE);
-                store.name(Place::Kernel(slice * 1000 + i), "a_function_of_the_kernel");
-            }
-        }
-        assert!(store.bytes() <= (256 << 10) + (32 << 10), "{}", store.bytes());
-        let left = total(&store, &Query::default());
-        assert!(left > 500, "{left}");
-        assert_eq!(left + store.forgotten, 199 * 50, "what went is counted");
-        let youngest = Query {
-            from: 199 * SLICE,
-            ..Query::default()
-        };
-        assert_eq!(total(&store, &youngest), 50);
-        for row in store.query(&Query::default()) {
-            let places: Vec<Place> = row.frames.iter().map(|f| store.frame(*f).unwrap().0).collect();
-            let [Place::Kernel(a), Place::Kernel(1), Place::Kernel(slice)] = places[..] else {
-                panic!("{places:?}");
-            };
-            assert_eq!(a / 1000, slice, "sweeping mixes no stacks");
-        }
-    }
-
-    #[test]
-    fn an_hour_is_kept() {
-        let mut store = Store::new(64 << 20);
-        for slice in 1..1000 {
-            store.add(slice * SLICE, who(1), &[Place::Kernel(1)], &[], ONE);
-        }
-        assert_eq!(total(&store, &Query::default()), HOUR as u64);
-        assert_eq!(store.forgotten, 0, "their hour was over");
-        assert_eq!(store.oldest(), Some((1000 - HOUR as u64) * SLICE));
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

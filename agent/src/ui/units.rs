@@ -166,6 +166,23 @@ pub fn fit(text: &str, columns: usize, right: bool) -> String {
     }
 }
 
+/// Cuts what is too long in its middle: the end of a function's name says as much as its beginning.
+pub fn middle(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let head = cut(text, columns / 2);
+    let mut left = columns.saturating_sub(width(&head));
+    let tail = text.char_indices().rev().find(|(_, c)| {
+        let wide = unicode_width::UnicodeWidthChar::width(*c).unwrap_or(0);
+        let fits = wide <= left;
+        left = left.saturating_sub(wide);
+        !fits
+    });
+    let from = tail.map_or(0, |(at, c)| at + c.len_utf8());
+    format!("{head}{}", text.get(from..).unwrap_or_default())
+}
+
 fn cut(text: &str, columns: usize) -> String {
     let mut out = String::new();
     let mut left = columns.saturating_sub(1);

@@ -10,6 +10,7 @@ mod meter;
 mod pairs;
 #[cfg(test)]
 mod shots;
+mod stacks;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ mod tunnels;
 
 pub use builder::{PAIRS, ViewBuilder};
 pub use lookups::{DnsRow, UdpRow};
+pub use stacks::{Hot, HotRow, Watch};
 pub use timing::{Distribution, Latency};
 pub use tunnels::TunnelRow;
 
@@ -68,6 +70,8 @@ pub struct View {
     pub dns: Option<Vec<DnsRow>>,
     /// Datagrams, the busiest first; `None` = probe `udp` is off.
     pub udp: Option<Vec<UdpRow>>,
+    /// Hot functions and subjects; `None` = probe `profile` is off.
+    pub stacks: Option<Hot>,
     /// What the agent costs.
     pub cost: Cost,
     /// What became of every event, by probe.

@@ -2,9 +2,9 @@
 
 use super::reply::{self, LONGEST, Reply};
 use super::settings::{Compression, OtlpSettings, Protocol};
+use super::signal::Signal;
 use super::tls::Files;
 use anyhow::{Context as _, Result, anyhow, bail};
-use axum::http::uri::PathAndQuery;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use reqwest::Url;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -16,12 +16,11 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 const AGENT: &str = concat!("geophone/", env!("CARGO_PKG_VERSION"));
-const METHOD: PathAndQuery =
-    PathAndQuery::from_static("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export");
 
 /// A client with its files read. Made anew after failures, so that new certificates and headers are taken up.
 pub struct Client {
     kind: Kind,
+    signal: Signal,
     headers: HeaderMap,
     compression: Compression,
 }
@@ -33,7 +32,7 @@ enum Kind {
 
 impl Client {
     /// Reads the files; does not connect. Must be called in a tokio runtime.
-    pub fn new(settings: &OtlpSettings, url: &Url) -> Result<Self> {
+    pub fn new(settings: &OtlpSettings, url: &Url, signal: Signal) -> Result<Self> {
         let headers = match &settings.headers_file {
             None => HeaderMap::new(),
             Some(path) => {
@@ -51,6 +50,7 @@ impl Client {
         };
         Ok(Self {
             kind,
+            signal,
             headers,
             compression: settings.compression,
         })
@@ -74,7 +74,7 @@ impl Client {
         }
         let mut request = Request::new(body);
         *request.metadata_mut() = MetadataMap::from_headers(self.headers.clone());
-        match grpc.unary(request, METHOD, Raw).await {
+        match grpc.unary(request, self.signal.method(), Raw).await {
             Ok(response) => reply::accepted(&response.into_inner()),
             Err(status) => reply::grpc(&status),
         }
@@ -106,7 +106,7 @@ impl Client {
                 Ok(Some(chunk)) => so_far.extend_from_slice(&chunk),
                 Ok(None) => break,
                 // Without the end of the reply it is not known what was accepted; a repetition does no harm, for
-                // the points carry their times.
+                // points carry their times and profiles their ids.
                 Err(error) => return Reply::retry(describe(&error)),
             }
         }

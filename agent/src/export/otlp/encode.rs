@@ -69,9 +69,9 @@ fn encode_limited(
     writer.parts
 }
 
-/// `Resource resource = 1` of `ResourceMetrics`, encoded.
-fn head(resource: &Resource) -> Vec<u8> {
-    let attributes = [
+/// Attributes of the machine. What is configured wins over what we found out: a key must not come twice.
+pub(super) fn attributes(resource: &Resource) -> Vec<(&str, &str)> {
+    let own = [
         ("service.name", "geophone"),
         ("service.version", env!("CARGO_PKG_VERSION")),
         ("host.name", &resource.host),
@@ -80,14 +80,18 @@ fn head(resource: &Resource) -> Vec<u8> {
         ("os.type", "linux"),
     ];
     let configured = resource.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-    // What is configured wins over what we found out: a key must not come twice.
     let overridden = |key: &str| resource.attributes.iter().any(|(k, _)| k == key);
-    let own = attributes
-        .into_iter()
-        .filter(|(key, value)| !value.is_empty() && !overridden(key));
+    own.into_iter()
+        .filter(|(key, value)| !value.is_empty() && !overridden(key))
+        .chain(configured)
+        .collect()
+}
+
+/// `Resource resource = 1` of `ResourceMetrics`, encoded.
+fn head(resource: &Resource) -> Vec<u8> {
     let mut out = Vec::new();
     let start = open(&mut out, 1);
-    for (key, value) in own.chain(configured) {
+    for (key, value) in attributes(resource) {
         let attribute = open(&mut out, 1);
         bytes(&mut out, 1, key.as_bytes());
         let any = open(&mut out, 2);

@@ -56,10 +56,10 @@ pub fn printable(text: &str) -> String {
     crate::aggregate::labels::clean(text)
 }
 
-/// Reads an `ExportMetricsServiceResponse`.
+/// Reads an `ExportMetricsServiceResponse`; those of the other signals have the same fields.
 pub fn accepted(body: &[u8]) -> Reply {
     match ExportMetricsServiceResponse::decode(body) {
-        Err(error) => Reply::permanent(format!("reply is not an ExportMetricsServiceResponse: {error}")),
+        Err(error) => Reply::permanent(format!("reply is not one of OTLP: {error}")),
         Ok(response) => {
             let partial = response.partial_success.unwrap_or_default();
             // A negative number is nonsense and rejects nothing.

@@ -5,6 +5,7 @@ use super::encode::Part;
 use super::queue::{Batch, Queue};
 use super::reply::Reply;
 use super::settings::OtlpSettings;
+use super::signal::Signal;
 use super::stats::{Outcome, Reason, Stats};
 use rand::Rng as _;
 use reqwest::Url;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, timeout};
 pub struct Sender<'a> {
     pub(super) settings: &'a OtlpSettings,
     pub(super) url: &'a Url,
+    pub(super) signal: Signal,
     pub(super) stats: &'a Stats,
     /// `None` after a failure: made anew, files read again.
     pub(super) client: Option<Client>,
@@ -113,7 +115,7 @@ impl Sender<'_> {
 
     async fn attempt(&mut self, part: &Part) -> Reply {
         if self.client.is_none() {
-            match Client::new(self.settings, self.url) {
+            match Client::new(self.settings, self.url, self.signal) {
                 Ok(client) => self.client = Some(client),
                 Err(error) => return Reply::retry(format!("{error:#}")),
             }

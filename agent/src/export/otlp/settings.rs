@@ -1,5 +1,6 @@
 //! Settings of the OTLP exporter.
 
+use super::signal::Signal;
 use crate::export::duration;
 use anyhow::{Result, bail};
 use reqwest::Url;
@@ -8,17 +9,20 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Metrics to an OpenTelemetry collector. Without an endpoint nothing is sent.
+/// Metrics and profiles to an OpenTelemetry collector. Without an endpoint nothing is sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpSettings {
     /// Where to send, e.g. `https://collector.example:4317`. `http` means plain text. With the protocol `http` the
-    /// path `/v1/metrics` is added where the endpoint has none.
+    /// path `/v1/metrics` is added where the endpoint has none, and profiles go to `/v1development/profiles` beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// `grpc` or `http` (protobuf).
     pub protocol: Protocol,
-    /// Time between two exports.
+    /// Send profiles too: what probe `profile` takes, each ten seconds once. Off by default: OTLP's definition of profiles
+    /// (`v1development`) may still change, and not every collector takes them.
+    pub profiles: bool,
+    /// Time between two exports of metrics.
     #[serde(with = "duration")]
     #[schemars(with = "String")]
     pub interval: Duration,
@@ -114,6 +118,7 @@ impl Default for OtlpSettings {
     fn default() -> Self {
         Self {
             endpoint: None,
+            profiles: false,
             protocol: Protocol::default(),
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(10),
@@ -143,7 +148,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 impl OtlpSettings {
     /// Says what is wrong, in one line. Files are not looked at.
     pub fn validate(&self) -> Result<()> {
-        self.url()?;
+        self.url(Signal::Metrics)?;
+        if self.profiles {
+            self.url(Signal::Profiles)?;
+        }
         for (name, value, shortest, longest) in [
             ("interval", self.interval, SECOND, HOUR),
             ("timeout", self.timeout, SECOND / 10, HOUR),
@@ -171,8 +179,8 @@ impl OtlpSettings {
         }
     }
 
-    /// The endpoint, path included; `None` = nothing is to be sent.
-    pub fn url(&self) -> Result<Option<Url>> {
+    /// Where a signal goes, path included; `None` = nothing is to be sent.
+    pub fn url(&self, signal: Signal) -> Result<Option<Url>> {
         let Some(endpoint) = &self.endpoint else {
             return Ok(None);
         };
@@ -198,7 +206,18 @@ impl OtlpSettings {
             bail!("otlp.endpoint {endpoint:?}: has a query or fragment; end it with the path");
         }
         match (self.protocol, url.path()) {
-            (Protocol::Http, "" | "/") => url.set_path("/v1/metrics"),
+            (Protocol::Http, "" | "/") => url.set_path(signal.path()),
+            (Protocol::Http, path) if signal == Signal::Profiles => {
+                let Some(before) = path.strip_suffix(Signal::Metrics.path()) else {
+                    bail!(
+                        "otlp.endpoint {endpoint:?}: its path does not end in {}, so nobody knows that of profiles; end it \
+                         so or set otlp.profiles: false",
+                        Signal::Metrics.path()
+                    );
+                };
+                let path = format!("{before}{}", signal.path());
+                url.set_path(&path);
+            }
             (Protocol::Grpc, "" | "/") | (Protocol::Http, _) => {}
             (Protocol::Grpc, path) => {
                 bail!(
@@ -225,7 +244,7 @@ mod tests {
         let yaml = serde_yaml_ng::to_string(&OtlpSettings::default()).unwrap();
         assert!(yaml.contains("interval: 10s"), "{yaml}");
         assert_eq!(with(&yaml).unwrap(), OtlpSettings::default());
-        assert!(OtlpSettings::default().url().unwrap().is_none());
+        assert!(OtlpSettings::default().url(Signal::Metrics).unwrap().is_none());
     }
 
     #[test]
@@ -241,7 +260,21 @@ mod tests {
             ),
             ("{endpoint: 'http://127.0.0.1:4317'}", "http://127.0.0.1:4317/"),
         ] {
-            assert_eq!(with(yaml).unwrap().url().unwrap().unwrap().as_str(), want);
+            let url = with(yaml).unwrap().url(Signal::Metrics);
+            assert_eq!(url.unwrap().unwrap().as_str(), want);
+        }
+        for (endpoint, protocol, want) in [
+            ("http://h:4318", "http", "http://h:4318/v1development/profiles"),
+            (
+                "http://h/x/v1/metrics",
+                "http",
+                "http://h/x/v1development/profiles",
+            ),
+            ("http://h:4317", "grpc", "http://h:4317/"),
+        ] {
+            let yaml = format!("{{endpoint: '{endpoint}', protocol: {protocol}, profiles: true}}");
+            let url = with(&yaml).unwrap().url(Signal::Profiles);
+            assert_eq!(url.unwrap().unwrap().as_str(), want);
         }
     }
 
@@ -276,6 +309,10 @@ mod tests {
             (
                 "{interval: 100ms}",
                 "otlp.interval 100ms: out of range; use 1s to 1h",
+            ),
+            (
+                "{endpoint: 'http://h/otlp', protocol: http, profiles: true}",
+                "its path does not end in /v1/metrics",
             ),
             ("{interval: 10}", "duration"),
             ("{interval: -1s}", "duration"),

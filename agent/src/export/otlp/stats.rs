@@ -1,5 +1,6 @@
 //! What became of every export.
 
+use super::signal::Signal;
 use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Stability, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 static EXPORTER: Label = Label {
     prometheus: "exporter",
     otlp: "geophone.exporter",
-    help: "Exporter: otlp",
+    help: "Exporter: otlp for metrics, otlp_profiles",
 };
 static OUTCOME: Label = Label {
     prometheus: "outcome",
@@ -43,9 +44,9 @@ metrics! {
     BATCHES: "geophone_export_batches_total", "geophone.export.batches", "{batch}", Counter, [&OUTCOME],
         "Exports by what became of them";
     SENT: "geophone_export_datapoints_sent_total", "geophone.export.datapoints.sent", "{datapoint}", Counter, [],
-        "Data points that the collector accepted";
+        "Data points, or profiles of a process, that the collector accepted";
     DROPPED: "geophone_export_datapoints_dropped_total", "geophone.export.datapoints.dropped", "{datapoint}", Counter,
-        [&REASON], "Data points that were given up or rejected";
+        [&REASON], "Data points, or profiles of a process, that were given up or rejected";
     RETRIES: "geophone_export_retries_total", "geophone.export.retries", "{attempt}", Counter, [],
         "Attempts that failed and were to be repeated";
     QUEUE: "geophone_export_queue_batches", "geophone.export.queue", "{batch}", Gauge, [],
@@ -145,7 +146,12 @@ impl Stats {
 }
 
 /// Makes the families; keeps the labels, which are encoded once.
+#[derive(Default)]
 pub struct StatsCollect {
+    exporters: Vec<Exporter>,
+}
+
+struct Exporter {
     stats: Arc<Stats>,
     outcomes: Vec<Arc<Labels>>,
     reasons: Vec<Arc<Labels>>,
@@ -153,52 +159,54 @@ pub struct StatsCollect {
 }
 
 impl StatsCollect {
-    /// For the counters of one exporter.
-    pub fn new(stats: Arc<Stats>, start_unix_nanos: u64) -> Self {
+    /// Adds the counters of the exporter of a signal.
+    pub fn add(&mut self, signal: Signal, stats: Arc<Stats>, start_unix_nanos: u64) {
         let new = |metric: &'static Metric, value: &str| {
             Arc::new(Labels::new(
                 metric.labels,
-                &["otlp", value],
+                &[signal.exporter(), value],
                 false,
                 start_unix_nanos,
             ))
         };
-        Self {
+        self.exporters.push(Exporter {
             stats,
             outcomes: OUTCOMES.iter().map(|o| new(&BATCHES, o)).collect(),
             reasons: REASONS.iter().map(|r| new(&DROPPED, r)).collect(),
             plain: new(&SENT, ""),
-        }
+        });
     }
 }
 
 impl Collect for StatsCollect {
     fn collect(&mut self, out: &mut Vec<Family>) {
-        let counters = |metric, counters: &[AtomicU64], labels: &[Arc<Labels>]| Family {
-            metric,
-            series: counters
-                .iter()
-                .zip(labels)
-                .map(|(c, l)| Series {
-                    labels: l.clone(),
-                    value: Value::Counter(c.load(Relaxed)),
-                })
-                .collect(),
+        let exporters = &self.exporters;
+        if exporters.is_empty() {
+            return;
+        }
+        let series = |labels: &Arc<Labels>, value| Series {
+            labels: labels.clone(),
+            value,
         };
-        let plain = |metric, value| Family {
+        let counters =
+            |metric, of: fn(&Stats) -> &[AtomicU64], names: fn(&Exporter) -> &[Arc<Labels>]| Family {
+                metric,
+                series: exporters
+                    .iter()
+                    .flat_map(|e| of(&e.stats).iter().zip(names(e)))
+                    .map(|(c, l)| series(l, Value::Counter(c.load(Relaxed))))
+                    .collect(),
+            };
+        let plain = |metric, of: fn(&Stats) -> Value| Family {
             metric,
-            series: vec![Series {
-                labels: self.plain.clone(),
-                value,
-            }],
+            series: exporters.iter().map(|e| series(&e.plain, of(&e.stats))).collect(),
         };
-        let stats = &self.stats;
         out.extend([
-            counters(&BATCHES, &stats.batches, &self.outcomes),
-            plain(&SENT, Value::Counter(stats.total_sent())),
-            counters(&DROPPED, &stats.dropped, &self.reasons),
-            plain(&RETRIES, Value::Counter(stats.retries())),
-            plain(&QUEUE, Value::Gauge(stats.queue.load(Relaxed) as f64)),
+            counters(&BATCHES, |s| &s.batches, |e| &e.outcomes),
+            plain(&SENT, |s| Value::Counter(s.total_sent())),
+            counters(&DROPPED, |s| &s.dropped, |e| &e.reasons),
+            plain(&RETRIES, |s| Value::Counter(s.retries())),
+            plain(&QUEUE, |s| Value::Gauge(s.queue.load(Relaxed) as f64)),
         ]);
     }
 }
@@ -214,7 +222,10 @@ mod tests {
         stats.dropped(Reason::Shutdown, 7);
         stats.queue(3);
         let mut families = Vec::new();
-        StatsCollect::new(stats, 1).collect(&mut families);
+        let mut collect = StatsCollect::default();
+        collect.add(Signal::Metrics, stats, 1);
+        collect.add(Signal::Profiles, Arc::default(), 1);
+        collect.collect(&mut families);
         let declared: Vec<_> = METRICS.iter().map(|m| m.name).collect();
         assert_eq!(
             families.iter().map(|f| f.metric.name).collect::<Vec<_>>(),
@@ -232,6 +243,7 @@ mod tests {
             "geophone_export_batches_total{exporter=\"otlp\",outcome=\"partial\"} 1\n",
             "geophone_export_datapoints_dropped_total{exporter=\"otlp\",reason=\"shutdown\"} 7\n",
             "geophone_export_queue_batches{exporter=\"otlp\"} 3.0\n",
+            "geophone_export_queue_batches{exporter=\"otlp_profiles\"} 0.0\n",
         ] {
             assert!(text.contains(line), "{text}");
         }

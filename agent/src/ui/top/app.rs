@@ -206,7 +206,7 @@ impl App {
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.overlay = Overlay::Help,
             KeyCode::Tab | KeyCode::Right => self.tab = self.tab.by(1, self.view.as_deref()),
             KeyCode::BackTab | KeyCode::Left => self.tab = self.tab.by(-1, self.view.as_deref()),
-            KeyCode::Char(c @ '1'..='8') => {
+            KeyCode::Char(c @ '1'..='9') => {
                 if let Some(tab) = Tab::shown(self.view.as_deref()).get(c as usize - '1' as usize) {
                     self.tab = *tab;
                 }

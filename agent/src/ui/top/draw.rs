@@ -20,7 +20,7 @@ const OLD: f64 = 3.0;
 
 /// Keys and what they do.
 const KEYS: &[(&str, &str)] = &[
-    ("1-8 Tab ← →", "change tab"),
+    ("1-9 Tab ← →", "change tab"),
     ("↑ ↓ j k PgUp PgDn", "select a row"),
     ("Enter", "everything about the row"),
     ("s, r", "sort by the next column; reverse"),
@@ -171,9 +171,12 @@ fn summary(view: &View) -> Vec<(&'static str, String, Tone)> {
 }
 
 fn tab_bar(app: &App, wide: u16) -> Line<'static> {
-    let title = |tab: Tab| if wide >= 70 { tab.title().0 } else { tab.title().1 };
+    let shown = Tab::shown(app.view.as_deref());
+    let needed: usize = shown.iter().map(|tab| width(tab.title().0) + 4).sum();
+    let whole = needed <= usize::from(wide);
+    let title = |tab: Tab| if whole { tab.title().0 } else { tab.title().1 };
     let mut line = Line::default();
-    for (i, tab) in Tab::shown(app.view.as_deref()).into_iter().enumerate() {
+    for (i, tab) in shown.into_iter().enumerate() {
         let text = match wide {
             50.. => format!(" {} {} ", i + 1, title(tab)),
             _ => format!("{}{} ", i + 1, title(tab)),
@@ -195,6 +198,11 @@ fn table(buffer: &mut Buffer, area: Rect, app: &mut App) {
         && let Some(view) = &app.view
     {
         rest = tabs::agent::draw_upper(buffer, area, view, theme);
+    }
+    if app.tab == Tab::Stacks
+        && let Some(hot) = app.view.as_ref().and_then(|view| view.stacks.as_ref())
+    {
+        rest = tabs::stacks::draw_upper(buffer, area, hot, theme);
     }
     let (rows, all) = app.rows();
     if rows.is_empty() {

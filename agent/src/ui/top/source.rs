@@ -2,7 +2,8 @@
 
 use crate::aggregate::Snapshot;
 use crate::records::Record;
-use crate::ui::view::{Verdict, View, ViewBuilder};
+use crate::stacks::Stacks;
+use crate::ui::view::{Verdict, View, ViewBuilder, Watch};
 use std::future::Future;
 use std::sync::Arc;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -50,6 +51,12 @@ impl LocalSource {
             records: Some(records),
             builder: ViewBuilder::new(),
         }
+    }
+
+    /// The same, with hot functions to show.
+    pub fn with_stacks(mut self, stacks: Option<Arc<Stacks>>) -> Self {
+        self.builder.watch(stacks.map(Watch::new));
+        self
     }
 
     /// The same, with the programs' verdicts to show.

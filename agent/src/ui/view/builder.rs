@@ -6,7 +6,7 @@ use super::meter::Clock;
 use super::pairs::{self, Pair};
 use super::tables::{DROPS, Devices, Drops};
 use super::tunnels::Tunnels;
-use super::{PairRow, Verdict, View};
+use super::{PairRow, Verdict, View, Watch};
 use crate::aggregate::Snapshot;
 use std::collections::{BTreeMap, HashMap};
 
@@ -28,6 +28,7 @@ pub struct ViewBuilder {
     datagrams: Datagrams,
     own: Own,
     verdicts: Vec<Verdict>,
+    stacks: Option<Watch>,
 }
 
 impl ViewBuilder {
@@ -39,6 +40,11 @@ impl ViewBuilder {
     /// Sets the verdicts that all following views show.
     pub fn set_verdicts(&mut self, verdicts: Vec<Verdict>) {
         self.verdicts = verdicts;
+    }
+
+    /// Shows hot functions too.
+    pub fn watch(&mut self, stacks: Option<Watch>) {
+        self.stacks = stacks;
     }
 
     /// Takes the next snapshot.
@@ -70,6 +76,7 @@ impl ViewBuilder {
             tunnels: self.tunnels.push(snapshot, &clock),
             dns: self.lookups.push(snapshot, &clock),
             udp: self.datagrams.push(snapshot, &clock),
+            stacks: self.stacks.as_ref().map(Watch::look),
             cost: self.own.cost(snapshot, uptime, &clock),
             accounts: self.own.accounts(snapshot, &clock),
             coverage: agent::coverage(snapshot),

@@ -43,7 +43,7 @@ fn parts() -> Vec<Part> {
 async fn send(settings: &OtlpSettings) -> Arc<Stats> {
     install_crypto();
     settings.validate().unwrap();
-    let url = settings.url().unwrap().unwrap();
+    let url = settings.url(Signal::Metrics).unwrap().unwrap();
     let stats = Arc::new(Stats::default());
     let queue = Queue::new(8, stats.clone());
     queue.push(parts());
@@ -52,6 +52,7 @@ async fn send(settings: &OtlpSettings) -> Arc<Stats> {
     let mut sender = Sender {
         settings,
         url: &url,
+        signal: Signal::Metrics,
         stats: &stats,
         client: None,
         hurry,

@@ -6,6 +6,7 @@ pub mod dns;
 pub mod drops;
 pub mod flows;
 pub mod interfaces;
+pub mod stacks;
 pub mod tunnels;
 pub mod udp;
 
@@ -37,6 +38,8 @@ pub enum Tab {
     Dns,
     /// Datagrams; shown while probe `udp` is on.
     Udp,
+    /// Hot functions; shown while probe `profile` is on.
+    Stacks,
 }
 
 /// What is known about a row: lines over the whole width, then two columns where there is room.
@@ -54,7 +57,7 @@ pub struct Popup {
 
 impl Tab {
     /// All, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Connections,
         Self::Drops,
         Self::Interfaces,
@@ -63,6 +66,7 @@ impl Tab {
         Self::Tunnels,
         Self::Dns,
         Self::Udp,
+        Self::Stacks,
     ];
 
     /// Those that there is something to show in, in order.
@@ -70,6 +74,7 @@ impl Tab {
         let on = |tab: &Self| match tab {
             Self::Dns => view.is_some_and(|v| v.dns.is_some()),
             Self::Udp => view.is_some_and(|v| v.udp.is_some()),
+            Self::Stacks => view.is_some_and(|v| v.stacks.is_some()),
             _ => true,
         };
         Self::ALL.into_iter().filter(on).collect()
@@ -97,6 +102,7 @@ impl Tab {
             Self::Tunnels => ("Tunnels", "Tuns"),
             Self::Dns => ("DNS", "DNS"),
             Self::Udp => ("UDP", "UDP"),
+            Self::Stacks => ("Stacks", "Stacks"),
             Self::Agent => ("Agent", "Agent"),
             Self::Flows => ("Flows", "Flows"),
         }
@@ -111,6 +117,7 @@ impl Tab {
             Self::Tunnels => tunnels::COLUMNS,
             Self::Dns => dns::COLUMNS,
             Self::Udp => udp::COLUMNS,
+            Self::Stacks => stacks::COLUMNS,
             Self::Agent => agent::COLUMNS,
             Self::Flows => flows::COLUMNS,
         }
@@ -125,6 +132,7 @@ impl Tab {
             Self::Tunnels => tunnels::SORT,
             Self::Dns => dns::SORT,
             Self::Udp => udp::SORT,
+            Self::Stacks => stacks::SORT,
             Self::Agent => agent::SORT,
             Self::Flows => flows::SORT,
         }
@@ -141,6 +149,7 @@ impl Tab {
             (Self::Tunnels, Some(view)) => tunnels::rows(view),
             (Self::Dns, Some(view)) => dns::rows(view),
             (Self::Udp, Some(view)) => udp::rows(view),
+            (Self::Stacks, Some(view)) => stacks::rows(view),
             (Self::Agent, Some(view)) => agent::rows(view),
         }
     }
@@ -163,6 +172,7 @@ impl Tab {
             Self::Tunnels => "no packet of a tunnel has been seen yet",
             Self::Dns => "nobody has looked a name up yet",
             Self::Udp => "no datagram has been seen yet",
+            Self::Stacks => "no stack has been taken in the last ten seconds",
             Self::Agent => "no program has been reported yet",
             Self::Flows => "waiting for a connection to end…",
         }
@@ -185,6 +195,7 @@ impl Tab {
             (Self::Tunnels, view) => tunnels::popup(id, view?, theme),
             (Self::Dns, view) => dns::popup(id, view?, theme),
             (Self::Udp, view) => udp::popup(id, view?, theme),
+            (Self::Stacks, view) => stacks::popup(id, view?, theme),
             (Self::Agent, view) => agent::popup(id, view?, theme),
         }
     }
@@ -274,6 +285,9 @@ pub fn clean_view(view: &mut View) {
             .collect();
     }
     view.udp.iter_mut().flatten().for_each(|r| scrub(&mut r.subject));
+    if let Some(hot) = &mut view.stacks {
+        stacks::clean(hot, scrub);
+    }
     view.cost.programs.iter_mut().for_each(|p| scrub(&mut p.program));
     for a in &mut view.accounts {
         scrub(&mut a.probe);

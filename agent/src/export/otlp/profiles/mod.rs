@@ -1,0 +1,141 @@
+//! OTLP profiles: each ten seconds of stacks once.
+
+mod dictionary;
+mod encode;
+#[cfg(test)]
+mod tests;
+
+use super::queue::Queue;
+use super::{Lane, OtlpSettings, Signal, Stats, timer};
+use crate::aggregate::Resource;
+use crate::stacks::build_id;
+use crate::stacks::store::{Query, SLICE};
+use crate::stacks::{PATIENCE, Stacks};
+use anyhow::Result;
+use dictionary::Ids;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Ten seconds are sent when they have been over for so long: samples wait for the tables of their process.
+const GRACE: Duration = Duration::from_secs(2);
+/// So long names are waited for when the agent ends.
+const HURRY: Duration = Duration::from_secs(1);
+/// Files whose hashes are remembered.
+const FILES: usize = 16_384;
+
+/// An exporter of profiles, ready to run.
+pub struct Exporter(Lane);
+
+impl Exporter {
+    /// `None` if there is no endpoint, or profiles are not to be sent. Must be called in a tokio runtime, after rustls has
+    /// its provider.
+    pub fn new(settings: &OtlpSettings) -> Result<Option<Self>> {
+        if !settings.profiles {
+            return Ok(None);
+        }
+        Ok(Lane::new(settings, Signal::Profiles)?.map(Self))
+    }
+
+    /// Where it counts.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.0.stats.clone()
+    }
+
+    /// Exports until `shutdown` resolves, then what is left, and ends within five seconds.
+    pub async fn run(self, stacks: Arc<Stacks>, machine: Resource, shutdown: impl Future<Output = ()>) {
+        let mut timer = timer(Duration::from_nanos(SLICE));
+        let taken = Taken {
+            stacks,
+            machine,
+            kernel: build_id::kernel(),
+            hashes: HashMap::new(),
+        };
+        self.0
+            .run(async |queue: &Queue| {
+                let mut shutdown = std::pin::pin!(shutdown);
+                let mut taken = Some(taken);
+                loop {
+                    let last = tokio::select! {
+                        _ = timer.tick() => false,
+                        () = &mut shutdown => true,
+                    };
+                    let Some(mut these) = taken.take() else { return };
+                    // Names are waited for, and a thousand stacks take milliseconds.
+                    let making = tokio::task::spawn_blocking(move || {
+                        let batches = these.batches(last);
+                        (these, batches)
+                    });
+                    let Ok((these, batches)) = making.await else {
+                        return;
+                    };
+                    batches.into_iter().for_each(|batch| queue.push(batch));
+                    if last {
+                        return;
+                    }
+                    taken = Some(these);
+                }
+            })
+            .await;
+    }
+}
+
+/// The stacks, and what more has to be known of their files.
+struct Taken {
+    stacks: Arc<Stacks>,
+    machine: Resource,
+    kernel: String,
+    hashes: HashMap<u32, String>,
+}
+
+impl Taken {
+    /// Those that are over and have not been sent; `last` = all that are left.
+    fn batches(&mut self, last: bool) -> Vec<super::queue::Batch> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let until = if last {
+            i64::MAX as u64
+        } else {
+            now.saturating_sub(GRACE).as_nanos() as u64
+        };
+        let windows = self.stacks.store().seal(until);
+        let kinds = self.stacks.taken();
+        let mut batches = Vec::with_capacity(windows.len());
+        for window in windows {
+            let query = |kind: &u8| Query {
+                from: window.from,
+                to: window.to,
+                sample: *kind,
+                ..Query::default()
+            };
+            let patience = if last { HURRY } else { PATIENCE };
+            self.stacks
+                .name(&kinds.iter().map(query).collect::<Vec<_>>(), patience);
+            self.hash();
+            let ids = Ids {
+                hashes: &self.hashes,
+                kernel: &self.kernel,
+            };
+            let store = self.stacks.store();
+            let batch = encode::encode(&store, &kinds, window, &self.machine, &ids);
+            if !batch.is_empty() {
+                batches.push(batch);
+            }
+        }
+        batches
+    }
+
+    /// Files are read while nobody has to wait for the samples.
+    fn hash(&mut self) {
+        if self.hashes.len() > FILES {
+            self.hashes.clear();
+        }
+        let binaries = self.stacks.store().binaries();
+        for binary in binaries {
+            if !self.hashes.contains_key(&binary.id)
+                && let Some(hash) = build_id::htlhash(&binary)
+            {
+                self.hashes.insert(binary.id, hash);
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What is sent: each signal has its own service, path and counters.
+
+use axum::http::uri::PathAndQuery;
+
+/// A signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Metrics.
+    Metrics,
+    /// Profiles, whose definition is still under development.
+    Profiles,
+}
+
+impl Signal {
+    /// Value of the label `exporter`.
+    pub const fn exporter(self) -> &'static str {
+        match self {
+            Self::Metrics => "otlp",
+            Self::Profiles => "otlp_profiles",
+        }
+    }
+
+    /// Path over HTTP.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Metrics => "/v1/metrics",
+            Self::Profiles => "/v1development/profiles",
+        }
+    }
+
+    /// Method over gRPC.
+    pub const fn method(self) -> PathAndQuery {
+        PathAndQuery::from_static(match self {
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Self::Profiles => "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
+        })
+    }
+}
