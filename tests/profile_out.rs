@@ -5,12 +5,15 @@ use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfil
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::profiles::v1development::ProfilesDictionary;
+use prost::Message as _;
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::time::{Duration, Instant};
-use tests::harness::agent::Scratch;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tests::harness::agent::{Scratch, binary, clean};
+use tests::harness::cgroup::Cgroup;
+use tests::harness::command::said;
 use tests::harness::otlp::Receiver;
-use tests::harness::stacks::{Busy, busy, is};
+use tests::harness::stacks::{Busy, Folded, busy, is};
 use tests::harness::{Agent, Setup, command, equal};
 use tests::need_root;
 
@@ -214,5 +217,316 @@ fn otlp_receivers_get_each_slice_once() -> Result<()> {
         };
         ensure!(told.build_ids.iter().any(hash), "{:?}", told.build_ids);
     }
+    Ok(())
+}
+
+mod proto {
+    //! As much of profile.proto as is looked at, written down from its specification.
+    #[derive(prost::Message)]
+    pub struct Profile {
+        #[prost(message, repeated, tag = "2")]
+        pub sample: Vec<Sample>,
+        #[prost(message, repeated, tag = "3")]
+        pub mapping: Vec<Mapping>,
+        #[prost(message, repeated, tag = "4")]
+        pub location: Vec<Location>,
+        #[prost(string, repeated, tag = "6")]
+        pub strings: Vec<String>,
+        #[prost(int64, tag = "9")]
+        pub time: i64,
+        #[prost(int64, tag = "10")]
+        pub duration: i64,
+    }
+    #[derive(prost::Message)]
+    pub struct Sample {
+        #[prost(uint64, repeated, tag = "1")]
+        pub location: Vec<u64>,
+        #[prost(int64, repeated, tag = "2")]
+        pub value: Vec<i64>,
+    }
+    #[derive(prost::Message)]
+    pub struct Mapping {
+        #[prost(uint64, tag = "1")]
+        pub id: u64,
+        #[prost(uint64, tag = "2")]
+        pub start: u64,
+        #[prost(uint64, tag = "3")]
+        pub limit: u64,
+        #[prost(int64, tag = "6")]
+        pub build_id: i64,
+    }
+    #[derive(prost::Message)]
+    pub struct Location {
+        #[prost(uint64, tag = "1")]
+        pub id: u64,
+        #[prost(uint64, tag = "2")]
+        pub mapping: u64,
+        #[prost(uint64, tag = "3")]
+        pub address: u64,
+        #[prost(bytes = "vec", repeated, tag = "4")]
+        pub line: Vec<Vec<u8>>,
+    }
+}
+
+/// Reads a profile of pprof, which is gzipped.
+fn unpacked(scratch: &Scratch, bytes: &[u8]) -> Result<proto::Profile> {
+    let file = scratch.write("unpack.gz", bytes)?;
+    let plain = Command::new("gzip").arg("-dc").arg(file).output()?;
+    ensure!(
+        plain.status.success(),
+        "gzip: {}",
+        String::from_utf8_lossy(&plain.stderr)
+    );
+    Ok(proto::Profile::decode(plain.stdout.as_slice())?)
+}
+
+/// A command of the user against an agent.
+fn user(agent: &Agent, arguments: &[&str]) -> std::io::Result<std::process::Output> {
+    let listen = agent.at.to_string();
+    clean(binary())
+        .args(arguments)
+        .args(["--listen", &listen])
+        .output()
+}
+
+fn shown(agent: &Agent, arguments: &[&str]) -> Result<String> {
+    let out = user(agent, arguments)?;
+    ensure!(out.status.success(), "{arguments:?}: {}", said(&out));
+    Ok(String::from_utf8(out.stdout)?)
+}
+
+/// Waits until a process of this name has been sampled and named.
+fn sampled(agent: &Agent, name: &str) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let path = format!("/api/v1/profile?from=1m&format=json&comm={name}");
+        let json: serde_json::Value = serde_json::from_str(&agent.get(&path, "*/*")?.text())?;
+        if json["samples"].as_u64().is_some_and(|n| n > 50) {
+            return Ok(());
+        }
+        ensure!(
+            start.elapsed() < Duration::from_secs(60),
+            "no samples of {name}: {json}"
+        );
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// Cause: two busy programs, one in a cgroup of its own. Seen: windows of exactly the seconds that were asked for, now and
+/// past; the cgroup's stacks alone; what differs; and of an empty window each format says so.
+#[test]
+fn windows_cgroups_and_differences() -> Result<()> {
+    need_root!("gzip");
+    let scratch = Scratch::new()?;
+    let ((inside, a), (outside, b)) = (busy(&scratch)?, busy(&scratch)?);
+    let cgroup = Cgroup::new("inside.service")?;
+    let agent = setup().start()?;
+    let enter = format!(
+        "echo $$ > {}/cgroup.procs; exec {} 120",
+        cgroup.path().display(),
+        inside.display()
+    );
+    let busy_inside = Busy::start(Command::new("sh").args(["-c", &enter]))?;
+    let busy_outside = Busy::start(Command::new(&outside).arg("120"))?;
+    sampled(&agent, &a)?;
+    sampled(&agent, &b)?;
+
+    let before = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64;
+    let answer = agent.get(&format!("/debug/pprof/profile?seconds=2&comm={a}"), "*/*")?;
+    equal("status", answer.status, 200)?;
+    let made = unpacked(&scratch, &answer.body)?;
+    equal("duration", made.duration, 2_000_000_000)?;
+    ensure!(
+        made.time >= before && made.time % 1_000_000_000 == 0,
+        "{} for {before}",
+        made.time
+    );
+    let nanos: i64 = made.sample.iter().filter_map(|s| s.value.get(1)).sum();
+    // One thread; the tick that ends first was begun before.
+    ensure!(
+        (100_000_000..=2_050_000_000).contains(&nanos),
+        "{nanos} ns of 2 s"
+    );
+    for query in ["seconds=0", "seconds=1000", "seconds=x", "seconds=1&type=nothing"] {
+        equal(
+            query,
+            agent.get(&format!("/debug/pprof/profile?{query}"), "*/*")?.status,
+            400,
+        )?;
+    }
+
+    let file = |name: &str| scratch.path(name).to_string_lossy().into_owned();
+    shown(
+        &agent,
+        &["profile", "--for", "2s", "--comm", &a, "-o", &file("for.json")],
+    )?;
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file("for.json"))?)?;
+    let length = json["to"].as_f64().context("to")? - json["from"].as_f64().context("from")?;
+    ensure!((length - 2.0).abs() < 1e-6, "{json}");
+
+    let path = cgroup.path().to_string_lossy().into_owned();
+    let path = path
+        .split_once("geophone-test-")
+        .map(|(_, tail)| format!("/geophone-test-{tail}"));
+    let path = path.context("a cgroup's path")?;
+    let parent = path.trim_end_matches("/inside.service").to_owned();
+    for of in [path.as_str(), &parent, &format!("{parent}/ins*")] {
+        shown(
+            &agent,
+            &["profile", "--last", "1m", "--cgroup", of, "-o", &file("a.folded")],
+        )?;
+        let folded = Folded::parse(&std::fs::read_to_string(file("a.folded"))?)?;
+        ensure!(folded.total() > 50, "{of}: {}", folded.show());
+        ensure!(
+            folded.0.iter().all(|(stack, _)| stack.first() == Some(&a)),
+            "{of}: {}",
+            folded.show()
+        );
+    }
+    let table = shown(
+        &agent,
+        &["profile", "--from", "30s", "--to", "now", "--cgroup", "/nothing"],
+    )?;
+    ensure!(table.starts_with("no samples of cpu in "), "{table}");
+
+    shown(
+        &agent,
+        &["profile", "--last", "1m", "--comm", &b, "-o", &file("b.pb.gz")],
+    )?;
+    let table = shown(&agent, &["diff", &file("a.folded"), &file("b.pb.gz")])?;
+    let line = |name: &str| {
+        table
+            .lines()
+            .find(|l| l.ends_with(&format!(" {name}")))
+            .unwrap_or_default()
+    };
+    ensure!(
+        line(&a).contains("-100.0") && line(&b).contains("+100.0"),
+        "{table}"
+    );
+    let windows = shown(&agent, &["diff", "4s..2s", "2s..now", "--comm", &a])?;
+    ensure!(
+        windows.starts_with("A: ") && windows.contains("\nB: ") && windows.contains("4s..2s, "),
+        "{windows}"
+    );
+    for (ending, word) in [
+        ("svg", "geophone: difference"),
+        ("folded", "busy_leaf"),
+        ("json", "\"functions\":"),
+    ] {
+        let out = file(&format!("diff.{ending}"));
+        shown(&agent, &["diff", &file("a.folded"), &file("b.pb.gz"), "-o", &out])?;
+        ensure!(
+            std::fs::read_to_string(&out)?.contains(word),
+            "no {word} in {out}"
+        );
+    }
+    for (arguments, complaint) in [
+        (["diff", "/nowhere.folded", "1m..now"], "/nowhere.folded"),
+        (["diff", "1m..yesterday", "1m..now"], "yesterday: no time; write"),
+        (
+            ["diff", "a.png", "1m..now"],
+            "a.png: neither a file .folded or .pb.gz nor a window",
+        ),
+    ] {
+        let out = user(&agent, &arguments)?;
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        ensure!(
+            !out.status.success() && said.contains(complaint) && said.lines().count() == 1,
+            "{said}"
+        );
+    }
+
+    let of = |format: &str, from: &str| agent.get(&format!("/api/v1/profile?{from}&format={format}"), "*/*");
+    let svg = of("svg", "from=1m")?.text();
+    ensure!(
+        svg.contains("busy_leaf") && svg.contains("id=\"search\""),
+        "{} bytes",
+        svg.len()
+    );
+    for fetched in ["href=\"http", "src=", "@import", "url(http"] {
+        ensure!(!svg.contains(fetched), "the picture fetches something: {fetched}");
+    }
+    let empty = of("svg", "from=1000&to=2000")?;
+    ensure!(
+        empty.status == 200 && empty.text().contains("no samples"),
+        "{}",
+        empty.text()
+    );
+    let empty = of("pprof", "from=1000&to=2000")?;
+    ensure!(empty.status == 200 && unpacked(&scratch, &empty.body)?.sample.is_empty());
+    let empty = of("folded", "from=1000&to=2000")?;
+    ensure!(empty.status == 200 && empty.body.is_empty());
+    drop((busy_inside, busy_outside));
+    Ok(())
+}
+
+/// Cause: an agent that is not to read symbols. Seen: no process of its own, and addresses by which another program finds
+/// the functions in the file of that build id.
+#[test]
+fn names_that_others_find() -> Result<()> {
+    need_root!("gzip", "readelf", "addr2line");
+    let scratch = Scratch::new()?;
+    let (program, name) = busy(&scratch)?;
+    let agent = setup().set("probes.profile.symbolize", "false").start()?;
+    let _busy = Busy::start(Command::new(&program).arg("60"))?;
+    sampled(&agent, &name)?;
+    let answer = agent.get(&format!("/api/v1/profile?from=1m&comm={name}"), "*/*")?;
+    let made = unpacked(&scratch, &answer.body)?;
+    let id = build_id(&program)?;
+    let text = |i: i64| {
+        made.strings
+            .get(i as usize)
+            .map(String::as_str)
+            .unwrap_or_default()
+    };
+    let mapping = made
+        .mapping
+        .iter()
+        .find(|m| text(m.build_id) == id)
+        .context("no such build id")?;
+    let (mut found, mut all) = (0, 0);
+    for sample in &made.sample {
+        let n = sample.value.first().copied().unwrap_or_default();
+        all += n;
+        let mut through = false;
+        for location in sample
+            .location
+            .iter()
+            .filter_map(|id| made.location.iter().find(|l| l.id == *id))
+        {
+            if location.mapping != mapping.id {
+                continue;
+            }
+            ensure!(location.line.is_empty(), "a name that nobody was to read");
+            ensure!(
+                (mapping.start..mapping.limit).contains(&location.address),
+                "{location:?}"
+            );
+            let function = command::output(
+                Command::new("addr2line")
+                    .args(["-f", "-C", "-e"])
+                    .arg(&program)
+                    .arg(format!("{:#x}", location.address)),
+            )?;
+            through |= function.contains("busy_leaf");
+        }
+        found += if through { n } else { 0 };
+    }
+    ensure!(found as f64 > 0.9 * all as f64, "{found} of {all} in busy_leaf");
+    let table = shown(&agent, &["profile", "--last", "1m", "--comm", &name])?;
+    ensure!(
+        table.contains(&format!("[{name}+0x")) && table.contains(&id),
+        "{table}"
+    );
+    let children = format!("/proc/{0}/task/{0}/children", agent.pid());
+    for task in std::fs::read_dir(format!("/proc/{}/task", agent.pid()))?.flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        ensure!(children.trim().is_empty(), "it has started {children}");
+    }
+    ensure!(
+        std::path::Path::new(&children).exists(),
+        "this kernel does not tell children"
+    );
     Ok(())
 }
