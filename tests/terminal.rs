@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tests::harness::agent::{PATIENCE, binary, clean};
+use tests::harness::agent::{PATIENCE, Scratch, binary, clean};
 use tests::harness::command::{output, said};
+use tests::harness::stacks::{Busy, busy};
 use tests::harness::{Agent, Scene, Setup, equal, unique};
 use tests::need_root;
 
@@ -122,6 +123,42 @@ fn top_in_a_terminal() -> Result<()> {
     agent.after(1)?.lawful()
 }
 
+/// Cause: a busy program and an agent that takes stacks. Seen: program and function in the tab `Stacks`; its stack by Enter.
+#[test]
+fn hot_functions_in_a_terminal() -> Result<()> {
+    need_root!("tmux");
+    let scratch = Scratch::new()?;
+    let (program, name) = busy(&scratch)?;
+    let agent = Setup::new()
+        .set("probes.profile.enabled", "true")
+        .set("probes.profile.hz", "199")
+        .start()?;
+    let _busy = Busy::start(Command::new(&program).arg("120"))?;
+    let terminal = Terminal::new()?;
+    let command = format!("{} top --listen {}", binary().display(), agent.at);
+    terminal.keys(&["-l", &command])?;
+    terminal.keys(&["Enter"])?;
+    let bar = terminal.wait(" Stacks")?;
+    let before = bar.split(" Stacks").next().unwrap_or_default();
+    let tab = before.rsplit(' ').next().unwrap_or_default().to_owned();
+    terminal.keys(&[&tab])?;
+    let seen = terminal.until("the busy program's functions", |s| {
+        s.contains("ALL, 10 s, of a core") && s.matches(&name).count() > 1 && s.contains("busy_")
+    })?;
+    ensure!(
+        seen.lines().count() <= 24 && seen.lines().all(|l| l.chars().count() <= 80),
+        "{seen}"
+    );
+    terminal.keys(&["/"])?;
+    terminal.keys(&["-l", &name])?;
+    terminal.keys(&["Enter"])?;
+    terminal.keys(&["Enter"])?;
+    terminal.until("its stack", |s| {
+        s.contains("its busiest stack") && s.contains("_start")
+    })?;
+    Ok(())
+}
+
 /// Cause: nobody runs an agent. Seen: top runs one of its own, and leaves nothing attached.
 #[test]
 fn top_of_its_own() -> Result<()> {
@@ -202,7 +239,7 @@ fn nothing_stays_attached() -> Result<()> {
 fn a_run_with_an_end() -> Result<()> {
     need_root!();
     let mut scene = Scene::alone("echo")?;
-    let scratch = tests::harness::agent::Scratch::new()?;
+    let scratch = Scratch::new()?;
     let file = scratch.path("summary.json");
     let mut agent = Setup::new()
         .arg("--for")

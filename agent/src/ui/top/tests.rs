@@ -5,8 +5,8 @@ use super::tabs::Tab;
 use super::{Theme, Update};
 use crate::records::{DroppedPacket, Record};
 use crate::ui::view::{
-    Account, Cost, Counter, DeviceRow, Distribution, DnsRow, DropRow, Lane, Latency, Loss, PairRow,
-    ProgramRow, Verdict, View,
+    Account, Cost, Counter, DeviceRow, Distribution, DnsRow, DropRow, Hot, HotRow, Lane, Latency, Loss,
+    PairRow, ProgramRow, Verdict, View,
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Terminal;
@@ -393,4 +393,91 @@ fn dns_and_udp_have_tabs_while_their_probes_are_on() {
     app.apply(Update::View(Box::new(on)));
     press(&mut app, "8");
     shows(&screen(&mut app, 80, 24), &["no datagram has been seen yet"]);
+}
+
+#[test]
+fn stacks_have_a_tab_with_subjects_and_functions() {
+    let row = |subject: &str, function: &str, own: f64| HotRow {
+        subject: subject.into(),
+        function: function.into(),
+        own,
+        total: own * 2.0,
+        off_cpu: Some(own / 2.0),
+        stack: vec![function.into(), "main".into(), "_start".into()],
+        stack_share: 0.75,
+    };
+    let mut on = view();
+    (on.dns, on.udp) = (Some(Vec::new()), Some(Vec::new()));
+    on.stacks = Some(Hot {
+        seconds: 10.0,
+        off_cpu: true,
+        subjects: ["nginx", "redis", "a", "b", "c"].map(|s| row(s, "", 0.5)).into(),
+        functions: (0..40)
+            .map(|i| {
+                row(
+                    "nginx",
+                    &format!("ngx_http_process_{i}\u{1b}[2J"),
+                    f64::from(i) / 100.0,
+                )
+            })
+            .collect(),
+        total: row("", "", 1.5),
+    });
+    let mut app = App::new(Theme { color: false });
+    app.apply(Update::View(Box::new(on)));
+    press(&mut app, "9");
+    let first = screen(&mut app, 80, 24);
+    // Nine tabs by their short names.
+    shows(
+        &first,
+        &[
+            "1 Conns",
+            "7 DNS",
+            "8 UDP",
+            "9 Stacks",
+            "nginx",
+            "redis",
+            "ALL, 10 s, of a core",
+            "150%",
+        ],
+    );
+    shows(
+        &first,
+        &[
+            "FUNCTION",
+            "ngx_http_process_39",
+            "39.0%",
+            "78.0%",
+            "19.5%",
+            "sort: OWN",
+        ],
+    );
+    assert!(
+        first.lines().all(|l| l.chars().count() <= 80) && !first.contains('\u{1b}'),
+        "{first}"
+    );
+    assert!(!first.contains("\n c "), "four subjects are enough:\n{first}");
+    press(&mut app, "/process_7\n");
+    let filtered = screen(&mut app, 80, 24);
+    shows(&filtered, &["ngx_http_process_7", "7.00%"]);
+    assert!(!filtered.contains("ngx_http_process_39"), "{filtered}");
+    press(&mut app, "\n");
+    shows(
+        &screen(&mut app, 80, 24),
+        &[
+            "its busiest stack, 75.0% of its own time",
+            "main",
+            "_start",
+            "14.0% with what it calls",
+        ],
+    );
+    // Where there is little room the functions have it.
+    let small = {
+        press(&mut app, "\u{1b}");
+        screen(&mut app, 80, 12)
+    };
+    assert!(
+        small.contains("ngx_http_process_7") && !small.contains("ALL, 10 s"),
+        "{small}"
+    );
 }
