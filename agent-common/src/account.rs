@@ -58,10 +58,20 @@ pub mod program {
     pub const SCHED_SWITCH: usize = 25;
     /// The walk over all threads (`iter/task`).
     pub const SCHED_SWEEP: usize = 26;
+    /// Stacks of dropped packets (`tp_btf/kfree_skb`).
+    pub const PROFILE_DROP: usize = 27;
+    /// Stacks of segments that are sent again (`tp_btf/tcp_retransmit_skb`).
+    pub const PROFILE_RETRANSMIT: usize = 28;
+    /// Stacks at page faults (`perf_event`).
+    pub const PROFILE_FAULT: usize = 29;
+    /// Stacks of who asks for disk I/O (`tp_btf/block_io_start`).
+    pub const PROFILE_BLOCK: usize = 30;
+    /// What became of it (`tp_btf/block_rq_complete`).
+    pub const PROFILE_BLOCK_DONE: usize = 31;
     /// The ring benchmark's generator.
-    pub const SYNTHETIC: usize = 27;
+    pub const SYNTHETIC: usize = 32;
     /// Number of programs.
-    pub const COUNT: usize = 28;
+    pub const COUNT: usize = 33;
 }
 
 /// Reasons for which the kernel side gives an event up.

@@ -102,7 +102,7 @@ pub const fn otel_index(cell: usize) -> i32 {
 /// Floor of the base-2 logarithm; 0 for 0. Written out because eBPF has no count-leading-zeros before v4 and LLVM's
 /// expansion of it costs 50 instructions; this is 6 compares.
 #[inline(always)]
-const fn ilog2(mut v: u64) -> u32 {
+pub const fn ilog2(mut v: u64) -> u32 {
     let mut r = ((v > 0xffff_ffff) as u32) << 5;
     v >>= r;
     let mut s = ((v > 0xffff) as u32) << 4;

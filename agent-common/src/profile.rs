@@ -58,6 +58,41 @@ pub mod sample {
     ];
 }
 
+/// Events of a kind in one second and on one CPU that are all sampled; of what comes then, ever fewer by chance. See
+/// [`thinning`].
+pub const ALL_OF: u64 = 128;
+
+/// How the `n`-th event of a second is sampled: by a chance of one in `2^thinning(n)`, and it stands for so many. Each
+/// doubling of what has come before is good for [`ALL_OF`] samples, so a flood costs its logarithm; that a sample stands
+/// for those like it and not for whatever was left out before it keeps the shares true.
+#[inline(always)]
+pub const fn thinning(n: u64) -> u32 {
+    crate::histogram::ilog2(n / ALL_OF + 1)
+}
+
+/// Number from which on the events of a second are thinned by `2^level` at least.
+pub const fn thinned_from(level: u32) -> u64 {
+    ALL_OF * ((1 << level) - 1)
+}
+
+/// [`StackHead::detail`] of [`sample::RETRANSMIT`], below the peer: why it was sent again.
+pub mod retransmit {
+    /// An acknowledgement told of the loss.
+    pub const FAST: u32 = 0;
+    /// The end of what was sent was sent once more, to hear of it.
+    pub const TAIL_LOSS_PROBE: u32 = 1;
+    /// Nothing was heard in time.
+    pub const TIMEOUT: u32 = 2;
+    /// Names, as exported.
+    pub const NAMES: [&str; 3] = ["fast", "tail_loss_probe", "timeout"];
+}
+
+/// A detail of a number and a peer.
+#[inline(always)]
+pub const fn detail(number: u32, peer: u32) -> u64 {
+    number as u64 | (peer as u64) << 32
+}
+
 /// How a user stack ended.
 pub mod end {
     /// At the outermost frame, or there is none: a thread of the kernel.
@@ -233,6 +268,18 @@ crate::wire! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_is_thinned_and_stands_for_all_of_it() {
+        let all = 1_000_000;
+        let samples: f64 = (0..all).map(|n| 0.5f64.powi(thinning(n) as i32)).sum();
+        assert!(samples < 2000.0, "{samples}");
+        assert!((0..ALL_OF).all(|n| thinning(n) == 0));
+        for level in 0..10 {
+            assert_eq!(thinning(thinned_from(level)), level);
+            assert!(level == 0 || thinning(thinned_from(level) - 1) == level - 1);
+        }
+    }
 
     #[test]
     fn a_row_survives_its_word() {

@@ -54,38 +54,26 @@ pub fn drops_kfree(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     bump(&mut account.seen);
-    let ethertype = u16::from_be(kernel::skb_protocol_be(skb));
-    let dev = kernel::device(skb).unwrap_or(core::ptr::null());
-    let is_ip = ethertype == ETH_P_IP || ethertype == ETH_P_IPV6;
-    let len = kernel::skb_len(skb);
-    // Not dropped at all (0), or consumed: normal ends. Without a device and not IP: messages of unix and netlink sockets.
-    // Left in the queue of a socket that ends, and empty: the FIN of each connection that this side closed first.
-    if why == 0
-        || why == REASON_CONSUMED.load()
-        || (why == REASON_QUEUE_PURGE.load() && len == 0)
-        || (dev.is_null() && !is_ip)
-    {
+    let Some(Lost {
+        ethertype,
+        dev,
+        len,
+        iif,
+        direction,
+    }) = lost(skb, why)
+    else {
         bump(&mut account.filtered);
         return 0;
-    }
-    let iif = kernel::skb_iif(skb);
+    };
     let mut key = DropKey {
-        subject: subject(&ctx, skb),
+        subject: owner(&ctx, skb).0,
         location,
         reason: why,
         ifindex: if dev.is_null() { iif } else { kernel::ifindex(dev) },
         netns: if dev.is_null() { 0 } else { kernel::dev_netns(dev) },
         ethertype,
         protocol: 0,
-        // The stack notes the device that a packet came in from once it has it: one that a driver or a full backlog gives up
-        // before has none, as one that this machine made; but that one belongs to who sends it.
-        direction: if iif != 0 {
-            direction::RECEIVE
-        } else if !kernel::skb_sk(skb).is_null() {
-            direction::TRANSMIT
-        } else {
-            direction::UNKNOWN
-        },
+        direction,
     };
     let network = network(skb, ethertype);
     key.protocol = network.protocol;
@@ -99,32 +87,84 @@ pub fn drops_kfree(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// A packet that was given up.
+pub struct Lost {
+    pub ethertype: u16,
+    /// NULL = none.
+    pub dev: Ptr,
+    pub len: u32,
+    pub iif: u32,
+    pub direction: u8,
+}
+
+/// What is known of it; `None`: it has ended well, or is no packet.
 #[inline(always)]
-fn subject(ctx: &BtfTracePointContext, skb: Ptr) -> SubjectKey {
-    let mut sk = kernel::skb_sk(skb);
-    if sk.is_null() && KFREE_HAS_SOCKET.load() != 0 && !kernel::argument_is_null(ctx, 3) {
-        sk = ctx.arg(3);
-        if sk.is_null() {
-            return SubjectKey::NOBODY;
-        }
-        if matches!(kernel::state(sk), TIME_WAIT | NEW_SYN_RECV) {
-            return SubjectKey {
-                netns: kernel::netns(sk),
-                ..SubjectKey::NOBODY
-            };
-        }
-        return tcp::owner(sk).0;
+pub fn lost(skb: Ptr, why: u32) -> Option<Lost> {
+    let ethertype = u16::from_be(kernel::skb_protocol_be(skb));
+    let dev = kernel::device(skb).unwrap_or(core::ptr::null());
+    let is_ip = ethertype == ETH_P_IP || ethertype == ETH_P_IPV6;
+    let len = kernel::skb_len(skb);
+    // Not dropped at all (0), or consumed: normal ends. Without a device and not IP: messages of unix and netlink sockets.
+    // Left in the queue of a socket that ends, and empty: the FIN of each connection that this side closed first.
+    if why == 0
+        || why == REASON_CONSUMED.load()
+        || (why == REASON_QUEUE_PURGE.load() && len == 0)
+        || (dev.is_null() && !is_ip)
+    {
+        return None;
     }
+    let iif = kernel::skb_iif(skb);
+    Some(Lost {
+        ethertype,
+        dev,
+        len,
+        iif,
+        // The stack notes the device that a packet came in from once it has it: one that a driver or a full backlog gives up
+        // before has none, as one that this machine made; but that one belongs to who sends it.
+        direction: if iif != 0 {
+            direction::RECEIVE
+        } else if !kernel::skb_sk(skb).is_null() {
+            direction::TRANSMIT
+        } else {
+            direction::UNKNOWN
+        },
+    })
+}
+
+/// Whose packet it is, and the name of that process, where a socket tells.
+#[inline(always)]
+pub fn owner(ctx: &BtfTracePointContext, skb: Ptr) -> (SubjectKey, [u8; 16]) {
+    let sk = kernel::skb_sk(skb);
+    if sk.is_null() && KFREE_HAS_SOCKET.load() != 0 && !kernel::argument_is_null(ctx, 3) {
+        return owner_of(ctx.arg(3));
+    }
+    owner_of(sk)
+}
+
+#[inline(always)]
+fn owner_of(sk: Ptr) -> (SubjectKey, [u8; 16]) {
     if sk.is_null() {
-        return SubjectKey::NOBODY;
+        return (SubjectKey::NOBODY, [0; 16]);
     }
     if matches!(kernel::state(sk), TIME_WAIT | NEW_SYN_RECV) {
-        return SubjectKey {
+        let nobody = SubjectKey {
             netns: kernel::netns(sk),
             ..SubjectKey::NOBODY
         };
+        return (nobody, [0; 16]);
     }
-    tcp::owner(sk).0
+    tcp::owner(sk)
+}
+
+/// Address of the other side.
+#[inline(always)]
+pub fn far_end(skb: Ptr, lost: &Lost) -> [u8; 16] {
+    let network = network(skb, lost.ethertype);
+    if lost.direction == direction::TRANSMIT {
+        network.destination
+    } else {
+        network.source
+    }
 }
 
 #[inline(always)]

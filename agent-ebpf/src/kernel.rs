@@ -31,7 +31,7 @@ offsets! {
     SKB_CB_ACK_SEQ SKB_CB_SEGS SKB_LEN SKB_DEV SKB_IIF SKB_PROTOCOL SKB_HEAD SKB_NETWORK SKB_SK
     DEV_IFINDEX DEV_NAME DEV_NET
     NET_INUM CGROUP_KN KN_ID
-    TASK_LEADER TASK_START TASK_TGID TASK_COMM TASK_PID TASK_MM
+    TASK_LEADER TASK_START TASK_TGID TASK_COMM TASK_PID TASK_MM TASK_STACK
     TASK_BORN TASK_FLAGS TASK_CGROUPS CSS_CGROUP TASK_ON_CPU TASK_EXIT
     TASK_EXEC TASK_DELAY TASK_ARRIVALS TASK_VOLUNTARY TASK_INVOLUNTARY
     REGS_IP REGS_SP REGS_FP
@@ -382,6 +382,12 @@ pub fn css_cgroup(set: Ptr) -> u64 {
     let cgroup: Ptr = load(set, &CSS_CGROUP);
     let kn: Ptr = load(cgroup, &CGROUP_KN);
     load(kn, &KN_ID)
+}
+
+/// Where the kernel stack of a task begins.
+#[inline(always)]
+pub fn task_stack(task: Ptr) -> u64 {
+    load(task, &TASK_STACK)
 }
 
 /// Whether a task is a thread of the kernel: it has no memory of its own.

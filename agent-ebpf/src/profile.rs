@@ -1,23 +1,28 @@
 //! Probe `profile`: where the time goes. See agent/src/probes/profile.rs for what it exports.
 
+mod loss;
 mod unwind;
 
 use crate::account::{self, bump};
 use crate::emit::{emit_made, header};
 use crate::kernel::{self, Ptr};
+use crate::settings::NCPU;
 use agent_common::account::{Account, program, reason};
-use agent_common::profile::{FRAMES, KERNEL_FRAMES, ProcessKey, StackHead, USER_FRAMES, end, sample};
+use agent_common::profile::{
+    FRAMES, KERNEL_FRAMES, ProcessKey, StackHead, USER_FRAMES, end, sample, thinning,
+};
 use agent_common::tcp::SubjectKey;
 use agent_common::wire::kind;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_USER_STACK, bpf_perf_event_data},
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns,
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_get_smp_processor_id,
+        bpf_ktime_get_boot_ns,
         generated::{bpf_get_current_task_btf, bpf_get_stack, bpf_task_pt_regs},
     },
     macros::{btf_tracepoint, map, perf_event},
-    maps::PerCpuArray,
+    maps::{Array, PerCpuArray},
     programs::{BtfTracePointContext, PerfEventContext},
 };
 pub use unwind::Start;
@@ -38,6 +43,7 @@ static PROFILE_STACK: PerCpuArray<Stack> = PerCpuArray::with_max_entries(sample:
 
 /// The reader is woken so often at most, ns: a wake-up takes 5 µs here and some 20 there.
 const WAKE_UPS: u64 = 10_000_000;
+const MMAPABLE: u32 = 1 << 10;
 const WORD: usize = size_of::<u64>();
 /// Privilege level in `cs`: not zero = user mode.
 const USER_MODE: u64 = 3;
@@ -54,6 +60,31 @@ pub struct Sample {
     pub detail: u64,
     /// Where the user's code was interrupted; `None` = the kernel was running.
     pub user: Option<Start>,
+    /// Whose it is; `None` = the running thread's. Somebody else's has no user stack: who sent a packet is not here where it
+    /// is dropped.
+    pub whose: Option<(SubjectKey, [u8; 16])>,
+}
+
+/// Events of each kind so far in this second, row `kind * NCPU + cpu`; userspace sets them back.
+#[map]
+static PROFILE_EVENTS: Array<u64> = Array::with_max_entries(sample::COUNT as u32, MMAPABLE);
+
+/// Whether an event is sampled, see [`thinning`]: it stands for `1 << n`.
+#[inline(always)]
+pub fn chance(kind: u8) -> Option<u32> {
+    // SAFETY: no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    let events = PROFILE_EVENTS.get_ptr_mut(u32::from(kind) * NCPU.load() + cpu)?;
+    // SAFETY: valid for the program's run. Whoever comes between the load and the store takes the same number: no harm.
+    let n = unsafe {
+        let n = events.read_volatile();
+        events.write_volatile(n + 1);
+        n
+    };
+    let shift = thinning(n) & 63;
+    // SAFETY: no preconditions.
+    let dice = unsafe { bpf_get_prandom_u32() } as u64;
+    (dice & ((1 << shift) - 1) == 0).then_some(shift)
 }
 
 /// Ticks of a CPU's clock.
@@ -87,6 +118,7 @@ pub fn profile_cpu(ctx: PerfEventContext) -> u32 {
         value: period,
         detail: 0,
         user: (code & USER_MODE != 0).then_some(start),
+        whose: None,
     };
     take(account, ctx.as_ptr(), sample);
     0
@@ -118,7 +150,7 @@ pub fn take(account: &mut Account, context: *mut core::ffi::c_void, sample: Samp
                     context,
                     (&raw mut stack.frames).cast(),
                     (KERNEL_FRAMES * WORD) as u32,
-                    0,
+                    skip(sample.kind),
                 )
             };
             if bytes > 0 {
@@ -130,7 +162,7 @@ pub fn take(account: &mut Account, context: *mut core::ffi::c_void, sample: Samp
             Start { ip, sp, fp }
         }
     };
-    if !kernel::is_kernel_thread(task) {
+    if sample.whose.is_none() && !kernel::is_kernel_thread(task) {
         match process(tgid, kernel::task_start(task)) {
             Some(ranges) => unwind::walk(stack, start, ranges),
             None => by_frame_pointers(stack, context),
@@ -144,19 +176,29 @@ pub fn take(account: &mut Account, context: *mut core::ffi::c_void, sample: Samp
         head.subject.cgroup = bpf_get_current_cgroup_id();
         head.cpu = bpf_get_smp_processor_id() as u32;
     }
-    head.subject = SubjectKey {
-        cgroup: head.subject.cgroup,
-        start: kernel::task_start(task),
-        tgid,
-        netns: 0,
-    };
-    head.tid = pids as u32;
+    match sample.whose {
+        None => {
+            head.subject = SubjectKey {
+                cgroup: head.subject.cgroup,
+                start: kernel::task_start(task),
+                tgid,
+                netns: 0,
+            };
+            head.tid = pids as u32;
+            head.comm = kernel::task_comm(task);
+            head.thread = kernel::current_comm();
+        }
+        Some((subject, comm)) => {
+            head.subject = subject;
+            head.tid = 0;
+            head.comm = comm;
+            head.thread = [0; 16];
+        }
+    }
     head.value = sample.value;
     head.detail = sample.detail;
     head.sample = sample.kind;
     head.pad = [0; 2];
-    head.comm = kernel::task_comm(task);
-    head.thread = kernel::current_comm();
     let frames = head.kernel as usize + head.user as usize;
     if frames >= FRAMES {
         bump(&mut account.dropped[reason::MAP_FULL]);
@@ -171,6 +213,17 @@ pub fn take(account: &mut Account, context: *mut core::ffi::c_void, sample: Samp
         stack.woke = head.time;
     }
     emit_made(account, core::ptr::from_ref(stack).cast(), len as u32, urgent);
+}
+
+/// Frames that are our own: at a tracepoint the program and what has called it. An event has registers, and they are from
+/// before.
+#[inline(always)]
+fn skip(kind: u8) -> u64 {
+    if matches!(kind, sample::CPU | sample::FAULT) {
+        0
+    } else {
+        2
+    }
 }
 
 /// What the kernel makes of a process that nobody has looked at yet: right if it was built with frame pointers.

@@ -28,6 +28,8 @@ constants! {
     RQ_FLUSH_SEQ: u32 = 0;
     /// 1 = `kfree_skb`'s tracepoint has a fourth argument, the receiving socket.
     KFREE_HAS_SOCKET: u32 = 0;
+    /// 1 = `tcp_retransmit_skb`'s tracepoint has a third argument, why the try failed.
+    RETRANSMIT_HAS_ERROR: u32 = 0;
     /// 1 = `tcp_probe` may read packets: probe `path` is on, and lockdown allows it. Else the verifier never sees that
     /// part, and `tcp_probe` loads all the same.
     PROBE_READS: u32 = 0;

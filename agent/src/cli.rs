@@ -1,5 +1,6 @@
 //! The command line.
 
+use agent_common::profile::sample;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -191,6 +192,9 @@ pub struct Profile {
     /// Whose time
     #[command(flatten)]
     pub whose: Whose,
+    /// What is looked at
+    #[command(flatten)]
+    pub kind: SampleKind,
     /// Stacks per second and CPU; takes them itself even if an agent runs [default: that of the agent, else 99]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=999))]
     pub hz: Option<u32>,
@@ -240,6 +244,38 @@ impl Whose {
     /// Whether anything is left out.
     pub fn any(&self) -> bool {
         self.pid.is_some() || self.comm.is_some() || self.subject.is_some() || self.cgroup.is_some()
+    }
+}
+
+/// What `geophone profile` looks at.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[group(multiple = false)]
+pub struct SampleKind {
+    /// Instead of the CPU's time: page faults, where memory is touched for the first time
+    #[arg(long)]
+    pub faults: bool,
+    /// Requests to disks: who asks for them, by the time that they take
+    #[arg(long)]
+    pub block: bool,
+    /// Dropped packets: where the kernel gives them up, and why
+    #[arg(long)]
+    pub drops: bool,
+    /// TCP segments that are sent again, and why
+    #[arg(long)]
+    pub retransmits: bool,
+}
+
+impl SampleKind {
+    /// As [`sample`] numbers them.
+    pub fn number(self) -> u8 {
+        let kinds = [
+            (self.faults, sample::FAULT),
+            (self.block, sample::BLOCK_IO),
+            (self.drops, sample::DROP),
+            (self.retransmits, sample::RETRANSMIT),
+        ];
+        let asked = kinds.into_iter().find(|(asked, _)| *asked);
+        asked.map_or(sample::CPU, |(_, kind)| kind)
     }
 }
 

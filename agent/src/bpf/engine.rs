@@ -12,7 +12,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::identity::Prefix;
 use crate::stacks::loader;
 use agent_common::account::{Account, program};
-use agent_common::profile::{FRAMES, SHARD_ROWS};
+use agent_common::profile::{FRAMES, SHARD_ROWS, sample};
 use agent_common::sched;
 use agent_common::tcp::{PairCells, home};
 use aya::maps::lpm_trie::Key;
@@ -85,6 +85,7 @@ impl Engine {
             queue_purge,
             rq_flush_seq,
             kfree_has_socket,
+            retransmit_has_error,
             accept_parameters,
         } = Facts::of(&path);
         let shard_mask = sizes.shards - 1;
@@ -126,6 +127,7 @@ impl Engine {
             .override_global("PROBE_READS", &probe_reads, false)
             .override_global("SOCKOPS_HAS_CURRENT", &has_current, false)
             .override_global("KFREE_HAS_SOCKET", &kfree_has_socket, false)
+            .override_global("RETRANSMIT_HAS_ERROR", &retransmit_has_error, false)
             .override_global("TUNNEL_INNER_MASK", &tunnel_inner_mask, false)
             .override_global("DNS_NAMES", &dns_names, false)
             .override_global("FRAME_MASK", &frame_mask, false)
@@ -150,6 +152,7 @@ impl Engine {
             .map_max_entries("SCHED_SUBJECTS", sched_slots)
             .map_max_entries("SCHED_FREE", sched_slots)
             .map_max_entries("SCHED_CELLS", sched_slots * sizes.shards)
+            .map_max_entries("PROFILE_EVENTS", sample::COUNT as u32 * cpus)
             .map_max_entries("PROCESSES", if profile { loader::PROCESSES } else { 1 })
             .map_max_entries("RANGES", if profile { loader::RANGES } else { 1 })
             .map_max_entries("UNWIND_SHARDS", sizes.unwind_shards.max(1));

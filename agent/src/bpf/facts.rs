@@ -24,6 +24,8 @@ pub(super) struct Facts {
     pub rq_flush_seq: u32,
     /// 1 = `kfree_skb`'s tracepoint tells the receiving socket.
     pub kfree_has_socket: u32,
+    /// 1 = `tcp_retransmit_skb`'s tracepoint tells tries that failed as well.
+    pub retransmit_has_error: u32,
     /// Parameters of `inet_csk_accept`.
     pub accept_parameters: u32,
 }
@@ -70,6 +72,8 @@ impl Facts {
                 let sequence = flags.iter().find(|(_, name)| name == "__RQF_FLUSH_SEQ");
                 facts.rq_flush_seq = 1 << sequence.map_or(4, |(bit, _)| *bit).min(31);
                 facts.kfree_has_socket = u32::from(types.tracepoint_arguments("kfree_skb") >= Some(4));
+                let arguments = types.tracepoint_arguments("tcp_retransmit_skb");
+                facts.retransmit_has_error = u32::from(arguments >= Some(3));
                 facts.accept_parameters = types.function_parameters("inet_csk_accept").unwrap_or(0);
             }
             Err(e) => {

@@ -122,6 +122,7 @@ pub const FIELDS: &[Field] = fields! {
         TASK_COMM "task_struct.comm" 16;
         TASK_PID "task_struct.pid" 4;
         TASK_MM "task_struct.mm" 8;
+        TASK_STACK "task_struct.stack" 8;
     }
     Sched {
         TASK_BORN "task_struct.start_boottime" 8;

@@ -9,6 +9,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::stacks::render::{Summary, table};
 use crate::stacks::store::{Query, SECOND, moment};
 use crate::stacks::{Format, now};
+use agent_common::profile::sample;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,11 @@ async fn ask(config: &Config, base: &str, options: &cli::Profile, format: Format
     // Whether it takes any, and whether it understands the question, is known before anybody waits.
     let window = |from: u64, to: u64| [("from", seconds(from)), ("to", seconds(to))];
     let begin = now();
+    let kind = sample::NAMES.get(usize::from(options.kind.number())).copied();
+    let of_kind = |times: &[(&'static str, String)]| {
+        let kind = ("type", kind.unwrap_or_default().to_owned());
+        times.iter().cloned().chain([kind]).collect::<Vec<_>>()
+    };
     let mut times = window(begin - SECOND, begin).to_vec();
     if let Some(from) = &options.from {
         moment(from, begin).map_err(|e| Error::new(format_args!("--from {e}")))?;
@@ -73,7 +79,12 @@ async fn ask(config: &Config, base: &str, options: &cli::Profile, format: Format
     } else if let Some(last) = options.last {
         times = window(begin.saturating_sub(last.as_nanos() as u64), begin).to_vec();
     } else {
-        if agent.get(&times, &options.whose, Format::Json).await?.is_none() {
+        let question = of_kind(&times);
+        if agent
+            .get(&question, &options.whose, Format::Json)
+            .await?
+            .is_none()
+        {
             return Ok(None);
         }
         // From the next whole second on: stacks of the last minute are kept by the second.
@@ -83,7 +94,7 @@ async fn ask(config: &Config, base: &str, options: &cli::Profile, format: Format
         // Who interrupts wants what there is.
         times = window(from, to.min(now().max(from + SECOND))).to_vec();
     }
-    agent.get(&times, &options.whose, format).await
+    agent.get(&of_kind(&times), &options.whose, format).await
 }
 
 /// A time as the API takes it.
@@ -158,9 +169,23 @@ async fn take(
     let mut config = config.clone();
     let probes = &mut config.probes;
     probes.profile.enabled = true;
-    probes.profile.hz = options.hz.unwrap_or(HZ);
+    let kind = options.kind.number();
+    // The clock ticks in any case, and in vain when something else is asked for.
+    let hz = if kind == sample::CPU { HZ } else { 1 };
+    probes.profile.hz = options.hz.unwrap_or(hz);
+    let of_kind = match kind {
+        sample::FAULT => Some(&mut probes.profile.faults),
+        sample::BLOCK_IO => Some(&mut probes.profile.block_io),
+        sample::DROP => Some(&mut probes.profile.drops),
+        sample::RETRANSMIT => Some(&mut probes.profile.retransmits),
+        _ => None,
+    };
+    if let Some(taken) = of_kind {
+        *taken = true;
+    }
+    // Probe tcp knows whose sockets are whose.
+    probes.tcp.enabled &= matches!(kind, sample::DROP | sample::RETRANSMIT);
     for enabled in [
-        &mut probes.tcp.enabled,
         &mut probes.drops.enabled,
         &mut probes.dns.enabled,
         &mut probes.udp.enabled,
@@ -195,6 +220,7 @@ async fn take(
         process: options.whose.comm.clone(),
         pid: options.whose.pid,
         cgroup,
+        sample: kind,
         ..Query::default()
     };
     stacks.answer(&query, format)

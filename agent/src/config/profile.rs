@@ -16,6 +16,14 @@ pub struct ProfileProbe {
     /// periodic itself.
     #[schemars(range(min = 1, max = 999))]
     pub hz: u32,
+    /// Sample page faults too: where memory is touched for the first time.
+    pub faults: bool,
+    /// Sample requests to disks too: who asks for them, and how long they take.
+    pub block_io: bool,
+    /// Sample dropped packets too: where the kernel gives them up.
+    pub drops: bool,
+    /// Sample TCP segments that are sent again too: why the kernel does it.
+    pub retransmits: bool,
     /// Give functions their names. Without it no other process is started to read symbols, and addresses and build ids are
     /// given for symbolizing elsewhere; the kernel's functions have names in any case.
     pub symbolize: bool,
@@ -31,7 +39,13 @@ impl ProfileProbe {
     /// What is sampled.
     pub fn kinds(&self) -> Kinds {
         let mut kinds = Kinds::default();
-        for (kind, taken) in [(sample::CPU, true)] {
+        for (kind, taken) in [
+            (sample::CPU, true),
+            (sample::FAULT, self.faults),
+            (sample::BLOCK_IO, self.block_io),
+            (sample::DROP, self.drops),
+            (sample::RETRANSMIT, self.retransmits),
+        ] {
             if let Some(kind) = kinds.get_mut(usize::from(kind)) {
                 *kind = taken;
             }
@@ -45,6 +59,10 @@ impl Default for ProfileProbe {
         Self {
             enabled: false,
             hz: 19,
+            faults: false,
+            block_io: false,
+            drops: false,
+            retransmits: false,
             symbolize: true,
             table_memory: Bytes::mib(64),
             store_memory: Bytes::mib(64),

@@ -133,12 +133,7 @@ impl Drops {
     }
 
     fn reason(&self, value: u32) -> String {
-        match self.reasons.get(&value) {
-            Some(name) => name.clone(),
-            // Upper half: the subsystem (include/net/dropreason.h), whose names are not in the kernel's enum.
-            None if value >> 16 != 0 => format!("SUBSYSTEM_{}_{}", value >> 16, value & 0xffff),
-            None => format!("REASON_{value}"),
-        }
+        reason(&self.reasons, value)
     }
 
     /// The series of a row.
@@ -245,7 +240,7 @@ impl Probe for Drops {
         let Some(engine) = context.engine.as_deref_mut() else {
             return Ok(());
         };
-        self.reasons = std::mem::take(&mut engine.drop_reasons);
+        self.reasons = engine.drop_reasons.clone();
         let tokens = engine.take_data("DROP_TOKENS")?;
         self.tokens = Some(MappedArray::new(tokens.fd(), 8, engine.cpus as usize)?);
         // The rows that take what finds no room; see agent-ebpf/src/drops.rs.
@@ -334,6 +329,16 @@ impl Probe for Drops {
             metric: &UDP_QUEUE_FAILURES,
             series: series(self.udp.totals.iter(), 0),
         });
+    }
+}
+
+/// The name of a reason.
+pub fn reason(names: &HashMap<u32, String>, value: u32) -> String {
+    match names.get(&value) {
+        Some(name) => name.clone(),
+        // Upper half: the subsystem (include/net/dropreason.h), whose names are not in the kernel's enum.
+        None if value >> 16 != 0 => format!("SUBSYSTEM_{}_{}", value >> 16, value & 0xffff),
+        None => format!("REASON_{value}"),
     }
 }
 

@@ -3,11 +3,14 @@
 //! | program | hook | gives |
 //! |---|---|---|
 //! | `profile_cpu` | perf_event/cpu-clock of each CPU | kernel and user stack of what runs |
+//! | `profile_drop` | tp_btf/kfree_skb | stacks of packets that are dropped |
+//! | `profile_retransmit` | tp_btf/tcp_retransmit_skb | stacks of segments that are sent again |
 //! | `profile_exec` | tp_btf/sched_process_exec | the mappings of a process are void |
 //! | `profile_exit` | tp_btf/sched_process_exit | so are those of one that has ended |
 //!
 //! Records are only decoded here; what is done with them is in `stacks/`.
 
+mod label;
 mod metrics;
 
 pub use metrics::METRICS;
@@ -25,8 +28,9 @@ use crate::stacks::store::Who;
 use crate::stacks::worker::{self, Feed, Message, Sample};
 use crate::stacks::{Kinds, Stacks};
 use agent_common::account::program;
-use agent_common::profile::{Range, StackHead, end, sample};
+use agent_common::profile::{Range, StackHead, end, sample, thinned_from};
 use agent_common::wire::{Wire as _, kind};
+use label::Labeller;
 use metrics::{
     BINARIES, CPUS, LOOKED, LOST, OPEN_FILES, PROCESSES, ROWS, SAMPLES, STACKS, STORE_BYTES,
     SYMBOLIZER_FAILURES, TABLE_BYTES, TABLE_FAILURES, TABLES,
@@ -67,6 +71,34 @@ static CPU: Spec = Spec {
     remedy: "needs x86-64, Linux 5.17 and CAP_PERFMON; kernel.perf_event_paranoid may forbid it",
 };
 
+/// Those of other kinds of sample, which are off unless asked for.
+static MORE: &[(u8, Spec)] = &[
+    (
+        sample::DROP,
+        Spec {
+            name: "profile_drop",
+            probe: "profile",
+            account: program::PROFILE_DROP,
+            hook: Hook::TpBtf("kfree_skb"),
+            needs: &[Group::Task, Group::Registers, Group::Sock, Group::Skb, Group::Dev],
+            required: true,
+            remedy: "needs a kernel with BTF; reasons came with 5.17",
+        },
+    ),
+    (
+        sample::RETRANSMIT,
+        Spec {
+            name: "profile_retransmit",
+            probe: "profile",
+            account: program::PROFILE_RETRANSMIT,
+            hook: Hook::TpBtf("tcp_retransmit_skb"),
+            needs: &[Group::Task, Group::Registers, Group::Sock, Group::Tcp],
+            required: true,
+            remedy: "needs a kernel with BTF",
+        },
+    ),
+];
+
 /// The setting of probe `profile` that has each kind of sample taken.
 pub const SETTINGS: [&str; sample::COUNT] = [
     "enabled",
@@ -97,6 +129,10 @@ pub struct Profile {
     stacks: Option<Arc<Stacks>>,
     worker: Option<Feed>,
     attached: bool,
+    /// Events of each kind and CPU in this second, and how many rows that is.
+    events: Option<(MappedArray, usize)>,
+    labeller: Labeller,
+    level: u32,
     hz: u32,
     cpus: usize,
     samples: [u64; sample::COUNT],
@@ -114,6 +150,9 @@ impl Profile {
             stacks: None,
             worker: None,
             attached: false,
+            events: None,
+            labeller: Labeller::default(),
+            level: 0,
             cpus: 0,
             samples: [0; sample::COUNT],
             ends: [0; end::COUNT],
@@ -146,7 +185,13 @@ impl Probe for Profile {
     }
 
     fn accounts(&self) -> &'static [usize] {
-        &[program::PROFILE_CPU, program::PROFILE_EXEC, program::PROFILE_EXIT]
+        &[
+            program::PROFILE_CPU,
+            program::PROFILE_EXEC,
+            program::PROFILE_EXIT,
+            program::PROFILE_DROP,
+            program::PROFILE_RETRANSMIT,
+        ]
     }
 
     fn kinds(&self) -> &'static [u8] {
@@ -174,6 +219,15 @@ impl Probe for Profile {
         if !self.attached {
             return Ok(());
         }
+        for (kind, spec) in MORE {
+            if self.options.kinds.get(usize::from(*kind)) == Some(&true) {
+                engine.attach(spec);
+            }
+        }
+        let events = engine.take_data("PROFILE_EVENTS")?;
+        let rows = sample::COUNT * engine.cpus as usize;
+        self.events = Some((MappedArray::new(events.fd(), 8, rows)?, rows));
+        self.labeller = Labeller::new(engine.drop_reasons.clone());
         let shards = engine.sizes.unwind_shards as usize;
         let maps = Maps {
             processes: engine.take_data("PROCESSES")?,
@@ -210,6 +264,11 @@ impl Probe for Profile {
             return Some(None);
         };
         let subject = context.identity.subject(&head.subject, &head.comm);
+        let process = match text(&head.comm) {
+            // What happens to a packet in a softirq is nobody's process.
+            name if name.is_empty() => subject.label.as_str().into(),
+            name => name,
+        };
         let sample = Sample {
             frames: words
                 .chunks_exact(8)
@@ -217,13 +276,13 @@ impl Probe for Profile {
                 .collect(),
             who: Who {
                 subject: subject.label.as_str().into(),
-                process: text(&head.comm),
+                process,
                 pid: head.subject.tgid,
                 thread: text(&head.thread),
                 container: subject.container_id.as_str().into(),
                 cgroup: subject.cgroup.as_str().into(),
                 sample: head.sample,
-                label: "".into(),
+                label: self.labeller.label(&head, context.peers).into(),
             },
             time: head.time.wrapping_add(context.boot_to_unix),
             head,
@@ -243,6 +302,11 @@ impl Probe for Profile {
         {
             self.cpus = engine.follow_clocks(CPU.name, self.hz);
         }
+        if let Some((events, rows)) = &self.events {
+            for row in 0..*rows {
+                events.set_u64(row, 0, thinned_from(self.level));
+            }
+        }
         if context.last
             && let Some(worker) = &self.worker
         {
@@ -255,7 +319,8 @@ impl Probe for Profile {
 
     fn relieve(&mut self, level: u32, _: &mut Context<'_>) {
         // Each sample says how long a time it stands for: shares stay true.
-        self.hz = (self.options.hz >> level.min(10)).max(1);
+        self.level = level.min(10);
+        self.hz = (self.options.hz >> self.level).max(1);
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {

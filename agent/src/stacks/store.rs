@@ -438,13 +438,24 @@ impl Store {
         rows.sort_by_key(|(key, count)| (std::cmp::Reverse(count.value), key.stack, key.who));
         rows.into_iter()
             .filter_map(|(key, count)| {
+                let frames = self.stacks.values.get(key.stack as usize)?;
                 Some(Row {
                     who: self.whos.values.get(key.who as usize)?.clone(),
-                    frames: self.stacks.values.get(key.stack as usize)?.clone(),
+                    frames: if self.is_tracing(frames) {
+                        frames.iter().skip(1).copied().collect()
+                    } else {
+                        frames.clone()
+                    },
                     count,
                 })
             })
             .collect()
+    }
+
+    /// Whether the innermost frame is the kernel's way to the programs of a tracepoint: it is there where there are several.
+    fn is_tracing(&self, frames: &[u32]) -> bool {
+        let name = frames.first().and_then(|frame| self.frame(*frame)?.1);
+        name.is_some_and(|name| name.starts_with("__traceiter_"))
     }
 }
 
