@@ -195,7 +195,7 @@ pub struct Profile {
     /// What is looked at
     #[command(flatten)]
     pub kind: SampleKind,
-    /// Stacks per second and CPU; takes them itself even if an agent runs [default: that of the agent, else 99]
+    /// Of the CPU's time: stacks per second and CPU; takes them itself even if an agent runs [default: that of the agent, else 99]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=999))]
     pub hz: Option<u32>,
     /// Write to this file: .pb.gz for pprof, .folded, .svg for a flamegraph, .json. Without it a table is shown

@@ -108,7 +108,7 @@ impl Engine {
         let high_water = u64::from(sizes.ring_bytes / 4);
         let tunnel_inner_mask = sizes.tunnel_inner() - 1;
         let dns_names = u32::from(sizes.dns_names);
-        let profile = sizes.profile_hz != 0;
+        let profile = sizes.unwind_shards != 0;
         let (frame_mask, row_mask) = (FRAMES as u32 - 1, SHARD_ROWS as u32 - 1);
         let sched_slots = if sizes.sched { sched::SLOTS } else { 1 };
         let mut loader = EbpfLoader::new();

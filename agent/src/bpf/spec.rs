@@ -87,7 +87,7 @@ pub struct Sizes {
     pub dns_names: bool,
     /// Probe `sched` is on.
     pub sched: bool,
-    /// Stacks per second and CPU; 0 = probe `profile` is off.
+    /// Stacks per second and CPU; 0 = none are taken of the CPUs.
     pub profile_hz: u32,
     /// Shards of unwind tables, 1 MiB each.
     pub unwind_shards: u32,

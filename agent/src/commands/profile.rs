@@ -170,9 +170,11 @@ async fn take(
     let probes = &mut config.probes;
     probes.profile.enabled = true;
     let kind = options.kind.number();
-    // The clock ticks in any case, and in vain when something else is asked for.
-    let hz = if kind == sample::CPU { HZ } else { 1 };
-    probes.profile.hz = options.hz.unwrap_or(hz);
+    probes.profile.hz = if kind == sample::CPU {
+        options.hz.unwrap_or(HZ)
+    } else {
+        0
+    };
     let of_kind = match kind {
         sample::FAULT => Some(&mut probes.profile.faults),
         sample::BLOCK_IO => Some(&mut probes.profile.block_io),

@@ -13,8 +13,8 @@ pub struct ProfileProbe {
     /// Whether the probe runs.
     pub enabled: bool,
     /// Stacks per second that are taken of each CPU that is not idle. A prime does not march in step with what is
-    /// periodic itself.
-    #[schemars(range(min = 1, max = 999))]
+    /// periodic itself. 0 = none: only of what is asked for below.
+    #[schemars(range(min = 0, max = 999))]
     pub hz: u32,
     /// Sample page faults too: where memory is touched for the first time.
     pub faults: bool,
@@ -40,7 +40,7 @@ impl ProfileProbe {
     pub fn kinds(&self) -> Kinds {
         let mut kinds = Kinds::default();
         for (kind, taken) in [
-            (sample::CPU, true),
+            (sample::CPU, self.hz > 0),
             (sample::FAULT, self.faults),
             (sample::BLOCK_IO, self.block_io),
             (sample::DROP, self.drops),

@@ -101,7 +101,7 @@ static MORE: &[(u8, Spec)] = &[
 
 /// The setting of probe `profile` that has each kind of sample taken.
 pub const SETTINGS: [&str; sample::COUNT] = [
-    "enabled",
+    "hz",
     "off_cpu",
     "locks",
     "faults",
@@ -215,14 +215,15 @@ impl Probe for Profile {
             return Ok(());
         }
         // Loading needs the maps' descriptors, which the loader takes away.
-        self.attached = engine.attach(&CPU) == State::Attached;
-        if !self.attached {
-            return Ok(());
+        let kinds = self.options.kinds;
+        let is_wanted = |kind: u8| kinds.get(usize::from(kind)) == Some(&true);
+        self.attached = is_wanted(sample::CPU) && engine.attach(&CPU) == State::Attached;
+        let mut any = self.attached;
+        for (_, spec) in MORE.iter().filter(|(kind, _)| is_wanted(*kind)) {
+            any |= engine.attach(spec) == State::Attached;
         }
-        for (kind, spec) in MORE {
-            if self.options.kinds.get(usize::from(*kind)) == Some(&true) {
-                engine.attach(spec);
-            }
+        if !any {
+            return Ok(());
         }
         let events = engine.take_data("PROFILE_EVENTS")?;
         let rows = sample::COUNT * engine.cpus as usize;
@@ -248,7 +249,9 @@ impl Probe for Profile {
             Loader::new(maps, shards, most_open),
         )?);
         self.stacks = Some(stacks);
-        self.cpus = engine.follow_clocks(CPU.name, self.hz);
+        if self.attached {
+            self.cpus = engine.follow_clocks(CPU.name, self.hz);
+        }
         Ok(())
     }
 
