@@ -1,64 +1,14 @@
 //! Probe `block`.
 
-use anyhow::{Context as _, Result, ensure};
-use std::path::{Path, PathBuf};
+use anyhow::{Result, ensure};
+use std::path::PathBuf;
 use tests::harness::agent::Scratch;
+use tests::harness::disk::{Loop, OPERATIONS};
 use tests::harness::{Setup, Snapshot, command, equal, near};
 use tests::need_root;
 
 const IO: &str = "geophone_block_io_seconds";
 const BYTES: &str = "geophone_block_bytes_total";
-/// As the kernel's columns come: requests, merges, sectors, ms.
-const OPERATIONS: [&str; 3] = ["read", "write", "discard"];
-
-/// A loop device on a file; both go with their owner.
-struct Loop {
-    path: String,
-    _scratch: Scratch,
-}
-
-impl Loop {
-    fn new(size: u64) -> Result<Self> {
-        let scratch = Scratch::new()?;
-        let file = scratch.path("disk");
-        std::fs::File::create(&file)?.set_len(size)?;
-        Ok(Self {
-            path: Self::on(&file)?,
-            _scratch: scratch,
-        })
-    }
-
-    fn on(file: &Path) -> Result<String> {
-        let path = command::run(&format!("losetup --find --show {}", file.display()))?;
-        Ok(path.trim().to_owned())
-    }
-
-    fn name(&self) -> &str {
-        self.path.trim_start_matches("/dev/")
-    }
-
-    /// What the kernel has counted: (requests, sectors, ms) of each of [`OPERATIONS`], and flushes.
-    fn truth(&self) -> Result<([[u64; 3]; 3], u64)> {
-        let text = std::fs::read_to_string("/proc/diskstats")?;
-        let words: Vec<&str> = text
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .find(|words| words.get(2) == Some(&self.name()))
-            .context("no such disk")?;
-        let column = |n: usize| -> Result<u64> { Ok(words.get(2 + n).context("no such column")?.parse()?) };
-        let of = |first: usize| -> Result<[u64; 3]> {
-            Ok([column(first)?, column(first + 2)?, column(first + 3)?])
-        };
-        Ok(([of(1)?, of(5)?, of(12)?], column(16)?))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = command::run(&format!("losetup -d {}", self.path));
-    }
-}
-
 fn of<'a>(disk: &'a Loop, operation: &'a str) -> [(&'a str, &'a str); 2] {
     [("device", disk.name()), ("operation", operation)]
 }
@@ -128,10 +78,7 @@ fn what_fails_is_an_error() -> Result<()> {
     let small = Mount::tmpfs(scratch.path("small"), "1m")?;
     let file = small.0.join("disk");
     std::fs::File::create(&file)?.set_len(16 << 20)?;
-    let disk = Loop {
-        path: Loop::on(&file)?,
-        _scratch: scratch,
-    };
+    let disk = Loop::on(&file, scratch)?;
     let agent = Setup::new().set("probes.block.enabled", "true").start()?;
     let dd = format!(
         "dd status=none if=/dev/zero of={} oflag=direct bs=64k count=64",

@@ -84,7 +84,6 @@ fn where_packets_are_dropped() -> Result<()> {
         ensure!(whole >= 200, "{whole} are whole:\n{}", out.show());
         Ok(())
     })?;
-    let sent = folded(&agent, "drop", "[NETFILTER_DROP lost]")?.total();
     send(&mut scene, 7000)?;
     agent.until(|_| {
         // What comes in is from this end, which has no name.
@@ -103,10 +102,6 @@ fn where_packets_are_dropped() -> Result<()> {
         );
         Ok(())
     })?;
-    ensure!(
-        folded(&agent, "drop", "[NETFILTER_DROP lost]")?.total() == sent,
-        "what comes in counts as sent"
-    );
     agent.settles(|s| s.lawful())
 }
 
@@ -163,7 +158,7 @@ fn the_command_takes_them_itself() -> Result<()> {
     let scratch = Scratch::new()?;
     let listen = agent.at.to_string();
     let look = std::thread::spawn(move || -> Result<Folded> {
-        Folded::take(&scratch, &["--listen", &listen, "--drops", "--for", "8s"])
+        Folded::take(&scratch, &["--listen", &listen, "--drops", "--for", "5s"])
     });
     while !look.is_finished() {
         scene.client.udp(&scene.net.b.at(7000), 1, 100)?;

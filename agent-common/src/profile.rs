@@ -87,10 +87,20 @@ pub mod retransmit {
     pub const NAMES: [&str; 3] = ["fast", "tail_loss_probe", "timeout"];
 }
 
-/// A detail of a number and a peer.
+/// [`StackHead::detail`] of [`sample::FAULT`].
+pub mod fault {
+    /// The page was only to be entered or made.
+    pub const MINOR: u64 = 0;
+    /// It had to be read from a disk.
+    pub const MAJOR: u64 = 1;
+    /// Names, as exported.
+    pub const NAMES: [&str; 2] = ["minor", "major"];
+}
+
+/// A detail of two numbers: the reason and the peer of a loss, the disk and the operation of a request.
 #[inline(always)]
-pub const fn detail(number: u32, peer: u32) -> u64 {
-    number as u64 | (peer as u64) << 32
+pub const fn detail(low: u32, high: u32) -> u64 {
+    low as u64 | (high as u64) << 32
 }
 
 /// How a user stack ended.

@@ -1,5 +1,7 @@
 //! Probe `profile`: where the time goes. See agent/src/probes/profile.rs for what it exports.
 
+mod block;
+mod fault;
 mod loss;
 mod unwind;
 
@@ -99,6 +101,22 @@ pub fn profile_cpu(ctx: PerfEventContext) -> u32 {
         bump(&mut account.filtered);
         return 0;
     }
+    let (period, user) = registers(&ctx);
+    let sample = Sample {
+        program: program::PROFILE_CPU,
+        kind: sample::CPU,
+        value: period,
+        detail: 0,
+        user,
+        whose: None,
+    };
+    take(account, ctx.as_ptr(), sample);
+    0
+}
+
+/// How many events a run stands for, and where the user's code was, if it was that.
+#[inline(always)]
+fn registers(ctx: &PerfEventContext) -> (u64, Option<Start>) {
     let data: *const bpf_perf_event_data = ctx.as_ptr().cast_const().cast();
     // SAFETY: the context is valid; volatile keeps the accesses apart and of the width that the verifier wants.
     let (code, period, start) = unsafe {
@@ -112,24 +130,33 @@ pub fn profile_cpu(ctx: PerfEventContext) -> u32 {
             },
         )
     };
-    let sample = Sample {
-        program: program::PROFILE_CPU,
-        kind: sample::CPU,
-        value: period,
-        detail: 0,
-        user: (code & USER_MODE != 0).then_some(start),
-        whose: None,
-    };
-    take(account, ctx.as_ptr(), sample);
-    0
+    (period, (code & USER_MODE != 0).then_some(start))
 }
 
 /// Tells the stack of what runs here; the account gets exactly one outcome.
 #[inline(always)]
 pub fn take(account: &mut Account, context: *mut core::ffi::c_void, sample: Sample) {
+    if let Some((stack, len)) = make(account, context, sample) {
+        // Until userspace has looked at the process its stacks are short, and others would follow this one.
+        let unknown = stack.head.end == end::UNKNOWN_PROCESS || stack.head.end == end::NO_MAPPING;
+        let urgent = unknown && stack.head.time.wrapping_sub(stack.woke) > WAKE_UPS;
+        if urgent {
+            stack.woke = stack.head.time;
+        }
+        emit_made(account, core::ptr::from_ref(stack).cast(), len, urgent);
+    }
+}
+
+/// Makes the record; `None`: it could not be made, and the account has its outcome.
+#[inline(always)]
+pub fn make(
+    account: &mut Account,
+    context: *mut core::ffi::c_void,
+    sample: Sample,
+) -> Option<(&'static mut Stack, u32)> {
     let Some(stack) = PROFILE_STACK.get_ptr_mut(u32::from(sample.kind)) else {
         bump(&mut account.dropped[reason::MAP_FULL]);
-        return;
+        return None;
     };
     // SAFETY: a non-null map value stays valid for the program's run, and no other program of this CPU uses it.
     let stack = unsafe { &mut *stack };
@@ -202,17 +229,11 @@ pub fn take(account: &mut Account, context: *mut core::ffi::c_void, sample: Samp
     let frames = head.kernel as usize + head.user as usize;
     if frames >= FRAMES {
         bump(&mut account.dropped[reason::MAP_FULL]);
-        return;
+        return None;
     }
     let len = size_of::<StackHead>() + frames * WORD;
     head.header.len = len as u16;
-    // Until userspace has looked at the process its stacks are short, and others would follow this one.
-    let unknown = head.end == end::UNKNOWN_PROCESS || head.end == end::NO_MAPPING;
-    let urgent = unknown && head.time.wrapping_sub(stack.woke) > WAKE_UPS;
-    if urgent {
-        stack.woke = head.time;
-    }
-    emit_made(account, core::ptr::from_ref(stack).cast(), len as u32, urgent);
+    Some((stack, len as u32))
 }
 
 /// Frames that are our own: at a tracepoint the program and what has called it. An event has registers, and they are from

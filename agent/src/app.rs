@@ -51,6 +51,7 @@ pub fn sizes(config: &Config, peers: &Peers) -> Sizes {
         dns_names: config.probes.dns.names > 0,
         sched: config.probes.sched.enabled,
         profile_hz: if profile.enabled { profile.hz } else { 0 },
+        fault_period: u64::from(profile.fault_period),
         unwind_shards: if profile.enabled {
             (profile.table_memory.get() >> 20) as u32
         } else {
@@ -130,6 +131,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
     if p.profile.enabled {
         out.push(Box::new(profile::Profile::new(profile::Options {
             hz: p.profile.hz,
+            fault_period: u64::from(p.profile.fault_period),
             store_bytes: usize::try_from(p.profile.store_memory.get()).unwrap_or(usize::MAX),
             kinds: p.profile.kinds(),
             symbolize: p.profile.symbolize,

@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod command;
 pub mod delay;
+pub mod disk;
 pub mod http;
 pub mod netns;
 pub mod otlp;

@@ -1,57 +1,93 @@
-//! A program at the ticks of each CPU's clock.
+//! Programs at events of each CPU: the ticks of its clock, page faults.
 
-use super::{Engine, host};
+use super::{Engine, Hook, host};
 use aya::programs::perf_event::{
     PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
 };
 use aya::programs::{PerfEvent, ProgramError};
+use std::collections::HashMap;
 
-/// Attaches to the clock of one CPU.
-pub(super) fn attach(program: &mut PerfEvent, cpu: u32, hz: u32) -> Result<PerfEventLinkId, ProgramError> {
-    program.attach(
-        PerfEventConfig::Software(SoftwareEvent::CpuClock),
-        PerfEventScope::AllProcessesOneCpu { cpu },
+/// The time between two ticks, ns.
+pub fn period(hz: u32) -> u64 {
+    1_000_000_000 / u64::from(hz.max(1))
+}
+
+/// Where a program is attached.
+pub(super) struct Attached {
+    hook: Hook,
+    period: u64,
+    cpus: HashMap<u32, Vec<PerfEventLinkId>>,
+}
+
+impl Attached {
+    /// Attaches to the events of all CPUs; `period` = how many of them are one run, of the clock ns.
+    pub(super) fn new(program: &mut PerfEvent, hook: Hook, period: u64) -> Result<Self, ProgramError> {
+        let mut cpus = HashMap::new();
+        for cpu in host::cpus_online() {
+            cpus.insert(cpu, attach(program, hook, period, cpu)?);
+        }
+        Ok(Self { hook, period, cpus })
+    }
+}
+
+fn attach(
+    program: &mut PerfEvent,
+    hook: Hook,
+    period: u64,
+    cpu: u32,
+) -> Result<Vec<PerfEventLinkId>, ProgramError> {
+    let events: &[(SoftwareEvent, u64)] = match hook {
+        // A program is told the period and not the event: see `profile_fault`.
+        Hook::PerfFaults => &[
+            (SoftwareEvent::PageFaultsMin, period.max(2)),
+            (SoftwareEvent::PageFaultsMaj, 1),
+        ],
+        _ => &[(SoftwareEvent::CpuClock, period)],
+    };
+    let scope = PerfEventScope::AllProcessesOneCpu { cpu };
+    let attach = |(event, period): &(SoftwareEvent, u64)| {
         // The kernel makes a period of a frequency anyway; so the value of a sample is exact.
-        SamplePolicy::Period(1_000_000_000 / u64::from(hz.max(1))),
-        false,
-    )
+        let policy = SamplePolicy::Period(*period);
+        program.attach(PerfEventConfig::Software(*event), scope, policy, false)
+    };
+    events.iter().map(attach).collect()
 }
 
 impl Engine {
     /// Attaches a program to the CPUs that have come, and detaches it from those that are gone: an event of a CPU that went
-    /// offline stays silent when it comes back. To be ticked at another rate, all are attached anew. Returns on how many
+    /// offline stays silent when it comes back. To run at another period, it is attached anew to all. Returns on how many
     /// it is.
-    pub fn follow_clocks(&mut self, program: &str, hz: u32) -> usize {
+    pub fn follow_cpus(&mut self, program: &str, period: u64) -> usize {
+        let Some(attached) = self.events.get_mut(program) else {
+            return 0;
+        };
         let online = host::cpus_online();
-        let anew = hz != self.sizes.profile_hz;
-        let unchanged =
-            !anew && online.len() == self.clocks.len() && online.iter().all(|c| self.clocks.contains_key(c));
+        let anew = period != attached.period;
+        let cpus = &mut attached.cpus;
+        let unchanged = !anew && online.len() == cpus.len() && online.iter().all(|c| cpus.contains_key(c));
         let loaded = self
             .ebpf
             .program_mut(program)
             .and_then(|p| <&mut PerfEvent>::try_from(p).ok());
         let Some(program) = loaded.filter(|_| !unchanged) else {
-            return self.clocks.len();
+            return cpus.len();
         };
-        self.sizes.profile_hz = hz;
-        let gone: Vec<u32> = self
-            .clocks
+        attached.period = period;
+        let gone: Vec<u32> = cpus
             .keys()
             .copied()
             .filter(|c| anew || !online.contains(c))
             .collect();
-        for cpu in gone {
-            if let Some(link) = self.clocks.remove(&cpu) {
-                let _ = program.detach(link);
-            }
+        for link in gone.iter().filter_map(|cpu| cpus.remove(cpu)).flatten() {
+            let _ = program.detach(link);
         }
         for cpu in online {
-            if !self.clocks.contains_key(&cpu)
-                && let Ok(link) = attach(program, cpu, hz)
+            if !cpus.contains_key(&cpu)
+                && let Ok(links) = attach(program, attached.hook, period, cpu)
             {
-                self.clocks.insert(cpu, link);
+                cpus.insert(cpu, links);
             }
         }
-        self.clocks.len()
+        cpus.len()
     }
 }

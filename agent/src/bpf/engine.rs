@@ -1,5 +1,6 @@
 //! Loads the object, attaches the programs one by one, and keeps a verdict for each.
 
+use super::clock;
 use super::facts::{Facts, group_name};
 use super::fields::Group;
 use super::host;
@@ -40,8 +41,8 @@ pub struct Engine {
     missing: HashMap<&'static str, Vec<&'static str>>,
     no_types: bool,
     iterators: HashMap<&'static str, Arc<sys::Iterator>>,
-    /// CPUs whose clock is sampled.
-    pub(super) clocks: HashMap<u32, aya::programs::perf_event::PerfEventLinkId>,
+    /// Programs at events of the CPUs.
+    pub(super) events: HashMap<&'static str, clock::Attached>,
     /// Verdicts so far, in the order of attaching.
     pub verdicts: Vec<Verdict>,
     pub(super) known: Vec<(&'static str, usize)>,
@@ -153,6 +154,7 @@ impl Engine {
             .map_max_entries("SCHED_FREE", sched_slots)
             .map_max_entries("SCHED_CELLS", sched_slots * sizes.shards)
             .map_max_entries("PROFILE_EVENTS", sample::COUNT as u32 * cpus)
+            .map_max_entries("PROFILE_REQUESTS", if profile { 1024 } else { 1 })
             .map_max_entries("PROCESSES", if profile { loader::PROCESSES } else { 1 })
             .map_max_entries("RANGES", if profile { loader::RANGES } else { 1 })
             .map_max_entries("UNWIND_SHARDS", sizes.unwind_shards.max(1));
@@ -189,7 +191,7 @@ impl Engine {
             missing,
             no_types,
             iterators: HashMap::new(),
-            clocks: HashMap::new(),
+            events: HashMap::new(),
             verdicts: Vec::new(),
             known: Vec::new(),
             entries: HashMap::new(),
@@ -355,13 +357,16 @@ impl Engine {
                 p.load()?;
                 p.attach(cgroup, LINK)?;
             }
-            Hook::PerfClock => {
+            Hook::PerfClock | Hook::PerfFaults => {
                 let p: &mut PerfEvent = program.try_into().map_err(Refusal::from)?;
                 p.load()?;
-                for cpu in host::cpus_online() {
-                    self.clocks
-                        .insert(cpu, super::clock::attach(p, cpu, self.sizes.profile_hz)?);
-                }
+                let period = if spec.hook == Hook::PerfClock {
+                    clock::period(self.sizes.profile_hz)
+                } else {
+                    self.sizes.fault_period
+                };
+                let attached = clock::Attached::new(p, spec.hook, period)?;
+                self.events.insert(spec.name, attached);
             }
             Hook::Tc(_) => {
                 let p: &mut SchedClassifier = program.try_into().map_err(Refusal::from)?;

@@ -27,6 +27,8 @@ pub enum Hook {
     SockCreate,
     /// The clock of each CPU; see [`super::clock`].
     PerfClock,
+    /// Page faults on each CPU; see [`super::clock`].
+    PerfFaults,
 }
 
 impl Hook {
@@ -44,6 +46,7 @@ impl Hook {
             Self::SkbEgress => "cgroup_skb/egress".into(),
             Self::SockCreate => "cgroup/sock_create".into(),
             Self::PerfClock => "perf_event/cpu-clock".into(),
+            Self::PerfFaults => "perf_event/page-faults".into(),
         }
     }
 }
@@ -89,6 +92,8 @@ pub struct Sizes {
     pub sched: bool,
     /// Stacks per second and CPU; 0 = none are taken of the CPUs.
     pub profile_hz: u32,
+    /// Page faults that are one sample.
+    pub fault_period: u64,
     /// Shards of unwind tables, 1 MiB each.
     pub unwind_shards: u32,
 }

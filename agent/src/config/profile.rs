@@ -18,6 +18,9 @@ pub struct ProfileProbe {
     pub hz: u32,
     /// Sample page faults too: where memory is touched for the first time.
     pub faults: bool,
+    /// So many page faults that need no disk are one sample: 499 are 2 MB. Those that do are all sampled.
+    #[schemars(range(min = 2, max = 1_000_000))]
+    pub fault_period: u32,
     /// Sample requests to disks too: who asks for them, and how long they take.
     pub block_io: bool,
     /// Sample dropped packets too: where the kernel gives them up.
@@ -60,6 +63,7 @@ impl Default for ProfileProbe {
             enabled: false,
             hz: 19,
             faults: false,
+            fault_period: 499,
             block_io: false,
             drops: false,
             retransmits: false,

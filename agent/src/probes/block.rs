@@ -140,6 +140,16 @@ fn decode(bytes: &[u8]) -> Option<BlockCells> {
     })
 }
 
+fn name(disks: &HashMap<u32, Disk>, device: u32) -> String {
+    let name = disks.get(&device).map(|disk| disk.name.clone());
+    name.unwrap_or_else(|| format!("{}:{}", device >> 20, device & 0xf_ffff))
+}
+
+/// What a disk of this number is called.
+pub fn disk_name(device: u32) -> String {
+    name(&disks::read(), device)
+}
+
 /// Requests between two readings.
 fn requests(last: &Histogram, now: &Histogram) -> u64 {
     let cells = now.cells.iter().zip(&last.cells);
@@ -163,16 +173,11 @@ impl Block {
         }
     }
 
-    fn name(&self, device: u32) -> String {
-        let name = self.disks.get(&device).map(|disk| disk.name.clone());
-        name.unwrap_or_else(|| format!("{}:{}", device >> 20, device & 0xf_ffff))
-    }
-
     fn take(&mut self, key: BlockKey, now: BlockCells, context: &Context<'_>) {
         let (last, at) = match self.rows.get(&key) {
             Some(row) => (row.last, row.total),
             None => {
-                let name = self.name(key.device);
+                let name = name(&self.disks, key.device);
                 let known = (key != BlockKey::OTHER).then(|| (name.clone(), key.operation));
                 let at = self.totals.place(known, context.now, |other| {
                     let operation = operation::NAMES.get(key.operation as usize).copied();

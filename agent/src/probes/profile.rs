@@ -5,6 +5,8 @@
 //! | `profile_cpu` | perf_event/cpu-clock of each CPU | kernel and user stack of what runs |
 //! | `profile_drop` | tp_btf/kfree_skb | stacks of packets that are dropped |
 //! | `profile_retransmit` | tp_btf/tcp_retransmit_skb | stacks of segments that are sent again |
+//! | `profile_fault` | perf_event/page-faults of each CPU | stacks at every so many page faults |
+//! | `profile_block`, `_issue`, `_done` | tp_btf/block_io_start (before 6.5 block_rq_issue), block_rq_complete | who asks for disk I/O, and how long it takes |
 //! | `profile_exec` | tp_btf/sched_process_exec | the mappings of a process are void |
 //! | `profile_exit` | tp_btf/sched_process_exit | so are those of one that has ended |
 //!
@@ -20,7 +22,7 @@ use crate::aggregate::{Family, Labels, Metric, Series, Value};
 use crate::bpf::fields::Group;
 use crate::bpf::shards::Shards;
 use crate::bpf::sys::MappedArray;
-use crate::bpf::{Hook, Spec, State};
+use crate::bpf::{Hook, Spec, State, clock};
 use crate::error::Result;
 use crate::records::Record;
 use crate::stacks::loader::{self, Loader, Maps};
@@ -74,6 +76,30 @@ static CPU: Spec = Spec {
 /// Those of other kinds of sample, which are off unless asked for.
 static MORE: &[(u8, Spec)] = &[
     (
+        sample::FAULT,
+        Spec {
+            name: "profile_fault",
+            probe: "profile",
+            account: program::PROFILE_FAULT,
+            hook: Hook::PerfFaults,
+            needs: NEEDS,
+            required: true,
+            remedy: "needs x86-64, Linux 5.17 and CAP_PERFMON; kernel.perf_event_paranoid may forbid it",
+        },
+    ),
+    (
+        sample::BLOCK_IO,
+        Spec {
+            name: "profile_block_done",
+            probe: "profile",
+            account: program::PROFILE_BLOCK_DONE,
+            hook: Hook::TpBtf("block_rq_complete"),
+            needs: &[Group::Block],
+            required: true,
+            remedy: "needs a kernel with BTF",
+        },
+    ),
+    (
         sample::DROP,
         Spec {
             name: "profile_drop",
@@ -99,6 +125,29 @@ static MORE: &[(u8, Spec)] = &[
     ),
 ];
 
+/// Who asks for disk I/O: the best that this kernel has.
+static BLOCK: [Spec; 2] = [
+    Spec {
+        name: "profile_block",
+        probe: "profile",
+        account: program::PROFILE_BLOCK,
+        hook: Hook::TpBtf("block_io_start"),
+        needs: BLOCK_NEEDS,
+        required: false,
+        remedy: "before 6.5 the stack is taken when the request goes to the driver",
+    },
+    Spec {
+        name: "profile_block_issue",
+        probe: "profile",
+        account: program::PROFILE_BLOCK,
+        hook: Hook::TpBtf("block_rq_issue"),
+        needs: BLOCK_NEEDS,
+        required: true,
+        remedy: "needs a kernel with BTF",
+    },
+];
+const BLOCK_NEEDS: &[Group] = &[Group::Task, Group::Registers, Group::Block];
+
 /// The setting of probe `profile` that has each kind of sample taken.
 pub const SETTINGS: [&str; sample::COUNT] = [
     "hz",
@@ -115,6 +164,8 @@ pub const SETTINGS: [&str; sample::COUNT] = [
 pub struct Options {
     /// Stacks per second and CPU.
     pub hz: u32,
+    /// Page faults that are one sample.
+    pub fault_period: u64,
     /// Bytes for the samples.
     pub store_bytes: usize,
     /// What is sampled.
@@ -191,6 +242,9 @@ impl Probe for Profile {
             program::PROFILE_EXIT,
             program::PROFILE_DROP,
             program::PROFILE_RETRANSMIT,
+            program::PROFILE_FAULT,
+            program::PROFILE_BLOCK,
+            program::PROFILE_BLOCK_DONE,
         ]
     }
 
@@ -222,6 +276,9 @@ impl Probe for Profile {
         for (_, spec) in MORE.iter().filter(|(kind, _)| is_wanted(*kind)) {
             any |= engine.attach(spec) == State::Attached;
         }
+        if is_wanted(sample::BLOCK_IO) {
+            any |= BLOCK.iter().any(|spec| engine.attach(spec) == State::Attached);
+        }
         if !any {
             return Ok(());
         }
@@ -250,7 +307,7 @@ impl Probe for Profile {
         )?);
         self.stacks = Some(stacks);
         if self.attached {
-            self.cpus = engine.follow_clocks(CPU.name, self.hz);
+            self.cpus = engine.follow_cpus(CPU.name, clock::period(self.hz));
         }
         Ok(())
     }
@@ -303,7 +360,10 @@ impl Probe for Profile {
         if self.attached
             && let Some(engine) = context.engine.as_deref_mut()
         {
-            self.cpus = engine.follow_clocks(CPU.name, self.hz);
+            self.cpus = engine.follow_cpus(CPU.name, clock::period(self.hz));
+        }
+        if let Some(engine) = context.engine.as_deref_mut() {
+            engine.follow_cpus("profile_fault", self.options.fault_period << self.level);
         }
         if let Some((events, rows)) = &self.events {
             for row in 0..*rows {
