@@ -11,11 +11,11 @@ const CPU: &str = "geophone_sched_cpu_seconds_total";
 const SWITCHES: &str = "geophone_sched_switches_total";
 const RUNQUEUE: &str = "geophone_sched_runqueue_seconds";
 
-/// Two threads a CPU that work for 20 ms and sleep for one, forty times, and then do nothing; so does the first, from the
+/// Two threads a CPU that work for 20 ms and sleep for one, 25 times, and then do nothing; so does the first, from the
 /// start, and so it is the one that can be asked.
 const CROWD: &str = "#include <pthread.h>\n#include <time.h>\n#include <unistd.h>\n#include <stdlib.h>\n\
      static double now(clockid_t c) { struct timespec t; clock_gettime(c, &t); return t.tv_sec + t.tv_nsec / 1e9; }\n\
-     static void *work(void *p) { for (int i = 0; i < 40; i++) { \
+     static void *work(void *p) { for (int i = 0; i < 25; i++) { \
      double end = now(CLOCK_THREAD_CPUTIME_ID) + 0.02; while (now(CLOCK_THREAD_CPUTIME_ID) < end) ; usleep(1000); } \
      for (;;) pause(); return p; }\n\
      int main(void) { int n = 2 * sysconf(_SC_NPROCESSORS_ONLN); pthread_t t; \
@@ -63,7 +63,7 @@ fn done(pid: u32) -> Result<Truth> {
     loop {
         std::thread::sleep(std::time::Duration::from_millis(500));
         let now = truth(pid)?;
-        if now == last && now.voluntary > 40 {
+        if now == last && now.voluntary > 25 {
             return Ok(now);
         }
         ensure!(start.elapsed() < 3 * PATIENCE, "still at work: {now:?}");

@@ -68,10 +68,18 @@ pub mod program {
     pub const PROFILE_BLOCK: usize = 30;
     /// What became of it (`tp_btf/block_rq_complete`).
     pub const PROFILE_BLOCK_DONE: usize = 31;
+    /// Threads that leave their CPU (`tp_btf/sched_switch`).
+    pub const PROFILE_OFF: usize = 32;
+    /// Stacks of threads that are back on one (`tp_btf/sched_exit_tp`, before 6.15 a kprobe).
+    pub const PROFILE_ON: usize = 33;
+    /// Threads that must wait for a lock of the kernel (`tp_btf/contention_begin`).
+    pub const PROFILE_LOCK_BEGIN: usize = 34;
+    /// Stacks of threads that have waited for one (`tp_btf/contention_end`).
+    pub const PROFILE_LOCK_END: usize = 35;
     /// The ring benchmark's generator.
-    pub const SYNTHETIC: usize = 32;
+    pub const SYNTHETIC: usize = 36;
     /// Number of programs.
-    pub const COUNT: usize = 33;
+    pub const COUNT: usize = 37;
 }
 
 /// Reasons for which the kernel side gives an event up.

@@ -103,6 +103,50 @@ pub const fn detail(low: u32, high: u32) -> u64 {
     low as u64 | (high as u64) << 32
 }
 
+/// [`StackHead::detail`] of [`sample::OFF_CPU`]: why the thread was off its CPU, as far as the kernel side knows.
+pub mod off {
+    /// It waited for something; the stack tells for what.
+    pub const BLOCKED: u64 = 1 << 32;
+    /// It would have gone on, but it was the turn of another one.
+    pub const PREEMPTED: u64 = 2 << 32;
+    /// It waited in a system call for a futex. Also of [`sample::LOCK`].
+    pub const FUTEX: u64 = 3 << 32;
+}
+
+/// [`StackHead::detail`] of [`sample::LOCK`], but for [`off::FUTEX`]: what kind of lock, as the kernel's tracepoint tells
+/// (`LCB_F_*` in include/trace/events/lock.h).
+pub mod contention {
+    /// It is spun for.
+    pub const SPIN: u64 = 1;
+    /// It is wanted by a reader.
+    pub const READ: u64 = 2;
+    /// It is wanted by a writer.
+    pub const WRITE: u64 = 4;
+    /// An rt_mutex.
+    pub const RT: u64 = 8;
+    /// A percpu_rw_semaphore.
+    pub const PERCPU: u64 = 16;
+    /// A mutex.
+    pub const MUTEX: u64 = 32;
+}
+
+/// Waits that are too short to be told, by kind of wait.
+pub mod limit {
+    /// Off the CPU, but for the next.
+    pub const OFF_CPU: u32 = 0;
+    /// For a futex.
+    pub const FUTEX: u32 = 1;
+    /// For a lock of the kernel.
+    pub const LOCK: u32 = 2;
+    /// Number of them.
+    pub const COUNT: u32 = 3;
+}
+
+/// Threads that may be off their CPU at a time.
+pub const OFF_THREADS: u32 = 32_768;
+/// Threads that may wait for a lock of the kernel at a time.
+pub const LOCK_THREADS: u32 = 4096;
+
 /// How a user stack ended.
 pub mod end {
     /// At the outermost frame, or there is none: a thread of the kernel.

@@ -34,7 +34,7 @@ offsets! {
     TASK_LEADER TASK_START TASK_TGID TASK_COMM TASK_PID TASK_MM TASK_STACK
     TASK_BORN TASK_FLAGS TASK_CGROUPS CSS_CGROUP TASK_ON_CPU TASK_EXIT
     TASK_EXEC TASK_DELAY TASK_ARRIVALS TASK_VOLUNTARY TASK_INVOLUNTARY
-    REGS_IP REGS_SP REGS_FP
+    REGS_IP REGS_SP REGS_FP REGS_SYSCALL
     SOCKET_SK
     RQ_QUEUE RQ_OP RQ_FLAGS RQ_LEN RQ_START QUEUE_DISK DISK_MAJOR DISK_MINOR
 }
@@ -400,6 +400,13 @@ pub fn is_kernel_thread(task: Ptr) -> bool {
 #[inline(always)]
 pub fn registers(regs: Ptr) -> (u64, u64, u64) {
     (load(regs, &REGS_IP), load(regs, &REGS_SP), load(regs, &REGS_FP))
+}
+
+/// Whether these registers entered the kernel by a system call that waits for a futex: `futex`, `futex_waitv` or
+/// `futex_wait`, by their numbers on x86-64.
+#[inline(always)]
+pub fn is_futex(regs: Ptr) -> bool {
+    matches!(load::<u64>(regs, &REGS_SYSCALL), 202 | 449 | 455)
 }
 
 /// Name of a task's process: that of its first thread.

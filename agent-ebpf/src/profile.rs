@@ -2,7 +2,9 @@
 
 mod block;
 mod fault;
+mod locks;
 mod loss;
+mod off_cpu;
 mod unwind;
 
 use crate::account::{self, bump};

@@ -52,6 +52,8 @@ pub fn sizes(config: &Config, peers: &Peers) -> Sizes {
         sched: config.probes.sched.enabled,
         profile_hz: if profile.enabled { profile.hz } else { 0 },
         fault_period: u64::from(profile.fault_period),
+        off_cpu: profile.enabled && (profile.off_cpu || profile.locks),
+        locks: profile.enabled && profile.locks,
         unwind_shards: if profile.enabled {
             (profile.table_memory.get() >> 20) as u32
         } else {
@@ -135,6 +137,8 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             store_bytes: usize::try_from(p.profile.store_memory.get()).unwrap_or(usize::MAX),
             kinds: p.profile.kinds(),
             symbolize: p.profile.symbolize,
+            off_cpu_threshold: p.profile.off_cpu_threshold.get(),
+            lock_threshold: p.profile.lock_threshold.get(),
         })));
     }
     out

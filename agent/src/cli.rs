@@ -251,7 +251,13 @@ impl Whose {
 #[derive(Clone, Copy, Debug, Default, Args)]
 #[group(multiple = false)]
 pub struct SampleKind {
-    /// Instead of the CPU's time: page faults, where memory is touched for the first time
+    /// Instead of the CPU's time: threads that were off their CPU, and why
+    #[arg(long)]
+    pub off_cpu: bool,
+    /// Threads that had to wait for a lock
+    #[arg(long)]
+    pub locks: bool,
+    /// Page faults, where memory is touched for the first time
     #[arg(long)]
     pub faults: bool,
     /// Requests to disks: who asks for them, by the time that they take
@@ -269,6 +275,8 @@ impl SampleKind {
     /// As [`sample`] numbers them.
     pub fn number(self) -> u8 {
         let kinds = [
+            (self.off_cpu, sample::OFF_CPU),
+            (self.locks, sample::LOCK),
             (self.faults, sample::FAULT),
             (self.block, sample::BLOCK_IO),
             (self.drops, sample::DROP),

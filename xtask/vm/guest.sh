@@ -97,7 +97,7 @@ section lockdown cat /sys/kernel/security/lockdown
 # The probes that are off unless asked for must load as well.
 more=(--set probes.dns.enabled=true --set probes.udp.enabled=true --set probes.dns.names=10 --set probes.block.enabled=true --set probes.sched.enabled=true
   --set probes.profile.enabled=true --set probes.profile.drops=true --set probes.profile.retransmits=true
-  --set probes.profile.faults=true --set probes.profile.block_io=true --set probes.tunnel.enabled=true --set "probes.tunnel.namespaces=[a]" --set budget.enabled=false
+  --set probes.profile.off_cpu=true --set probes.profile.locks=true --set probes.profile.faults=true --set probes.profile.block_io=true --set probes.tunnel.enabled=true --set "probes.tunnel.namespaces=[a]" --set budget.enabled=false
   --set 'probes.path.forwarded.devices=["*"]')
 section check geophone check --json "${more[@]}"
 if grep -q lockdown= /proc/cmdline; then

@@ -13,14 +13,14 @@ use crate::error::{Context as _, Error, Result};
 use crate::identity::Prefix;
 use crate::stacks::loader;
 use agent_common::account::{Account, program};
-use agent_common::profile::{FRAMES, SHARD_ROWS, sample};
+use agent_common::profile::{FRAMES, LOCK_THREADS, OFF_THREADS, SHARD_ROWS, sample};
 use agent_common::sched;
 use agent_common::tcp::{PairCells, home};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, Map, MapData, RingBuf};
 use aya::programs::{
-    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, FExit, Iter, PerfEvent,
-    Program, ProgramError, SchedClassifier, SockOps,
+    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, FExit, Iter, KProbe,
+    PerfEvent, Program, ProgramError, SchedClassifier, SockOps,
 };
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use std::collections::HashMap;
@@ -155,6 +155,8 @@ impl Engine {
             .map_max_entries("SCHED_CELLS", sched_slots * sizes.shards)
             .map_max_entries("PROFILE_EVENTS", sample::COUNT as u32 * cpus)
             .map_max_entries("PROFILE_REQUESTS", if profile { 1024 } else { 1 })
+            .map_max_entries("PROFILE_OFF", if sizes.off_cpu { OFF_THREADS } else { 1 })
+            .map_max_entries("PROFILE_WAITS", if sizes.locks { LOCK_THREADS } else { 1 })
             .map_max_entries("PROCESSES", if profile { loader::PROCESSES } else { 1 })
             .map_max_entries("RANGES", if profile { loader::RANGES } else { 1 })
             .map_max_entries("UNWIND_SHARDS", sizes.unwind_shards.max(1));
@@ -313,6 +315,13 @@ impl Engine {
                 let p: &mut FExit = program.try_into().map_err(Refusal::from)?;
                 p.load(name, btf()?)?;
                 p.attach()?;
+            }
+            Hook::Kprobe(name) => {
+                let function = host::kernel_function(name)
+                    .ok_or_else(|| Refusal::unsupported(format!("the kernel has no function {name}")))?;
+                let p: &mut KProbe = program.try_into().map_err(Refusal::from)?;
+                p.load()?;
+                p.attach(function, 0)?;
             }
             Hook::IterMap(_) => {
                 let p: &mut Iter = program.try_into().map_err(Refusal::from)?;

@@ -141,6 +141,7 @@ pub const FIELDS: &[Field] = fields! {
         REGS_IP "pt_regs.ip" 8;
         REGS_SP "pt_regs.sp" 8;
         REGS_FP "pt_regs.bp" 8;
+        REGS_SYSCALL "pt_regs.orig_ax" 8;
     }
     File {
         SOCKET_SK "socket.sk" 8;

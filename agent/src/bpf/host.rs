@@ -103,6 +103,23 @@ pub fn lockdown() -> String {
     }
 }
 
+/// The kernel's own name of a function: what the compiler has made of it may have an ending.
+pub fn kernel_function(name: &str) -> Option<String> {
+    let symbols = fs::read_to_string("/proc/kallsyms").ok()?;
+    let names = symbols
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().nth(2));
+    let ending = |found: &str| {
+        found.strip_prefix(name).is_some_and(|ending| {
+            ending.is_empty() || ending.starts_with(".isra.") || ending.starts_with(".constprop.")
+        })
+    };
+    names
+        .filter(|found| ending(found))
+        .min_by_key(|found| found.len())
+        .map(str::to_owned)
+}
+
 /// Kernel release.
 pub fn kernel_release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease")

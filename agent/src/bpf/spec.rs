@@ -9,6 +9,8 @@ pub enum Hook {
     TpBtf(&'static str),
     /// End of a kernel function.
     Fexit(&'static str),
+    /// Beginning of a kernel function, whatever the compiler has hung on its name (`.isra.0`).
+    Kprobe(&'static str),
     /// Iterator over the elements of a map, run when asked.
     IterMap(&'static str),
     /// Iterator over all open files, run when asked.
@@ -37,6 +39,7 @@ impl Hook {
         match self {
             Self::TpBtf(name) => format!("tp_btf/{name}"),
             Self::Fexit(name) => format!("fexit/{name}"),
+            Self::Kprobe(name) => format!("kprobe/{name}"),
             Self::IterMap(_) => "iter/bpf_sk_storage_map".into(),
             Self::IterFiles => "iter/task_file".into(),
             Self::IterTasks => "iter/task".into(),
@@ -94,6 +97,10 @@ pub struct Sizes {
     pub profile_hz: u32,
     /// Page faults that are one sample.
     pub fault_period: u64,
+    /// Threads off their CPU are followed.
+    pub off_cpu: bool,
+    /// Locks of the kernel are.
+    pub locks: bool,
     /// Shards of unwind tables, 1 MiB each.
     pub unwind_shards: u32,
 }

@@ -176,6 +176,8 @@ async fn take(
         0
     };
     let of_kind = match kind {
+        sample::OFF_CPU => Some(&mut probes.profile.off_cpu),
+        sample::LOCK => Some(&mut probes.profile.locks),
         sample::FAULT => Some(&mut probes.profile.faults),
         sample::BLOCK_IO => Some(&mut probes.profile.block_io),
         sample::DROP => Some(&mut probes.profile.drops),
@@ -193,6 +195,7 @@ async fn take(
         &mut probes.udp.enabled,
         &mut probes.netdev.enabled,
         &mut probes.block.enabled,
+        &mut probes.sched.enabled,
         &mut probes.path.enabled,
     ] {
         *enabled = false;

@@ -1,6 +1,6 @@
 //! Settings of probe `profile`.
 
-use super::units::Bytes;
+use super::units::{Bytes, HumanDuration};
 use crate::stacks::Kinds;
 use agent_common::profile::sample;
 use schemars::JsonSchema;
@@ -16,6 +16,16 @@ pub struct ProfileProbe {
     /// periodic itself. 0 = none: only of what is asked for below.
     #[schemars(range(min = 0, max = 999))]
     pub hz: u32,
+    /// Take the stacks of threads that were off their CPU too, with the reason: waiting, sleeping, or another one's turn.
+    pub off_cpu: bool,
+    /// Threads that were off for a shorter time are not told.
+    #[schemars(extend("x-minimum" = "10us", "x-maximum" = "1m"))]
+    pub off_cpu_threshold: HumanDuration,
+    /// Take the stacks of threads that had to wait for a lock too: for futexes, and for locks of the kernel that are slept for.
+    pub locks: bool,
+    /// Waits for locks that were shorter are not told.
+    #[schemars(extend("x-minimum" = "10us", "x-maximum" = "1m"))]
+    pub lock_threshold: HumanDuration,
     /// Sample page faults too: where memory is touched for the first time.
     pub faults: bool,
     /// So many page faults that need no disk are one sample: 499 are 2 MB. Those that do are all sampled.
@@ -44,6 +54,8 @@ impl ProfileProbe {
         let mut kinds = Kinds::default();
         for (kind, taken) in [
             (sample::CPU, self.hz > 0),
+            (sample::OFF_CPU, self.off_cpu),
+            (sample::LOCK, self.locks),
             (sample::FAULT, self.faults),
             (sample::BLOCK_IO, self.block_io),
             (sample::DROP, self.drops),
@@ -62,6 +74,10 @@ impl Default for ProfileProbe {
         Self {
             enabled: false,
             hz: 19,
+            off_cpu: false,
+            off_cpu_threshold: HumanDuration::from_millis(1),
+            locks: false,
+            lock_threshold: HumanDuration::from_millis(1),
             faults: false,
             fault_period: 499,
             block_io: false,

@@ -7,6 +7,8 @@
 //! | `profile_retransmit` | tp_btf/tcp_retransmit_skb | stacks of segments that are sent again |
 //! | `profile_fault` | perf_event/page-faults of each CPU | stacks at every so many page faults |
 //! | `profile_block`, `_issue`, `_done` | tp_btf/block_io_start (before 6.5 block_rq_issue), block_rq_complete | who asks for disk I/O, and how long it takes |
+//! | `profile_off`, `profile_on` | tp_btf/sched_switch, sched_exit_tp; before 6.15 kprobe/finish_task_switch | stack of what was off its CPU |
+//! | `profile_lock_begin`, `_end` | tp_btf/contention_begin, _end | stack of what waited for a lock of the kernel |
 //! | `profile_exec` | tp_btf/sched_process_exec | the mappings of a process are void |
 //! | `profile_exit` | tp_btf/sched_process_exit | so are those of one that has ended |
 //!
@@ -14,6 +16,7 @@
 
 mod label;
 mod metrics;
+mod waits;
 
 pub use metrics::METRICS;
 
@@ -42,6 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::Duration;
+use waits::Waits;
 
 const NEEDS: &[Group] = &[Group::Task, Group::Registers];
 
@@ -170,6 +174,10 @@ pub struct Options {
     pub store_bytes: usize,
     /// What is sampled.
     pub kinds: Kinds,
+    /// Shorter times off a CPU are not told.
+    pub off_cpu_threshold: Duration,
+    /// Shorter waits for locks are not told.
+    pub lock_threshold: Duration,
     /// Whether functions get names.
     pub symbolize: bool,
 }
@@ -180,6 +188,7 @@ pub struct Profile {
     stacks: Option<Arc<Stacks>>,
     worker: Option<Feed>,
     attached: bool,
+    waits: Option<Waits>,
     /// Events of each kind and CPU in this second, and how many rows that is.
     events: Option<(MappedArray, usize)>,
     labeller: Labeller,
@@ -201,6 +210,7 @@ impl Profile {
             stacks: None,
             worker: None,
             attached: false,
+            waits: None,
             events: None,
             labeller: Labeller::default(),
             level: 0,
@@ -245,6 +255,10 @@ impl Probe for Profile {
             program::PROFILE_FAULT,
             program::PROFILE_BLOCK,
             program::PROFILE_BLOCK_DONE,
+            program::PROFILE_OFF,
+            program::PROFILE_ON,
+            program::PROFILE_LOCK_BEGIN,
+            program::PROFILE_LOCK_END,
         ]
     }
 
@@ -279,7 +293,8 @@ impl Probe for Profile {
         if is_wanted(sample::BLOCK_IO) {
             any |= BLOCK.iter().any(|spec| engine.attach(spec) == State::Attached);
         }
-        if !any {
+        self.waits = Waits::attach(engine, &self.options)?;
+        if !any && self.waits.is_none() {
             return Ok(());
         }
         let events = engine.take_data("PROFILE_EVENTS")?;
@@ -384,6 +399,9 @@ impl Probe for Profile {
         // Each sample says how long a time it stands for: shares stay true.
         self.level = level.min(10);
         self.hz = (self.options.hz >> self.level).max(1);
+        if let Some(waits) = &self.waits {
+            waits.limit(&self.options, self.level);
+        }
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {

@@ -13,6 +13,7 @@ pub mod names;
 pub mod pprof;
 pub mod query;
 mod ranges;
+mod reasons;
 pub mod render;
 pub mod store;
 pub mod symtab;
@@ -132,6 +133,11 @@ impl Stacks {
             .spawn(move || name(&weak, &asked))
             .context("starting the thread that gives names")?;
         Ok(stacks)
+    }
+
+    /// Whether a kind of sample is taken.
+    pub fn takes(&self, sample: u8) -> bool {
+        self.kinds.get(usize::from(sample)) == Some(&true)
     }
 
     /// The samples.

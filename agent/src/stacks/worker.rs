@@ -6,9 +6,10 @@
 use super::Stacks;
 use super::image::{Binary, Image};
 use super::loader::Loader;
+use super::reasons::{self, Reasons};
 use super::store::{Count, Place, Who};
 use crate::error::{Context as _, Result};
-use agent_common::profile::{StackHead, end};
+use agent_common::profile::{StackHead, end, off, sample};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -86,6 +87,7 @@ struct Seen {
 struct Worker {
     stacks: Arc<Stacks>,
     loader: Loader,
+    reasons: Reasons,
     seen: HashMap<u32, Seen>,
     /// Gone when it was last looked for.
     gone: Vec<u32>,
@@ -99,6 +101,7 @@ pub fn start(stacks: Arc<Stacks>, loader: Loader) -> Result<Feed> {
     let worker = Worker {
         stacks,
         loader,
+        reasons: Reasons::new(),
         seen: HashMap::new(),
         gone: Vec::new(),
         looks: LOOKS,
@@ -159,6 +162,7 @@ impl Worker {
             Ok(None) => {}
             Err(e) => tracing::warn!("probe profile: {e}"),
         }
+        self.reasons.rest();
         if self.seen.len() > REMEMBERED {
             self.seen.clear();
         }
@@ -195,9 +199,23 @@ impl Worker {
             samples: 1,
             value: head.value,
         };
-        self.stacks
-            .store()
-            .add(sample.time, sample.who.clone(), &places, &binaries, count);
+        let mut who = sample.who.clone();
+        match head.sample {
+            sample::OFF_CPU => who.label = self.reasons.off_cpu(head.detail, kernel).into(),
+            sample::LOCK => who.label = reasons::lock(head.detail).into(),
+            _ => {}
+        }
+        let mut store = self.stacks.store();
+        // Whoever waits for a futex is off the CPU, and waits for a lock.
+        if head.detail == off::FUTEX && head.sample == sample::OFF_CPU && self.stacks.takes(sample::LOCK) {
+            let who = Who {
+                sample: sample::LOCK,
+                label: reasons::lock(head.detail).into(),
+                ..who.clone()
+            };
+            store.add(sample.time, who, &places, &binaries, count);
+        }
+        store.add(sample.time, who, &places, &binaries, count);
     }
 
     /// The mappings of the process, looked at anew if they cannot be those that the sample is of.
