@@ -215,6 +215,9 @@ pub struct Diff {
     /// The one after, e.g. 5m..now
     #[arg(value_name = "B")]
     pub after: String,
+    /// Of windows, what is looked at
+    #[command(flatten)]
+    pub kind: SampleKind,
     /// Of windows, whose time
     #[command(flatten)]
     pub whose: Whose,

@@ -1,9 +1,9 @@
 //! Programs whose stacks are known, and stacks as they come.
 
 use super::agent::{Scratch, binary, clean};
-use super::{command, unique};
+use super::{Setup, command, unique};
 use anyhow::{Context as _, Result, ensure};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// A program that goes with its owner.
@@ -35,6 +35,20 @@ pub fn busy(scratch: &Scratch) -> Result<(PathBuf, String)> {
     let path = scratch.path(&name);
     std::fs::copy(super::traffic::beside("geophone-busy")?, &path)?;
     Ok((path, name))
+}
+
+/// An agent that takes stacks.
+pub fn taking_stacks() -> Setup {
+    Setup::new()
+        .set("probes.profile.enabled", "true")
+        .set("probes.profile.hz", "199")
+}
+
+/// The build id of a program, as another tool reads it.
+pub fn build_id(program: &Path) -> Result<String> {
+    let notes = command::output(Command::new("readelf").arg("-n").arg(program))?;
+    let id = notes.lines().find_map(|l| l.trim().strip_prefix("Build ID: "));
+    Ok(id.context("no build id")?.to_owned())
 }
 
 /// Compiles a C program.

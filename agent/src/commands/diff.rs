@@ -8,6 +8,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::stacks::diff::{self, Side};
 use crate::stacks::query::moment;
 use crate::stacks::{Format, now};
+use agent_common::profile::sample;
 use std::path::Path;
 
 /// Shows what changed between two profiles, each a file or a window of the running agent.
@@ -24,6 +25,7 @@ pub async fn diff(config: &Config, options: &cli::Diff) -> Result<()> {
             }
         },
     };
+    let kind = sample::NAMES.get(usize::from(options.kind.number())).copied();
     // Both windows are by the same clock.
     let now = now();
     let mut remote = None;
@@ -34,7 +36,11 @@ pub async fn diff(config: &Config, options: &cli::Diff) -> Result<()> {
             None => read(what)?,
             Some((from, to)) => {
                 let time = |text| moment(text, now).map_err(|e| Error::new(format_args!("{what}: {e}")));
-                let times = [("from", seconds(time(from)?)), ("to", seconds(time(to)?))];
+                let times = [
+                    ("from", seconds(time(from)?)),
+                    ("to", seconds(time(to)?)),
+                    ("type", kind.unwrap_or_default().to_owned()),
+                ];
                 if remote.is_none() {
                     let base = running_agent(config).await.ok_or_else(|| {
                         Error::new(format_args!("{what}: no agent answers here; see --listen"))

@@ -28,11 +28,13 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use store::{Place, Query, Store};
 
 /// So long a question waits for names; what has none by then is shown by its address.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// So long a question waits for samples that are on their way to the store.
+const CATCH_UP: Duration = Duration::from_secs(10);
 /// Functions and stacks of a summary.
 const SHOWN: usize = 40;
 
@@ -184,6 +186,15 @@ impl Stacks {
         }
     }
 
+    /// Waits until the samples that were given so far are in the store, but not for long: those of a process that is looked
+    /// at for the first time wait for its tables.
+    fn catch_up(&self) {
+        let (start, given) = (Instant::now(), self.counts.given.load(Ordering::Relaxed));
+        while self.counts.taken.load(Ordering::Relaxed) < given && start.elapsed() < CATCH_UP {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Has names made for what a question is about, and does not wait for them.
     pub fn hurry_names(&self, query: &Query) {
         let mut hurried = self.hurried.lock().unwrap_or_else(PoisonError::into_inner);
@@ -218,6 +229,7 @@ impl Stacks {
     /// Answers a question. Waits for names, as [`Self::name`] does.
     pub fn answer(&self, query: &Query, format: Format) -> Result<Vec<u8>> {
         let asked = now();
+        self.catch_up();
         self.name(std::slice::from_ref(query), PATIENCE);
         let store = self.store();
         let rows = store.query(query);
