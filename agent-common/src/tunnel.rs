@@ -143,20 +143,21 @@ pub mod counter {
     pub const TOO_BIG: usize = MALFORMED + 2;
     /// Handshakes: `HANDSHAKES + direction * 3 +` [`super::handshake`].
     pub const HANDSHAKES: usize = TOO_BIG + 2;
-    /// Packets whose inner pair found no room.
-    pub const UNPAIRED_PACKETS: usize = HANDSHAKES + 6;
-    /// Inner bytes of these.
-    pub const UNPAIRED_BYTES: usize = UNPAIRED_PACKETS + 2;
     /// First of the outcomes of received packets with a sequence number, in the order of [`super::SEQUENCE`]. Each such
     /// packet is exactly one of received, duplicated, late and untracked.
-    pub const SEQUENCE: usize = UNPAIRED_BYTES + 2;
+    pub const SEQUENCE: usize = HANDSHAKES + 6;
     /// Only in slot 0: later fragments of UDP datagrams, which nothing tells from those of a tunnel. They are in no
     /// other counter.
     pub const UNKNOWN_FRAGMENTS: usize = SEQUENCE + super::SEQUENCE.len();
+    /// Only in slot 0: received packets of its packets that came from an end that nobody knows; see [`super::EndKey`].
+    pub const STRANGERS: usize = UNKNOWN_FRAGMENTS + 2;
     /// Number of counters.
     pub const COUNT: usize = 64;
 }
-const _: () = assert!(counter::UNKNOWN_FRAGMENTS + 2 <= counter::COUNT);
+const _: () = assert!(counter::STRANGERS < counter::COUNT);
+
+/// Rows of one end, at most, while received packets make them: an address can be forged. What is sent always makes one.
+pub const END_ROWS: u32 = 64;
 
 /// What the governor has the programs leave out, by its level.
 pub mod relief {
@@ -266,6 +267,19 @@ pub mod flag {
     pub const HAS_ID: u8 = 1;
 }
 
+impl TunnelKey {
+    /// The other end.
+    pub fn end(&self) -> EndKey {
+        EndKey {
+            remote: self.remote,
+            kind: self.kind,
+            pad: 0,
+            netns: self.netns,
+            pad2: 0,
+        }
+    }
+}
+
 crate::wire! {
     /// Which tunnel, seen from which device. Addresses are of the outer packet, IPv4 mapped.
     pub struct TunnelKey {
@@ -287,6 +301,23 @@ crate::wire! {
         pub flags: u8,
         /// Number that the agent has given to the device's network namespace; 0 = its own.
         pub netns: u16,
+    }
+
+    /// The other end of tunnels of a kind: a row of `TUNNEL_ENDS`, whose value is the number of rows that received packets
+    /// may still make for it. Userspace names those that a device, an IPsec state or the like tells, and a program those
+    /// that something is sent to. Packets from any other are `other`: whoever can send here could else fill the table.
+    #[derive(PartialOrd, Ord)]
+    pub struct EndKey {
+        /// Outer address, IPv4 mapped.
+        pub remote: [u8; 16],
+        /// See [`kind`].
+        pub kind: u8,
+        /// Always zero.
+        pub pad: u8,
+        /// As in [`TunnelKey`].
+        pub netns: u16,
+        /// Always zero.
+        pub pad2: u32,
     }
 
     /// What a [`TunnelKey`] maps to.

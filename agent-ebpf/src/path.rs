@@ -5,7 +5,7 @@
 
 use crate::account::{self, bump_own};
 use crate::histogram;
-use crate::rtt::{pair, pass, stamps};
+use crate::rtt::{Stamps, follow, pair, stamps};
 use crate::tcp;
 use crate::tunnel::{NEXT, Skb};
 use agent_common::account::{Account, program, reason};
@@ -28,7 +28,7 @@ static PATH_FORWARDED: HashMap<ForwardedKey, Histogram> = HashMap::with_max_entr
 #[map]
 static PATH_OWN: HashMap<[u8; 16], u8> = HashMap::with_max_entries(4096, NO_PREALLOC);
 
-/// Set in the place of a device, for [`pass`]: numbers of tunnels do not have it.
+/// Set in the place of a device, for [`pair`]: numbers of tunnels do not have it.
 const DEVICE: u32 = 1 << 31;
 
 /// Packets that an Ethernet device has received.
@@ -87,12 +87,14 @@ fn look<const DIRECTION: usize, const ETHERNET: bool>(account: &mut Account, skb
         return;
     }
     let place = skb.ifindex() | DEVICE;
-    let took = if DIRECTION == direction::INGRESS {
-        pass::<DIRECTION>(&stamps, pair(place, &destination, &source))
+    let (values, rest) = stamps.words();
+    let pair = if DIRECTION == direction::INGRESS {
+        pair(place, &destination, &source)
     } else {
-        pass::<DIRECTION>(&stamps, pair(place, &source, &destination))
+        pair(place, &source, &destination)
     };
-    let Some(micros) = took else {
+    let took = took::<DIRECTION>(values, rest, pair);
+    if took == NONE {
         // A value that waits from now on, or an echo of none that did.
         if stamps.asks {
             bump_own(&mut account.aggregated);
@@ -100,7 +102,7 @@ fn look<const DIRECTION: usize, const ETHERNET: bool>(account: &mut Account, skb
             bump_own(&mut account.filtered);
         }
         return;
-    };
+    }
     let key = ForwardedKey {
         device: skb.ifindex(),
         // Who echoes is at the other end of what was measured.
@@ -110,9 +112,20 @@ fn look<const DIRECTION: usize, const ETHERNET: bool>(account: &mut Account, skb
     };
     match histogram::of(&PATH_FORWARDED, &key, &ForwardedKey::OTHER, account) {
         Some(histogram) => {
-            histogram::record(histogram, micros);
+            histogram::record(histogram, took as u32);
             bump_own(&mut account.aggregated);
         }
         None => bump_own(&mut account.dropped[reason::MAP_FULL]),
     }
+}
+
+/// No time in µs of 32 bits.
+const NONE: u64 = u64::MAX;
+
+/// See [`follow`]; [`NONE`] = no echo.
+#[inline(never)]
+fn took<const DIRECTION: usize>(values: u64, rest: u64, pair: u64) -> u64 {
+    let mut took = NONE;
+    follow::<DIRECTION>(Stamps::of(values, rest), pair, |micros| took = micros as u64);
+    took
 }

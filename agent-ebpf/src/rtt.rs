@@ -23,13 +23,14 @@ static RTT_WAITING: Array<u64> = Array::with_max_entries(CELLS, 0);
 const PATIENCE: u32 = 4_000_000;
 const ACK: u8 = 0x10;
 
-/// What a segment's timestamps say.
+/// What a segment's timestamps say. In few words, which fit into registers: on the stack of another function each costs
+/// a store and a load.
 #[derive(Clone, Copy)]
 pub struct Stamps {
-    value: u32,
-    echo: u32,
-    source_port: u16,
-    destination_port: u16,
+    /// Value << 32 | echo.
+    values: u64,
+    /// Source port << 16 | destination port.
+    ports: u32,
     /// Its value is one that is followed.
     pub asks: bool,
     /// Its echo is.
@@ -49,10 +50,8 @@ pub fn stamps(skb: &Skb, transport: u32, end: u32, relief: u32) -> Option<Stamps
     let value = u32::from_be_bytes([h[24], h[25], h[26], h[27]]);
     let echo = u32::from_be_bytes([h[28], h[29], h[30], h[31]]);
     Some(Stamps {
-        value,
-        echo,
-        source_port: u16::from_be_bytes([h[0], h[1]]),
-        destination_port: u16::from_be_bytes([h[2], h[3]]),
+        values: (value as u64) << 32 | echo as u64,
+        ports: u32::from_be_bytes([h[0], h[1], h[2], h[3]]),
         // Values without data are echoed whenever the other side has something to say: no round trip.
         asks: value & mask == 0 && end > transport + header,
         answers: echo & mask == 0 && h[13] & ACK != 0,
@@ -60,52 +59,70 @@ pub fn stamps(skb: &Skb, transport: u32, end: u32, relief: u32) -> Option<Stamps
 }
 
 /// Takes what a segment tells that comes in ([`direction::INGRESS`]) or goes out. `pair` is a number for the two
-/// addresses and where they are seen, the same for both directions. Returns µs if this is an echo: on the way in it is the
-/// time to the other side, on the way out to our own.
+/// addresses and where they are seen, the same for both directions. Hands `told` µs if this is an echo: on the way in it
+/// is the time to the other side, on the way out to our own.
+///
+/// To be called in a function of its own, which gets all of it in registers. What is to be done with the time is done
+/// where it is known: of a variable that is set there LLVM reads where it is not set yet, and does nothing with it, which
+/// the verifier refuses.
 #[inline(always)]
-pub fn pass<const DIRECTION: usize>(stamps: &Stamps, pair: u64) -> Option<u32> {
-    let took = follow::<DIRECTION>(stamps, pair);
-    (took != NONE).then_some(took as u32)
-}
-
-/// No time in µs of 32 bits.
-const NONE: u64 = u64::MAX;
-
-/// A function of its own: inside of another LLVM reads variables where they are not set yet, and does nothing with them,
-/// which the verifier refuses.
-#[inline(never)]
-fn follow<const DIRECTION: usize>(stamps: &Stamps, pair: u64) -> u64 {
-    // SAFETY: no preconditions.
-    let now = (unsafe { bpf_ktime_get_boot_ns() } / 1000) as u32 | 1;
-    let (from, to) = (stamps.source_port as u64, stamps.destination_port as u64);
+pub fn follow<const DIRECTION: usize>(stamps: Stamps, pair: u64, told: impl FnOnce(u32)) {
     let ports = if DIRECTION == direction::INGRESS {
-        to << 16 | from
+        stamps.ports.rotate_left(16)
     } else {
-        from << 16 | to
+        stamps.ports
     };
-    let connection = (pair ^ ports).wrapping_mul(MIX);
-    let mut took = NONE;
+    let connection = (pair ^ ports as u64).wrapping_mul(MIX);
     if stamps.answers {
-        let (index, tag) = slot(connection, stamps.echo, 1 - DIRECTION);
+        let (index, tag) = slot(connection, stamps.values as u32, 1 - DIRECTION);
         if let Some(cell) = cell(index) {
             let held = *cell;
             if (held >> 32) as u32 == tag && held as u32 != 0 && exchange(cell, (tag as u64) << 32) == held {
-                took = now.wrapping_sub(held as u32) as u64;
+                told(now().wrapping_sub(held as u32));
             }
         }
     }
     if stamps.asks {
-        let (index, tag) = slot(connection, stamps.value, DIRECTION);
+        let (index, tag) = slot(connection, (stamps.values >> 32) as u32, DIRECTION);
         if let Some(cell) = cell(index) {
             let held = *cell;
-            let waits = held as u32 != 0 && now.wrapping_sub(held as u32) < PATIENCE;
-            // The first packet of a value is the one that is echoed.
-            if (held >> 32) as u32 != tag && !waits {
-                exchange(cell, (tag as u64) << 32 | now as u64);
+            // The first packet of a value is the one that is echoed. Those that follow it need no clock, which costs as
+            // much as all the rest.
+            if (held >> 32) as u32 != tag {
+                let now = now();
+                if held as u32 == 0 || now.wrapping_sub(held as u32) >= PATIENCE {
+                    exchange(cell, (tag as u64) << 32 | now as u64);
+                }
             }
         }
     }
-    took
+}
+
+impl Stamps {
+    /// As two words, for a call.
+    #[inline(always)]
+    pub fn words(self) -> (u64, u64) {
+        let flags = (self.asks as u64) << 1 | self.answers as u64;
+        (self.values, flags << 32 | self.ports as u64)
+    }
+
+    /// And back.
+    #[inline(always)]
+    pub fn of(values: u64, rest: u64) -> Self {
+        Self {
+            values,
+            ports: rest as u32,
+            asks: rest >> 33 & 1 != 0,
+            answers: rest >> 32 & 1 != 0,
+        }
+    }
+}
+
+/// µs since boot, low 32 bits, never 0.
+#[inline(always)]
+fn now() -> u32 {
+    // SAFETY: no preconditions.
+    (unsafe { bpf_ktime_get_boot_ns() } / 1000) as u32 | 1
 }
 
 #[inline(always)]

@@ -13,7 +13,9 @@ use crate::account::{self, bump_own};
 use agent_common::account::{Account, program, reason};
 use agent_common::tunnel::parse::{Parsed, Verdict, fact, parse};
 use agent_common::tunnel::window::Step;
-use agent_common::tunnel::{InnerKey, SLOT_OTHER, TunnelKey, class, counter, direction, kind, relief};
+use agent_common::tunnel::{
+    EndKey, InnerKey, SLOT_OTHER, TunnelKey, class, counter, direction, kind, relief,
+};
 use aya_ebpf::{
     macros::{classifier, map},
     maps::{Array, PerCpuArray, ProgramArray},
@@ -35,6 +37,10 @@ struct Scratch {
     relief: u32,
     parsed: Parsed,
     key: TunnelKey,
+    /// Of `key`.
+    end: EndKey,
+    /// 1 = nobody knows that end.
+    stranger: u64,
     inner: InnerKey,
     /// Of `inner`; see [`row::pair`].
     pair: u64,
@@ -44,6 +50,7 @@ struct Scratch {
 
 const _: () = assert!(
     core::mem::offset_of!(Scratch, key).is_multiple_of(8)
+        && core::mem::offset_of!(Scratch, end).is_multiple_of(8)
         && core::mem::offset_of!(Scratch, inner).is_multiple_of(8)
         && core::mem::offset_of!(Scratch, memo).is_multiple_of(8)
 );
@@ -138,6 +145,7 @@ fn watch<const DIRECTION: usize, const ETHERNET: bool, const OWN: bool>(
     let skb = Skb::new(ctx);
     reset(&mut scratch.parsed);
     scratch.relief = TUNNEL_RELIEF.get(0).copied().unwrap_or(0) as u32;
+    scratch.stranger = 0;
     scratch.key.netns = if OWN { 0 } else { scratch.netns as u16 };
     match read::<ETHERNET>(skb, &mut scratch.parsed) {
         Verdict::Nothing => bump_own(&mut account.filtered),
@@ -164,7 +172,7 @@ fn watch<const DIRECTION: usize, const ETHERNET: bool, const OWN: bool>(
         Verdict::SomeTunnel => count::<DIRECTION>(account, skb, scratch, SLOT_OTHER),
         Verdict::Tunnel => {
             row::key(&mut scratch.key, &scratch.parsed, &skb, DIRECTION);
-            let slot = row::slot(account, &scratch.key, &mut scratch.memo);
+            let slot = row::slot::<DIRECTION>(account, scratch);
             tunnel::<DIRECTION>(account, skb, scratch, slot);
         }
     }
@@ -254,20 +262,16 @@ fn count<const DIRECTION: usize>(account: &mut Account, skb: Skb, scratch: &mut 
     if parsed.facts & fact::FRAGMENT != 0 {
         row::bump(&mut cells.counters[counter::FRAGMENTS + DIRECTION]);
     }
-    if parsed.facts & fact::PAIR != 0 && slot != SLOT_OTHER {
+    if slot == SLOT_OTHER {
+        if DIRECTION == direction::INGRESS && scratch.stranger != 0 {
+            row::add(&mut cells.counters[counter::STRANGERS], wire.packets);
+        }
+    } else if parsed.facts & fact::PAIR != 0 {
         let inner = &mut scratch.inner;
         row::inner_key(inner, parsed, slot, DIRECTION);
-        let pair = row::pair(inner);
-        scratch.pair = pair;
-        if scratch.relief >= relief::NO_PAIRS as u32 || !row::inner(inner, pair, DIRECTION, &wire) {
-            row::add(
-                &mut cells.counters[counter::UNPAIRED_PACKETS + DIRECTION],
-                wire.packets,
-            );
-            row::add(
-                &mut cells.counters[counter::UNPAIRED_BYTES + DIRECTION],
-                wire.inner,
-            );
+        scratch.pair = row::pair(inner);
+        if scratch.relief < relief::NO_PAIRS as u32 {
+            row::inner(inner, scratch.pair, DIRECTION, &wire);
         }
     }
     bump_own(&mut account.aggregated);

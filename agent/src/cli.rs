@@ -75,6 +75,9 @@ pub enum Command {
         /// Instead of the table, each change of a tunnel's state: the latest 256 first, then those that come
         #[arg(long)]
         follow: bool,
+        /// Below the table, who talks inside of each tunnel, the busiest first; JSON has it in any case
+        #[arg(long, conflicts_with = "follow")]
+        pairs: bool,
         /// As JSON; with --follow, one object a line
         #[arg(long)]
         json: bool,

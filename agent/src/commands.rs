@@ -225,7 +225,12 @@ pub async fn top(config: &Config, btf: Option<PathBuf>, duration: Option<Duratio
 }
 
 /// `geophone tunnels`.
-pub async fn tunnels(config: &Config, btf: Option<PathBuf>, options: &cli::Stream) -> Result<()> {
+pub async fn tunnels(
+    config: &Config,
+    btf: Option<PathBuf>,
+    options: &cli::Stream,
+    pairs: bool,
+) -> Result<()> {
     let base = options.base(config).await;
     let duration = options.duration.unwrap_or(Duration::from_secs(2));
     let mut view = match base {
@@ -273,7 +278,7 @@ pub async fn tunnels(config: &Config, btf: Option<PathBuf>, options: &cli::Strea
     if options.json {
         return say(&serde_json::to_string_pretty(&view.tunnels).context("JSON")?);
     }
-    say(print::tunnels(&view.tunnels).trim_end())
+    say(print::tunnels(&view.tunnels, pairs).trim_end())
 }
 
 impl cli::Stream {

@@ -77,6 +77,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
                     Command::Top { duration, own } => commands::top(&config, btf, duration, own).await,
                     Command::Tunnels {
                         follow,
+                        pairs,
                         json,
                         duration,
                         own,
@@ -85,7 +86,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
                         if follow {
                             commands::stream(&config, btf, &options, "tunnels").await
                         } else {
-                            commands::tunnels(&config, btf, &options).await
+                            commands::tunnels(&config, btf, &options, pairs).await
                         }
                     }
                     Command::Flows(stream) => commands::stream(&config, btf, &stream, "flows").await,

@@ -3,7 +3,7 @@
 extern crate alloc;
 
 use super::parse::Verdict;
-use super::{class, kind};
+use super::{EndKey, class, kind};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -77,6 +77,22 @@ pub fn cases() -> Vec<Case> {
     all.extend(odd::fragments());
     all.extend(odd::errors());
     all
+}
+
+/// The ends of [`ipv4`] and [`ipv6`], of every kind, as if devices named them.
+pub fn ends() -> impl Iterator<Item = EndKey> {
+    let v4 = |last| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, last];
+    let v6 = |last| [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
+    let kinds = move |remote| {
+        (1..kind::COUNT as u8).map(move |kind| EndKey {
+            remote,
+            kind,
+            pad: 0,
+            netns: 0,
+            pad2: 0,
+        })
+    };
+    [v4(1), v4(2), v6(1), v6(2)].into_iter().flat_map(kinds)
 }
 
 fn plain() -> Vec<Case> {

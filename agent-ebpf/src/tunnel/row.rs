@@ -1,5 +1,6 @@
 //! From a packet's tunnel to its rows.
 
+use super::Scratch;
 use super::packet::{Skb, Wire};
 use crate::account::{self, add_own, bump_own, exchange, replace};
 use crate::rtt::MIX;
@@ -7,7 +8,8 @@ use crate::settings::{NCPU, SHARD_MASK, TUNNEL_INNER_MASK};
 use agent_common::account::Account;
 use agent_common::tunnel::parse::{Address, Parsed};
 use agent_common::tunnel::{
-    InnerCell, InnerKey, SLOT_OTHER, TunnelCells, TunnelKey, TunnelState, TunnelValue, direction, inner,
+    END_ROWS, EndKey, InnerCell, InnerKey, SLOT_OTHER, TunnelCells, TunnelKey, TunnelState, TunnelValue,
+    direction, inner,
 };
 use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
@@ -21,6 +23,10 @@ const NOEXIST: u64 = 1;
 /// Tunnel → slot.
 #[map]
 static TUNNELS: HashMap<TunnelKey, TunnelValue> = HashMap::with_max_entries(1, 0);
+
+/// Ends that are known; see [`EndKey`].
+#[map]
+static TUNNEL_ENDS: HashMap<EndKey, u32> = HashMap::with_max_entries(1, 0);
 
 /// Slots that are free, as `FREE_SLOTS` of the pairs. Slot 0 is never among them.
 #[map]
@@ -109,9 +115,10 @@ pub fn find(key: &TunnelKey) -> Option<u32> {
     TUNNELS.get_ptr(key).map(|value| unsafe { (*value).slot })
 }
 
-/// The slot of a tunnel, a new one if need be, `SLOT_OTHER` if there is none left.
+/// The slot of a tunnel, a new one if need be, `SLOT_OTHER` if there is none left or none for it.
 #[inline(always)]
-pub fn slot(account: &mut Account, key: &TunnelKey, memo: &mut Memo) -> u32 {
+pub fn slot<const DIRECTION: usize>(account: &mut Account, scratch: &mut Scratch) -> u32 {
+    let (key, memo) = (&scratch.key, &mut scratch.memo);
     let epoch = TUNNEL_EPOCH.get(0).copied().unwrap_or(0);
     if memo.slot != SLOT_OTHER && memo.epoch == epoch && same(key, &memo.key) {
         return memo.slot;
@@ -121,6 +128,30 @@ pub fn slot(account: &mut Account, key: &TunnelKey, memo: &mut Memo) -> u32 {
         memo.epoch = epoch;
         memo.slot = slot;
         return slot;
+    }
+    meet::<DIRECTION>(account, scratch)
+}
+
+/// A row for a tunnel that has none, or `SLOT_OTHER`.
+#[inline(never)]
+fn meet<const DIRECTION: usize>(account: &mut Account, scratch: &mut Scratch) -> u32 {
+    let Scratch {
+        key, end, stranger, ..
+    } = scratch;
+    copy(&key.remote, &mut end.remote);
+    (end.kind, end.netns) = (key.kind, key.netns);
+    if DIRECTION == direction::INGRESS {
+        match TUNNEL_ENDS.get_ptr_mut(&*end) {
+            // SAFETY: valid for the program's run. Two CPUs may take the same one: it is a bound, and userspace counts
+            // anew.
+            Some(left) if unsafe { left.read_volatile() } > 0 => unsafe {
+                left.write_volatile(left.read_volatile().saturating_sub(1));
+            },
+            _ => {
+                *stranger = 1;
+                return SLOT_OTHER;
+            }
+        }
     }
     let Ok(Some(free)) = TUNNEL_FREE.pop() else {
         bump_own(&mut account.overflowed);
@@ -139,7 +170,11 @@ pub fn slot(account: &mut Account, key: &TunnelKey, memo: &mut Memo) -> u32 {
         slot: free,
         pad: 0,
     };
-    if TUNNELS.insert(key, value, NOEXIST).is_ok() {
+    if TUNNELS.insert(&*key, value, NOEXIST).is_ok() {
+        if DIRECTION == direction::EGRESS {
+            // Full, or there already: what is named stays.
+            let _ = TUNNEL_ENDS.insert(&*end, END_ROWS, NOEXIST);
+        }
         return free;
     }
     // Another CPU was first, or the table is full: the slot goes back.
@@ -235,14 +270,14 @@ pub fn pair(key: &InnerKey) -> u64 {
     (sum ^ sum >> 32).wrapping_mul(MIX)
 }
 
-/// Counts an inner pair; false if there is no room. `hash` is that of [`pair`].
+/// Counts an inner pair; if there is no room, it is in the tunnel's own bytes only. `hash` is that of [`pair`].
 #[inline(always)]
-pub fn inner(key: &InnerKey, hash: u64, direction: usize, wire: &Wire) -> bool {
+pub fn inner(key: &InnerKey, hash: u64, direction: usize, wire: &Wire) {
     let mut probe = 0;
     while probe < inner::PROBES {
         let index = ((hash >> 40) as u32 + probe) & TUNNEL_INNER_MASK.load();
         let Some(cell) = TUNNEL_INNER.get_ptr_mut(index) else {
-            return false;
+            return;
         };
         // SAFETY: valid for the program's run; who has won the state writes the key, all others add atomically.
         let cell = unsafe { &mut *cell };
@@ -250,16 +285,15 @@ pub fn inner(key: &InnerKey, hash: u64, direction: usize, wire: &Wire) -> bool {
         let state = unsafe { core::ptr::from_ref(&cell.state).read_volatile() };
         if state == inner::TAKEN && same(key, &cell.key) {
             account::add(&mut cell.bytes[direction], wire.inner);
-            return true;
+            return;
         }
         if state == inner::FREE && replace(&mut cell.state, inner::FREE, inner::BUSY) {
             copy(key, &mut cell.key);
             cell.bytes[1 - direction] = 0;
             cell.bytes[direction] = wire.inner;
             exchange(&mut cell.state, inner::TAKEN);
-            return true;
+            return;
         }
         probe += 1;
     }
-    false
 }

@@ -3,7 +3,7 @@
 use super::packet::Skb;
 use super::row;
 use crate::histogram::record;
-use crate::rtt::{Stamps, pass, stamps};
+use crate::rtt::{Stamps, follow, stamps};
 use agent_common::tunnel::parse::Parsed;
 use agent_common::tunnel::{direction, series};
 
@@ -14,20 +14,21 @@ pub fn sample<const DIRECTION: usize>(skb: Skb, parsed: &Parsed, slot: u32, pair
         return;
     };
     if stamps.asks || stamps.answers {
-        followed::<DIRECTION>(&stamps, slot, pair);
+        let (values, rest) = stamps.words();
+        followed::<DIRECTION>(values, rest, pair, slot);
     }
 }
 
 #[inline(never)]
-fn followed<const DIRECTION: usize>(stamps: &Stamps, slot: u32, pair: u64) {
+fn followed<const DIRECTION: usize>(values: u64, rest: u64, pair: u64, slot: u32) {
     let series = if DIRECTION == direction::INGRESS {
         series::RTT_REMOTE
     } else {
         series::RTT_LOCAL
     };
-    if let Some(micros) = pass::<DIRECTION>(stamps, pair)
-        && let Some(state) = row::state(slot)
-    {
-        record(&mut state.histograms[series], micros);
-    }
+    follow::<DIRECTION>(Stamps::of(values, rest), pair, |micros| {
+        if let Some(state) = row::state(slot) {
+            record(&mut state.histograms[series], micros);
+        }
+    });
 }

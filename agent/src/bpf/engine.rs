@@ -143,6 +143,7 @@ impl Engine {
             .map_max_entries("DROPS", sizes.drop_keys)
             .map_max_entries("DROP_TOKENS", cpus)
             .map_max_entries("TUNNELS", sizes.tunnels)
+            .map_max_entries("TUNNEL_ENDS", sizes.tunnels * 4)
             .map_max_entries("TUNNEL_FREE", sizes.tunnels)
             .map_max_entries("TUNNEL_STATES", sizes.tunnels)
             .map_max_entries("TUNNEL_CELLS", sizes.tunnels * sizes.shards)

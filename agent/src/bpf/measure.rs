@@ -3,6 +3,8 @@
 use super::Engine;
 use super::sys;
 use crate::error::{Context as _, Error, Result};
+use agent_common::tunnel::{END_ROWS, EndKey};
+use agent_common::wire::Wire as _;
 use aya::maps::{MapData, ProgramArray, Queue};
 use aya::programs::{Program, ProgramError, ProgramFd, TestRun as _, TestRunOptions};
 use std::collections::HashMap;
@@ -125,7 +127,7 @@ pub struct Packets {
     next: ProgramArray<MapData>,
     sequence: MapData,
     /// Programs that are loaded later need their descriptors.
-    _kept: (Queue<MapData, u32>, MapData),
+    _kept: (Queue<MapData, u32>, [MapData; 2]),
 }
 
 impl Packets {
@@ -144,11 +146,18 @@ impl Packets {
             }
         }
         sys::update(ports.fd().as_fd(), &0u32.to_ne_bytes(), &table).context("map TUNNEL_PORTS")?;
+        let ends = engine.take_data("TUNNEL_ENDS")?;
+        // Rows are made by what comes in as well.
+        for end in agent_common::tunnel::corpus::ends() {
+            let mut key = Vec::with_capacity(EndKey::SIZE);
+            end.encode(&mut key);
+            sys::update(ends.fd().as_fd(), &key, &END_ROWS.to_ne_bytes()).context("map TUNNEL_ENDS")?;
+        }
         Ok(Self {
             next: ProgramArray::try_from(engine.take_map("BENCH_NEXT")?).context("map BENCH_NEXT")?,
             sequence: engine.take_data("BENCH_SEQUENCE")?,
             engine,
-            _kept: (free, ports),
+            _kept: (free, [ports, ends]),
         })
     }
 

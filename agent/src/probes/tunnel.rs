@@ -6,19 +6,21 @@
 //! | `tunnel_egress` | the same, egress | the same of what is sent |
 //!
 //! Devices that carry a tunnel are looked for every few seconds; where there is none, nothing is attached. A VXLAN,
-//! GRE, IPIP … device names its way; WireGuard, tun and xfrm devices do not, so every device that holds an address is
-//! watched. A bound UDP socket of a well-known port is a tunnel of its own, whoever keeps it.
+//! GRE, IPIP … device names its way, or its forwarding table does; WireGuard, tun and xfrm devices do not, so every device
+//! that holds an address is watched. A bound UDP socket of a well-known port is a tunnel of its own, whoever keeps it.
 
 mod ask;
 pub mod corpus;
 mod devices;
 mod drops;
+mod ends;
 mod exported;
 mod health;
 mod inner;
 mod links;
 pub mod metrics;
 mod netns;
+mod pairs;
 mod table;
 mod windows;
 
@@ -37,8 +39,9 @@ use crate::error::{Context as _, Result};
 use crate::identity::Peers;
 use crate::records::Record;
 use agent_common::account::program;
-use agent_common::tunnel::{InnerCell, TunnelCells, TunnelState, relief};
+use agent_common::tunnel::{InnerCell, TunnelCells, TunnelKey, TunnelState, relief};
 use aya::maps::{MapData, Queue};
+use ends::Ends;
 use netns::{Looking, Namespace};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd as _;
@@ -201,6 +204,7 @@ impl Tunnel {
             inner: MappedArray::new(inner.fd(), size_of::<InnerCell>(), inner_cells)?,
             inner_cells,
             free,
+            ends: Ends::new(engine.take_data("TUNNEL_ENDS")?),
             shards: shards as usize,
         });
         let level = engine.take_data("TUNNEL_RELIEF")?;
@@ -259,6 +263,10 @@ impl Tunnel {
                 }
                 Err(_) => {}
             }
+        }
+        let ends = self.namespaces.iter().flat_map(|n| &n.ends).copied().collect();
+        if let Some(maps) = &mut self.maps {
+            maps.ends.set(ends);
         }
         if let Err(e) = self.write_ports() {
             tracing::warn!("probe tunnel: {e}");
@@ -359,7 +367,13 @@ impl Probe for Tunnel {
         let (Some(maps), Some(table)) = (&mut self.maps, &mut self.table) else {
             return;
         };
-        match table.tick(maps, context, self.unix_nanos) {
+        let namespaces = &self.namespaces;
+        let watched = |key: &TunnelKey| {
+            let namespace = namespaces.iter().find(|n| n.number == key.netns)?;
+            let watch = namespace.watches.get(&key.ifindex)?;
+            Some(watch.attached.iter().any(Option::is_some))
+        };
+        match table.tick(maps, context, self.unix_nanos, watched) {
             Ok(changes) => {
                 for change in &changes {
                     match change.state.as_str() {

@@ -213,6 +213,10 @@ impl Topology {
         };
         let tunnels = tunnels(view, snapshot);
         for pair in &view.pairs {
+            // What has no other end yet, such as the row of a socket that never got anywhere.
+            if peer(pair).is_empty() && Quality::of(pair).is_nothing() {
+                continue;
+            }
             let from = out.node(NodeKind::Subject, subject(pair), &view.region, &view.zone);
             let to = out.node(NodeKind::Peer, peer(pair), &pair.peer_region, &pair.peer_zone);
             let tunnels: Vec<Over> = tunnels
@@ -292,6 +296,12 @@ fn counter(pair: &PairRow, name: &str, kind: &str) -> u64 {
 }
 
 impl Quality {
+    /// Nothing was ever exchanged.
+    fn is_nothing(&self) -> bool {
+        let bytes = self.bytes_received + self.bytes_sent;
+        self.connections == 0 && bytes == 0 && self.rtt_p50.is_none() && self.reasons.is_empty()
+    }
+
     fn of(pair: &PairRow) -> Self {
         let quantile = |l: &Option<Latency>, q: fn(&Latency) -> f64| l.as_ref().map(q);
         let (state, reasons) = judge(pair);

@@ -136,7 +136,8 @@ fn state(q: &Quality) -> String {
 /// The tunnels of an edge, and their states where these say something.
 pub(super) fn over(edge: &Edge) -> String {
     let one = |t: &Over| match t.state.as_str() {
-        "" | "unknown" => t.name(),
+        "" => t.name(),
+        "unknown" if t.reason.is_empty() => t.name(),
         state => format!("{} ({state})", t.name()),
     };
     edge.tunnels.iter().map(one).collect::<Vec<_>>().join(", ")

@@ -171,6 +171,25 @@ fn drawings_hold_names_as_text_and_nothing_else() {
 }
 
 #[test]
+fn a_row_of_nothing_is_no_edge() {
+    let nothing = PairRow {
+        subject: "unknown".into(),
+        ..PairRow::default()
+    };
+    let failed = PairRow {
+        receive_rate: 1.0,
+        ..pair("unknown", "", "")
+    };
+    let view = View {
+        pairs: vec![nothing, pair("a", "db", "eu"), failed],
+        ..View::default()
+    };
+    let t = Topology::new(&view, &Snapshot::default(), Vec::new());
+    assert_eq!(t.edges.len(), 2, "{:?}", t.edges);
+    assert_eq!(t.edges[1].quality.bytes_received, 5000);
+}
+
+#[test]
 fn a_peer_is_reached_over_its_tunnels_and_is_no_better_than_they_are() {
     let row = |id: &str, state: &str, reason: &str| TunnelRow {
         kind: "vxlan".into(),

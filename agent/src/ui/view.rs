@@ -21,7 +21,7 @@ pub use builder::{PAIRS, ViewBuilder};
 pub use lookups::{DnsRow, UdpRow};
 pub use stacks::{Hot, HotRow, Watch};
 pub use timing::{Distribution, Latency};
-pub use tunnels::TunnelRow;
+pub use tunnels::{InnerPair, TunnelRow};
 
 use serde::{Deserialize, Serialize};
 

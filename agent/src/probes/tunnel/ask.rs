@@ -4,13 +4,26 @@ use crate::error::Result;
 use crate::rtnetlink::{self, Rtnetlink};
 use netlink_packet_core::{NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_REQUEST, NlaBuffer, NlasIterator, parse_u16};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// The device by which packets to an address leave.
-pub(super) fn route(rtnetlink: &Rtnetlink, to: IpAddr) -> Result<Option<u32>> {
+/// The devices by which packets to an address may leave: of a route with several next hops each. None = no route.
+pub(super) fn routes(rtnetlink: &Rtnetlink, to: IpAddr) -> Result<BTreeSet<u32>> {
+    // The route itself, and not what came out of one lookup. Of next hops that are objects it may tell none (sysctl
+    // nexthop_compat_mode): then the lookup has one of them.
+    let whole = route(rtnetlink, to, RouteFlags::FibMatch)?;
+    if whole.is_empty() {
+        return route(rtnetlink, to, RouteFlags::empty());
+    }
+    Ok(whole)
+}
+
+fn route(rtnetlink: &Rtnetlink, to: IpAddr, flags: RouteFlags) -> Result<BTreeSet<u32>> {
     let mut request = RouteMessage::default();
     (
         request.header.address_family,
@@ -19,17 +32,68 @@ pub(super) fn route(rtnetlink: &Rtnetlink, to: IpAddr) -> Result<Option<u32>> {
         IpAddr::V4(_) => (AddressFamily::Inet, 32),
         IpAddr::V6(_) => (AddressFamily::Inet6, 128),
     };
+    request.header.flags = flags;
     request
         .attributes
         .push(RouteAttribute::Destination(RouteAddress::from(to)));
     let answer = rtnetlink.get(RouteNetlinkMessage::GetRoute(request))?;
-    Ok(answer.iter().find_map(|message| match message {
-        RouteNetlinkMessage::NewRoute(route) => route.attributes.iter().find_map(|a| match a {
-            RouteAttribute::Oif(index) => Some(*index),
+    let mut out = BTreeSet::new();
+    for message in answer {
+        let RouteNetlinkMessage::NewRoute(route) = message else {
+            continue;
+        };
+        for attribute in route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => out.extend([index]),
+                RouteAttribute::MultiPath(hops) => out.extend(hops.iter().map(|hop| hop.interface_index)),
+                _ => {}
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// An entry of a forwarding table: to whom frames are sent.
+pub(super) struct Forward {
+    /// Index of the device.
+    pub device: u32,
+    pub to: IpAddr,
+    /// Somebody has configured it; else the kernel has learned it of a packet, which may be forged.
+    pub told: bool,
+}
+
+/// The forwarding tables of all VXLAN devices.
+pub(super) fn forwards(rtnetlink: &Rtnetlink) -> Result<Vec<Forward>> {
+    let mut request = NeighbourMessage::default();
+    request.header.family = AddressFamily::Bridge;
+    let answer = rtnetlink.dump(RouteNetlinkMessage::GetNeighbour(request))?;
+    let entry = |message: &RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewNeighbour(entry) = message else {
+            return None;
+        };
+        let to = entry.attributes.iter().find_map(|a| match a {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(a)) => Some(IpAddr::from(*a)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(a)) => Some(IpAddr::from(*a)),
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => address(bytes),
             _ => None,
-        }),
+        })?;
+        let header = &entry.header;
+        Some(Forward {
+            device: header.ifindex,
+            to,
+            told: matches!(header.state, NeighbourState::Permanent | NeighbourState::Noarp)
+                || header.flags.contains(NeighbourFlags::ExtLearned),
+        })
+    };
+    Ok(answer.iter().filter_map(entry).collect())
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        16 => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
         _ => None,
-    }))
+    }
 }
 
 /// Addresses of all devices.
@@ -85,7 +149,7 @@ fn socket(line: &str) -> Option<(Option<IpAddr>, u16)> {
     Some(((!address.is_unspecified()).then_some(address), port))
 }
 
-/// Destinations of the kernel's IPsec states that have no device of their own.
+/// Both ends of the kernel's IPsec states that have no device of their own; which of the two is ours they do not say.
 pub(super) fn ipsec() -> BTreeSet<IpAddr> {
     // Opening the socket would have the kernel load xfrm_user, or look for it each time. Where it is, its own socket is
     // listed.
@@ -106,27 +170,27 @@ fn ask_xfrm() -> Result<BTreeSet<IpAddr>> {
     const XFRM_MSG_GETSA: u16 = 0x12;
     const XFRM_MSG_NEWSA: u16 = 0x10;
     const DADDR: usize = 56;
+    const SADDR: usize = 76;
     const FAMILY: usize = 212;
     let mut out = BTreeSet::new();
     let flags = NLM_F_REQUEST | NLM_F_DUMP;
     rtnetlink::ask(NETLINK_XFRM, XFRM_MSG_GETSA, flags, &[], |kind, body| {
-        let state = || {
+        let end = |at: usize| {
             let family = u16::from_ne_bytes(body.get(FAMILY..FAMILY + 2)?.try_into().ok()?);
-            let address = body.get(DADDR..DADDR + 16)?;
-            Some(if i32::from(family) == libc::AF_INET {
-                IpAddr::from(<[u8; 4]>::try_from(address.get(..4)?).ok()?)
-            } else {
-                IpAddr::from(<[u8; 16]>::try_from(address).ok()?)
-            })
+            let length = if i32::from(family) == libc::AF_INET { 4 } else { 16 };
+            address(body.get(at..at + length)?)
         };
-        out.extend(state().filter(|_| kind == XFRM_MSG_NEWSA));
+        if kind == XFRM_MSG_NEWSA {
+            out.extend([DADDR, SADDR].into_iter().filter_map(end));
+        }
         true
     })?;
     Ok(out)
 }
 
-/// UDP port of the kernel's WireGuard of this interface index: generic netlink, include/uapi/linux/wireguard.h.
-pub(super) fn wireguard_port(index: u32) -> Result<Option<u16>> {
+/// What the kernel's WireGuard of this interface index says: its UDP port, and the ends of its peers that it knows.
+/// Generic netlink, include/uapi/linux/wireguard.h.
+pub(super) fn wireguard(index: u32) -> Result<(Option<u16>, Vec<IpAddr>)> {
     const NETLINK_GENERIC: isize = 16;
     const GENL_ID_CTRL: u16 = 16;
     const CTRL_CMD_GETFAMILY: u8 = 3;
@@ -135,28 +199,68 @@ pub(super) fn wireguard_port(index: u32) -> Result<Option<u16>> {
     const WG_CMD_GET_DEVICE: u8 = 0;
     const WGDEVICE_A_IFINDEX: u16 = 1;
     const WGDEVICE_A_LISTEN_PORT: u16 = 6;
-    // The first answer has it. The others are about peers, and nobody reads them.
-    let first = |kind, flags, body: &[u8], wanted| -> Result<Option<u16>> {
-        let mut found = None;
-        rtnetlink::ask(NETLINK_GENERIC, kind, flags, body, |_, answer| {
-            let attributes = answer.get(GENERIC_HEADER..).unwrap_or_default();
-            found = NlasIterator::new(attributes)
-                .flatten()
-                .find(|a| a.kind() == wanted)
-                .and_then(|a| parse_u16(a.value()).ok());
+    const WGDEVICE_A_PEERS: u16 = 8;
+    const WGPEER_A_ENDPOINT: u16 = 4;
+    let mut found: Option<u16> = None;
+    let request_family = request(CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, b"wireguard\0");
+    rtnetlink::ask(
+        NETLINK_GENERIC,
+        GENL_ID_CTRL,
+        NLM_F_REQUEST,
+        &request_family,
+        |_, answer| {
+            found = attribute(generic(answer), CTRL_ATTR_FAMILY_ID).and_then(|id| parse_u16(id).ok());
             false
-        })?;
-        Ok(found)
-    };
-    let family = request(CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, b"wireguard\0");
-    let Some(family) = first(GENL_ID_CTRL, NLM_F_REQUEST, &family, CTRL_ATTR_FAMILY_ID)? else {
-        return Ok(None);
+        },
+    )?;
+    let (mut port, mut ends) = (None, Vec::new());
+    let Some(family) = found else {
+        return Ok((port, ends));
     };
     let device = request(WG_CMD_GET_DEVICE, WGDEVICE_A_IFINDEX, &index.to_ne_bytes());
-    let flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let port = first(family, flags, &device, WGDEVICE_A_LISTEN_PORT)?;
+    // Many peers are told in several answers.
+    rtnetlink::ask(
+        NETLINK_GENERIC,
+        family,
+        NLM_F_REQUEST | NLM_F_DUMP,
+        &device,
+        |_, answer| {
+            let answer = generic(answer);
+            port = port.or_else(|| parse_u16(attribute(answer, WGDEVICE_A_LISTEN_PORT)?).ok());
+            let peers = attribute(answer, WGDEVICE_A_PEERS).unwrap_or_default();
+            let end = |peer: &[u8]| endpoint(attribute(peer, WGPEER_A_ENDPOINT)?);
+            ends.extend(
+                NlasIterator::new(peers)
+                    .flatten()
+                    .filter_map(|peer| end(peer.value())),
+            );
+            true
+        },
+    )?;
     // 0 = it has no socket yet.
-    Ok(port.filter(|port| *port != 0))
+    Ok((port.filter(|port| *port != 0), ends))
+}
+
+/// What follows the header of generic netlink.
+fn generic(answer: &[u8]) -> &[u8] {
+    answer.get(GENERIC_HEADER..).unwrap_or_default()
+}
+
+fn attribute(attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    let mut all = NlasIterator::new(attributes).flatten();
+    let found = all.find(|a| a.kind() == wanted)?;
+    let end = NLA_HEADER_SIZE + found.value_length();
+    found.into_inner().get(NLA_HEADER_SIZE..end)
+}
+
+/// The address of a `struct sockaddr_in` or `sockaddr_in6`.
+fn endpoint(socket: &[u8]) -> Option<IpAddr> {
+    let family = u16::from_ne_bytes(socket.get(..2)?.try_into().ok()?);
+    match i32::from(family) {
+        libc::AF_INET => address(socket.get(4..8)?),
+        libc::AF_INET6 => address(socket.get(8..24)?),
+        _ => None,
+    }
 }
 
 /// `struct genlmsghdr`.
@@ -202,9 +306,22 @@ mod tests {
         assert_eq!(family.get(8..), Some(b"wireguard\0\0\0".as_slice()));
     }
 
+    #[test]
+    fn ends_of_peers() {
+        let mut v4 = vec![0; 16];
+        v4[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+        v4[2..8].copy_from_slice(&[0xca, 0x6c, 10, 0, 0, 2]);
+        assert_eq!(endpoint(&v4), "10.0.0.2".parse().ok());
+        let mut v6 = vec![0; 28];
+        v6[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
+        v6[23] = 7;
+        assert_eq!(endpoint(&v6), "::7".parse().ok());
+        assert_eq!(endpoint(&v4[..6]), None);
+    }
+
     /// The kernel knows its own controller by the same words.
     #[test]
     fn a_family_that_is_not_there_is_an_error() {
-        assert!(wireguard_port(u32::MAX).is_err());
+        assert!(wireguard(u32::MAX).is_err());
     }
 }

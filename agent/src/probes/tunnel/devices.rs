@@ -18,6 +18,32 @@ const MAX_STACK: usize = 8;
 /// Tunnel devices by interface index: name and what they say of their tunnel.
 pub(super) type Tunnels = BTreeMap<u32, (String, Tunnel)>;
 
+/// Routes that are asked for at a time.
+const ROUTES: usize = 256;
+
+/// Which way the packets of a tunnel go, as far as it is told.
+#[derive(Default)]
+struct Way {
+    /// The device that it is bound to.
+    link: Option<u32>,
+    /// Its own address.
+    local: Option<IpAddr>,
+    /// Other ends.
+    remotes: BTreeSet<IpAddr>,
+}
+
+fn unicast(address: &IpAddr) -> bool {
+    !address.is_unspecified() && !address.is_multicast()
+}
+
+fn is_vxlan(device: &Device) -> bool {
+    let names = [kind::VXLAN, kind::VXLAN_GPE].map(|kind| kind::NAMES.get(usize::from(kind)).copied());
+    device
+        .tunnel
+        .as_ref()
+        .is_some_and(|t| names.contains(&Some(t.kind)))
+}
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -27,6 +53,8 @@ pub(super) struct Found {
     pub ports: BTreeMap<u16, u8>,
     /// The tunnel devices themselves.
     pub tunnels: Tunnels,
+    /// Other ends that they name, by kind.
+    pub ends: BTreeSet<(u8, IpAddr)>,
 }
 
 /// Finds the devices. `ports` are the UDP ports that carry tunnels, `named` the patterns of devices that are wanted in
@@ -39,35 +67,74 @@ pub(super) fn find(
 ) -> Result<Found> {
     let devices = all(rtnetlink)?;
     let mut found = Found::default();
-    let mut wanted = BTreeSet::new();
-    let mut anywhere = always;
-    let mut holders: Option<Vec<(u32, IpAddr)>> = None;
+    let mut ways = Vec::new();
     // Fallback devices such as tunl0 are there wherever the module is loaded; those that are down carry nothing.
-    let tunnels = devices.iter().filter(|d| d.up).filter_map(|d| d.tunnel.as_ref());
-    let mut ways: Vec<(Option<u32>, Option<IpAddr>, Option<IpAddr>)> = Vec::new();
-    for tunnel in tunnels {
+    let tunnels = || devices.iter().filter(|d| d.up && d.tunnel.is_some());
+    let forwards = if tunnels().any(is_vxlan) {
+        ask::forwards(rtnetlink)?
+    } else {
+        Vec::new()
+    };
+    for device in tunnels() {
+        let Some(tunnel) = &device.tunnel else { continue };
+        let own = || forwards.iter().filter(|f| f.device == device.index);
         found.ports.extend(tunnel.port);
-        ways.push((tunnel.link, tunnel.local, tunnel.remote));
+        let kind = kind::NAMES.iter().position(|name| *name == tunnel.kind);
+        let told = own().filter(|f| f.told).map(|f| f.to).chain(tunnel.remote);
+        found.ends.extend(told.filter_map(|to| Some((kind? as u8, to))));
+        ways.push(Way {
+            link: tunnel.link,
+            local: tunnel.local,
+            remotes: own().map(|f| f.to).chain(tunnel.remote).filter(unicast).collect(),
+        });
     }
     for device in devices.iter().filter(|d| d.up && d.wireguard) {
         // It may have gone meanwhile; a port that is configured needs no asking.
-        let port = ask::wireguard_port(device.index).ok().flatten();
+        let (port, ends) = ask::wireguard(device.index).unwrap_or_default();
         found.ports.extend(port.map(|port| (port, kind::WIREGUARD)));
+        found
+            .ends
+            .extend(ends.into_iter().map(|end| (kind::WIREGUARD, end)));
     }
-    ways.extend(ask::ipsec().into_iter().map(|remote| (None, None, Some(remote))));
-    ways.extend(
-        ask::sockets()
-            .into_iter()
-            .filter(|(_, port)| ports.contains_key(port))
-            .map(|(address, _)| (None, address, None)),
-    );
-    for (link, local, remote) in ways {
-        if let Some(link) = link {
+    let ipsec = ask::ipsec();
+    let kinds = [kind::ESP, kind::ESP_UDP, kind::AH];
+    found
+        .ends
+        .extend(ipsec.iter().flat_map(|end| kinds.map(|kind| (kind, *end))));
+    ways.extend(ipsec.into_iter().filter(unicast).map(|remote| Way {
+        remotes: BTreeSet::from([remote]),
+        ..Way::default()
+    }));
+    // The socket of a device goes the device's way.
+    let sockets = ask::sockets()
+        .into_iter()
+        .filter(|(_, port)| ports.contains_key(port) && !found.ports.contains_key(port));
+    ways.extend(sockets.map(|(local, _)| Way {
+        local,
+        ..Way::default()
+    }));
+
+    let mut wanted = BTreeSet::new();
+    let mut anywhere = always;
+    let mut holders: Option<Vec<(u32, IpAddr)>> = None;
+    let mut routes: BTreeMap<IpAddr, BTreeSet<u32>> = BTreeMap::new();
+    for way in ways {
+        if let Some(link) = way.link {
             wanted.insert(link);
-        } else if let Some(remote) = remote.filter(|r| !r.is_unspecified() && !r.is_multicast()) {
-            // No route: nothing passes anywhere.
-            wanted.extend(ask::route(rtnetlink, remote).ok().flatten());
-        } else if let Some(local) = local.filter(|l| !l.is_unspecified()) {
+        } else if !way.remotes.is_empty() {
+            for remote in way.remotes {
+                // More than can be asked for every few seconds.
+                if routes.len() >= ROUTES && !routes.contains_key(&remote) {
+                    anywhere = true;
+                    break;
+                }
+                // No route: nothing passes anywhere.
+                let devices = routes
+                    .entry(remote)
+                    .or_insert_with(|| ask::routes(rtnetlink, remote).unwrap_or_default());
+                wanted.extend(devices.iter());
+            }
+        } else if let Some(local) = way.local.filter(|l| !l.is_unspecified()) {
             if holders.is_none() {
                 holders = Some(ask::addresses(rtnetlink)?);
             }

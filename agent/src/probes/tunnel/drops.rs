@@ -1,5 +1,5 @@
-//! What the kernel gives up on the tunnel devices themselves (`vxlan0`, `wg0`): rows of probe `drops`, by what the device
-//! says of its tunnel. One device may be the end of many tunnels, so they are not counted by tunnel.
+//! What is lost on the tunnel devices themselves (`vxlan0`, `wg0`): rows of probe `drops`, by what the device says of its
+//! tunnel. One device may be the end of many tunnels, so they are not counted by tunnel.
 
 use super::devices::Tunnels;
 use super::links::Tunnel;
@@ -42,7 +42,7 @@ impl Drops {
         self.series.clear();
         let mut before = std::mem::take(&mut self.labels);
         for (device, values) in &self.devices {
-            for (reason, packets) in drops.get(device).into_iter().flatten() {
+            for (reason, packets) in drops.get(device).into_iter().flatten().filter(|(r, _)| lost(r)) {
                 let values: Vec<String> = values.iter().chain([reason]).cloned().collect();
                 let labels = before.remove(&values).unwrap_or_else(|| {
                     let refs: Vec<&str> = values.iter().map(String::as_str).collect();
@@ -66,6 +66,40 @@ impl Drops {
     }
 }
 
+/// Whether a packet that the kernel gave up for this reason is missing to anybody. What came out of the tunnel and reached
+/// the sockets is not: copies for raw and packet sockets, packets that nobody has asked for (to the kernel an answer to a
+/// `ping` is one, once its raw socket has had its copy), and what TCP has already or does not want.
+fn lost(reason: &str) -> bool {
+    const REACHED: [&str; 8] = [
+        "SOCKET_FILTER",
+        "NO_SOCKET",
+        "SOCKET_CLOSE",
+        "PACKET_SOCK_ERROR",
+        "QUEUE_PURGE",
+        "UNHANDLED_PROTO",
+        "OTHERHOST",
+        "DUP_FRAG",
+    ];
+    // By their beginnings.
+    const TCP: [&str; 11] = [
+        "ABORT_ON_DATA",
+        "CLOSE",
+        "FASTOPEN",
+        "FLAGS",
+        "INVALID_",
+        "OFOMERGE",
+        "OLD_",
+        "RESET",
+        "RFC7323_",
+        "TOO_OLD_ACK",
+        "ACK_UNSENT_DATA",
+    ];
+    match reason.strip_prefix("TCP_") {
+        Some(reason) => !TCP.iter().any(|begin| reason.starts_with(begin)),
+        None => !REACHED.contains(&reason),
+    }
+}
+
 fn values(netns: &str, device: &str, tunnel: &Tunnel, peers: &Peers) -> [String; 7] {
     let one = |address: Option<IpAddr>| address.filter(|a| !a.is_unspecified() && !a.is_multicast());
     let end = |address: Option<IpAddr>| one(address).map(|a| a.to_string()).unwrap_or_default();
@@ -79,4 +113,56 @@ fn values(netns: &str, device: &str, tunnel: &Tunnel, peers: &Peers) -> [String;
         netns.to_owned(),
         device.to_owned(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_reached_the_sockets_is_not_lost() {
+        for reason in [
+            "SOCKET_FILTER",
+            "NO_SOCKET",
+            "TCP_OLD_DATA",
+            "TCP_INVALID_SEQUENCE",
+            "TCP_RFC7323_PAWS",
+        ] {
+            assert!(!lost(reason), "{reason}");
+        }
+        for reason in [
+            "NETFILTER_DROP",
+            "NOT_SPECIFIED",
+            "SOCKET_RCVBUFF",
+            "TCP_ZEROWINDOW",
+            "TCP_OFO_QUEUE_PRUNE",
+            "TCP_CSUM",
+            "UDP_CSUM",
+            "VXLAN_INVALID_HDR",
+            "CPU_BACKLOG",
+        ] {
+            assert!(lost(reason), "{reason}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_lost_is_told_of_a_tunnel() {
+        let mut drops = Drops::default();
+        let vxlan = Tunnel {
+            kind: "vxlan",
+            id: Some(7),
+            ..Tunnel::default()
+        };
+        let devices = Tunnels::from([(3, ("vxlan7".to_owned(), vxlan))]);
+        let own = Namespace::own();
+        let peers = Peers::new(&[], "", "").unwrap();
+        drops.set(&own, &devices, &peers);
+        let of = |list: &[(&str, u64)]| list.iter().map(|(r, n)| ((*r).to_owned(), *n)).collect();
+        let told = of(&[("NETFILTER_DROP", 4), ("NO_SOCKET", 100), ("SOCKET_FILTER", 50)]);
+        drops.tick(&DeviceDrops::from([((own.inode, 3), told)]), 0);
+        let mut out = Vec::new();
+        drops.collect(&mut out);
+        assert_eq!(out[0].series.len(), 1);
+        assert!(matches!(out[0].series[0].value, Value::Counter(4)));
+    }
 }

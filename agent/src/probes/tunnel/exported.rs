@@ -1,7 +1,7 @@
 //! One tunnel as it is exported: the sum of its rows, and what it is called.
 
 use super::health::{Health, Second, State};
-use super::inner::Pair;
+use super::pairs::Pairs;
 use crate::aggregate::{HistogramValue, Labels};
 use crate::probes::Context;
 use crate::records::TunnelChange;
@@ -36,16 +36,16 @@ pub struct Tunnel {
     pub mtu: u64,
     /// State.
     pub health: Health,
-    /// Pairs inside that have series.
-    pub pairs: Vec<Pair>,
-    /// Inner bytes of all other pairs.
-    pub other_pairs: [u64; 2],
+    /// Who talks inside.
+    pub pairs: Pairs,
     /// Times that it became so, by [`State`].
     pub changes: [u64; 4],
     pub(super) before: Before,
     /// Until when nobody watched, ns since the Unix epoch: handshakes of before say nothing.
     pub(super) blind: u64,
     pub(super) rows: u32,
+    /// A program looks at the packets of one of its devices.
+    pub(super) watched: bool,
     pub(super) since: u64,
     pub(super) kind: u8,
     pub(super) overflow: bool,
@@ -77,12 +77,12 @@ impl Tunnel {
             unanswered: [0; 2],
             mtu: 0,
             health: Health::default(),
-            pairs: Vec::new(),
-            other_pairs: [0; 2],
+            pairs: Pairs::default(),
             changes: [0; 4],
             before: Before::default(),
             blind: 0,
             rows: 0,
+            watched: true,
             since,
             kind,
             overflow,
@@ -96,6 +96,15 @@ impl Tunnel {
             .skip(counter::PACKETS + direction * class::COUNT)
             .take(class::COUNT)
             .sum()
+    }
+
+    /// Whether what it carries can be read: something of it was.
+    pub fn is_clear(&self) -> bool {
+        let first = |d: usize| counter::PACKETS + d * class::COUNT;
+        let clear = |d| self.counters.iter().skip(first(d)).take(class::ENCRYPTED.into());
+        [direction::INGRESS, direction::EGRESS]
+            .into_iter()
+            .any(|d| clear(d).any(|n| *n > 0))
     }
 
     /// Takes what all finds no room.
@@ -125,6 +134,7 @@ impl Tunnel {
             lost: self.lost - self.before.lost,
             too_big: too_big - self.before.too_big,
             unanswered: self.unanswered[direction::EGRESS],
+            dialogue: matches!(self.kind, kind::WIREGUARD | kind::OPENVPN),
             handshake_age: self.is_wireguard().then_some(age as f64 / 1e9),
         };
         self.before = Before {
@@ -136,8 +146,25 @@ impl Tunnel {
         second
     }
 
+    /// Judges what one second brought, and tells if the state is another now.
+    pub(super) fn judge(&mut self, second: &Second, unix_nanos: u64) -> Option<TunnelChange> {
+        let before = self.health.now.0;
+        let changed = if self.watched {
+            self.health.update(second)
+        } else {
+            self.health.unwatched()
+        };
+        if !changed {
+            return None;
+        }
+        if let Some(count) = self.changes.get_mut(self.health.now.0 as usize) {
+            *count += 1;
+        }
+        Some(self.change(before, unix_nanos))
+    }
+
     /// What there is to tell of a state that is another now.
-    pub(super) fn change(&self, before: State, unix_nanos: u64) -> TunnelChange {
+    fn change(&self, before: State, unix_nanos: u64) -> TunnelChange {
         let [kind, id, local, remote, remote_region, netns] = self.values.clone();
         let (state, reason) = self.health.now;
         TunnelChange {

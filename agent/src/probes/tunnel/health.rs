@@ -17,10 +17,16 @@ const LOSS: f64 = 0.01;
 /// Fewer packets say nothing about a share.
 const FEW: u64 = 50;
 
+/// Where both ends always speak, what comes in says that the tunnel is alive only if something went out within so many
+/// seconds: WireGuard sends a keepalive ten after what it has not answered.
+const DIALOGUE: u32 = 15;
+/// Reason of a state that nobody can tell: no program looks at the tunnel's device.
+pub const NOT_WATCHED: &str = "not_watched";
+
 /// What a tunnel is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// Nothing has come out of it yet.
+    /// Nothing has come out of it yet, or nobody watches.
     #[default]
     Unknown,
     /// Alive.
@@ -56,6 +62,8 @@ pub struct Second {
     pub too_big: u64,
     /// Own initiations without an answer.
     pub unanswered: u64,
+    /// Both ends always speak.
+    pub dialogue: bool,
     /// Age of the last handshake, or of the tunnel if none was seen, s. `None` = it knows no handshakes.
     pub handshake_age: Option<f64>,
 }
@@ -69,6 +77,8 @@ pub struct Health {
     pattern: u8,
     /// Seconds since the last packet in, and in how many of them something was sent.
     silence: (u32, u32),
+    /// Seconds in which nothing was sent; `None` = nothing ever was.
+    unsent: Option<u32>,
     unanswered_for: u32,
     span: VecDeque<(u64, u64, u64)>,
 }
@@ -76,6 +86,10 @@ pub struct Health {
 impl Health {
     /// Takes a second. Returns whether the state has changed.
     pub fn update(&mut self, second: &Second) -> bool {
+        if self.now.1 == NOT_WATCHED {
+            // Somebody does again; of which nothing is told until there is more to say.
+            self.now = Self::default().now;
+        }
         let [came, went] = second.packets.map(|n| n > 0);
         if came {
             // The silence was none: those seconds had no answer.
@@ -89,6 +103,11 @@ impl Health {
             self.silence.0 = self.silence.0.saturating_add(1);
             self.silence.1 = self.silence.1.saturating_add(u32::from(went));
         }
+        self.unsent = if went {
+            Some(0)
+        } else {
+            self.unsent.map(|n| n.saturating_add(1))
+        };
         self.unanswered_for = if second.unanswered > 0 {
             self.unanswered_for.saturating_add(1)
         } else {
@@ -102,6 +121,16 @@ impl Health {
         let next = self.judge(second, came, went);
         let changed = next != self.now;
         self.now = next;
+        changed
+    }
+
+    /// Nobody watches. What is usual is remembered, what was seen last says nothing any more. Returns whether the state
+    /// has changed.
+    pub fn unwatched(&mut self) -> bool {
+        (self.silence, self.unsent, self.unanswered_for) = ((0, 0), None, 0);
+        self.span.clear();
+        let changed = self.now.0 != State::Unknown;
+        self.now = (State::Unknown, NOT_WATCHED);
         changed
     }
 
@@ -119,7 +148,9 @@ impl Health {
         if usual && self.silence.0 >= SILENCE && self.silence.1 >= 3 {
             return (State::Down, "no_answer");
         }
-        if !came && (was_down || self.now.0 == State::Unknown) {
+        // What comes in may be forged, an answer hardly.
+        let alive = came && (!second.dialogue || self.unsent.is_some_and(|n| n <= DIALOGUE));
+        if !alive && (was_down || self.now.0 == State::Unknown) {
             return self.now;
         }
         if self.span.iter().any(|s| s.2 > 0) {
@@ -183,6 +214,32 @@ mod tests {
         let mut h = Health::default();
         after(&mut h, 10, second(5, 5));
         assert_eq!(after(&mut h, 500, second(0, 0)), (State::Up, ""));
+    }
+
+    #[test]
+    fn what_usually_answers_is_not_up_by_what_comes_in_alone() {
+        let mut h = Health::default();
+        let dialogue = |came, went| Second {
+            dialogue: true,
+            ..second(came, went)
+        };
+        assert_eq!(after(&mut h, 60, dialogue(5, 0)), (State::Unknown, ""));
+        // Others may well only receive.
+        assert_eq!(after(&mut Health::default(), 1, second(5, 0)), (State::Up, ""));
+        assert_eq!(after(&mut h, 1, dialogue(0, 1)), (State::Unknown, ""));
+        assert_eq!(after(&mut h, 1, dialogue(5, 0)), (State::Up, ""));
+        // It sends nothing but a keepalive every ten seconds.
+        for _ in 0..10 {
+            assert_eq!(after(&mut h, 9, dialogue(5, 0)), (State::Up, ""));
+            assert_eq!(after(&mut h, 1, dialogue(5, 1)), (State::Up, ""));
+        }
+        let unanswered = Second {
+            unanswered: 1,
+            ..dialogue(0, 1)
+        };
+        assert_eq!(after(&mut h, 6, unanswered).0, State::Down);
+        assert_eq!(after(&mut h, 20, dialogue(0, 0)).0, State::Down);
+        assert_eq!(after(&mut h, 20, dialogue(5, 0)).0, State::Down, "forged");
     }
 
     #[test]

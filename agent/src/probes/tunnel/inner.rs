@@ -1,41 +1,23 @@
-//! Who talks inside: a few pairs of each tunnel, the busiest when they were met, have series of their own; all others
-//! share one.
+//! Who talks inside. The kernel's cells are read here; which pairs have series is in [`super::pairs`].
 
-use super::exported::{Tunnel, end};
-use super::metrics::{DIRECTIONS, INNER_PAIR};
+use super::exported::Tunnel;
+use super::pairs::lately;
 use super::table::Maps;
-use crate::aggregate::Labels;
 use crate::bpf::sys::MappedArray;
-use crate::identity::Peer;
-use crate::probes::Context;
 use agent_common::tunnel::{InnerCell, InnerKey, inner};
 use agent_common::wire::Wire as _;
 use std::collections::HashMap;
 use std::mem::offset_of;
-use std::sync::Arc;
 
-/// Rows of pairs are given back after this many ticks without a packet.
+/// Cells are given back after this many ticks without a packet.
 const IDLE: u32 = 120;
-/// Series of pairs end after this many.
-const SERIES_IDLE: u32 = 600;
-
-/// A pair that has series of its own.
-pub struct Pair {
-    local: [u8; 16],
-    remote: [u8; 16],
-    /// The peer of the remote address: its id and its names.
-    pub peer: (u32, Arc<Peer>),
-    /// Inner bytes received, sent.
-    pub bytes: [u64; 2],
-    /// Labels of both.
-    pub labels: [Arc<Labels>; 2],
-    idle: u32,
-}
 
 #[derive(Default)]
 struct Seen {
     bytes: [u64; 2],
     idle: u32,
+    /// See [`lately`].
+    busy: u64,
     /// Sum of this reading, and the cells that it is of.
     now: [u64; 2],
     cells: Vec<usize>,
@@ -48,16 +30,13 @@ pub struct Inner {
 }
 
 impl Inner {
-    /// Reads all pairs. `tunnel` finds the tunnel of a slot, `most` is the number of pairs that have series.
+    /// Reads all pairs and tells them to their tunnels. `tunnel` finds the tunnel of a slot.
     pub fn read(
         &mut self,
         maps: &Maps,
-        most: usize,
-        context: &Context<'_>,
         tunnels: &mut [Option<Tunnel>],
         tunnel: impl Fn(u32) -> Option<usize>,
     ) {
-        let mut grown: Vec<(InnerKey, [u64; 2])> = Vec::new();
         for cell in 0..maps.inner_cells {
             if let Some((key, bytes)) = read(&maps.inner, cell) {
                 let seen = self.seen.entry(key).or_default();
@@ -70,39 +49,34 @@ impl Inner {
             let delta = [0, 1].map(|d: usize| seen.now[d].wrapping_sub(seen.bytes[d]));
             seen.bytes = std::mem::take(&mut seen.now);
             seen.idle = if delta == [0; 2] { seen.idle + 1 } else { 0 };
-            if delta != [0; 2] {
-                grown.push((*key, delta));
-            }
-        }
-        for pair in tunnels.iter_mut().flatten().flat_map(|t| &mut t.pairs) {
-            pair.idle += 1;
-        }
-        grown.sort_unstable_by_key(|(_, delta)| std::cmp::Reverse(delta[0].saturating_add(delta[1])));
-        for (key, delta) in grown {
+            seen.busy = lately(seen.busy, delta);
             if let Some(Some(tunnel)) = tunnel(key.slot).and_then(|i| tunnels.get_mut(i)) {
-                tunnel.inner(&key, delta, most, context);
+                tunnel.pairs.take((key.local, key.remote), delta, seen.busy);
             }
         }
-        for tunnel in tunnels.iter_mut().flatten() {
-            let other = &mut tunnel.other_pairs;
-            tunnel.pairs.retain(|pair| {
-                if pair.idle >= SERIES_IDLE {
-                    // The sum over all pairs stays what it was.
-                    (other[0], other[1]) = (other[0] + pair.bytes[0], other[1] + pair.bytes[1]);
-                }
-                pair.idle < SERIES_IDLE
-            });
-        }
+        let quiet = quiet(self.seen.values(), maps.inner_cells);
         self.seen.retain(|key, seen| {
-            let ended = seen.idle >= IDLE || tunnel(key.slot).is_none();
+            let ended = seen.idle >= IDLE || seen.busy < quiet || tunnel(key.slot).is_none();
             for cell in seen.cells.drain(..).filter(|_| ended) {
-                // What comes at this very moment is lost, or begins a new row.
+                // What comes at this very moment is `other`, or begins a new row.
                 maps.inner
                     .set_u64(cell, offset_of!(InnerCell, state), inner::FREE);
             }
             !ended
         });
     }
+}
+
+/// Below which the cells of a pair are given back at once: 0 while there is room. From three quarters on, a new pair may
+/// find no cell, however busy it is; then the quieter half leaves.
+fn quiet<'a>(seen: impl Iterator<Item = &'a Seen>, cells: usize) -> u64 {
+    let mut busy: Vec<u64> = seen.map(|s| s.busy).collect();
+    if busy.len() * 4 <= cells * 3 {
+        return 0;
+    }
+    let half = busy.len() / 2;
+    // One more than that of the middle, so that as many as are as quiet leave as well.
+    busy.select_nth_unstable(half).1.saturating_add(1)
 }
 
 /// A cell that is in use.
@@ -119,49 +93,23 @@ pub(super) fn read(map: &MappedArray, cell: usize) -> Option<(InnerKey, [u64; 2]
     Some((InnerKey::decode(&key)?, bytes))
 }
 
-impl Tunnel {
-    fn inner(&mut self, key: &InnerKey, delta: [u64; 2], most: usize, context: &Context<'_>) {
-        let known = self
-            .pairs
-            .iter()
-            .position(|p| p.local == key.local && p.remote == key.remote);
-        let index = match known {
-            Some(index) => index,
-            None if self.pairs.len() < most => {
-                let (local, remote) = (end(key.local, 0), end(key.remote, 0));
-                let labels = self.pair_labels(&local, &remote, context.series_start);
-                let peer = context.peers.lookup_mapped(key.remote);
-                self.pairs.push(Pair {
-                    local: key.local,
-                    remote: key.remote,
-                    peer: (peer, context.peers.get(peer).clone()),
-                    bytes: [0; 2],
-                    labels,
-                    idle: 0,
-                });
-                self.pairs.len() - 1
-            }
-            None => {
-                for (total, delta) in self.other_pairs.iter_mut().zip(delta) {
-                    *total += delta;
-                }
-                return;
-            }
-        };
-        if let Some(pair) = self.pairs.get_mut(index) {
-            pair.idle = 0;
-            for (total, delta) in pair.bytes.iter_mut().zip(delta) {
-                *total += delta;
-            }
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Labels of a pair's series, received and sent.
-    fn pair_labels(&self, local: &str, remote: &str, unix_nanos: u64) -> [Arc<Labels>; 2] {
-        DIRECTIONS.map(|direction| {
-            let own = self.values.iter().map(String::as_str);
-            let values: Vec<&str> = own.chain([direction, local, remote]).collect();
-            Arc::new(Labels::new(INNER_PAIR, &values, false, unix_nanos))
-        })
+    #[test]
+    fn the_quieter_half_leaves_when_cells_run_short() {
+        let seen = |busy| Seen {
+            busy,
+            ..Seen::default()
+        };
+        let few: Vec<Seen> = (0..48).map(seen).collect();
+        assert_eq!(quiet(few.iter(), 64), 0, "there is room");
+        let many: Vec<Seen> = (0..60).map(seen).collect();
+        assert_eq!(quiet(many.iter(), 64), 31);
+        // Somebody scans: all alike, and one that is busy.
+        let scan: Vec<Seen> = (0..60).map(|_| seen(60)).chain([seen(1_000_000)]).collect();
+        let least = quiet(scan.iter(), 64);
+        assert_eq!(scan.iter().filter(|s| s.busy >= least).count(), 1);
     }
 }

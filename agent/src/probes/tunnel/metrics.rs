@@ -1,6 +1,7 @@
 //! Metrics of probe `tunnel`.
 
 use super::exported::Tunnel;
+use super::health::NOT_WATCHED;
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
 use crate::identity::Peer;
 use crate::probes::watch;
@@ -62,7 +63,7 @@ metrics! {
     PACKETS = "geophone_tunnel_packets_total", "geophone.tunnel.packets", "{packet}", Counter, tunnel_labels!(&label::DIRECTION, &CLASS),
         "Packets on the wire (a GSO packet counts as its segments), by what they carry";
     INNER_PAIR_BYTES = "geophone_tunnel_inner_pair_bytes_total", "geophone.tunnel.inner_pair.io", "By", Counter, INNER_PAIR,
-        "Inner bytes by who talks inside, where that can be read; probes.tunnel.inner_pairs of them by tunnel";
+        "Inner bytes by who talks inside, where that can be read: the busiest probes.tunnel.inner_pairs of each tunnel, all else is other; a series begins at 0 and ends when its pair is not among the busiest any more, and all together grow as inner_bytes_total does";
     FRAGMENTS = "geophone_tunnel_fragments_total", "geophone.tunnel.fragments", "{packet}", Counter, DIRECTED,
         "Outer packets that are fragments";
     MALFORMED = "geophone_tunnel_malformed_packets_total", "geophone.tunnel.malformed", "{packet}", Counter, DIRECTED,
@@ -73,6 +74,8 @@ metrics! {
         "MTU of the underlay that such a message told last";
     UNKNOWN_FRAGMENTS = "geophone_tunnel_unknown_fragments_total", "geophone.tunnel.unknown_fragments", "{packet}", Counter, &[&label::DIRECTION],
         "Later fragments of UDP datagrams, which may or may not be of a tunnel; they are in no other counter";
+    STRANGERS = "geophone_tunnel_stranger_packets_total", "geophone.tunnel.strangers", "{packet}", Counter, &[],
+        "Received packets of tunnels from ends that no device, forwarding table or IPsec state names and to which nothing was sent; each is also in packets_total of other";
     SEQUENCED = "geophone_tunnel_sequenced_packets_total", "geophone.tunnel.sequence.received", "{packet}", Counter, TUNNEL,
         "Received packets with a sequence number (WireGuard, ESP, AH, GRE), each counted once";
     LOST = "geophone_tunnel_lost_packets_total", "geophone.tunnel.sequence.lost", "{packet}", Counter, TUNNEL,
@@ -100,11 +103,11 @@ metrics! {
     RTT = "geophone_tunnel_rtt_seconds", "geophone.tunnel.rtt.duration", "s", Histogram, tunnel_labels!(&SIDE),
         "Round-trip time of TCP inside the tunnel by its timestamps, sampled, as seen from this device";
     DEVICE_DROPS = "geophone_tunnel_device_drops_total", "geophone.tunnel.device.drops", "{packet}", Counter, tunnel_labels!(&label::DEVICE, &label::REASON),
-        "Packets that the kernel gave up on the tunnel device itself, by its own reason; type, id and ends are those that the device names, for one may be the end of many tunnels; each is also in geophone_drops_packets_total";
+        "Packets that were lost on the tunnel device itself, by the kernel's reason, without those that had reached the sockets (copies, what nobody asked for); type, id and ends are those that the device names, for one may be the end of many tunnels; each is also in geophone_drops_packets_total";
     LAST_SEEN = "geophone_tunnel_last_seen_timestamp_seconds", "geophone.tunnel.last_seen", "s", Gauge, DIRECTED,
         "When packets were last seen, seconds since the Unix epoch, to the second";
     STATE = "geophone_tunnel_state", "geophone.tunnel.state", "1", Gauge, tunnel_labels!(&HEALTH, &label::REASON),
-        "1 = the tunnel is in this state; reason is handshake_unanswered, handshake_old, no_answer, loss or too_big";
+        "1 = the tunnel is in this state; reason is handshake_unanswered, handshake_old, no_answer, loss, too_big or, of unknown, not_watched: no program is on its device";
     CHANGES = "geophone_tunnel_state_changes_total", "geophone.tunnel.state_changes", "{event}", Counter, tunnel_labels!(&HEALTH),
         "Times that the tunnel came into this state";
     PEER_INFO = "geophone_tunnel_peer_info", "geophone.tunnel.peer.info", "1", Gauge, tunnel_labels!(&label::PEER, &label::PEER_REGION, &label::PEER_ZONE),
@@ -152,27 +155,44 @@ impl Out {
         let labels = if extra.is_empty() {
             tunnel.labels.clone()
         } else {
-            let (own, values) = (&tunnel.labels, &tunnel.values);
-            tunnel
-                .variants
-                .entry((self.index, variant))
-                .or_insert_with(|| {
-                    let all: Vec<&str> = values
-                        .iter()
-                        .map(String::as_str)
-                        .chain(extra.iter().copied())
-                        .collect();
-                    let metric = self.family.metric;
-                    Arc::new(Labels::new(
-                        metric.labels,
-                        &all,
-                        own.overflow,
-                        own.start_unix_nanos,
-                    ))
-                })
-                .clone()
+            let own = std::mem::take(&mut tunnel.values);
+            let values = own.iter().map(String::as_str).chain(extra.iter().copied());
+            let labels = self.labels(tunnel, variant, values);
+            tunnel.values = own;
+            labels
         };
         self.family.series.push(Series { labels, value });
+    }
+
+    /// What is known of all tunnels together: with no label of one.
+    fn push_of_all(&mut self, other: &mut Tunnel, variant: usize, values: &[&str], value: Value) {
+        let labels = self.labels(other, variant, values.iter().copied());
+        self.family.series.push(Series { labels, value });
+    }
+
+    fn labels<'a>(
+        &self,
+        tunnel: &mut Tunnel,
+        variant: usize,
+        values: impl Iterator<Item = &'a str>,
+    ) -> Arc<Labels> {
+        let own = &tunnel.labels;
+        let make = || {
+            let metric = self.family.metric;
+            let values: Vec<&str> = values.collect();
+            let overflow = own.overflow && metric.labels.starts_with(TUNNEL);
+            Arc::new(Labels::new(
+                metric.labels,
+                &values,
+                overflow,
+                own.start_unix_nanos,
+            ))
+        };
+        tunnel
+            .variants
+            .entry((self.index, variant))
+            .or_insert_with(make)
+            .clone()
     }
 }
 
@@ -208,25 +228,40 @@ pub fn collect(tunnels: &mut [Option<Tunnel>], unix_nanos: u64, out: &mut Vec<Fa
         });
     }
     family(&INNER_PAIR_BYTES, &mut |t, o| {
-        for pair in &t.pairs {
+        for pair in t.pairs.series() {
             let both = pair.labels.iter().zip(pair.bytes);
             o.family.series.extend(both.map(|(labels, bytes)| Series {
                 labels: labels.clone(),
                 value: Value::Counter(bytes),
             }));
         }
-        for (d, name) in DIRECTIONS.into_iter().enumerate() {
-            let value = t.other_pairs[d] + t.counters[counter::UNPAIRED_BYTES + d];
-            if value > 0 {
-                o.push(t, d, &[name, "other"], Value::Counter(value));
+        if !t.is_other() && t.is_clear() {
+            for (d, (name, value)) in DIRECTIONS.into_iter().zip(t.pairs.other()).enumerate() {
+                if value > 0 {
+                    o.push(t, d, &[name, "other"], Value::Counter(value));
+                }
             }
         }
     });
     family(&PEER_INFO, &mut |t, o| {
-        let peers: BTreeMap<u32, Arc<Peer>> = t.pairs.iter().map(|p| p.peer.clone()).collect();
+        let peers: BTreeMap<u32, Arc<Peer>> = t.pairs.series().map(|p| p.peer.clone()).collect();
         for (id, peer) in peers {
             let names = [peer.name.as_str(), &peer.region, &peer.zone];
             o.push(t, id as usize, &names, Value::Gauge(1.0));
+        }
+    });
+    family(&STRANGERS, &mut |t, o| {
+        if t.is_other() {
+            let packets = t.counters[counter::STRANGERS];
+            o.push_of_all(t, 0, &[], Value::Counter(packets));
+        }
+    });
+    family(&UNKNOWN_FRAGMENTS, &mut |t, o| {
+        if t.is_other() {
+            for (d, name) in DIRECTIONS.into_iter().enumerate() {
+                let packets = t.counters[counter::UNKNOWN_FRAGMENTS + d];
+                o.push_of_all(t, d, &[name], Value::Counter(packets));
+            }
         }
     });
     family(&PACKETS, &mut |t, o| {
@@ -330,6 +365,7 @@ pub fn collect(tunnels: &mut [Option<Tunnel>], unix_nanos: u64, out: &mut Vec<Fa
                 "no_answer",
                 "loss",
                 "too_big",
+                NOT_WATCHED,
             ];
             let variant =
                 state as usize * reasons.len() + reasons.iter().position(|r| *r == reason).unwrap_or(0);

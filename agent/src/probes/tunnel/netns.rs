@@ -3,6 +3,7 @@
 
 use super::Programs;
 use super::devices::{self, Tunnels};
+use super::ends::end;
 use super::{Options, metrics};
 use crate::bpf::tc::Place;
 use crate::bpf::{Engine, host};
@@ -10,8 +11,9 @@ use crate::config::Glob;
 use crate::error::{Context as _, Error, Result};
 use crate::probes::watch::{Means, Underlay, WAYS, Watch, alone};
 use crate::rtnetlink::Rtnetlink;
+use agent_common::tunnel::EndKey;
 use nix::sched::{CloneFlags, setns};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixListener;
@@ -49,6 +51,8 @@ pub(super) struct Namespace {
     pub watches: BTreeMap<u32, Watch>,
     /// UDP ports of its devices.
     pub ports: BTreeMap<u16, u8>,
+    /// Other ends that are named in it.
+    pub ends: BTreeSet<EndKey>,
     /// Held while no other agent watches this namespace.
     alone: Option<UnixListener>,
     pub failing: bool,
@@ -69,6 +73,7 @@ impl Namespace {
             file,
             watches: BTreeMap::new(),
             ports: BTreeMap::new(),
+            ends: BTreeSet::new(),
             failing: false,
         }
     }
@@ -81,6 +86,7 @@ impl Namespace {
             number,
             watches,
             ports,
+            ends,
             alone,
             file,
             ..
@@ -90,6 +96,8 @@ impl Namespace {
             let rtnetlink = Rtnetlink::open()?;
             let found = devices::find(&rtnetlink, &options.ports, &options.devices, options.always)?;
             *ports = found.ports;
+            let named = found.ends.into_iter();
+            *ends = named.filter_map(|(kind, to)| end(kind, to, *number)).collect();
             let before = watches.len();
             // A device that is gone, or of another kind now, takes its links with it.
             watches.retain(|index, watch| found.underlays.get(index) == Some(&watch.underlay));

@@ -1,8 +1,10 @@
 //! The tunnels: rows of the kernel's table, and the series that they add up to.
 
+use super::ends::Ends;
 use super::exported::{Tunnel, one_way, values};
 use super::inner::Inner;
 use super::netns::Namespace;
+use super::pairs::Pair;
 use super::windows::{Missing, Windows};
 use crate::bpf::sys::{self, MappedArray};
 use crate::error::{Context as _, Result};
@@ -18,6 +20,9 @@ use aya::maps::{MapData, Queue};
 use std::collections::HashMap;
 use std::mem::offset_of;
 use std::os::fd::AsFd as _;
+
+#[cfg(test)]
+mod tests;
 
 /// Rows are given back after this many ticks without a packet.
 const IDLE: u32 = 600;
@@ -42,6 +47,8 @@ pub struct Maps {
     pub inner: MappedArray,
     /// Cells of it.
     pub inner_cells: usize,
+    /// Other ends.
+    pub ends: Ends,
     /// Shards of a row.
     pub shards: usize,
 }
@@ -53,6 +60,10 @@ struct Row {
     histograms: [Reading; series::COUNT],
     idle: u32,
     since: u64,
+    /// Missing in its windows.
+    open: u64,
+    /// It is out of `TUNNELS`, so that nothing finds it any more.
+    retired: bool,
 }
 
 impl Row {
@@ -64,6 +75,8 @@ impl Row {
             histograms: std::array::from_fn(|_| Reading::new()),
             idle: 0,
             since,
+            open: 0,
+            retired: false,
         }
     }
 }
@@ -71,7 +84,6 @@ impl Row {
 /// All tunnels.
 pub struct Table {
     rows: Vec<Option<Row>>,
-    retired: Vec<u32>,
     /// The first is `other`.
     pub tunnels: Vec<Option<Tunnel>>,
     by_values: HashMap<[String; 6], usize>,
@@ -96,7 +108,6 @@ impl Table {
         other[0] = "other".to_owned();
         Self {
             rows,
-            retired: Vec::new(),
             tunnels: vec![Some(Tunnel::new(other, 0, 0, true, unix_nanos))],
             by_values: HashMap::new(),
             windows: Windows::default(),
@@ -134,16 +145,18 @@ impl Table {
         Ok(())
     }
 
-    /// Reads everything; returns what has changed its state.
+    /// Reads everything; returns what has changed its state. `watched` says of a row whether a program is on its device;
+    /// `None` = nothing is to be on it.
     pub fn tick(
         &mut self,
         maps: &mut Maps,
         context: &Context<'_>,
         unix_nanos: u64,
+        watched: impl Fn(&TunnelKey) -> Option<bool>,
     ) -> Result<Vec<TunnelChange>> {
         self.ticks += 1;
         self.refresh(maps, context)?;
-        self.read(maps, context, unix_nanos);
+        self.read(maps, context, unix_nanos, watched);
         // After the counters: what leaves a window meanwhile is in neither, until the next tick.
         let missing = self.windows.read(&maps.windows).context("TUNNEL_WINDOWS")?;
         self.lose(&missing);
@@ -152,8 +165,18 @@ impl Table {
             let row = rows.get(slot as usize)?.as_ref()?;
             row.key.is_some().then_some(row.series)
         };
-        self.inner
-            .read(maps, self.most_pairs, context, &mut self.tunnels, tunnel);
+        for tunnel in self.tunnels.iter_mut().flatten() {
+            tunnel.pairs.begin();
+        }
+        self.inner.read(maps, &mut self.tunnels, tunnel);
+        for tunnel in self.tunnels.iter_mut().flatten() {
+            let carried = [0, 1].map(|d: usize| tunnel.counters[counter::INNER_BYTES + d]);
+            let most = if tunnel.is_other() { 0 } else { self.most_pairs };
+            let values = &tunnel.values;
+            tunnel.pairs.settle(carried, most, |ends| {
+                Pair::new(values, ends, context.peers, context.series_start)
+            });
+        }
         let changes = self.judge(unix_nanos);
         if self.ticks.is_multiple_of(SWEEP) {
             self.recycle(maps)?;
@@ -180,7 +203,9 @@ impl Table {
             let series = self.series(&key, since, context);
             match self.rows.get_mut(slot) {
                 // The row had another owner: what it counted for him has been read and stays with him.
-                Some(Some(row)) => (row.key, row.series, row.idle, row.since) = (Some(key), series, 0, since),
+                Some(Some(row)) => {
+                    (row.key, row.series, row.idle, row.since) = (Some(key), series, 0, since);
+                }
                 Some(row) => *row = Some(Row::new(Some(key), series, since)),
                 None => {}
             }
@@ -210,9 +235,15 @@ impl Table {
         index
     }
 
-    fn read(&mut self, maps: &Maps, context: &Context<'_>, unix_nanos: u64) {
+    fn read(
+        &mut self,
+        maps: &Maps,
+        context: &Context<'_>,
+        unix_nanos: u64,
+        watched: impl Fn(&TunnelKey) -> Option<bool>,
+    ) {
         for tunnel in self.tunnels.iter_mut().flatten() {
-            (tunnel.rows, tunnel.unanswered) = (0, [0; 2]);
+            (tunnel.rows, tunnel.unanswered, tunnel.watched) = (0, [0; 2], false);
         }
         for (slot, row) in self.rows.iter_mut().enumerate() {
             let Some(row) = row else { continue };
@@ -236,7 +267,14 @@ impl Table {
                     changed = true;
                 }
             }
-            row.idle = if changed { 0 } else { row.idle.saturating_add(1) };
+            let watched = row.key.as_ref().and_then(&watched);
+            tunnel.watched |= watched == Some(true);
+            if changed {
+                row.idle = 0;
+            } else if watched != Some(false) {
+                // Nobody knows of the others whether they are.
+                row.idle = row.idle.saturating_add(1);
+            }
             if slot == SLOT_OTHER as usize {
                 continue;
             }
@@ -271,11 +309,13 @@ impl Table {
 
     fn lose(&mut self, missing: &HashMap<u32, Missing>) {
         self.tunnels.iter_mut().flatten().for_each(|t| t.open = 0);
-        for (slot, missing) in missing {
-            let row = self.rows.get(*slot as usize).and_then(Option::as_ref);
-            if let Some(row) = row.filter(|row| row.key.is_some())
-                && let Some(Some(tunnel)) = self.tunnels.get_mut(row.series)
-            {
+        for (slot, row) in self.rows.iter_mut().enumerate() {
+            let Some(row) = row.as_mut().filter(|row| row.key.is_some()) else {
+                continue;
+            };
+            let missing = missing.get(&(slot as u32)).copied().unwrap_or_default();
+            row.open = missing.open;
+            if let Some(Some(tunnel)) = self.tunnels.get_mut(row.series) {
                 tunnel.open += missing.open;
                 tunnel.closed += missing.closed;
             }
@@ -314,39 +354,32 @@ impl Table {
                 seen
             };
             let second = tunnel.second(seen, unix_nanos);
-            let before = tunnel.health.now.0;
-            if tunnel.health.update(&second) {
-                if let Some(count) = tunnel.changes.get_mut(tunnel.health.now.0 as usize) {
-                    *count += 1;
-                }
-                changes.push(tunnel.change(before, unix_nanos));
-            }
+            changes.extend(tunnel.judge(&second, unix_nanos));
         }
         changes
     }
 
     /// Gives rows back that nothing passes any more; their series end with the last of their rows.
     fn recycle(&mut self, maps: &mut Maps) -> Result<()> {
-        for slot in self.retired.drain(..) {
-            maps.free.push(slot, 0).context("TUNNEL_FREE")?;
-        }
         for (slot, row) in self.rows.iter_mut().enumerate() {
-            let Some(row) = row.as_mut().filter(|row| row.idle >= IDLE) else {
-                continue;
-            };
+            let Some(row) = row.as_mut() else { continue };
             let Some(key) = row.key else { continue };
-            let mut bytes = Vec::with_capacity(TunnelKey::SIZE);
-            key.encode(&mut bytes);
-            if sys::remove(maps.tunnels.fd().as_fd(), &bytes).is_err() {
+            if !row.retired {
+                if row.idle < IDLE {
+                    continue;
+                }
+                let mut bytes = Vec::with_capacity(TunnelKey::SIZE);
+                key.encode(&mut bytes);
+                if sys::remove(maps.tunnels.fd().as_fd(), &bytes).is_ok() {
+                    maps.epoch.set_u64(0, 0, maps.epoch.u64_at(0, 0).wrapping_add(1));
+                    // A program may have found the row just before: it is read on until the next sweep.
+                    row.retired = true;
+                }
                 continue;
             }
-            maps.epoch.set_u64(0, 0, maps.epoch.u64_at(0, 0).wrapping_add(1));
-            // A program may have found the row just before: it is handed out at the next sweep.
-            row.key = None;
-            self.retired.push(slot as u32);
             self.windows.remove(&maps.windows, slot as u32);
             if let Some(Some(tunnel)) = self.tunnels.get_mut(row.series) {
-                tunnel.closed += std::mem::take(&mut tunnel.open);
+                tunnel.closed += std::mem::take(&mut row.open);
                 tunnel.rows -= 1;
                 if tunnel.rows == 0 {
                     let values = tunnel.values.clone();
@@ -356,8 +389,11 @@ impl Table {
                     }
                 }
             }
+            (row.key, row.retired) = (None, false);
+            maps.free.push(slot as u32, 0).context("TUNNEL_FREE")?;
         }
-        Ok(())
+        let keys = self.rows.iter().flatten().filter_map(|row| row.key.as_ref());
+        maps.ends.sweep(keys)
     }
 
     /// Rows in use.

@@ -91,6 +91,47 @@ fn tables_align_and_cut_nothing() {
 }
 
 #[test]
+fn a_table_of_tunnels_has_no_column_that_says_nothing() {
+    use crate::ui::view::{InnerPair, TunnelRow};
+    let mut row = TunnelRow {
+        kind: "vxlan".into(),
+        id: "7".into(),
+        local: "10.0.0.1".into(),
+        remote: "10.0.0.2".into(),
+        state: "unknown".into(),
+        reason: "not_watched".into(),
+        ..TunnelRow::default()
+    };
+    let text = tunnels(std::slice::from_ref(&row), false);
+    let headings = text.lines().next().unwrap();
+    assert_eq!(
+        headings.split_whitespace().collect::<Vec<_>>().join(" "),
+        "TYPE ID LOCAL REMOTE STATE RX/s TX/s RX TX"
+    );
+    assert!(text.contains("unknown not_watched"), "{text}");
+    assert!(width(headings) <= 80, "{text}");
+    (row.rtt_remote, row.sequenced, row.netns) = (Some(0.01), Some(5), "blue".into());
+    row.device_drops.insert("vxlan7 NETFILTER_DROP".into(), 3);
+    row.pairs.push(InnerPair {
+        local: "192.168.0.1".into(),
+        remote: "192.168.0.2".into(),
+        bytes_rate: [1000.0, 0.0],
+        bytes: [5000, 1],
+    });
+    let text = tunnels(&[row.clone(), row], true);
+    for heading in ["RTT", "LOST", "NETNS", "DROPS"] {
+        assert!(text.contains(heading), "{heading}: {text}");
+    }
+    assert!(!text.contains("HANDSHAKE"), "{text}");
+    assert_eq!(
+        text.matches("vxlan 7 10.0.0.1 10.0.0.2  192.168.0.1   192.168.0.2")
+            .count(),
+        2,
+        "{text}"
+    );
+}
+
+#[test]
 fn a_summary_says_what_was_seen_and_what_was_not() {
     let counter = |name: &str, kind: &str, total| Counter {
         name: name.into(),

@@ -5,6 +5,20 @@ use crate::aggregate::{Snapshot, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Who talks inside of a tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InnerPair {
+    /// Address on our side; `other` = all that are not among the busiest.
+    pub local: String,
+    /// Address on the other side.
+    pub remote: String,
+    /// Inner bytes per second: received, sent.
+    pub bytes_rate: [f64; 2],
+    /// Inner bytes since the pair is among the busiest.
+    pub bytes: [u64; 2],
+}
+
 /// A tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -60,7 +74,9 @@ pub struct TunnelRow {
     pub rtt_local: Option<f64>,
     /// MTU that an oversize message told.
     pub mtu: Option<f64>,
-    /// Packets that the kernel gave up on its device, by device and reason. Other tunnels may have the same device.
+    /// Who talks inside, the busiest first and `other` last; empty if that cannot be read.
+    pub pairs: Vec<InnerPair>,
+    /// Packets that were lost on its device, by device and reason. Other tunnels may have the same device.
     pub device_drops: BTreeMap<String, u64>,
     /// Seconds since the last packet, by direction.
     pub idle: [Option<f64>; 2],
@@ -71,6 +87,8 @@ struct Known {
     row: TunnelRow,
     bytes: [Meter; 2],
     packets: BTreeMap<String, (usize, Meter)>,
+    /// By both addresses; whether it is in this snapshot.
+    pairs: BTreeMap<(String, String), (bool, [Meter; 2])>,
     touched: bool,
 }
 
@@ -126,6 +144,12 @@ impl Tunnels {
                         let (_, meter) = known.packets.entry(name).or_insert((direction, Meter::default()));
                         meter.update(value, &series.labels, clock);
                     }
+                    "inner_pair_bytes_total" => {
+                        let ends = (of("inner_local").to_owned(), of("inner_remote").to_owned());
+                        let (here, meters) = known.pairs.entry(ends).or_default();
+                        *here = true;
+                        meters[direction].update(value, &series.labels, clock);
+                    }
                     "sequenced_packets_total" => row.sequenced = Some(value as u64),
                     "lost_packets_total" => row.lost = value as u64,
                     "reordered_packets_total" => row.reordered = value as u64,
@@ -147,6 +171,9 @@ impl Tunnels {
             }
         }
         self.0.retain(|_, known| known.touched);
+        for known in self.0.values_mut() {
+            known.pairs.retain(|_, (here, _)| *here);
+        }
         let mut rows: Vec<TunnelRow> = self.0.values().map(|known| known.row(clock)).collect();
         for series in drops {
             let of = |name| label(&series.labels, name);
@@ -172,6 +199,7 @@ impl Tunnels {
 impl Known {
     fn begin(&mut self) {
         self.touched = false;
+        self.pairs.values_mut().for_each(|(here, _)| *here = false);
         // What has no series in this snapshot is not known any more.
         let row = &mut self.row;
         (row.loss_ratio, row.handshake_age) = (None, None);
@@ -186,6 +214,19 @@ impl Known {
             row.packets_rate[*direction] += meter.rate(clock);
             row.classes.insert(name.clone(), meter.total as u64);
         }
+        let pair = |((local, remote), (_, meters)): (&(String, String), &(bool, [Meter; 2]))| InnerPair {
+            local: local.clone(),
+            remote: remote.clone(),
+            bytes_rate: meters.each_ref().map(|m| m.rate(clock)),
+            bytes: meters.each_ref().map(|m| m.total as u64),
+        };
+        row.pairs = self.pairs.iter().map(pair).collect();
+        row.pairs.sort_by(|a, b| {
+            let order = |p: &InnerPair| (p.bytes_rate[0] + p.bytes_rate[1], p.bytes[0] + p.bytes[1]);
+            let ((rate_a, sum_a), (rate_b, sum_b)) = (order(a), order(b));
+            let other = a.remote.is_empty().cmp(&b.remote.is_empty());
+            other.then(rate_b.total_cmp(&rate_a)).then(sum_b.cmp(&sum_a))
+        });
         row
     }
 }

@@ -268,6 +268,10 @@ pub fn clean_view(view: &mut View) {
         [&mut t.remote_region, &mut t.netns, &mut t.state, &mut t.reason]
             .into_iter()
             .for_each(scrub);
+        t.pairs
+            .iter_mut()
+            .flat_map(|p| [&mut p.local, &mut p.remote])
+            .for_each(scrub);
         t.classes = std::mem::take(&mut t.classes)
             .into_iter()
             .map(|(class, packets)| (clean(&class), packets))

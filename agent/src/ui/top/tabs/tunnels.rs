@@ -1,32 +1,32 @@
 //! Tunnels.
 
-use super::{Popup, name, pairs};
+use super::{Popup, heading, name, pairs};
 use crate::ui::top::grid::{Cell, Column, Row, number, text};
 use crate::ui::top::theme::{Theme, Tone};
-use crate::ui::units::{bytes, count, percent, rate, seconds};
-use crate::ui::view::{TunnelRow, View};
+use crate::ui::units::{bytes, bytes_rate, count, percent, rate, seconds};
+use crate::ui::view::{InnerPair, TunnelRow, View};
 
 /// Columns.
 pub const COLUMNS: &[Column] = &[
     text("TYPE", 9, 0),
     text("ID", 6, 1),
+    text("LOCAL", 15, 3),
     text("REMOTE", 15, 0),
     text("STATE", 8, 0),
     number("RX/s", 6, 1),
     number("TX/s", 6, 1),
     number("LOSS", 6, 1),
     number("RTT", 7, 2),
-    number("SHAKE", 7, 3),
-    text("REASON", 20, 3),
-    number("RX pkt/s", 8, 4),
-    number("TX pkt/s", 8, 4),
-    number("LOST", 7, 5),
-    number("REORD", 7, 5),
-    text("LOCAL", 15, 6),
-    text("REGION", 12, 7),
+    text("REASON", 20, 4),
+    number("SHAKE", 7, 5),
+    number("RX pkt/s", 8, 6),
+    number("TX pkt/s", 8, 6),
+    number("LOST", 7, 7),
+    number("REORD", 7, 7),
+    text("REGION", 12, 8),
 ];
 /// Sorted by what is received.
-pub const SORT: usize = 4;
+pub const SORT: usize = 5;
 
 fn id(t: &TunnelRow) -> String {
     [&t.kind, &t.id, &t.local, &t.remote, &t.netns]
@@ -45,27 +45,40 @@ fn row(t: &TunnelRow) -> Row {
     let state = match t.state.as_str() {
         "down" => name(&t.state).tone(Tone::Bad),
         "degraded" => name(&t.state).tone(Tone::Warn),
+        // Of what nobody watches the numbers stand still.
+        "unknown" if !t.reason.is_empty() => name(&t.state).tone(Tone::Warn),
         _ => name(&t.state),
     };
     let cells = vec![
         name(&t.kind),
         name(&t.id),
+        name(&t.local),
         name(&t.remote),
         state,
         Cell::number(t.bytes_rate[0], bytes),
         Cell::number(t.bytes_rate[1], bytes),
         Cell::maybe(t.loss_ratio, percent),
         Cell::maybe(t.rtt_remote, seconds),
-        Cell::maybe(t.handshake, seconds),
         name(&t.reason),
+        Cell::maybe(t.handshake, seconds),
         Cell::number(t.packets_rate[0], rate),
         Cell::number(t.packets_rate[1], rate),
         Cell::maybe(t.sequenced.map(|_| t.lost as f64), count),
         Cell::maybe(t.sequenced.map(|_| t.reordered as f64), count),
-        name(&t.local),
         name(&t.remote_region),
     ];
     Row { id: id(t), cells }
+}
+
+/// The addresses of a pair inside, and what they say to each other.
+fn inside(pair: &InnerPair) -> (String, String) {
+    let [rx, tx] = pair.bytes_rate.map(bytes_rate);
+    let ends = [&pair.local, &pair.remote].map(String::as_str);
+    let ends = ends.into_iter().filter(|end| !end.is_empty());
+    (
+        ends.collect::<Vec<_>>().join(" "),
+        format!("{rx} received, {tx} sent"),
+    )
 }
 
 /// Everything about a tunnel.
@@ -112,9 +125,16 @@ pub fn popup(wanted: &str, view: &View, theme: Theme) -> Option<Popup> {
             .iter()
             .map(|(class, packets)| (class.as_str(), count(*packets as f64))),
     );
+    let mut upper = pairs(theme, &values);
+    if !t.pairs.is_empty() {
+        upper.push(heading(theme, "who talks inside"));
+    }
+    let inside: Vec<(String, String)> = t.pairs.iter().map(inside).collect();
+    let inside: Vec<(&str, String)> = inside.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
+    upper.extend(pairs(theme, &inside));
     Some(Popup {
         title: id(t),
-        upper: pairs(theme, &values),
+        upper,
         ..Popup::default()
     })
 }
