@@ -140,13 +140,12 @@ fn meet<const DIRECTION: usize>(account: &mut Account, scratch: &mut Scratch) ->
     } = scratch;
     copy(&key.remote, &mut end.remote);
     (end.kind, end.netns) = (key.kind, key.netns);
+    let (key, end) = (&*key, &*end);
     if DIRECTION == direction::INGRESS {
-        match TUNNEL_ENDS.get_ptr_mut(&*end) {
-            // SAFETY: valid for the program's run. Two CPUs may take the same one: it is a bound, and userspace counts
-            // anew.
-            Some(left) if unsafe { left.read_volatile() } > 0 => unsafe {
-                left.write_volatile(left.read_volatile().saturating_sub(1));
-            },
+        // SAFETY: valid for the program's run. Two CPUs may take the same one: it is a bound, and userspace counts anew.
+        let left = TUNNEL_ENDS.get_ptr_mut(end).map(|left| unsafe { &mut *left });
+        match left {
+            Some(left) if *left > 0 => *left = left.saturating_sub(1),
             _ => {
                 *stranger = 1;
                 return SLOT_OTHER;
@@ -170,10 +169,10 @@ fn meet<const DIRECTION: usize>(account: &mut Account, scratch: &mut Scratch) ->
         slot: free,
         pad: 0,
     };
-    if TUNNELS.insert(&*key, value, NOEXIST).is_ok() {
+    if TUNNELS.insert(key, value, NOEXIST).is_ok() {
         if DIRECTION == direction::EGRESS {
             // Full, or there already: what is named stays.
-            let _ = TUNNEL_ENDS.insert(&*end, END_ROWS, NOEXIST);
+            let _ = TUNNEL_ENDS.insert(end, END_ROWS, NOEXIST);
         }
         return free;
     }
