@@ -168,7 +168,8 @@ fn caller(walk: &mut Walk) -> Result<(), u8> {
     } else {
         walk.ip.wrapping_sub(1)
     };
-    if !(walk.range.start <= look && look < walk.range.end) && !find_range(walk, look) {
+    let is_inside = walk.range.start <= look && look < walk.range.end;
+    if !is_inside && !find_range(walk, look) {
         return Err(if origin == origin::GUESSED {
             NOT_CODE
         } else {
