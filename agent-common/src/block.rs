@@ -21,7 +21,7 @@ pub mod operation {
 /// `enum req_op`, the low byte of a request's flags: from here on it is a driver's own command, no I/O.
 const PASSTHROUGH: u32 = 32;
 
-/// The [`operation`] of a request's flags; `None`: a driver's own command.
+/// The [`mod@operation`] of a request's flags; `None`: a driver's own command.
 #[inline(always)]
 pub const fn operation(flags: u32) -> Option<u32> {
     match flags & 0xff {
@@ -38,7 +38,7 @@ crate::wire! {
     pub struct BlockKey {
         /// Number of the whole disk as the kernel has it: major << 20 | minor.
         pub device: u32,
-        /// See [`operation`].
+        /// See [`mod@operation`].
         pub operation: u32,
     }
 }
