@@ -10,7 +10,7 @@ use crate::kernel::{self, Ptr};
 use crate::settings::RQ_FLUSH_SEQ;
 use agent_common::account::{program, reason};
 use agent_common::block::operation;
-use agent_common::profile::{detail, sample};
+use agent_common::profile::{FRAMES, StackHead, detail, sample};
 use aya_ebpf::{
     EbpfContext as _,
     macros::{btf_tracepoint, map},
@@ -95,9 +95,11 @@ pub fn profile_block_done(ctx: BtfTracePointContext) -> i32 {
     }
     // SAFETY: valid for the program's run; a request ends once.
     let head = unsafe { &mut (*stack).head };
-    let len = head.header.len as u32;
+    // As `make` says it, and not `header.len`: verifiers before 6.12 do not keep that within bounds up to the helper.
+    let frames = head.kernel as usize + head.user as usize;
     match block::since(rq) {
-        Some(took) if len <= size_of::<Stack>() as u32 => {
+        Some(took) if frames < FRAMES => {
+            let len = (size_of::<StackHead>() + frames * size_of::<u64>()) as u32;
             head.value = took << (head.pad[0] & 31);
             head.pad[0] = 0;
             emit_made(account, stack.cast_const().cast(), len, false);
