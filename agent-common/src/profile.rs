@@ -109,7 +109,7 @@ pub mod off {
     pub const BLOCKED: u64 = 1 << 32;
     /// It would have gone on, but it was the turn of another one.
     pub const PREEMPTED: u64 = 2 << 32;
-    /// It waited in a system call for a futex. Also of [`sample::LOCK`].
+    /// It waited in a system call for a futex. Also of [`super::sample::LOCK`].
     pub const FUTEX: u64 = 3 << 32;
 }
 
