@@ -7,10 +7,10 @@ use crate::account::{self, bump};
 use crate::block;
 use crate::emit::emit_made;
 use crate::kernel::{self, Ptr};
-use crate::settings::RQ_FLUSH_SEQ;
+use crate::settings::{FRAME_MASK, RQ_FLUSH_SEQ};
 use agent_common::account::{program, reason};
 use agent_common::block::operation;
-use agent_common::profile::{FRAMES, StackHead, detail, sample};
+use agent_common::profile::{StackHead, detail, sample};
 use aya_ebpf::{
     EbpfContext as _,
     macros::{btf_tracepoint, map},
@@ -95,16 +95,17 @@ pub fn profile_block_done(ctx: BtfTracePointContext) -> i32 {
     }
     // SAFETY: valid for the program's run; a request ends once.
     let head = unsafe { &mut (*stack).head };
-    // As `make` says it, and not `header.len`: verifiers before 6.12 do not keep that within bounds up to the helper.
-    let frames = head.kernel as usize + head.user as usize;
+    // Masked by a constant that only the verifier knows: that of 6.1 does not keep what is compared within bounds up to the
+    // helper. `make` has let nothing longer pass.
+    let frames = (head.kernel as u32 + head.user as u32) & FRAME_MASK.load();
     match block::since(rq) {
-        Some(took) if frames < FRAMES => {
-            let len = (size_of::<StackHead>() + frames * size_of::<u64>()) as u32;
+        Some(took) => {
+            let len = size_of::<StackHead>() as u32 + frames * size_of::<u64>() as u32;
             head.value = took << (head.pad[0] & 31);
             head.pad[0] = 0;
             emit_made(account, stack.cast_const().cast(), len, false);
         }
-        _ => bump(&mut account.filtered),
+        None => bump(&mut account.filtered),
     }
     let _ = PROFILE_REQUESTS.remove(key);
     0
