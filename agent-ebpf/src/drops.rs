@@ -158,9 +158,9 @@ fn owner_of(sk: Ptr) -> (SubjectKey, [u8; 16]) {
 
 /// Address of the other side.
 #[inline(always)]
-pub fn far_end(skb: Ptr, lost: &Lost) -> [u8; 16] {
-    let network = network(skb, lost.ethertype);
-    if lost.direction == direction::TRANSMIT {
+pub fn far_end(skb: Ptr, ethertype: u16, direction: u8) -> [u8; 16] {
+    let network = network(skb, ethertype);
+    if direction == direction::TRANSMIT {
         network.destination
     } else {
         network.source

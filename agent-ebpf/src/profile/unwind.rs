@@ -277,8 +277,15 @@ fn find_row(range: &Range, pc: u32) -> Option<u64> {
     let rows: *const u64 = shard.cast_const().cast();
     let (mut low, mut high) = (range.row, range.row.wrapping_add(range.rows));
     let mut found = None;
+    // To the verifier every step begins with the same two numbers, and not with those that 2^18 ways lead to.
+    let bounds = ROW_MASK.load() << 1 | 1;
     let mut i = 0;
-    while i < ROW_STEPS && low < high {
+    while i < ROW_STEPS {
+        low &= bounds;
+        high &= bounds;
+        if low >= high {
+            break;
+        }
         let middle = (low + high) >> 1;
         // SAFETY: the mask is that of a shard's rows. Volatile, for userspace may be writing other rows.
         let row = unsafe { rows.add((middle & ROW_MASK.load()) as usize).read_volatile() };
