@@ -156,15 +156,27 @@ fn owner_of(sk: Ptr) -> (SubjectKey, [u8; 16]) {
     tcp::owner(sk)
 }
 
-/// Address of the other side.
+/// Address of the other side, as far as the header can be read.
 #[inline(always)]
 pub fn far_end(skb: Ptr, ethertype: u16, direction: u8) -> [u8; 16] {
-    let network = network(skb, ethertype);
-    if direction == direction::TRANSMIT {
-        network.destination
-    } else {
-        network.source
+    let offset = kernel::skb_network(skb);
+    if offset == UNSET {
+        return [0; 16];
     }
+    let is_destination = direction == direction::TRANSMIT;
+    // SAFETY: only computes an address; the probe reads cope with any.
+    let at = unsafe { kernel::skb_head(skb).add(offset as usize) };
+    if ethertype == ETH_P_IP {
+        // SAFETY: as above.
+        let address = unsafe { bpf_probe_read_kernel(at.add(if is_destination { 16 } else { 12 }).cast()) };
+        return address.map_or([0; 16], mapped);
+    }
+    if ethertype == ETH_P_IPV6 {
+        // SAFETY: as above.
+        let address = unsafe { bpf_probe_read_kernel(at.add(if is_destination { 24 } else { 8 }).cast()) };
+        return address.unwrap_or([0; 16]);
+    }
+    [0; 16]
 }
 
 #[inline(always)]
