@@ -287,15 +287,7 @@ impl Probe for Profile {
         let is_wanted = |kind: u8| kinds.get(usize::from(kind)) == Some(&true);
         self.attached = is_wanted(sample::CPU) && engine.attach(&CPU) == State::Attached;
         let mut any = self.attached;
-        for (kind, spec) in MORE.iter().filter(|(kind, _)| is_wanted(*kind)) {
-            // Its stack and that of the unwinder together are 544 bytes, and programs had 512 before they got stacks of their own.
-            if *kind == sample::DROP && !crate::bpf::host::kernel_at_least(6, 13) {
-                engine.leave_off(
-                    spec,
-                    "needs Linux 6.13: before it the stack of a program is too small",
-                );
-                continue;
-            }
+        for (_, spec) in MORE.iter().filter(|(kind, _)| is_wanted(*kind)) {
             any |= engine.attach(spec) == State::Attached;
         }
         if is_wanted(sample::BLOCK_IO) {
