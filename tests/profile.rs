@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tests::harness::agent::{Scratch, binary, clean};
-use tests::harness::stacks::{Busy, Folded, HERE, busy, cc, is, spin, taken};
+use tests::harness::pprof::unpacked;
+use tests::harness::stacks::{Busy, Folded, HERE, build_id, busy, cc, is, spin, taken};
 use tests::harness::{Setup, command, unique};
 use tests::need_root;
 
@@ -226,63 +227,11 @@ fn each_tick_is_accounted_for() -> Result<()> {
     Ok(())
 }
 
-mod proto {
-    //! As much of profile.proto as is looked at, written down from its specification.
-    #[derive(prost::Message)]
-    pub struct Profile {
-        #[prost(message, repeated, tag = "1")]
-        pub sample_type: Vec<Pair>,
-        #[prost(message, repeated, tag = "2")]
-        pub sample: Vec<Sample>,
-        #[prost(message, repeated, tag = "3")]
-        pub mapping: Vec<Mapping>,
-        #[prost(message, repeated, tag = "4")]
-        pub location: Vec<Location>,
-        #[prost(message, repeated, tag = "5")]
-        pub function: Vec<Pair>,
-        #[prost(string, repeated, tag = "6")]
-        pub strings: Vec<String>,
-    }
-    #[derive(prost::Message)]
-    pub struct Pair {
-        #[prost(int64, tag = "1")]
-        pub first: i64,
-        #[prost(int64, tag = "2")]
-        pub second: i64,
-    }
-    #[derive(prost::Message)]
-    pub struct Sample {
-        #[prost(uint64, repeated, tag = "1")]
-        pub location: Vec<u64>,
-        #[prost(int64, repeated, tag = "2")]
-        pub value: Vec<i64>,
-    }
-    #[derive(prost::Message)]
-    pub struct Mapping {
-        #[prost(uint64, tag = "1")]
-        pub id: u64,
-        #[prost(int64, tag = "5")]
-        pub filename: i64,
-        #[prost(int64, tag = "6")]
-        pub build_id: i64,
-    }
-    #[derive(prost::Message)]
-    pub struct Location {
-        #[prost(uint64, tag = "1")]
-        pub id: u64,
-        #[prost(uint64, tag = "2")]
-        pub mapping: u64,
-        #[prost(message, repeated, tag = "4")]
-        pub line: Vec<Pair>,
-    }
-}
-
 /// Cause: a running agent with the probe on, and a busy program. Seen: every format of the API and the command tells the
 /// same samples, a past window too, and a filter leaves the others out.
 #[test]
 fn a_running_agent_answers_in_every_format() -> Result<()> {
-    use prost::Message as _;
-    need_root!("gzip");
+    need_root!("gzip", "readelf");
     let scratch = Scratch::new()?;
     let (program, name) = busy(&scratch)?;
     let agent = Setup::new()
@@ -314,13 +263,7 @@ fn a_running_agent_answers_in_every_format() -> Result<()> {
     ensure!(leaf as f64 > 0.6 * folded.total() as f64, "{}", folded.show());
 
     profile(&["-o", &file("a.pb.gz")])?;
-    let bytes = Command::new("gzip").args(["-dc", &file("a.pb.gz")]).output()?;
-    ensure!(
-        bytes.status.success(),
-        "gzip: {}",
-        String::from_utf8_lossy(&bytes.stderr)
-    );
-    let made = proto::Profile::decode(bytes.stdout.as_slice())?;
+    let made = unpacked(&scratch, &std::fs::read(file("a.pb.gz"))?)?;
     let text = |i: i64| made.strings.get(i as usize).map(String::as_str).unwrap_or("?");
     let types: Vec<(&str, &str)> = made
         .sample_type
@@ -364,11 +307,7 @@ fn a_running_agent_answers_in_every_format() -> Result<()> {
         .iter()
         .find(|m| text(m.filename).ends_with(&name))
         .context("no mapping")?;
-    let notes = command::output(Command::new("readelf").arg("-n").arg(&program)).unwrap_or_default();
-    let id = notes
-        .lines()
-        .find_map(|l| l.trim().strip_prefix("Build ID: "))
-        .unwrap_or_default();
+    let id = build_id(&program)?;
     ensure!(
         text(mapping.build_id) == id,
         "build id {} for {id}",

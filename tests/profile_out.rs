@@ -1,76 +1,16 @@
 //! How stacks leave the agent: the URL that others scrape, windows, differences, and names that others find.
 
 use anyhow::{Context as _, Result, ensure};
-use prost::Message as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tests::harness::agent::{Scratch, binary, clean};
 use tests::harness::cgroup::Cgroup;
 use tests::harness::command::said;
+use tests::harness::pprof::unpacked;
 use tests::harness::stacks::{Busy, Folded, build_id, busy, taking_stacks};
 use tests::harness::{Agent, command, equal};
 use tests::need_root;
-
-mod proto {
-    //! As much of profile.proto as is looked at, written down from its specification.
-    #[derive(prost::Message)]
-    pub struct Profile {
-        #[prost(message, repeated, tag = "2")]
-        pub sample: Vec<Sample>,
-        #[prost(message, repeated, tag = "3")]
-        pub mapping: Vec<Mapping>,
-        #[prost(message, repeated, tag = "4")]
-        pub location: Vec<Location>,
-        #[prost(string, repeated, tag = "6")]
-        pub strings: Vec<String>,
-        #[prost(int64, tag = "9")]
-        pub time: i64,
-        #[prost(int64, tag = "10")]
-        pub duration: i64,
-    }
-    #[derive(prost::Message)]
-    pub struct Sample {
-        #[prost(uint64, repeated, tag = "1")]
-        pub location: Vec<u64>,
-        #[prost(int64, repeated, tag = "2")]
-        pub value: Vec<i64>,
-    }
-    #[derive(prost::Message)]
-    pub struct Mapping {
-        #[prost(uint64, tag = "1")]
-        pub id: u64,
-        #[prost(uint64, tag = "2")]
-        pub start: u64,
-        #[prost(uint64, tag = "3")]
-        pub limit: u64,
-        #[prost(int64, tag = "6")]
-        pub build_id: i64,
-    }
-    #[derive(prost::Message)]
-    pub struct Location {
-        #[prost(uint64, tag = "1")]
-        pub id: u64,
-        #[prost(uint64, tag = "2")]
-        pub mapping: u64,
-        #[prost(uint64, tag = "3")]
-        pub address: u64,
-        #[prost(bytes = "vec", repeated, tag = "4")]
-        pub line: Vec<Vec<u8>>,
-    }
-}
-
-/// Reads a profile of pprof, which is gzipped.
-fn unpacked(scratch: &Scratch, bytes: &[u8]) -> Result<proto::Profile> {
-    let file = scratch.write("unpack.gz", bytes)?;
-    let plain = Command::new("gzip").arg("-dc").arg(file).output()?;
-    ensure!(
-        plain.status.success(),
-        "gzip: {}",
-        String::from_utf8_lossy(&plain.stderr)
-    );
-    Ok(proto::Profile::decode(plain.stdout.as_slice())?)
-}
 
 /// A command of the user against an agent.
 fn user(agent: &Agent, arguments: &[&str]) -> std::io::Result<std::process::Output> {

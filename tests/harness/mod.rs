@@ -10,6 +10,7 @@ pub mod disk;
 pub mod http;
 pub mod netns;
 pub mod otlp;
+pub mod pprof;
 pub mod programs;
 pub mod scene;
 pub mod snapshot;

@@ -43,7 +43,7 @@ pub async fn profile(config: &Config, btf: Option<PathBuf>, options: &cli::Profi
         Some(answer) => answer,
         None if options.last.is_some() || options.from.is_some() => {
             return Err(Error::new(
-                "--last and --from ask a running agent, and none with probes.profile.enabled answers here; see --listen",
+                "--last and --from ask a running agent, and none that takes such stacks answers here; see probes.profile and --listen",
             ));
         }
         None => take(config, btf, options, format).await?,

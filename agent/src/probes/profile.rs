@@ -436,9 +436,11 @@ impl Probe for Profile {
         let named = |names: &[&'static str], values: &[u64]| -> Vec<(&'static str, u64)> {
             names.iter().copied().zip(values.iter().copied()).collect()
         };
-        let mut taken = named(&sample::NAMES, &self.samples);
-        let mut kinds = self.options.kinds.iter();
-        taken.retain(|_| kinds.next() == Some(&true));
+        let taken: Vec<(&str, u64)> = named(&sample::NAMES, &self.samples)
+            .into_iter()
+            .zip(self.options.kinds)
+            .filter_map(|(series, is_taken)| is_taken.then_some(series))
+            .collect();
         out.push(counters(&SAMPLES, &taken));
         out.push(counters(&STACKS, &named(&end::NAMES, &self.ends)));
         out.push(gauge(&CPUS, self.cpus));
