@@ -1,0 +1,126 @@
+//! Samples of a series in columns, and where they come from.
+
+use crate::histogram::Histogram;
+use crate::labels::Labels;
+use std::sync::Arc;
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+pub type Millis = i64;
+
+/// The NaN by which Prometheus marks the end of a series: it has no value from here on. Compare by [`is_stale`].
+pub const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
+
+/// Whether a value is the marker and not an ordinary NaN.
+pub fn is_stale(value: f64) -> bool {
+    value.to_bits() == STALE.to_bits()
+}
+
+/// Samples of one kind, ordered by time, each time once; both of the same length.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column<T> {
+    /// When.
+    pub times: Vec<Millis>,
+    /// What.
+    pub values: Vec<T>,
+}
+
+impl<T> Default for Column<T> {
+    fn default() -> Self {
+        Self {
+            times: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+}
+
+/// The samples of a series within a span. Nearly always one of the columns is empty; a metric that became a native
+/// histogram has both, and no time is in both.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Samples {
+    /// Counters and gauges.
+    pub floats: Column<f64>,
+    /// Native histograms.
+    pub histograms: Column<Arc<Histogram>>,
+}
+
+/// A series and its samples.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Series {
+    /// Its identity.
+    pub labels: Labels,
+    /// Its samples.
+    pub samples: Samples,
+}
+
+/// How a selector compares a label; regular expressions are anchored at both ends.
+#[derive(Clone, Debug)]
+pub enum Comparison {
+    /// `=`
+    Equal(String),
+    /// `!=`
+    NotEqual(String),
+    /// `=~`
+    Matches(regex::Regex),
+    /// `!~`
+    MatchesNot(regex::Regex),
+}
+
+/// One condition of a selector.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    /// The label; `__name__` for the metric.
+    pub label: String,
+    /// What its value must be; a label that is absent has the empty value.
+    pub comparison: Comparison,
+}
+
+impl Matcher {
+    /// Whether a value passes.
+    pub fn accepts(&self, value: &str) -> bool {
+        match &self.comparison {
+            Comparison::Equal(other) => value == other,
+            Comparison::NotEqual(other) => value != other,
+            Comparison::Matches(pattern) => pattern.is_match(value),
+            Comparison::MatchesNot(pattern) => !pattern.is_match(value),
+        }
+    }
+}
+
+/// Why a source could not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// More series or samples than one query may look at; says which limit.
+    TooMany(String),
+    /// The query's time is over.
+    TimedOut,
+    /// The store failed; says what, on what, and why.
+    Failed(String),
+}
+
+/// What bounds one query: asked by a source before it hands out samples, and by the evaluator while it works.
+pub trait Bounds: Sync {
+    /// Takes note of `series` and `samples` more; an error when that is too many, or the time is over.
+    fn take(&self, series: usize, samples: usize) -> Result<(), Refusal>;
+}
+
+/// Something that has series: the store, or vectors in a test.
+pub trait Source: Sync {
+    /// The series that all matchers accept, with their samples in `from..=to`, in any order; series without a sample there
+    /// may be left out.
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<Series>, Refusal>;
+
+    /// The identities of the series that all matchers accept and that have a sample in `from..=to`.
+    fn series(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<Labels>, Refusal>;
+}
