@@ -8,6 +8,8 @@ pub mod stats;
 mod profile;
 #[cfg(test)]
 mod prometheus_tests;
+#[cfg(test)]
+mod refused_tests;
 mod routes;
 mod stream;
 #[cfg(test)]

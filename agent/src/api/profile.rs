@@ -1,11 +1,11 @@
 //! Stacks over HTTP.
 
-use super::routes::{App, WAITING, problem};
+use super::routes::{App, Parameters, WAITING, problem};
 use crate::probes::profile::SETTINGS;
 use crate::stacks::{Format, Stacks, store};
 use agent_common::profile::sample;
-use axum::extract::{Query, State as From};
-use axum::http::{StatusCode, header};
+use axum::extract::State as From;
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -34,8 +34,26 @@ pub(super) struct ProfileQuery {
     format: Option<Format>,
 }
 
+/// What a question about the past may name. Who scrapes may say more than is asked of him.
+const NAMES: [&str; 8] = ["from", "to", "subject", "comm", "pid", "cgroup", "type", "format"];
+
 /// Stacks of a past window.
-pub(super) async fn profile(From(app): From<App>, Query(query): Query<ProfileQuery>) -> Response {
+pub(super) async fn profile(
+    From(app): From<App>,
+    uri: Uri,
+    Parameters(query): Parameters<ProfileQuery>,
+) -> Response {
+    let mut names = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .map(|part| part.split('=').next());
+    if let Some(unknown) =
+        names.find_map(|name| name.filter(|name| !name.is_empty() && !NAMES.contains(name)))
+    {
+        let message = format!("{unknown}: no such parameter; there are {}", NAMES.join(" "));
+        return problem(StatusCode::BAD_REQUEST, &message);
+    }
     let now = crate::stacks::now();
     let moment = |text: &Option<String>| text.as_deref().map(|text| store::moment(text, now)).transpose();
     let (from, to) = match (moment(&query.from), moment(&query.to)) {
@@ -60,7 +78,10 @@ pub(super) async fn profile(From(app): From<App>, Query(query): Query<ProfileQue
 }
 
 /// Stacks of the next `seconds`, as programs in Go serve them, for whoever scrapes those.
-pub(super) async fn next_profile(From(app): From<App>, Query(query): Query<ProfileQuery>) -> Response {
+pub(super) async fn next_profile(
+    From(app): From<App>,
+    Parameters(query): Parameters<ProfileQuery>,
+) -> Response {
     let seconds = query.seconds.unwrap_or(NEXT);
     if !(0.0..=LONGEST).contains(&seconds) || seconds == 0.0 {
         let message = format!("seconds: {seconds} is not between 0 and {LONGEST}");

@@ -2,13 +2,16 @@
 
 use super::json::SnapshotView;
 use super::profile::{next_profile, profile};
+use super::stats::PATHS;
 use super::stream::{Wanted, lines};
 use super::{State, server::Token};
 use crate::export::prometheus::{encode, negotiate};
 use crate::export::spare::Spare;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Query, Request, State as From};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Query, Request, State as From};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -36,6 +39,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct App {
     pub(super) state: State,
     token: Option<Arc<Token>>,
+    /// Names of this host, for requests without a token.
+    hosts: Arc<[String]>,
     /// When the last snapshot came, by the monotonic clock: a step of the wall clock is no illness.
     ticked: watch::Receiver<Instant>,
     /// Size of the last exposition.
@@ -47,10 +52,16 @@ pub(super) struct App {
     pub(super) waiting: Arc<Semaphore>,
 }
 
-pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver<Instant>) -> Router {
+pub(super) fn router(
+    state: State,
+    token: Option<Token>,
+    hosts: Vec<String>,
+    ticked: watch::Receiver<Instant>,
+) -> Router {
     let app = App {
         state,
         token: token.map(Arc::new),
+        hosts: hosts.into(),
         ticked,
         size: Arc::default(),
         spare: Spare::default(),
@@ -71,7 +82,12 @@ pub(super) fn router(state: State, token: Option<Token>, ticked: watch::Receiver
         .route("/api/v1/flows", get(flows))
         .route("/api/v1/drops", get(drops))
         .route("/api/v1/tunnels", get(tunnels))
-        .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
+        .fallback(async || {
+            problem(
+                StatusCode::NOT_FOUND,
+                &format!("no such path; there are {}", paths()),
+            )
+        })
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
@@ -113,10 +129,10 @@ fn refuse(app: &App, request: &Request) -> Option<Response> {
     }
     let Some(token) = &app.token else {
         // Without a token a web page could read this through a name that it points at 127.0.0.1.
-        return (!local_host(headers)).then(|| {
+        return (!is_own(headers, &app.hosts)).then(|| {
             problem(
                 StatusCode::MISDIRECTED_REQUEST,
-                "Host is neither an address nor localhost; set api.token_file",
+                "Host is neither localhost nor an address nor one of api.hosts; add it there or set api.token_file",
             )
         });
     };
@@ -130,7 +146,8 @@ fn refuse(app: &App, request: &Request) -> Option<Response> {
     Some(response)
 }
 
-fn local_host(headers: &HeaderMap) -> bool {
+/// Whether the client means this host: by an address, which no page can point elsewhere, or by a name that is known here.
+fn is_own(headers: &HeaderMap, hosts: &[String]) -> bool {
     let Some(host) = headers.get(header::HOST) else {
         return true;
     };
@@ -142,7 +159,15 @@ fn local_host(headers: &HeaderMap) -> bool {
         return false;
     };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok()
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok()
+        || hosts.iter().any(|name| name.eq_ignore_ascii_case(host))
+}
+
+/// What there is, for who asked for something else.
+fn paths() -> String {
+    let known: Vec<&str> = PATHS.into_iter().filter(|path| path.starts_with('/')).collect();
+    known.join(" ")
 }
 
 pub(super) fn problem(status: StatusCode, message: &str) -> Response {
@@ -216,22 +241,38 @@ async fn snapshot(From(app): From<App>) -> Response {
     axum::Json(SnapshotView::from(snapshot.as_ref())).into_response()
 }
 
+/// The parameters of a request. What is wrong with them is told as everything else is.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<S: Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        let parameters: Result<Query<T>, QueryRejection> = Query::try_from_uri(&parts.uri);
+        match parameters {
+            Ok(Query(parameters)) => Ok(Self(parameters)),
+            Err(e) => Err(problem(StatusCode::BAD_REQUEST, &e.body_text())),
+        }
+    }
+}
+
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct StreamQuery {
     #[serde(rename = "for")]
     length: Option<String>,
 }
 
-async fn flows(From(app): From<App>, Query(query): Query<StreamQuery>) -> Response {
+async fn flows(From(app): From<App>, Parameters(query): Parameters<StreamQuery>) -> Response {
     stream(&app, query, Wanted::Flows)
 }
 
-async fn drops(From(app): From<App>, Query(query): Query<StreamQuery>) -> Response {
+async fn drops(From(app): From<App>, Parameters(query): Parameters<StreamQuery>) -> Response {
     stream(&app, query, Wanted::Drops)
 }
 
 /// Changes of tunnels: first those that were kept.
-async fn tunnels(From(app): From<App>, Query(query): Query<StreamQuery>) -> Response {
+async fn tunnels(From(app): From<App>, Parameters(query): Parameters<StreamQuery>) -> Response {
     stream(&app, query, Wanted::Tunnels)
 }
 

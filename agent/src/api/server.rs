@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 /// Connections at a time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 64;
+pub(super) const CONNECTIONS: usize = 64;
 /// Default of [`Bound::patience`].
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For what is under way at shutdown.
@@ -38,6 +38,7 @@ pub struct Bound {
     listener: std::net::TcpListener,
     tls: Option<TlsAcceptor>,
     token: Option<Token>,
+    hosts: Vec<String>,
     address: SocketAddr,
     /// For the TLS handshake, for the head of each request, and for a client to go on taking what it is sent.
     pub(super) patience: Duration,
@@ -101,6 +102,7 @@ pub fn bind(settings: &ApiSettings) -> Result<Bound> {
         listener,
         tls,
         token,
+        hosts: settings.hosts.clone(),
         address,
         patience: PATIENCE,
     })
@@ -159,6 +161,7 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
         listener,
         tls,
         token,
+        hosts,
         address,
         patience,
     } = bound;
@@ -173,7 +176,7 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
         // Keeps the time of the last tick readable after the collector has gone.
         ticked.closed().await;
     });
-    let router = routes::router(state, token, last_tick);
+    let router = routes::router(state, token, hosts, last_tick);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let (stop, stopped) = watch::channel(());
     let accept = async {

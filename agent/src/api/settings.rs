@@ -19,6 +19,9 @@ pub struct ApiSettings {
     /// `/healthz` and `/readyz` need none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// Names under which requests without a token may call this agent, beside `localhost` and addresses. Any other is
+    /// refused: a web page could point it here and read what the agent knows.
+    pub hosts: Vec<String>,
 }
 
 /// Certificates of the API.
@@ -40,6 +43,7 @@ impl Default for ApiSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9779)),
             tls: None,
             token_file: None,
+            hosts: Vec::new(),
         }
     }
 }

@@ -41,12 +41,13 @@ pub static LAGGED: Metric = Metric {
 pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED];
 
 /// Paths that are counted by name.
-pub const PATHS: [&str; 12] = [
+pub const PATHS: [&str; 13] = [
     "/metrics",
     "/healthz",
     "/readyz",
     "/api/v1/status",
     "/api/v1/snapshot",
+    "/api/v1/view",
     "/api/v1/topology",
     "/api/v1/profile",
     "/debug/pprof/profile",

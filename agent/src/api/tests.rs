@@ -1,6 +1,5 @@
 use super::json::{SnapshotView, ValueView};
 use super::*;
-use crate::aggregate::Collect as _;
 use crate::export::testing::snapshot;
 use crate::export::testing_tls::{Authority, Directory, contents, install_crypto};
 use crate::records::{DroppedPacket, TunnelChange};
@@ -14,7 +13,7 @@ pub(super) struct Server {
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     records: broadcast::Sender<Arc<Record>>,
     changes: Arc<Changes>,
-    stats: Arc<Stats>,
+    pub(super) stats: Arc<Stats>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
@@ -58,7 +57,7 @@ pub(super) fn start(settings: ApiSettings) -> Server {
 }
 
 impl Server {
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(super) async fn get(&self, path: &str) -> (u16, String) {
         let response = reqwest::get(format!("http://{}{path}", self.address))
             .await
             .unwrap();
@@ -66,7 +65,7 @@ impl Server {
     }
 
     /// Sends bytes, reads to the end or for two seconds.
-    async fn raw(&self, request: &str) -> String {
+    pub(super) async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut out = Vec::new();
@@ -119,7 +118,7 @@ async fn a_collector_that_stands_still_is_ill() {
         stats: Arc::default(),
     };
     let (_ticked, last) = watch::channel(tokio::time::Instant::now());
-    let mut router = routes::router(state, None, last);
+    let mut router = routes::router(state, None, Vec::new(), last);
     let mut ask = async || {
         let request = axum::http::Request::get("/healthz")
             .body(axum::body::Body::empty())
@@ -164,120 +163,6 @@ async fn the_snapshot_comes_back_from_its_json() {
     assert_eq!(view, SnapshotView::from(&original));
     assert!(matches!(&view.families[3].series[1].value, ValueView::Histogram(h) if h.p999.is_some()));
     assert_eq!(view.families[2].series[1].value, ValueView::Number(None), "-Inf");
-}
-
-#[tokio::test]
-async fn what_it_does_not_serve_it_refuses_and_counts() {
-    let server = start(ApiSettings::default());
-    assert_eq!(
-        server.get("/nothing").await,
-        (404, r#"{"error":"no such path"}"#.into())
-    );
-    for (request, code) in [
-        (
-            "GET /metrics/%2e%2e/etc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-            "404",
-        ),
-        (
-            "TRACE /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-            "405",
-        ),
-        (
-            "HACK /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-            "405",
-        ),
-        (
-            "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nabcd",
-            "405",
-        ),
-        (
-            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n",
-            "413",
-        ),
-        (
-            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz",
-            "413",
-        ),
-        (
-            "GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
-            "421",
-        ),
-        (
-            "GET /metrics HTTP/1.1\r\nHost: LocalHost:9779\r\nConnection: close\r\n\r\n",
-            "200",
-        ),
-        (
-            "GET /api/v1/flows?for=-1 HTTP/1.1\r\nHost: [::1]:1\r\nConnection: close\r\n\r\n",
-            "400",
-        ),
-        (
-            "GET /api/v1/flows?for=99999999y HTTP/1.1\r\nHost: 10.1.1.1\r\nConnection: close\r\n\r\n",
-            "400",
-        ),
-        ("\0\u{1}garbage\r\n\r\n", "400"),
-    ] {
-        let answer = server.raw(request).await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {code}")),
-            "{request:?}: {answer}"
-        );
-    }
-    let long = "x".repeat(64 * 1024);
-    let answer = server
-        .raw(&format!("GET / HTTP/1.1\r\nHost: localhost\r\nA: {long}\r\n\r\n"))
-        .await;
-    assert!(
-        answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
-        "{answer}"
-    );
-    let mut families = Vec::new();
-    StatsCollect::new(server.stats.clone(), 1).collect(&mut families);
-    let labels: Vec<_> = families[0]
-        .series
-        .iter()
-        .map(|s| s.labels.text.as_str())
-        .collect();
-    assert_eq!(
-        labels,
-        [
-            "path=\"/metrics\",code=\"2xx\"",
-            "path=\"/metrics\",code=\"4xx\"",
-            "path=\"/api/v1/flows\",code=\"4xx\"",
-            "path=\"other\",code=\"4xx\""
-        ]
-    );
-}
-
-#[tokio::test]
-async fn a_connection_that_says_nothing_is_closed() {
-    let server = start(ApiSettings::default());
-    for head in ["", "GET /metrics HTTP/1.1\r\nHo"] {
-        let begin = Instant::now();
-        server.raw(head).await;
-        assert!(
-            begin.elapsed() < Duration::from_millis(1500),
-            "{head:?}: {:?}",
-            begin.elapsed()
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_takes_nothing_is_cut_off() {
-    let server = start(ApiSettings::default());
-    // 14 MB: more than both sockets hold.
-    server.snapshots.send_replace(Arc::new(snapshot(3_000, 1)));
-    let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
-    let mut out = Vec::new();
-    let end = tokio::time::timeout(Duration::from_secs(2), stream.read_to_end(&mut out))
-        .await
-        .unwrap();
-    assert!(end.is_err(), "{} bytes and a clean end", out.len());
 }
 
 #[tokio::test]
