@@ -1,9 +1,18 @@
 //! The command line.
 
+use crate::config::{Given, HumanDuration};
+use crate::stacks::query::{Below, MOMENTS, moment};
+use crate::stacks::{Format, now};
 use agent_common::profile::sample;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Heading of what every command understands.
+const EVERYWHERE: &str = "Options of every command";
+/// Longest time that may be asked for.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 /// Hears what moves in the kernel: latency and loss of every connection of this machine.
 #[derive(Debug, Parser)]
@@ -11,6 +20,7 @@ use std::time::Duration;
     name = "geophone",
     version,
     about,
+    after_help = "Exit status: 0, or 1 if the work failed, or 2 if a flag, a variable or a setting was wrong.",
     arg_required_else_help = true,
     propagate_version = true
 )]
@@ -27,19 +37,19 @@ pub struct Cli {
 #[derive(Clone, Debug, Default, Args)]
 pub struct Common {
     /// Configuration file (YAML). Without it the defaults hold
-    #[arg(long, short, global = true, value_name = "FILE", env = "GEOPHONE_CONFIG")]
+    #[arg(long, short, global = true, help_heading = EVERYWHERE, value_name = "FILE", env = "GEOPHONE_CONFIG", value_parser = any_path())]
     pub config: Option<PathBuf>,
     /// Sets one key of the configuration, e.g. --set probes.tcp.flows=false; may be repeated
-    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
-    pub set: Vec<(String, String)>,
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<Given>,
     /// Kernel types (BTF) to use instead of /sys/kernel/btf/vmlinux
-    #[arg(long, global = true, value_name = "FILE", env = "GEOPHONE_BTF")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE", env = "GEOPHONE_BTF", value_parser = any_path())]
     pub btf: Option<PathBuf>,
     /// Address of the API: where `run` listens, and where the other commands look for a running agent
-    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
     /// What the log says: error, warn, info, debug or trace
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "LEVEL")]
     pub log: Option<String>,
 }
 
@@ -51,7 +61,7 @@ pub enum Command {
     /// Live view: of the running agent if there is one, else of one of its own
     Top {
         /// End by itself after this time
-        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        #[arg(long = "for", value_name = "TIME", value_parser = time)]
         duration: Option<Duration>,
         /// Do not look for a running agent
         #[arg(long)]
@@ -82,7 +92,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
         /// Watch so long before the answer, 2s if not given; with --follow, end by itself after this time
-        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        #[arg(long = "for", value_name = "TIME", value_parser = time)]
         duration: Option<Duration>,
         /// Do not look for a running agent
         #[arg(long)]
@@ -99,6 +109,11 @@ pub enum Command {
         /// What of it
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Print completions for a shell, e.g. `source <(geophone completions bash)`
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
     },
     /// Reference documentation as Markdown
     #[command(hide = true)]
@@ -142,10 +157,10 @@ pub struct Run {
     #[arg(long)]
     pub live: bool,
     /// End by itself after this time, with a summary
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
     pub duration: Option<Duration>,
     /// Write the last snapshot to this file as JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = writable)]
     pub summary_json: Option<PathBuf>,
 }
 
@@ -156,7 +171,7 @@ pub struct Stream {
     #[arg(long)]
     pub json: bool,
     /// End by itself after this time
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
     pub duration: Option<Duration>,
     /// Do not look for a running agent
     #[arg(long)]
@@ -170,7 +185,7 @@ pub struct Topology {
     #[arg(long, value_enum, default_value_t = TopologyFormat::Table)]
     pub format: TopologyFormat,
     /// Without a running agent: how long to look before answering
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
+    #[arg(long = "for", value_name = "TIME", value_parser = time, default_value = "5s")]
     pub duration: Duration,
     /// Do not look for a running agent
     #[arg(long)]
@@ -181,16 +196,16 @@ pub struct Topology {
 #[derive(Debug, Args)]
 pub struct Profile {
     /// Look so long
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
+    #[arg(long = "for", value_name = "TIME", value_parser = time, default_value = "10s")]
     pub duration: Duration,
     /// Do not look, but ask the running agent for what it has seen in the last TIME, e.g. 10m; it keeps an hour
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with_all = ["duration", "hz", "own"])]
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with_all = ["duration", "hz", "own"])]
     pub last: Option<Duration>,
     /// The same from a time on: 2026-01-31T12:00:00Z, seconds since 1970, or how long ago, e.g. 10m
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["duration", "hz", "own", "last"])]
+    #[arg(long, value_name = "TIME", value_parser = instant, conflicts_with_all = ["duration", "hz", "own", "last"])]
     pub from: Option<String>,
     /// Until this time, now if it is not given
-    #[arg(long, value_name = "TIME", requires = "from")]
+    #[arg(long, value_name = "TIME", value_parser = instant, requires = "from")]
     pub to: Option<String>,
     /// Whose time
     #[command(flatten)]
@@ -199,10 +214,10 @@ pub struct Profile {
     #[command(flatten)]
     pub kind: SampleKind,
     /// Of the CPU's time: stacks per second and CPU; takes them itself even if an agent runs [default: that of the agent, else 99]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=999))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=999), conflicts_with = "SampleKind")]
     pub hz: Option<u32>,
     /// Write to this file: .pb.gz for pprof, .folded, .svg for a flamegraph, .json. Without it a table is shown
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_parser = profile_file)]
     pub output: Option<PathBuf>,
     /// Do not look for a running agent
     #[arg(long)]
@@ -225,7 +240,7 @@ pub struct Diff {
     #[command(flatten)]
     pub whose: Whose,
     /// Write to this file: .svg for a differential flamegraph, .folded, .json. Without it a table is shown
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_parser = diff_file)]
     pub output: Option<PathBuf>,
 }
 
@@ -242,7 +257,7 @@ pub struct Whose {
     #[arg(long, value_name = "NAME")]
     pub subject: Option<String>,
     /// Only this cgroup and those below it; * stands for any text
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = cgroup)]
     pub cgroup: Option<String>,
 }
 
@@ -329,11 +344,79 @@ pub enum Docs {
     Config,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+/// An empty one too: a variable that is set to nothing is as good as none.
+fn any_path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+fn key_value(text: &str) -> Result<Given, String> {
     text.split_once('=')
         .filter(|(key, _)| !key.is_empty())
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .map(|(key, value)| Given::set(key, value))
         .ok_or_else(|| "expected KEY=VALUE, e.g. probes.tcp.flows=false".to_owned())
+}
+
+/// How long something takes: more than nothing, and not so long that the end of it cannot be said.
+fn time(text: &str) -> Result<Duration, String> {
+    let time = text.parse::<HumanDuration>()?.get();
+    if time.is_zero() || time > LONGEST {
+        return Err("out of range, 1ms to 1year".to_owned());
+    }
+    Ok(time)
+}
+
+fn instant(text: &str) -> Result<String, String> {
+    match moment(text, now()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(MOMENTS.to_owned()),
+    }
+}
+
+fn cgroup(text: &str) -> Result<String, String> {
+    text.parse::<Below>().map(|_| text.to_owned())
+}
+
+/// A file that can be written, as far as can be said beforehand: it is written when all is done, after minutes perhaps.
+fn writable(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_dir() {
+        return Err("is a directory; name a file in it".to_owned());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !parent.is_dir() {
+        return Err(format!("there is no directory {}", parent.display()));
+    }
+    Ok(path)
+}
+
+fn profile_file(text: &str) -> Result<PathBuf, String> {
+    match Format::of(Path::new(text)) {
+        Some(_) => writable(text),
+        None => Err("its name ends in none of .pb.gz .folded .svg .json".to_owned()),
+    }
+}
+
+fn diff_file(text: &str) -> Result<PathBuf, String> {
+    match Format::of(Path::new(text)) {
+        Some(Format::Svg | Format::Folded | Format::Json) => writable(text),
+        _ => Err("its name ends in none of .svg .folded .json".to_owned()),
+    }
+}
+
+/// What is wrong with a command line, in one line: clap's paragraphs, but for its summary of the usage.
+pub fn complaint(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let paragraphs = text.trim().split("\n\n").map(|paragraph| {
+        let words: Vec<&str> = paragraph.split_whitespace().collect();
+        words.join(" ").replace("tip: ", "")
+    });
+    let told = paragraphs.filter(|paragraph| !paragraph.starts_with("Usage:"));
+    let line = told.collect::<Vec<_>>().join("; ");
+    line.trim_start_matches("error: ")
+        .replace("For more information, try '--help'.", "see --help")
 }
 
 #[cfg(test)]

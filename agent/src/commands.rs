@@ -23,8 +23,10 @@ use crate::ui::{
     print, top,
     view::{View, ViewBuilder},
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::future::pending;
 use std::io::{IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use std::time::Duration;
@@ -45,6 +47,8 @@ pub fn log(settings: &Log, screen: bool) -> Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        // By default a failure to write is told on standard error, with a panic if that fails as well.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let result = if settings.format == LogFormat::Json {
         builder.json().try_init()
@@ -120,7 +124,7 @@ pub async fn run(mut agent: Agent, options: &cli::Run) -> Result<()> {
     let _ = agent.running.snapshots.wait_for(|s| s.tick > 0).await;
     explain(&agent.running);
     let mut builder = ViewBuilder::new();
-    let live = options.live && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    let live = options.live && top::has_terminal();
     if live {
         let source =
             top::LocalSource::new(agent.running.snapshots.clone(), agent.running.records.subscribe())
@@ -158,13 +162,15 @@ pub async fn run(mut agent: Agent, options: &cli::Run) -> Result<()> {
         }
     }
     let last = agent.stop().await;
+    let mut told = Ok(());
     if options.duration.is_some() || options.live {
-        print!("{}", print::summary(&builder.push(&last)));
+        told = say(print::summary(&builder.push(&last)).trim_end());
     }
+    // Who reads the file need not be who reads the output.
     if let Some(file) = &options.summary_json {
         write_summary(&last, file)?;
     }
-    Ok(())
+    told
 }
 
 fn write_summary(snapshot: &Snapshot, file: &PathBuf) -> Result<()> {
@@ -199,6 +205,11 @@ fn token(config: &Config) -> Result<Option<String>> {
 
 /// `geophone top`.
 pub async fn top(config: &Config, btf: Option<PathBuf>, duration: Option<Duration>, own: bool) -> Result<()> {
+    if !top::has_terminal() {
+        return Err(Error::usage(
+            "top: standard input and output must be a terminal; geophone flows, drops or run --for 10s need none",
+        ));
+    }
     let options = top::Options {
         duration,
         ..top::Options::default()
@@ -315,7 +326,12 @@ pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream
         })?;
     }
     let base = options.base(config).await;
-    let end = over(options.duration);
+    let end = async {
+        tokio::select! {
+            result = over(options.duration) => result,
+            () = reader_gone() => Err(Error::closed()),
+        }
+    };
     tokio::pin!(end);
     let Some(base) = base else {
         let mut running = Running::start(app::collector(config, btf)?, Vec::new())?;
@@ -379,8 +395,26 @@ fn terminal_width() -> usize {
     size.map_or(usize::MAX, |(columns, _)| usize::from(columns).max(40))
 }
 
+/// Resolves when nobody reads the output any more: `geophone flows | head -1` ends even if nothing more happens.
+async fn reader_gone() {
+    let mut looks = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        looks.tick().await;
+        let output = std::io::stdout();
+        let mut watched = [PollFd::new(output.as_fd(), PollFlags::empty())];
+        let _ = poll(&mut watched, PollTimeout::ZERO);
+        if watched
+            .iter()
+            .filter_map(PollFd::revents)
+            .any(|told| told.contains(PollFlags::POLLERR))
+        {
+            return;
+        }
+    }
+}
+
 /// Prints a line; a reader that has gone is the end, not an error.
-fn say(line: &str) -> Result<()> {
+pub fn say(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::closed()),

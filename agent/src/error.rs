@@ -4,7 +4,10 @@ use std::fmt;
 
 /// An error that is told to a person. Its text is one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error(String);
+pub struct Error {
+    text: String,
+    is_usage: bool,
+}
 
 /// Result with an [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -12,23 +15,46 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// From a text; line breaks become spaces.
     pub fn new(text: impl fmt::Display) -> Self {
-        Self(text.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+        Self {
+            text: text.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+            is_usage: false,
+        }
+    }
+
+    /// As [`Error::new`], of what was asked for: a flag or a setting is wrong, and another try will not help.
+    pub fn usage(text: impl fmt::Display) -> Self {
+        Self {
+            is_usage: true,
+            ..Self::new(text)
+        }
     }
 
     /// The reader of the output has gone: an end, and nothing that anybody needs to be told.
     pub const fn closed() -> Self {
-        Self(String::new())
+        Self {
+            text: String::new(),
+            is_usage: false,
+        }
     }
 
     /// Whether it is [`Error::closed`].
     pub fn is_closed(&self) -> bool {
-        self.0.is_empty()
+        self.text.is_empty()
+    }
+
+    /// The exit status of a command that ends with it.
+    pub fn status(&self) -> u8 {
+        match (self.is_closed(), self.is_usage) {
+            (true, _) => 0,
+            (_, true) => 2,
+            _ => 1,
+        }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

@@ -2,60 +2,77 @@
 
 use agent::app::Agent;
 use agent::cli::{Cli, Command, Common, ConfigCommand, Docs};
-use agent::config::Config;
+use agent::commands::say;
+use agent::config::{Config, Given};
 use agent::error::{Context as _, Error, Result};
 use agent::{check, cli, commands, docs};
-use clap::Parser as _;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
-        Ok(code) => code,
-        Err(e) if e.is_closed() => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("geophone: {e}");
-            ExitCode::FAILURE
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        Ok((cli, matches))
+    });
+    let result = match parsed {
+        Ok((cli, matches)) => run(cli, &matches),
+        // Help and version. A command without its parts is told what they are: that is no single line.
+        Err(e) if !e.use_stderr() || e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = e.print();
+            return ExitCode::from(u8::from(e.use_stderr()) * 2);
         }
-    }
+        Err(e) => Err(Error::usage(cli::complaint(&e))),
+    };
+    result.unwrap_or_else(|e| {
+        if !e.is_closed() {
+            // Nobody may be left to read it.
+            let _ = writeln!(std::io::stderr(), "geophone: {e}");
+        }
+        ExitCode::from(e.status())
+    })
 }
 
-fn run(cli: Cli) -> Result<ExitCode> {
+fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
     // Two backends could be compiled in; say which, or the first TLS connection panics.
     let _ = rustls::crypto::ring::default_provider().install_default();
     if let Command::Config { command } = &cli.command {
         return config_command(command);
     }
     if let Command::Docs { what } = cli.command {
-        print!(
-            "{}",
-            match what {
-                Docs::Metrics => docs::metrics(),
-                Docs::Config => agent::config::markdown(),
-            }
-        );
-        return Ok(ExitCode::SUCCESS);
+        let text = match what {
+            Docs::Metrics => docs::metrics(),
+            Docs::Config => agent::config::markdown(),
+        };
+        return done(text.trim_end());
     }
     if let Command::BenchEncode { series } = cli.command {
-        println!("{}", commands::bench_encode(series));
-        return Ok(ExitCode::SUCCESS);
+        return done(&commands::bench_encode(series).to_string());
     }
     if let Command::Symbolize = cli.command {
         agent::stacks::names::serve()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let config = load(&cli.common)?;
+    if let Command::Completions { shell } = cli.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "geophone", &mut script);
+        return done(String::from_utf8_lossy(&script).trim_end());
+    }
+    let config = load(&cli.common, matches)?;
     let screen =
         matches!(&cli.command, Command::Top { .. }) || matches!(&cli.command, Command::Run(r) if r.live);
     commands::log(&config.log, screen)?;
-    let btf = cli.common.btf.clone();
+    let btf = cli.common.btf.clone().filter(|path| !path.as_os_str().is_empty());
     match cli.command {
         Command::Check { json, verbose } => {
             let report = check::check(&config, btf)?;
             if json {
-                println!("{}", serde_json::to_string_pretty(&report).context("JSON")?);
+                say(&serde_json::to_string_pretty(&report).context("JSON")?)?;
             } else {
-                print!("{}", report.text(verbose));
+                say(report.text(verbose).trim_end())?;
             }
             Ok(if report.ok {
                 ExitCode::SUCCESS
@@ -102,32 +119,43 @@ fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-fn load(common: &Common) -> Result<Config> {
-    let mut sets = common.set.clone();
-    if let Some(listen) = &common.listen {
-        sets.push(("api.listen".into(), listen.clone()));
-    }
-    if let Some(level) = &common.log {
-        sets.push(("log.level".into(), level.clone()));
-    }
-    // These two are flags' own variables, not keys.
-    let env = std::env::vars_os().filter(|(name, _)| name != "GEOPHONE_CONFIG" && name != "GEOPHONE_BTF");
-    Config::load(common.config.as_deref(), env, &sets).map_err(Error::new)
+fn load(common: &Common, matches: &ArgMatches) -> Result<Config> {
+    let mut flags = common.set.clone();
+    flags.extend(
+        common
+            .listen
+            .iter()
+            .map(|at| Given::new("--listen", "api.listen", at)),
+    );
+    flags.extend(
+        common
+            .log
+            .iter()
+            .map(|level| Given::new("--log", "log.level", level)),
+    );
+    let named = match matches.value_source("config") {
+        Some(ValueSource::EnvVariable) => "GEOPHONE_CONFIG",
+        _ => "--config",
+    };
+    let is_set = |path: &&Path| named == "--config" || !path.as_os_str().is_empty();
+    let file = common.config.as_deref().filter(is_set);
+    Config::load(named, file, std::env::vars_os(), &flags).map_err(Error::usage)
+}
+
+/// Says it all.
+fn done(text: &str) -> Result<ExitCode> {
+    say(text).map(|()| ExitCode::SUCCESS)
 }
 
 fn config_command(command: &ConfigCommand) -> Result<ExitCode> {
     match command {
-        ConfigCommand::Default => print!("{}", agent::config::default_yaml()),
+        ConfigCommand::Default => done(agent::config::default_yaml().trim_end()),
         ConfigCommand::Schema => {
-            println!(
-                "{}",
-                serde_json::to_string_pretty(&agent::config::schema()).context("JSON")?
-            );
+            done(&serde_json::to_string_pretty(&agent::config::schema()).context("JSON")?)
         }
         ConfigCommand::Validate { file } => {
-            Config::load(Some(file), [], &[]).map_err(Error::new)?;
-            println!("{}: valid", file.display());
+            Config::load("", Some(file), [], &[]).map_err(Error::new)?;
+            done(&format!("{}: valid", file.display()))
         }
     }
-    Ok(ExitCode::SUCCESS)
 }

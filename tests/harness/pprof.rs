@@ -1,5 +1,8 @@
 //! Profiles as pprof has them: as much of profile.proto as is looked at, written down from its specification.
-#![expect(missing_docs, reason = "fields have the names of profile.proto, which documents them")]
+#![expect(
+    missing_docs,
+    reason = "fields have the names of profile.proto, which documents them"
+)]
 
 use super::agent::Scratch;
 use anyhow::{Result, ensure};

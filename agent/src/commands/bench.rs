@@ -100,20 +100,17 @@ pub fn bench_ring(config: &Config, btf: Option<PathBuf>, records: u64) -> Result
     }
     let sums = collector.synthetic();
     let rate = |n: u64, t: Duration| n as f64 / t.as_secs_f64();
-    println!(
-        "{}",
-        serde_json::json!({
-            "sent": sent,
-            "delivered": delivered,
-            "dropped_ring_full": sums.dropped[agent_common::account::reason::RING_FULL],
-            "unaccounted": sums.seen as i64 - (sums.emitted + sums.dropped.iter().sum::<u64>()) as i64,
-            "produce_per_second": rate(sent, produced),
-            "drain_per_second": rate(delivered, drained),
-            "produce_nanos": produced.as_nanos() as f64 / sent as f64,
-            "drain_nanos": drained.as_nanos() as f64 / delivered as f64,
-        })
-    );
-    Ok(ExitCode::SUCCESS)
+    let found = serde_json::json!({
+        "sent": sent,
+        "delivered": delivered,
+        "dropped_ring_full": sums.dropped[agent_common::account::reason::RING_FULL],
+        "unaccounted": sums.seen as i64 - (sums.emitted + sums.dropped.iter().sum::<u64>()) as i64,
+        "produce_per_second": rate(sent, produced),
+        "drain_per_second": rate(delivered, drained),
+        "produce_nanos": produced.as_nanos() as f64 / sent as f64,
+        "drain_nanos": drained.as_nanos() as f64 / delivered as f64,
+    });
+    super::say(&found.to_string()).map(|()| ExitCode::SUCCESS)
 }
 
 /// `geophone test-corpus`: the corpus of packets through the loaded programs; fails if they and the parser differ.
@@ -121,7 +118,7 @@ pub fn test_corpus(config: &Config, btf: Option<PathBuf>) -> Result<ExitCode> {
     let peers = Peers::new(&config.peers, &config.region, &config.zone).context("peers")?;
     let mut engine = Engine::load(btf, app::sizes(config, &peers))?;
     let found = corpus::run(&mut engine, app::tunnels(config))?;
-    println!("{found}");
+    super::say(&found.to_string())?;
     Ok(if found["different"] == 0 {
         ExitCode::SUCCESS
     } else {

@@ -278,15 +278,12 @@ pub fn bench_packets(config: &Config, btf: Option<PathBuf>, rounds: u32) -> Resu
             }
         })
         .collect();
-    println!(
-        "{}",
-        serde_json::json!({
+    let told = serde_json::json!({
             "empty_nanos": empty.as_nanos() as f64,
             "empty_socket_nanos": empty_socket.as_nanos() as f64,
             "batch": BATCH,
             "rounds": rounds,
             "packets": found,
-        })
-    );
-    Ok(ExitCode::SUCCESS)
+    });
+    super::say(&told.to_string()).map(|()| ExitCode::SUCCESS)
 }

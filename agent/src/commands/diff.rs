@@ -6,40 +6,34 @@ use crate::cli;
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::stacks::diff::{self, Side};
-use crate::stacks::query::moment;
+use crate::stacks::query::{Window, moment};
 use crate::stacks::{Format, now};
 use agent_common::profile::sample;
 use std::path::Path;
 
 /// Shows what changed between two profiles, each a file or a window of the running agent.
 pub async fn diff(config: &Config, options: &cli::Diff) -> Result<()> {
-    let format = match &options.output {
-        None => None,
-        Some(file) => match Format::of(file) {
-            Some(format @ (Format::Svg | Format::Folded | Format::Json)) => Some(format),
-            _ => {
-                return Err(Error::new(format_args!(
-                    "{}: its name ends in none of .svg .folded .json",
-                    file.display()
-                )));
-            }
-        },
-    };
-    let kind = sample::NAMES.get(usize::from(options.kind.number())).copied();
+    let format = options.output.as_deref().and_then(Format::of);
+    let kind = options.kind.number();
     // Both windows are by the same clock.
     let now = now();
+    let (before, after) = (window(&options.before, now)?, window(&options.after, now)?);
+    if before.or(after).is_none() && (options.whose.any() || kind != sample::CPU) {
+        return Err(Error::usage(
+            "flags such as --pid and --off-cpu choose from an agent's stacks; files have all of theirs",
+        ));
+    }
     let mut remote = None;
     let mut sides = Vec::with_capacity(2);
-    for what in [&options.before, &options.after] {
-        let window = what.split_once("..").filter(|_| !Path::new(what).exists());
+    for (what, window) in [(&options.before, before), (&options.after, after)] {
         sides.push(match window {
             None => read(what)?,
-            Some((from, to)) => {
-                let time = |text| moment(text, now).map_err(|e| Error::new(format_args!("{what}: {e}")));
+            Some(Window { from, to }) => {
+                let kind = sample::NAMES.get(usize::from(kind)).copied().unwrap_or_default();
                 let times = [
-                    ("from", seconds(time(from)?)),
-                    ("to", seconds(time(to)?)),
-                    ("type", kind.unwrap_or_default().to_owned()),
+                    ("from", seconds(from)),
+                    ("to", seconds(to)),
+                    ("type", kind.to_owned()),
                 ];
                 if remote.is_none() {
                     let base = running_agent(config).await.ok_or_else(|| {
@@ -60,11 +54,6 @@ pub async fn diff(config: &Config, options: &cli::Diff) -> Result<()> {
             }
         });
     }
-    if remote.is_none() && options.whose.any() {
-        return Err(Error::new(
-            "--pid, --comm, --subject and --cgroup choose from an agent's stacks; files have all of theirs",
-        ));
-    }
     let Ok(sides) = <[Side; 2]>::try_from(sides) else {
         return Err(Error::new("two profiles are needed"));
     };
@@ -80,6 +69,24 @@ pub async fn diff(config: &Config, options: &cli::Diff) -> Result<()> {
     }
 }
 
+/// `FROM..TO`, unless a file has that name.
+fn window(what: &str, now: u64) -> Result<Option<Window>> {
+    let Some((from, to)) = what
+        .split_once("..")
+        .filter(|_| !what.contains('/') && !Path::new(what).exists())
+    else {
+        return Ok(None);
+    };
+    let time = |text| moment(text, now).map_err(|e| Error::usage(format_args!("{what}: {e}")));
+    let (from, to) = (time(from)?, time(to)?);
+    if to <= from {
+        return Err(Error::usage(format_args!(
+            "{what}: the end is not after the beginning"
+        )));
+    }
+    Ok(Some(Window { from, to }))
+}
+
 fn read(name: &str) -> Result<Side> {
     let path = Path::new(name);
     let bytes = || std::fs::read(path).context(name);
@@ -89,7 +96,7 @@ fn read(name: &str) -> Result<Side> {
             Side::folded(name, &text)
         }
         Some(Format::Pprof) => Side::pprof(name, &bytes()?),
-        _ => Err(Error::new(format_args!(
+        _ => Err(Error::usage(format_args!(
             "{name}: neither a file .folded or .pb.gz nor a window such as 10m..5m"
         ))),
     }

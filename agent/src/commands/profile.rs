@@ -6,8 +6,9 @@ use crate::app::{self, Running};
 use crate::cli;
 use crate::config::{Config, TunnelUse};
 use crate::error::{Context as _, Error, Result};
+use crate::stacks::query::{Query, Window, moment};
 use crate::stacks::render::{Summary, table};
-use crate::stacks::store::{Query, SECOND, moment};
+use crate::stacks::store::SECOND;
 use crate::stacks::{Format, now};
 use agent_common::profile::sample;
 use std::path::PathBuf;
@@ -24,24 +25,22 @@ const WARM_UP: Duration = Duration::from_secs(5);
 
 /// Shows where the time went: as the running agent knows it, else as an own collector sees it.
 pub async fn profile(config: &Config, btf: Option<PathBuf>, options: &cli::Profile) -> Result<()> {
-    let format = match &options.output {
-        None => Format::Json,
-        Some(file) => Format::of(file).ok_or_else(|| {
-            Error::new(format_args!(
-                "{}: its name ends in none of .pb.gz .folded .svg .json",
-                file.display()
-            ))
-        })?,
-    };
+    // The command line was refused if the file's name says nothing.
+    let format = options
+        .output
+        .as_deref()
+        .and_then(Format::of)
+        .unwrap_or(Format::Json);
+    let window = options.window(now())?;
     let own = options.own || options.hz.is_some();
     let base = if own { None } else { running_agent(config).await };
     let asked = match &base {
-        Some(base) => ask(config, base, options, format).await?,
+        Some(base) => ask(config, base, options, window, format).await?,
         None => None,
     };
     let answer = match asked {
         Some(answer) => answer,
-        None if options.last.is_some() || options.from.is_some() => {
+        None if window.is_some() => {
             return Err(Error::new(
                 "--last and --from ask a running agent, and none that takes such stacks answers here; see probes.profile and --listen",
             ));
@@ -57,44 +56,68 @@ pub async fn profile(config: &Config, btf: Option<PathBuf>, options: &cli::Profi
     }
 }
 
+impl cli::Profile {
+    /// The window of the past that is asked for, if one is.
+    fn window(&self, now: u64) -> Result<Option<Window>> {
+        let named =
+            |flag: &str, text: &str| moment(text, now).map_err(|e| Error::usage(format_args!("{flag} {e}")));
+        if let Some(last) = self.last {
+            let from = now.saturating_sub(last.as_nanos() as u64);
+            return Ok(Some(Window { from, to: now }));
+        }
+        let Some(begin) = &self.from else { return Ok(None) };
+        let from = named("--from", begin)?;
+        let to = self.to.as_ref().map_or(Ok(now), |end| named("--to", end))?;
+        if to <= from {
+            let end = self.to.as_deref().unwrap_or("now");
+            return Err(Error::usage(format_args!(
+                "--from {begin}: is not before the end, {end}"
+            )));
+        }
+        Ok(Some(Window { from, to }))
+    }
+}
+
 /// Asks the running agent. `None` = it takes no stacks.
-async fn ask(config: &Config, base: &str, options: &cli::Profile, format: Format) -> Result<Option<Vec<u8>>> {
+async fn ask(
+    config: &Config,
+    base: &str,
+    options: &cli::Profile,
+    window: Option<Window>,
+    format: Format,
+) -> Result<Option<Vec<u8>>> {
     let agent = Remote::new(config, base)?;
     // Whether it takes any, and whether it understands the question, is known before anybody waits.
-    let window = |from: u64, to: u64| [("from", seconds(from)), ("to", seconds(to))];
-    let begin = now();
+    let times = |from: u64, to: u64| [("from", seconds(from)), ("to", seconds(to))];
     let kind = sample::NAMES.get(usize::from(options.kind.number())).copied();
     let of_kind = |times: &[(&'static str, String)]| {
         let kind = ("type", kind.unwrap_or_default().to_owned());
         times.iter().cloned().chain([kind]).collect::<Vec<_>>()
     };
-    let mut times = window(begin - SECOND, begin).to_vec();
-    if let Some(from) = &options.from {
-        moment(from, begin).map_err(|e| Error::new(format_args!("--from {e}")))?;
-        times = vec![("from", from.clone())];
-        if let Some(to) = &options.to {
-            moment(to, begin).map_err(|e| Error::new(format_args!("--to {e}")))?;
-            times.push(("to", to.clone()));
+    let Window { from, to } = match window {
+        Some(window) => window,
+        None => {
+            let begin = now();
+            let question = of_kind(&times(begin - SECOND, begin));
+            if agent
+                .get(&question, &options.whose, Format::Json)
+                .await?
+                .is_none()
+            {
+                return Ok(None);
+            }
+            // From the next whole second on: stacks of the last minute are kept by the second.
+            let from = now().next_multiple_of(SECOND);
+            let to = from + options.duration.as_nanos() as u64;
+            over(Some(Duration::from_nanos(to.saturating_sub(now())) + SETTLE)).await?;
+            // Who interrupts wants what there is.
+            let to = to.min(now().max(from + SECOND));
+            Window { from, to }
         }
-    } else if let Some(last) = options.last {
-        times = window(begin.saturating_sub(last.as_nanos() as u64), begin).to_vec();
-    } else {
-        let question = of_kind(&times);
-        if agent
-            .get(&question, &options.whose, Format::Json)
-            .await?
-            .is_none()
-        {
-            return Ok(None);
-        }
-        // From the next whole second on: stacks of the last minute are kept by the second.
-        let from = now().next_multiple_of(SECOND);
-        let to = from + options.duration.as_nanos() as u64;
-        over(Some(Duration::from_nanos(to.saturating_sub(now())) + SETTLE)).await?;
-        // Who interrupts wants what there is.
-        times = window(from, to.min(now().max(from + SECOND))).to_vec();
-    }
-    agent.get(&of_kind(&times), &options.whose, format).await
+    };
+    agent
+        .get(&of_kind(&times(from, to)), &options.whose, format)
+        .await
 }
 
 /// A time as the API takes it.

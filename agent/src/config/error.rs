@@ -34,8 +34,8 @@ pub(super) enum Origin {
     Line(usize),
     /// Name of an environment variable.
     Env(Rc<str>),
-    /// Key of a flag.
-    Set(Rc<str>),
+    /// A flag, as errors show it.
+    Flag(Rc<str>),
 }
 
 impl Origin {
@@ -44,7 +44,7 @@ impl Origin {
         match self {
             Self::Line(line) => format!("{file}:{line}"),
             Self::Env(name) => name.to_string(),
-            Self::Set(key) => format!("--set {key}"),
+            Self::Flag(flag) => flag.to_string(),
         }
     }
 }

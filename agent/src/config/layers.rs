@@ -6,11 +6,39 @@ use serde_json::Value as Json;
 use std::ffi::OsString;
 use std::rc::Rc;
 
+/// A setting that was given by a flag.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The flag, as errors show it.
+    pub flag: String,
+    /// The setting, e.g. `probes.tcp.enabled`.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl Given {
+    /// By `--set`.
+    pub fn set(key: &str, value: &str) -> Self {
+        Self::new(format!("--set {key}"), key, value)
+    }
+
+    /// By a flag of its own.
+    pub fn new(flag: impl Into<String>, key: &str, value: &str) -> Self {
+        Self {
+            flag: flag.into(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+}
+
 /// Begin of the environment variables that are settings.
 pub const ENV_PREFIX: &str = "GEOPHONE_";
-/// Variables with that prefix which are no settings: the path of the file, and what the build and the tests read. A
+/// Variables with that prefix which are no settings: flags, and what the build and the tests read. A
 /// final `_` stands for any name that begins so.
-pub const ENV_ELSEWHERE: [&str; 5] = [
+pub const ENV_ELSEWHERE: [&str; 6] = [
+    "GEOPHONE_BTF",
     "GEOPHONE_CONFIG",
     "GEOPHONE_BPF_",
     "GEOPHONE_SKIP_BPF",
@@ -64,10 +92,16 @@ pub(super) fn apply_env(
 }
 
 /// Lays flags over the tree, in their order.
-pub(super) fn apply_sets(root: &mut Node, sets: &[(String, String)], schema: &Json) -> Result<(), Problem> {
-    sets.iter().try_for_each(|(key, value)| {
-        let path = key.split('.').map(str::to_owned).collect();
-        apply(root, path, value, Origin::Set(key.as_str().into()), schema)
+pub(super) fn apply_flags(root: &mut Node, flags: &[Given], schema: &Json) -> Result<(), Problem> {
+    flags.iter().try_for_each(|given| {
+        let path = given.key.split('.').map(str::to_owned).collect();
+        apply(
+            root,
+            path,
+            &given.value,
+            Origin::Flag(given.flag.as_str().into()),
+            schema,
+        )
     })
 }
 

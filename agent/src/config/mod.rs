@@ -13,7 +13,7 @@ pub mod units;
 
 pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;
-pub use layers::{ENV_ELSEWHERE, ENV_PREFIX};
+pub use layers::{ENV_ELSEWHERE, ENV_PREFIX, Given};
 pub use profile::ProfileProbe;
 pub use settings::{
     Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, PathProtocol,
@@ -33,19 +33,20 @@ use std::path::Path;
 pub const LONGEST_FILE: u64 = 1 << 20;
 
 impl Config {
-    /// Defaults, then the file at `path` if one is given, then the variables `GEOPHONE_*` of `env`, then `sets`:
-    /// pairs of a key such as `probes.tcp.enabled` and a value. The result is valid.
+    /// Defaults, then the file at `path` if one is given, then the variables `GEOPHONE_*` of `env`, then `flags`. The
+    /// result is valid. `named` is how the file was named, e.g. `--config`, for an error if it cannot be read.
     pub fn load(
+        named: &str,
         path: Option<&Path>,
         env: impl IntoIterator<Item = (OsString, OsString)>,
-        sets: &[(String, String)],
+        flags: &[Given],
     ) -> Result<Self, ConfigError> {
         let file = path.map(|p| p.display().to_string()).unwrap_or_default();
         let text = path
             .map(read)
             .transpose()
-            .map_err(|e| ConfigError::new(&file, e))?;
-        Self::layered(&file, &text.unwrap_or_default(), env, sets)
+            .map_err(|e| ConfigError::new(format!("{named} {file}").trim_start(), e))?;
+        Self::layered(&file, &text.unwrap_or_default(), env, flags)
     }
 
     /// A configuration from text alone; `name` stands for the file in errors.
@@ -78,7 +79,7 @@ impl Config {
         file: &str,
         text: &str,
         env: impl IntoIterator<Item = (OsString, OsString)>,
-        sets: &[(String, String)],
+        flags: &[Given],
     ) -> Result<Self, ConfigError> {
         let schema = schema();
         let schema = schema.as_value();
@@ -89,7 +90,7 @@ impl Config {
         let read = |root: &mut Node| {
             *root = node::parse(text, &Origin::Line)?;
             layers::apply_env(root, env, schema)?;
-            layers::apply_sets(root, sets, schema)?;
+            layers::apply_flags(root, flags, schema)?;
             let config: Self = de::from_node(root)?;
             let invalid = check::check(&config, schema).err();
             invalid.map_or(Ok(config), |e| {

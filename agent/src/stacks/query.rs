@@ -55,6 +55,10 @@ pub struct Window {
     pub to: u64,
 }
 
+/// How [`moment`] wants a time.
+pub const MOMENTS: &str =
+    "no time; write seconds since 1970, 2026-01-31T12:00:00Z, how long ago, e.g. 10m, or now";
+
 /// A time, ns since the Unix epoch: in seconds since then, as RFC 3339 has it, how long ago, or `now`.
 pub fn moment(text: &str, now: u64) -> Result<u64, String> {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).ok();
@@ -68,9 +72,7 @@ pub fn moment(text: &str, now: u64) -> Result<u64, String> {
         let ago = humantime::parse_duration(text).ok().and_then(nanos);
         ago.map(|ago| now.saturating_sub(ago))
     };
-    found.filter(|time| *time < 1 << 63).ok_or_else(|| {
-        format!(
-            "{text}: no time; write seconds since 1970, 2026-01-31T12:00:00Z, how long ago, e.g. 10m, or now"
-        )
-    })
+    found
+        .filter(|time| *time < 1 << 63)
+        .ok_or_else(|| format!("{text}: {MOMENTS}"))
 }

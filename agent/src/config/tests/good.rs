@@ -16,7 +16,7 @@ fn nothing_is_the_default() {
     ] {
         assert_eq!(Config::parse("f", text).unwrap(), Config::default(), "{text:?}");
     }
-    assert_eq!(Config::load(None, [], &[]).unwrap(), Config::default());
+    assert_eq!(Config::load("", None, [], &[]).unwrap(), Config::default());
     Config::default().validate().unwrap();
     assert!(!Config::default().host_name().is_empty());
     assert_eq!(
@@ -111,7 +111,7 @@ fn flags_lie_over_the_environment_over_the_file() {
     ]);
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().write_all(text.as_bytes()).unwrap();
-    let config = Config::load(Some(file.path()), variables, &flags).unwrap();
+    let config = Config::load("--config", Some(file.path()), variables, &flags).unwrap();
     assert_eq!(
         (&*config.region, &*config.zone, &*config.host),
         ("file", "env", "flag")
@@ -147,5 +147,5 @@ fn what_kubernetes_and_other_tools_put_into_the_environment_is_left_alone() {
         ("GEOPHONE_CONFIG", "/etc/geophone.yaml"),
         ("GEOPHONE_BPF_LINKER", "x"),
     ]);
-    assert_eq!(Config::load(None, variables, &[]).unwrap(), Config::default());
+    assert_eq!(Config::load("", None, variables, &[]).unwrap(), Config::default());
 }

@@ -192,9 +192,17 @@ fn the_environment_and_flags_are_checked_alike() {
         );
     }
     let bytes = OsString::from_vec(b"\xff".to_vec());
-    let error = Config::load(None, [("GEOPHONE_REGION".into(), bytes.clone())], &[]).unwrap_err();
+    let error = Config::load("", None, [("GEOPHONE_REGION".into(), bytes.clone())], &[]).unwrap_err();
     assert_eq!(error.to_string(), "GEOPHONE_REGION: the value is not valid UTF-8");
-    assert!(Config::load(None, [("OTHER".into(), bytes.clone()), (bytes, "x".into())], &[]).is_ok());
+    assert!(
+        Config::load(
+            "",
+            None,
+            [("OTHER".into(), bytes.clone()), (bytes, "x".into())],
+            &[]
+        )
+        .is_ok()
+    );
 
     let set =
         |key: &str, value: &str| error_of("peers: [{name: a, cidrs: [10.0.0.0/8]}]", &[], &[(key, value)]);
@@ -239,11 +247,11 @@ fn files_that_are_none() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     let say = |path: &Path| {
-        let error = Config::load(Some(path), [], &[]).unwrap_err().to_string();
-        error
-            .strip_prefix(&path.display().to_string())
-            .unwrap_or(&error)
-            .to_owned()
+        let error = Config::load("--config", Some(path), [], &[])
+            .unwrap_err()
+            .to_string();
+        let place = format!("--config {}", path.display());
+        error.strip_prefix(&place).unwrap_or(&error).to_owned()
     };
     assert_eq!(
         say(&at("missing.yaml")),
@@ -269,7 +277,7 @@ fn files_that_are_none() {
     assert!(say(&at("loop")).starts_with(": cannot read: Too many levels of symbolic links"));
     std::fs::write(at("a\nb.yaml"), "x: 1").unwrap();
     assert!(
-        Config::load(Some(&at("a\nb.yaml")), [], &[])
+        Config::load("--config", Some(&at("a\nb.yaml")), [], &[])
             .unwrap_err()
             .to_string()
             .contains("a\u{fffd}b.yaml:1: unknown")

@@ -13,11 +13,8 @@ fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
         .collect()
 }
 
-fn sets(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect()
+fn sets(pairs: &[(&str, &str)]) -> Vec<Given> {
+    pairs.iter().map(|(key, value)| Given::set(key, value)).collect()
 }
 
 /// The one line that is said of a file.

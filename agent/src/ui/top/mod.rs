@@ -51,14 +51,14 @@ impl Default for Options {
     }
 }
 
+/// Whether there is a terminal to draw on and to take keys from.
+pub fn has_terminal() -> bool {
+    std::io::stdout().is_terminal() && std::io::stdin().is_terminal()
+}
+
 /// Shows what a source tells until the reader quits, a signal comes, the time is over or the source ends.
-/// Returns the newest view, for a summary. The log must not go to the terminal meanwhile.
+/// Returns the newest view, for a summary. Needs a [terminal](has_terminal). The log must not go to the terminal meanwhile.
 pub async fn run(source: impl Source, options: Options) -> anyhow::Result<Option<View>> {
-    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        anyhow::bail!(
-            "live view: standard input and output must be a terminal; use `geophone flows` or `--for` instead"
-        );
-    }
     let mut updates = pump(source);
     let mut screen = Screen::take().context("live view: take the terminal")?;
     let mut app = App::new(options.theme);
