@@ -356,6 +356,7 @@ fn a_traced_path_that_changes() -> Result<()> {
     };
     length(3)?;
     roads.short()?;
+    // The first trace of the new way is not believed yet.
     length(2)?;
     // Other tests move their routes as well, and their connections are seen.
     let events = || -> Result<Vec<Value>> {

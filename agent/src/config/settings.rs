@@ -284,17 +284,16 @@ impl Default for ActivePath {
     }
 }
 
-/// What active probes are.
+/// What active probes are. All probes to an address are one flow: routers that balance by flow send them the same way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PathProtocol {
-    /// Datagrams with the same addresses and ports in every probe (Paris): routers that balance by flow send all of
-    /// them the same way.
+    /// Datagrams.
     #[default]
     Udp,
-    /// Echo requests: they pass most firewalls, but balancing routers may spread them.
+    /// Echo requests: they pass most firewalls.
     Icmp,
-    /// Connection requests from changing source ports: balancing routers may spread them.
+    /// Connection requests, never completed: they pass where the service does. Name its port.
     Tcp,
 }
 

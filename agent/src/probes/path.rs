@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `tcp_probe`, where it flushes counters (once a second per connection at most) | hop count, path MTU, congestion marks, changes of the route | no hook, no packet |
 //! | programs on devices that the configuration names; see `forwarded` | round-trip times of connections that are only forwarded | a look at each packet of these devices |
-//! | a thread that sends probes, to peers that the configuration names | latency and loss of each hop, who the routers are | three packets a hop and interval |
+//! | a thread that sends probes, to peers that the configuration names | latency and loss of each hop, who the routers are | three packets a hop and interval, all of one flow |
 //!
 //! The passive part lies in the rows of the pairs: `other` takes what finds no row, as for everything else there. A
 //! route change is a change *inside one connection*, seen twice: connections to the same peer may go different ways for
@@ -13,7 +13,10 @@
 
 mod active;
 mod forwarded;
+mod history;
 mod metrics;
+mod packet;
+mod sockets;
 pub mod target;
 mod trace;
 

@@ -189,9 +189,9 @@ pub struct Path {
 pub struct Hop {
     /// Who answers; empty = nobody.
     pub addresses: Vec<String>,
-    /// Median time until the answer since the start, seconds.
+    /// Median time until the answer in the latest 10 traces, seconds.
     pub rtt_p50: Option<f64>,
-    /// Packets sent since the start.
+    /// Packets sent in these.
     pub sent: u64,
     /// Of them without an answer.
     pub lost: u64,
@@ -351,21 +351,21 @@ fn paths(snapshot: &Snapshot) -> Vec<Path> {
     let mut out: Vec<Path> = Vec::new();
     for (metric, take) in [
         (
-            "geophone_path_hop_rtt_seconds",
+            "geophone_path_hop_recent_rtt_seconds",
             (|hop, series| {
-                if let Value::Histogram(h) = &series.value {
-                    hop.rtt_p50 = h.quantile(0.5);
+                if let Value::Gauge(seconds) = series.value {
+                    hop.rtt_p50 = Some(seconds);
                 }
             }) as fn(&mut Hop, &Series),
         ),
-        ("geophone_path_hop_probes_total", |hop, series| {
-            if let Value::Counter(n) = series.value {
-                hop.sent = n;
+        ("geophone_path_hop_recent_probes", |hop, series| {
+            if let Value::Gauge(n) = series.value {
+                hop.sent = n as u64;
             }
         }),
-        ("geophone_path_hop_lost_total", |hop, series| {
-            if let Value::Counter(n) = series.value {
-                hop.lost = n;
+        ("geophone_path_hop_recent_lost", |hop, series| {
+            if let Value::Gauge(n) = series.value {
+                hop.lost = n as u64;
             }
         }),
         ("geophone_path_hop_info", |hop, series| {

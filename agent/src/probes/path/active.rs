@@ -1,7 +1,9 @@
 //! Traces, on a thread of their own: the collector only takes what is done.
 
 use super::Options;
+use super::history::{History, Seen};
 use super::metrics::{HOP_RTT, INFO};
+use super::sockets::{Own, Sockets};
 use super::target::Target;
 use super::trace::{LONGEST, Trace, trace};
 use crate::aggregate::{HistogramValue, Labels};
@@ -33,16 +35,20 @@ pub struct Place {
     pub sent: u64,
     /// Those of them that nobody answered.
     pub lost: u64,
+    /// What the latest traces show.
+    pub seen: Seen,
 }
 
 /// A target and its way.
 pub struct Way {
     target: Target,
-    trace: Trace,
-    /// The places that were ever on the way, [`LONGEST`] at most; those beyond its present end keep their counts.
+    history: History,
+    /// The places on the way, [`LONGEST`] at most. Those beyond its end leave, and are new when they come again.
     pub places: Vec<Place>,
     /// Traces that could not be made.
     pub failed: u64,
+    /// Answers that were none to a packet of ours.
+    pub foreign: u64,
     /// Changes.
     pub changes: u64,
     /// Labels of the target.
@@ -70,9 +76,10 @@ impl Active {
             .context("starting the thread of probe path")?;
         let ways = options.targets.iter().map(|target| Way {
             target: target.clone(),
-            trace: Trace::default(),
+            history: History::default(),
             places: Vec::new(),
             failed: 0,
+            foreign: 0,
             changes: 0,
             labels: Arc::new(Labels::new(
                 super::metrics::TARGET,
@@ -119,17 +126,15 @@ impl Drop for Active {
 }
 
 fn run(options: &Options, sender: &SyncSender<Outcome>, stop: &AtomicBool) {
-    let mut known = vec![0; options.targets.len()];
+    let mut flows: Vec<Option<Own>> = options.targets.iter().map(|_| None).collect();
     loop {
         let start = Instant::now();
-        for (index, (target, known)) in options.targets.iter().zip(&mut known).enumerate() {
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-            let outcome = trace(target, options, index as u16, *known);
-            if let Ok(trace) = &outcome {
-                *known = trace.hops.len();
-            }
+        for (index, (target, own)) in options.targets.iter().zip(&mut flows).enumerate() {
+            let outcome = match one(options, target, own, stop) {
+                Ok(Some(trace)) => Ok(trace),
+                Ok(None) => return,
+                Err(e) => Err(e.to_string()),
+            };
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             if sender.send((index, now.as_secs_f64(), outcome)).is_err() {
                 return;
@@ -150,6 +155,18 @@ fn run(options: &Options, sender: &SyncSender<Outcome>, stop: &AtomicBool) {
     }
 }
 
+fn one(
+    options: &Options,
+    target: &Target,
+    own: &mut Option<Own>,
+    stop: &AtomicBool,
+) -> Result<Option<Trace>> {
+    let kept = Own::keep(own.take(), target, options.protocol)?;
+    let flow = kept.flow(target, options.protocol, options.port);
+    *own = Some(kept);
+    trace(&Sockets::open(flow)?, stop)
+}
+
 fn target_values(target: &Target) -> [String; 4] {
     let peer = &target.peer;
     [
@@ -161,41 +178,35 @@ fn target_values(target: &Target) -> [String; 4] {
 }
 
 impl Way {
-    fn take(&mut self, mut trace: Trace, time: f64, series_start: u64) -> Option<RouteChange> {
+    fn take(&mut self, trace: Trace, time: f64, series_start: u64) -> Option<RouteChange> {
         self.warned.clear();
-        self.count(&trace, series_start);
-        let before = std::mem::take(&mut self.trace);
-        let changed = trace.differs(&before);
-        if !changed {
-            trace.remember(&before);
-        }
-        let change = changed.then(|| {
-            self.changes += 1;
-            let hops = |t: &Trace| t.reached.then(|| t.hops.len().saturating_sub(1) as u8);
-            let peer = &self.target.peer;
-            RouteChange {
-                time,
-                source: "active".into(),
-                peer: peer.name.clone(),
-                peer_region: peer.region.clone(),
-                peer_zone: peer.zone.clone(),
-                remote: Some(self.target.address),
-                // The target is a hop of the trace, and no router.
-                hops_before: hops(&before),
-                hops_after: hops(&trace),
-                before: before.names(),
-                after: trace.names(),
-                ..RouteChange::default()
-            }
-        });
-        self.trace = trace;
+        self.foreign += trace.foreign;
+        let change = self.history.take(trace.clone());
+        let seen = self.history.view();
+        self.count(&trace, seen, series_start);
         self.name_routers(series_start);
-        change
+        let change = change?;
+        self.changes += 1;
+        let peer = &self.target.peer;
+        Some(RouteChange {
+            time,
+            source: "active".into(),
+            peer: peer.name.clone(),
+            peer_region: peer.region.clone(),
+            peer_zone: peer.zone.clone(),
+            remote: Some(self.target.address),
+            hops_before: change.hops.0,
+            hops_after: change.hops.1,
+            before: change.before,
+            after: change.after,
+            ..RouteChange::default()
+        })
     }
 
-    fn count(&mut self, trace: &Trace, series_start: u64) {
+    fn count(&mut self, trace: &Trace, seen: Vec<Seen>, series_start: u64) {
         let values = target_values(&self.target);
-        for (i, hop) in trace.hops.iter().enumerate().take(usize::from(LONGEST)) {
+        self.places.truncate(seen.len());
+        for (i, seen) in seen.into_iter().enumerate().take(usize::from(LONGEST)) {
             if self.places.len() == i {
                 let number = (i + 1).to_string();
                 let [peer, region, zone, remote] = &values;
@@ -206,10 +217,15 @@ impl Way {
                     rtt: Arc::default(),
                     sent: 0,
                     lost: 0,
+                    seen: Seen::default(),
                 });
             }
             let Some(place) = self.places.get_mut(i) else {
                 return;
+            };
+            place.seen = seen;
+            let Some(hop) = trace.hops.get(i) else {
+                continue;
             };
             place.sent += hop.sent;
             place.lost += hop.sent.saturating_sub(hop.answered.len() as u64);
@@ -229,8 +245,7 @@ impl Way {
     fn name_routers(&mut self, series_start: u64) {
         let [peer, region, zone, remote] = &target_values(&self.target);
         for (i, place) in self.places.iter_mut().enumerate() {
-            let addresses = self.trace.hops.get(i).map(|h| &h.addresses);
-            let names: Vec<String> = addresses.into_iter().flatten().map(ToString::to_string).collect();
+            let names: Vec<String> = place.seen.addresses.iter().map(ToString::to_string).collect();
             let old: Vec<&str> = place
                 .routers
                 .iter()

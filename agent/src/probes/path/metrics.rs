@@ -109,6 +109,33 @@ pub static HOP_LOST: Metric = Metric::experimental(
     PLACE,
     "Probes to a hop that nobody answered; routers limit their answers, so only loss that goes on to the end is loss",
 );
+/// Latest probes to a hop.
+pub static RECENT_PROBES: Metric = Metric::experimental(
+    "geophone_path_hop_recent_probes",
+    "geophone.path.hop.recent.probes",
+    "{packet}",
+    Kind::Gauge,
+    PLACE,
+    "Probes to a hop in the latest 10 traces (30 rounds) of its path; after a change of the path, in those since",
+);
+/// Latest loss of a hop.
+pub static RECENT_LOST: Metric = Metric::experimental(
+    "geophone_path_hop_recent_lost",
+    "geophone.path.hop.recent.lost",
+    "{packet}",
+    Kind::Gauge,
+    PLACE,
+    "Those of geophone_path_hop_recent_probes that nobody answered",
+);
+/// Latest latency of a hop.
+pub static RECENT_RTT: Metric = Metric::experimental(
+    "geophone_path_hop_recent_rtt_seconds",
+    "geophone.path.hop.recent.rtt",
+    "s",
+    Kind::Gauge,
+    PLACE,
+    "Median time until a hop answered those of geophone_path_hop_recent_probes that it has answered",
+);
 /// Who the hops are.
 pub static INFO: Metric = Metric::experimental(
     "geophone_path_hop_info",
@@ -123,7 +150,7 @@ pub static INFO: Metric = Metric::experimental(
         &label::PEER_ZONE,
         &label::REMOTE,
     ],
-    "1 = this address answers at this hop of a traced path",
+    "1 = this address was the last that answered at this hop, in the latest 10 traces of its path",
 );
 /// Changes of a traced path.
 pub static TRACE_CHANGES: Metric = Metric::experimental(
@@ -132,7 +159,7 @@ pub static TRACE_CHANGES: Metric = Metric::experimental(
     "{change}",
     Kind::Counter,
     TARGET,
-    "Changes of the routers or of the length of a traced path",
+    "Changes of the routers or of the length of a traced path, each confirmed by a second trace",
 );
 /// Traces that failed.
 pub static TRACE_ERRORS: Metric = Metric::experimental(
@@ -142,6 +169,16 @@ pub static TRACE_ERRORS: Metric = Metric::experimental(
     Kind::Counter,
     TARGET,
     "Traces that could not be made; the log says why",
+);
+
+/// Answers to none of our packets.
+pub static TRACE_FOREIGN: Metric = Metric::experimental(
+    "geophone_path_trace_foreign_answers_total",
+    "geophone.path.trace.foreign_answers",
+    "{packet}",
+    Kind::Counter,
+    TARGET,
+    "Answers about a traced flow that quote none of its packets, or one that had been answered: late, doubled or forged; not taken",
 );
 
 /// Forwarded connections.
@@ -202,9 +239,13 @@ pub const METRICS: &[&Metric] = &[
     &HOP_RTT,
     &HOP_PROBES,
     &HOP_LOST,
+    &RECENT_PROBES,
+    &RECENT_LOST,
+    &RECENT_RTT,
     &INFO,
     &TRACE_CHANGES,
     &TRACE_ERRORS,
+    &TRACE_FOREIGN,
     &FORWARDED,
     &WATCHED,
     &GAPS,
@@ -285,6 +326,18 @@ pub(super) fn active(active: &Active, out: &mut Vec<Family>) {
     out.push(places(&HOP_RTT, |p| Value::Histogram(p.rtt.clone())));
     out.push(places(&HOP_PROBES, |p| Value::Counter(p.sent)));
     out.push(places(&HOP_LOST, |p| Value::Counter(p.lost)));
+    out.push(places(&RECENT_PROBES, |p| Value::Gauge(p.seen.sent as f64)));
+    out.push(places(&RECENT_LOST, |p| Value::Gauge(p.seen.lost as f64)));
+    let answered = active.ways.iter().flat_map(|w| &w.places).filter_map(|p| {
+        Some(Series {
+            labels: p.labels.clone(),
+            value: Value::Gauge(p.seen.rtt?.as_secs_f64()),
+        })
+    });
+    out.push(Family {
+        metric: &RECENT_RTT,
+        series: answered.collect(),
+    });
     let routers = active
         .ways
         .iter()
@@ -302,6 +355,7 @@ pub(super) fn active(active: &Active, out: &mut Vec<Family>) {
     for (metric, value) in [
         (&TRACE_CHANGES, (|w| w.changes) as fn(&super::active::Way) -> u64),
         (&TRACE_ERRORS, |w| w.failed),
+        (&TRACE_FOREIGN, |w| w.foreign),
     ] {
         let series = active.ways.iter().map(|w| Series {
             labels: w.labels.clone(),

@@ -1,27 +1,32 @@
-//! One trace of an address, and what it says of the way. Runs on the probe's own thread.
+//! One trace of an address: three rounds of a packet a hop. Runs on the probe's own thread.
 
-use super::Options;
-use super::target::Target;
-use crate::config::PathProtocol;
-use std::cell::RefCell;
+use super::packet::{Answer, Meaning};
+use super::sockets::Sockets;
+use crate::error::Result;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
-use trippy_core::{Builder, MultipathStrategy, Port, PortDirection, ProbeStatus, Protocol, Round};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Rounds of a trace: packets that each hop gets.
-const ROUNDS: usize = 3;
+pub const ROUNDS: u16 = 3;
 /// Longest way that is followed.
 pub const LONGEST: u8 = 32;
 /// Hops in a row that may stay silent before a trace gives up: bounds the packets to an address that does not answer.
 const SILENT: u8 = 8;
-/// Routers that are remembered of one hop.
+/// Time between two packets: fifty a second at most.
+const PACE: Duration = Duration::from_millis(20);
+/// Least time between the beginnings of two rounds: routers limit their answers.
+const ROUND: Duration = Duration::from_millis(500);
+/// Longest time that the last packet of a round is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Routers that are remembered of one hop in one trace.
 const SIDE_BY_SIDE: usize = 4;
 
 /// What one hop answered in a trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
-    /// Who answered; empty = nobody.
+    /// Who answered; empty = nobody, several = not all packets of the flow go the same way.
     pub addresses: BTreeSet<IpAddr>,
     /// Packets that should have ended here.
     pub sent: u64,
@@ -32,207 +37,238 @@ pub struct Hop {
 /// The way as one trace has found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
-    /// Hops, the first router first.
+    /// Hops, the first router first; up to the target or, where it did not answer, all that were tried.
     pub hops: Vec<Hop>,
     /// The last hop is the target itself.
     pub reached: bool,
+    /// Answers that were about our flow and about none of its packets, or that came twice.
+    pub foreign: u64,
 }
 
-/// One answer or none: (place on the way, who, how long it took).
-type Reply = (u8, Option<(IpAddr, Duration)>);
-
-/// Traces a target, whose way had `known` hops so far: about two seconds, at most 7.
-pub fn trace(target: &Target, options: &Options, number: u16, known: usize) -> Result<Trace, String> {
-    let own = (std::process::id() as u16).wrapping_add(number);
-    let (protocol, strategy, ports) = match options.protocol {
-        PathProtocol::Udp => (
-            Protocol::Udp,
-            MultipathStrategy::Paris,
-            // Out of the way of the ephemeral ports; the same as long as the agent runs.
-            PortDirection::FixedBoth(Port(20_000 + own % 10_000), Port(options.port)),
-        ),
-        PathProtocol::Icmp => (Protocol::Icmp, MultipathStrategy::Classic, PortDirection::None),
-        PathProtocol::Tcp => (
-            Protocol::Tcp,
-            MultipathStrategy::Classic,
-            PortDirection::FixedDest(Port(options.port)),
-        ),
-    };
-    let rounds: RefCell<Vec<Vec<Reply>>> = RefCell::default();
-    Builder::new(target.address)
-        .protocol(protocol)
-        .multipath_strategy(strategy)
-        .port_direction(ports)
-        .trace_identifier(own)
-        .max_rounds(Some(ROUNDS))
-        .max_ttl(LONGEST)
-        .max_inflight(SILENT)
-        .min_round_duration(Duration::from_millis(500))
-        .max_round_duration(Duration::from_secs(2))
-        .build()
-        .and_then(|tracer| tracer.run_with(|round| rounds.borrow_mut().push(replies(round))))
-        .map_err(|e| e.to_string())?;
-    Ok(digest(target.address, &rounds.into_inner(), known))
+/// A packet of a trace.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    ttl: u8,
+    time: Instant,
+    answer: Option<(IpAddr, Meaning, Duration)>,
 }
 
-fn replies(round: &Round<'_>) -> Vec<Reply> {
-    round
-        .probes
-        .iter()
-        .filter_map(|probe| match probe {
-            ProbeStatus::Complete(p) => {
-                let took = p.received.duration_since(p.sent).unwrap_or_default();
-                Some((p.ttl.0, Some((p.host, took))))
+/// Packets and answers so far.
+#[derive(Default)]
+struct Course {
+    sent: Vec<Sent>,
+    foreign: u64,
+}
+
+/// Traces a target: about 1.5 s where all answer, 5 s at most. `None`: told to stop.
+pub fn trace(sockets: &Sockets, stop: &AtomicBool) -> Result<Option<Trace>> {
+    let mut course = Course::default();
+    for _ in 0..ROUNDS {
+        let (start, first) = (Instant::now(), course.sent.len());
+        let mut last = start;
+        for ttl in 1..=LONGEST {
+            if ttl > course.end() {
+                break;
             }
-            ProbeStatus::Awaited(p) => Some((p.ttl.0, None)),
-            ProbeStatus::Failed(p) => Some((p.ttl.0, None)),
-            ProbeStatus::NotSent | ProbeStatus::Skipped => None,
-        })
-        .collect()
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            last = Instant::now();
+            let number = course.sent.len() as u16;
+            course.sent.push(Sent {
+                ttl,
+                time: last,
+                answer: None,
+            });
+            sockets.send(number, ttl)?;
+            sockets.listen(last + PACE, |from, answer, time| course.take(from, answer, time))?;
+        }
+        while Instant::now() < last + PATIENCE && course.waits(first) && !stop.load(Ordering::Relaxed) {
+            sockets.listen(last + PATIENCE, |from, answer, time| {
+                course.take(from, answer, time) && course.waits(first)
+            })?;
+        }
+        sockets.listen(start + ROUND, |from, answer, time| {
+            course.take(from, answer, time)
+        })?;
+    }
+    Ok(Some(course.digest()))
 }
 
-/// The rounds of a trace taken together. The way ends where the target first answered; where it never did, at the last
-/// router that has, or where it ended so far: what was sent there is lost.
-fn digest(target: IpAddr, rounds: &[Vec<Reply>], known: usize) -> Trace {
-    let all = || rounds.iter().flatten();
-    let by_target = |(ttl, reply): &Reply| reply.filter(|(host, _)| *host == target).map(|_| *ttl);
-    let arrived = all().filter_map(by_target).min();
-    let answered = all().filter(|(_, reply)| reply.is_some()).map(|(ttl, _)| *ttl);
-    let last = match arrived {
-        Some(ttl) => usize::from(ttl),
-        None => usize::from(answered.max().unwrap_or(0)).max(known),
-    };
-    let mut hops = vec![Hop::default(); last.min(usize::from(LONGEST))];
-    for (ttl, reply) in all() {
-        let Some(hop) = usize::from(*ttl).checked_sub(1).and_then(|i| hops.get_mut(i)) else {
-            continue;
-        };
-        hop.sent += 1;
-        if let Some((host, took)) = reply {
-            hop.answered.push(*took);
-            if hop.addresses.len() < SIDE_BY_SIDE {
-                hop.addresses.insert(*host);
+impl Course {
+    /// Notes an answer; goes on listening.
+    fn take(&mut self, from: IpAddr, answer: Answer, time: Instant) -> bool {
+        match answer {
+            Answer::To(number, meaning) => match self.sent.get_mut(usize::from(number)) {
+                Some(sent) if sent.answer.is_none() => {
+                    let took = time.saturating_duration_since(sent.time);
+                    sent.answer = Some((from, meaning, took));
+                }
+                _ => self.foreign += 1,
+            },
+            Answer::Foreign => self.foreign += 1,
+            Answer::Other => {}
+        }
+        true
+    }
+
+    /// Where the way ends: whoever answered there last had not to pass the packet on.
+    fn arrived(&self) -> Option<(u8, bool)> {
+        let ends = self.sent.iter().filter_map(|s| match s.answer {
+            Some((_, Meaning::Arrived, _)) => Some((s.ttl, true)),
+            Some((_, Meaning::Refused, _)) => Some((s.ttl, false)),
+            _ => None,
+        });
+        // A refusal counts only where the target has never answered.
+        ends.min_by_key(|(ttl, reached)| (!reached, *ttl))
+    }
+
+    /// The last hop that is worth a packet.
+    fn end(&self) -> u8 {
+        let answered = self.sent.iter().filter(|s| s.answer.is_some()).map(|s| s.ttl);
+        let far = answered.max().unwrap_or(0).saturating_add(SILENT);
+        self.arrived().map_or(far, |(ttl, _)| ttl)
+    }
+
+    /// Whether a packet of this round may still be answered.
+    fn waits(&self, first: usize) -> bool {
+        let end = self.end();
+        let round = self.sent.iter().skip(first);
+        round.into_iter().any(|s| s.ttl <= end && s.answer.is_none())
+    }
+
+    fn digest(&self) -> Trace {
+        let end = self.arrived();
+        let tried = self.sent.iter().map(|s| s.ttl).max().unwrap_or(0);
+        let mut hops = vec![Hop::default(); usize::from(end.map_or(tried, |(ttl, _)| ttl))];
+        for sent in &self.sent {
+            let Some(hop) = usize::from(sent.ttl).checked_sub(1).and_then(|i| hops.get_mut(i)) else {
+                continue;
+            };
+            hop.sent += 1;
+            if let Some((from, _, took)) = sent.answer {
+                hop.answered.push(took);
+                if hop.addresses.len() < SIDE_BY_SIDE {
+                    hop.addresses.insert(from);
+                }
             }
         }
-    }
-    Trace {
-        hops,
-        reached: arrived.is_some(),
-    }
-}
-
-impl Trace {
-    /// Whether the way is another than `before`: at some hop both know, no router is the same; or the target is another
-    /// number of hops away. Silence is no change.
-    pub fn differs(&self, before: &Self) -> bool {
-        let elsewhere = |(a, b): (&Hop, &Hop)| {
-            !a.addresses.is_empty() && !b.addresses.is_empty() && a.addresses.is_disjoint(&b.addresses)
-        };
-        let farther = self.reached && before.reached && self.hops.len() != before.hops.len();
-        farther || self.hops.iter().zip(&before.hops).any(elsewhere)
-    }
-
-    /// Takes from `before` what stayed silent now, so that a router that answers now and then stays known.
-    pub fn remember(&mut self, before: &Self) {
-        for (hop, old) in self.hops.iter_mut().zip(&before.hops) {
-            if hop.addresses.is_empty() {
-                hop.addresses.clone_from(&old.addresses);
-            }
+        Trace {
+            hops,
+            reached: end.is_some_and(|(_, reached)| reached),
+            foreign: self.foreign,
         }
-        self.reached |= before.reached && self.hops.len() == before.hops.len();
-    }
-
-    /// Who answered at each hop, `*` = nobody.
-    pub fn names(&self) -> Vec<String> {
-        let name = |hop: &Hop| {
-            let all: Vec<String> = hop.addresses.iter().map(IpAddr::to_string).collect();
-            if all.is_empty() {
-                "*".to_owned()
-            } else {
-                all.join("|")
-            }
-        };
-        self.hops.iter().map(name).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Meaning::{Arrived, Refused, Router};
 
     const TARGET: &str = "10.9.9.9";
 
-    fn traced(rounds: &[&[(u8, &str)]]) -> Trace {
-        traced_again(rounds, 0)
+    /// Packets with their answers, in their order.
+    fn course(rounds: &[&[(u8, &str, Meaning)]]) -> Course {
+        let mut course = Course::default();
+        let time = Instant::now();
+        for (ttl, host, meaning) in rounds.concat() {
+            let number = course.sent.len() as u16;
+            course.sent.push(Sent {
+                ttl,
+                time,
+                answer: None,
+            });
+            if let Ok(host) = host.parse() {
+                let later = time + Duration::from_millis(ttl.into());
+                course.take(host, Answer::To(number, meaning), later);
+            }
+        }
+        course
     }
 
-    fn traced_again(rounds: &[&[(u8, &str)]], known: usize) -> Trace {
-        let reply = |(ttl, host): &(u8, &str)| {
-            let host: Option<IpAddr> = host.parse().ok();
-            (*ttl, host.map(|h| (h, Duration::from_millis(u64::from(*ttl)))))
-        };
-        let rounds: Vec<Vec<Reply>> = rounds.iter().map(|r| r.iter().map(reply).collect()).collect();
-        digest(TARGET.parse().unwrap(), &rounds, known)
+    fn counts(trace: &Trace) -> Vec<(u64, usize)> {
+        trace.hops.iter().map(|h| (h.sent, h.answered.len())).collect()
     }
 
     #[test]
     fn the_way_ends_where_the_target_first_answers() {
-        // All probes of the first round are under way before the first answer comes.
+        // All packets of the first round are under way before the first answer comes.
         let first = [
-            (1, "10.0.0.1"),
-            (2, ""),
-            (3, TARGET),
-            (4, TARGET),
-            (5, TARGET),
-            (6, ""),
+            (1, "10.0.0.1", Router),
+            (2, "", Router),
+            (3, TARGET, Arrived),
+            (4, TARGET, Arrived),
+            (5, TARGET, Arrived),
+            (6, "", Router),
         ];
-        let trace = traced(&[
+        let course = course(&[
             &first,
-            &[(1, "10.0.0.1"), (2, "10.0.0.2"), (3, TARGET)],
-            &[(1, ""), (2, ""), (3, TARGET)],
+            &[
+                (1, "10.0.0.1", Router),
+                (2, "10.0.0.2", Router),
+                (3, TARGET, Arrived),
+            ],
+            &[(1, "", Router), (2, "", Router), (3, TARGET, Arrived)],
         ]);
+        assert_eq!(course.end(), 3);
+        let trace = course.digest();
         assert!(trace.reached);
-        assert_eq!(trace.names(), ["10.0.0.1", "10.0.0.2", TARGET]);
-        let counts: Vec<_> = trace.hops.iter().map(|h| (h.sent, h.answered.len())).collect();
-        assert_eq!(counts, [(3, 2), (3, 1), (3, 3)]);
+        assert_eq!(counts(&trace), [(3, 2), (3, 1), (3, 3)]);
+        assert_eq!(trace.hops[2].answered[0], Duration::from_millis(3));
     }
 
     #[test]
-    fn a_change_is_another_router_or_another_length_and_never_silence() {
-        let before = traced(&[&[(1, "10.0.0.1"), (2, "10.0.0.2"), (3, TARGET)]]);
-        let same = [
-            traced(&[&[(1, "10.0.0.1"), (2, ""), (3, TARGET)]]),
-            traced(&[&[(1, ""), (2, ""), (3, "")]]),
-            traced(&[&[(1, "10.0.0.1"), (2, ""), (3, "")]]),
-            // Two routers that share the load.
-            traced(&[
-                &[(1, "10.0.0.1"), (2, "10.0.0.7"), (3, TARGET)],
-                &[(2, "10.0.0.2")],
-            ]),
-        ];
-        assert!(same.iter().all(|t| !t.differs(&before)), "{same:?}");
-        assert!(traced(&[&[(1, "10.0.0.1"), (2, "10.0.0.3"), (3, TARGET)]]).differs(&before));
-        assert!(traced(&[&[(1, "10.0.0.1"), (2, TARGET)]]).differs(&before));
-        assert!(
-            traced(&[&[(1, "10.0.0.1"), (2, "10.0.0.2"), (3, "10.0.0.3"), (4, TARGET)]]).differs(&before)
-        );
-    }
-
-    #[test]
-    fn what_falls_silent_stays_known_and_its_packets_are_lost() {
-        let before = traced(&[&[(1, "10.0.0.1"), (2, "10.0.0.2"), (3, TARGET)]]);
-        let silent: &[_] = &[(1, "10.0.0.1"), (2, ""), (3, ""), (4, "")];
-        let mut now = traced_again(&[silent, silent], 3);
-        assert!(!now.reached && !now.differs(&before));
-        now.remember(&before);
-        assert_eq!(now.names(), before.names());
-        assert!(now.reached);
+    fn silence_is_followed_for_some_hops_only() {
+        assert_eq!(course(&[&[(1, "", Router)]]).end(), SILENT);
         assert_eq!(
-            now.hops
-                .iter()
-                .map(|h| (h.sent, h.answered.len()))
-                .collect::<Vec<_>>(),
-            [(2, 2), (2, 0), (2, 0)]
+            course(&[&[(1, "", Router), (2, "10.0.0.2", Router)]]).end(),
+            2 + SILENT
+        );
+        let silent = course(&[&[(1, "10.0.0.1", Router), (2, "", Router), (3, "", Router)]]);
+        assert!(silent.waits(0) && !silent.waits(3));
+        let trace = silent.digest();
+        assert!(!trace.reached);
+        assert_eq!(counts(&trace), [(1, 1), (1, 0), (1, 0)]);
+    }
+
+    #[test]
+    fn who_refuses_is_the_end_unless_the_target_answers() {
+        let refused = &[
+            (1, "10.0.0.1", Router),
+            (2, "10.0.0.2", Refused),
+            (3, "10.0.0.2", Refused),
+        ];
+        let trace = course(&[refused]).digest();
+        assert!(!trace.reached);
+        assert_eq!(trace.hops.len(), 2);
+        let trace = course(&[
+            refused,
+            &[(1, "", Router), (2, "10.0.0.2", Router), (3, TARGET, Arrived)],
+        ])
+        .digest();
+        assert!(trace.reached);
+        assert_eq!(trace.hops.len(), 3);
+    }
+
+    #[test]
+    fn each_packet_is_answered_once() {
+        let mut course = course(&[&[(1, "10.0.0.1", Router), (2, "", Router)]]);
+        let (foreign, now) = ("10.6.6.6".parse().unwrap(), Instant::now());
+        for answer in [
+            Answer::To(0, Router),
+            Answer::To(2, Arrived),
+            Answer::Foreign,
+            Answer::Other,
+        ] {
+            course.take(foreign, answer, now);
+        }
+        let trace = course.digest();
+        assert_eq!(trace.foreign, 3);
+        assert_eq!(counts(&trace), [(1, 1), (1, 0)]);
+        assert_eq!(
+            trace.hops[0].addresses,
+            BTreeSet::from(["10.0.0.1".parse().unwrap()])
         );
     }
 }
