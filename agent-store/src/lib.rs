@@ -7,3 +7,4 @@
 pub mod histogram;
 pub mod labels;
 pub mod series;
+pub mod store;

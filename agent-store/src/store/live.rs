@@ -1,0 +1,96 @@
+//! Head, log and clock: what a tick changes, under one lock.
+
+use super::head::{Frozen, Head, SeriesRef, Value};
+use super::log::Log;
+use super::settings::BLOCK;
+use crate::series::Millis;
+
+pub(super) struct Live {
+    pub(super) head: Head,
+    /// `None`: in memory, or read-only.
+    pub(super) log: Option<Log>,
+    /// The first segment of the log that the head is from.
+    first_log: u64,
+    /// The time of the last tick as stored, and as the clock had it.
+    last: Millis,
+    seen: Millis,
+}
+
+impl Live {
+    pub(super) fn new(head: Head, logged: bool, first_log: u64, next_log: u64, last: Millis) -> Self {
+        Self {
+            head,
+            log: logged.then(|| Log::new(next_log)),
+            first_log,
+            last,
+            seen: last,
+        }
+    }
+
+    /// The time at which a tick is stored, and whether that is not its own.
+    pub(super) fn time(&mut self, tick: Millis) -> (Millis, bool) {
+        let moved = tick.saturating_sub(self.seen);
+        self.seen = tick;
+        let late = tick <= self.last;
+        self.last = if late {
+            self.last + (moved / 2).max(1)
+        } else {
+            tick
+        };
+        (self.last, late)
+    }
+
+    /// Whether the head ends before this time.
+    pub(super) fn due(&self, time: Millis, most: usize) -> bool {
+        let first = self.head.axis.first();
+        first.is_some_and(|first| first.div_euclid(BLOCK) != time.div_euclid(BLOCK))
+            || self.head.sample_bytes > most
+    }
+
+    /// Takes a tick; tells how many samples were refused.
+    pub(super) fn append(&mut self, time: Millis, samples: &[(SeriesRef, Value)]) -> u64 {
+        self.head.tick(time);
+        let mut refused = Vec::new();
+        for (at, (series, value)) in samples.iter().enumerate() {
+            if !self.head.push(*series, value) {
+                refused.push(at);
+            }
+        }
+        if let Some(log) = &mut self.log {
+            let head = &self.head;
+            if refused.is_empty() {
+                log.tick(time, samples, |series| head.labels(series));
+            } else {
+                // What the head refused must not come back from the log under another series.
+                let taken: Vec<_> = samples
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, _)| refused.binary_search(at).is_err())
+                    .map(|(_, sample)| sample.clone())
+                    .collect();
+                log.tick(time, &taken, |series| head.labels(series));
+            }
+        }
+        refused.len() as u64
+    }
+
+    /// Takes what the head holds, and begins a segment of the log.
+    pub(super) fn freeze(&mut self) -> Option<Frozen> {
+        if self.head.axis.is_empty() {
+            return None;
+        }
+        let logs = self
+            .log
+            .as_ref()
+            .map_or((1, 0), |log| (self.first_log, log.segment));
+        if let Some(log) = &mut self.log {
+            log.rotate();
+            self.first_log = log.segment;
+        }
+        Some(self.head.freeze(logs))
+    }
+
+    pub(super) fn newest(&self) -> Millis {
+        self.last
+    }
+}

@@ -1,0 +1,261 @@
+//! Makes blocks of what the head held, and blocks of blocks: series by series, so that memory holds one and the index.
+
+use super::block::find::Pairs;
+use super::block::read::Block;
+use super::block::write::{Numbers, Part, Place, Writer};
+use super::block::{Column as Stored, Entry, Kind, Run, runs_on};
+use super::codec::Effort;
+use super::gather::{Coded, append, order};
+use super::head::Frozen;
+use super::rollup::roll;
+use crate::histogram::Histogram;
+use crate::labels::Labels;
+use crate::series::{Column, Millis};
+use std::io::{self, Write};
+use std::sync::Arc;
+
+/// Columns of one series, as the kinds of a block have them.
+#[derive(Debug, Default)]
+pub(super) struct Columns {
+    pub(super) floats: Column<f64>,
+    pub(super) histograms: Column<Arc<Histogram>>,
+    /// Min, max, sum, count.
+    pub(super) rolled: [Column<f64>; 4],
+}
+
+pub(super) const ROLLED: [Kind; 4] = [Kind::Min, Kind::Max, Kind::Sum, Kind::Count];
+
+impl Columns {
+    fn of(&mut self, kind: Kind) -> &mut Column<f64> {
+        let [min, max, sum, count] = &mut self.rolled;
+        match kind {
+            Kind::Min => min,
+            Kind::Max => max,
+            Kind::Sum => sum,
+            Kind::Count => count,
+            Kind::Float | Kind::Histogram => &mut self.floats,
+        }
+    }
+
+    /// Writes the series, if it has a sample.
+    pub(super) fn write<W: Write>(
+        &self,
+        writer: &mut Writer<W>,
+        labels: &Labels,
+        main: &[Millis],
+    ) -> io::Result<()> {
+        let float =
+            |kind, column: &Column<f64>| (kind, column.times.clone(), Values::Floats(column.values.clone()));
+        let mut all = vec![float(Kind::Float, &self.floats)];
+        let histograms = &self.histograms;
+        all.push((
+            Kind::Histogram,
+            histograms.times.clone(),
+            Values::Histograms(histograms.values.clone()),
+        ));
+        all.extend(
+            ROLLED
+                .iter()
+                .zip(&self.rolled)
+                .map(|(kind, column)| float(*kind, column)),
+        );
+        all.retain(|(_, times, _)| !times.is_empty());
+        let runs: Vec<Option<Vec<Run>>> = all.iter().map(|(_, times, _)| runs_on(main, times)).collect();
+        let parts: Vec<Part<'_>> = all
+            .iter()
+            .zip(&runs)
+            .map(|((kind, times, values), runs)| Part {
+                kind: *kind,
+                place: runs.as_ref().map_or(Place::Own(times), |runs| Place::Main(runs)),
+                numbers: match values {
+                    Values::Floats(values) => Numbers::Floats(values),
+                    Values::Histograms(values) => Numbers::Histograms(values),
+                },
+            })
+            .collect();
+        if parts.is_empty() {
+            Ok(())
+        } else {
+            writer.add(labels, &parts)
+        }
+    }
+}
+
+enum Values {
+    Floats(Vec<f64>),
+    Histograms(Vec<Arc<Histogram>>),
+}
+
+/// Writes what the head held.
+pub(super) fn write_frozen<W: Write>(frozen: &Frozen, writer: &mut Writer<W>) -> io::Result<()> {
+    for (labels, _, held) in &frozen.series {
+        let mut parts = Vec::with_capacity(1);
+        if !held.floats.values.is_empty() {
+            let (place, numbers) = (
+                Place::Main(&held.floats.runs),
+                Numbers::Floats(&held.floats.values),
+            );
+            parts.push(Part {
+                kind: Kind::Float,
+                place,
+                numbers,
+            });
+        }
+        if !held.histograms.values.is_empty() {
+            let place = Place::Main(&held.histograms.runs);
+            parts.push(Part {
+                kind: Kind::Histogram,
+                place,
+                numbers: Numbers::Histograms(&held.histograms.values),
+            });
+        }
+        writer.add(labels, &parts)?;
+    }
+    Ok(())
+}
+
+/// The series of a block, in order.
+struct Walk<'a> {
+    block: &'a Block,
+    group: usize,
+    entries: std::vec::IntoIter<Entry>,
+    pairs: Pairs,
+    next: Option<(Labels, Entry)>,
+    main: Arc<[Millis]>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(block: &'a Block) -> io::Result<Self> {
+        let mut walk = Self {
+            block,
+            group: 0,
+            entries: Vec::new().into_iter(),
+            pairs: Pairs::default(),
+            next: None,
+            main: block.main()?,
+        };
+        walk.step()?;
+        Ok(walk)
+    }
+
+    fn step(&mut self) -> io::Result<()> {
+        loop {
+            if let Some(entry) = self.entries.next() {
+                self.next = Some((self.block.labels(&entry, &mut self.pairs)?, entry));
+                return Ok(());
+            }
+            if self.group >= self.block.groups() {
+                self.next = None;
+                return Ok(());
+            }
+            self.entries = self.block.group(self.group)?.into_iter();
+            self.group += 1;
+        }
+    }
+
+    /// Appends an entry's columns; tells how many are damaged.
+    fn columns(&self, entry: &Entry, into: &mut Columns) -> io::Result<u64> {
+        let mut damaged = 0;
+        let chunks: Vec<_> = entry.columns.iter().map(|column| column.chunk).collect();
+        self.block.chunks(&chunks, |at, data| {
+            let done = entry
+                .columns
+                .get(at)
+                .zip(data)
+                .and_then(|(column, data)| self.column(column, data, into));
+            damaged += u64::from(done.is_none());
+        })?;
+        Ok(damaged)
+    }
+
+    fn column(&self, column: &Stored, data: &[u8], into: &mut Columns) -> Option<()> {
+        let axis: Arc<[Millis]> = match column.axis {
+            None => self.main.clone(),
+            Some(axis) => self.block.axis(axis).ok()?.into(),
+        };
+        if column.kind == Kind::Histogram {
+            all(column, &axis, data, &mut into.histograms)
+        } else {
+            all(column, &axis, data, into.of(column.kind))
+        }
+    }
+}
+
+fn all<T: Coded>(column: &Stored, axis: &[Millis], data: &[u8], into: &mut Column<T>) -> Option<()> {
+    append(column, axis, data, (Millis::MIN, Millis::MAX), into)
+}
+
+/// Why blocks were not merged.
+pub(super) enum Stop {
+    /// The index would not fit in memory.
+    TooMuch,
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The main axis of a block that is made of these.
+pub(super) fn main_axis(blocks: &[Arc<Block>], step: Option<Millis>) -> io::Result<Arc<[Millis]>> {
+    let mut times = Vec::new();
+    for block in blocks {
+        times.extend_from_slice(&block.main()?);
+    }
+    times.sort_unstable();
+    times.dedup();
+    if let Some(step) = step {
+        times = times
+            .chunk_by(|a, b| a.div_euclid(step) == b.div_euclid(step))
+            .filter_map(|c| c.last().copied())
+            .collect();
+    }
+    Ok(times.into())
+}
+
+/// Writes all series of some blocks into one, rolled up to a step if one is given; tells how many columns were damaged.
+pub(super) fn merge<W: Write>(
+    blocks: &[Arc<Block>],
+    step: Option<Millis>,
+    main: &[Millis],
+    most: usize,
+    writer: &mut Writer<W>,
+) -> Result<u64, Stop> {
+    let mut walks = blocks
+        .iter()
+        .map(|block| Walk::new(block))
+        .collect::<io::Result<Vec<_>>>()?;
+    let mut damaged = 0;
+    loop {
+        let least = walks
+            .iter()
+            .filter_map(|walk| walk.next.as_ref())
+            .map(|(labels, _)| labels)
+            .min()
+            .cloned();
+        let Some(labels) = least else { return Ok(damaged) };
+        let mut columns = Columns::default();
+        for walk in &mut walks {
+            if walk.next.as_ref().is_some_and(|(next, _)| *next == labels)
+                && let Some((_, entry)) = walk.next.take()
+            {
+                damaged += walk.columns(&entry, &mut columns)?;
+                walk.step()?;
+            }
+        }
+        order(&mut columns.floats);
+        order(&mut columns.histograms);
+        columns.rolled.iter_mut().for_each(order);
+        if let Some(step) = step {
+            columns = roll(&columns, step);
+        }
+        columns.write(writer, &labels, main)?;
+        if writer.index_bytes() > most {
+            return Err(Stop::TooMuch);
+        }
+    }
+}
+
+pub(super) const MERGE_EFFORT: Effort = Effort::Full;

@@ -1,0 +1,216 @@
+//! The store as a source of queries.
+
+use super::block::Kind;
+use super::gather::Gather;
+use super::head::accepts;
+use super::rollup::ROLLUP;
+use super::{Store, View, read};
+use crate::labels::Labels;
+use crate::series::{Bounds, Comparison, Matcher, Millis, Refusal, Series, Source};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The rollup that is asked for, and its name as the query has it; `None` for the last, which is what a block has anyway.
+type Asked = (Option<Kind>, String);
+
+/// Takes the rollup that is asked for out of the matchers.
+fn rollup(matchers: &[Matcher]) -> Result<(Vec<Matcher>, Option<Asked>), Refusal> {
+    let (asked, rest): (Vec<Matcher>, Vec<Matcher>) = matchers
+        .iter()
+        .cloned()
+        .partition(|matcher| matcher.label == ROLLUP);
+    let Some(Comparison::Equal(which)) = asked.first().map(|matcher| &matcher.comparison) else {
+        if asked.is_empty() {
+            return Ok((rest, None));
+        }
+        return Err(Refusal::Failed(format!("{ROLLUP} is compared by = only")));
+    };
+    let kind = match which.as_str() {
+        "" | "last" => None,
+        "min" => Some(Kind::Min),
+        "max" => Some(Kind::Max),
+        "sum" => Some(Kind::Sum),
+        "count" => Some(Kind::Count),
+        other => {
+            return Err(Refusal::Failed(format!(
+                "{ROLLUP}={other:?}: there are last, min, max, sum and count"
+            )));
+        }
+    };
+    Ok((rest, Some((kind, which.clone()))))
+}
+
+impl Store {
+    fn gather(
+        &self,
+        matchers: &[Matcher],
+        (from, to): (Millis, Millis),
+        samples: bool,
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<Series>, Refusal> {
+        let (matchers, rollup) = rollup(matchers)?;
+        let counters = &self.inner.counters;
+        let kind = rollup.as_ref().and_then(|(kind, _)| *kind);
+        let gather = || Gather {
+            rollup: kind,
+            from,
+            to,
+            samples,
+            bounds,
+            counters,
+            index: HashMap::new(),
+            found: Vec::new(),
+        };
+        // The head is read first, and under its lock the view of the rest: what is frozen meanwhile is in one of the two.
+        let mut head = gather();
+        let view = {
+            let live = read(&self.inner.live);
+            let mut result = Ok(());
+            live.head.each(&matchers, |labels, id, held| {
+                if result.is_ok() {
+                    result = head.held(labels, id, held, &live.head.axis);
+                }
+            });
+            result?;
+            self.inner.view()
+        };
+        let mut all = gather();
+        for block in &view.blocks {
+            all.block(block, &matchers)?;
+        }
+        frozen(&mut all, &view, &matchers)?;
+        let ids: HashMap<usize, u128> = head.index.iter().map(|(id, at)| (*at, *id)).collect();
+        for (at, series) in head.found.into_iter().enumerate() {
+            let known = ids
+                .get(&at)
+                .and_then(|id| all.index.get(id))
+                .and_then(|at| all.found.get_mut(*at));
+            match known {
+                None => all.found.push(series),
+                Some(known) => {
+                    known.samples.floats.times.extend(series.samples.floats.times);
+                    known.samples.floats.values.extend(series.samples.floats.values);
+                    known
+                        .samples
+                        .histograms
+                        .times
+                        .extend(series.samples.histograms.times);
+                    known
+                        .samples
+                        .histograms
+                        .values
+                        .extend(series.samples.histograms.values);
+                }
+            }
+        }
+        let mut found = all.finish();
+        if let Some((_, which)) = rollup.filter(|(_, which)| !which.is_empty()) {
+            for series in &mut found {
+                let pairs = series
+                    .labels
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.clone()));
+                series.labels = Labels::new(pairs.chain([(Arc::from(ROLLUP), Arc::from(which.as_str()))]));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The names of all labels that series in `from..=to` have, or the values of one, ordered. Matchers cost reading what they
+    /// accept; without any only the index is read, block by block, so that a name may be a little older than asked for.
+    pub fn words(
+        &self,
+        label: Option<&str>,
+        matchers: &[Matcher],
+        (from, to): (Millis, Millis),
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<String>, Refusal> {
+        let mut words = BTreeSet::new();
+        if !matchers.is_empty() {
+            for labels in self.series(matchers, from, to, bounds)? {
+                words.extend(spoken(&labels, label));
+            }
+            return Ok(words.into_iter().collect());
+        }
+        let view = {
+            let live = read(&self.inner.live);
+            live.head.each(&[], |labels, _, held| {
+                if !held.is_empty() {
+                    words.extend(spoken(labels, label));
+                }
+            });
+            self.inner.view()
+        };
+        for frozen in &view.frozen {
+            words.extend(
+                frozen
+                    .series
+                    .iter()
+                    .flat_map(|(labels, ..)| spoken(labels, label)),
+            );
+        }
+        for block in view
+            .blocks
+            .iter()
+            .filter(|block| block.summary.from <= to && block.summary.to >= from)
+        {
+            let read = block.words(label, |word| {
+                if !words.contains(word) {
+                    words.insert(word.to_owned());
+                }
+            });
+            if let Err(error) = read {
+                self.inner.counters.damage(block.id, &error);
+            }
+        }
+        Ok(words.into_iter().collect())
+    }
+}
+
+fn spoken(labels: &Labels, label: Option<&str>) -> Vec<String> {
+    match label {
+        None => labels.iter().map(|(name, _)| name.to_string()).collect(),
+        Some(label) => Some(labels.get(label))
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
+            .into_iter()
+            .collect(),
+    }
+}
+
+fn frozen(gather: &mut Gather<'_>, view: &View, matchers: &[Matcher]) -> Result<(), Refusal> {
+    for frozen in &view.frozen {
+        for (labels, id, held) in &frozen.series {
+            if accepts(matchers, labels) {
+                gather.held(labels, *id, held, &frozen.axis)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Source for Store {
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<Series>, Refusal> {
+        self.gather(matchers, (from, to), true, bounds)
+    }
+
+    fn series(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<Labels>, Refusal> {
+        Ok(self
+            .gather(matchers, (from, to), false, bounds)?
+            .into_iter()
+            .map(|series| series.labels)
+            .collect())
+    }
+}

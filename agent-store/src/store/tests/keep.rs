@@ -1,0 +1,82 @@
+//! How long samples stay, and what becomes of them.
+
+use super::*;
+use std::time::Duration;
+
+#[test]
+fn samples_are_rolled_up_and_then_removed() {
+    let settings = Settings {
+        keep: Duration::from_hours(2),
+        keep_rollups: Duration::from_hours(8),
+        ..quiet()
+    };
+    let (store, _) = Store::open(Place::Memory, settings).unwrap();
+    for hour in 0..12 {
+        fill(&store, 6, hour * 3600, (hour + 1) * 3600);
+        store.maintain();
+    }
+    let newest = 12 * 3600 - 1;
+    let plain = select(&store, &[equal("peer", "peer-0000")]);
+    let floats = &plain[0].samples.floats;
+    let first = (floats.times[0] - START) / 1000;
+    assert!(
+        (newest - 10 * 3600..=newest - 8 * 3600 + 10).contains(&first),
+        "{first}"
+    );
+    // The last of each step at its own time, then all.
+    assert_eq!(first % 10, 9);
+    assert_eq!(floats.times[1] - floats.times[0], 10_000);
+    assert_eq!(
+        floats.times[floats.times.len() - 1] - floats.times[floats.times.len() - 2],
+        1000
+    );
+    for (time, v) in floats.times.iter().zip(&floats.values) {
+        assert_eq!(*v, value(0, ((time - START) / 1000) as usize));
+    }
+    let ask = |which: &str| {
+        let found = select(&store, &[equal("peer", "peer-0002"), equal(ROLLUP, which)]);
+        assert_eq!(found[0].labels.get(ROLLUP), which);
+        found[0].samples.floats.clone()
+    };
+    let (min, max, sum, count) = (ask("min"), ask("max"), ask("sum"), ask("count"));
+    let of_step = |time: Millis| {
+        let last = ((time - START) / 1000) as usize;
+        (last - 9..=last).map(|tick| value(2, tick)).collect::<Vec<_>>()
+    };
+    for at in 0..100 {
+        let values = of_step(min.times[at]);
+        assert_eq!(
+            min.values[at],
+            values.iter().copied().fold(f64::INFINITY, f64::min)
+        );
+        assert_eq!(
+            max.values[at],
+            values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+        );
+        assert_eq!(sum.values[at], values.iter().sum::<f64>());
+        assert_eq!(count.values[at], 10.0);
+    }
+    assert_eq!(count.values.last(), Some(&1.0));
+    assert_eq!(
+        count.values.iter().sum::<f64>(),
+        (newest + 1 - (first - 9)) as f64
+    );
+    assert!(store.select(&[equal(ROLLUP, "median")], 0, 1, &Free).is_err());
+}
+
+#[test]
+fn size_has_an_end() {
+    let settings = Settings {
+        max_bytes: 60_000,
+        ..quiet()
+    };
+    let home = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(Place::Directory(home.path().to_owned()), settings).unwrap();
+    fill(&store, 60, 0, 20_000);
+    store.maintain();
+    let stats = store.stats();
+    assert!(stats.disk_bytes < 160_000, "{stats:?}");
+    let found = select(&store, &[]);
+    assert_eq!(found[0].samples.floats.times.last(), Some(&(START + 19_999_000)));
+    assert!(found[0].samples.floats.times[0] > START);
+}
