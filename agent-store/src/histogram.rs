@@ -1,5 +1,10 @@
 //! A native histogram sample: what a bucket, a sum and a count are to Prometheus.
 
+mod arithmetic;
+mod buckets;
+
+pub use buckets::Bucket;
+
 /// Native histogram of Prometheus, as one sample. Bucket `i` of `positive` holds values in
 /// `(2^((i-1) * 2^-schema), 2^(i * 2^-schema)]`: Prometheus' index, which is OTel's plus one.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -6,5 +6,6 @@
 
 pub mod histogram;
 pub mod labels;
+pub mod promql;
 pub mod series;
 pub mod store;

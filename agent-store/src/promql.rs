@@ -1,0 +1,208 @@
+//! PromQL: the language by its own parser, evaluated over whatever has series.
+//!
+//! All steps of a range query are evaluated at once: each selector is asked of the source once, and what comes of it are
+//! columns with a value a step. Answers are those of Prometheus 2; docs/promql.md lists where they are not.
+
+mod aggregate;
+mod binary;
+mod error;
+mod eval;
+mod float;
+mod functions;
+mod grid;
+pub mod json;
+mod parse;
+mod quantile;
+mod select;
+mod show;
+mod window;
+
+pub use error::Error;
+pub use grid::Sample;
+pub use parse::selector;
+
+use crate::labels::Labels;
+use crate::series::{Bounds, Millis, Series, Source};
+use eval::{Evaluated, Evaluator};
+use grid::{Grid, Row};
+use promql_parser::parser::Expr;
+use promql_parser::parser::value::ValueType;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+/// Most steps of a range query: what Prometheus allows.
+const MOST_STEPS: i64 = 11_000;
+
+/// What a query leaves open.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How old the latest sample of a series may be.
+    pub lookback: Millis,
+    /// Step of a subquery that gives none: Prometheus' evaluation interval.
+    pub subquery_step: Millis,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            lookback: 300_000,
+            subquery_step: 60_000,
+        }
+    }
+}
+
+/// One element of an instant vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Element {
+    /// Its identity.
+    pub labels: Labels,
+    /// Its value.
+    pub sample: Sample,
+}
+
+/// What a query comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A number at a time.
+    Scalar(Millis, f64),
+    /// A string at a time.
+    String(Millis, String),
+    /// Series with one sample each, all at one time; ordered when the query orders them.
+    Vector(Millis, Vec<Element>),
+    /// Series, ordered by their labels.
+    Matrix(Vec<Series>),
+}
+
+/// A value, and what is to be said of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The value.
+    pub value: Value,
+    /// Each once.
+    pub warnings: Vec<String>,
+}
+
+/// Evaluates a query at one time.
+pub fn instant(
+    query: &str,
+    at: Millis,
+    options: &Options,
+    source: &dyn Source,
+    bounds: &dyn Bounds,
+) -> Result<Answer, Error> {
+    let expr = parse::parse(query)?;
+    let grid = Grid::instant(at);
+    let evaluator = evaluator(grid, options, source, bounds);
+    let value = if expr.value_type() == ValueType::Matrix {
+        let ranges = evaluator.ranges(&expr, grid)?;
+        let (from, to) = match ranges.ends.first() {
+            Some(end) => (end - ranges.range, *end),
+            None => (at, at),
+        };
+        let mut series = ranges.series;
+        for one in &mut series {
+            select::trim(&mut one.samples.floats, from, to);
+            select::trim(&mut one.samples.histograms, from, to);
+        }
+        matrix(series)
+    } else {
+        match evaluator.eval(&expr, grid)? {
+            Evaluated::Scalar(values) => Value::Scalar(at, values.first().copied().unwrap_or(f64::NAN)),
+            Evaluated::String(text) => Value::String(at, text),
+            Evaluated::Vector(rows) => {
+                let element = |row: Row| {
+                    Some(Element {
+                        sample: row.get(0)?,
+                        labels: row.labels,
+                    })
+                };
+                Value::Vector(at, rows.into_iter().filter_map(element).collect())
+            }
+        }
+    };
+    Ok(answer(value, evaluator))
+}
+
+/// Evaluates a query at `start`, `start + step` and so on, up to `end`.
+pub fn range(
+    query: &str,
+    start: Millis,
+    end: Millis,
+    step: Millis,
+    options: &Options,
+    source: &dyn Source,
+    bounds: &dyn Bounds,
+) -> Result<Answer, Error> {
+    if end < start {
+        return bad("invalid parameter \"end\": end timestamp must not be before start time");
+    }
+    if step <= 0 {
+        return bad(
+            "invalid parameter \"step\": zero or negative query resolution step widths are not accepted. Try a positive integer",
+        );
+    }
+    if end.saturating_sub(start) / step > MOST_STEPS {
+        return bad(
+            "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
+        );
+    }
+    let expr = parse::parse(query)?;
+    check_type(&expr)?;
+    let grid = Grid::new(start, end, step);
+    let mut evaluator = evaluator(grid, options, source, bounds);
+    evaluator.end = end;
+    let rows = match evaluator.eval(&expr, grid)? {
+        Evaluated::Scalar(floats) => vec![Row {
+            labels: Labels::default(),
+            floats,
+            histograms: Vec::new(),
+        }],
+        Evaluated::Vector(rows) => rows,
+        Evaluated::String(_) => return bad("a string has no range"),
+    };
+    let series = rows.iter().map(|row| select::to_series(row, grid)).collect();
+    Ok(answer(matrix(series), evaluator))
+}
+
+fn check_type(expr: &Expr) -> Result<(), Error> {
+    match expr.value_type() {
+        ValueType::Scalar | ValueType::Vector => Ok(()),
+        other => bad(&format!(
+            "invalid parameter \"query\": invalid expression type {:?} for range query, must be Scalar or instant Vector",
+            parse::type_name(other)
+        )),
+    }
+}
+
+fn bad<T>(text: &str) -> Result<T, Error> {
+    Err(Error::BadData(text.to_owned()))
+}
+
+fn evaluator<'a>(
+    grid: Grid,
+    options: &'a Options,
+    source: &'a dyn Source,
+    bounds: &'a dyn Bounds,
+) -> Evaluator<'a> {
+    Evaluator {
+        source,
+        bounds,
+        options,
+        start: grid.start,
+        end: grid.end(),
+        warnings: RefCell::new(BTreeSet::new()),
+    }
+}
+
+fn matrix(mut series: Vec<Series>) -> Value {
+    series.retain(|one| !one.samples.floats.times.is_empty() || !one.samples.histograms.times.is_empty());
+    series.sort_by(|a, b| a.labels.cmp(&b.labels));
+    Value::Matrix(series)
+}
+
+fn answer(value: Value, evaluator: Evaluator) -> Answer {
+    Answer {
+        value,
+        warnings: evaluator.warnings.into_inner().into_iter().collect(),
+    }
+}

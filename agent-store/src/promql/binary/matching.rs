@@ -1,0 +1,164 @@
+//! Which elements of two vectors belong together.
+
+use super::super::Error;
+use super::super::grid::{Collector, Row, only, with, without};
+use super::super::show::metric;
+use super::Operator;
+use crate::labels::{Labels, NAME};
+use promql_parser::parser::{BinModifier, LabelModifier, VectorMatchCardinality};
+use std::collections::HashMap;
+
+/// The labels by which two elements match.
+pub(super) fn signature(modifier: Option<&BinModifier>, labels: &Labels) -> Labels {
+    match modifier.and_then(|modifier| modifier.matching.as_ref()) {
+        Some(LabelModifier::Include(names)) => only(labels, &strs(&names.labels)),
+        Some(LabelModifier::Exclude(names)) => without(labels, &[strs(&names.labels), vec![NAME]].concat()),
+        None => without(labels, &[NAME]),
+    }
+}
+
+pub(in super::super) fn strs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+/// Applies an operator to the pairs; `many` and `one` are the sides, swapped for `group_right`.
+struct Join<'a> {
+    operator: Operator,
+    modifier: Option<&'a BinModifier>,
+    /// The labels that `group_left` and `group_right` take from the one side.
+    included: Option<&'a [String]>,
+    swapped: bool,
+    many: Vec<Row>,
+    one: Vec<Row>,
+    count: usize,
+}
+
+pub(super) fn combine(
+    operator: Operator,
+    modifier: Option<&BinModifier>,
+    left: Vec<Row>,
+    right: Vec<Row>,
+    count: usize,
+) -> Result<Vec<Row>, Error> {
+    let card = modifier.map(|modifier| &modifier.card);
+    let (included, swapped) = match card {
+        Some(VectorMatchCardinality::ManyToOne(labels)) => (Some(labels.labels.as_slice()), false),
+        Some(VectorMatchCardinality::OneToMany(labels)) => (Some(labels.labels.as_slice()), true),
+        _ => (None, false),
+    };
+    let (many, one) = if swapped { (right, left) } else { (left, right) };
+    Join {
+        operator,
+        modifier,
+        included,
+        swapped,
+        many,
+        one,
+        count,
+    }
+    .run()
+}
+
+impl Join<'_> {
+    fn run(&self) -> Result<Vec<Row>, Error> {
+        let mut groups: HashMap<Labels, Vec<usize>> = HashMap::new();
+        for (at, row) in self.one.iter().enumerate() {
+            groups
+                .entry(signature(self.modifier, &row.labels))
+                .or_default()
+                .push(at);
+        }
+        self.check_one_side(&groups)?;
+        let mut collector = Collector::new(self.count);
+        // For each signature the labels that a step of it has already given: to tell what is not unique.
+        let mut given: HashMap<Labels, Vec<Vec<usize>>> = HashMap::new();
+        let mut names: HashMap<Labels, usize> = HashMap::new();
+        for many in &self.many {
+            let signature = signature(self.modifier, &many.labels);
+            let Some(group) = groups.get(&signature) else {
+                continue;
+            };
+            let given = given
+                .entry(signature)
+                .or_insert_with(|| vec![Vec::new(); self.count]);
+            for one in group.iter().map(|at| &self.one[*at]) {
+                let labels = self.result_labels(&many.labels, &one.labels);
+                let next = names.len();
+                let id = *names.entry(labels.clone()).or_insert(next);
+                for (step, given) in given.iter_mut().enumerate() {
+                    let (Some(a), Some(b)) = (many.get(step), one.get(step)) else {
+                        continue;
+                    };
+                    let result = if self.swapped {
+                        self.operator.samples(&b, &a)
+                    } else {
+                        self.operator.samples(&a, &b)
+                    };
+                    let Some(result) = result else { continue };
+                    if self.included.is_none() && !given.is_empty() {
+                        return Error::execution(
+                            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+                        );
+                    }
+                    if given.contains(&id) {
+                        return Error::execution(
+                            "multiple matches for labels: grouping labels must ensure unique matches",
+                        );
+                    }
+                    given.push(id);
+                    collector.put(&labels, step, result)?;
+                }
+            }
+        }
+        Ok(collector.finish())
+    }
+
+    /// The one side must be unique at every step at which there is a many side at all.
+    fn check_one_side(&self, groups: &HashMap<Labels, Vec<usize>>) -> Result<(), Error> {
+        let crowded: Vec<(&Labels, &Vec<usize>)> =
+            groups.iter().filter(|(_, group)| group.len() > 1).collect();
+        if crowded.is_empty() {
+            return Ok(());
+        }
+        for step in 0..self.count {
+            if !self.many.iter().any(|row| row.has(step)) {
+                continue;
+            }
+            let doubles = crowded.iter().filter_map(|(signature, group)| {
+                let mut there = group.iter().filter(|at| self.one[**at].has(step));
+                let (first, second) = (there.next()?, there.next()?);
+                Some((second, first, signature))
+            });
+            let Some((second, first, signature)) = doubles.min_by_key(|(second, ..)| **second) else {
+                continue;
+            };
+            let side = if self.swapped { "left" } else { "right" };
+            return Error::execution(format!(
+                "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];\
+                 many-to-many matching not allowed: matching labels must be unique on one side",
+                metric(signature),
+                metric(&self.one[*second].labels),
+                metric(&self.one[*first].labels),
+            ));
+        }
+        Ok(())
+    }
+
+    fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
+        let mut labels = many.clone();
+        if self.operator.drops_name() {
+            labels = super::drop_name(&labels);
+        }
+        let Some(included) = self.included else {
+            return match self.modifier.and_then(|modifier| modifier.matching.as_ref()) {
+                Some(LabelModifier::Include(on)) => only(&labels, &strs(&on.labels)),
+                Some(LabelModifier::Exclude(ignored)) => without(&labels, &strs(&ignored.labels)),
+                None => labels,
+            };
+        };
+        for name in included {
+            labels = with(&labels, name, one.get(name));
+        }
+        labels
+    }
+}

@@ -1,0 +1,171 @@
+//! How fast counters and gauges move.
+
+use super::super::Error;
+use super::super::eval::{Evaluated, Evaluator};
+use super::super::grid::Sample;
+use super::super::window::Window;
+use super::Arguments;
+use crate::histogram::Histogram;
+use crate::series::{Millis, Series};
+use std::sync::Arc;
+
+/// `rate`, `increase` and `delta`: from the first to the last sample, extended to the ends of the window where these are
+/// near, by half an interval where they are not.
+pub(super) fn extrapolated(args: &Arguments) -> Result<Evaluated, Error> {
+    let is_counter = args.name != "delta";
+    let is_rate = args.name == "rate";
+    let ranges = args.evaluator.ranges(args.expr(0)?, args.grid)?;
+    let seconds = ranges.range as f64 / 1000.0;
+    let rows = args.evaluator.slide(&ranges, args.grid, false, |series| {
+        let mut resets = Resets::of(series, is_counter);
+        move |window| {
+            let (change, factor) = match (&window.floats, &window.histograms) {
+                (floats, []) if floats.len() > 1 => {
+                    let change = floats[floats.len() - 1] - floats[0] + 0.0;
+                    let change = resets.add_to(change, &window, series);
+                    let from = (is_counter && change > 0.0 && floats[0] >= 0.0).then(|| floats[0] / change);
+                    (Sample::Float(change), extension(&window, window.times, from))
+                }
+                ([], histograms) if histograms.len() > 1 => {
+                    let change = increase_of(histograms, is_counter);
+                    (
+                        Sample::Histogram(Arc::new(change)),
+                        extension(&window, window.histogram_times, None),
+                    )
+                }
+                ([_, ..], [_, ..]) => {
+                    mixed(args.evaluator, series);
+                    return Ok(None);
+                }
+                _ => return Ok(None),
+            };
+            let factor = if is_rate { factor / seconds } else { factor };
+            Ok(Some(match change {
+                Sample::Float(change) => Sample::Float(change * factor),
+                Sample::Histogram(mut change) => {
+                    Arc::make_mut(&mut change).map(|count| count * factor);
+                    Sample::Histogram(change)
+                }
+            }))
+        }
+    })?;
+    Ok(Evaluated::Vector(rows))
+}
+
+fn mixed(evaluator: &Evaluator, series: &Series) {
+    let name = series.labels.name();
+    evaluator.warn(format!(
+        "encountered a mix of histograms and floats for metric name {name:?}"
+    ));
+}
+
+/// By how much a change between the first and the last sample is to be multiplied. `from_zero` is how many of the
+/// sampled intervals ago a counter would have been 0: it is not extended beyond that.
+fn extension(window: &Window, times: &[Millis], from_zero: Option<f64>) -> f64 {
+    let (Some(first), Some(last)) = (times.first(), times.last()) else {
+        return f64::NAN;
+    };
+    let mut to_start = (first - window.start) as f64 / 1000.0;
+    let to_end = (window.end - last) as f64 / 1000.0;
+    let sampled = (last - first) as f64 / 1000.0;
+    let average = sampled / (times.len() - 1) as f64;
+    if let Some(from_zero) = from_zero {
+        let to_zero = sampled * from_zero;
+        if to_zero < to_start {
+            to_start = to_zero;
+        }
+    }
+    let mut extended = sampled;
+    for distance in [to_start, to_end] {
+        extended += if distance < average * 1.1 {
+            distance
+        } else {
+            average / 2.0
+        };
+    }
+    extended / sampled
+}
+
+/// Where a counter of floats fell, found once for all windows.
+struct Resets {
+    /// Indexes of samples that are less than the one before.
+    at: Vec<usize>,
+    /// The first of them that can still be in a window.
+    next: usize,
+}
+
+impl Resets {
+    fn of(series: &Series, is_counter: bool) -> Self {
+        let values = if is_counter {
+            series.samples.floats.values.as_slice()
+        } else {
+            &[]
+        };
+        let falls = values
+            .windows(2)
+            .enumerate()
+            .filter(|(_, pair)| pair[1] < pair[0]);
+        Self {
+            at: falls.map(|(at, _)| at + 1).collect(),
+            next: 0,
+        }
+    }
+
+    /// Adds what was counted before each reset of the window.
+    fn add_to(&mut self, mut change: f64, window: &Window, series: &Series) -> f64 {
+        while self.at.get(self.next).is_some_and(|at| *at <= window.first) {
+            self.next += 1;
+        }
+        let end = window.first + window.floats.len();
+        for at in self.at[self.next..].iter().take_while(|at| **at < end) {
+            change += series.samples.floats.values[at - 1];
+        }
+        change
+    }
+}
+
+fn increase_of(histograms: &[Arc<Histogram>], is_counter: bool) -> Histogram {
+    let (Some(first), Some(last)) = (histograms.first(), histograms.last()) else {
+        return Histogram::default();
+    };
+    let schema = if is_counter {
+        histograms.iter().map(|h| h.schema).min()
+    } else {
+        None
+    };
+    let mut change = last.at_schema(schema.unwrap_or(last.schema).min(first.schema));
+    change.sub(first);
+    if is_counter {
+        for (before, now) in histograms.iter().zip(histograms.iter().skip(1)) {
+            if now.is_reset_since(before) {
+                change.add(before);
+            }
+        }
+    }
+    change.is_gauge = true;
+    change
+}
+
+/// `irate` and `idelta`: between the last two samples.
+pub(super) fn instant(args: &Arguments) -> Result<Evaluated, Error> {
+    let is_rate = args.name == "irate";
+    let ranges = args.evaluator.ranges(args.expr(0)?, args.grid)?;
+    let rows = args.evaluator.slide(&ranges, args.grid, false, |_| {
+        |window: Window| {
+            let ([.., before, last], [.., from, to]) = (window.floats, window.times) else {
+                return Ok(None);
+            };
+            let change = if is_rate && last < before {
+                *last
+            } else {
+                last - before
+            };
+            Ok(Some(Sample::Float(if is_rate {
+                change / ((to - from) as f64 / 1000.0)
+            } else {
+                change
+            })))
+        }
+    })?;
+    Ok(Evaluated::Vector(rows))
+}

@@ -1,0 +1,238 @@
+//! From a query's text to a tree that can be evaluated: what the parser takes but Prometheus does not is refused here.
+
+use super::Error;
+use crate::series::{Comparison, Matcher, Millis};
+use promql_parser::label::{MatchOp, Matchers};
+use promql_parser::parser::value::ValueType;
+use promql_parser::parser::{
+    self, AtModifier, Expr, Function, Offset, VectorSelector, register_extra_functions,
+};
+use std::sync::Once;
+use std::time::{Duration, SystemTime};
+
+/// Operators, parentheses and words of a query: how deep its tree can be. Evaluation is recursive.
+const MOST_PARTS: usize = 2_000;
+
+/// Parses and checks a query.
+pub(super) fn parse(query: &str) -> Result<Expr, Error> {
+    static EXTRA: Once = Once::new();
+    EXTRA.call_once(|| {
+        // The name until Prometheus 3; the parser knows only the new one. It fails only where the name is known already.
+        let arguments = vec![ValueType::Matrix, ValueType::Scalar, ValueType::Scalar];
+        let function = Function::new("holt_winters", arguments, 0, ValueType::Vector, false);
+        let _ = register_extra_functions(vec![function]);
+    });
+    if query.trim().is_empty() {
+        return Err(Error::parse("no expression found in input"));
+    }
+    let parts = parts(query);
+    if parts > MOST_PARTS {
+        return Err(Error::parse(format!(
+            "the expression has {parts} operators, parentheses and words, {MOST_PARTS} are the most"
+        )));
+    }
+    let expr = parser::parse(query).map_err(Error::parse)?;
+    check(&expr)?;
+    Ok(expr)
+}
+
+/// Parses a selector, as the parameters `match[]` of the HTTP API are.
+pub fn selector(text: &str) -> Result<Vec<Matcher>, Error> {
+    match parse(text)? {
+        Expr::VectorSelector(selector) if selector.offset.is_none() && selector.at.is_none() => {
+            matchers(&selector)
+        }
+        _ => Err(Error::parse(format!(
+            "{text:?} is not a selector like up{{job=\"x\"}}"
+        ))),
+    }
+}
+
+fn parts(query: &str) -> usize {
+    let (mut parts, mut quote, mut escaped, mut word, mut comment) = (0, None, false, false, false);
+    for c in query.chars() {
+        match quote {
+            Some(q) => {
+                if escaped {
+                    escaped = false;
+                } else if c == '\\' && q != '`' {
+                    escaped = true;
+                } else if c == q {
+                    quote = None;
+                }
+                continue;
+            }
+            None if comment => comment = c != '\n',
+            None if c == '#' => comment = true,
+            None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
+            None => {}
+        }
+        let in_word = c.is_alphanumeric() || matches!(c, '_' | ':' | '.');
+        parts += usize::from(!comment && ((in_word && !word) || "(+-*/%^".contains(c)));
+        word = in_word;
+    }
+    parts
+}
+
+fn check(expr: &Expr) -> Result<(), Error> {
+    match expr {
+        Expr::Aggregate(e) => {
+            if let Some(param) = &e.param {
+                check(param)?;
+            }
+            check(&e.expr)
+        }
+        Expr::Unary(e) => check(&e.expr),
+        Expr::Paren(e) => check(&e.expr),
+        Expr::Subquery(e) => check(&e.expr),
+        Expr::Binary(e) => {
+            if let Some(m) = &e.modifier
+                && (m.fill_values.lhs.is_some() || m.fill_values.rhs.is_some())
+            {
+                return Err(Error::parse("modifier fill is not supported"));
+            }
+            check(&e.lhs)?;
+            check(&e.rhs)
+        }
+        Expr::VectorSelector(e) => check_selector(e),
+        Expr::MatrixSelector(e) => check_selector(&e.vs),
+        Expr::Call(e) => {
+            if !super::functions::is_known(e.func.name) {
+                return Err(Error::parse(format!(
+                    "unknown function with name {:?}",
+                    e.func.name
+                )));
+            }
+            for (at, arg) in e.args.args.iter().enumerate() {
+                // The parser lets exp(NaN) and the like pass, although exp takes a vector.
+                let wanted = e.func.arg_types.get(at).or(e.func.arg_types.last());
+                if wanted.is_some_and(|wanted| *wanted != arg.value_type()) {
+                    let (wanted, found) = (wanted.map_or("", |w| type_name(*w)), type_name(arg.value_type()));
+                    return Err(Error::parse(format!(
+                        "expected type {wanted} in call to function {:?}, got {found}",
+                        e.func.name
+                    )));
+                }
+                check(arg)?;
+            }
+            Ok(())
+        }
+        Expr::NumberLiteral(_) | Expr::StringLiteral(_) => Ok(()),
+        Expr::Extension(_) => Err(Error::parse("unsupported expression")),
+    }
+}
+
+fn check_selector(selector: &VectorSelector) -> Result<(), Error> {
+    if selector.matchers.or_matchers.is_empty() {
+        return Ok(());
+    }
+    Err(Error::parse(
+        "unexpected \"or\" in label matching, expected \",\" or \"}\"",
+    ))
+}
+
+/// What Prometheus' documentation calls a type.
+pub(super) fn type_name(value: ValueType) -> &'static str {
+    match value {
+        ValueType::Vector => "instant vector",
+        ValueType::Matrix => "range vector",
+        ValueType::Scalar => "scalar",
+        ValueType::String => "string",
+    }
+}
+
+/// The conditions of a selector, its name among them.
+pub(super) fn matchers(selector: &VectorSelector) -> Result<Vec<Matcher>, Error> {
+    let mut all = convert(&selector.matchers);
+    if let Some(name) = &selector.name {
+        all.push(Matcher {
+            label: crate::labels::NAME.to_owned(),
+            comparison: Comparison::Equal(name.clone()),
+        });
+    }
+    Ok(all)
+}
+
+fn convert(matchers: &Matchers) -> Vec<Matcher> {
+    let comparison = |m: &promql_parser::label::Matcher| match &m.op {
+        MatchOp::Equal => Comparison::Equal(m.value.clone()),
+        MatchOp::NotEqual => Comparison::NotEqual(m.value.clone()),
+        MatchOp::Re(pattern) => Comparison::Matches(pattern.clone()),
+        MatchOp::NotRe(pattern) => Comparison::MatchesNot(pattern.clone()),
+    };
+    let convert = |m| Matcher {
+        comparison: comparison(m),
+        label: m.name.clone(),
+    };
+    matchers.matchers.iter().map(convert).collect()
+}
+
+/// A duration in milliseconds.
+pub(super) fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX / 4)
+}
+
+/// An offset in milliseconds: 0 when there is none.
+pub(super) fn offset(offset: Option<&Offset>) -> Millis {
+    match offset {
+        Some(Offset::Pos(duration)) => millis(*duration),
+        Some(Offset::Neg(duration)) => -millis(*duration),
+        None => 0,
+    }
+}
+
+/// The time of an `@`; `start()` and `end()` are those of the whole query.
+pub(super) fn at(at: Option<&AtModifier>, start: Millis, end: Millis) -> Option<Millis> {
+    match at? {
+        AtModifier::Start => Some(start),
+        AtModifier::End => Some(end),
+        AtModifier::At(time) => Some(match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => millis(after),
+            Err(before) => -millis(before.duration()),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_prometheus_does_not_take_is_refused() {
+        for query in [
+            "",
+            "sum(",
+            "x{a=\"1\" or b=\"2\"}",
+            "ln(NaN)",
+            "info(x)",
+            "x[5m",
+            "sum(x[5m])",
+            "\"a\"+1",
+        ] {
+            let error = parse(query).unwrap_err();
+            assert_eq!(error.kind(), "bad_data", "{query}");
+        }
+    }
+
+    #[test]
+    fn a_tree_too_deep_to_evaluate_is_refused_before_it_is_made() {
+        for deep in [
+            "(".repeat(500_000),
+            "-".repeat(100_000) + "1",
+            "1 or ".repeat(5_000) + "1",
+        ] {
+            assert!(parse(&deep).unwrap_err().to_string().contains("are the most"));
+        }
+        let words = format!("x{{a=\"{}\"}}", "( ".repeat(5_000));
+        assert!(parse(&words).is_ok(), "a string is no tree");
+        let sum = "x + ".repeat(400) + "x";
+        assert!(parse(&sum).is_ok());
+    }
+
+    #[test]
+    fn selectors_of_the_api() {
+        assert_eq!(selector("up{job=\"a\"}").unwrap().len(), 2);
+        assert!(selector("up[5m]").is_err());
+        assert!(selector("sum(up)").is_err());
+    }
+}

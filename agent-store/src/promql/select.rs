@@ -1,0 +1,196 @@
+//! Selectors: each is asked of the source once for a whole query.
+
+use super::eval::Evaluator;
+use super::grid::{Grid, Row, Sample};
+use super::{Error, parse};
+use crate::series::{Column, Millis, Series, is_stale};
+use promql_parser::parser::{Expr, MatrixSelector, SubqueryExpr, VectorSelector};
+
+/// A range vector over a grid: all samples, and where the window of each step ends.
+pub(super) struct Ranges {
+    pub series: Vec<Series>,
+    pub range: Millis,
+    /// One a step, never falling.
+    pub ends: Vec<Millis>,
+}
+
+/// Where a selector looks at each step.
+fn references(at: Option<Millis>, offset: Millis, grid: Grid) -> Vec<Millis> {
+    grid.times().map(|time| at.unwrap_or(time) - offset).collect()
+}
+
+impl Evaluator<'_> {
+    fn select(&self, selector: &VectorSelector, from: Millis, to: Millis) -> Result<Vec<Series>, Error> {
+        let matchers = parse::matchers(selector)?;
+        let mut series = self.source.select(&matchers, from, to, self.bounds)?;
+        // A source may hand out whole blocks.
+        for one in &mut series {
+            trim(&mut one.samples.floats, from, to);
+            trim(&mut one.samples.histograms, from, to);
+        }
+        series.retain(|one| !one.samples.floats.times.is_empty() || !one.samples.histograms.times.is_empty());
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(series)
+    }
+
+    /// The latest sample of each series at each step, not older than the lookback and not ended; or its time in seconds.
+    pub fn instant_selector(
+        &self,
+        node: &VectorSelector,
+        grid: Grid,
+        times: bool,
+    ) -> Result<Vec<Row>, Error> {
+        let at = parse::at(node.at.as_ref(), self.start, self.end);
+        let references = references(at, parse::offset(node.offset.as_ref()), grid);
+        let (Some(first), Some(last)) = (references.first(), references.last()) else {
+            return Ok(Vec::new());
+        };
+        let lookback = self.options.lookback;
+        let series = self.select(node, first - lookback, *last)?;
+        self.bounds.take(0, series.len() * grid.count)?;
+        let rows = series
+            .into_iter()
+            .map(|series| latest(&series, &references, lookback, times));
+        Ok(rows.filter(|row| !row.is_empty()).collect())
+    }
+
+    /// The windows of a range selector or a subquery.
+    pub fn ranges(&self, expr: &Expr, grid: Grid) -> Result<Ranges, Error> {
+        match expr {
+            Expr::Paren(inner) => self.ranges(&inner.expr, grid),
+            Expr::MatrixSelector(node) => self.range_selector(node, grid),
+            Expr::Subquery(node) => self.subquery(node, grid),
+            _ => Error::execution("expected a range vector"),
+        }
+    }
+
+    fn range_selector(&self, node: &MatrixSelector, grid: Grid) -> Result<Ranges, Error> {
+        let at = parse::at(node.vs.at.as_ref(), self.start, self.end);
+        let range = parse::millis(node.range);
+        let ends = references(at, parse::offset(node.vs.offset.as_ref()), grid);
+        let mut series = match (ends.first(), ends.last()) {
+            (Some(first), Some(last)) => self.select(&node.vs, first - range, *last)?,
+            _ => Vec::new(),
+        };
+        for one in &mut series {
+            drop_ends(&mut one.samples.floats, |value| is_stale(*value));
+            drop_ends(&mut one.samples.histograms, |value| is_stale(value.sum));
+        }
+        Ok(Ranges { series, range, ends })
+    }
+
+    fn subquery(&self, node: &SubqueryExpr, grid: Grid) -> Result<Ranges, Error> {
+        let at = parse::at(node.at.as_ref(), self.start, self.end);
+        let range = parse::millis(node.range);
+        let ends = references(at, parse::offset(node.offset.as_ref()), grid);
+        let step = node.step.map_or(self.options.subquery_step, parse::millis).max(1);
+        let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
+            return Ok(Ranges {
+                series: Vec::new(),
+                range,
+                ends,
+            });
+        };
+        // The steps of a subquery are multiples of its step, whatever those of the query are.
+        let from = first - range;
+        let start = from.div_euclid(step) * step;
+        let start = if start < from { start + step } else { start };
+        let inner = Grid::new(start, *last, step);
+        self.bounds.take(0, inner.count)?;
+        let rows = self.vector(&node.expr, inner)?;
+        self.bounds.take(rows.len(), rows.len() * inner.count)?;
+        let series = rows.iter().map(|row| to_series(row, inner)).collect();
+        Ok(Ranges { series, range, ends })
+    }
+}
+
+/// The samples of a row with their times.
+pub(super) fn to_series(row: &Row, grid: Grid) -> Series {
+    let mut series = Series {
+        labels: row.labels.clone(),
+        ..Series::default()
+    };
+    for (step, time) in grid.times().enumerate() {
+        match row.get(step) {
+            Some(Sample::Float(value)) => {
+                series.samples.floats.times.push(time);
+                series.samples.floats.values.push(value);
+            }
+            Some(Sample::Histogram(value)) => {
+                series.samples.histograms.times.push(time);
+                series.samples.histograms.values.push(value);
+            }
+            None => {}
+        }
+    }
+    series
+}
+
+fn latest(series: &Series, references: &[Millis], lookback: Millis, times: bool) -> Row {
+    let mut row = Row::empty(series.labels.clone(), references.len());
+    let (floats, histograms) = (&series.samples.floats, &series.samples.histograms);
+    let (mut float, mut histogram) = (0, 0);
+    for (step, reference) in references.iter().enumerate() {
+        float = advance(&floats.times, float, *reference);
+        histogram = advance(&histograms.times, histogram, *reference);
+        let of_float = float.checked_sub(1).map(|at| (floats.times[at], at));
+        let of_histogram = histogram.checked_sub(1).map(|at| (histograms.times[at], at));
+        let (time, sample) = match (of_float, of_histogram) {
+            (Some((t, _)), Some((time, at))) if time > t => (time, histogram_at(series, at)),
+            (None, Some((time, at))) => (time, histogram_at(series, at)),
+            (Some((time, at)), _) => {
+                let value = floats.values[at];
+                (time, (!is_stale(value)).then_some(Sample::Float(value)))
+            }
+            (None, None) => continue,
+        };
+        let Some(sample) = sample.filter(|_| time >= reference - lookback) else {
+            continue;
+        };
+        row.set(
+            step,
+            if times {
+                Sample::Float(time as f64 / 1000.0)
+            } else {
+                sample
+            },
+        );
+    }
+    row
+}
+
+fn histogram_at(series: &Series, at: usize) -> Option<Sample> {
+    let value = &series.samples.histograms.values[at];
+    (!is_stale(value.sum)).then(|| Sample::Histogram(value.clone()))
+}
+
+/// How many times are not after `limit`, of which at least `from` are known.
+pub(super) fn advance(times: &[Millis], mut from: usize, limit: Millis) -> usize {
+    while times.get(from).is_some_and(|time| *time <= limit) {
+        from += 1;
+    }
+    from
+}
+
+pub(super) fn trim<T>(column: &mut Column<T>, from: Millis, to: Millis) {
+    let end = column.times.partition_point(|time| *time <= to);
+    column.times.truncate(end);
+    column.values.truncate(end);
+    let start = column.times.partition_point(|time| *time < from);
+    column.times.drain(..start);
+    column.values.drain(..start);
+}
+
+fn drop_ends<T>(column: &mut Column<T>, is_end: impl Fn(&T) -> bool) {
+    if !column.values.iter().any(&is_end) {
+        return;
+    }
+    let times = std::mem::take(&mut column.times);
+    let values = std::mem::take(&mut column.values);
+    for (time, value) in times.into_iter().zip(values) {
+        if !is_end(&value) {
+            column.times.push(time);
+            column.values.push(value);
+        }
+    }
+}
