@@ -136,7 +136,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             fault_period: u64::from(p.profile.fault_period),
             store_bytes: usize::try_from(p.profile.store_memory.get()).unwrap_or(usize::MAX),
             kinds: p.profile.kinds(),
-            symbolize: p.profile.symbolize,
+            names: p.profile.names(),
             off_cpu_threshold: p.profile.off_cpu_threshold.get(),
             lock_threshold: p.profile.lock_threshold.get(),
         })));

@@ -53,7 +53,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
         return done(&commands::bench_encode(series).to_string());
     }
     if let Command::Symbolize = cli.command {
-        agent::stacks::names::serve()?;
+        agent::stacks::symbolizer::serve()?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Command::Completions { shell } = cli.command {

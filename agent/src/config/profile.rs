@@ -1,10 +1,11 @@
 //! Settings of probe `profile`.
 
 use super::units::{Bytes, HumanDuration};
-use crate::stacks::Kinds;
+use crate::stacks::{Kinds, names};
 use agent_common::profile::sample;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Probe `profile`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +41,8 @@ pub struct ProfileProbe {
     /// Give functions their names. Without it no other process is started to read symbols, and addresses and build ids are
     /// given for symbolizing elsewhere; the kernel's functions have names in any case.
     pub symbolize: bool,
+    /// Directories with debug information of files that have none themselves, as `.build-id/xx/….debug` or by the file's path.
+    pub debug_dirs: Vec<PathBuf>,
     /// Most memory for the tables by which code without frame pointers is unwound; it is taken as it is needed.
     #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "1GiB"))]
     pub table_memory: Bytes,
@@ -67,6 +70,14 @@ impl ProfileProbe {
         }
         kinds
     }
+
+    /// Where functions get their names.
+    pub fn names(&self) -> names::Options {
+        names::Options {
+            symbolize: self.symbolize,
+            debug_dirs: self.debug_dirs.clone(),
+        }
+    }
 }
 
 impl Default for ProfileProbe {
@@ -84,6 +95,7 @@ impl Default for ProfileProbe {
             drops: false,
             retransmits: false,
             symbolize: true,
+            debug_dirs: vec!["/usr/lib/debug".into()],
             table_memory: Bytes::mib(64),
             store_memory: Bytes::mib(64),
         }

@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 const CAPACITY: usize = 4096;
 /// How long the table is kept after an address that was new.
 const KEEP: Duration = Duration::from_secs(10);
+/// BPF programs come without a word: where they lie, a table that is older than this is read anew.
+const FRESH: Duration = Duration::from_secs(5);
+/// Nothing is farther into its function: what is lies in something that has no name.
+const FARTHEST: u64 = 1 << 20;
 
 /// Names of kernel addresses.
 pub struct Symbols {
@@ -56,18 +60,22 @@ impl Symbols {
         name
     }
 
-    /// The functions of some addresses, without offsets. The table is kept: who asks for stacks asks all the time.
+    /// The functions of some addresses, without offsets, those of modules as `function [module]`, those of BPF programs as
+    /// `program [bpf]`. The table is kept: who asks for stacks asks all the time.
     pub fn functions(&mut self, addresses: &[u64]) -> Vec<String> {
         if addresses.is_empty() {
             return Vec::new();
         }
         let modules = loaded(&self.modules);
-        let table = match self.table.take().filter(|t| t.modules == modules) {
+        let holds = |t: &Table| {
+            t.modules == modules && (t.read.elapsed() < FRESH || !addresses.iter().any(|a| t.may_be_bpf(*a)))
+        };
+        let table = match self.table.take().filter(holds) {
             Some(table) => table,
             None => Table::read(&self.path, modules),
         };
         let name = |address: &u64| match table.function(*address) {
-            Some((_, name)) => name.to_owned(),
+            Some((_, name, module)) => shown(name, module),
             None => format!("{address:#x}"),
         };
         let names = addresses.iter().map(name).collect();
@@ -93,21 +101,45 @@ fn loaded(path: &Path) -> String {
     text.lines().filter_map(of).collect()
 }
 
-/// All functions, sorted. The names lie one after the other, each followed by a line feed.
-#[derive(Default)]
+/// The module in which kallsyms lists BPF programs.
+const BPF: &str = "bpf";
+
+/// A function with its module; `bpf_prog_TAG_NAME` is the program NAME.
+fn shown(name: &str, module: &str) -> String {
+    let program = || {
+        let (tag, program) = name.strip_prefix("bpf_prog_")?.split_once('_')?;
+        let is_tag = tag.len() == 16 && tag.bytes().all(|b| b.is_ascii_hexdigit());
+        (is_tag && !program.is_empty()).then_some(program)
+    };
+    match module {
+        "" => name.to_owned(),
+        BPF => format!("{} [{BPF}]", program().unwrap_or(name)),
+        // Trampolines of ftrace and kprobes.
+        _ if module.starts_with("__builtin__") => name.to_owned(),
+        _ => format!("{name} [{module}]"),
+    }
+}
+
+/// All functions, sorted. The names lie one after the other, each followed by its module, if it has one, and a line feed.
 struct Table {
     /// Address and position of the name.
     functions: Vec<(u64, u32)>,
     names: String,
     modules: String,
+    /// The last function of the kernel itself; BPF programs and modules lie behind it.
+    last: u64,
+    read: Instant,
 }
 
 impl Table {
     /// What cannot be read is left out: then addresses stay addresses.
     fn read(path: &Path, modules: String) -> Self {
         let mut table = Self {
+            functions: Vec::new(),
+            names: String::new(),
             modules,
-            ..Self::default()
+            last: 0,
+            read: Instant::now(),
         };
         let Ok(file) = File::open(path) else {
             return table;
@@ -125,6 +157,13 @@ impl Table {
             {
                 table.functions.push((at, position));
                 table.names.push_str(name);
+                match words.next() {
+                    Some(module) => {
+                        table.names.push('\t');
+                        table.names.push_str(module.trim_matches(['[', ']']));
+                    }
+                    None => table.last = table.last.max(at),
+                }
                 table.names.push('\n');
             }
             line.clear();
@@ -138,15 +177,23 @@ impl Table {
     }
 
     fn name(&self, address: u64) -> Option<String> {
-        let (at, name) = self.function(address)?;
+        let (at, name, _) = self.function(address)?;
         Some(format!("{name}+{:#x}", address - at))
     }
 
-    /// The nearest function below, and where it begins.
-    fn function(&self, address: u64) -> Option<(u64, &str)> {
+    /// The nearest function below: where it begins, its name and its module.
+    fn function(&self, address: u64) -> Option<(u64, &str, &str)> {
         let next = self.functions.partition_point(|&(at, _)| at <= address);
         let &(at, position) = self.functions.get(next.checked_sub(1)?)?;
-        Some((at, self.names.get(position as usize..)?.lines().next()?))
+        let line = self.names.get(position as usize..)?.lines().next()?;
+        let (name, module) = line.split_once('\t').unwrap_or((line, ""));
+        (address - at < FARTHEST).then_some((at, name, module))
+    }
+
+    /// Whether a BPF program may lie there, be it one that the table does not have: they lie among the modules.
+    fn may_be_bpf(&self, address: u64) -> bool {
+        let module = self.function(address).map(|(_, _, module)| module);
+        address > self.last && module != Some("")
     }
 }
 
@@ -206,6 +253,39 @@ mod tests {
         assert!(symbols.table.is_none());
         assert_eq!(symbols.name(0x6001), "module+0x1");
         assert!(symbols.table.is_none());
+    }
+
+    #[test]
+    fn functions_have_their_module_and_bpf_programs_their_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let kernel = "1000 T first\n2000 T second\n5000 t nf_hook\t[nf_tables]\n6000 t trampoline\t[__builtin__ftrace]\n";
+        std::fs::write(file.path(), kernel).unwrap();
+        let mut symbols = Symbols::new(file.path(), "/nonexistent");
+        let asked = [0x2001, 0x5001, 0x6001, 0x20_0000];
+        let before = ["second", "nf_hook [nf_tables]", "trampoline", "0x200000"];
+        assert_eq!(symbols.functions(&asked), before);
+        let programs = "200000 t bpf_prog_6deef7357e7b4530_tcp_probe\t[bpf]\n201000 t bpf_prog_6deef7357e7b4530\t[bpf]\n\
+                        202000 t bpf_trampoline_64\t[bpf]\n";
+        std::fs::write(file.path(), kernel.to_owned() + programs).unwrap();
+        assert_eq!(
+            symbols.functions(&asked),
+            before,
+            "a table that was read just now"
+        );
+        let aged = |symbols: &mut Symbols| {
+            let read = Instant::now().checked_sub(FRESH * 2).unwrap();
+            symbols.table.as_mut().unwrap().read = read;
+        };
+        aged(&mut symbols);
+        let second = symbols.functions(&asked[..1]);
+        assert_eq!(second, before[..1], "where no program can be it is old enough");
+        assert!(symbols.table.as_ref().unwrap().read.elapsed() > FRESH);
+        let programs = [
+            "tcp_probe [bpf]",
+            "bpf_prog_6deef7357e7b4530 [bpf]",
+            "bpf_trampoline_64 [bpf]",
+        ];
+        assert_eq!(symbols.functions(&[0x20_0010, 0x20_1010, 0x20_2010]), programs);
     }
 
     /// `cargo test -p agent --release --lib -- --ignored --nocapture symbols`

@@ -29,6 +29,7 @@ use crate::bpf::{Hook, Spec, State, clock};
 use crate::error::Result;
 use crate::records::Record;
 use crate::stacks::loader::{self, Loader, Maps};
+use crate::stacks::names;
 use crate::stacks::store::Who;
 use crate::stacks::worker::{self, Feed, Message, Sample};
 use crate::stacks::{Kinds, Stacks};
@@ -37,7 +38,7 @@ use agent_common::profile::{Range, StackHead, end, sample, thinned_from};
 use agent_common::wire::{Wire as _, kind};
 use label::Labeller;
 use metrics::{
-    BINARIES, CPUS, LOOKED, LOST, OPEN_FILES, PROCESSES, ROWS, SAMPLES, STACKS, STORE_BYTES,
+    BINARIES, CPUS, LOOKED, LOST, NAME_FAILURES, OPEN_FILES, PROCESSES, ROWS, SAMPLES, STACKS, STORE_BYTES,
     SYMBOLIZER_FAILURES, TABLE_BYTES, TABLE_FAILURES, TABLES,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -178,8 +179,8 @@ pub struct Options {
     pub off_cpu_threshold: Duration,
     /// Shorter waits for locks are not told.
     pub lock_threshold: Duration,
-    /// Whether functions get names.
-    pub symbolize: bool,
+    /// Where functions get their names.
+    pub names: names::Options,
 }
 
 /// The probe.
@@ -314,7 +315,7 @@ impl Probe for Profile {
         let stacks = Stacks::start(
             self.options.store_bytes,
             self.options.kinds,
-            self.options.symbolize,
+            self.options.names.clone(),
         )?;
         self.worker = Some(worker::start(
             stacks.clone(),
@@ -466,9 +467,14 @@ impl Probe for Profile {
         out.push(gauge(&ROWS, stats.rows));
         out.push(gauge(&TABLE_BYTES, stats.bytes));
         out.push(gauge(&STORE_BYTES, bytes));
+        let failures = stacks.failures();
+        out.push(counters(&SYMBOLIZER_FAILURES, &[("", failures.symbolizer)]));
         out.push(counters(
-            &SYMBOLIZER_FAILURES,
-            &[("", counts.failures.load(Ordering::Relaxed))],
+            &NAME_FAILURES,
+            &[
+                ("perf_map", failures.perf_maps),
+                ("perf_map_line", failures.perf_map_lines),
+            ],
         ));
     }
 }

@@ -76,6 +76,7 @@ mod tests {
                 build_id: String::new(),
                 table: Table::default(),
                 fault: String::new(),
+                perf_map: None,
             };
             assert_eq!(htlhash(&binary).unwrap(), want);
         }

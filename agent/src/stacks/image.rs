@@ -1,6 +1,7 @@
 //! The files and mappings of a process, as they are named and read.
 
 use super::maps::{self, Mapping, Origin};
+use super::perf_map::PerfMap;
 use super::table::{self, Segment, Table};
 use std::fs::File;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub struct Binary {
     pub table: Table,
     /// Why it has no rows; empty = it has.
     pub fault: String,
+    /// It is no file, but the code that a process has made at run time; its names may be there. `file` is the process's root.
+    pub perf_map: Option<PerfMap>,
 }
 
 /// A file that is open as long as it may be asked for names: its path may be gone, or another container's. But it is somebody
@@ -32,6 +35,15 @@ impl Open {
     /// With a file, if there is one.
     pub fn new(file: Option<File>) -> Self {
         Self(Mutex::new(file.map(Arc::new)))
+    }
+
+    /// The root directory of a process. It is only a place to look from: nothing of its file system is asked.
+    pub(super) fn root(tgid: u32) -> Option<File> {
+        use nix::fcntl::OFlag;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = format!("/proc/{tgid}/root");
+        let opened = nix::fcntl::open(root.as_str(), flags, nix::sys::stat::Mode::empty());
+        opened.ok().map(File::from)
     }
 
     /// The file, unless it has been closed.

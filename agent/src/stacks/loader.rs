@@ -254,6 +254,7 @@ impl Loader {
                     build_id: table.build_id.clone(),
                     table,
                     fault,
+                    perf_map: None,
                 }),
                 pieces,
                 users: 0,

@@ -5,17 +5,22 @@
 
 pub mod arena;
 pub mod build_id;
+mod debug_files;
 pub mod diff;
+pub mod elf;
 pub mod image;
+mod jit;
 pub mod loader;
 pub mod maps;
 pub mod names;
+pub mod perf_map;
 pub mod pprof;
 pub mod query;
 mod ranges;
 mod reasons;
 pub mod render;
 pub mod store;
+pub mod symbolizer;
 pub mod symtab;
 pub mod table;
 pub mod worker;
@@ -90,8 +95,6 @@ pub struct Counts {
     pub taken: AtomicU64,
     /// Processes that were looked at.
     pub looked: AtomicU64,
-    /// Times that the reader of symbols had to be given up.
-    pub failures: AtomicU64,
 }
 
 /// Kinds of sample ([`agent_common::profile::sample`]).
@@ -104,6 +107,7 @@ pub struct Stacks {
     symbolize: bool,
     store: Mutex<Store>,
     loader: Mutex<loader::Stats>,
+    failures: Mutex<names::Failures>,
     /// What the threads count.
     pub counts: Counts,
     asks: mpsc::Sender<Ask>,
@@ -116,15 +120,16 @@ type Ask = (Vec<Place>, mpsc::Sender<()>);
 
 impl Stacks {
     /// With so many bytes for samples of some kinds; starts the thread that gives names.
-    pub fn start(budget: usize, kinds: Kinds, symbolize: bool) -> Result<Arc<Self>> {
+    pub fn start(budget: usize, kinds: Kinds, options: names::Options) -> Result<Arc<Self>> {
         let (asks, asked) = mpsc::channel();
         let mut store = Store::new(budget);
         store.clear(now());
         let stacks = Arc::new(Self {
             kinds,
-            symbolize,
+            symbolize: options.symbolize,
             store: Mutex::new(store),
             loader: Mutex::default(),
+            failures: Mutex::default(),
             counts: Counts::default(),
             asks,
             hurried: Mutex::default(),
@@ -132,7 +137,7 @@ impl Stacks {
         let weak = Arc::downgrade(&stacks);
         std::thread::Builder::new()
             .name("names".into())
-            .spawn(move || name(&weak, &asked))
+            .spawn(move || name(&weak, &asked, options))
             .context("starting the thread that gives names")?;
         Ok(stacks)
     }
@@ -151,6 +156,11 @@ impl Stacks {
     /// What the loader holds.
     pub fn loader(&self) -> loader::Stats {
         *self.loader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What could not be named.
+    pub fn failures(&self) -> names::Failures {
+        *self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, stats: loader::Stats) {
@@ -251,9 +261,9 @@ pub fn now() -> u64 {
 }
 
 /// Gives names at the end of each slice, and whenever somebody asks.
-fn name(stacks: &Weak<Stacks>, asked: &mpsc::Receiver<Ask>) {
+fn name(stacks: &Weak<Stacks>, asked: &mpsc::Receiver<Ask>, options: names::Options) {
     crate::bpf::host::low_priority(10);
-    let mut names = Names::new();
+    let mut names = Names::new(options);
     loop {
         let asker = match asked.recv_timeout(Duration::from_nanos(store::SLICE)) {
             Ok(ask) => Some(ask),
@@ -272,7 +282,7 @@ fn name(stacks: &Weak<Stacks>, asked: &mpsc::Receiver<Ask>) {
         }
         drop(store);
         names.rest();
-        stacks.counts.failures.store(names.failures, Ordering::Relaxed);
+        *stacks.failures.lock().unwrap_or_else(PoisonError::into_inner) = names.failures();
         if let Some((_, asker)) = asker {
             // Who asked may have gone.
             let _ = asker.send(());

@@ -1,5 +1,6 @@
 //! Stacks as text and pictures: folded, a table, a flamegraph. The formats of other tools are in their own files.
 
+use super::names::ANONYMOUS;
 use super::store::{Count, Place, Row, Store, Window};
 use crate::aggregate::labels::{clean, printable};
 use crate::error::{Error, Result};
@@ -17,8 +18,14 @@ pub fn symbol(store: &Store, frame: u32) -> Option<String> {
             let why = end::NAMES.get(usize::from(why)).copied().unwrap_or("unknown");
             Some(format!("[cut: {why}]"))
         }
+        (Place::Binary(id, _), None) if is_jit(store, id) => Some(ANONYMOUS.to_owned()),
         (_, None) => None,
     }
+}
+
+/// Whether it is code that was made at run time.
+pub fn is_jit(store: &Store, binary: u32) -> bool {
+    store.binary(binary).is_some_and(|b| b.perf_map.is_some())
 }
 
 /// Name of a frame as it is shown: without one, what is enough to find it elsewhere.
@@ -49,9 +56,13 @@ pub fn frame_name(store: &Store, frame: u32) -> String {
     }
 }
 
-/// Whether a frame is the kernel's.
-fn is_kernel(store: &Store, frame: u32) -> bool {
-    matches!(store.frame(frame), Some((Place::Kernel(_), _)))
+/// What folded stacks say of a frame besides its name: the kernel's, made at run time.
+fn annotation(store: &Store, frame: u32) -> &'static str {
+    match store.frame(frame) {
+        Some((Place::Kernel(_), _)) => "_[k]",
+        Some((Place::Binary(id, _), _)) if is_jit(store, id) => "_[j]",
+        _ => "",
+    }
 }
 
 fn name_of(sample: u8) -> &'static str {
@@ -91,9 +102,7 @@ pub fn folded(store: &Store, rows: &[Row]) -> String {
         for frame in row.frames.iter().rev() {
             line.push(';');
             line.push_str(&frame_name(store, *frame));
-            if is_kernel(store, *frame) {
-                line.push_str("_[k]");
-            }
+            line.push_str(annotation(store, *frame));
         }
         if !row.who.label.is_empty() {
             line.push(';');

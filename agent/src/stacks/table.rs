@@ -10,12 +10,17 @@ use gimli::{
     RegisterRule, UnwindContext, UnwindExpression, UnwindSection as _, X86_64,
 };
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ReadRef};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 /// Largest `.eh_frame` that is read, bytes. That of libLLVM has 8 MiB, that of chromium 12.
 const LARGEST: u64 = 64 << 20;
+/// Most bytes of a file that are read in all.
+const MOST: u64 = LARGEST + (32 << 20);
+/// What reading a name costs at least, in bytes: names of nothing take time as well.
+const PRICE: u64 = 64;
 /// Most rows of one file: as many as all shards of the largest budget hold.
 const MOST_ROWS: usize = 16 << 20;
 
@@ -85,14 +90,24 @@ impl Table {
     }
 }
 
-/// Reads at most so much of a file, wherever it lies.
+/// Reads at most so much of a file, wherever it lies. All that is read is kept, so it is bounded as a whole: a file may have
+/// any number of sections that are large.
 #[derive(Clone, Copy)]
-struct Bounded<'a> {
+pub(super) struct Bounded<'a> {
     cache: &'a object::ReadCache<Positioned<'a>>,
+    left: &'a Cell<u64>,
+}
+
+impl Bounded<'_> {
+    fn take(self, bytes: u64) -> Result<(), ()> {
+        let left = self.left.get().checked_sub(bytes).ok_or(())?;
+        self.left.set(left);
+        Ok(())
+    }
 }
 
 /// A file with a position of its own, so that two readers do not share one.
-struct Positioned<'a> {
+pub(super) struct Positioned<'a> {
     file: &'a File,
     position: u64,
 }
@@ -127,22 +142,35 @@ impl<'a> ReadRef<'a> for Bounded<'a> {
 
     fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'a [u8], ()> {
         // Headers, tables of sections and the one section that is asked for; nothing honest is larger.
-        if size > LARGEST {
-            return Err(());
-        }
+        self.take(size)?;
         self.cache.read_bytes_at(offset, size)
     }
 
     fn read_bytes_at_until(self, range: std::ops::Range<u64>, delimiter: u8) -> Result<&'a [u8], ()> {
-        self.cache.read_bytes_at_until(range, delimiter)
+        let text = self.cache.read_bytes_at_until(range, delimiter)?;
+        self.take(text.len() as u64 + PRICE)?;
+        Ok(text)
     }
+}
+
+/// Has a look at a file, of which as little is read as can be.
+pub(super) fn look<T>(
+    file: &File,
+    at: impl for<'a> FnOnce(&object::File<'a, Bounded<'a>>) -> T,
+) -> Option<T> {
+    let cache = object::ReadCache::new(Positioned { file, position: 0 });
+    let left = &Cell::new(MOST);
+    object::File::parse(Bounded { cache: &cache, left })
+        .ok()
+        .map(|elf| at(&elf))
 }
 
 /// Reads the table of a file.
 pub fn read(file: &File) -> Result<Table, Fault> {
     let cache = object::ReadCache::new(Positioned { file, position: 0 });
+    let left = &Cell::new(MOST);
     let malformed = |e: object::Error| Fault::Malformed(e.to_string());
-    let elf = object::File::parse(Bounded { cache: &cache }).map_err(malformed)?;
+    let elf = object::File::parse(Bounded { cache: &cache, left }).map_err(malformed)?;
     let build_id = elf.build_id().ok().flatten().unwrap_or_default();
     let mut table = Table {
         base: elf.segments().map(|s| s.address()).min().unwrap_or(0) & !0xfff,

@@ -5,7 +5,8 @@
 
 use super::Stacks;
 use super::image::{Binary, Image};
-use super::loader::Loader;
+use super::jit::Jits;
+use super::loader::{self, Loader};
 use super::reasons::{self, Reasons};
 use super::store::{Count, Place, Who};
 use crate::error::{Context as _, Result};
@@ -87,6 +88,7 @@ struct Seen {
 struct Worker {
     stacks: Arc<Stacks>,
     loader: Loader,
+    jits: Jits,
     reasons: Reasons,
     seen: HashMap<u32, Seen>,
     /// Gone when it was last looked for.
@@ -101,6 +103,7 @@ pub fn start(stacks: Arc<Stacks>, loader: Loader) -> Result<Feed> {
     let worker = Worker {
         stacks,
         loader,
+        jits: Jits::default(),
         reasons: Reasons::new(),
         seen: HashMap::new(),
         gone: Vec::new(),
@@ -140,7 +143,7 @@ impl Worker {
                     self.stacks.counts.taken.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(Message::Sync(done)) => {
-                    self.stacks.tell(self.loader.stats());
+                    self.tell();
                     let _ = done.send(());
                 }
                 Err(TryRecvError::Empty) => std::thread::park_timeout(LOOK),
@@ -166,7 +169,16 @@ impl Worker {
         if self.seen.len() > REMEMBERED {
             self.seen.clear();
         }
-        self.stacks.tell(self.loader.stats());
+        self.jits.tidy(now, |tgid| self.seen.contains_key(&tgid));
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let stats = self.loader.stats();
+        self.stacks.tell(loader::Stats {
+            open: stats.open + self.jits.open(),
+            ..stats
+        });
     }
 
     fn take(&mut self, sample: &Sample, now: Instant) {
@@ -247,6 +259,10 @@ impl Worker {
         let image = self.loader.load(tgid, start, now).unwrap_or_else(|e| {
             tracing::warn!("probe profile: process {tgid}: {e}");
             None
+        });
+        let image = image.map(|mut image| {
+            self.jits.place(&mut image, now);
+            image
         });
         let before = self.seen.remove(&tgid).filter(|seen| seen.start == start);
         let pause = match &before {
@@ -342,6 +358,7 @@ mod tests {
                 ..Table::default()
             },
             fault: String::new(),
+            perf_map: None,
         })
     }
 

@@ -143,6 +143,17 @@ pub static SYMBOLIZER_FAILURES: Metric = Metric {
     stability: Stability::Experimental,
 };
 
+/// What else keeps names away.
+pub static NAME_FAILURES: Metric = Metric {
+    name: "geophone_profile_name_failures_total",
+    otlp: "geophone.profile.name_failures",
+    unit: "{failure}",
+    kind: Kind::Counter,
+    help: "What names could not be taken from: perf_map = a file /tmp/perf-PID.map that is not the process's own or no file of bounded size, perf_map_line = a line of one that makes no sense",
+    labels: &[&label::REASON],
+    stability: Stability::Experimental,
+};
+
 /// All of them.
 pub const METRICS: &[&Metric] = &[
     &SAMPLES,
@@ -159,4 +170,5 @@ pub const METRICS: &[&Metric] = &[
     &TABLE_BYTES,
     &STORE_BYTES,
     &SYMBOLIZER_FAILURES,
+    &NAME_FAILURES,
 ];

@@ -2,7 +2,7 @@
 //!
 //! The first of each table is the empty one: an index of 0 says that there is none.
 
-use crate::stacks::render::symbol;
+use crate::stacks::render::{is_jit, symbol};
 use crate::stacks::store::{Place, Store};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
 use opentelemetry_proto::tonic::profiles::v1development::{
@@ -120,8 +120,10 @@ impl<'a> Dictionary<'a> {
         }
         let (mapping_index, address, kind) = match self.store.frame(frame).map(|(place, _)| place) {
             Some(Place::Kernel(address)) => (self.kernel(), address, "kernel"),
-            Some(Place::Binary(id, address)) => (self.mapping(id, address), address, "native"),
-            // Who made code at run time is not known.
+            Some(Place::Binary(id, address)) => {
+                let kind = if is_jit(self.store, id) { "jit" } else { "native" };
+                (self.mapping(id, address), address, kind)
+            }
             Some(Place::Anonymous(address) | Place::Unknown(address)) => (0, address, ""),
             Some(Place::Cut(_)) | None => (0, 0, ""),
         };

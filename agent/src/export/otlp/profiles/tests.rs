@@ -45,6 +45,7 @@ fn store() -> Store {
             ..Table::default()
         },
         fault: String::new(),
+        perf_map: None,
     });
     let (main, leaf, nameless) = (
         Place::Binary(7, 0x2010),

@@ -1,0 +1,279 @@
+//! The process that reads symbols, as it is asked and as it answers.
+//!
+//! ELF and DWARF of whatever runs on the machine are not to be trusted, and a file may be truncated while it is mapped. So
+//! they are read by a process of their own (`geophone symbolize`, this program again), of low priority and with bounded
+//! memory. When it dies or takes too long, its addresses stay without names, and the next ones get a new one. It ends when
+//! nothing was asked for a while, and with it goes the memory that symbols take.
+
+use super::elf::{self, Dwarf, Elf};
+use super::perf_map::{self, PerfMap};
+use crate::error::{Context as _, Error, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead as _, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// It has so long for the addresses of one file; DWARF of a large one takes a second or two.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Without a question for this time it ends.
+const IDLE: Duration = Duration::from_secs(60);
+/// Bytes that it may allocate.
+const MEMORY: u64 = 1 << 30;
+/// Longest answer, bytes.
+const LONGEST: usize = 16 << 20;
+/// Longest name, characters; C++ makes some of 10 KB.
+const NAME: usize = 512;
+/// Processes that were killed and have not ended: one that waits for a file system that does not answer cannot.
+const LINGERING: usize = 4;
+
+/// A question, one line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// Where to look.
+    pub source: Source,
+    /// Addresses: of a file before relocation.
+    pub addresses: Vec<u64>,
+}
+
+/// Where names are.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Source {
+    /// In an ELF file.
+    Elf(Elf),
+    /// In what the maker of code has written.
+    PerfMap {
+        /// The process's root directory.
+        root: String,
+        /// Which.
+        map: PerfMap,
+    },
+}
+
+/// A function: its first address, its bytes, its name.
+pub type Function = (u64, u64, String);
+
+/// What it says.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Answer {
+    /// The function of each address, where there is one.
+    pub functions: Vec<Option<Function>>,
+    /// Why a file was not believed; empty = it was.
+    pub refused: String,
+    /// Parts of it that make no sense.
+    pub skipped: u64,
+    /// Where the debug information of the file is.
+    pub debug: Option<PathBuf>,
+    /// The file is stripped, and its debug information was not found.
+    pub is_stripped: bool,
+}
+
+/// The process, started when it is asked.
+pub struct Symbolizer {
+    worker: Option<Worker>,
+    /// Killed, and not gone yet.
+    lingering: Vec<Child>,
+    asked: Instant,
+    /// Times that it had to be given up.
+    pub failures: u64,
+}
+
+struct Worker {
+    child: Child,
+    questions: ChildStdin,
+    answers: ChildStdout,
+}
+
+impl Symbolizer {
+    /// Not started yet.
+    pub fn new() -> Self {
+        Self {
+            worker: None,
+            lingering: Vec::new(),
+            asked: Instant::now(),
+            failures: 0,
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    pub fn ask(&mut self, question: &Question) -> Result<Answer> {
+        self.asked = Instant::now();
+        if self.worker.is_none() {
+            self.reap();
+            if self.lingering.len() >= LINGERING {
+                self.failures += 1;
+                return Err(Error::new(
+                    "the processes that read symbols hang in files that do not answer",
+                ));
+            }
+        }
+        let worker = match &mut self.worker {
+            Some(worker) => Ok(worker),
+            none => Worker::start().map(|worker| none.insert(worker)),
+        };
+        let answer = worker.and_then(|worker| worker.ask(question));
+        if answer.is_err() {
+            self.failures += 1;
+            self.end();
+        }
+        answer
+    }
+
+    /// To be called now and then: ends what nobody needs.
+    pub fn rest(&mut self) {
+        if self.asked.elapsed() > IDLE {
+            self.end();
+        }
+        self.reap();
+    }
+
+    fn end(&mut self) {
+        if let Some(Worker { mut child, .. }) = self.worker.take() {
+            let _ = child.kill();
+            self.lingering.push(child);
+        }
+    }
+
+    /// Never waits for one that has not ended.
+    fn reap(&mut self) {
+        self.lingering
+            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+}
+
+impl Default for Symbolizer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Symbolizer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Worker {
+    fn start() -> Result<Self> {
+        let mut child = Command::new("/proc/self/exe")
+            .arg("symbolize")
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting a process that reads symbols")?;
+        let questions = child.stdin.take().context("its input")?;
+        let answers = child.stdout.take().context("its output")?;
+        Ok(Self {
+            child,
+            questions,
+            answers,
+        })
+    }
+
+    fn ask(&mut self, question: &Question) -> Result<Answer> {
+        let mut line = serde_json::to_vec(question).context("JSON")?;
+        line.push(b'\n');
+        self.questions
+            .write_all(&line)
+            .context("the process that reads symbols has ended")?;
+        let mut answer = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let mut fds = [PollFd::new(self.answers.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, timeout).unwrap_or(0) == 0 {
+                return Err(Error::new(format_args!(
+                    "no answer after {} s",
+                    PATIENCE.as_secs()
+                )));
+            }
+            let mut part = [0; 65_536];
+            let n = self.answers.read(&mut part).context("its output")?;
+            answer.extend_from_slice(part.get(..n).unwrap_or_default());
+            if n == 0 || answer.len() > LONGEST {
+                return Err(Error::new("the process that reads symbols has ended"));
+            }
+            if answer.last() == Some(&b'\n') {
+                return serde_json::from_slice(&answer).context("its answer");
+            }
+        }
+    }
+}
+
+/// One line of bounded length, without what separates frames in folded stacks.
+pub fn cut(name: &str) -> String {
+    let mut out: String = name
+        .chars()
+        .map(|c| if c.is_control() || c == ';' { ' ' } else { c })
+        .take(NAME)
+        .collect();
+    if name.chars().nth(NAME).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// `geophone symbolize`: answers questions on standard input until there are none.
+pub fn serve() -> Result<()> {
+    use nix::sys::resource::{Resource, setrlimit};
+    crate::bpf::host::low_priority(10);
+    let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY, MEMORY);
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    let mut dwarf = None;
+    for line in std::io::stdin().lock().lines() {
+        let question: Question =
+            serde_json::from_str(&line.context("standard input")?).context("a question")?;
+        let mut answer = serde_json::to_vec(&answer(&mut dwarf, &question)).context("JSON")?;
+        answer.push(b'\n');
+        let mut out = std::io::stdout().lock();
+        out.write_all(&answer)
+            .and_then(|()| out.flush())
+            .context("standard output")?;
+    }
+    Ok(())
+}
+
+fn answer(dwarf: &mut Dwarf, question: &Question) -> Answer {
+    match &question.source {
+        Source::Elf(elf) => {
+            let found = elf::functions(dwarf, elf, &question.addresses);
+            Answer {
+                functions: found.functions,
+                debug: found.debug,
+                is_stripped: found.is_stripped,
+                ..Answer::default()
+            }
+        }
+        Source::PerfMap { root, map } => match perf_map::functions(root, map, &question.addresses) {
+            Ok(found) => {
+                let found = found.unwrap_or_default();
+                Answer {
+                    functions: found.functions,
+                    skipped: found.skipped,
+                    ..Answer::default()
+                }
+            }
+            Err(refused) => Answer {
+                refused,
+                ..Answer::default()
+            },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_one_frame_each() {
+        assert_eq!(cut("a;b\nc"), "a b c");
+        assert_eq!(cut(&"ö".repeat(600)).chars().count(), NAME + 1);
+    }
+}
