@@ -186,7 +186,8 @@ fn watched(agent: &Agent, devices: &[&String]) -> Result<()> {
 }
 
 /// Cause: a VXLAN that is bound to no address, whose forwarding table comes to name a second end; then one whose route has two
-/// next hops. Seen: only the devices that these ways take are watched, and all of them.
+/// next hops; then one that names no other end, without a default route and with one. Seen: only the devices that these ways
+/// take are watched, and all of them: of the last all there are, then that of the default route.
 #[test]
 fn only_the_devices_of_the_way_are_watched() -> Result<()> {
     need_root!("bridge");
@@ -203,5 +204,11 @@ fn only_the_devices_of_the_way_are_watched() -> Result<()> {
     ns.ip("link add vx1 type vxlan id 6 dstport 4789 remote 10.254.0.9")?;
     ns.ip("link set vx1 up")?;
     watched(&agent, &[&roads[2], &roads[3]])?;
+    ns.ip("link del vx1")?;
+    ns.ip("link add vx2 type vxlan id 7 dstport 4789")?;
+    ns.ip("link set vx2 up")?;
+    watched(&agent, &roads.iter().collect::<Vec<_>>())?;
+    ns.ip("route add default via 10.253.2.2 dev road2")?;
+    watched(&agent, &[&roads[1]])?;
     agent.snapshot().context("no snapshot")?.lawful()
 }

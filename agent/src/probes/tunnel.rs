@@ -6,8 +6,8 @@
 //! | `tunnel_egress` | the same, egress | the same of what is sent |
 //!
 //! Devices that carry a tunnel are looked for every few seconds; where there is none, nothing is attached. A VXLAN,
-//! GRE, IPIP … device names its way, or its forwarding table does; WireGuard, tun and xfrm devices do not, so every device
-//! that holds an address is watched. A bound UDP socket of a well-known port is a tunnel of its own, whoever keeps it.
+//! GRE, IPIP … device names its way, or its forwarding table or WireGuard's peers do; ends that these have yet to learn are
+//! looked for on the default routes. tun and xfrm devices name none, so every device that holds an address is watched. A bound UDP socket of a well-known port is a tunnel of its own, whoever keeps it.
 
 mod ask;
 pub mod corpus;

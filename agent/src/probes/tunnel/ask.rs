@@ -2,7 +2,9 @@
 
 use crate::error::Result;
 use crate::rtnetlink::{self, Rtnetlink};
-use netlink_packet_core::{NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_REQUEST, NlaBuffer, NlasIterator, parse_u16};
+use netlink_packet_core::{
+    NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_REQUEST, NlaBuffer, NlasIterator, parse_u16, parse_u32,
+};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -10,20 +12,33 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The devices by which packets to an address may leave: of a route with several next hops each. None = no route.
-pub(super) fn routes(rtnetlink: &Rtnetlink, to: IpAddr) -> Result<BTreeSet<u32>> {
+/// Addresses that are nobody's (RFC 5737, RFC 3849): what leads there leads to all the world.
+const ANYBODY: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
+
+/// The devices of the default routes. One lookup a family: the table of a router may have a million routes.
+pub(super) fn default_routes(rtnetlink: &Rtnetlink, mark: u32) -> BTreeSet<u32> {
+    let found = ANYBODY.map(|to| routes(rtnetlink, to, mark).unwrap_or_default());
+    found.into_iter().flatten().collect()
+}
+
+/// The devices by which packets to an address may leave: of a route with several next hops each. None = no route. `mark`
+/// is that of the packets, 0 = none.
+pub(super) fn routes(rtnetlink: &Rtnetlink, to: IpAddr, mark: u32) -> Result<BTreeSet<u32>> {
     // The route itself, and not what came out of one lookup. Of next hops that are objects it may tell none (sysctl
     // nexthop_compat_mode): then the lookup has one of them.
-    let whole = route(rtnetlink, to, RouteFlags::FibMatch)?;
+    let whole = route(rtnetlink, to, mark, RouteFlags::FibMatch)?;
     if whole.is_empty() {
-        return route(rtnetlink, to, RouteFlags::empty());
+        return route(rtnetlink, to, mark, RouteFlags::empty());
     }
     Ok(whole)
 }
 
-fn route(rtnetlink: &Rtnetlink, to: IpAddr, flags: RouteFlags) -> Result<BTreeSet<u32>> {
+fn route(rtnetlink: &Rtnetlink, to: IpAddr, mark: u32, flags: RouteFlags) -> Result<BTreeSet<u32>> {
     let mut request = RouteMessage::default();
     (
         request.header.address_family,
@@ -36,6 +51,9 @@ fn route(rtnetlink: &Rtnetlink, to: IpAddr, flags: RouteFlags) -> Result<BTreeSe
     request
         .attributes
         .push(RouteAttribute::Destination(RouteAddress::from(to)));
+    if mark != 0 {
+        request.attributes.push(RouteAttribute::Mark(mark));
+    }
     let answer = rtnetlink.get(RouteNetlinkMessage::GetRoute(request))?;
     let mut out = BTreeSet::new();
     for message in answer {
@@ -188,9 +206,21 @@ fn ask_xfrm() -> Result<BTreeSet<IpAddr>> {
     Ok(out)
 }
 
-/// What the kernel's WireGuard of this interface index says: its UDP port, and the ends of its peers that it knows.
-/// Generic netlink, include/uapi/linux/wireguard.h.
-pub(super) fn wireguard(index: u32) -> Result<(Option<u16>, Vec<IpAddr>)> {
+/// What the kernel's WireGuard says of a device.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Wireguard {
+    /// Port of its socket; `None` = it has none yet.
+    pub port: Option<u16>,
+    /// Mark of its packets, by which they may be routed; 0 = none.
+    pub mark: u32,
+    /// Addresses of its peers.
+    pub ends: Vec<IpAddr>,
+    /// A peer has no address until it has been heard.
+    pub unheard: bool,
+}
+
+/// Asks the kernel's WireGuard of this interface index. Generic netlink, include/uapi/linux/wireguard.h.
+pub(super) fn wireguard(index: u32) -> Result<Wireguard> {
     const NETLINK_GENERIC: isize = 16;
     const GENL_ID_CTRL: u16 = 16;
     const CTRL_CMD_GETFAMILY: u8 = 3;
@@ -199,6 +229,7 @@ pub(super) fn wireguard(index: u32) -> Result<(Option<u16>, Vec<IpAddr>)> {
     const WG_CMD_GET_DEVICE: u8 = 0;
     const WGDEVICE_A_IFINDEX: u16 = 1;
     const WGDEVICE_A_LISTEN_PORT: u16 = 6;
+    const WGDEVICE_A_FWMARK: u16 = 7;
     const WGDEVICE_A_PEERS: u16 = 8;
     const WGPEER_A_ENDPOINT: u16 = 4;
     let mut found: Option<u16> = None;
@@ -213,9 +244,9 @@ pub(super) fn wireguard(index: u32) -> Result<(Option<u16>, Vec<IpAddr>)> {
             false
         },
     )?;
-    let (mut port, mut ends) = (None, Vec::new());
+    let mut out = Wireguard::default();
     let Some(family) = found else {
-        return Ok((port, ends));
+        return Ok(out);
     };
     let device = request(WG_CMD_GET_DEVICE, WGDEVICE_A_IFINDEX, &index.to_ne_bytes());
     // Many peers are told in several answers.
@@ -226,19 +257,22 @@ pub(super) fn wireguard(index: u32) -> Result<(Option<u16>, Vec<IpAddr>)> {
         &device,
         |_, answer| {
             let answer = generic(answer);
-            port = port.or_else(|| parse_u16(attribute(answer, WGDEVICE_A_LISTEN_PORT)?).ok());
+            // 0 = it has no socket yet.
+            let port = || parse_u16(attribute(answer, WGDEVICE_A_LISTEN_PORT)?).ok();
+            out.port = out.port.or_else(|| port().filter(|port| *port != 0));
+            let mark = || parse_u32(attribute(answer, WGDEVICE_A_FWMARK)?).ok();
+            out.mark = mark().unwrap_or(out.mark);
             let peers = attribute(answer, WGDEVICE_A_PEERS).unwrap_or_default();
-            let end = |peer: &[u8]| endpoint(attribute(peer, WGPEER_A_ENDPOINT)?);
-            ends.extend(
-                NlasIterator::new(peers)
-                    .flatten()
-                    .filter_map(|peer| end(peer.value())),
-            );
+            for peer in NlasIterator::new(peers).flatten() {
+                match attribute(peer.value(), WGPEER_A_ENDPOINT).and_then(endpoint) {
+                    Some(end) => out.ends.push(end),
+                    None => out.unheard = true,
+                }
+            }
             true
         },
     )?;
-    // 0 = it has no socket yet.
-    Ok((port.filter(|port| *port != 0), ends))
+    Ok(out)
 }
 
 /// What follows the header of generic netlink.

@@ -30,6 +30,11 @@ struct Way {
     local: Option<IpAddr>,
     /// Other ends.
     remotes: BTreeSet<IpAddr>,
+    /// Mark of the packets, by which they may be routed.
+    mark: u32,
+    /// There may be ends that are not known yet. They will be once something has come from them: until then they are
+    /// looked for on the default routes, and not on every device.
+    learns: bool,
 }
 
 fn unicast(address: &IpAddr) -> bool {
@@ -82,19 +87,29 @@ pub(super) fn find(
         let kind = kind::NAMES.iter().position(|name| *name == tunnel.kind);
         let told = own().filter(|f| f.told).map(|f| f.to).chain(tunnel.remote);
         found.ends.extend(told.filter_map(|to| Some((kind? as u8, to))));
+        if device.wireguard {
+            // It may have gone meanwhile; a port that is configured needs no asking.
+            let told = ask::wireguard(device.index).unwrap_or_default();
+            found.ports.extend(told.port.map(|port| (port, kind::WIREGUARD)));
+            let ends = told.ends.iter().map(|end| (kind::WIREGUARD, *end));
+            found.ends.extend(ends);
+            ways.push(Way {
+                learns: told.unheard || told.ends.is_empty(),
+                remotes: told.ends.into_iter().filter(unicast).collect(),
+                mark: told.mark,
+                ..Way::default()
+            });
+            continue;
+        }
+        let remotes: BTreeSet<_> = own().map(|f| f.to).chain(tunnel.remote).filter(unicast).collect();
         ways.push(Way {
             link: tunnel.link,
             local: tunnel.local,
-            remotes: own().map(|f| f.to).chain(tunnel.remote).filter(unicast).collect(),
+            // One whose ids come by packet learns nothing.
+            learns: is_vxlan(device) && tunnel.id.is_some() && remotes.is_empty(),
+            remotes,
+            ..Way::default()
         });
-    }
-    for device in devices.iter().filter(|d| d.up && d.wireguard) {
-        // It may have gone meanwhile; a port that is configured needs no asking.
-        let (port, ends) = ask::wireguard(device.index).unwrap_or_default();
-        found.ports.extend(port.map(|port| (port, kind::WIREGUARD)));
-        found
-            .ends
-            .extend(ends.into_iter().map(|end| (kind::WIREGUARD, end)));
     }
     let ipsec = ask::ipsec();
     let kinds = [kind::ESP, kind::ESP_UDP, kind::AH];
@@ -117,21 +132,22 @@ pub(super) fn find(
     let mut wanted = BTreeSet::new();
     let mut anywhere = always;
     let mut holders: Option<Vec<(u32, IpAddr)>> = None;
-    let mut routes: BTreeMap<IpAddr, BTreeSet<u32>> = BTreeMap::new();
+    let mut routes: BTreeMap<(IpAddr, u32), BTreeSet<u32>> = BTreeMap::new();
     for way in ways {
         if let Some(link) = way.link {
             wanted.insert(link);
         } else if !way.remotes.is_empty() {
             for remote in way.remotes {
                 // More than can be asked for every few seconds.
-                if routes.len() >= ROUTES && !routes.contains_key(&remote) {
+                let key = (remote, way.mark);
+                if routes.len() >= ROUTES && !routes.contains_key(&key) {
                     anywhere = true;
                     break;
                 }
                 // No route: nothing passes anywhere.
                 let devices = routes
-                    .entry(remote)
-                    .or_insert_with(|| ask::routes(rtnetlink, remote).unwrap_or_default());
+                    .entry(key)
+                    .or_insert_with(|| ask::routes(rtnetlink, remote, way.mark).unwrap_or_default());
                 wanted.extend(devices.iter());
             }
         } else if let Some(local) = way.local.filter(|l| !l.is_unspecified()) {
@@ -141,7 +157,15 @@ pub(super) fn find(
             let holders = holders.iter().flatten();
             wanted.extend(holders.filter(|(_, a)| *a == local).map(|(index, _)| *index));
         } else {
-            anywhere = true;
+            anywhere |= !way.learns;
+        }
+        if way.learns && way.link.is_none() && way.local.is_none_or(|l| l.is_unspecified()) {
+            // A default route through a tunnel leads to where its own packets do not go.
+            let mut defaults = ask::default_routes(rtnetlink, way.mark);
+            let good = |d: &Device| !d.loopback && d.tunnel.is_none();
+            defaults.retain(|index| devices.iter().any(|d| d.index == *index && good(d)));
+            anywhere |= defaults.is_empty();
+            wanted.extend(defaults);
         }
     }
     if anywhere {
