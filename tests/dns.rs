@@ -1,13 +1,13 @@
 //! Probe `dns`.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tests::harness::delay::Delay;
+use tests::harness::dns::{BROKEN, Dnsmasq, dig};
 use tests::harness::snapshot::{Series, Snapshot};
-use tests::harness::{Agent, Link, Netns, Scene, Setup, equal};
+use tests::harness::{Agent, Link, Scene, Setup, equal};
 use tests::need_root;
 
 const LOOKUP: &str = "geophone_dns_lookup_seconds";
@@ -16,58 +16,6 @@ const TIMEOUTS: &str = "geophone_dns_timeouts_total";
 const TRUNCATED: &str = "geophone_dns_truncated_total";
 const NAMES: &str = "geophone_dns_busiest_names";
 const REPEATED: &str = "geophone_dns_repeated_queries_total";
-
-/// Port of [`broken`].
-const BROKEN: u16 = 5399;
-
-/// A dnsmasq that goes with its owner. It knows `ok.test`, `big.test` (too big for a datagram of 512 bytes), asks
-/// [`broken`] for `broken.test`, knows nothing else below `test`, and refuses the rest.
-struct Dnsmasq(Child);
-
-impl Dnsmasq {
-    fn start(link: &Link) -> Result<Self> {
-        let big = vec!["x".repeat(240); 4].join(",");
-        let child = link
-            .b
-            .ns
-            .command("dnsmasq")
-            .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv"])
-            .args(["--no-hosts", "--pid-file=", "--user=root", "--local=/test/"])
-            .args(["--address=/ok.test/10.9.8.7", "--bind-interfaces"])
-            .arg(format!("--server=/broken.test/127.0.0.1#{BROKEN}"))
-            .arg(format!("--txt-record=big.test,{big}"))
-            .arg(format!("--listen-address={},{}", link.b.v4, link.b.v6))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("dnsmasq")?;
-        let made = Self(child);
-        let start = Instant::now();
-        while !dig(&link.a.ns, &link.b.v4.to_string(), "ok.test +tries=1 +time=1")?.contains("10.9.8.7") {
-            if start.elapsed() > Duration::from_secs(20) {
-                bail!("dnsmasq does not answer");
-            }
-        }
-        Ok(made)
-    }
-}
-
-impl Drop for Dnsmasq {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What dig prints, whatever it thinks of it.
-fn dig(from: &Netns, server: &str, words: &str) -> Result<String> {
-    let out = from
-        .command("dig")
-        .arg(format!("@{server}"))
-        .args(words.split(' '))
-        .output()?;
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
-}
 
 /// A server beside dnsmasq whose every answer is SERVFAIL; it ends with its socket's namespace. Not on port 53.
 fn broken(link: &Link) -> Result<()> {
@@ -253,7 +201,7 @@ fn what_was_not_asked_for_is_no_answer() -> Result<()> {
 }
 
 /// Cause: seven queries on one connection before any answer comes; the answers come 30 ms later and in the opposite order.
-/// Seen: each query, and each answer with its time. Both ends send a message a segment, as the probe wants it.
+/// Seen: each query, and each answer with its time.
 #[test]
 fn pipelined_over_tcp() -> Result<()> {
     need_root!();
@@ -304,6 +252,160 @@ fn pipelined_over_tcp() -> Result<()> {
         equal("answers", seen.count, MESSAGES.into())?;
         equal("timeouts", s.sum(TIMEOUTS, &[to]), 0)?;
         ensure!(seen.p50 >= 0.029 && seen.p99 < 0.200, "{seen:?}");
+        s.lawful()
+    })
+}
+
+/// Cause: queries on one connection, cut as no client would cut them: byte by byte, the length alone, several in a
+/// segment, and one whose end comes with the next one's beginning. Seen: each query and each answer of the real server.
+#[test]
+fn however_messages_are_cut_over_tcp() -> Result<()> {
+    need_root!("dnsmasq", "dig");
+    let link = Link::new()?;
+    let _server = Dnsmasq::start(&link)?;
+    let agent = setup().set("probes.dns.names", "3").start()?;
+    for v4 in [true, false] {
+        let to = if v4 {
+            link.b.v4.to_string()
+        } else {
+            format!("[{}]", link.b.v6)
+        };
+        let mut stream = link.a.ns.enter(|| Ok(TcpStream::connect(format!("{to}:53"))?))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let message = |id: u16| {
+            let question = question(id);
+            [(question.len() as u16).to_be_bytes().to_vec(), question].concat()
+        };
+        let mut parts: Vec<Vec<u8>> = message(1).chunks(1).map(<[u8]>::to_vec).collect();
+        for cut in 2..=10 {
+            let whole = message(cut as u16);
+            let (a, b) = whole.split_at(cut);
+            parts.extend([a.to_vec(), b.to_vec()]);
+        }
+        parts.push((11..=14).flat_map(message).collect());
+        let two = [message(15), message(16)].concat();
+        let (a, b) = two.split_at(two.len() - 20);
+        parts.extend([a.to_vec(), b.to_vec()]);
+        for part in parts {
+            stream.write_all(&part)?;
+            // A segment of its own, whatever the kernel would put together.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let mut ids: Vec<u16> = Vec::new();
+        for _ in 1..=16 {
+            let answer = framed(&mut stream)?;
+            ids.push(u16::from_be_bytes([answer[0], answer[1]]));
+        }
+        ids.sort_unstable();
+        equal("answers that have come", ids, (1..=16).collect::<Vec<u16>>())?;
+    }
+    agent.settles(|s| {
+        for server in [link.b.v4.to_string(), link.b.v6.to_string()] {
+            let to = ("server", server.as_str());
+            equal("queries", s.sum(QUERIES, &[to, ("protocol", "tcp")]), 16)?;
+            equal("answers", s.sum(LOOKUP, &[to, ("rcode", "NOERROR")]), 16)?;
+            equal("timeouts", s.sum(TIMEOUTS, &[to]), 0)?;
+        }
+        equal("not followed", unfollowed(s), 0)?;
+        s.lawful()
+    })
+}
+
+/// Segments whose messages could not be followed.
+fn unfollowed(s: &Snapshot) -> u64 {
+    s.sum(
+        "geophone_events_dropped_total",
+        &[("probe", "dns"), ("reason", "unfollowed")],
+    )
+}
+
+/// Cause: answers that the server cuts and puts together, in another order than they were asked for. Seen: each.
+#[test]
+fn however_answers_are_cut_over_tcp() -> Result<()> {
+    need_root!();
+    const MESSAGES: u16 = 40;
+    let link = Link::new()?;
+    let agent = agent()?;
+    let listener = link.b.ns.enter(|| Ok(TcpListener::bind(link.b.at(53))?))?;
+    let server = std::thread::spawn(move || -> Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut bytes = Vec::new();
+        for i in 0..MESSAGES {
+            let mut message = framed(&mut stream)?;
+            message[2] |= 0x80;
+            // Longer than a segment, now and then.
+            message.resize(if i % 7 == 3 { 4000 } else { 30 + usize::from(i) }, 0);
+            bytes.push([(message.len() as u16).to_be_bytes().to_vec(), message].concat());
+        }
+        bytes.reverse();
+        for part in bytes.concat().chunks(97) {
+            stream.write_all(part)?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = stream.read(&mut [0]);
+        Ok(())
+    });
+    let mut stream = link.a.ns.enter(|| Ok(TcpStream::connect(link.b.at(53))?))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let all: Vec<u8> = (1..=MESSAGES)
+        .flat_map(|id| [(question(id).len() as u16).to_be_bytes().to_vec(), question(id)].concat())
+        .collect();
+    stream.write_all(&all)?;
+    for id in (1..=MESSAGES).rev() {
+        let message = framed(&mut stream)?;
+        ensure!(message.starts_with(&id.to_be_bytes()), "not the answer to {id}");
+    }
+    drop(stream);
+    server.join().ok().context("the server has panicked")??;
+    let server = link.b.v4.to_string();
+    agent.settles(|s| {
+        let to = ("server", server.as_str());
+        equal("queries", s.sum(QUERIES, &[to]), MESSAGES.into())?;
+        equal(
+            "answers",
+            s.sum(LOOKUP, &[to, ("rcode", "NOERROR")]),
+            MESSAGES.into(),
+        )?;
+        equal("timeouts", s.sum(TIMEOUTS, &[to]), 0)?;
+        equal("not followed", unfollowed(s), 0)?;
+        s.lawful()
+    })
+}
+
+/// Cause: a connection to port 53 that carries something else, and one with queries that began before the agent. Seen: the
+/// first as what could not be followed; of the second what begins with a segment, and its answers.
+#[test]
+fn what_cannot_be_followed_over_tcp_is_counted() -> Result<()> {
+    need_root!("dnsmasq", "dig");
+    let link = Link::new()?;
+    let _server = Dnsmasq::start(&link)?;
+    let mut stream = link.a.ns.enter(|| Ok(TcpStream::connect(link.b.at(53))?))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    // Half a message.
+    let old = [vec![0, question(1).len() as u8], question(1)].concat();
+    let (begin, end) = old.split_at(20);
+    stream.write_all(begin)?;
+    std::thread::sleep(Duration::from_millis(50));
+    let agent = agent()?;
+    stream.write_all(end)?;
+    framed(&mut stream)?;
+    for id in 2..=5 {
+        send(&mut stream, &question(id))?;
+        framed(&mut stream)?;
+    }
+    let mut other = link.a.ns.enter(|| Ok(TcpStream::connect(link.b.at(53))?))?;
+    other.write_all(b"\0\x05hello, this is no question")?;
+    let server = link.b.v4.to_string();
+    agent.settles(|s| {
+        let to = ("server", server.as_str());
+        equal("queries", s.sum(QUERIES, &[to, ("protocol", "tcp")]), 4)?;
+        equal("answers", s.sum(LOOKUP, &[to]), 4)?;
+        equal("timeouts", s.sum(TIMEOUTS, &[to]), 0)?;
+        // The rest of the old message, and what says hello.
+        equal("not followed", unfollowed(s), 2)?;
         s.lawful()
     })
 }

@@ -92,10 +92,12 @@ pub mod reason {
     pub const NO_STORAGE: usize = 2;
     /// The socket is not one that the probe can read (request or time-wait socket).
     pub const NO_SOCKET: usize = 3;
+    /// A segment of a connection whose messages cannot be followed: something before it was not seen, or is no message.
+    pub const UNFOLLOWED: usize = 4;
     /// Number of reasons.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
     /// Their names, as exported.
-    pub const NAMES: [&str; COUNT] = ["ring_full", "map_full", "no_storage", "no_socket"];
+    pub const NAMES: [&str; COUNT] = ["ring_full", "map_full", "no_storage", "no_socket", "unfollowed"];
 }
 
 /// Counters of one program on one CPU. All monotonic.
@@ -117,7 +119,7 @@ pub struct Account {
     /// Events lost, by [`reason`].
     pub dropped: [u64; reason::COUNT],
     /// Reserved, so that an account fills two cache lines and CPUs do not share one.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 5],
 }
 
 /// `u64` words in an [`Account`].

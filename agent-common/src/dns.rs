@@ -7,6 +7,8 @@ use crate::tcp::SubjectKey;
 use crate::tunnel::parse::Packet;
 use crate::wire::Header as Record;
 
+pub mod stream;
+
 /// The port of DNS, over UDP and TCP.
 pub const PORT: u16 = 53;
 /// Bytes of a message's header.
@@ -106,7 +108,7 @@ impl DnsAnswerKey {
 }
 
 /// The header of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// Chosen by who asks.
     pub id: u16,
@@ -137,6 +139,12 @@ impl Header {
         (self.flags >> 11 & 15) <= 6
     }
 
+    /// A query over TCP: one that brings no answers, as a query among other bytes is recognised.
+    #[inline(always)]
+    pub fn is_plain_query(&self) -> bool {
+        self.is_query() && self.answers == 0
+    }
+
     /// A query with its one question.
     #[inline(always)]
     pub fn is_query(&self) -> bool {
@@ -160,29 +168,6 @@ impl Header {
     pub fn rcode(&self) -> u8 {
         (self.flags & 15) as u8
     }
-}
-
-/// The message at the beginning of a TCP segment's payload, and where it begins: behind its length or, where that was
-/// sent alone, at once. A message read at the wrong one of the two does not look like one: its number of questions or
-/// its QR bit would be that of another field.
-#[inline(always)]
-pub fn in_segment<P: Packet>(packet: &P, at: u32, answer: bool) -> Option<(u32, Header)> {
-    let wanted = |h: &Header| {
-        if answer {
-            h.is_answer()
-        } else {
-            h.is_query() && h.answers == 0
-        }
-    };
-    let length = packet.load::<2>(at)?;
-    if (length[0] as u32) << 8 | length[1] as u32 >= HEADER
-        && let Some(header) = Header::read(packet, at + 2)
-        && wanted(&header)
-    {
-        return Some((at + 2, header));
-    }
-    let header = Header::read(packet, at)?;
-    if wanted(&header) { Some((at, header)) } else { None }
 }
 
 /// Name of an rcode; `None` where none is assigned.

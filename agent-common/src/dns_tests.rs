@@ -1,6 +1,7 @@
 //! Messages as they are, cut at every byte, and mutated.
 
 extern crate std;
+use super::stream::{Segment, Step, Stream};
 use super::*;
 use crate::tunnel::parse::Bytes;
 use crate::udp::{Head, TCP, UDP, head, mapped};
@@ -52,20 +53,6 @@ fn what_is_no_message() {
         assert_eq!(Header::read(&Bytes::new(&query()[..len]), 0), None);
     }
     assert_eq!(Header::read(&Bytes::new(&query()), u32::MAX - 16), None);
-}
-
-#[test]
-fn a_segment_with_its_length_and_without() {
-    for (message, is_answer) in [(query(), false), (answer(0x180), true)] {
-        let whole = framed(&message);
-        let (at, header) = in_segment(&Bytes::new(&whole), 0, is_answer).unwrap();
-        assert_eq!((at, header.id), (2, 0x1234));
-        let (at, header) = in_segment(&Bytes::new(&message), 0, is_answer).unwrap();
-        assert_eq!((at, header.id), (0, 0x1234));
-        // The other way round it is nothing; the length alone is nothing either.
-        assert_eq!(in_segment(&Bytes::new(&whole), 0, !is_answer), None);
-        assert_eq!(in_segment(&Bytes::new(&whole[..2]), 0, is_answer), None);
-    }
 }
 
 #[test]
@@ -149,11 +136,22 @@ fn sane(bytes: &[u8]) {
     if let Some(h) = head(&Bytes::new(bytes)) {
         assert!((20..=40 + 4 * 2048).contains(&h.transport));
     }
-    for answer in [false, true] {
-        if let Some((at, header)) = in_segment(&Bytes::new(bytes), 0, answer) {
-            assert!((at + HEADER) as usize <= bytes.len());
-            assert_eq!(header.is_answer(), answer);
-            assert!(header.rcode() < 16);
+    let segment = Segment {
+        sequence: 7,
+        at: 0,
+        end: bytes.len() as u32,
+    };
+    let mut stream = Stream::default();
+    stream.begin(7);
+    for steps in 0.. {
+        assert!(steps <= bytes.len());
+        match stream.step(&Bytes::new(bytes), &segment) {
+            Step::Message(header, question) => {
+                assert!(question as usize <= bytes.len() + 4);
+                assert!(header.rcode() < 16);
+            }
+            Step::More => {}
+            Step::End | Step::Nonsense => break,
         }
     }
     if let Some(question) = Question::read(bytes) {

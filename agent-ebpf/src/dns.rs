@@ -4,6 +4,8 @@
 //! Only clients are measured: a query is sent to port 53, its answer is received from there by the same socket. A server
 //! on this machine sees the same messages the other way round, and these are none of the probe's business.
 
+mod segment;
+
 use crate::account::{self, add, bump};
 use crate::emit::{emit, header, take_token};
 use crate::histogram;
@@ -14,13 +16,16 @@ use crate::tunnel::Skb;
 use agent_common::account::{Account, program, reason};
 use agent_common::dns::{
     DnsAnswerKey, DnsCounters, DnsPending, DnsPendingKey, DnsRecord, DnsServerKey, HEADER, Header, PORT,
-    QUESTION, in_segment, transport,
+    QUESTION,
+    stream::{Segment, Stream},
+    transport,
 };
 use agent_common::histogram::Histogram;
 use agent_common::tunnel::parse::Packet as _;
-use agent_common::udp::{Head, TCP, UDP};
+use agent_common::udp::{TCP, UDP};
 use agent_common::wire::kind;
 use aya_ebpf::{
+    bindings::__sk_buff,
     helpers::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns, generated::bpf_skb_load_bytes},
     macros::{cgroup_skb, map},
     maps::{Array, HashMap},
@@ -50,25 +55,31 @@ static DNS_ANSWERS: HashMap<DnsAnswerKey, Histogram> = HashMap::with_max_entries
 #[map]
 static DNS_TOKENS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 
-/// A message of DNS.
-struct Message {
-    head: Head,
+/// A packet, what is known of it, and the message in it that is looked at. Lies on the stack once, because three frames
+/// share 512 bytes.
+#[repr(C)]
+struct Walk {
+    skb: *mut __sk_buff,
+    account: *mut Account,
+    /// Of TCP.
+    stream: *mut Stream,
+    segment: Segment,
+    over_tcp: u32,
+    /// Whose the socket is, if it asks, and the server.
+    pair: DnsServerKey,
+    comm: [u8; 16],
+    key: DnsPendingKey,
     header: Header,
-    /// Where it begins.
-    at: u32,
+    /// Where its question begins.
+    question: u32,
 }
 
 /// Packets that sockets send.
 #[cgroup_skb(egress)]
 pub fn dns_egress(ctx: SkBuffContext) -> i32 {
-    let Some(account) = account::of(program::DNS_EGRESS) else {
-        return ALLOW;
-    };
-    bump(&mut account.seen);
-    let packet = Packet::new(&ctx);
-    match message::<true>(&packet) {
-        Some(message) => query(account, &packet, &message),
-        None => bump(&mut account.filtered),
+    if let Some(account) = account::of(program::DNS_EGRESS) {
+        bump(&mut account.seen);
+        look::<true>(account, &Packet::new(&ctx));
     }
     ALLOW
 }
@@ -76,21 +87,16 @@ pub fn dns_egress(ctx: SkBuffContext) -> i32 {
 /// Packets that sockets receive.
 #[cgroup_skb(ingress)]
 pub fn dns_ingress(ctx: SkBuffContext) -> i32 {
-    let Some(account) = account::of(program::DNS_INGRESS) else {
-        return ALLOW;
-    };
-    bump(&mut account.seen);
-    let packet = Packet::new(&ctx);
-    match message::<false>(&packet) {
-        Some(message) => answer(account, &packet, &message),
-        None => bump(&mut account.filtered),
+    if let Some(account) = account::of(program::DNS_INGRESS) {
+        bump(&mut account.seen);
+        look::<false>(account, &Packet::new(&ctx));
     }
     ALLOW
 }
 
-/// The query or the answer in a packet, if it is one. Nearly all leave at the first step.
+/// The queries or the answers in a packet, if there are any. Nearly all leave at the first step.
 #[inline(always)]
-fn message<const QUERY: bool>(packet: &Packet) -> Option<Message> {
+fn look<const QUERY: bool>(account: &mut Account, packet: &Packet) {
     let possible = match packet.sight() {
         Sight::Tcp(source, destination) | Sight::Udp(_, source, destination) => {
             PORT == if QUERY { destination } else { source }
@@ -98,67 +104,136 @@ fn message<const QUERY: bool>(packet: &Packet) -> Option<Message> {
         Sight::Neither => false,
         Sight::Unclear => true,
     };
-    if !possible {
-        return None;
-    }
-    let head = packet.head()?;
-    let bytes = packet.bytes();
-    let port = bytes.load::<2>(head.transport + if QUERY { 2 } else { 0 })?;
-    if (port[0] as u16) << 8 | port[1] as u16 != PORT {
-        return None;
-    }
-    let (at, header) = match head.protocol {
-        UDP => {
-            let at = head.transport + UDP_HEADER;
-            let header = Header::read(&bytes, at)?;
-            let wanted = if QUERY {
-                header.is_query()
-            } else {
-                header.is_answer()
-            };
-            if !wanted {
-                return None;
-            }
-            (at, header)
-        }
-        TCP => {
-            let [words] = bytes.load::<1>(head.transport + 12)?;
-            in_segment(&bytes, head.transport + (words >> 4) as u32 * 4, !QUERY)?
-        }
-        _ => return None,
+    let mut walk = Walk {
+        skb: packet.bytes().as_ptr(),
+        account: &raw mut *account,
+        stream: core::ptr::null_mut(),
+        segment: Segment {
+            sequence: 0,
+            at: 0,
+            end: 0,
+        },
+        over_tcp: 0,
+        pair: DnsServerKey::NOBODY,
+        comm: [0; 16],
+        key: DnsPendingKey {
+            cookie: 0,
+            server: [0; 16],
+            id: 0,
+            pad: [0; 6],
+        },
+        header: Header::default(),
+        question: 0,
     };
-    Some(Message { head, header, at })
-}
-
-#[inline(always)]
-fn query(account: &mut Account, packet: &Packet, message: &Message) {
-    let sk = packet.socket();
-    let over_tcp = message.head.protocol == TCP;
-    let mut subject = packet.subject(sk, !over_tcp);
-    // A segment may be sent by whoever has brought the acknowledgement that it waited for; probe `tcp` knows better.
-    if over_tcp && subject.cgroup <= 1 && !sk.is_null() {
-        subject = tcp::remembered(sk).unwrap_or(subject);
-    }
-    let pair = DnsServerKey {
-        subject,
-        server: message.head.destination,
-    };
-    let key = pending(packet, message, message.head.destination);
-    let waits = DNS_PENDING.get_ptr(key).is_some();
-    if over_tcp && waits {
-        // The segment is sent again, the query is not.
+    if !possible || packet_of::<QUERY>(&mut walk) == 0 {
         bump(&mut account.filtered);
         return;
     }
-    let comm = if over_tcp && !sk.is_null() {
-        tcp::remembered_comm(sk)
-    } else {
-        Packet::comm(sk)
+    if walk.over_tcp != 0 {
+        // A segment is none of our business, the messages in it are.
+        bump(&mut account.filtered);
+        segment::look::<QUERY>(account, packet, &mut walk);
+        return;
+    }
+    let at = walk.segment.at + UDP_HEADER;
+    match Header::read(&packet.bytes(), at) {
+        Some(header) if (QUERY && header.is_query()) || (!QUERY && header.is_answer()) => {
+            (walk.header, walk.question) = (header, at + HEADER);
+            if QUERY {
+                whose(&mut walk);
+            }
+            take::<QUERY>(&mut walk);
+        }
+        _ => bump(&mut account.filtered),
+    }
+}
+
+/// Reads the headers of what goes to the port, or comes from it; 0 = it does not.
+#[inline(always)]
+fn packet_of<const QUERY: bool>(walk: &mut Walk) -> u64 {
+    if QUERY { to_server(walk) } else { from_server(walk) }
+}
+
+#[inline(never)]
+fn to_server(walk: &mut Walk) -> u64 {
+    headers::<true>(walk) as u64
+}
+
+#[inline(never)]
+fn from_server(walk: &mut Walk) -> u64 {
+    headers::<false>(walk) as u64
+}
+
+#[inline(always)]
+fn headers<const QUERY: bool>(walk: &mut Walk) -> bool {
+    let packet = Packet::of(walk.skb);
+    let Some(head) = packet.head() else {
+        return false;
     };
-    match counters(account, &pair, &comm) {
+    if head.protocol != TCP && head.protocol != UDP {
+        return false;
+    }
+    let at = head.transport + if QUERY { 2 } else { 0 };
+    let Some(port) = packet.bytes().load::<2>(at) else {
+        return false;
+    };
+    if (port[0] as u16) << 8 | port[1] as u16 != PORT {
+        return false;
+    }
+    walk.over_tcp = (head.protocol == TCP) as u32;
+    walk.segment.at = head.transport;
+    walk.pair.server = if QUERY { head.destination } else { head.source };
+    walk.key.server = walk.pair.server;
+    // SAFETY: the context is valid.
+    walk.key.cookie = unsafe { bpf_get_socket_cookie(walk.skb.cast()) };
+    true
+}
+
+/// Whose the socket is that asks.
+#[inline(never)]
+fn whose(walk: &mut Walk) {
+    let packet = Packet::of(walk.skb);
+    let sk = packet.socket();
+    let over_tcp = walk.over_tcp != 0;
+    walk.pair.subject = packet.subject(sk, !over_tcp);
+    if !over_tcp || sk.is_null() {
+        walk.comm = Packet::comm(sk);
+        return;
+    }
+    // A segment may be sent by whoever has brought the acknowledgement that it waited for; probe `tcp` knows better.
+    if walk.pair.subject.cgroup <= 1
+        && let Some(subject) = tcp::remembered(sk)
+    {
+        walk.pair.subject = subject;
+    }
+    walk.comm = tcp::remembered_comm(sk);
+}
+
+/// Counts the message.
+#[inline(always)]
+fn take<const QUERY: bool>(walk: &mut Walk) {
+    walk.key.id = walk.header.id;
+    if QUERY {
+        query(walk);
+    } else {
+        answer(walk);
+    }
+}
+
+#[inline(never)]
+fn query(walk: &mut Walk) {
+    // SAFETY: a map value, valid for the program's run; all writes to it are atomic.
+    let account = unsafe { &mut *walk.account };
+    let waits = DNS_PENDING.get_ptr(walk.key).is_some();
+    if walk.over_tcp != 0 && waits {
+        // The stream was lost, and the segment is sent again.
+        bump(&mut account.filtered);
+        return;
+    }
+    match counters(account, &walk.pair, &walk.comm) {
         Some(counters) => {
             // Two constants: indexing by a variable would emit a panic path, which does not load.
-            if over_tcp {
+            if walk.over_tcp != 0 {
                 bump(&mut counters.queries[transport::TCP]);
             } else {
                 bump(&mut counters.queries[transport::UDP]);
@@ -174,9 +249,9 @@ fn query(account: &mut Account, packet: &Packet, message: &Message) {
         let value = DnsPending {
             // SAFETY: no preconditions.
             time: unsafe { bpf_ktime_get_boot_ns() },
-            subject,
+            subject: walk.pair.subject,
         };
-        if DNS_PENDING.insert(key, value, NOEXIST).is_err() {
+        if DNS_PENDING.insert(walk.key, value, NOEXIST).is_err() {
             // Too many wait, so this one's time is not taken. It has been counted, and so is its loss.
             bump(&mut account.seen);
             bump(&mut account.dropped[reason::MAP_FULL]);
@@ -184,39 +259,37 @@ fn query(account: &mut Account, packet: &Packet, message: &Message) {
     }
     bump(&mut account.aggregated);
     if DNS_NAMES.load() != 0 {
-        tell(account, packet.bytes(), message);
+        tell(account, Skb::of(walk.skb), walk.question);
     }
 }
 
-#[inline(always)]
-fn answer(account: &mut Account, packet: &Packet, message: &Message) {
-    let key = pending(packet, message, message.head.source);
-    let Some(asked) = DNS_PENDING.get_ptr(key) else {
+#[inline(never)]
+fn answer(walk: &mut Walk) {
+    // SAFETY: as above.
+    let account = unsafe { &mut *walk.account };
+    let Some(asked) = DNS_PENDING.get_ptr(walk.key) else {
         // Nobody asked, or it came too late.
         bump(&mut account.filtered);
         return;
     };
     // SAFETY: valid for the program's run, and never written to once it is there.
     let asked = unsafe { *asked };
-    if DNS_PENDING.remove(key).is_err() {
+    if DNS_PENDING.remove(walk.key).is_err() {
         // Another CPU or userspace was first.
         bump(&mut account.filtered);
         return;
     }
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let pair = DnsServerKey {
-        subject: asked.subject,
-        server: message.head.source,
-    };
-    if message.header.truncated()
-        && let Some(counters) = counters(account, &pair, &[0; 16])
+    walk.pair.subject = asked.subject;
+    if walk.header.truncated()
+        && let Some(counters) = counters(account, &walk.pair, &[0; 16])
     {
         bump(&mut counters.truncated);
     }
     let key = DnsAnswerKey {
-        pair,
-        rcode: message.header.rcode(),
+        pair: walk.pair,
+        rcode: walk.header.rcode(),
         pad: [0; 7],
     };
     match histogram::of(&DNS_ANSWERS, &key, &DnsAnswerKey::NOBODY, account) {
@@ -233,17 +306,6 @@ fn answer(account: &mut Account, packet: &Packet, message: &Message) {
             bump(&mut account.aggregated);
         }
         None => bump(&mut account.dropped[reason::MAP_FULL]),
-    }
-}
-
-#[inline(always)]
-fn pending(packet: &Packet, message: &Message, server: [u8; 16]) -> DnsPendingKey {
-    DnsPendingKey {
-        // SAFETY: the context is valid.
-        cookie: unsafe { bpf_get_socket_cookie(packet.bytes().as_ptr().cast()) },
-        server,
-        id: message.header.id,
-        pad: [0; 6],
     }
 }
 
@@ -275,13 +337,12 @@ fn counters(account: &mut Account, key: &DnsServerKey, comm: &[u8; 16]) -> Optio
 
 /// The question as it is; userspace reads the name.
 #[inline(always)]
-fn tell(account: &mut Account, bytes: Skb, message: &Message) {
+fn tell(account: &mut Account, bytes: Skb, at: u32) {
     if !take_token(&DNS_TOKENS) {
         bump(&mut account.seen);
         bump(&mut account.sampled);
         return;
     }
-    let at = message.at + HEADER;
     let rest = bytes.len().saturating_sub(at);
     emit::<DnsRecord>(account, |r| {
         // From 1 to QUESTION by arithmetic alone: a comparison would be merged into another one, of a register that older

@@ -42,6 +42,12 @@ impl Packet {
         Self { skb: ctx.skb.skb }
     }
 
+    /// That of a context.
+    #[inline(always)]
+    pub fn of(skb: *mut __sk_buff) -> Self {
+        Self { skb }
+    }
+
     /// For the parsers.
     #[inline(always)]
     pub fn bytes(&self) -> Skb {

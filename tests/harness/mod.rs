@@ -7,6 +7,7 @@ pub mod cli;
 pub mod command;
 pub mod delay;
 pub mod disk;
+pub mod dns;
 pub mod http;
 pub mod netns;
 pub mod otlp;
