@@ -8,10 +8,15 @@ use super::head::{Held, Piece, within};
 use super::stats::Counters;
 use crate::histogram::Histogram;
 use crate::labels::Labels;
-use crate::series::{Bounds, Column, Matcher, Millis, Refusal, Series, is_stale};
+use crate::series::{Bounds, Column, Matcher, Millis, Refusal, Samples, Series, is_stale};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+
+/// From so many samples of a block on, they are decoded by more than one thread; below, starting one takes longer.
+const MANY: usize = 1 << 18;
+/// So many threads at most: a query is not to take the node.
+const CORES: usize = 4;
 
 /// What a column can be decoded to.
 pub(super) trait Coded: Clone {
@@ -41,6 +46,7 @@ pub(super) fn append<T: Coded>(
     let (times, values) = (into.times.len(), into.values.len());
     let done = (|| {
         T::decode(data, place.n as usize, &mut into.values)?;
+        into.times.reserve_exact(place.n as usize);
         let mut kept = values;
         let mut read = values;
         for run in &place.runs {
@@ -164,20 +170,50 @@ impl Gather<'_> {
         if !self.samples {
             return Ok(());
         }
+        let cores = std::thread::available_parallelism()
+            .map_or(1, std::num::NonZero::get)
+            .min(CORES);
+        let share = if samples < MANY {
+            tasks.len()
+        } else {
+            tasks.len().div_ceil(cores)
+        }
+        .max(1);
+        let mut parts = tasks.chunks(share);
+        let first = parts.next().unwrap_or_default();
+        let this = &*self;
+        let pieces: Vec<Vec<(usize, Samples)>> = std::thread::scope(|scope| {
+            let others: Vec<_> = parts
+                .map(|part| scope.spawn(move || this.read(block, part)))
+                .collect();
+            let first = this.read(block, first);
+            let others = others.into_iter().map(|other| other.join().unwrap_or_default());
+            std::iter::once(first).chain(others).collect()
+        });
+        for (series, piece) in pieces.into_iter().flatten() {
+            if let Some(series) = self.found.get_mut(series) {
+                extend(&mut series.samples.floats, piece.floats);
+                extend(&mut series.samples.histograms, piece.histograms);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and decodes columns.
+    fn read(&self, block: &Block, tasks: &[Task]) -> Vec<(usize, Samples)> {
         let chunks: Vec<Extent> = tasks.iter().map(|task| task.place.chunk).collect();
+        let mut pieces = Vec::with_capacity(tasks.len());
         let read = block.chunks(&chunks, |at, data| {
-            let done = tasks
-                .get(at)
-                .zip(data)
-                .and_then(|(task, data)| self.decode(task, data, block.summary.step));
-            if done.is_none() {
-                self.counters.damage(block.id, &super::block::damaged("a column"));
+            let Some(task) = tasks.get(at) else { return };
+            match data.and_then(|data| self.decode(task, data, block.summary.step)) {
+                Some(piece) => pieces.push((task.series, piece)),
+                None => self.counters.damage(block.id, &super::block::damaged("a column")),
             }
         });
         if let Err(error) = read {
             self.counters.damage(block.id, &error);
         }
-        Ok(())
+        pieces
     }
 
     /// Notes which columns of an entry are to be read.
@@ -217,18 +253,18 @@ impl Gather<'_> {
         Ok(())
     }
 
-    fn decode(&mut self, task: &Task, data: &[u8], step: Millis) -> Option<()> {
+    fn decode(&self, task: &Task, data: &[u8], step: Millis) -> Option<Samples> {
         let span = self.span();
-        let samples = &mut self.found.get_mut(task.series)?.samples;
+        let mut piece = Samples::default();
         if task.place.kind == Kind::Histogram {
-            return append(&task.place, &task.axis, data, span, &mut samples.histograms);
+            append(&task.place, &task.axis, data, span, &mut piece.histograms)?;
+            return Some(piece);
         }
-        let start = samples.floats.values.len();
-        append(&task.place, &task.axis, data, span, &mut samples.floats)?;
+        append(&task.place, &task.axis, data, span, &mut piece.floats)?;
         if step == 0 && self.rollup == Some(Kind::Count) {
-            ones(samples.floats.values.get_mut(start..)?);
+            ones(&mut piece.floats.values);
         }
-        Some(())
+        Some(piece)
     }
 
     /// Takes what the head, or what was frozen of it, has of a series.
@@ -275,6 +311,16 @@ impl Gather<'_> {
             order(&mut series.samples.histograms);
         }
         self.found
+    }
+}
+
+/// Puts one column behind another.
+pub(super) fn extend<T>(column: &mut Column<T>, mut more: Column<T>) {
+    if column.times.is_empty() {
+        *column = more;
+    } else {
+        column.times.append(&mut more.times);
+        column.values.append(&mut more.values);
     }
 }
 

@@ -2,8 +2,11 @@
 
 use super::head::{Frozen, Head, SeriesRef, Value};
 use super::log::Log;
-use super::settings::BLOCK;
+use super::settings::{BLOCK, MERGED};
 use crate::series::Millis;
+
+/// Nine tenths of the ticks of a block at one second.
+const WORTH: usize = 540;
 
 pub(super) struct Live {
     pub(super) head: Head,
@@ -42,9 +45,12 @@ impl Live {
 
     /// Whether the head ends before this time.
     pub(super) fn due(&self, time: Millis, most: usize) -> bool {
-        let first = self.head.axis.first();
-        first.is_some_and(|first| first.div_euclid(BLOCK) != time.div_euclid(BLOCK))
-            || self.head.sample_bytes > most
+        let Some(first) = self.head.axis.first() else {
+            return false;
+        };
+        let in_next = |span| first.div_euclid(span) != time.div_euclid(span);
+        // Few ticks are not worth a block: of samples at ten seconds one has two hours.
+        in_next(BLOCK) && self.head.axis.len() >= WORTH || in_next(MERGED) || self.head.sample_bytes > most
     }
 
     /// Takes a tick; tells how many samples were refused.

@@ -12,8 +12,10 @@
 mod block;
 mod bytes;
 mod codec;
+mod exchange;
 mod gather;
 mod head;
+mod inspect;
 mod live;
 mod log;
 mod logfile;
@@ -25,10 +27,13 @@ mod settings;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod text;
 mod upkeep;
 mod worker;
 
+pub use exchange::Imported;
 pub use head::{SeriesRef, Value};
+pub use inspect::{BlockInfo, Info, Verified};
 pub use rollup::ROLLUP;
 pub use settings::Settings;
 pub use stats::{Place, Report, Stats};

@@ -1,7 +1,7 @@
 //! The store as a source of queries.
 
 use super::block::Kind;
-use super::gather::Gather;
+use super::gather::{Gather, extend};
 use super::head::accepts;
 use super::rollup::ROLLUP;
 use super::{Store, View, read};
@@ -88,18 +88,8 @@ impl Store {
             match known {
                 None => all.found.push(series),
                 Some(known) => {
-                    known.samples.floats.times.extend(series.samples.floats.times);
-                    known.samples.floats.values.extend(series.samples.floats.values);
-                    known
-                        .samples
-                        .histograms
-                        .times
-                        .extend(series.samples.histograms.times);
-                    known
-                        .samples
-                        .histograms
-                        .values
-                        .extend(series.samples.histograms.values);
+                    extend(&mut known.samples.floats, series.samples.floats);
+                    extend(&mut known.samples.histograms, series.samples.histograms);
                 }
             }
         }

@@ -45,6 +45,9 @@ pub(super) const MERGED: Millis = 2 * 60 * 60 * 1000;
 /// The span of a merged block whose samples are few: rollups, or what was imported at a longer interval.
 pub(super) const SPARSE: Millis = 24 * 60 * 60 * 1000;
 
+/// Such a block has no more samples of a series than this: two days at ten seconds.
+pub(super) const MOST_SAMPLES: u64 = 2 * 8640;
+
 pub(super) fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis())
         .unwrap_or(Millis::MAX / 4)

@@ -1,6 +1,7 @@
 //! The store as a whole: what goes in comes out, after whatever happens in between.
 
 mod crash;
+mod exchange;
 mod keep;
 mod roundtrip;
 

@@ -7,7 +7,7 @@ use super::codec::Effort;
 use super::logfile::{numbered, path, sync_directory};
 use super::open::block_path;
 use super::rewrite::{self, Stop};
-use super::settings::{MERGED, SPARSE, millis};
+use super::settings::{MERGED, MOST_SAMPLES, SPARSE, millis};
 use super::stats::{Place, add};
 use super::{Inner, UNWRITTEN, View, lock, read, write};
 use crate::series::Millis;
@@ -19,8 +19,6 @@ use std::sync::atomic::Ordering;
 
 /// What a series takes in the index of a block that is being written, about.
 const SERIES_BYTES: u64 = 250;
-/// A merged block has no more samples of a series than two days at ten seconds.
-const MOST_SAMPLES: u64 = 2 * 8640;
 /// So many blocks of a span are merged before the span is over.
 const MANY: usize = 16;
 

@@ -69,6 +69,18 @@ impl Block {
         list(&mut Reader::new(&bytes)).ok_or_else(|| damaged("its index"))
     }
 
+    /// Reads all pairs and their postings; tells how many parts that were.
+    pub(in super::super) fn check_index(&self) -> io::Result<u64> {
+        let mut parts = 0;
+        for group in &self.pair_groups {
+            for pair in self.pair_group(group)? {
+                self.postings(&pair)?;
+                parts += 1;
+            }
+        }
+        Ok(parts + self.pair_groups.len() as u64)
+    }
+
     /// Series that have a value of the label that is wanted.
     fn having(&self, label: &str, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<u32>> {
         let mut found = Vec::new();

@@ -4,6 +4,7 @@
 use super::super::bytes::{Reader, put_f64, put_uint};
 use super::{Effort, MAX_NUMBERS, pack, unpack};
 use pco::{DeltaSpec, ModeSpec};
+use std::cell::RefCell;
 
 const CONSTANT: u8 = 0;
 const WHOLE: u8 = 1;
@@ -11,8 +12,13 @@ const FLOATS: u8 = 2;
 /// As `WHOLE`, after a list of what is not.
 const WHOLE_BUT: u8 = 3;
 
+thread_local! {
+    /// Room to decode to, so that a query does not ask for it at each column.
+    static INTEGERS: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The integer that a float is, bit for bit (so not -0), if a float holds it exactly.
-pub(super) fn whole(value: f64) -> Option<i64> {
+pub(in super::super) fn whole(value: f64) -> Option<i64> {
     const MOST: f64 = 9_007_199_254_740_992.0;
     (value.abs() <= MOST && (value as i64 as f64).to_bits() == value.to_bits()).then_some(value as i64)
 }
@@ -49,7 +55,13 @@ pub(in super::super) fn encode(values: &[f64], effort: Effort, out: &mut Vec<u8>
             put_f64(out, value);
         }
     }
-    pack(&integers, effort, DeltaSpec::Auto, ModeSpec::Auto, out);
+    // What only grows is a counter: to try other ways takes longer than the rest and finds none.
+    let (delta, mode) = if integers.is_sorted() {
+        (DeltaSpec::TryConsecutive(1), ModeSpec::Classic)
+    } else {
+        (DeltaSpec::Auto, ModeSpec::Auto)
+    };
+    pack(&integers, effort, delta, mode, out);
 }
 
 /// Appends the `n` values of a column.
@@ -77,9 +89,14 @@ pub(in super::super) fn decode(data: &[u8], n: usize, into: &mut Vec<f64>) -> Op
             } {
                 others.push((reader.size()?, reader.f64()?));
             }
-            let mut integers = vec![0i64; n];
-            unpack(reader.rest(), &mut integers)?;
-            into.extend(integers.iter().map(|integer| *integer as f64));
+            INTEGERS.with_borrow_mut(|integers| {
+                integers.resize(n.max(integers.len()), 0);
+                let integers = integers.get_mut(..n)?;
+                unpack(reader.rest(), integers)?;
+                into.reserve_exact(n);
+                into.extend(integers.iter().map(|integer| *integer as f64));
+                Some(())
+            })?;
             for (at, value) in others {
                 *into.get_mut(start + at)? = value;
             }

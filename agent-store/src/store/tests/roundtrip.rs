@@ -13,9 +13,9 @@ fn samples_come_back_from_head_frozen_block_and_merged_block() {
     store.inner.freeze(&mut write(&store.inner.live));
     fill(&store, 40, 500, 1500);
     assert_filled(&store, 40, 0, 1500);
-    assert_eq!(store.inner.view().frozen.len(), 3);
+    assert_eq!(store.inner.view().frozen.len(), 2);
     store.maintain();
-    assert_eq!((store.inner.view().frozen.len(), store.stats().blocks), (0, 3));
+    assert_eq!((store.inner.view().frozen.len(), store.stats().blocks), (0, 2));
     assert_filled(&store, 40, 0, 1500);
     fill(&store, 40, 1500, 7300);
     store.maintain();
