@@ -90,6 +90,17 @@ pub fn instant(
     source: &dyn Source,
     bounds: &dyn Bounds,
 ) -> Result<Answer, Error> {
+    check_time("time", at)?;
+    with_room(query, || at_once(query, at, options, source, bounds))
+}
+
+fn at_once(
+    query: &str,
+    at: Millis,
+    options: &Options,
+    source: &dyn Source,
+    bounds: &dyn Bounds,
+) -> Result<Answer, Error> {
     let expr = parse::parse(query)?;
     let grid = Grid::instant(at);
     let evaluator = evaluator(grid, options, source, bounds);
@@ -133,6 +144,8 @@ pub fn range(
     source: &dyn Source,
     bounds: &dyn Bounds,
 ) -> Result<Answer, Error> {
+    check_time("start", start)?;
+    check_time("end", end)?;
     if end < start {
         return bad("invalid parameter \"end\": end timestamp must not be before start time");
     }
@@ -146,6 +159,18 @@ pub fn range(
             "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
         );
     }
+    with_room(query, || over(query, start, end, step, options, source, bounds))
+}
+
+fn over(
+    query: &str,
+    start: Millis,
+    end: Millis,
+    step: Millis,
+    options: &Options,
+    source: &dyn Source,
+    bounds: &dyn Bounds,
+) -> Result<Answer, Error> {
     let expr = parse::parse(query)?;
     check_type(&expr)?;
     let grid = Grid::new(start, end, step);
@@ -164,11 +189,42 @@ pub fn range(
     Ok(answer(matrix(series), evaluator))
 }
 
+/// Parsing, evaluation and the tree's end are recursive: a query of many parts gets a stack that is deep enough for
+/// `parse::MOST_PARTS`, on a thread of its own.
+fn with_room<T: Send>(query: &str, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    if parse::parts(query) <= 100 {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("query".to_owned())
+            .stack_size(64 << 20);
+        let thread = thread
+            .spawn_scoped(scope, work)
+            .map_err(|error| Error::Internal(format!("no thread for a query of many parts: {error}")))?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(Error::Internal("the evaluation of the query panicked".to_owned())))
+    })
+}
+
+/// Beyond this, times and offsets together might not fit.
+const FARTHEST: Millis = 1 << 53;
+
+fn check_time(name: &str, time: Millis) -> Result<(), Error> {
+    if (-FARTHEST..=FARTHEST).contains(&time) {
+        return Ok(());
+    }
+    bad(&format!(
+        "invalid parameter {name:?}: {time} ms is more than 285,000 years from 1970"
+    ))
+}
+
 fn check_type(expr: &Expr) -> Result<(), Error> {
     match expr.value_type() {
         ValueType::Scalar | ValueType::Vector => Ok(()),
         other => bad(&format!(
-            "invalid parameter \"query\": invalid expression type {:?} for range query, must be Scalar or instant Vector",
+            "invalid expression type {:?} for range query, must be Scalar or instant Vector",
             parse::type_name(other)
         )),
     }

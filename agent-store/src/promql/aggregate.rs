@@ -104,9 +104,7 @@ impl Evaluator<'_> {
                 });
             }
             _ => {
-                return Error::execution(
-                    "unsupported aggregation operator; limitk and limit_ratio are experimental",
-                );
+                return Error::execution("unsupported aggregation operator");
             }
         }
         if matches!(op, T_SUM | T_AVG) && rows.iter().any(|row| !row.histograms.is_empty()) {

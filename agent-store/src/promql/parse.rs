@@ -3,6 +3,7 @@
 use super::Error;
 use crate::series::{Comparison, Matcher, Millis};
 use promql_parser::label::{MatchOp, Matchers};
+use promql_parser::parser::token::{T_LIMIT_RATIO, T_LIMITK};
 use promql_parser::parser::value::ValueType;
 use promql_parser::parser::{
     self, AtModifier, Expr, Function, Offset, VectorSelector, register_extra_functions,
@@ -38,17 +39,18 @@ pub(super) fn parse(query: &str) -> Result<Expr, Error> {
 
 /// Parses a selector, as the parameters `match[]` of the HTTP API are.
 pub fn selector(text: &str) -> Result<Vec<Matcher>, Error> {
-    match parse(text)? {
+    super::with_room(text, || match parse(text)? {
         Expr::VectorSelector(selector) if selector.offset.is_none() && selector.at.is_none() => {
             matchers(&selector)
         }
         _ => Err(Error::parse(format!(
             "{text:?} is not a selector like up{{job=\"x\"}}"
         ))),
-    }
+    })
 }
 
-fn parts(query: &str) -> usize {
+/// How many operators, parentheses and words there are.
+pub(super) fn parts(query: &str) -> usize {
     let (mut parts, mut quote, mut escaped, mut word, mut comment) = (0, None, false, false, false);
     for c in query.chars() {
         match quote {
@@ -77,6 +79,12 @@ fn parts(query: &str) -> usize {
 fn check(expr: &Expr) -> Result<(), Error> {
     match expr {
         Expr::Aggregate(e) => {
+            if matches!(e.op.id(), T_LIMITK | T_LIMIT_RATIO) {
+                return Err(Error::parse(format!(
+                    "{} is experimental and not supported",
+                    e.op
+                )));
+            }
             if let Some(param) = &e.param {
                 check(param)?;
             }
@@ -205,6 +213,7 @@ mod tests {
             "x{a=\"1\" or b=\"2\"}",
             "ln(NaN)",
             "info(x)",
+            "limitk(1, x)",
             "x[5m",
             "sum(x[5m])",
             "\"a\"+1",

@@ -1,5 +1,5 @@
-//! The same series in a real Prometheus and in memory, the same queries to both, the same answers. What differs, and why,
-//! is in docs/promql.md.
+//! The same series in a real Prometheus, in memory and in the store, the same queries to all, the same answers. What differs,
+//! and why, is in docs/promql.md.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +15,7 @@ mod prometheus;
 mod queries;
 
 use agent_store::promql::{Answer, Error, Options, Value, instant, json, range};
-use agent_store::series::Millis;
+use agent_store::series::{Millis, Source};
 use compare::compare;
 use memory::{Free, Memory};
 use prometheus::Prometheus;
@@ -35,15 +35,24 @@ const WHEN: [When; 6] = [
     When::Range(data::START + 1_400_500, data::START + 2_300_000, 13_000),
 ];
 
+/// Ranges that are refused before anything is evaluated.
+const REFUSED: [(&str, When); 5] = [
+    ("level", When::Range(data::START, data::START - 1, 1000)),
+    ("level", When::Range(data::START, data::START + 1000, 0)),
+    ("level", When::Range(data::START, data::START + 11_001_000, 1000)),
+    ("level[1m]", When::Range(data::START, data::START + 1000, 1000)),
+    ("\"text\"", When::Range(data::START, data::START + 1000, 1000)),
+];
+
 fn seconds(time: Millis) -> String {
     format!("{}.{:03}", time.div_euclid(1000), time.rem_euclid(1000))
 }
 
-fn ours(query: &str, when: &When, memory: &Memory) -> (u16, String, bool) {
+fn ours(query: &str, when: &When, source: &dyn Source) -> (u16, String, bool) {
     let options = Options::default();
     let result: Result<Answer, Error> = match when {
-        When::At(at) => instant(query, *at, &options, memory, &Free),
-        When::Range(from, to, step) => range(query, *from, *to, *step, &options, memory, &Free),
+        When::At(at) => instant(query, *at, &options, source, &Free),
+        When::Range(from, to, step) => range(query, *from, *to, *step, &options, source, &Free),
     };
     let ordered = matches!(
         &result,
@@ -77,6 +86,23 @@ fn theirs(query: &str, when: &When, prometheus: &Prometheus) -> (u16, String) {
     }
 }
 
+/// Says how the answers to a query differ.
+fn difference(query: &str, when: &When, source: &dyn Source, prometheus: &Prometheus) -> Option<String> {
+    let (status, body, ordered) = ours(query, when, source);
+    let (wanted_status, wanted) = theirs(query, when, prometheus);
+    let why = if status == wanted_status {
+        compare(&body, &wanted, ordered).err()?
+    } else {
+        format!("status {status}, not {wanted_status}")
+    };
+    let brief = |text: &str| text.chars().take(600).collect::<String>();
+    Some(format!(
+        "{query}: {why}\n  ours   {}\n  theirs {}",
+        brief(&body),
+        brief(&wanted)
+    ))
+}
+
 #[test]
 fn answers_are_those_of_prometheus() {
     let Some(prometheus) = Prometheus::start() else {
@@ -85,31 +111,23 @@ fn answers_are_those_of_prometheus() {
     };
     let memory = Memory(data::all());
     prometheus.fill(&memory.0);
+    let store = memory::store(&memory.0);
+    let sources: [(&str, &dyn Source); 2] = [("memory", &memory), ("store", &store)];
     let queries = queries::all();
     let mut different = Vec::new();
-    for query in &queries {
-        for (at, when) in WHEN.iter().enumerate() {
-            let (status, body, ordered) = ours(query, when, &memory);
-            let (wanted_status, wanted) = theirs(query, when, &prometheus);
-            let difference = if status == wanted_status {
-                compare(&body, &wanted, ordered).err()
-            } else {
-                Some(format!("status {status}, not {wanted_status}"))
-            };
-            if let Some(why) = difference {
-                let brief = |text: &str| text.chars().take(600).collect::<String>();
-                different.push(format!(
-                    "{query} [{at}]: {why}\n  ours   {}\n  theirs {}",
-                    brief(&body),
-                    brief(&wanted)
-                ));
-                break;
-            }
+    let cases = queries
+        .iter()
+        .flat_map(|query| WHEN.iter().map(move |when| (query.as_str(), when)));
+    let cases = cases.chain(REFUSED.iter().map(|(query, when)| (*query, when)));
+    for (query, when) in cases {
+        for (name, source) in sources {
+            different
+                .extend(difference(query, when, source, &prometheus).map(|why| format!("{name}: {why}")));
         }
     }
     assert!(
         different.is_empty(),
-        "{} of {} queries differ:\n{}",
+        "{} differences in {} queries:\n{}",
         different.len(),
         queries.len(),
         different.join("\n")

@@ -1,7 +1,9 @@
-//! Series in memory: what the store hands out, without a store.
+//! Where the series come from on our side: vectors, and the store itself.
 
 use agent_store::labels::Labels;
 use agent_store::series::{Bounds, Matcher, Millis, Refusal, Series, Source};
+use agent_store::store::{Place, SeriesRef, Settings, Store, Value};
+use std::collections::BTreeMap;
 
 pub struct Memory(pub Vec<Series>);
 
@@ -50,4 +52,36 @@ impl Source for Memory {
         let found = self.select(matchers, from, to, bounds)?;
         Ok(found.into_iter().map(|series| series.labels).collect())
     }
+}
+
+/// A store in memory with the same samples, half of them in blocks.
+pub fn store(all: &[Series]) -> Store {
+    let settings = Settings {
+        worker: false,
+        ..Settings::default()
+    };
+    let (store, _) = Store::open(Place::Memory, settings).unwrap();
+    let mut ticks: BTreeMap<Millis, Vec<(SeriesRef, Value)>> = BTreeMap::new();
+    for series in all {
+        let id = store.register(&series.labels).unwrap();
+        let floats = &series.samples.floats;
+        for (time, value) in floats.times.iter().zip(&floats.values) {
+            ticks.entry(*time).or_default().push((id, Value::Float(*value)));
+        }
+        let histograms = &series.samples.histograms;
+        for (time, value) in histograms.times.iter().zip(&histograms.values) {
+            ticks
+                .entry(*time)
+                .or_default()
+                .push((id, Value::Histogram(value.clone())));
+        }
+    }
+    let half = ticks.len() / 2;
+    for (at, (time, samples)) in ticks.iter().enumerate() {
+        store.append(*time, samples);
+        if at == half {
+            store.flush();
+        }
+    }
+    store
 }

@@ -245,3 +245,55 @@ fn a_query_that_is_too_large_ends() {
             .contains("exceeded maximum resolution of 11,000 points")
     );
 }
+
+#[test]
+fn what_is_hostile_ends_in_an_answer_or_in_an_error() {
+    let memory = Memory(data::all());
+    // As deep as the parser lets a query be, on the stack of a thread.
+    let deep = [
+        "-".repeat(1990) + "1",
+        "(".repeat(1990) + "1" + &")".repeat(1990),
+        "level + ".repeat(990) + "level",
+        "abs(".repeat(990) + "level" + &")".repeat(990),
+        "sum_over_time(".repeat(600) + "level" + &"[1m:1m])".repeat(600),
+        "sum(".repeat(990) + "level" + &")".repeat(990),
+    ];
+    for query in &deep {
+        let answer = instant(
+            query,
+            AT,
+            &Options::default(),
+            &memory,
+            &Few(AtomicUsize::new(1_000_000)),
+        );
+        assert!(
+            answer.is_ok() || answer.is_err_and(|error| error.status() == 422),
+            "{query}"
+        );
+    }
+    for query in [
+        "level[1y] offset -290y",
+        "level @ 9e9",
+        "level offset 290y",
+        "rate(level[290y] @ -9e9)",
+    ] {
+        for at in [0, i64::MAX, i64::MIN, 1 << 53, -1 << 53] {
+            let _ = instant(
+                query,
+                at,
+                &Options::default(),
+                &memory,
+                &Few(AtomicUsize::new(1_000_000)),
+            );
+            let _ = range(
+                query,
+                at,
+                at,
+                1,
+                &Options::default(),
+                &memory,
+                &Few(AtomicUsize::new(1_000_000)),
+            );
+        }
+    }
+}
