@@ -132,6 +132,75 @@ fn what_is_left_of_seventy_percent() -> Result<()> {
     Ok(())
 }
 
+/// A thread that reads from a pipe what another one writes there, each ten milliseconds.
+const FEEDER: &str = r#"
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int lines[2];
+#define WAITS __attribute__((noinline)) void
+WAITS piper(void) { char c; if (read(lines[0], &c, 1) != 1) exit(1); __asm__ volatile(""); }
+WAITS feeder(void) { usleep(10000); if (write(lines[1], "x", 1) != 1) exit(1); __asm__ volatile(""); }
+static void *reads(void *none) { for (;;) piper(); return none; }
+int main(void) {
+    pthread_t thread;
+    if (pipe(lines) || pthread_create(&thread, 0, reads, 0)) return 1;
+    for (;;) feeder();
+}
+"#;
+
+/// Cause: a thread that waits for another one's write, which sleeps until a timer. Seen: on top of the one's wait who wrote,
+/// and on top of the other's an interrupt; without the setting nobody. Each wake-up is accounted for.
+#[test]
+fn who_ended_a_wait() -> Result<()> {
+    need_root!("cc");
+    let scratch = Scratch::new()?;
+    let name = unique("k");
+    let options = ["-pthread", "-fno-optimize-sibling-calls"];
+    let program = cc(&scratch, &name, FEEDER, &options)?;
+    let running = Busy::start(&mut Command::new(&program))?;
+    let pid = running.0.id();
+    let parts = |stack: &[String]| -> Option<(Vec<String>, Vec<String>)> {
+        let at = stack.iter().position(|frame| frame == "--")?;
+        let (wait, waker) = stack.split_at_checked(at)?;
+        Some((wait.to_vec(), waker.to_vec()))
+    };
+    let is_in = |stack: &[String], function: &str| stack.iter().any(|frame| is(frame, function));
+    let agent = Setup::new()
+        .set("probes.profile.enabled", "true")
+        .set("probes.profile.off_cpu", "true")
+        .set("probes.profile.off_cpu_waker", "true")
+        .start()?;
+    agent.after(8)?;
+    let folded = seen(&agent, "off_cpu", pid)?;
+    println!("{}", folded.show());
+    for (function, waker, by) in [
+        ("piper", "feeder", &*name),
+        ("feeder", "hrtimer_wakeup_[k]", "[interrupt]"),
+    ] {
+        let all = folded.count(|stack| is_in(stack, function) && !stack.iter().any(|f| f == "[runqueue]"));
+        let right = folded.count(|stack| {
+            parts(stack).is_some_and(|(wait, told)| {
+                is_in(&wait, function) && is_in(&told, waker) && told.last().is_some_and(|last| last == by)
+            })
+        });
+        ensure!(all > 3_000_000, "{all} µs in {function}\n{}", folded.show());
+        ensure!(
+            right as f64 > 0.95 * all as f64,
+            "{function}: {right} of {all} µs were ended by {waker}\n{}",
+            folded.show()
+        );
+    }
+    agent.settles(Snapshot::lawful)?;
+    agent.stop()?;
+    let agent = self::agent()?;
+    agent.after(3)?;
+    let folded = seen(&agent, "off_cpu", pid)?;
+    let told = folded.count(|stack| parts(stack).is_some());
+    ensure!(folded.total() > 0 && told == 0, "{}", folded.show());
+    Ok(())
+}
+
 /// Cause: threads that wait for each thing there is to wait for. Seen: the reason of each, under its function, and the locks
 /// once more as locks: of the program and of the kernel.
 #[test]

@@ -76,10 +76,12 @@ pub mod program {
     pub const PROFILE_LOCK_BEGIN: usize = 34;
     /// Stacks of threads that have waited for one (`tp_btf/contention_end`).
     pub const PROFILE_LOCK_END: usize = 35;
+    /// Stacks of who lets a waiting thread go on (`tp_btf/sched_waking`).
+    pub const PROFILE_WAKER: usize = 36;
     /// The ring benchmark's generator.
-    pub const SYNTHETIC: usize = 36;
+    pub const SYNTHETIC: usize = 37;
     /// Number of programs.
-    pub const COUNT: usize = 37;
+    pub const COUNT: usize = 38;
 }
 
 /// Reasons for which the kernel side gives an event up.

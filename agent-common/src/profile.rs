@@ -36,6 +36,8 @@ pub mod sample {
     pub const RETRANSMIT: u8 = 6;
     /// Number of them.
     pub const COUNT: usize = 7;
+    /// Who ended a wait: goes with a sample of [`OFF_CPU`] and is none by itself.
+    pub const WAKER: u8 = COUNT as u8;
     /// Names, as exported.
     pub const NAMES: [&str; COUNT] = [
         "cpu",
@@ -103,8 +105,11 @@ pub const fn detail(low: u32, high: u32) -> u64 {
     low as u64 | (high as u64) << 32
 }
 
-/// [`StackHead::detail`] of [`sample::OFF_CPU`]: why the thread was off its CPU, as far as the kernel side knows.
+/// [`StackHead::detail`] of [`sample::OFF_CPU`]: why the thread was off its CPU, as far as the kernel side knows, and the
+/// number of its waker, 0 = none was seen. That of [`sample::WAKER`] is the same number, and above it the thread that waited.
 pub mod off {
+    /// The part that is the reason.
+    pub const WHY: u64 = !0 << 32;
     /// It waited for something; the stack tells for what.
     pub const BLOCKED: u64 = 1 << 32;
     /// It would have gone on, but it was the turn of another one.

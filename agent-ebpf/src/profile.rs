@@ -6,6 +6,7 @@ mod locks;
 mod loss;
 mod off_cpu;
 mod unwind;
+mod waker;
 
 use crate::account::{self, bump};
 use crate::emit::{emit_made, header};
@@ -43,7 +44,7 @@ pub struct Stack {
 
 /// One for each kind of sample: a program does not interrupt itself, but the clock interrupts all others.
 #[map]
-static PROFILE_STACK: PerCpuArray<Stack> = PerCpuArray::with_max_entries(sample::COUNT as u32, 0);
+static PROFILE_STACK: PerCpuArray<Stack> = PerCpuArray::with_max_entries(sample::COUNT as u32 + 1, 0);
 
 /// The reader is woken so often at most, ns: a wake-up takes 5 µs here and some 20 there.
 const WAKE_UPS: u64 = 10_000_000;

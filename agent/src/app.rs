@@ -137,6 +137,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             store_bytes: usize::try_from(p.profile.store_memory.get()).unwrap_or(usize::MAX),
             kinds: p.profile.kinds(),
             names: p.profile.names(),
+            waker: p.profile.off_cpu_waker,
             off_cpu_threshold: p.profile.off_cpu_threshold.get(),
             lock_threshold: p.profile.lock_threshold.get(),
         })));

@@ -213,6 +213,9 @@ pub struct Profile {
     /// What is looked at
     #[command(flatten)]
     pub kind: SampleKind,
+    /// With --off-cpu: who ended each wait, on top of what waited, behind `--`; looks itself even if an agent runs
+    #[arg(long, requires = "off_cpu", conflicts_with_all = ["last", "from"])]
+    pub waker: bool,
     /// Of the CPU's time: stacks per second and CPU; takes them itself even if an agent runs [default: that of the agent, else 99]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=999), conflicts_with = "SampleKind")]
     pub hz: Option<u32>,

@@ -24,16 +24,16 @@ const TASK_DEAD: u64 = 0x80;
 
 /// When a thread left its CPU.
 #[repr(C)]
-struct Left {
+pub struct Left {
     /// Monotonic clock, ns; 0 = it is back.
-    time: u64,
+    pub time: u64,
     /// See [`off`].
-    why: u64,
+    pub why: u64,
 }
 
 /// Threads by the address of their `task_struct`. Preallocated: the lock of the run queue is held here.
 #[map]
-static PROFILE_OFF: HashMap<u64, Left> = HashMap::with_max_entries(1, 0);
+pub static PROFILE_OFF: HashMap<u64, Left> = HashMap::with_max_entries(1, 0);
 
 /// Shorter waits are not told, ns; see [`limit`].
 #[map]
@@ -117,7 +117,8 @@ fn back(context: *mut c_void) {
         bump(&mut account.filtered);
         return;
     };
-    let (time, mut why) = (clock().wrapping_sub(left.time), left.why);
+    let (time, mut why) = (clock().wrapping_sub(left.time), left.why & off::WHY);
+    let waker = left.why & !off::WHY;
     left.time = 0;
     // SAFETY: the task is the running one.
     let regs = unsafe { bpf_task_pt_regs(task as *mut _) } as Ptr;
@@ -141,7 +142,7 @@ fn back(context: *mut c_void) {
             sample::OFF_CPU
         },
         value: time,
-        detail: why,
+        detail: why | waker,
         user: None,
         whose: None,
     };

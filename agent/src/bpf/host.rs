@@ -2,6 +2,7 @@
 
 use crate::mountinfo;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,17 @@ pub fn cpus_online() -> Vec<u32> {
         Some(first.parse().ok()?..=last.parse().ok()?)
     };
     text.trim().split(',').filter_map(range).flatten().collect()
+}
+
+/// Files whose code is sampled stay open: a thousand descriptors, the usual limit, are soon used up. Returns how many
+/// there may be.
+pub fn more_files() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
+    let wanted = hard.min(65_536).max(soft);
+    let most = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_or(soft, |()| wanted);
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 /// Lets everything else go first: the thread that calls, and what it starts.

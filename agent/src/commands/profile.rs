@@ -32,7 +32,7 @@ pub async fn profile(config: &Config, btf: Option<PathBuf>, options: &cli::Profi
         .and_then(Format::of)
         .unwrap_or(Format::Json);
     let window = options.window(now())?;
-    let own = options.own || options.hz.is_some();
+    let own = options.own || options.hz.is_some() || options.waker;
     let base = if own { None } else { running_agent(config).await };
     let asked = match &base {
         Some(base) => ask(config, base, options, window, format).await?,
@@ -210,6 +210,7 @@ async fn take(
     if let Some(taken) = of_kind {
         *taken = true;
     }
+    probes.profile.off_cpu_waker = options.waker;
     // Probe tcp knows whose sockets are whose.
     probes.tcp.enabled &= matches!(kind, sample::DROP | sample::RETRANSMIT);
     for enabled in [

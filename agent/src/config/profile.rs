@@ -22,6 +22,8 @@ pub struct ProfileProbe {
     /// Threads that were off for a shorter time are not told.
     #[schemars(extend("x-minimum" = "10us", "x-maximum" = "1m"))]
     pub off_cpu_threshold: HumanDuration,
+    /// With each wait that was long enough, the stack of who ended it: another thread, or an interrupt. Needs `off_cpu`.
+    pub off_cpu_waker: bool,
     /// Take the stacks of threads that had to wait for a lock too: for futexes, and for locks of the kernel that are slept for.
     pub locks: bool,
     /// Waits for locks that were shorter are not told.
@@ -87,6 +89,7 @@ impl Default for ProfileProbe {
             hz: 19,
             off_cpu: false,
             off_cpu_threshold: HumanDuration::from_millis(1),
+            off_cpu_waker: false,
             locks: false,
             lock_threshold: HumanDuration::from_millis(1),
             faults: false,

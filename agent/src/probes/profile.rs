@@ -8,6 +8,7 @@
 //! | `profile_fault` | perf_event/page-faults of each CPU | stacks at every so many page faults |
 //! | `profile_block`, `_issue`, `_done` | tp_btf/block_io_start (before 6.5 block_rq_issue), block_rq_complete | who asks for disk I/O, and how long it takes |
 //! | `profile_off`, `profile_on` | tp_btf/sched_switch, sched_exit_tp; before 6.15 kprobe/finish_task_switch | stack of what was off its CPU |
+//! | `profile_waker` | tp_btf/sched_waking | stack of who ended a wait |
 //! | `profile_lock_begin`, `_end` | tp_btf/contention_begin, _end | stack of what waited for a lock of the kernel |
 //! | `profile_exec` | tp_btf/sched_process_exec | the mappings of a process are void |
 //! | `profile_exit` | tp_btf/sched_process_exit | so are those of one that has ended |
@@ -25,7 +26,7 @@ use crate::aggregate::{Family, Labels, Metric, Series, Value};
 use crate::bpf::fields::Group;
 use crate::bpf::shards::Shards;
 use crate::bpf::sys::MappedArray;
-use crate::bpf::{Hook, Spec, State, clock};
+use crate::bpf::{Hook, Spec, State, clock, host};
 use crate::error::Result;
 use crate::records::Record;
 use crate::stacks::loader::{self, Loader, Maps};
@@ -41,7 +42,6 @@ use metrics::{
     BINARIES, CPUS, LOOKED, LOST, NAME_FAILURES, OPEN_FILES, PROCESSES, ROWS, SAMPLES, STACKS, STORE_BYTES,
     SYMBOLIZER_FAILURES, TABLE_BYTES, TABLE_FAILURES, TABLES,
 };
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -177,6 +177,8 @@ pub struct Options {
     pub kinds: Kinds,
     /// Shorter times off a CPU are not told.
     pub off_cpu_threshold: Duration,
+    /// Whether those who end a wait are told with it.
+    pub waker: bool,
     /// Shorter waits for locks are not told.
     pub lock_threshold: Duration,
     /// Where functions get their names.
@@ -224,15 +226,19 @@ impl Profile {
     }
 }
 
-/// Files whose code is sampled stay open: a thousand descriptors, the usual limit, are soon used up. Returns how many
-/// there may be.
-fn more_files() -> usize {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return 1024;
-    };
-    let wanted = hard.min(65_536).max(soft);
-    let most = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_or(soft, |()| wanted);
-    usize::try_from(most).unwrap_or(usize::MAX)
+impl Profile {
+    /// Gives a stack to the thread that makes places of addresses.
+    fn hand_on(&mut self, sample: Sample) {
+        let (Some(worker), Some(stacks)) = (&self.worker, &self.stacks) else {
+            return;
+        };
+        match worker.try_send(Message::Sample(Box::new(sample))) {
+            Ok(()) => {
+                stacks.counts.given.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => self.backlog += 1,
+        }
+    }
 }
 
 /// A kernel string, up to its first NUL.
@@ -258,6 +264,7 @@ impl Probe for Profile {
             program::PROFILE_BLOCK_DONE,
             program::PROFILE_OFF,
             program::PROFILE_ON,
+            program::PROFILE_WAKER,
             program::PROFILE_LOCK_BEGIN,
             program::PROFILE_LOCK_END,
         ]
@@ -276,7 +283,7 @@ impl Probe for Profile {
         let Some(engine) = context.engine.as_deref_mut() else {
             return Ok(());
         };
-        let most_open = more_files() / 2;
+        let most_open = host::more_files() / 2;
         // Who ends must be forgotten before anybody is known.
         let follows = [&EXEC, &EXIT].map(|spec| engine.attach(spec));
         if follows.iter().any(|state| *state != State::Attached) {
@@ -332,13 +339,26 @@ impl Probe for Profile {
         let head = bytes.get(..StackHead::SIZE).and_then(StackHead::decode)?;
         let count = usize::from(head.kernel) + usize::from(head.user);
         let words = bytes.get(StackHead::SIZE..StackHead::SIZE + count * 8)?;
+        let frames = words
+            .chunks_exact(8)
+            .filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)))
+            .collect();
+        let time = head.time.wrapping_add(context.boot_to_unix);
+        // It is no sample by itself, and goes where that of the wait will go.
+        if head.sample == sample::WAKER {
+            let who = Who::default();
+            self.hand_on(Sample {
+                frames,
+                who,
+                time,
+                head,
+            });
+            return Some(None);
+        }
         let by_sample = self.samples.get_mut(usize::from(head.sample))?;
         let by_end = self.ends.get_mut(usize::from(head.end))?;
         *by_sample += 1;
         *by_end += 1;
-        let Some(worker) = &self.worker else {
-            return Some(None);
-        };
         let subject = context.identity.subject(&head.subject, &head.comm);
         let process = match text(&head.comm) {
             // What happens to a packet in a softirq is nobody's process.
@@ -346,10 +366,7 @@ impl Probe for Profile {
             name => name,
         };
         let sample = Sample {
-            frames: words
-                .chunks_exact(8)
-                .filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)))
-                .collect(),
+            frames,
             who: Who {
                 subject: subject.label.as_str().into(),
                 process,
@@ -360,15 +377,10 @@ impl Probe for Profile {
                 sample: head.sample,
                 label: self.labeller.label(&head, context.peers).into(),
             },
-            time: head.time.wrapping_add(context.boot_to_unix),
+            time,
             head,
         };
-        match (worker.try_send(Message::Sample(Box::new(sample))), &self.stacks) {
-            (Ok(()), Some(stacks)) => {
-                stacks.counts.given.fetch_add(1, Ordering::Relaxed);
-            }
-            _ => self.backlog += 1,
-        }
+        self.hand_on(sample);
         Some(None)
     }
 
@@ -453,7 +465,11 @@ impl Probe for Profile {
         };
         out.push(counters(
             &LOST,
-            &[("backlog", self.backlog), ("memory", forgotten)],
+            &[
+                ("backlog", self.backlog),
+                ("memory", forgotten),
+                ("waker", counts.wakers.load(Ordering::Relaxed)),
+            ],
         ));
         out.push(gauge(&PROCESSES, stats.processes));
         out.push(counters(&LOOKED, &[("", counts.looked.load(Ordering::Relaxed))]));

@@ -23,6 +23,7 @@ pub mod store;
 pub mod symbolizer;
 pub mod symtab;
 pub mod table;
+mod wakers;
 pub mod worker;
 
 use crate::error::{Context as _, Result};
@@ -34,7 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use store::{Place, Query, Store};
+use store::{Place, Query, Row, Store};
 
 /// So long a question waits for names; what has none by then is shown by its address.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,6 +96,8 @@ pub struct Counts {
     pub taken: AtomicU64,
     /// Processes that were looked at.
     pub looked: AtomicU64,
+    /// Waits whose waker was seen by the kernel side and is not known here.
+    pub wakers: AtomicU64,
 }
 
 /// Kinds of sample ([`agent_common::profile::sample`]).
@@ -187,7 +190,7 @@ impl Stacks {
         let nameless = {
             let store = self.store();
             let rows = queries.iter().flat_map(|query| store.query(query));
-            let frames: HashSet<u32> = rows.flat_map(|row| row.frames.to_vec()).collect();
+            let frames: HashSet<u32> = rows.flat_map(|row| row.all().collect::<Vec<_>>()).collect();
             self.to_name(store.nameless(frames))
         };
         let (done, named) = mpsc::channel();
@@ -217,11 +220,7 @@ impl Stacks {
         }
         let nameless = {
             let store = self.store();
-            let frames: HashSet<u32> = store
-                .query(query)
-                .iter()
-                .flat_map(|row| row.frames.to_vec())
-                .collect();
+            let frames: HashSet<u32> = store.query(query).iter().flat_map(Row::all).collect();
             self.to_name(store.nameless(frames))
         };
         let (done, named) = mpsc::channel();

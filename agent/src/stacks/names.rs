@@ -122,7 +122,7 @@ impl Names {
                 },
                 Place::Anonymous(_) => out.push((*place, "[anonymous code]".into())),
                 Place::Unknown(_) => out.push((*place, "[unknown]".into())),
-                Place::Cut(_) => {}
+                Place::Cut(_) | Place::Waker(_) => {}
             }
         }
         for (id, addresses) in by_binary {

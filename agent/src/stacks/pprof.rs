@@ -2,7 +2,7 @@
 
 use super::build_id;
 use super::image::KERNEL_START;
-use super::render::symbol;
+use super::render::{symbol, waker};
 use super::store::{Place, Row, Store, Window};
 use crate::error::{Context as _, Result};
 use agent_common::profile::sample;
@@ -242,7 +242,7 @@ pub fn profile(store: &Store, rows: &[Row], sample: u8, window: Window) -> Profi
                     (segment.map(|segment| (id, segment)), address)
                 }
                 Some(Place::Anonymous(address) | Place::Unknown(address)) => (None, address),
-                Some(Place::Cut(_)) | None => (None, 0),
+                Some(Place::Cut(_) | Place::Waker(_)) | None => (None, 0),
             };
             let mapping_id = file.map_or(0, |key| {
                 let (id, is_new) = mappings.of(key);
@@ -273,6 +273,15 @@ pub fn profile(store: &Store, rows: &[Row], sample: u8, window: Window) -> Profi
                 label.push(Label {
                     key: strings.of(key),
                     str: strings.of(value),
+                    num: 0,
+                });
+            }
+        }
+        if let Some((name, frames)) = waker(store, row) {
+            for (key, value) in [("waker", name), ("waker_stack", frames.join(";"))] {
+                label.push(Label {
+                    key: strings.of(key),
+                    str: strings.of(&value),
                     num: 0,
                 });
             }

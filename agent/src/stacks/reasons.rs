@@ -128,8 +128,21 @@ const MEANINGS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// How the kernel comes to an interrupt, from wherever: what lies below on the stack has nothing to do with it.
+const INTERRUPTS: &[&str] = &[
+    "asm_sysvec_",
+    "asm_common_interrupt",
+    "el0t_64_irq",
+    "el1h_64_irq",
+];
+const INTERRUPT: &str = "interrupt";
+
 fn meaning(function: &str) -> Option<&'static str> {
-    let fits = |(_, beginnings): &&(&str, &[&str])| beginnings.iter().any(|b| function.starts_with(b));
+    let is_any = |beginnings: &[&str]| beginnings.iter().any(|b| function.starts_with(b));
+    if is_any(INTERRUPTS) {
+        return Some(INTERRUPT);
+    }
+    let fits = |(_, beginnings): &&(&str, &[&str])| is_any(beginnings);
     MEANINGS.iter().find(fits).map(|(meaning, _)| *meaning)
 }
 
@@ -150,11 +163,26 @@ impl Reasons {
 
     /// Why a thread was off its CPU; `detail` as in the record, `kernel` its frames, innermost first.
     pub fn off_cpu(&mut self, detail: u64, kernel: &[u64]) -> &'static str {
-        match detail {
+        match detail & off::WHY {
             off::PREEMPTED => return "runqueue",
             off::FUTEX => return "lock",
             _ => {}
         }
+        self.learn(kernel);
+        let mut meanings = kernel
+            .iter()
+            .filter_map(|address| self.known.get(address).copied().flatten());
+        meanings.next().unwrap_or(OTHER)
+    }
+
+    /// How many frames an interrupt has, if there is one.
+    pub fn interrupt(&mut self, kernel: &[u64]) -> Option<usize> {
+        self.learn(kernel);
+        let is_entry = |address: &u64| self.known.get(address).copied().flatten() == Some(INTERRUPT);
+        kernel.iter().position(is_entry).map(|at| at + 1)
+    }
+
+    fn learn(&mut self, kernel: &[u64]) {
         let new: Vec<u64> = kernel
             .iter()
             .copied()
@@ -166,10 +194,6 @@ impl Reasons {
         for (address, function) in new.iter().zip(self.symbols.functions(&new)) {
             self.known.insert(*address, meaning(&function));
         }
-        let mut meanings = kernel
-            .iter()
-            .filter_map(|address| self.known.get(address).copied().flatten());
-        meanings.next().unwrap_or(OTHER)
     }
 
     /// Gives the table of symbols back when it has not been needed for a while.
@@ -180,7 +204,7 @@ impl Reasons {
 
 /// What kind of lock was waited for.
 pub const fn lock(detail: u64) -> &'static str {
-    if detail == off::FUTEX {
+    if detail & off::WHY == off::FUTEX {
         "futex"
     } else if detail & contention::MUTEX != 0 {
         "mutex"
@@ -228,8 +252,22 @@ mod tests {
                 assert_eq!(reasons.off_cpu(off::BLOCKED, stack), reason, "{stack:x?}");
             }
             assert_eq!(reasons.off_cpu(off::PREEMPTED, stack), "runqueue");
-            assert_eq!(reasons.off_cpu(off::FUTEX, stack), "lock");
+            assert_eq!(reasons.off_cpu(off::FUTEX | 7, stack), "lock");
         }
+    }
+
+    #[test]
+    fn an_interrupt_ends_where_it_began() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let symbols = "0000000000001000 T hrtimer_wakeup\n0000000000002000 T asm_sysvec_apic_timer_interrupt\n\
+                       0000000000003000 T vfs_read\n";
+        std::fs::write(file.path(), symbols).unwrap();
+        let mut reasons = Reasons {
+            symbols: Symbols::new(file.path(), "/nonexistent"),
+            ..Reasons::new()
+        };
+        assert_eq!(reasons.interrupt(&[0x1004, 0x2004, 0x3004]), Some(2));
+        assert_eq!(reasons.interrupt(&[0x1004, 0x3004]), None);
     }
 
     #[test]

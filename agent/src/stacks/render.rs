@@ -19,6 +19,7 @@ pub fn symbol(store: &Store, frame: u32) -> Option<String> {
             Some(format!("[cut: {why}]"))
         }
         (Place::Binary(id, _), None) if is_jit(store, id) => Some(ANONYMOUS.to_owned()),
+        (Place::Waker(name), None) => Some(clean(String::from_utf8_lossy(&name).trim_end_matches('\0'))),
         (_, None) => None,
     }
 }
@@ -52,7 +53,7 @@ pub fn frame_name(store: &Store, frame: u32) -> String {
         Some(Place::Kernel(address) | Place::Anonymous(address) | Place::Unknown(address)) => {
             format!("{address:#x}")
         }
-        Some(Place::Cut(_)) | None => "[unknown]".into(),
+        Some(Place::Cut(_) | Place::Waker(_)) | None => "[unknown]".into(),
     }
 }
 
@@ -63,6 +64,18 @@ fn annotation(store: &Store, frame: u32) -> &'static str {
         Some((Place::Binary(id, _), _)) if is_jit(store, id) => "_[j]",
         _ => "",
     }
+}
+
+/// Who ended a wait, and where: frames innermost first.
+pub fn waker(store: &Store, row: &Row) -> Option<(String, Vec<String>)> {
+    let (name, frames) = row.waker.split_first()?;
+    let frames = frames.iter().map(|frame| folded_name(store, *frame)).collect();
+    Some((frame_name(store, *name).replace([';', '\n'], " "), frames))
+}
+
+/// Name of a frame among folded stacks.
+fn folded_name(store: &Store, frame: u32) -> String {
+    frame_name(store, frame) + annotation(store, frame)
 }
 
 fn name_of(sample: u8) -> &'static str {
@@ -94,19 +107,28 @@ pub fn unit(sample: u8) -> &'static str {
     }
 }
 
-/// One line a stack, outermost first, as Brendan Gregg's scripts and most viewers read it; its number is the [`weight`].
+/// One line a stack, outermost first, as Brendan Gregg's scripts and most viewers read it; its number is the [`weight`]. On
+/// top of what waited stands, behind `--`, who ended the wait, upside down: an off-wake flamegraph.
 pub fn folded(store: &Store, rows: &[Row]) -> String {
     let mut lines: BTreeMap<String, u64> = BTreeMap::new();
     for row in rows {
         let mut line = row.who.process.replace([';', '\n'], " ");
         for frame in row.frames.iter().rev() {
             line.push(';');
-            line.push_str(&frame_name(store, *frame));
-            line.push_str(annotation(store, *frame));
+            line.push_str(&folded_name(store, *frame));
         }
         if !row.who.label.is_empty() {
             line.push(';');
             line.push_str(&format!("[{}]", row.who.label.replace([';', '\n'], " ")));
+        }
+        if let Some((name, frames)) = waker(store, row) {
+            for part in std::iter::once("--")
+                .chain(frames.iter().map(String::as_str))
+                .chain([&*name])
+            {
+                line.push(';');
+                line.push_str(part);
+            }
         }
         *lines.entry(line).or_default() += weight(row.who.sample, row.count);
     }
@@ -237,7 +259,11 @@ pub fn summary(store: &Store, rows: &[Row], sample: u8, window: Window, most: us
         .iter()
         .take(most)
         .map(|row| {
-            let frames = row.frames.iter().map(|frame| frame_name(store, *frame)).collect();
+            let mut frames: Vec<String> = row.frames.iter().map(|frame| frame_name(store, *frame)).collect();
+            if let Some((name, of)) = waker(store, row) {
+                frames.push(format!("-- woken by {name}"));
+                frames.extend(of);
+            }
             (row.who.process.to_string(), frames, share(row.count.value))
         })
         .collect();
@@ -339,6 +365,54 @@ mod tests {
             folded(&store, &store.query(&Query::default())),
             "a b;[cut: no_row];leaf<T>;leaf<T> 1\na b;main;ksys_read_[k] 2\na b;main;leaf<T> 7\n"
         );
+    }
+
+    #[test]
+    fn who_ended_a_wait_stands_on_top_of_it() {
+        let mut store = Store::new(1 << 20);
+        let who = Who {
+            process: "db".into(),
+            sample: sample::OFF_CPU,
+            label: "lock".into(),
+            ..Who::default()
+        };
+        let (tracing, wait, main) = (Place::Kernel(9), Place::Kernel(1), Place::Binary(1, 1));
+        let (wake, post) = (Place::Kernel(2), Place::Binary(2, 2));
+        let waker = Place::Waker(*b"a;b\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        let count = Count {
+            samples: 1,
+            value: 5_000_000,
+        };
+        store.add(
+            0,
+            who,
+            &[tracing, wait, main, waker, tracing, wake, post],
+            &[],
+            count,
+        );
+        for (place, name) in [
+            (tracing, "__traceiter_sched_waking"),
+            (wait, "schedule"),
+            (main, "main"),
+            (wake, "try_to_wake_up"),
+            (post, "post"),
+        ] {
+            store.name(place, name);
+        }
+        let query = Query {
+            sample: sample::OFF_CPU,
+            ..Query::default()
+        };
+        let rows = store.query(&query);
+        assert_eq!(
+            folded(&store, &rows),
+            "db;main;schedule_[k];[lock];--;try_to_wake_up_[k];post;a b 5000\n"
+        );
+        let summary = summary(&store, &rows, sample::OFF_CPU, Window::default(), 10);
+        assert_eq!(summary.functions.len(), 1, "what waited: {:?}", summary.functions);
+        let shown = table(&summary, 80);
+        assert!(shown.contains("main\n       -- woken by a b\n"), "{shown}");
+        assert!(store.nameless_all().is_empty());
     }
 
     #[test]

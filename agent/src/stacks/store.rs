@@ -35,10 +35,12 @@ pub enum Place {
     Unknown(u64),
     /// The stack is not whole: why ([`agent_common::profile::end`]).
     Cut(u8),
+    /// What comes behind it is the stack of who ended the wait, and its name.
+    Waker([u8; 16]),
 }
 
 /// Who had a stack, and what it was a sample of.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Who {
     /// Container, unit or process.
     pub subject: Arc<str>,
@@ -151,8 +153,17 @@ pub struct Row {
     pub who: Who,
     /// Frames, innermost first.
     pub frames: Arc<[u32]>,
+    /// Who ended the wait: its [name](Place::Waker) and frames, innermost first; empty = nobody was seen.
+    pub waker: Arc<[u32]>,
     /// How often.
     pub count: Count,
+}
+
+impl Row {
+    /// The frames of both stacks.
+    pub fn all(&self) -> impl Iterator<Item = u32> {
+        self.frames.iter().chain(self.waker.iter()).copied()
+    }
 }
 
 impl Store {
@@ -376,7 +387,9 @@ impl Store {
         frames
             .into_iter()
             .filter_map(|frame| self.frames.values.get(frame as usize))
-            .filter(|place| !matches!(place, Place::Cut(_)) && !self.names.contains_key(place))
+            .filter(|place| {
+                !matches!(place, Place::Cut(_) | Place::Waker(_)) && !self.names.contains_key(place)
+            })
             .copied()
             .collect()
     }
@@ -439,22 +452,27 @@ impl Store {
         rows.into_iter()
             .filter_map(|(key, count)| {
                 let frames = self.stacks.values.get(key.stack as usize)?;
+                let is_waker = |frame: &u32| matches!(self.frame(*frame), Some((Place::Waker(_), _)));
+                let end = frames.iter().position(is_waker).unwrap_or(frames.len());
+                let (own, waker) = frames.split_at_checked(end)?;
+                let without_tracing = |frames: &[u32], at: usize| -> Arc<[u32]> {
+                    let is_kept = |(i, frame): &(usize, &u32)| *i != at || !self.is_tracing(**frame);
+                    let kept = frames.iter().enumerate().filter(is_kept);
+                    kept.map(|(_, frame)| *frame).collect()
+                };
                 Some(Row {
                     who: self.whos.values.get(key.who as usize)?.clone(),
-                    frames: if self.is_tracing(frames) {
-                        frames.iter().skip(1).copied().collect()
-                    } else {
-                        frames.clone()
-                    },
+                    frames: without_tracing(own, 0),
+                    waker: without_tracing(waker, 1),
                     count,
                 })
             })
             .collect()
     }
 
-    /// Whether the innermost frame is the kernel's way to the programs of a tracepoint: it is there where there are several.
-    fn is_tracing(&self, frames: &[u32]) -> bool {
-        let name = frames.first().and_then(|frame| self.frame(*frame)?.1);
+    /// Whether a frame, the innermost, is the kernel's way to the programs of a tracepoint: it is there where there are several.
+    fn is_tracing(&self, frame: u32) -> bool {
+        let name = self.frame(frame).and_then(|(_, name)| name);
         name.is_some_and(|name| name.starts_with("__traceiter_"))
     }
 }

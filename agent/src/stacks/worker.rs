@@ -9,6 +9,7 @@ use super::jit::Jits;
 use super::loader::{self, Loader};
 use super::reasons::{self, Reasons};
 use super::store::{Count, Place, Who};
+use super::wakers::{Waker, Wakers};
 use crate::error::{Context as _, Result};
 use agent_common::profile::{StackHead, end, off, sample};
 use nix::time::{ClockId, clock_gettime};
@@ -90,6 +91,7 @@ struct Worker {
     loader: Loader,
     jits: Jits,
     reasons: Reasons,
+    wakers: Wakers,
     seen: HashMap<u32, Seen>,
     /// Gone when it was last looked for.
     gone: Vec<u32>,
@@ -105,6 +107,7 @@ pub fn start(stacks: Arc<Stacks>, loader: Loader) -> Result<Feed> {
         loader,
         jits: Jits::default(),
         reasons: Reasons::new(),
+        wakers: Wakers::default(),
         seen: HashMap::new(),
         gone: Vec::new(),
         looks: LOOKS,
@@ -181,17 +184,14 @@ impl Worker {
         });
     }
 
-    fn take(&mut self, sample: &Sample, now: Instant) {
-        let head = &sample.head;
-        let (kernel, user) = sample
-            .frames
-            .split_at(usize::from(head.kernel).min(sample.frames.len()));
+    /// Where the frames of a sample are, and the files that they are in.
+    fn places(&mut self, head: &StackHead, kernel: &[u64], user: &[u64], now: Instant) -> Waker {
         let image = if user.is_empty() {
             None
         } else {
             self.image(head, user, now)
         };
-        let (mut places, mut binaries) = (Vec::with_capacity(sample.frames.len() + 1), Vec::new());
+        let (mut places, mut binaries) = (Vec::with_capacity(kernel.len() + user.len() + 1), Vec::new());
         for (i, address) in kernel.iter().enumerate() {
             places.push(Place::Kernel(call(i, *address)));
         }
@@ -207,6 +207,46 @@ impl Worker {
             };
             places.push(Place::Cut(why));
         }
+        (places, binaries)
+    }
+
+    /// Keeps who ended a wait until the waiter tells of it. What an interrupt interrupts has not ended anything.
+    fn remember(&mut self, head: &StackHead, kernel: &[u64], user: &[u64], now: Instant) {
+        let (name, stack) = match self.reasons.interrupt(kernel) {
+            Some(frames) => {
+                let frames = kernel.iter().take(frames).enumerate();
+                let places = frames.map(|(i, address)| Place::Kernel(call(i, *address)));
+                (*b"[interrupt]\0\0\0\0\0", (places.collect(), Vec::new()))
+            }
+            None => (head.comm, self.places(head, kernel, user, now)),
+        };
+        let (mut places, binaries): Waker = stack;
+        places.insert(0, Place::Waker(name));
+        let (number, thread) = (head.detail as u32, (head.detail >> 32) as u32);
+        self.wakers.add((thread, number), (places, binaries));
+    }
+
+    fn take(&mut self, sample: &Sample, now: Instant) {
+        let head = &sample.head;
+        let (kernel, user) = sample
+            .frames
+            .split_at(usize::from(head.kernel).min(sample.frames.len()));
+        if head.sample == sample::WAKER {
+            return self.remember(head, kernel, user, now);
+        }
+        let (mut places, mut binaries) = self.places(head, kernel, user, now);
+        let number = head.detail as u32;
+        if head.sample == sample::OFF_CPU && number != 0 {
+            match self.wakers.take((head.tid, number)) {
+                Some((waker, files)) => {
+                    places.extend(waker);
+                    binaries.extend(files);
+                }
+                None => {
+                    self.stacks.counts.wakers.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
         let count = Count {
             samples: 1,
             value: head.value,
@@ -219,7 +259,8 @@ impl Worker {
         }
         let mut store = self.stacks.store();
         // Whoever waits for a futex is off the CPU, and waits for a lock.
-        if head.detail == off::FUTEX && head.sample == sample::OFF_CPU && self.stacks.takes(sample::LOCK) {
+        let is_futex = head.detail & off::WHY == off::FUTEX;
+        if is_futex && head.sample == sample::OFF_CPU && self.stacks.takes(sample::LOCK) {
             let who = Who {
                 sample: sample::LOCK,
                 label: reasons::lock(head.detail).into(),

@@ -28,7 +28,7 @@ pub static LOST: Metric = Metric {
     otlp: "geophone.profile.lost_samples",
     unit: "{sample}",
     kind: Kind::Counter,
-    help: "Samples that are not in the store although their hour is not over: backlog = the agent fell behind, memory = probes.profile.store_memory is too small for an hour",
+    help: "Samples that are not in the store although their hour is not over: backlog = the agent fell behind, memory = probes.profile.store_memory is too small for an hour; waker = the sample is there, without who ended the wait",
     labels: &[&label::REASON],
     stability: Stability::Experimental,
 };

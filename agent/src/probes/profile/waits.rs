@@ -36,6 +36,15 @@ static OFF: Spec = Spec {
     required: true,
     remedy: "needs a kernel with BTF; threads off their CPU are not seen",
 };
+static WAKER: Spec = Spec {
+    name: "profile_waker",
+    probe: "profile",
+    account: program::PROFILE_WAKER,
+    hook: Hook::TpBtf("sched_waking"),
+    needs: NEEDS,
+    required: true,
+    remedy: "needs a kernel with BTF; waits are seen without who ended them",
+};
 static LOCKS: [Spec; 2] = [
     Spec {
         name: "profile_lock_end",
@@ -73,6 +82,10 @@ impl Waits {
         waits.limit(options, 0);
         // Without an end no beginning: it would cost and give nothing.
         if engine.attach(&ON) == State::Attached || engine.attach(&ON_KPROBE) == State::Attached {
+            // Before there are any waits, so that none is without its waker.
+            if options.waker {
+                engine.attach(&WAKER);
+            }
             engine.attach(&OFF);
         } else {
             engine.leave_off(&OFF, "nobody can be seen to come back to a CPU");

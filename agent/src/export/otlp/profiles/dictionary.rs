@@ -125,7 +125,7 @@ impl<'a> Dictionary<'a> {
                 (self.mapping(id, address), address, kind)
             }
             Some(Place::Anonymous(address) | Place::Unknown(address)) => (0, address, ""),
-            Some(Place::Cut(_)) | None => (0, 0, ""),
+            Some(Place::Cut(_) | Place::Waker(_)) | None => (0, 0, ""),
         };
         // Without a name whoever reads it can find one, by build id and address.
         let lines = symbol(self.store, frame)

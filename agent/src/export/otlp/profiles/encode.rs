@@ -6,6 +6,7 @@
 use super::dictionary::{Dictionary, Ids};
 use crate::aggregate::Resource as Machine;
 use crate::export::otlp::encode::{Part, attributes};
+use crate::stacks::render::waker;
 use crate::stacks::store::{Query, Row, Store, Who, Window};
 use agent_common::profile::sample;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
@@ -175,11 +176,14 @@ impl Context<'_> {
             .map(|row| {
                 count += row.count.samples;
                 value += row.count.value;
+                let (waker, frames) = waker(self.store, row).unwrap_or_default();
                 Sample {
                     stack_index: dictionary.stack(&row.frames),
                     attribute_indices: dictionary.attributes(&[
                         ("thread.name", &row.who.thread),
                         ("geophone.label", &row.who.label),
+                        ("geophone.waker", &waker),
+                        ("geophone.waker_stack", &frames.join(";")),
                     ]),
                     link_index: 0,
                     values: vec![row.count.value as i64],
