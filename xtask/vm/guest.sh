@@ -89,6 +89,28 @@ requests() {
 # Mounts of cgroup2 that the machine sees, and directories made for them.
 mounts() { grep -w cgroup2 /proc/mounts; ls -d /tmp/geophone* 2> /dev/null; return 0; }
 
+# A CPU goes and comes back, once for two seconds and once for a moment; something is busy on it all the time. Prints the
+# CPUs that are sampled before, without it and at the end, the samples of the busy one on it in the seconds 3 and 4 after
+# each return, and what is unaccounted.
+hotplug() {
+    local agent busy online=/sys/devices/system/cpu/cpu1/online metrics=http://127.0.0.1:9779/metrics
+    geophone --set probes.profile.enabled=true --set probes.profile.hz=97 --set probes.profile.symbolize=false \
+        --set probes.tcp.enabled=false --set budget.enabled=false run < /dev/null 1>&2 &
+    agent=$!
+    ready $agent || return 1
+    bash -c 'while :; do :; done' & busy=$!
+    value() { wget -q -O - $metrics | grep "^$1" | cut -d ' ' -f 2; }
+    samples() { wget -q -O - "http://127.0.0.1:9779/api/v1/profile?pid=$busy&from=2s&format=json" | grep -o '"samples":[0-9]*'; }
+    sleep 2; value geophone_profile_cpus
+    echo 0 > $online; sleep 2; value geophone_profile_cpus
+    echo 1 > $online; taskset -p 2 $busy > /dev/null; sleep 4; samples
+    taskset -p 3 $busy > /dev/null; echo 0 > $online; echo 1 > $online
+    taskset -p 2 $busy > /dev/null; sleep 4; samples
+    value geophone_profile_cpus
+    value 'geophone_events_unaccounted{probe="profile"}'
+    kill $busy; kill -INT $agent; wait $agent
+}
+
 . /tunnels.sh
 exec 3> /dev/ttyS1
 section kernel uname -r
@@ -97,7 +119,7 @@ section lockdown cat /sys/kernel/security/lockdown
 # The probes that are off unless asked for must load as well.
 more=(--set probes.dns.enabled=true --set probes.udp.enabled=true --set probes.dns.names=10 --set probes.block.enabled=true --set probes.sched.enabled=true
   --set probes.profile.enabled=true --set probes.profile.drops=true --set probes.profile.retransmits=true
-  --set probes.profile.off_cpu=true --set probes.profile.locks=true --set probes.profile.faults=true --set probes.profile.block_io=true --set probes.tunnel.enabled=true --set "probes.tunnel.namespaces=[a]" --set budget.enabled=false
+  --set probes.profile.off_cpu=true --set probes.profile.off_cpu_waker=true --set probes.profile.locks=true --set probes.profile.faults=true --set probes.profile.block_io=true --set probes.tunnel.enabled=true --set "probes.tunnel.namespaces=[a]" --set budget.enabled=false
   --set 'probes.path.forwarded.devices=["*"]')
 section check geophone check --json "${more[@]}"
 if grep -q lockdown= /proc/cmdline; then
@@ -112,6 +134,7 @@ else
     watching run_tunnels traffic --set budget.enabled=false
     kept
     tunnels_end
+    section hotplug hotplug
     umount /sys/fs/cgroup
     section check_no_cgroup2 geophone check --json --btf /dev/null
     watching run_no_cgroup2 requests --btf /dev/null

@@ -35,6 +35,7 @@ pub fn plain(release: &str, seen: &Seen) -> Vec<Check> {
         check("accept latency is measured (fexit)", accept(seen)),
         check("it ends well with tunnels", ended(seen, "run_tunnels")),
         check("tunnels of another network namespace are seen", elsewhere(seen)),
+        check("a CPU that comes back is sampled again", hotplug(seen)),
         check("sock_ops without BTF and cgroups", without_cgroup2(seen)),
         check("its own cgroup2 is nobody else's", mounts(seen)),
         check("nothing stays attached", left(seen)),
@@ -169,6 +170,27 @@ fn goes_on(seen: &Seen, run: &str) -> Result<String> {
     Ok(format!("{opened} connections"))
 }
 
+/// Within two seconds of its return a CPU is sampled: of the two seconds that follow there are half of the ticks at least.
+fn hotplug(seen: &Seen) -> Result<String> {
+    let text = &section(seen, "hotplug")?.text;
+    let numbers: Vec<u64> = text
+        .lines()
+        .filter_map(|line| line.trim_start_matches("\"samples\":").parse().ok())
+        .collect();
+    let [before, without, slow, quick, after, unaccounted] = *numbers else {
+        bail!("not six numbers: {text}");
+    };
+    ensure!(
+        (before, without, after, unaccounted) == (2, 1, 2, 0),
+        "{before} CPUs, {without} without it, {after} at the end, {unaccounted} unaccounted"
+    );
+    ensure!(
+        slow >= 97 && quick >= 97,
+        "{slow} and {quick} samples in two seconds at 97 Hz"
+    );
+    Ok(format!("{slow} and {quick} samples in two seconds at 97 Hz"))
+}
+
 /// sock_ops sees connections, or says why it cannot; it is attached to a cgroup2 that the agent mounts for itself.
 fn without_cgroup2(seen: &Seen) -> Result<String> {
     let programs = report::programs(seen, "check_no_cgroup2")?;
@@ -273,6 +295,7 @@ mod tests {
             ("run_no_cgroup2", RUN),
             ("mounts_during", ""),
             ("mounts_after", ""),
+            ("hotplug", "2\n1\n\"samples\":190\n\"samples\":180\n2\n0"),
             ("left", ""),
         ]
         .map(|(name, text)| (name.to_owned(), said(text)))
