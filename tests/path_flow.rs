@@ -3,6 +3,9 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tests::harness::{Agent, Netns, Setup, equal};
 use tests::need_root;
 
@@ -303,4 +306,39 @@ fn loss_stays_where_it_is() -> Result<()> {
         }
         equal("changes", s.sum("geophone_path_trace_changes_total", &[]), 0)
     })
+}
+
+/// Cause: a route that goes over the one router and the other in turn, several times within a trace. Seen: a path whose
+/// second hop is both, without loss, and no change.
+#[test]
+fn a_route_that_flaps_is_no_change() -> Result<()> {
+    need_root!("nft");
+    let diamond = Diamond::new()?;
+    let target = "10.203.9.1";
+    let r = diamond.r.clone();
+    let over = Arc::new(AtomicBool::new(false));
+    let ended = over.clone();
+    let flapping = std::thread::spawn(move || -> Result<()> {
+        for via in ["10.203.2.2", "10.203.3.2"].iter().cycle() {
+            if ended.load(Ordering::Relaxed) {
+                break;
+            }
+            r.ip(&format!("route replace 10.203.9.0/24 via {via}"))?;
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    });
+    let agent = agent(&diamond.a, "icmp", &[target.to_owned()])?;
+    let seen = agent.until(|s| {
+        let found = hops(&agent, target)?;
+        ensure!(found.len() == 3 && found[0].sent >= 9, "not three traces yet");
+        equal("lost", found.iter().map(|h| h.lost).sum::<u64>(), 0)?;
+        Ok(s.sum("geophone_path_trace_changes_total", &[]))
+    });
+    over.store(true, Ordering::Relaxed);
+    flapping.join().ok().context("a thread has panicked")??;
+    equal("changes", seen?, 0)?;
+    let both = [counted(&diamond.u)?[0], counted(&diamond.v)?[0]];
+    ensure!(both.iter().all(|n| *n > 0), "it has not flapped: {both:?}");
+    Ok(())
 }

@@ -104,6 +104,10 @@ fn look<const QUERY: bool>(account: &mut Account, packet: &Packet) {
         Sight::Neither => false,
         Sight::Unclear => true,
     };
+    if !possible {
+        bump(&mut account.filtered);
+        return;
+    }
     let mut walk = Walk {
         skb: packet.bytes().as_ptr(),
         account: &raw mut *account,
@@ -125,7 +129,12 @@ fn look<const QUERY: bool>(account: &mut Account, packet: &Packet) {
         header: Header::default(),
         question: 0,
     };
-    if !possible || packet_of::<QUERY>(&mut walk) == 0 {
+    let ours = if QUERY {
+        to_server(&mut walk)
+    } else {
+        from_server(&mut walk)
+    };
+    if ours == 0 {
         bump(&mut account.filtered);
         return;
     }
@@ -148,17 +157,13 @@ fn look<const QUERY: bool>(account: &mut Account, packet: &Packet) {
     }
 }
 
-/// Reads the headers of what goes to the port, or comes from it; 0 = it does not.
-#[inline(always)]
-fn packet_of<const QUERY: bool>(walk: &mut Walk) -> u64 {
-    if QUERY { to_server(walk) } else { from_server(walk) }
-}
-
+/// Reads the headers of what goes to the port; 0 = it does not.
 #[inline(never)]
 fn to_server(walk: &mut Walk) -> u64 {
     headers::<true>(walk) as u64
 }
 
+/// Of what comes from it.
 #[inline(never)]
 fn from_server(walk: &mut Walk) -> u64 {
     headers::<false>(walk) as u64
