@@ -104,7 +104,8 @@ hotplug() {
     sleep 2; value geophone_profile_cpus
     echo 0 > $online; sleep 2; value geophone_profile_cpus
     echo 1 > $online; taskset -p 2 $busy > /dev/null; sleep 4; samples
-    taskset -p 3 $busy > /dev/null; echo 0 > $online; echo 1 > $online
+    # Behind its back: between two looks.
+    taskset -p 3 $busy > /dev/null; kill -STOP $agent; echo 0 > $online; echo 1 > $online; kill -CONT $agent
     taskset -p 2 $busy > /dev/null; sleep 4; samples
     value geophone_profile_cpus
     value 'geophone_events_unaccounted{probe="profile"}'

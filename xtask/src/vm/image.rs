@@ -12,8 +12,8 @@ use crate::shell::{capture, run};
 use crate::toolchain::find;
 
 /// Programs of the host that the guest script calls. `timeout` is among them because busybox's would run busybox's `ip`.
-const PROGRAMS: [&str; 12] = [
-    "bash", "timeout", "taskset", "ip", "tc", "ethtool", "iperf3", "ping", "nft", "bpftool", "wg", "perl",
+const PROGRAMS: [&str; 11] = [
+    "bash", "timeout", "ip", "tc", "ethtool", "iperf3", "ping", "nft", "bpftool", "wg", "perl",
 ];
 /// Modules that they need, with what those depend on.
 const MODULES: [&str; 19] = [
