@@ -100,6 +100,15 @@ impl Row {
         }
     }
 
+    /// Puts a sample where none may be yet.
+    pub fn put(&mut self, step: usize, sample: Sample) -> Result<(), Error> {
+        if self.has(step) {
+            return same_labels();
+        }
+        self.set(step, sample);
+        Ok(())
+    }
+
     pub fn clear(&mut self, step: usize) {
         if let Some(cell) = self.floats.get_mut(step) {
             *cell = STALE;
@@ -162,16 +171,6 @@ impl Collector {
         &mut self.rows[at]
     }
 
-    /// Puts a sample where none may be yet.
-    pub fn put(&mut self, labels: &Labels, step: usize, sample: Sample) -> Result<(), Error> {
-        let row = self.row(labels);
-        if row.has(step) {
-            return same_labels();
-        }
-        row.set(step, sample);
-        Ok(())
-    }
-
     pub fn finish(self) -> Vec<Row> {
         self.rows
     }
@@ -190,10 +189,7 @@ pub(super) fn unite(rows: Vec<Row>) -> Result<Vec<Row>, Error> {
         let into = &mut united[*at];
         for step in 0..row.count() {
             if let Some(sample) = row.get(step) {
-                if into.has(step) {
-                    return same_labels();
-                }
-                into.set(step, sample);
+                into.put(step, sample)?;
             }
         }
     }

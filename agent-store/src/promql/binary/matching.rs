@@ -1,12 +1,12 @@
 //! Which elements of two vectors belong together.
 
 use super::super::Error;
-use super::super::grid::{Collector, Row, only, with, without};
+use super::super::grid::{Collector, Row, Sample, only, with, without};
 use super::super::show::metric;
 use super::Operator;
 use crate::labels::{Labels, NAME};
 use promql_parser::parser::{BinModifier, LabelModifier, VectorMatchCardinality};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The labels by which two elements match.
 pub(super) fn signature(modifier: Option<&BinModifier>, labels: &Labels) -> Labels {
@@ -70,47 +70,49 @@ impl Join<'_> {
         }
         self.check_one_side(&groups)?;
         let mut collector = Collector::new(self.count);
-        // For each signature the labels that a step of it has already given: to tell what is not unique.
-        let mut given: HashMap<Labels, Vec<Vec<usize>>> = HashMap::new();
-        let mut names: HashMap<Labels, usize> = HashMap::new();
+        // For each signature: the steps that have a result, and the labels of the rows with results.
+        let mut given: HashMap<Labels, (Vec<bool>, HashSet<Labels>)> = HashMap::new();
         for many in &self.many {
             let signature = signature(self.modifier, &many.labels);
             let Some(group) = groups.get(&signature) else {
                 continue;
             };
-            let given = given
+            let (taken, rows) = given
                 .entry(signature)
-                .or_insert_with(|| vec![Vec::new(); self.count]);
+                .or_insert_with(|| (vec![false; self.count], HashSet::new()));
             for one in group.iter().map(|at| &self.one[*at]) {
                 let labels = self.result_labels(&many.labels, &one.labels);
-                let next = names.len();
-                let id = *names.entry(labels.clone()).or_insert(next);
-                for (step, given) in given.iter_mut().enumerate() {
-                    let (Some(a), Some(b)) = (many.get(step), one.get(step)) else {
+                let row = collector.row(&labels);
+                for (step, taken) in taken.iter_mut().enumerate() {
+                    let Some(result) = self.pair(many, one, step) else {
                         continue;
                     };
-                    let result = if self.swapped {
-                        self.operator.samples(&b, &a)
-                    } else {
-                        self.operator.samples(&a, &b)
-                    };
-                    let Some(result) = result else { continue };
-                    if self.included.is_none() && !given.is_empty() {
+                    if self.included.is_none() && *taken {
                         return Error::execution(
                             "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
                         );
                     }
-                    if given.contains(&id) {
+                    if row.has(step) && rows.contains(&labels) {
                         return Error::execution(
                             "multiple matches for labels: grouping labels must ensure unique matches",
                         );
                     }
-                    given.push(id);
-                    collector.put(&labels, step, result)?;
+                    row.put(step, result)?;
+                    *taken = true;
                 }
+                rows.insert(labels);
             }
         }
         Ok(collector.finish())
+    }
+
+    fn pair(&self, many: &Row, one: &Row, step: usize) -> Option<Sample> {
+        let (many, one) = (many.get(step)?, one.get(step)?);
+        if self.swapped {
+            self.operator.samples(&one, &many)
+        } else {
+            self.operator.samples(&many, &one)
+        }
     }
 
     /// The one side must be unique at every step at which there is a many side at all.
