@@ -12,7 +12,7 @@ const STEP: Millis = 15_000;
 const COUNT: i64 = 240;
 
 /// Numbers that look random and are the same at every run (xorshift).
-struct Numbers(u64);
+pub struct Numbers(pub u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
@@ -22,7 +22,8 @@ impl Numbers {
         self.0
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    /// Less than `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 

@@ -297,3 +297,45 @@ fn what_is_hostile_ends_in_an_answer_or_in_an_error() {
         }
     }
 }
+
+#[test]
+fn a_query_that_was_cut_and_pasted_at_random_never_panics() {
+    let memory = Memory(data::all());
+    let queries = crate::queries::all();
+    let mut numbers = data::Numbers(0x1234_5678_90ab_cdef);
+    let mut pick = |limit: usize| numbers.below(limit as u64) as usize;
+    let pieces = [
+        "\u{1F600}",
+        "\"",
+        "\\u",
+        "{",
+        "]",
+        "(",
+        "@",
+        " offset ",
+        "-",
+        "5m",
+        "1e999",
+        "0x",
+        "`",
+        "\0",
+        "=~",
+        "\"[\"",
+    ];
+    for _ in 0..3000 {
+        let mut query: Vec<char> = queries[pick(queries.len())].chars().collect();
+        let at = pick(query.len() + 1);
+        if pick(2) == 0 {
+            let other: Vec<char> = queries[pick(queries.len())].chars().collect();
+            query.truncate(at);
+            query.extend(other.iter().skip(pick(other.len() + 1)));
+        } else {
+            query.splice(at..at, pieces[pick(pieces.len())].chars());
+        }
+        let query: String = query.into_iter().collect();
+        let bounds = Few(AtomicUsize::new(1_000_000));
+        if let Err(error) = instant(&query, AT, &Options::default(), &memory, &bounds) {
+            assert_ne!(error.status(), 500, "{query}: {error}");
+        }
+    }
+}

@@ -21,7 +21,7 @@ pub(super) fn extrapolated(args: &Arguments) -> Result<Evaluated, Error> {
         move |window| {
             let (change, factor) = match (&window.floats, &window.histograms) {
                 (floats, []) if floats.len() > 1 => {
-                    let change = floats[floats.len() - 1] - floats[0] + 0.0;
+                    let change = floats[floats.len() - 1] - floats[0];
                     let change = resets.add_to(change, &window, series);
                     let from = (is_counter && change > 0.0 && floats[0] >= 0.0).then(|| floats[0] / change);
                     (Sample::Float(change), extension(&window, window.times, from))
