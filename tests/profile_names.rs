@@ -2,38 +2,61 @@
 
 use anyhow::{Context as _, Result, ensure};
 use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tests::harness::agent::{Agent, Scratch};
-use tests::harness::stacks::{Busy, Folded, build_id, cc, spin, taking_stacks};
-use tests::harness::{command, unique};
+use tests::harness::agent::{Agent, Scratch, binary, clean};
+use tests::harness::stacks::{Busy, Folded, MAIN, all_named, build_id, cc, run, seen, spin, taking_stacks};
+use tests::harness::{command, equal, pprof, unique};
 use tests::need_root;
 
-/// Asks for the stacks of a process of this name until they are as wanted.
-fn seen(agent: &Agent, name: &str, check: impl Fn(&Folded) -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        std::thread::sleep(Duration::from_secs(2));
-        let answer = agent.get(
-            &format!("/api/v1/profile?from=4s&comm={name}&format=folded"),
-            "*/*",
-        )?;
-        ensure!(answer.status == 200, "{}", answer.text());
-        let folded = Folded::parse(&answer.text())?;
-        match check(&folded) {
-            Ok(()) => return Ok(()),
-            Err(e) if Instant::now() > deadline => {
-                return Err(e.context(format!("{name}:\n{}", folded.show())));
-            }
-            Err(_) => {}
+fn failures(agent: &Agent, reason: &str) -> Result<f64> {
+    let line = format!("geophone_profile_name_failures_total{{reason=\"{reason}\"}} ");
+    let metrics = agent.metrics()?;
+    let value = metrics.lines().find_map(|l| l.strip_prefix(&line));
+    Ok(value.unwrap_or("0").parse()?)
+}
+
+/// Makes two functions at run time. Names the first one at once, among lines that make no sense, the second 3 s later; `link`:
+/// in a file that a symbolic link leads to; `foreign`: in a file that is another user's.
+const JIT: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    // push rbp; mov rbp, rsp; mov rcx, rdi; loop: dec rcx; jnz loop; pop rbp; ret
+    static const char code[] = "\x55\x48\x89\xe5\x48\x89\xf9\x48\xff\xc9\x75\xfb\x5d\xc3";
+    char *at = mmap(0, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(at, code, sizeof code);
+    memcpy(at + 4096, code, sizeof code);
+    char path[64], real[64];
+    sprintf(path, "/tmp/perf-%d.map", getpid());
+    sprintf(real, "%s%s", path, strcmp(argv[1], "link") ? "" : ".real");
+    if (strcmp(real, path) && symlink(real, path)) return 1;
+    FILE *map = fopen(real, "w");
+    fprintf(map, "nonsense\n%lx 0 empty\nffffffffffffffff ff wraps\n", (long)at);
+    fprintf(map, "%lx %x first made; at run time\n", (long)at, (int)sizeof code);
+    fflush(map);
+    if (!strcmp(argv[1], "foreign") && (fchown(fileno(map), 1, 1) || setuid(65534))) return 1;
+    time_t start = time(0);
+    for (int named = 0; time(0) < start + 300;) {
+        ((void (*)(long))at)(10000000);
+        ((void (*)(long))(at + 4096))(10000000);
+        if (!named && time(0) > start + 3) {
+            named = 1;
+            fprintf(map, "%lx 10 second\n", (long)at + 4096);
+            fflush(map);
         }
     }
 }
-
-fn share(folded: &Folded, functions: &[&str]) -> f64 {
-    folded.through(functions) as f64 / folded.total().max(1) as f64
-}
+"#;
 
 /// Removes the maps that a process has written.
 struct Maps(u32);
@@ -44,6 +67,62 @@ impl Drop for Maps {
             let _ = std::fs::remove_file(format!("/tmp/perf-{}.map{ending}", self.0));
         }
     }
+}
+
+/// Cause: code made at run time, by processes that write its names as Node.js and Java do: one outside, one in a container, one
+/// through a symbolic link, one whose file is another user's. Seen: the names of the first two, those too that come later; of
+/// the others that they have none, and why.
+#[test]
+fn code_made_at_run_time() -> Result<()> {
+    need_root!("cc", "unshare");
+    let scratch = Scratch::new()?;
+    let agent = taking_stacks().start()?;
+    let program = |name: &str| cc(&scratch, name, JIT, &["-fno-omit-frame-pointer"]);
+    let (mut running, mut maps) = (Vec::new(), Vec::new());
+    let mut names = Vec::new();
+    for mode in ["own", "link", "foreign"] {
+        let name = unique("j");
+        let busy = Busy::start(Command::new(program(&name)?).arg(mode))?;
+        maps.push(Maps(busy.0.id()));
+        running.push(busy);
+        names.push(name);
+    }
+    let name = unique("j");
+    let script =
+        "mount -t tmpfs none /mnt && cp \"$0\" /mnt/ && mount -t tmpfs none /tmp && exec /mnt/$1 own";
+    let contained = Busy::start(
+        Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child", "--mount", "sh", "-c", script])
+            .arg(program(&name)?)
+            .arg(&name),
+    )?;
+    running.push(contained);
+    names.push(name);
+    for own in [0, 3] {
+        seen(&agent, &names[own], |folded| {
+            let shares = ["first made  at run time_[j]", "second_[j]"].map(|f| folded.share(&["main", f]));
+            ensure!(
+                folded.total() > 100 && shares.iter().all(|s| (0.3..0.7).contains(s)),
+                "{shares:?}"
+            );
+            Ok(())
+        })?;
+    }
+    for refused in [1, 2] {
+        seen(&agent, &names[refused], |folded| {
+            let anonymous = folded.share(&["main", "[anonymous code]_[j]"]);
+            ensure!(folded.total() > 100 && anonymous > 0.95, "{anonymous}");
+            Ok(())
+        })?;
+    }
+    let (maps, lines) = (failures(&agent, "perf_map")?, failures(&agent, "perf_map_line")?);
+    ensure!((maps, lines) == (2.0, 6.0), "{maps} maps, {lines} lines");
+    let log = agent.log();
+    ensure!(
+        log.contains("symbolic link") && log.contains("is user 1's"),
+        "{log}"
+    );
+    Ok(())
 }
 
 /// Cause: a script that Node.js compiles as it runs. Seen: its functions, by the names that Node.js gives them.
@@ -83,14 +162,10 @@ fn which(program: &str) -> Result<PathBuf> {
     )?)
 }
 
-const MAIN: &str = "int main(void) { return spinning_for(300) & 1; }\n";
-/// Its functions, outermost first; none of them is exported.
-const SPINNING: &[&str] = &["_start", "main", "spinning_for", "spinning", "spinning_leaf"];
-
 /// A C program whose debug information is in a file of its own. Returns the program, and that file.
 fn split(scratch: &Scratch, options: &[&str]) -> Result<(PathBuf, PathBuf)> {
     let program = cc(scratch, &unique("s"), &(spin("spinning") + MAIN), options)?;
-    let debug = program.with_extension("debug");
+    let debug = PathBuf::from(format!("{}.debug", program.display()));
     let objcopy = |arguments: &[&OsStr]| command::output(Command::new("objcopy").args(arguments));
     let (only, strip) = (OsStr::new("--only-keep-debug"), OsStr::new("--strip-all"));
     objcopy(&[only, program.as_os_str(), debug.as_os_str()])?;
@@ -98,22 +173,10 @@ fn split(scratch: &Scratch, options: &[&str]) -> Result<(PathBuf, PathBuf)> {
     Ok((program, debug))
 }
 
-/// Starts a program; returns its name.
-fn run(program: &Path) -> Result<(String, Busy)> {
-    let name = program.file_name().context("no name")?.to_string_lossy();
-    Ok((name.into_owned(), Busy::start(&mut Command::new(program))?))
-}
-
 /// Where a directory of debug information has that of a build id.
 fn by_id(directory: &Path, id: &str) -> Result<PathBuf> {
     let (first, rest) = id.split_at_checked(2).context("a short build id")?;
     Ok(directory.join(format!(".build-id/{first}/{rest}.debug")))
-}
-
-fn all_named(folded: &Folded) -> Result<()> {
-    let named = share(folded, SPINNING);
-    ensure!(folded.total() > 100 && named > 0.95, "{named}");
-    Ok(())
 }
 
 /// Cause: stripped programs: the debug information of one lies by its build id in a directory that is configured, that of
@@ -162,6 +225,231 @@ fn debug_information_elsewhere() -> Result<()> {
             folded.total() > 100 && nameless > 0.95 && folded.through(&["spinning_leaf"]) == 0,
             "{nameless}"
         );
+        Ok(())
+    })
+}
+
+/// A server of debug information: what it has, and what it was asked for. It never ends what it sends of `endless`.
+struct Server {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn start(has: Vec<(String, Vec<u8>)>, endless: String) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (address, asked) = (listener.local_addr()?, Arc::<Mutex<Vec<String>>>::default());
+        let asks = asked.clone();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut line = String::new();
+                let _ = BufReader::new(&stream).read_line(&mut line);
+                let id = line.split('/').nth(2).unwrap_or_default().to_owned();
+                asks.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(id.clone());
+                let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+                let _ = match has.iter().find(|(known, _)| *known == id) {
+                    Some((_, bytes)) => stream
+                        .write_all(head.as_bytes())
+                        .and_then(|()| stream.write_all(bytes)),
+                    None if id == endless => {
+                        let sent = stream.write_all(head.as_bytes());
+                        sent.and_then(|()| std::io::copy(&mut std::io::repeat(7), &mut stream).map(|_| ()))
+                    }
+                    None => stream.write_all(
+                        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                    ),
+                };
+            }
+        });
+        Ok(Self { address, asked })
+    }
+
+    fn asked(&self, id: &str) -> usize {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.iter().filter(|a| *a == id).count()
+    }
+}
+
+/// Cause: three stripped programs with a build id, and a server that has the debug information of the first one, of the second
+/// none, and of the third a file without end. Seen: the names of the first, and that each was asked for once; the same names
+/// from an agent of later, without the server; and none if what it has kept is not sound.
+#[test]
+fn servers_of_debug_information_and_what_is_kept() -> Result<()> {
+    need_root!("cc", "objcopy", "readelf");
+    let scratch = Scratch::new()?;
+    let made = |i: usize| {
+        split(
+            &scratch,
+            &[&format!("-Wl,--build-id=0x{}{i:02x}", "a1".repeat(15))],
+        )
+    };
+    let programs = (0..3).map(made).collect::<Result<Vec<_>>>()?;
+    let ids = programs
+        .iter()
+        .map(|(program, _)| build_id(program))
+        .collect::<Result<Vec<_>>>()?;
+    let server = Server::start(
+        vec![(ids[0].clone(), std::fs::read(&programs[0].1)?)],
+        ids[2].clone(),
+    )?;
+    for (_, debug) in &programs {
+        std::fs::remove_file(debug)?;
+    }
+    let cache = scratch.path("cache");
+    let keeping = || {
+        taking_stacks()
+            .set("probes.profile.cache_dir", &cache.display().to_string())
+            .set("probes.profile.cache_size", "16MiB")
+    };
+    let asking = keeping().set(
+        "probes.profile.debuginfod",
+        &format!("[\"http://{}\"]", server.address),
+    );
+    let mut agent = asking.start()?;
+    let running = programs
+        .iter()
+        .map(|(program, _)| run(program))
+        .collect::<Result<Vec<_>>>()?;
+    let nameless = |folded: &Folded| {
+        ensure!(
+            folded.total() > 100 && folded.through(&["spinning_leaf"]) == 0,
+            "names"
+        );
+        ensure!(
+            folded.count(|stack| stack.iter().any(|f| f.contains("+0x"))) > 0,
+            "no addresses"
+        );
+        Ok(())
+    };
+    seen(&agent, &running[0].0, all_named)?;
+    for (name, _) in &running[1..] {
+        seen(&agent, name, nameless)?;
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while failures(&agent, "debuginfod")? < 2.0 {
+        ensure!(
+            Instant::now() < deadline,
+            "{} failures",
+            failures(&agent, "debuginfod")?
+        );
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let asked = ids.iter().map(|id| server.asked(id)).collect::<Vec<_>>();
+    ensure!(asked == [1, 1, 1], "{asked:?}");
+    let kept = std::fs::read_dir(cache.join("debuginfod"))?.count();
+    ensure!(kept == 1, "{kept} files are kept, what had no end among them");
+    // Functions are written every ten seconds.
+    let functions = cache.join("functions").join(&ids[0]);
+    while !functions.exists() {
+        ensure!(Instant::now() < deadline, "no functions are kept");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    agent.signal(nix::sys::signal::Signal::SIGTERM)?;
+    agent.wait(Duration::from_secs(20))?;
+    std::fs::remove_dir_all(cache.join("debuginfod"))?;
+    let agent = keeping().start()?;
+    seen(&agent, &running[0].0, |folded| {
+        ensure!(
+            folded.total() > 100 && folded.share(&["spinning_for", "spinning_leaf"]) > 0.95,
+            "not kept"
+        );
+        Ok(())
+    })?;
+    drop(agent);
+    let mut bytes = std::fs::read(&functions)?;
+    bytes.truncate(bytes.len() - 3);
+    std::fs::write(&functions, bytes)?;
+    let agent = keeping().start()?;
+    seen(&agent, &running[0].0, nameless)?;
+    equal("files that are not sound", failures(&agent, "cache")?, 1.0)?;
+    ensure!(agent.log().contains("it is thrown away"), "{}", agent.log());
+    Ok(())
+}
+
+/// Cause: a program whose functions are inlined into each other, and a stripped one like it whose debug information is elsewhere.
+/// Seen: with `inlined`, each as a frame of its own, marked, and in pprof as lines of one location; without it none of them.
+#[test]
+fn inlined_functions() -> Result<()> {
+    need_root!("cc", "objcopy", "readelf", "gzip");
+    const SOURCE: &str = "#include <time.h>\n\
+        static inline __attribute__((always_inline)) long innermost(volatile long *x) { \
+        for (long i = 0; i < 2000000; i++) *x = *x * 31 + i; return *x; }\n\
+        static inline __attribute__((always_inline)) long middle(volatile long *x) { return innermost(x) + 1; }\n\
+        __attribute__((noinline)) long outer(long n) { volatile long x = n; return middle(&x) + x; }\n\
+        int main(void) { time_t end = time(0) + 300; long s = 0; while (time(0) < end) s += outer(s); return s & 1; }\n";
+    let scratch = Scratch::new()?;
+    let with = cc(&scratch, &unique("i"), SOURCE, &["-g", "-gz=zlib"])?;
+    let without = cc(&scratch, &unique("i"), SOURCE, &["-g", "-Wl,--build-id"])?;
+    let place = by_id(&scratch.path("debug"), &build_id(&without)?)?;
+    std::fs::create_dir_all(place.parent().context("no parent")?)?;
+    let objcopy = |arguments: &[&OsStr]| command::output(Command::new("objcopy").args(arguments));
+    objcopy(&[
+        OsStr::new("--only-keep-debug"),
+        without.as_os_str(),
+        place.as_os_str(),
+    ])?;
+    objcopy(&[OsStr::new("--strip-all"), without.as_os_str()])?;
+    let directories = format!("[{}]", scratch.path("debug").display());
+    let set = || taking_stacks().set("probes.profile.debug_dirs", &directories);
+    let running = [run(&with)?, run(&without)?];
+    let agent = set().set("probes.profile.inlined", "true").start()?;
+    for (name, _) in &running {
+        seen(&agent, name, |folded| {
+            let share = folded.share(&["main", "outer", "middle_[i]", "innermost_[i]"]);
+            ensure!(folded.total() > 100 && share > 0.9, "{share}");
+            Ok(())
+        })?;
+    }
+    let path = format!("/api/v1/profile?from=10s&comm={}&format=pprof", running[1].0);
+    let profile = pprof::unpacked(&scratch, &agent.get(&path, "*/*")?.body)?;
+    let name = |id: i64| {
+        let function = profile.function.iter().find(|f| f.first == id)?;
+        profile.strings.get(function.second as usize).map(String::as_str)
+    };
+    let lines = |location: &pprof::Location| {
+        location
+            .line
+            .iter()
+            .filter_map(|l| name(l.first))
+            .collect::<Vec<_>>()
+    };
+    let nested = profile.location.iter().map(lines).find(|lines| lines.len() > 1);
+    equal(
+        "lines, innermost first",
+        nested,
+        Some(vec!["innermost", "middle", "outer"]),
+    )?;
+    drop(agent);
+    let agent = set().start()?;
+    for (name, _) in &running {
+        seen(&agent, name, |folded| {
+            let outer = folded.share(&["main", "outer"]);
+            ensure!(
+                folded.total() > 100 && outer > 0.9 && folded.through(&["middle_[i]"]) == 0,
+                "{outer}"
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Cause: BPF programs that a process runs over and over. Seen: their names, in the kernel's part of its stacks.
+#[test]
+fn programs_of_bpf() -> Result<()> {
+    need_root!();
+    let scratch = Scratch::new()?;
+    let agent = taking_stacks().start()?;
+    let name = unique("g");
+    std::os::unix::fs::symlink(binary(), scratch.path(&name))?;
+    let mut command = clean(scratch.path(&name));
+    let _busy = Busy::start(command.args(["bench-packets", "--rounds", "2000"]))?;
+    seen(&agent, &name, |folded| {
+        let programs = ["tunnel_ingress [bpf]_[k]", "tunnel_egress [bpf]_[k]"];
+        let share: f64 = programs.iter().map(|p| folded.share(&[p])).sum();
+        ensure!(folded.total() > 100 && share > 0.2, "{share}");
         Ok(())
     })
 }

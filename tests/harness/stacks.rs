@@ -1,10 +1,11 @@
 //! Programs whose stacks are known, and stacks as they come.
 
-use super::agent::{Scratch, binary, clean};
+use super::agent::{Agent, Scratch, binary, clean};
 use super::{Setup, command, unique};
 use anyhow::{Context as _, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A program that goes with its owner.
 pub struct Busy(pub Child);
@@ -126,6 +127,11 @@ impl Folded {
         })
     }
 
+    /// Share of the samples with these functions.
+    pub fn share(&self, functions: &[&str]) -> f64 {
+        self.through(functions) as f64 / self.total().max(1) as f64
+    }
+
     /// Those of one process name.
     pub fn of(&self, name: &str) -> Self {
         let own = |(stack, _): &&(Vec<String>, u64)| stack.first().is_some_and(|first| first == name);
@@ -180,4 +186,43 @@ pub fn taken(scratch: &Scratch, comm: &str) -> Result<Folded> {
         folded.show()
     );
     Ok(folded)
+}
+
+/// Asks for the stacks of a process of this name until they are as wanted.
+pub fn seen(agent: &Agent, name: &str, check: impl Fn(&Folded) -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        std::thread::sleep(Duration::from_secs(2));
+        let answer = agent.get(
+            &format!("/api/v1/profile?from=4s&comm={name}&format=folded"),
+            "*/*",
+        )?;
+        ensure!(answer.status == 200, "{}", answer.text());
+        let folded = Folded::parse(&answer.text())?;
+        match check(&folded) {
+            Ok(()) => return Ok(()),
+            Err(e) if Instant::now() > deadline => {
+                return Err(e.context(format!("{name}:\n{}", folded.show())));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// The main function of [`spin`]'s `spinning`.
+pub const MAIN: &str = "int main(void) { return spinning_for(300) & 1; }\n";
+/// Its functions, outermost first; none of them is exported.
+pub const SPINNING: &[&str] = &["_start", "main", "spinning_for", "spinning", "spinning_leaf"];
+
+/// An error unless the stacks are whole and have all their names.
+pub fn all_named(folded: &Folded) -> Result<()> {
+    let named = folded.share(SPINNING);
+    ensure!(folded.total() > 100 && named > 0.95, "{named}");
+    Ok(())
+}
+
+/// Starts a program; returns its name.
+pub fn run(program: &Path) -> Result<(String, Busy)> {
+    let name = program.file_name().context("no name")?.to_string_lossy();
+    Ok((name.into_owned(), Busy::start(&mut Command::new(program))?))
 }

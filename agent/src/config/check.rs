@@ -50,6 +50,7 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         let message = "no waits are followed; set probes.profile.off_cpu: true";
         return Err(Invalid::new(&["probes", "profile", "off_cpu_waker"], message));
     }
+    foreign(&["probes", "profile"], config.probes.profile.validate())?;
     foreign(&["export"], config.export.otlp.validate())
 }
 

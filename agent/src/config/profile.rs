@@ -43,8 +43,20 @@ pub struct ProfileProbe {
     /// Give functions their names. Without it no other process is started to read symbols, and addresses and build ids are
     /// given for symbolizing elsewhere; the kernel's functions have names in any case.
     pub symbolize: bool,
+    /// Name the functions that a compiler has inlined too, by debug information: frames of their own. It takes more time and
+    /// memory, and files without debug information are as before.
+    pub inlined: bool,
     /// Directories with debug information of files that have none themselves, as `.build-id/xx/….debug` or by the file's path.
     pub debug_dirs: Vec<PathBuf>,
+    /// Servers that are asked for debug information that is not there, by build id (`https://debuginfod.debian.net`). They
+    /// learn what runs here. Needs `cache_dir`.
+    pub debuginfod: Vec<String>,
+    /// Directory where functions that were found and debug information that was fetched are kept, e.g. /var/cache/geophone;
+    /// empty = nowhere.
+    pub cache_dir: PathBuf,
+    /// Most bytes of it; what was not used for the longest time goes first.
+    #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "1TiB"))]
+    pub cache_size: Bytes,
     /// Most memory for the tables by which code without frame pointers is unwound; it is taken as it is needed.
     #[schemars(extend("x-minimum" = "1MiB", "x-maximum" = "1GiB"))]
     pub table_memory: Bytes,
@@ -77,8 +89,26 @@ impl ProfileProbe {
     pub fn names(&self) -> names::Options {
         names::Options {
             symbolize: self.symbolize,
+            inlined: self.inlined,
             debug_dirs: self.debug_dirs.clone(),
+            debuginfod: self.debuginfod.clone(),
+            cache_dir: Some(self.cache_dir.clone()).filter(|dir| !dir.as_os_str().is_empty()),
+            cache_size: self.cache_size.get(),
         }
+    }
+
+    /// An error says which setting is wrong, and why.
+    pub fn validate(&self) -> anyhow::Result<()> {
+        for server in &self.debuginfod {
+            let url = reqwest::Url::parse(server).ok();
+            if !url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+                anyhow::bail!("debuginfod {server}: no URL of a server; write https://debuginfod.debian.net");
+            }
+        }
+        if !self.debuginfod.is_empty() && self.cache_dir.as_os_str().is_empty() {
+            anyhow::bail!("debuginfod needs a place for what it fetches; set probes.profile.cache_dir");
+        }
+        Ok(())
     }
 }
 
@@ -98,7 +128,11 @@ impl Default for ProfileProbe {
             drops: false,
             retransmits: false,
             symbolize: true,
+            inlined: false,
             debug_dirs: vec!["/usr/lib/debug".into()],
+            debuginfod: Vec::new(),
+            cache_dir: PathBuf::new(),
+            cache_size: Bytes::mib(512),
             table_memory: Bytes::mib(64),
             store_memory: Bytes::mib(64),
         }

@@ -490,6 +490,8 @@ impl Probe for Profile {
             &[
                 ("perf_map", failures.perf_maps),
                 ("perf_map_line", failures.perf_map_lines),
+                ("debuginfod", failures.debuginfod),
+                ("cache", failures.cache),
             ],
         ));
     }

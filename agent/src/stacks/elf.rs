@@ -1,6 +1,7 @@
 //! The functions of addresses in an ELF file, as the process that reads symbols finds them.
 
 use super::debug_files;
+use super::names::INLINED;
 use super::symbolizer::{Function, cut};
 use super::symtab;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ pub struct Elf {
     pub fetched: String,
     /// Directories that may have it.
     pub directories: Vec<PathBuf>,
+    /// Functions that were inlined are asked for too.
+    pub inlined: bool,
     /// Without DWARF: reading it has failed.
     pub plainly: bool,
 }
@@ -47,32 +50,43 @@ pub fn functions(dwarf: &mut Dwarf, elf: &Elf, addresses: &[u64]) -> Found {
         return Found::default();
     };
     let (mut names, is_full) = in_table(&file, addresses);
-    if is_full {
+    let inlined = elf.inlined && !elf.plainly;
+    if is_full && !inlined {
         return Found {
             functions: names,
             ..Found::default()
         };
     }
     let said = debug_files::said(&file);
-    let debug = elf
-        .debug
-        .clone()
-        .or_else(|| debug_files::find(&elf.name, &said, &elf.fetched, &elf.directories));
-    if let Some(file) = debug.as_ref().and_then(|path| File::open(path).ok()) {
+    let wanted = !is_full || !said.has_dwarf;
+    let find = || debug_files::find(&elf.name, &said, &elf.fetched, &elf.directories);
+    let known = elf.debug.clone().filter(|path| path.exists());
+    let debug = known.or_else(|| wanted.then(find).flatten());
+    if let (false, Some(file)) = (is_full, debug.as_ref().and_then(|path| File::open(path).ok())) {
         let (better, _) = in_table(&file, addresses);
         for (name, better) in names.iter_mut().zip(better) {
             *name = better.or(name.take());
         }
     }
-    let at: Vec<usize> = (0..names.len())
-        .filter(|i| matches!(names.get(*i), Some(None)))
-        .collect();
-    let missing: Vec<u64> = at.iter().filter_map(|i| addresses.get(*i).copied()).collect();
-    // A file may have debug information and no table of its functions.
-    if !missing.is_empty() && said.has_dwarf && !elf.plainly {
-        for (i, found) in at.into_iter().zip(by_dwarf(dwarf, &elf.path, &missing)) {
-            if let Some(name) = names.get_mut(i) {
+    let dwarf_is_in = match &debug {
+        _ if elf.plainly => None,
+        // A file may have debug information and no table of its functions.
+        _ if said.has_dwarf => Some(Path::new(&elf.path)),
+        debug => debug.as_deref().filter(|_| inlined),
+    };
+    if let Some(path) = dwarf_is_in {
+        let asked = |i: &usize| inlined || matches!(names.get(*i), Some(None));
+        let at: Vec<usize> = (0..names.len()).filter(asked).collect();
+        let missing: Vec<u64> = at.iter().filter_map(|i| addresses.get(*i).copied()).collect();
+        let found = by_dwarf(dwarf, path, inlined, &missing);
+        for ((i, address), found) in at.into_iter().zip(&missing).zip(found) {
+            let Some(name) = names.get_mut(i) else { continue };
+            if name.is_none() || found.as_ref().is_some_and(|(_, _, name)| name.contains(INLINED)) {
                 *name = found;
+            }
+            if let (true, Some((start, size, _))) = (inlined, name) {
+                // What is inlined here is not inlined in all of the function.
+                (*start, *size) = (*address, 1);
             }
         }
     }
@@ -92,12 +106,13 @@ fn in_table(file: &File, addresses: &[u64]) -> (Vec<Option<Function>>, bool) {
     (names, table.is_full)
 }
 
-fn by_dwarf(dwarf: &mut Dwarf, path: &str, addresses: &[u64]) -> Vec<Option<Function>> {
+fn by_dwarf(dwarf: &mut Dwarf, path: &Path, inlined: bool, addresses: &[u64]) -> Vec<Option<Function>> {
     use blazesym::symbolize::{Input, Symbolized, source};
     let (symbolizer, files) = dwarf.get_or_insert_with(|| {
         let symbolizer = blazesym::symbolize::Symbolizer::builder()
-            .enable_code_info(false)
-            .enable_inlined_fns(false)
+            // Inlined functions come with lines only.
+            .enable_code_info(inlined)
+            .enable_inlined_fns(inlined)
             .enable_demangling(true)
             // It is told which file to read.
             .set_debug_dirs(Some::<[&Path; 0]>([]))
@@ -109,7 +124,15 @@ fn by_dwarf(dwarf: &mut Dwarf, path: &str, addresses: &[u64]) -> Vec<Option<Func
     let source = source::Source::Elf(source::Elf::new(path));
     let found = symbolizer.symbolize(&source, Input::VirtOffset(addresses));
     let function = |symbol: Symbolized<'_>| match symbol {
-        Symbolized::Sym(symbol) => Some((symbol.addr, symbol.size.unwrap_or(0) as u64, cut(&symbol.name))),
+        Symbolized::Sym(symbol) if symbol.inlined.is_empty() => {
+            Some((symbol.addr, symbol.size.unwrap_or(0) as u64, cut(&symbol.name)))
+        }
+        // Told from the outermost inwards.
+        Symbolized::Sym(symbol) => {
+            let inner = symbol.inlined.iter().rev().map(|f| cut(&f.name));
+            let names: Vec<String> = inner.chain([cut(&symbol.name)]).collect();
+            Some((symbol.addr, 1, names.join(&INLINED.to_string())))
+        }
         Symbolized::Unknown(_) => None,
     };
     let names = found.map_or_else(|_| Vec::new(), |found| found.into_iter().map(function).collect());

@@ -6,10 +6,13 @@
 pub mod arena;
 pub mod build_id;
 mod debug_files;
+pub mod debuginfod;
 pub mod diff;
 pub mod elf;
+pub mod frames;
 pub mod image;
 mod jit;
+pub mod known;
 pub mod loader;
 pub mod maps;
 pub mod names;
@@ -118,8 +121,17 @@ pub struct Stacks {
     hurried: Mutex<Option<mpsc::Receiver<()>>>,
 }
 
-/// Places that somebody wants the names of, and where to say that they are there.
-type Ask = (Vec<Place>, mpsc::Sender<()>);
+/// Places that somebody wants the names of.
+struct Ask {
+    places: Vec<Place>,
+    /// Whether to wait for names that are on their way.
+    may_wait: bool,
+    /// Where to say that they are there.
+    done: mpsc::Sender<()>,
+}
+
+/// Names that are on their way are looked for so often.
+const MOMENT: Duration = Duration::from_millis(250);
 
 impl Stacks {
     /// With so many bytes for samples of some kinds; starts the thread that gives names.
@@ -193,10 +205,21 @@ impl Stacks {
             let frames: HashSet<u32> = rows.flat_map(|row| row.all().collect::<Vec<_>>()).collect();
             self.to_name(store.nameless(frames))
         };
-        let (done, named) = mpsc::channel();
-        if !nameless.is_empty() && self.asks.send((nameless, done)).is_ok() {
+        let named = self.ask(nameless, true);
+        if let Some(named) = named {
             let _ = named.recv_timeout(patience);
         }
+    }
+
+    /// Has names made; what is returned says when they are there.
+    fn ask(&self, places: Vec<Place>, may_wait: bool) -> Option<mpsc::Receiver<()>> {
+        let (done, named) = mpsc::channel();
+        let ask = Ask {
+            places,
+            may_wait,
+            done,
+        };
+        (!ask.places.is_empty() && self.asks.send(ask).is_ok()).then_some(named)
     }
 
     /// Waits until the samples that were given so far are in the store, but not for long: those of a process that is looked
@@ -223,8 +246,7 @@ impl Stacks {
             let frames: HashSet<u32> = store.query(query).iter().flat_map(Row::all).collect();
             self.to_name(store.nameless(frames))
         };
-        let (done, named) = mpsc::channel();
-        *hurried = (!nameless.is_empty() && self.asks.send((nameless, done)).is_ok()).then_some(named);
+        *hurried = self.ask(nameless, false);
     }
 
     /// Without symbolization files are left to whoever reads the answers; the kernel's own names need no other process.
@@ -233,6 +255,16 @@ impl Stacks {
             places.retain(|place| !matches!(place, Place::Binary(..)));
         }
         places
+    }
+
+    /// Gives places the names that there are; returns which.
+    fn give(&self, names: &mut Names, places: &[Place]) -> HashSet<Place> {
+        let found = names.of(places, |id| self.store().binary(id).cloned());
+        let mut store = self.store();
+        for (place, name) in &found {
+            store.name(*place, name);
+        }
+        found.into_iter().map(|(place, _)| place).collect()
     }
 
     /// Answers a question. Waits for names, as [`Self::name`] does.
@@ -263,28 +295,38 @@ pub fn now() -> u64 {
 fn name(stacks: &Weak<Stacks>, asked: &mpsc::Receiver<Ask>, options: names::Options) {
     crate::bpf::host::low_priority(10);
     let mut names = Names::new(options);
+    let slice = Duration::from_nanos(store::SLICE);
+    let mut next = Instant::now() + slice;
+    let mut waiting: Vec<(Instant, Ask)> = Vec::new();
     loop {
-        let asker = match asked.recv_timeout(Duration::from_nanos(store::SLICE)) {
-            Ok(ask) => Some(ask),
-            Err(RecvTimeoutError::Timeout) => None,
+        let pause = next.saturating_duration_since(Instant::now());
+        let pause = if waiting.is_empty() {
+            pause
+        } else {
+            pause.min(MOMENT)
+        };
+        match asked.recv_timeout(pause) {
+            Ok(ask) => waiting.push((Instant::now(), ask)),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
-        };
+        }
         let Some(stacks) = stacks.upgrade() else { return };
-        let places = match &asker {
-            Some((places, _)) => places.clone(),
-            None => stacks.to_name(stacks.store().nameless_all()),
-        };
-        let found = names.of(&places, |id| stacks.store().binary(id).cloned());
-        let mut store = stacks.store();
-        for (place, name) in found {
-            store.name(place, &name);
+        for (since, mut ask) in std::mem::take(&mut waiting) {
+            let named = stacks.give(&mut names, &ask.places);
+            ask.places.retain(|place| !named.contains(place));
+            if ask.may_wait && since.elapsed() < PATIENCE && names.may_come(&ask.places) {
+                waiting.push((since, ask));
+            } else {
+                // Who asked may have gone.
+                let _ = ask.done.send(());
+            }
         }
-        drop(store);
-        names.rest();
+        if Instant::now() >= next {
+            let places = stacks.to_name(stacks.store().nameless_all());
+            stacks.give(&mut names, &places);
+            names.rest();
+            next = Instant::now() + slice;
+        }
         *stacks.failures.lock().unwrap_or_else(PoisonError::into_inner) = names.failures();
-        if let Some((_, asker)) = asker {
-            // Who asked may have gone.
-            let _ = asker.send(());
-        }
     }
 }

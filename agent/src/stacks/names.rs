@@ -4,21 +4,25 @@
 //! time, and functions are remembered: most new addresses lie in one of them. Code that was made at run time moves, and
 //! its maker goes on writing names; so what has none yet is asked for again, ever more rarely.
 
+use super::debuginfod::{Debuginfod, State};
 use super::elf::Elf;
 use super::image::Binary;
+use super::known::Known;
 use super::perf_map::PerfMap;
 use super::store::Place;
 use super::symbolizer::{Answer, Question, Source, Symbolizer, cut};
 use crate::identity::symbols::Symbols;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Functions that are remembered.
-const FUNCTIONS: usize = 65_536;
+/// Files of which something is remembered.
+const FILES: usize = 65_536;
+/// The share of the cache that functions take; the rest is for debug information.
+const FUNCTIONS: u64 = 16;
 /// A perf map is read again after this time at the earliest …
 const PAUSE: Duration = Duration::from_secs(1);
 /// … and when reading it is so small a part of the time …
@@ -33,8 +37,16 @@ const CHANCES: u32 = 2;
 pub struct Options {
     /// Whether files are asked at all.
     pub symbolize: bool,
+    /// Whether functions that were inlined have names too.
+    pub inlined: bool,
     /// Directories with debug information.
     pub debug_dirs: Vec<PathBuf>,
+    /// Servers of debug information.
+    pub debuginfod: Vec<String>,
+    /// Where what was found is kept; `None` = nowhere.
+    pub cache_dir: Option<PathBuf>,
+    /// In so many bytes.
+    pub cache_size: u64,
 }
 
 /// What could not be named, and why.
@@ -46,20 +58,28 @@ pub struct Failures {
     pub perf_maps: u64,
     /// Lines of perf maps that make no sense.
     pub perf_map_lines: u64,
+    /// Files whose debug information no server has, or not as it should be.
+    pub debuginfod: u64,
+    /// Files of the cache that were not sound.
+    pub cache: u64,
 }
 
 /// Gives places their names.
 pub struct Names {
     options: Options,
     kernel: Symbols,
-    /// Functions that are known, by file and first address.
-    functions: BTreeMap<(u32, u64), (u64, Arc<str>)>,
+    known: Known,
+    debuginfod: Option<Debuginfod>,
     /// Perf maps by the number of their process's code.
     perf_maps: HashMap<u32, Map>,
     /// How often the reader has failed for a file.
     failed: HashMap<u32, u32>,
     /// Where the debug information of a file is.
     debug: HashMap<u32, PathBuf>,
+    /// Those that have none here.
+    stripped: HashSet<u32>,
+    /// Those of them whose debug information is on its way.
+    pending: HashSet<u32>,
     symbolizer: Symbolizer,
     failures: Failures,
 }
@@ -75,13 +95,25 @@ struct Map {
 impl Names {
     /// Nothing is started yet.
     pub fn new(options: Options) -> Self {
+        let cache = options.cache_dir.as_deref();
+        let of_functions = options.cache_size / FUNCTIONS;
+        let known = Known::new(cache, of_functions, options.inlined);
+        let servers = cache.filter(|_| !options.debuginfod.is_empty());
+        let debuginfod = servers.and_then(|directory| {
+            let most = options.cache_size - of_functions;
+            let started = Debuginfod::start(options.debuginfod.clone(), directory, most);
+            started.inspect_err(|e| tracing::warn!("{e}")).ok()
+        });
         Self {
             options,
             kernel: Symbols::new("/proc/kallsyms", "/proc/modules"),
-            functions: BTreeMap::new(),
+            known,
+            debuginfod,
             perf_maps: HashMap::new(),
             failed: HashMap::new(),
             debug: HashMap::new(),
+            stripped: HashSet::new(),
+            pending: HashSet::new(),
             symbolizer: Symbolizer::new(),
             failures: Failures::default(),
         }
@@ -95,10 +127,11 @@ impl Names {
     ) -> Vec<(Place, String)> {
         let mut out = Vec::with_capacity(places.len());
         let mut by_binary: HashMap<u32, Vec<u64>> = HashMap::new();
-        if self.functions.len() > FUNCTIONS {
-            self.functions.clear();
+        if self.debug.len() + self.failed.len() + self.stripped.len() > FILES {
             self.failed.clear();
             self.debug.clear();
+            self.stripped.clear();
+            self.pending.clear();
         }
         let kernel: Vec<u64> = places
             .iter()
@@ -116,28 +149,52 @@ impl Names {
         for place in places {
             match place {
                 Place::Kernel(_) => {}
-                Place::Binary(id, address) => match self.known(*id, *address) {
-                    Some(name) => out.push((*place, name.to_string())),
-                    None => by_binary.entry(*id).or_default().push(*address),
-                },
+                Place::Binary(id, address) => by_binary.entry(*id).or_default().push(*address),
                 Place::Anonymous(_) => out.push((*place, "[anonymous code]".into())),
                 Place::Unknown(_) => out.push((*place, "[unknown]".into())),
                 Place::Cut(_) | Place::Waker(_) => {}
             }
         }
-        for (id, addresses) in by_binary {
+        for (id, mut addresses) in by_binary {
             let Some(binary) = binary(id) else { continue };
-            match &binary.perf_map {
-                Some(map) => self.of_code(&binary, map, &addresses, &mut out),
-                None => self.of_file(&binary, &addresses, &mut out),
+            if let Some(map) = &binary.perf_map {
+                self.of_code(&binary, map, &addresses, &mut out);
+                continue;
+            }
+            addresses.retain(|address| {
+                let known = self.known.find(&binary, *address);
+                out.extend(known.map(|name| (Place::Binary(id, *address), name.to_string())));
+                known.is_none()
+            });
+            if !addresses.is_empty() {
+                self.of_file(&binary, &addresses, &mut out);
             }
         }
         out
     }
 
-    fn known(&self, id: u32, address: u64) -> Option<&Arc<str>> {
-        let (&(file, start), (size, name)) = self.functions.range(..=(id, address)).next_back()?;
-        (file == id && address - start < *size).then_some(name)
+    /// Whether names of some places are on their way.
+    pub fn may_come(&self, places: &[Place]) -> bool {
+        let is_pending = |place: &Place| matches!(place, Place::Binary(id, _) if self.pending.contains(id));
+        places.iter().any(is_pending)
+    }
+
+    /// Debug information that was fetched; `None` = it is on its way.
+    fn fetched(&mut self, binary: &Binary) -> Option<String> {
+        let stripped = self.stripped.contains(&binary.id) && !binary.build_id.is_empty();
+        let state = match &self.debuginfod {
+            Some(servers) if stripped => servers.of(&binary.build_id),
+            _ => return Some(String::new()),
+        };
+        if state == State::Pending {
+            self.pending.insert(binary.id);
+            return None;
+        }
+        self.pending.remove(&binary.id);
+        Some(match state {
+            State::There(path) => path.to_string_lossy().into_owned(),
+            _ => String::new(),
+        })
     }
 
     fn of_file(&mut self, binary: &Binary, addresses: &[u64], out: &mut Vec<(Place, String)>) {
@@ -147,31 +204,42 @@ impl Names {
             .unwrap_or(binary.path.as_os_str())
             .to_string_lossy();
         let file = file.trim_matches(['[', ']']);
+        let mut is_new = false;
         let names = match binary.file.get() {
             Some(file) => {
+                let Some(fetched) = self.fetched(binary) else {
+                    return;
+                };
                 let elf = Elf {
                     path: descriptor(&file),
                     name: binary.path.clone(),
                     debug: self.debug.get(&binary.id).cloned(),
-                    fetched: String::new(),
+                    fetched,
                     directories: self.options.debug_dirs.clone(),
+                    inlined: self.options.inlined,
                     plainly: false,
                 };
                 let answer = self.ask(binary, Source::Elf(elf), addresses);
                 if let Some(path) = answer.debug {
                     self.debug.insert(binary.id, path);
                 }
+                is_new = answer.is_stripped && self.stripped.insert(binary.id);
                 answer.functions
             }
             None => Vec::new(),
         };
+        let is_awaited = match self.fetched(binary) {
+            // It has been fetched before, for another process: the next time it is there.
+            Some(path) if is_new && !path.is_empty() => self.pending.insert(binary.id),
+            fetched => fetched.is_none(),
+        };
         for (i, address) in addresses.iter().enumerate() {
             let name = match names.get(i) {
                 Some(Some((start, size, name))) => {
-                    self.functions
-                        .insert((binary.id, *start), (*size, name.as_str().into()));
+                    self.known.add(binary, *start, *size, name);
                     name.clone()
                 }
+                _ if is_awaited => continue,
                 _ => cut(&format!("[{file}+{address:#x}]")),
             };
             out.push((Place::Binary(binary.id, *address), name));
@@ -200,7 +268,7 @@ impl Names {
             map: map.clone(),
         };
         let answer = self.ask(binary, source, addresses);
-        if self.perf_maps.len() > FUNCTIONS {
+        if self.perf_maps.len() > FILES {
             self.perf_maps.clear();
         }
         let known = self.perf_maps.entry(binary.id).or_insert(Map {
@@ -262,16 +330,22 @@ impl Names {
     /// To be called now and then: ends what nobody needs.
     pub fn rest(&mut self) {
         self.symbolizer.rest();
+        self.known.save();
     }
 
     /// What could not be named.
     pub fn failures(&self) -> Failures {
         Failures {
             symbolizer: self.symbolizer.failures,
+            debuginfod: self.debuginfod.as_ref().map_or(0, Debuginfod::failures),
+            cache: self.known.corrupt,
             ..self.failures
         }
     }
 }
+
+/// Stands between the names of functions that were inlined into each other, innermost first. No name has it.
+pub const INLINED: char = '\u{1f}';
 
 /// Code that was made at run time and whose maker does not say what it is.
 pub const ANONYMOUS: &str = "[anonymous code]";

@@ -1,8 +1,8 @@
 //! profile.proto (github.com/google/pprof), what most viewers of profiles read.
 
 use super::build_id;
+use super::frames::{self, waker};
 use super::image::KERNEL_START;
-use super::render::{symbol, waker};
 use super::store::{Place, Row, Store, Window};
 use crate::error::{Context as _, Result};
 use agent_common::profile::sample;
@@ -125,7 +125,7 @@ pub struct Location {
     /// As in the file, before relocation.
     #[prost(uint64, tag = "3")]
     pub address: u64,
-    /// Its function.
+    /// Its functions: those that were inlined first, innermost first.
     #[prost(message, repeated, tag = "4")]
     pub line: Vec<Line>,
 }
@@ -223,7 +223,8 @@ pub fn profile(store: &Store, rows: &[Row], sample: u8, window: Window) -> Profi
                 continue;
             }
             // Without a name whoever reads it can find one, by build id and address.
-            let line = symbol(store, *frame).map(|name| {
+            let mut line = Vec::new();
+            for name in frames::functions(store, *frame) {
                 let name = strings.of(&name);
                 let (function_id, is_new) = functions.of(name);
                 if is_new {
@@ -233,8 +234,8 @@ pub fn profile(store: &Store, rows: &[Row], sample: u8, window: Window) -> Profi
                         system_name: name,
                     });
                 }
-                Line { function_id }
-            });
+                line.push(Line { function_id });
+            }
             let (file, address) = match store.frame(*frame).map(|(place, _)| place) {
                 Some(Place::Kernel(address)) => (Some((KERNEL, KERNEL_START)), address),
                 Some(Place::Binary(id, address)) => {
@@ -250,7 +251,7 @@ pub fn profile(store: &Store, rows: &[Row], sample: u8, window: Window) -> Profi
                     out.mapping.push(mapping(store, id, key.0, address, &mut strings));
                 }
                 if let Some(mapping) = out.mapping.get_mut(id as usize - 1) {
-                    mapping.has_functions |= line.is_some();
+                    mapping.has_functions |= !line.is_empty();
                 }
                 id
             });
@@ -258,7 +259,7 @@ pub fn profile(store: &Store, rows: &[Row], sample: u8, window: Window) -> Profi
                 id,
                 mapping_id,
                 address,
-                line: line.into_iter().collect(),
+                line,
             });
         }
         let mut label = Vec::new();

@@ -1,82 +1,14 @@
 //! Stacks as text and pictures: folded, a table, a flamegraph. The formats of other tools are in their own files.
 
-use super::names::ANONYMOUS;
+use super::frames::{folded_names, shown_names, waker};
 use super::store::{Count, Place, Row, Store, Window};
-use crate::aggregate::labels::{clean, printable};
+use crate::aggregate::labels::printable;
 use crate::error::{Error, Result};
 use crate::ui::units::middle;
-use agent_common::profile::{end, sample};
+use agent_common::profile::sample;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, UNIX_EPOCH};
-
-/// Name of a frame, if it has one.
-pub fn symbol(store: &Store, frame: u32) -> Option<String> {
-    match store.frame(frame)? {
-        (_, Some(name)) => Some(name.to_string()),
-        (Place::Cut(why), None) => {
-            let why = end::NAMES.get(usize::from(why)).copied().unwrap_or("unknown");
-            Some(format!("[cut: {why}]"))
-        }
-        (Place::Binary(id, _), None) if is_jit(store, id) => Some(ANONYMOUS.to_owned()),
-        (Place::Waker(name), None) => Some(clean(String::from_utf8_lossy(&name).trim_end_matches('\0'))),
-        (_, None) => None,
-    }
-}
-
-/// Whether it is code that was made at run time.
-pub fn is_jit(store: &Store, binary: u32) -> bool {
-    store.binary(binary).is_some_and(|b| b.perf_map.is_some())
-}
-
-/// Name of a frame as it is shown: without one, what is enough to find it elsewhere.
-pub fn frame_name(store: &Store, frame: u32) -> String {
-    if let Some(name) = symbol(store, frame) {
-        return name;
-    }
-    match store.frame(frame).map(|(place, _)| place) {
-        Some(Place::Binary(id, address)) => {
-            let Some(binary) = store.binary(id) else {
-                return format!("{address:#x}");
-            };
-            let file = binary
-                .path
-                .file_name()
-                .unwrap_or(binary.path.as_os_str())
-                .to_string_lossy();
-            let file = clean(file.trim_matches(['[', ']'])).replace(';', " ");
-            match binary.build_id.as_str() {
-                "" => format!("[{file}+{address:#x}]"),
-                id => format!("[{file}+{address:#x} {id}]"),
-            }
-        }
-        Some(Place::Kernel(address) | Place::Anonymous(address) | Place::Unknown(address)) => {
-            format!("{address:#x}")
-        }
-        Some(Place::Cut(_) | Place::Waker(_)) | None => "[unknown]".into(),
-    }
-}
-
-/// What folded stacks say of a frame besides its name: the kernel's, made at run time.
-fn annotation(store: &Store, frame: u32) -> &'static str {
-    match store.frame(frame) {
-        Some((Place::Kernel(_), _)) => "_[k]",
-        Some((Place::Binary(id, _), _)) if is_jit(store, id) => "_[j]",
-        _ => "",
-    }
-}
-
-/// Who ended a wait, and where: frames innermost first.
-pub fn waker(store: &Store, row: &Row) -> Option<(String, Vec<String>)> {
-    let (name, frames) = row.waker.split_first()?;
-    let frames = frames.iter().map(|frame| folded_name(store, *frame)).collect();
-    Some((frame_name(store, *name).replace([';', '\n'], " "), frames))
-}
-
-/// Name of a frame among folded stacks.
-fn folded_name(store: &Store, frame: u32) -> String {
-    frame_name(store, frame) + annotation(store, frame)
-}
 
 fn name_of(sample: u8) -> &'static str {
     sample::NAMES
@@ -114,8 +46,10 @@ pub fn folded(store: &Store, rows: &[Row]) -> String {
     for row in rows {
         let mut line = row.who.process.replace([';', '\n'], " ");
         for frame in row.frames.iter().rev() {
-            line.push(';');
-            line.push_str(&folded_name(store, *frame));
+            for name in folded_names(store, *frame).iter().rev() {
+                line.push(';');
+                line.push_str(name);
+            }
         }
         if !row.who.label.is_empty() {
             line.push(';');
@@ -232,7 +166,7 @@ pub fn summary(store: &Store, rows: &[Row], sample: u8, window: Window, most: us
     let mut total: BTreeMap<String, u64> = BTreeMap::new();
     let mut cut = 0;
     for row in rows {
-        let names: Vec<String> = row.frames.iter().map(|frame| frame_name(store, *frame)).collect();
+        let names = shown_names(store, &row.frames);
         let is_cut = row
             .frames
             .last()
@@ -259,7 +193,7 @@ pub fn summary(store: &Store, rows: &[Row], sample: u8, window: Window, most: us
         .iter()
         .take(most)
         .map(|row| {
-            let mut frames: Vec<String> = row.frames.iter().map(|frame| frame_name(store, *frame)).collect();
+            let mut frames = shown_names(store, &row.frames);
             if let Some((name, of)) = waker(store, row) {
                 frames.push(format!("-- woken by {name}"));
                 frames.extend(of);
@@ -325,7 +259,9 @@ pub fn table(summary: &Summary, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stacks::names::INLINED;
     use crate::stacks::store::{Count, Query, Who};
+    use agent_common::profile::end;
 
     fn store() -> Store {
         let mut store = Store::new(1 << 20);
@@ -413,6 +349,34 @@ mod tests {
         let shown = table(&summary, 80);
         assert!(shown.contains("main\n       -- woken by a b\n"), "{shown}");
         assert!(store.nameless_all().is_empty());
+    }
+
+    #[test]
+    fn inlined_functions_are_frames_of_their_own() {
+        let mut store = store();
+        store.name(
+            Place::Binary(1, 2),
+            &["inner", "middle", "leaf<T>"].join(&INLINED.to_string()),
+        );
+        let rows = store.query(&Query::default());
+        let folded = folded(&store, &rows);
+        assert!(
+            folded.contains("a b;main;leaf<T>;middle_[i];inner_[i] 7\n"),
+            "{folded}"
+        );
+        let summary = summary(&store, &rows, 0, Window::default(), 10);
+        let told: Vec<_> = summary
+            .functions
+            .iter()
+            .map(|f| (f.name.as_str(), f.own))
+            .collect();
+        assert_eq!(told[0], ("inner (inlined)", 0.8));
+        assert_eq!(
+            summary.stacks[0].1,
+            ["inner (inlined)", "middle (inlined)", "leaf<T>", "main"]
+        );
+        let made = crate::stacks::pprof::profile(&store, &rows, 0, Window::default());
+        assert!(made.location.iter().any(|l| l.line.len() == 3));
     }
 
     #[test]

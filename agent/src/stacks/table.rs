@@ -21,8 +21,11 @@ const LARGEST: u64 = 64 << 20;
 const MOST: u64 = LARGEST + (32 << 20);
 /// What reading a name costs at least, in bytes: names of nothing take time as well.
 const PRICE: u64 = 64;
-/// Most rows of one file: as many as all shards of the largest budget hold.
-const MOST_ROWS: usize = 16 << 20;
+/// Most rows of one file; libLLVM has a tenth of it.
+const MOST_ROWS: usize = 4 << 20;
+/// Most bytes of entries that are gone through. Each entry of a function begins with what it shares with others, so that a
+/// file can ask for more work than it has bytes.
+const MOST_WORK: usize = 256 << 20;
 
 /// What is wrong with a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -245,6 +248,7 @@ fn rows(bytes: &[u8], bases: &BaseAddresses, table: &mut Table) -> Result<(), Fa
     let mut context = UnwindContext::new();
     let mut cies = HashMap::new();
     let mut rules: Vec<Rule> = Vec::new();
+    let mut work: usize = 0;
     let mut entries = section.entries(bases);
     while let Some(entry) = entries.next().map_err(malformed)? {
         let CieOrFde::Fde(partial) = entry else { continue };
@@ -261,6 +265,12 @@ fn rows(bytes: &[u8], bases: &BaseAddresses, table: &mut Table) -> Result<(), Fa
             table.unsupported += 1;
             continue;
         };
+        work = work
+            .saturating_add(fde.entry_len())
+            .saturating_add(fde.cie().entry_len());
+        if work > MOST_WORK {
+            return Err(Fault::TooLarge(".eh_frame (work)", work as u64));
+        }
         let (Some(start), Some(end)) = (
             relative(fde.initial_address(), table),
             relative(fde.end_address(), table),

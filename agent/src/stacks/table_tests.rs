@@ -79,3 +79,52 @@ fn what_is_no_elf_file_is_an_error_and_nothing_worse() {
         .unwrap();
     let _ = read(&File::open(path).unwrap());
 }
+
+/// The file of a program with an `.eh_frame` of these bytes.
+fn with_eh_frame(bytes: &[u8]) -> Vec<u8> {
+    let mut whole = std::fs::read("/bin/true").unwrap();
+    let word = |whole: &[u8], at: usize| u64::from_le_bytes(whole[at..at + 8].try_into().unwrap());
+    let section = {
+        let elf = object::File::parse(&*whole).unwrap();
+        elf.section_by_name(".eh_frame").unwrap().index().0
+    };
+    let header = word(&whole, 0x28) as usize + section * 64;
+    let (offset, size) = (whole.len() as u64, bytes.len() as u64);
+    whole[header + 24..][..8].copy_from_slice(&offset.to_le_bytes());
+    whole[header + 32..][..8].copy_from_slice(&size.to_le_bytes());
+    whole.extend(bytes);
+    whole
+}
+
+#[test]
+fn work_that_a_file_asks_for_is_bounded() {
+    // A CIE (version 1, `zR`, pcrel sdata4) that says nothing at great length, and functions that begin with it.
+    let unwinding = |nothing: usize, functions: u32| {
+        let cie = [
+            &[0u8, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 16, 1, 0x1b][..],
+            &vec![0; nothing],
+        ]
+        .concat();
+        let mut out = (cie.len() as u32).to_le_bytes().to_vec();
+        out.extend(cie);
+        for i in 0..functions {
+            let back = out.len() as u32 + 4;
+            for word in [13 + 4, back, i * 16, 16] {
+                out.extend(word.to_le_bytes());
+            }
+            out.extend([0; 5]);
+        }
+        out
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let read_bytes = |bytes: &[u8]| {
+        let path = directory.path().join("x");
+        std::fs::write(&path, with_eh_frame(bytes)).unwrap();
+        read(&File::open(path).unwrap())
+    };
+    assert!(read_bytes(&unwinding(3, 100)).unwrap().rows.len() >= 2);
+    assert!(matches!(
+        read_bytes(&unwinding(60_003, 6000)),
+        Err(Fault::TooLarge(..))
+    ));
+}

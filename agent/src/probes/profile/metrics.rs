@@ -149,7 +149,7 @@ pub static NAME_FAILURES: Metric = Metric {
     otlp: "geophone.profile.name_failures",
     unit: "{failure}",
     kind: Kind::Counter,
-    help: "What names could not be taken from: perf_map = a file /tmp/perf-PID.map that is not the process's own or no file of bounded size, perf_map_line = a line of one that makes no sense",
+    help: "What names could not be taken from: perf_map = a file /tmp/perf-PID.map that is not the process's own or no file of bounded size, perf_map_line = a line of one that makes no sense, debuginfod = a file whose debug information no server of probes.profile.debuginfod has (once each), cache = a file of probes.profile.cache_dir that is not sound",
     labels: &[&label::REASON],
     stability: Stability::Experimental,
 };

@@ -1,7 +1,7 @@
 //! Functions and containers that are hot now, by what probe `profile` has taken in the last ten seconds.
 
 use crate::stacks::Stacks;
-use crate::stacks::render::frame_name;
+use crate::stacks::frames::shown_names;
 use crate::stacks::store::{Query, Row, SECOND, Store};
 use agent_common::profile::sample;
 use serde::{Deserialize, Serialize};
@@ -106,13 +106,13 @@ impl Watch {
 }
 
 fn hot(store: &Store, runs: &[Row], waits: &[Row], off_cpu: bool, seconds: f64) -> Hot {
-    let mut names: HashMap<u32, Arc<str>> = HashMap::new();
+    let mut names: HashMap<u32, Vec<String>> = HashMap::new();
     for frame in runs.iter().chain(waits).flat_map(|row| row.frames.iter()) {
         names
             .entry(*frame)
-            .or_insert_with(|| frame_name(store, *frame).into());
+            .or_insert_with(|| shown_names(store, &[*frame]));
     }
-    let name = |frame: &u32| names.get(frame).map_or("", |name| &**name);
+    let name = |frame: &u32| names.get(frame).into_iter().flatten().map(String::as_str);
     let mut functions: BTreeMap<(&str, &str), Sum<'_>> = BTreeMap::new();
     let mut subjects: BTreeMap<&str, Sum<'_>> = BTreeMap::new();
     let mut all = Sum::default();
@@ -122,10 +122,10 @@ fn hot(store: &Store, runs: &[Row], waits: &[Row], off_cpu: bool, seconds: f64) 
             sum.own += value;
             sum.total += value;
         }
-        for function in row.frames.iter().map(name).collect::<HashSet<_>>() {
+        for function in row.frames.iter().flat_map(name).collect::<HashSet<_>>() {
             functions.entry((function, subject)).or_default().total += value;
         }
-        if let Some(leaf) = row.frames.first().map(name) {
+        if let Some(leaf) = row.frames.iter().flat_map(name).next() {
             let sum = functions.entry((leaf, subject)).or_default();
             sum.own += value;
             if sum.top.is_none_or(|(_, most)| most < value) {
@@ -137,7 +137,7 @@ fn hot(store: &Store, runs: &[Row], waits: &[Row], off_cpu: bool, seconds: f64) 
         let (subject, value) = (&*row.who.subject, row.count.value);
         all.off_cpu += value;
         subjects.entry(subject).or_default().off_cpu += value;
-        for function in row.frames.iter().map(name).collect::<HashSet<_>>() {
+        for function in row.frames.iter().flat_map(name).collect::<HashSet<_>>() {
             // Where a thread waits is always the scheduler: what is told is who waits, of those that run as well.
             if let Some(sum) = functions.get_mut(&(function, subject)) {
                 sum.off_cpu += value;
@@ -159,7 +159,7 @@ fn hot(store: &Store, runs: &[Row], waits: &[Row], off_cpu: bool, seconds: f64) 
         off_cpu: off_cpu.then(|| share(sum.off_cpu)),
         stack: sum
             .top
-            .map(|(row, _)| row.frames.iter().map(name).map(str::to_owned).collect())
+            .map(|(row, _)| row.frames.iter().flat_map(name).map(str::to_owned).collect())
             .unwrap_or_default(),
         stack_share: sum.top.map_or(0.0, |(_, n)| n as f64 / sum.own.max(1) as f64),
     };

@@ -2,7 +2,7 @@
 //!
 //! The first of each table is the empty one: an index of 0 says that there is none.
 
-use crate::stacks::render::{is_jit, symbol};
+use crate::stacks::frames::{functions, is_jit};
 use crate::stacks::store::{Place, Store};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
 use opentelemetry_proto::tonic::profiles::v1development::{
@@ -120,20 +120,18 @@ impl<'a> Dictionary<'a> {
         }
         let (mapping_index, address, kind) = match self.store.frame(frame).map(|(place, _)| place) {
             Some(Place::Kernel(address)) => (self.kernel(), address, "kernel"),
-            Some(Place::Binary(id, address)) => {
-                let kind = if is_jit(self.store, id) { "jit" } else { "native" };
-                (self.mapping(id, address), address, kind)
-            }
+            Some(Place::Binary(id, address)) if is_jit(self.store, id) => (0, address, "jit"),
+            Some(Place::Binary(id, address)) => (self.mapping(id, address), address, "native"),
             Some(Place::Anonymous(address) | Place::Unknown(address)) => (0, address, ""),
             Some(Place::Cut(_) | Place::Waker(_)) | None => (0, 0, ""),
         };
         // Without a name whoever reads it can find one, by build id and address.
-        let lines = symbol(self.store, frame)
+        let lines = functions(self.store, frame)
+            .iter()
             .map(|name| Line {
-                function_index: self.function(&name),
+                function_index: self.function(name),
                 ..Line::default()
             })
-            .into_iter()
             .collect();
         let location = Location {
             mapping_index,

@@ -6,7 +6,7 @@
 use super::dictionary::{Dictionary, Ids};
 use crate::aggregate::Resource as Machine;
 use crate::export::otlp::encode::{Part, attributes};
-use crate::stacks::render::waker;
+use crate::stacks::frames::waker;
 use crate::stacks::store::{Query, Row, Store, Who, Window};
 use agent_common::profile::sample;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;

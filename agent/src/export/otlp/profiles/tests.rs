@@ -7,7 +7,7 @@ use crate::stacks::table::{Segment, Table};
 use agent_common::profile::{end, sample};
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::profiles::v1development::{Profile, ProfilesDictionary};
+use opentelemetry_proto::tonic::profiles::v1development::{Location, Profile, ProfilesDictionary};
 use prost::Message as _;
 use std::collections::{BTreeMap, HashSet};
 
@@ -304,4 +304,22 @@ fn what_is_too_large_for_one_request_goes_in_several_and_nothing_is_lost() {
         encoded(&Store::new(1 << 20), 2000).0.is_empty(),
         "nothing is nothing to send"
     );
+}
+
+#[test]
+fn inlined_functions_are_lines_of_one_location() {
+    let mut store = store();
+    let inlined = ["inner", "middle", "leaf"].join(&crate::stacks::names::INLINED.to_string());
+    store.name(Place::Binary(7, 0x2020), &inlined);
+    let (_, requests) = encoded(&store, 1 << 20);
+    let d = sound(&requests[0]);
+    let name = |f: i32| d.string_table[d.function_table[f as usize].name_strindex as usize].as_str();
+    let lines = |l: &Location| {
+        l.lines
+            .iter()
+            .map(|l| name(l.function_index).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let nested = d.location_table.iter().map(lines).find(|lines| lines.len() > 1);
+    assert_eq!(nested.unwrap(), ["inner", "middle", "leaf"]);
 }
