@@ -250,3 +250,136 @@ fn histograms_and_new_series_come_back_from_the_log() {
     let after = select(&open(home.path()).0, &[]);
     assert_eq!(format!("{after:?}"), format!("{before:?}"));
 }
+
+/// A file system of a few MiB, unmounted at the end.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn new(size: &str) -> Option<Self> {
+        let home = tempfile::tempdir().unwrap();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "store-test"])
+            .arg(home.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+        mount.is_ok_and(|status| status.success()).then(|| Self(home))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_nothing_once_there_is_room_again() {
+    // As nobody there is no file system to fill.
+    let Some(small) = Small::new("2m") else {
+        return eprintln!("skipped: this needs root, to mount a tmpfs");
+    };
+    let home = small.0.path().join("store");
+    let (store, _) = open(&home);
+    fill(&store, 20, 0, 100);
+    store.sync();
+    let ballast = small.0.path().join("ballast");
+    // Fills the rest to the last byte.
+    let full = std::io::copy(
+        &mut std::io::repeat(1),
+        &mut std::fs::File::create(&ballast).unwrap(),
+    );
+    assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    for tick in 100..1300 {
+        fill(&store, 20, tick, tick + 1);
+        store.sync();
+    }
+    store.maintain();
+    let stats = store.stats();
+    assert!(stats.write_failures > 1000 && stats.blocks == 0, "{stats:?}");
+    assert!(
+        stats
+            .findings
+            .iter()
+            .any(|f| f.starts_with("cannot write the log")),
+        "{stats:?}"
+    );
+    assert!(
+        stats
+            .findings
+            .iter()
+            .any(|f| f.starts_with("cannot write a block")),
+        "{stats:?}"
+    );
+    assert_filled(&store, 20, 0, 1300);
+    std::fs::remove_file(&ballast).unwrap();
+    store.sync();
+    store.maintain();
+    let stats = store.stats();
+    assert_eq!((stats.blocks, stats.unlogged, stats.lost), (2, 0, 0));
+    drop(store);
+    assert_filled(&open(&home).0, 20, 0, 1300);
+}
+
+#[test]
+fn the_worker_heals_within_ten_seconds_and_counts_what_the_log_never_had() {
+    let Some(small) = Small::new("64m") else {
+        return eprintln!("skipped: this needs root, to mount a tmpfs");
+    };
+    let home = small.0.path().join("store");
+    let settings = Settings {
+        sync_interval: std::time::Duration::from_millis(100),
+        ..Settings::default()
+    };
+    let (store, _) = Store::open(Place::Directory(home.clone()), settings).unwrap();
+    fill(&store, 1, 0, 1);
+    let ballast = small.0.path().join("ballast");
+    let _ = std::io::copy(
+        &mut std::io::repeat(1),
+        &mut std::fs::File::create(&ballast).unwrap(),
+    );
+    // More than the log may hold back: the counters are random, so that each takes its bytes.
+    let refs: Vec<SeriesRef> = (0..2000)
+        .map(|at| store.register(&labels("y", at)).unwrap())
+        .collect();
+    let mut bits = 1u64;
+    for tick in 1..700 {
+        let next = |series: &SeriesRef| {
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (*series, Value::Float(f64::from_bits(bits >> 2)))
+        };
+        store.append(START + tick * 1000, &refs.iter().map(next).collect::<Vec<_>>());
+    }
+    assert!(store.stats().unlogged > 0, "{:?}", store.stats());
+    let ticks = |store: &Store| {
+        select(store, &[equal("peer", "peer-1999")])[0]
+            .samples
+            .floats
+            .times
+            .len()
+    };
+    assert_eq!(ticks(&store), 699);
+    std::fs::remove_file(&ballast).unwrap();
+    let start = std::time::Instant::now();
+    let failures = || store.stats().write_failures;
+    let healed = || {
+        let before = failures();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        before == failures()
+    };
+    while !healed() {
+        assert!(start.elapsed().as_secs() < 10);
+    }
+    // What comes now is in the log, and understood without what was given up.
+    store.append(START + 800_000, &[(refs[1999], Value::Float(7.0))]);
+    store.sync();
+    drop(store);
+    let (store, _) = Store::open(Place::ReadOnly(home), quiet()).unwrap();
+    let last = &select(&store, &[equal("peer", "peer-1999")])[0].samples.floats;
+    assert_eq!(
+        (last.times.last(), last.values.last()),
+        (Some(&(START + 800_000)), Some(&7.0))
+    );
+}

@@ -80,3 +80,51 @@ fn size_has_an_end() {
     assert_eq!(found[0].samples.floats.times.last(), Some(&(START + 19_999_000)));
     assert!(found[0].samples.floats.times[0] > START);
 }
+
+#[test]
+fn series_that_come_and_go_leave_memory_and_then_the_disk() {
+    let settings = Settings {
+        keep: Duration::from_hours(1),
+        keep_rollups: Duration::ZERO,
+        ..quiet()
+    };
+    let (store, _) = Store::open(Place::Memory, settings).unwrap();
+    let mut most = 0;
+    // 12 new series a second, which is a million a day; each lives for ten seconds.
+    let mut living = std::collections::VecDeque::new();
+    for tick in 0..9000usize {
+        living.extend((0..12).map(|at| store.register(&labels("flow", tick * 12 + at)).unwrap()));
+        if living.len() > 120 {
+            living.drain(..12);
+        }
+        let samples: Vec<_> = living
+            .iter()
+            .map(|series| (*series, Value::Float(tick as f64)))
+            .collect();
+        store.append(START + tick as Millis * 1000, &samples);
+        if tick % 60 == 0 {
+            store.maintain();
+            most = most.max(store.stats().live_series);
+        }
+    }
+    store.flush();
+    // Thirty minutes of births, and who lives.
+    assert!(most <= 12 * 1800 + 132, "{most}");
+    let stats = store.stats();
+    assert_eq!((stats.refused, stats.series_refused, stats.lost), (0, 0, 0));
+    // Of nine thousand seconds an hour is left, and what shares a block with it.
+    assert!(
+        store.info().series < 12 * (3600 + 1200 + 7200),
+        "{}",
+        store.info().series
+    );
+    assert!(select(&store, &[equal("peer", "peer-0005")]).is_empty());
+    assert_eq!(
+        select(&store, &[equal("peer", "peer-100000")])[0]
+            .samples
+            .floats
+            .times
+            .len(),
+        10
+    );
+}
