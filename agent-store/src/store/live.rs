@@ -17,16 +17,37 @@ pub(super) struct Live {
     /// The time of the last tick as stored, and as the clock had it.
     last: Millis,
     seen: Millis,
+    /// The time from which age is counted: the last, unless that is a leap which nothing has confirmed.
+    settled: Millis,
+    /// Ticks since such a leap.
+    beyond: u32,
+    /// Whether it was told that the clock is far behind.
+    pub(super) told: bool,
 }
 
+/// A clock that leaps further than this may be wrong, and must not age what there is...
+const LEAP: Millis = 60 * 60 * 1000;
+/// ...until it has gone on from there for so many ticks.
+const CONFIRMED: u32 = 600;
+
 impl Live {
-    pub(super) fn new(head: Head, logged: bool, first_log: u64, next_log: u64, last: Millis) -> Self {
+    pub(super) fn new(
+        head: Head,
+        logged: bool,
+        first_log: u64,
+        next_log: u64,
+        last: Millis,
+        settled: Millis,
+    ) -> Self {
         Self {
             head,
             log: logged.then(|| Log::new(next_log)),
             first_log,
             last,
             seen: last,
+            settled,
+            beyond: 0,
+            told: false,
         }
     }
 
@@ -40,6 +61,14 @@ impl Live {
         } else {
             tick
         };
+        if self.settled == Millis::MIN || self.last - self.settled <= LEAP {
+            (self.settled, self.beyond) = (self.last, 0);
+        } else if !late {
+            self.beyond += 1;
+            if self.beyond >= CONFIRMED {
+                self.settled = self.last;
+            }
+        }
         (self.last, late)
     }
 
@@ -96,7 +125,22 @@ impl Live {
         Some(self.head.freeze(logs))
     }
 
+    /// The time from which age is counted.
     pub(super) fn newest(&self) -> Millis {
-        self.last
+        self.settled
     }
+}
+
+/// The time from which age is counted in what was stored: the last that no leap comes before.
+pub(super) fn settled(ends: impl Iterator<Item = (Millis, Millis)>) -> Millis {
+    let mut spans: Vec<(Millis, Millis)> = ends.collect();
+    spans.sort_unstable();
+    let mut settled = Millis::MIN;
+    for (from, to) in spans {
+        if settled != Millis::MIN && from - settled > LEAP {
+            break;
+        }
+        settled = settled.max(to);
+    }
+    settled
 }

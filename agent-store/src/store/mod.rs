@@ -6,7 +6,8 @@
 //!
 //! *Time.* Ticks are stored in the order in which they came, each later than the one before. A tick that is not later (the
 //! clock was set back) is stored after the last one by half of what the clock moved since, at least 1 ms, until the clock has
-//! caught up: nothing is reordered or lost, and rates are wrong by two at most. Such ticks are counted. The store adds no
+//! caught up: nothing is reordered or lost, and rates are wrong by two at most. Such ticks are counted. A leap forward of more
+//! than an hour ages nothing until it has lasted for ten minutes. The store adds no
 //! markers: who appends tells the end of a series by [`STALE`](crate::series::STALE).
 
 mod block;
@@ -54,6 +55,8 @@ use worker::Worker;
 
 /// What the log may hold unwritten, while the disk is full or stands still.
 const UNWRITTEN: usize = 8 << 20;
+/// A clock that is so far behind the store is told.
+const LATE: Millis = 60 * 60 * 1000;
 /// Times beyond this are not times: 29 000 years from 1970.
 const ABSURD: Millis = 1 << 50;
 
@@ -107,6 +110,7 @@ impl Store {
     pub fn open(place: Place, settings: Settings) -> Result<(Self, Report), String> {
         let mut found = Found {
             last: Millis::MIN,
+            settled: Millis::MIN,
             ..Found::default()
         };
         let mut held = None;
@@ -142,6 +146,7 @@ impl Store {
                 found.first_log,
                 found.next_log,
                 found.last,
+                found.settled,
             )),
             view: RwLock::new(Arc::new(View {
                 frozen: found.frozen,
@@ -223,6 +228,14 @@ impl Inner {
         }
         let (time, late) = live.time(tick);
         add(&self.counters.late_ticks, late.into());
+        if late && time - tick > LATE && !live.told {
+            live.told = true;
+            self.counters.find(format!(
+                "the clock is {} s behind the newest sample: samples are stored after that until it has caught up; to begin \
+                 anew, stop the agent and move the store's directory away",
+                (time - tick) / 1000
+            ));
+        }
         if live.due(time, self.settings.memory / 4) {
             self.freeze(&mut live);
         }

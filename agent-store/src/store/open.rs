@@ -2,6 +2,7 @@
 
 use super::block::read::{Block, Data};
 use super::head::{Frozen, Head, SeriesRef, Value};
+use super::live::settled;
 use super::log::{self, Listener};
 use super::logfile::{numbered, path};
 use super::stats::Report;
@@ -68,6 +69,8 @@ pub(super) struct Found {
     pub(super) next_block: u64,
     /// The time of the last tick.
     pub(super) last: Millis,
+    /// The time from which age is counted.
+    pub(super) settled: Millis,
     pub(super) report: Report,
 }
 
@@ -106,6 +109,7 @@ impl Listener for Replay<'_> {
 pub(super) fn read(directory: &Path, read_only: bool) -> io::Result<Found> {
     let mut found = Found {
         last: Millis::MIN,
+        settled: Millis::MIN,
         ..Found::default()
     };
     let mut logs = Vec::new();
@@ -138,15 +142,20 @@ pub(super) fn read(directory: &Path, read_only: bool) -> io::Result<Found> {
         }
     }
     // What was imported may be of the future; it does not hold the clock up.
-    let written = found
+    let logged = |block: &&Arc<Block>| block.summary.logs.0 <= block.summary.logs.1;
+    let spans: Vec<(Millis, Millis)> = found
         .blocks
         .iter()
-        .filter(|block| block.summary.logs.0 <= block.summary.logs.1);
-    found.last = written
-        .map(|block| block.summary.to)
+        .filter(logged)
+        .map(|block| (block.summary.from, block.summary.to))
+        .collect();
+    found.last = spans
+        .iter()
+        .map(|span| span.1)
         .chain([found.last])
         .max()
         .unwrap_or(Millis::MIN);
+    found.settled = settled(spans.into_iter());
     Ok(found)
 }
 

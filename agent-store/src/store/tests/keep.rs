@@ -128,3 +128,35 @@ fn series_that_come_and_go_leave_memory_and_then_the_disk() {
         10
     );
 }
+
+#[test]
+fn a_clock_that_leaps_into_the_future_and_back_removes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let years = 10 * 365 * 86_400_000;
+    let (store, _) = open(home.path());
+    fill(&store, 2, 0, 1000);
+    let series = store.register(&labels("x", 0)).unwrap();
+    (0..100).for_each(|at| store.append(START + years + at, &[(series, Value::Float(1.0))]));
+    store.flush();
+    drop(store);
+    let (store, _) = open(home.path());
+    fill(&store, 2, 1000, 2000);
+    store.flush();
+    let stats = store.stats();
+    assert_eq!((stats.samples, stats.late_ticks), (4100, 1000), "{stats:?}");
+    assert!(stats.findings[0].starts_with("the clock is 315"), "{stats:?}");
+    let found = select(&store, &[equal("peer", "peer-0001")]);
+    assert_eq!(
+        found[0].samples.floats.values,
+        (0..2000).map(|tick| value(1, tick)).collect::<Vec<_>>()
+    );
+    drop(store);
+    // One that stays there is believed.
+    let (store, _) = open(home.path());
+    (0..700).for_each(|at| {
+        let series = store.register(&labels("x", 0)).unwrap();
+        store.append(START + 2 * years + at * 1000, &[(series, Value::Float(1.0))]);
+    });
+    store.flush();
+    assert_eq!(store.stats().samples, 700);
+}
