@@ -287,10 +287,7 @@ fn a_full_disk_costs_nothing_once_there_is_room_again() {
     store.sync();
     let ballast = small.0.path().join("ballast");
     // Fills the rest to the last byte.
-    let full = std::io::copy(
-        &mut std::io::repeat(1),
-        &mut std::fs::File::create(&ballast).unwrap(),
-    );
+    let full = std::io::copy(&mut std::io::repeat(1), &mut File::create(&ballast).unwrap());
     assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
     for tick in 100..1300 {
         fill(&store, 20, tick, tick + 1);
@@ -336,10 +333,7 @@ fn the_worker_heals_within_ten_seconds_and_counts_what_the_log_never_had() {
     let (store, _) = Store::open(Place::Directory(home.clone()), settings).unwrap();
     fill(&store, 1, 0, 1);
     let ballast = small.0.path().join("ballast");
-    let _ = std::io::copy(
-        &mut std::io::repeat(1),
-        &mut std::fs::File::create(&ballast).unwrap(),
-    );
+    let _ = std::io::copy(&mut std::io::repeat(1), &mut File::create(&ballast).unwrap());
     // More than the log may hold back: the counters are random, so that each takes its bytes.
     let refs: Vec<SeriesRef> = (0..2000)
         .map(|at| store.register(&labels("y", at)).unwrap())
