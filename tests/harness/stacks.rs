@@ -188,23 +188,23 @@ pub fn taken(scratch: &Scratch, comm: &str) -> Result<Folded> {
     Ok(folded)
 }
 
-/// Asks for the stacks of a process of this name until they are as wanted.
+/// Asks for the stacks of a process of this name until they are as wanted. On a busy machine an answer that waits for names
+/// may be later than the one who asks has patience: it is asked for again.
 pub fn seen(agent: &Agent, name: &str, check: impl Fn(&Folded) -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        std::thread::sleep(Duration::from_secs(2));
-        let answer = agent.get(
-            &format!("/api/v1/profile?from=4s&comm={name}&format=folded"),
-            "*/*",
-        )?;
+    let path = format!("/api/v1/profile?from=4s&comm={name}&format=folded");
+    let look = || {
+        let answer = agent.get(&path, "*/*")?;
         ensure!(answer.status == 200, "{}", answer.text());
         let folded = Folded::parse(&answer.text())?;
-        match check(&folded) {
-            Ok(()) => return Ok(()),
-            Err(e) if Instant::now() > deadline => {
-                return Err(e.context(format!("{name}:\n{}", folded.show())));
-            }
+        check(&folded).with_context(|| format!("{name}:\n{}", folded.show()))
+    };
+    loop {
+        std::thread::sleep(Duration::from_secs(2));
+        match look() {
+            Err(e) if Instant::now() > deadline => return Err(e),
             Err(_) => {}
+            Ok(()) => return Ok(()),
         }
     }
 }
@@ -223,6 +223,15 @@ pub fn all_named(folded: &Folded) -> Result<()> {
 
 /// Starts a program; returns its name.
 pub fn run(program: &Path) -> Result<(String, Busy)> {
+    named(program, &mut Command::new(program))
+}
+
+/// Starts a program that gives way to all others: the agent gives way to programs too, and shall get on beside many.
+pub fn run_gently(program: &Path) -> Result<(String, Busy)> {
+    named(program, Command::new("nice").args(["-n", "19"]).arg(program))
+}
+
+fn named(program: &Path, command: &mut Command) -> Result<(String, Busy)> {
     let name = program.file_name().context("no name")?.to_string_lossy();
-    Ok((name.into_owned(), Busy::start(&mut Command::new(program))?))
+    Ok((name.into_owned(), Busy::start(command)?))
 }
