@@ -12,8 +12,12 @@ use crate::wire::Header;
 pub const KERNEL_FRAMES: usize = 127;
 /// Most frames of the user in a record.
 pub const USER_FRAMES: usize = 128;
-/// Frames of both.
-pub const FRAMES: usize = KERNEL_FRAMES + USER_FRAMES + 1;
+/// Most frames of Python in a record; each takes two words, see [`python`].
+pub const PYTHON_FRAMES: usize = 128;
+/// Words of all, a power of two.
+pub const FRAMES: usize = KERNEL_FRAMES + USER_FRAMES + 2 * PYTHON_FRAMES + 1;
+/// In the address of a user's frame: it is one of the interpreter's loop, which a run of Python frames ends at.
+pub const RUNS_PYTHON: u64 = 1 << 63;
 
 /// Rows of a shard, a power of two: 1 MiB.
 pub const SHARD_ROWS: usize = 1 << 17;
@@ -185,6 +189,60 @@ pub mod end {
     ];
 }
 
+/// Frames of Python: two words each, innermost first. The first is the address of the code object, and in its lowest bit
+/// [`python::LAST_OF_RUN`]; 0 but for that bit = no frame. The second is the index of the instruction, and above it the
+/// [`python::fingerprint`].
+pub mod python {
+    /// Behind it other frames called the interpreter. Objects lie at multiples of 16.
+    pub const LAST_OF_RUN: u64 = 1;
+
+    /// This process is none of a Python that can be read.
+    pub const NONE: u8 = 0;
+    /// At the outermost frame.
+    pub const COMPLETE: u8 = 1;
+    /// The thread is none of Python's.
+    pub const NO_THREAD: u8 = 2;
+    /// The thread is not among the first that were looked at.
+    pub const TOO_MANY_THREADS: u8 = 3;
+    /// Memory of the interpreter could not be read.
+    pub const UNREADABLE: u8 = 4;
+    /// More frames than a record holds.
+    pub const TOO_DEEP: u8 = 5;
+    /// Number of them.
+    pub const COUNT: usize = 6;
+    /// Names, as exported.
+    pub const NAMES: [&str; COUNT] = [
+        "none",
+        "complete",
+        "no_thread",
+        "too_many_threads",
+        "unreadable",
+        "too_deep",
+    ];
+
+    /// Tells a code object from another one that lies in its place a moment later: `names` are the pointers to its file name,
+    /// name, qualified name and table of lines, `hash` is that of its name.
+    #[inline(always)]
+    pub const fn fingerprint(names: &[u64; 4], hash: u64) -> u32 {
+        let mixed = names[0]
+            .wrapping_mul(3)
+            .wrapping_add(names[1])
+            .wrapping_mul(5)
+            .wrapping_add(names[2])
+            .wrapping_mul(7)
+            .wrapping_add(names[3])
+            ^ hash;
+        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+    }
+
+    /// Bytes of an interpreter frame that are read.
+    pub const FRAME_BYTES: usize = 72;
+    /// Where a code object has its file name, name, qualified name and table of lines, one behind the other; since 3.11.
+    pub const CODE_NAMES: u64 = 112;
+    /// Where a string has its hash.
+    pub const STRING_HASH: u64 = 24;
+}
+
 /// How the canonical frame address (CFA: the stack pointer before the call) is found; [`Row::kind`].
 ///
 /// These are rules of x86-64. On aarch64 the frame pointer would be x29, and the return address is in x30 until it is
@@ -271,6 +329,48 @@ crate::wire! {
         pub range: u32,
         /// Number of them, ordered by address.
         pub ranges: u32,
+        /// Where its `_PyRuntime` lies; 0 = it is no Python.
+        pub python: u64,
+        /// Number of its [`PythonLayout`].
+        pub layout: u32,
+        /// Always zero.
+        pub pad: u32,
+    }
+
+    /// Where things lie in a version of CPython: offsets in bytes.
+    pub struct PythonLayout {
+        /// Of the first interpreter in `_PyRuntime`.
+        pub interpreters: u32,
+        /// Of the next one in an interpreter.
+        pub interpreter_next: u32,
+        /// Of the first thread in an interpreter.
+        pub threads: u32,
+        /// Of the next one in a thread.
+        pub thread_next: u32,
+        /// Of the thread pointer, which pthread_self() returns, in a thread.
+        pub thread_id: u32,
+        /// Of the innermost frame, or of the innermost `_PyCFrame`, in a thread.
+        pub thread_frame: u32,
+        /// Of the frame in a `_PyCFrame`; `u32::MAX` = there are none, since 3.13.
+        pub cframe_frame: u32,
+        /// Of the one before in a `_PyCFrame`.
+        pub cframe_previous: u32,
+        /// Of the code object in a frame.
+        pub frame_code: u32,
+        /// Of the frame before.
+        pub frame_previous: u32,
+        /// Of the pointer to the instruction.
+        pub frame_instruction: u32,
+        /// Of the byte that tells with which frame the interpreter's loop was entered.
+        pub frame_entry: u32,
+        /// Its value then.
+        pub entry: u32,
+        /// 1 = such a frame is on the C stack and stands for nothing else (3.12); 0 = it is a frame as all others (3.11).
+        pub shim: u32,
+        /// Of the first instruction in a code object.
+        pub code_instructions: u32,
+        /// Always zero.
+        pub pad: u32,
     }
 
     /// An executable mapping of a process.
@@ -291,7 +391,7 @@ crate::wire! {
         pub pad: u32,
     }
 
-    /// Head of a record; behind it are `kernel` and then `user` addresses of 8 bytes, innermost first.
+    /// Head of a record; behind it are `kernel` addresses, `python` pairs and `user` addresses of 8 bytes, innermost first.
     pub struct StackHead {
         /// Record header; its length is that of the whole record.
         pub header: Header,
@@ -315,8 +415,10 @@ crate::wire! {
         pub sample: u8,
         /// See [`end`].
         pub end: u8,
-        /// Always zero.
-        pub pad: [u8; 2],
+        /// Frames of Python, see [`python`]; they are between those of the kernel and of the user.
+        pub python: u8,
+        /// How those ended, see [`python`].
+        pub python_end: u8,
         /// Name of the process.
         pub comm: [u8; 16],
         /// Name of the thread.

@@ -32,6 +32,7 @@ offsets! {
     DEV_IFINDEX DEV_NAME DEV_NET
     NET_INUM CGROUP_KN KN_ID
     TASK_LEADER TASK_START TASK_TGID TASK_COMM TASK_PID TASK_MM TASK_STACK
+    TASK_THREAD_POINTER
     TASK_BORN TASK_FLAGS TASK_CGROUPS CSS_CGROUP TASK_ON_CPU TASK_EXIT
     TASK_EXEC TASK_DELAY TASK_ARRIVALS TASK_VOLUNTARY TASK_INVOLUNTARY
     REGS_IP REGS_SP REGS_FP REGS_SYSCALL
@@ -382,6 +383,12 @@ pub fn css_cgroup(set: Ptr) -> u64 {
     let cgroup: Ptr = load(set, &CSS_CGROUP);
     let kn: Ptr = load(cgroup, &CGROUP_KN);
     load(kn, &KN_ID)
+}
+
+/// What pthread_self() returns in a task: the base of its segment fs (x86-64; on aarch64 it is `thread.uw.tp_value`).
+#[inline(always)]
+pub fn thread_pointer(task: Ptr) -> u64 {
+    load(task, &TASK_THREAD_POINTER)
 }
 
 /// Where the kernel stack of a task begins.

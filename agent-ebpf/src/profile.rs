@@ -5,6 +5,7 @@ mod fault;
 mod locks;
 mod loss;
 mod off_cpu;
+mod python;
 mod unwind;
 mod waker;
 
@@ -38,6 +39,8 @@ use unwind::{PROCESSES, process};
 pub struct Stack {
     head: StackHead,
     frames: [u64; FRAMES],
+    /// For the walk through Python's frames; not sent.
+    python: python::Walk,
     /// When a record of this place last woke the reader; not sent.
     woke: u64,
 }
@@ -170,6 +173,8 @@ pub fn make(
     let head = &mut stack.head;
     head.kernel = 0;
     head.user = 0;
+    head.python = 0;
+    head.python_end = 0;
     head.end = end::COMPLETE;
     let start = match sample.user {
         Some(start) => start,
@@ -194,7 +199,11 @@ pub fn make(
     };
     if sample.whose.is_none() && !kernel::is_kernel_thread(task) {
         match process(tgid, kernel::task_start(task)) {
-            Some(ranges) => unwind::walk(stack, start, ranges),
+            Some((first, ranges, runtime, layout)) => {
+                python::walk(stack, runtime, layout, kernel::thread_pointer(task));
+                unwind::walk(stack, start, (first, ranges));
+                python::mark(stack);
+            }
             None => by_frame_pointers(stack, context),
         }
     }
@@ -228,8 +237,7 @@ pub fn make(
     head.value = sample.value;
     head.detail = sample.detail;
     head.sample = sample.kind;
-    head.pad = [0; 2];
-    let frames = head.kernel as usize + head.user as usize;
+    let frames = head.kernel as usize + 2 * head.python as usize + head.user as usize;
     if frames >= FRAMES {
         bump(&mut account.dropped[reason::MAP_FULL]);
         return None;

@@ -5,6 +5,7 @@ use crate::bpf::{State, Verdict, host};
 use crate::config::Config;
 use crate::error::Result;
 use crate::mountinfo;
+use crate::stacks::interpreters::{self, Interpreter};
 use crate::ui::print::table;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub struct Report {
     pub facts: Vec<Fact>,
     /// One verdict for each program.
     pub programs: Vec<Verdict>,
+    /// Interpreters that run here.
+    pub interpreters: Vec<Interpreter>,
     /// Why there is no kernel side at all; empty = there is.
     pub engine_error: String,
     /// Everything that was asked for works.
@@ -51,6 +54,7 @@ pub fn check(config: &Config, btf: Option<PathBuf>) -> Result<Report> {
     Ok(Report {
         ok: engine_error.is_empty() && !failed,
         facts,
+        interpreters: interpreters::running(),
         programs,
         engine_error,
     })
@@ -122,6 +126,26 @@ fn facts(btf: Option<&Path>) -> Vec<Fact> {
     ]
 }
 
+fn row(interpreter: &Interpreter) -> Vec<String> {
+    let named: Vec<String> = interpreter.processes.iter().map(u32::to_string).collect();
+    let more = if interpreter.count > named.len() {
+        ", …"
+    } else {
+        ""
+    };
+    let verdict = if interpreter.supported {
+        "its functions are in the stacks"
+    } else {
+        "unsupported interpreter"
+    };
+    vec![
+        interpreter.name.clone(),
+        format!("{} ({}{more})", interpreter.count, named.join(", ")),
+        verdict.into(),
+        interpreter.note.clone(),
+    ]
+}
+
 impl Report {
     /// As tables.
     pub fn text(&self, verbose: bool) -> String {
@@ -161,6 +185,15 @@ impl Report {
             out.push_str(&table(
                 &["probe", "program", "hook", "verdict", "why, and what would help"],
                 &programs,
+            ));
+            out.push('\n');
+        }
+        let interpreters: Vec<Vec<String>> = self.interpreters.iter().map(row).collect();
+        if !interpreters.is_empty() {
+            out.push('\n');
+            out.push_str(&table(
+                &["language", "processes", "verdict", "why, and what would help"],
+                &interpreters,
             ));
             out.push('\n');
         }

@@ -64,7 +64,8 @@ fn begin(ctx: &BtfTracePointContext) -> i32 {
     let Some((stack, _)) = make(account, ctx.as_ptr(), sample) else {
         return 0;
     };
-    stack.head.pad[0] = shift as u8;
+    // How many it stands for, until it is known what.
+    stack.head.value = shift as u64;
     if PROFILE_REQUESTS.insert(rq as u64, &*stack, 0).is_ok() {
         bump(&mut account.aggregated);
     } else {
@@ -97,12 +98,11 @@ pub fn profile_block_done(ctx: BtfTracePointContext) -> i32 {
     let head = unsafe { &mut (*stack).head };
     // Masked by a constant that only the verifier knows: that of 6.1 does not keep what is compared within bounds up to the
     // helper. `make` has let nothing longer pass.
-    let frames = (head.kernel as u32 + head.user as u32) & FRAME_MASK.load();
+    let frames = (head.kernel as u32 + 2 * head.python as u32 + head.user as u32) & FRAME_MASK.load();
     match block::since(rq) {
         Some(took) => {
             let len = size_of::<StackHead>() as u32 + frames * size_of::<u64>() as u32;
-            head.value = took << (head.pad[0] & 31);
-            head.pad[0] = 0;
+            head.value = took << (head.value & 31);
             emit_made(account, stack.cast_const().cast(), len, false);
         }
         None => bump(&mut account.filtered),

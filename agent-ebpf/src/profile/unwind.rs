@@ -88,13 +88,13 @@ struct Walk {
     pad: u32,
 }
 
-/// The mappings of a process, if it is the one that userspace has looked at.
+/// The mappings of a process, if it is the one that userspace has looked at, and its Python.
 #[inline(always)]
-pub fn process(tgid: u32, start: u64) -> Option<(u32, u32)> {
+pub fn process(tgid: u32, start: u64) -> Option<(u32, u32, u64, u32)> {
     let process = PROCESSES.get_ptr(ProcessKey { tgid })?;
     // SAFETY: valid for the program's run; userspace replaces the whole value.
     let process = unsafe { &*process };
-    (process.start == start).then_some((process.range, process.ranges))
+    (process.start == start).then_some((process.range, process.ranges, process.python, process.layout))
 }
 
 /// Appends the user's frames.
@@ -140,7 +140,8 @@ extern "C" fn step(_: u64, walk: *mut Walk) -> u64 {
     let walk = unsafe { &mut *walk };
     // SAFETY: as above.
     let stack = unsafe { &mut *walk.stack };
-    let place = (stack.head.kernel as u32 + walk.count) & FRAME_MASK.load();
+    let place = (stack.head.kernel as u32 + 2 * stack.head.python as u32 + walk.count) & FRAME_MASK.load();
+    stack.python.begins(place, walk.sp);
     // SAFETY: the mask is that of the array's length.
     unsafe { *stack.frames.get_unchecked_mut(place as usize) = walk.ip };
     walk.count += 1;

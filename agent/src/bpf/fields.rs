@@ -142,6 +142,7 @@ pub const FIELDS: &[Field] = fields! {
         REGS_SP "pt_regs.sp" 8;
         REGS_FP "pt_regs.bp" 8;
         REGS_SYSCALL "pt_regs.orig_ax" 8;
+        TASK_THREAD_POINTER "task_struct.thread.fsbase" 8;
     }
     File {
         SOCKET_SK "socket.sk" 8;

@@ -31,16 +31,17 @@ use crate::error::Result;
 use crate::records::Record;
 use crate::stacks::loader::{self, Loader, Maps};
 use crate::stacks::names;
+use crate::stacks::python::{Lost, layouts::Layouts};
 use crate::stacks::store::Who;
 use crate::stacks::worker::{self, Feed, Message, Sample};
 use crate::stacks::{Kinds, Stacks};
 use agent_common::account::program;
-use agent_common::profile::{Range, StackHead, end, sample, thinned_from};
+use agent_common::profile::{Range, StackHead, end, python, sample, thinned_from};
 use agent_common::wire::{Wire as _, kind};
-use label::Labeller;
+use label::{Labeller, text};
 use metrics::{
-    BINARIES, CPUS, LOOKED, LOST, NAME_FAILURES, OPEN_FILES, PROCESSES, ROWS, SAMPLES, STACKS, STORE_BYTES,
-    SYMBOLIZER_FAILURES, TABLE_BYTES, TABLE_FAILURES, TABLES,
+    BINARIES, CPUS, LOOKED, LOST, NAME_FAILURES, OPEN_FILES, PROCESSES, PYTHON_LOST, PYTHON_STACKS, ROWS,
+    SAMPLES, STACKS, STORE_BYTES, SYMBOLIZER_FAILURES, TABLE_BYTES, TABLE_FAILURES, TABLES,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -200,6 +201,7 @@ pub struct Profile {
     cpus: usize,
     samples: [u64; sample::COUNT],
     ends: [u64; end::COUNT],
+    python_ends: [u64; python::COUNT],
     backlog: u64,
     start: u64,
 }
@@ -220,6 +222,7 @@ impl Profile {
             cpus: 0,
             samples: [0; sample::COUNT],
             ends: [0; end::COUNT],
+            python_ends: [0; python::COUNT],
             backlog: 0,
             start: 0,
         }
@@ -239,12 +242,6 @@ impl Profile {
             Err(_) => self.backlog += 1,
         }
     }
-}
-
-/// A kernel string, up to its first NUL.
-fn text(bytes: &[u8; 16]) -> Arc<str> {
-    let len = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    crate::aggregate::labels::clean(&String::from_utf8_lossy(bytes.get(..len).unwrap_or_default())).into()
 }
 
 impl Probe for Profile {
@@ -318,6 +315,7 @@ impl Probe for Profile {
                 loader::RANGES as usize,
             )?,
             shards: Shards::new(engine.take_data("UNWIND_SHARDS")?, shards),
+            layouts: Layouts::new(engine.take_data("PYTHON_LAYOUTS")?),
         };
         let stacks = Stacks::start(
             self.options.store_bytes,
@@ -337,7 +335,7 @@ impl Probe for Profile {
 
     fn record(&mut self, _: u8, bytes: &[u8], context: &mut Context<'_>) -> Option<Option<Record>> {
         let head = bytes.get(..StackHead::SIZE).and_then(StackHead::decode)?;
-        let count = usize::from(head.kernel) + usize::from(head.user);
+        let count = usize::from(head.kernel) + 2 * usize::from(head.python) + usize::from(head.user);
         let words = bytes.get(StackHead::SIZE..StackHead::SIZE + count * 8)?;
         let frames = words
             .chunks_exact(8)
@@ -357,6 +355,7 @@ impl Probe for Profile {
         }
         let by_sample = self.samples.get_mut(usize::from(head.sample))?;
         let by_end = self.ends.get_mut(usize::from(head.end))?;
+        *self.python_ends.get_mut(usize::from(head.python_end))? += 1;
         *by_sample += 1;
         *by_end += 1;
         let subject = context.identity.subject(&head.subject, &head.comm);
@@ -456,6 +455,9 @@ impl Probe for Profile {
             .collect();
         out.push(counters(&SAMPLES, &taken));
         out.push(counters(&STACKS, &named(&end::NAMES, &self.ends)));
+        let mut ends = named(&python::NAMES, &self.python_ends);
+        ends.remove(usize::from(python::NONE));
+        out.push(counters(&PYTHON_STACKS, &ends));
         out.push(gauge(&CPUS, self.cpus));
         let Some(stacks) = &self.stacks else { return };
         let (stats, counts) = (stacks.loader(), &stacks.counts);
@@ -471,6 +473,7 @@ impl Probe for Profile {
                 ("waker", counts.wakers.load(Ordering::Relaxed)),
             ],
         ));
+        out.push(counters(&PYTHON_LOST, &Lost::counted(&counts.python)));
         out.push(gauge(&PROCESSES, stats.processes));
         out.push(counters(&LOOKED, &[("", counts.looked.load(Ordering::Relaxed))]));
         out.push(gauge(&BINARIES, stats.binaries));

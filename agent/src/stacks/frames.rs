@@ -81,7 +81,7 @@ fn frame_name(store: &Store, frame: u32) -> String {
         Some(Place::Kernel(address) | Place::Anonymous(address) | Place::Unknown(address)) => {
             format!("{address:#x}")
         }
-        Some(Place::Cut(_) | Place::Waker(_)) | None => "[unknown]".into(),
+        Some(Place::Cut(_) | Place::Python(..) | Place::Waker(_)) | None => "[unknown]".into(),
     }
 }
 

@@ -97,6 +97,8 @@ pub struct Image {
     pub start: u64,
     /// Its mappings.
     pub mappings: Vec<Located>,
+    /// Its Python, if its frames can be read.
+    pub python: Option<Arc<super::python::Python>>,
 }
 
 impl Image {

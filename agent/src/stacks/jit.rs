@@ -117,6 +117,7 @@ mod tests {
             let mut image = Image {
                 tgid,
                 start: 1,
+                python: None,
                 mappings: vec![
                     mapping(0x5000, 0x7000),
                     mapping(0x9000, 0xa000),

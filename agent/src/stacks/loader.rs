@@ -10,7 +10,10 @@
 use super::arena::{Arena, Piece};
 use super::image::{Binary, Image, Located, Open, open, vdso};
 use super::maps::{self, FileId, Mapping, Origin};
+use super::python::layouts::Layouts;
+use super::python::runtime;
 use super::ranges::{by_frame_pointer, split};
+pub use super::stats::Stats;
 use super::table::{self, Table};
 use crate::bpf::shards::Shards;
 use crate::bpf::sys::{self, MappedArray};
@@ -42,27 +45,6 @@ const IDLE_FILES: usize = 256;
 /// … of so many rows in all, 8 MiB.
 const IDLE_ROWS: usize = 1 << 20;
 
-/// What it costs and what it had to refuse.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Processes that the kernel can unwind.
-    pub processes: usize,
-    /// Files with rows.
-    pub binaries: usize,
-    /// Files that are open.
-    pub open: usize,
-    /// Rows that are taken.
-    pub rows: usize,
-    /// Bytes of shards.
-    pub bytes: usize,
-    /// Tables made so far.
-    pub tables: u64,
-    /// Files whose table found no room.
-    pub refused: u64,
-    /// Files that could not be understood.
-    pub faulty: u64,
-}
-
 /// The kernel's maps.
 pub struct Maps {
     /// `PROCESSES`.
@@ -71,6 +53,8 @@ pub struct Maps {
     pub ranges: MappedArray,
     /// `UNWIND_SHARDS`.
     pub shards: Shards,
+    /// `PYTHON_LAYOUTS`.
+    pub layouts: Layouts,
 }
 
 struct Held {
@@ -145,6 +129,7 @@ impl Loader {
             tgid,
             start,
             mappings: Vec::with_capacity(mappings.len()),
+            python: None,
         };
         for mapping in &mappings {
             let key = match &mapping.origin {
@@ -156,6 +141,13 @@ impl Loader {
                 files.insert(key);
                 self.binary(tgid, key, mapping, now)?;
                 let held = self.files.get(&key)?;
+                if image.python.is_none() {
+                    image.python = self
+                        .maps
+                        .layouts
+                        .find(tgid, &held.binary.table, mapping)
+                        .map(Arc::new);
+                }
                 split(mapping, &held.binary.table, &held.pieces, &mut ranges);
                 Some(held.binary.clone())
             });
@@ -169,7 +161,7 @@ impl Loader {
                 binary,
             });
         }
-        self.publish(tgid, start, &ranges, files, now)?;
+        self.publish(&image, &ranges, files, now)?;
         Ok(Some(image))
     }
 
@@ -207,6 +199,7 @@ impl Loader {
                 (Table::default(), e.to_string())
             }
         };
+        table.python = file.as_ref().and_then(|file| runtime::symbols(file, &path));
         let rows = std::mem::take(&mut table.rows);
         let mut pieces = Vec::new();
         if !rows.is_empty() {
@@ -310,12 +303,12 @@ impl Loader {
 
     fn publish(
         &mut self,
-        tgid: u32,
-        start: u64,
+        image: &Image,
         ranges: &[Range],
         files: HashSet<Option<FileId>>,
         now: Instant,
     ) -> Result<()> {
+        let (tgid, start) = (image.tgid, image.start);
         let room = self
             .ranges
             .take(ranges.len())
@@ -357,6 +350,9 @@ impl Loader {
             start,
             range: piece.row,
             ranges: piece.rows,
+            python: image.python.as_ref().map_or(0, |python| python.runtime),
+            layout: image.python.as_ref().map_or(0, |python| python.layout),
+            pad: 0,
         };
         let known = Known {
             start,

@@ -11,6 +11,7 @@ pub mod diff;
 pub mod elf;
 pub mod frames;
 pub mod image;
+pub mod interpreters;
 mod jit;
 pub mod known;
 pub mod loader;
@@ -18,10 +19,13 @@ pub mod maps;
 pub mod names;
 pub mod perf_map;
 pub mod pprof;
+pub mod python;
 pub mod query;
 mod ranges;
 mod reasons;
 pub mod render;
+mod resolve;
+pub mod stats;
 pub mod store;
 pub mod symbolizer;
 pub mod symtab;
@@ -101,6 +105,8 @@ pub struct Counts {
     pub looked: AtomicU64,
     /// Waits whose waker was seen by the kernel side and is not known here.
     pub wakers: AtomicU64,
+    /// Frames of Python without a name, by [`python::Lost::ALL`].
+    pub python: [AtomicU64; python::Lost::ALL.len()],
 }
 
 /// Kinds of sample ([`agent_common::profile::sample`]).

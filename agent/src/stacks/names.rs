@@ -152,7 +152,7 @@ impl Names {
                 Place::Binary(id, address) => by_binary.entry(*id).or_default().push(*address),
                 Place::Anonymous(_) => out.push((*place, "[anonymous code]".into())),
                 Place::Unknown(_) => out.push((*place, "[unknown]".into())),
-                Place::Cut(_) | Place::Waker(_) => {}
+                Place::Cut(_) | Place::Python(..) | Place::Waker(_) => {}
             }
         }
         for (id, mut addresses) in by_binary {

@@ -136,6 +136,9 @@ pub struct Line {
     /// Which.
     #[prost(uint64, tag = "1")]
     pub function_id: u64,
+    /// Its line; 0 = not known.
+    #[prost(int64, tag = "2")]
+    pub line: i64,
 }
 
 /// A function.
@@ -150,6 +153,12 @@ pub struct Function {
     /// As the system calls it.
     #[prost(int64, tag = "3")]
     pub system_name: i64,
+    /// File that it was written in; may be empty.
+    #[prost(int64, tag = "4")]
+    pub filename: i64,
+    /// Its first line; 0 = not known.
+    #[prost(int64, tag = "5")]
+    pub start_line: i64,
 }
 
 /// Numbers things as they come, from 1.
@@ -223,18 +232,30 @@ pub fn profile(store: &Store, rows: &[Row], sample: u8, window: Window) -> Profi
                 continue;
             }
             // Without a name whoever reads it can find one, by build id and address.
+            let python = store.python(*frame);
+            let names = python.map_or_else(
+                || frames::functions(store, *frame),
+                |(f, _)| vec![f.name.to_string()],
+            );
             let mut line = Vec::new();
-            for name in frames::functions(store, *frame) {
+            for name in names {
                 let name = strings.of(&name);
-                let (function_id, is_new) = functions.of(name);
+                let filename = python.map_or(0, |(function, _)| strings.of(&function.file));
+                let start_line = python.map_or(0, |(function, _)| i64::from(function.line));
+                let (function_id, is_new) = functions.of((name, filename, start_line));
                 if is_new {
                     out.function.push(Function {
                         id: function_id,
                         name,
                         system_name: name,
+                        filename,
+                        start_line,
                     });
                 }
-                line.push(Line { function_id });
+                line.push(Line {
+                    function_id,
+                    line: python.map_or(0, |(_, line)| i64::from(line)),
+                });
             }
             let (file, address) = match store.frame(*frame).map(|(place, _)| place) {
                 Some(Place::Kernel(address)) => (Some((KERNEL, KERNEL_START)), address),
@@ -243,7 +264,7 @@ pub fn profile(store: &Store, rows: &[Row], sample: u8, window: Window) -> Profi
                     (segment.map(|segment| (id, segment)), address)
                 }
                 Some(Place::Anonymous(address) | Place::Unknown(address)) => (None, address),
-                Some(Place::Cut(_) | Place::Waker(_)) | None => (None, 0),
+                Some(Place::Cut(_) | Place::Python(..) | Place::Waker(_)) | None => (None, 0),
             };
             let mapping_id = file.map_or(0, |key| {
                 let (id, is_new) = mappings.of(key);

@@ -4,6 +4,7 @@
 //! Memory is bounded: over the budget the oldest slice goes first.
 
 use super::image::Binary;
+use super::python::{Function, Functions};
 pub use super::query::{Below, Query, Window, moment};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
@@ -29,6 +30,8 @@ pub enum Place {
     Kernel(u64),
     /// An address inside a file, before relocation.
     Binary(u32, u64),
+    /// A function of Python, and its line.
+    Python(u32, u32),
     /// Code that was made at run time.
     Anonymous(u64),
     /// Nobody knows what it belonged to.
@@ -138,6 +141,8 @@ pub struct Store {
     frames_in_stacks: usize,
     names: HashMap<Place, Arc<str>>,
     binaries: HashMap<u32, Arc<Binary>>,
+    /// What places of Python are called.
+    pub functions: Functions,
     /// All samples since this time are here.
     since: u64,
     /// What began before has been taken by [`Store::seal`].
@@ -178,6 +183,7 @@ impl Store {
             frames_in_stacks: 0,
             names: HashMap::new(),
             binaries: HashMap::new(),
+            functions: Functions::default(),
             since: 0,
             sealed: 0,
             forgotten: 0,
@@ -300,6 +306,7 @@ impl Store {
             + self.frames_in_stacks * size_of::<u32>()
             + self.frames.values.len() * FRAME_BYTES
             + names
+            + self.functions.size()
     }
 
     fn trim(&mut self) {
@@ -380,6 +387,7 @@ impl Store {
             })
             .collect();
         self.binaries.retain(|id, _| files.contains(id));
+        self.functions.keep(&places);
     }
 
     /// Those of some frames that have no name yet.
@@ -388,7 +396,8 @@ impl Store {
             .into_iter()
             .filter_map(|frame| self.frames.values.get(frame as usize))
             .filter(|place| {
-                !matches!(place, Place::Cut(_) | Place::Waker(_)) && !self.names.contains_key(place)
+                !matches!(place, Place::Cut(_) | Place::Python(..) | Place::Waker(_))
+                    && !self.names.contains_key(place)
             })
             .copied()
             .collect()
@@ -411,6 +420,11 @@ impl Store {
         self.names.insert(place, name.into());
     }
 
+    /// The function of Python that a frame is of, and its line there.
+    pub fn python(&self, frame: u32) -> Option<(&Function, u32)> {
+        self.functions.at(*self.frames.values.get(frame as usize)?)
+    }
+
     /// All files.
     pub fn binaries(&self) -> Vec<Arc<Binary>> {
         self.binaries.values().cloned().collect()
@@ -424,7 +438,11 @@ impl Store {
     /// Where a frame is, and its name if it has one.
     pub fn frame(&self, number: u32) -> Option<(Place, Option<&Arc<str>>)> {
         let place = *self.frames.values.get(number as usize)?;
-        Some((place, self.names.get(&place)))
+        let name = match place {
+            Place::Python(..) => self.functions.at(place).map(|(function, _)| &function.shown),
+            _ => self.names.get(&place),
+        };
+        Some((place, name))
     }
 
     /// All samples that a query is about, each stack of each `who` once.

@@ -76,6 +76,8 @@ pub struct Table {
     pub by_frame_pointer: bool,
     /// Rules that a [`Row`] cannot say.
     pub unsupported: usize,
+    /// Where it has the interpreter of Python, if it is that.
+    pub python: Option<super::python::runtime::Symbols>,
 }
 
 impl Table {
@@ -168,6 +170,19 @@ pub(super) fn look<T>(
         .map(|elf| at(&elf))
 }
 
+/// What is executable in a file, without rows.
+pub fn segments(file: &File) -> Option<Table> {
+    look(file, |elf| Table {
+        base: base(elf),
+        segments: executable(elf),
+        ..Table::default()
+    })
+}
+
+fn base<'a>(elf: &object::File<'a, impl ReadRef<'a>>) -> u64 {
+    elf.segments().map(|s| s.address()).min().unwrap_or(0) & !0xfff
+}
+
 /// Reads the table of a file.
 pub fn read(file: &File) -> Result<Table, Fault> {
     let cache = object::ReadCache::new(Positioned { file, position: 0 });
@@ -176,7 +191,7 @@ pub fn read(file: &File) -> Result<Table, Fault> {
     let elf = object::File::parse(Bounded { cache: &cache, left }).map_err(malformed)?;
     let build_id = elf.build_id().ok().flatten().unwrap_or_default();
     let mut table = Table {
-        base: elf.segments().map(|s| s.address()).min().unwrap_or(0) & !0xfff,
+        base: base(&elf),
         segments: executable(&elf),
         build_id: build_id.iter().take(64).map(|b| format!("{b:02x}")).collect(),
         by_frame_pointer: [".gopclntab", ".note.go.buildid"]

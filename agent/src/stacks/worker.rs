@@ -4,14 +4,16 @@
 //! and what waits is bounded by the channel.
 
 use super::Stacks;
-use super::image::{Binary, Image};
+use super::image::Image;
 use super::jit::Jits;
 use super::loader::{self, Loader};
+use super::python::{Codes, Frame};
 use super::reasons::{self, Reasons};
+use super::resolve::{call, resolve, split_at};
 use super::store::{Count, Place, Who};
 use super::wakers::{Waker, Wakers};
 use crate::error::{Context as _, Result};
-use agent_common::profile::{StackHead, end, off, sample};
+use agent_common::profile::{RUNS_PYTHON, StackHead, end, off, python, sample};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,7 +40,7 @@ const REMEMBERED: usize = 8192;
 pub struct Sample {
     /// Its head.
     pub head: StackHead,
-    /// Addresses: those of the kernel, then those of the user, innermost first.
+    /// What is behind the head.
     pub frames: Vec<u64>,
     /// Whose it is.
     pub who: Who,
@@ -92,6 +94,7 @@ struct Worker {
     jits: Jits,
     reasons: Reasons,
     wakers: Wakers,
+    codes: Codes,
     seen: HashMap<u32, Seen>,
     /// Gone when it was last looked for.
     gone: Vec<u32>,
@@ -108,6 +111,7 @@ pub fn start(stacks: Arc<Stacks>, loader: Loader) -> Result<Feed> {
         jits: Jits::default(),
         reasons: Reasons::new(),
         wakers: Wakers::default(),
+        codes: Codes::default(),
         seen: HashMap::new(),
         gone: Vec::new(),
         looks: LOOKS,
@@ -185,7 +189,8 @@ impl Worker {
     }
 
     /// Where the frames of a sample are, and the files that they are in.
-    fn places(&mut self, head: &StackHead, kernel: &[u64], user: &[u64], now: Instant) -> Waker {
+    fn places(&mut self, head: &StackHead, kernel: &[u64], rest: &[u64], now: Instant) -> Waker {
+        let (python, user) = split_at(rest, 2 * usize::from(head.python));
         let image = if user.is_empty() {
             None
         } else {
@@ -196,7 +201,8 @@ impl Worker {
             places.push(Place::Kernel(call(i, *address)));
         }
         if let Some(image) = &image {
-            resolve(head.end, user, image, &mut places, &mut binaries);
+            let runs = self.python(head, image, python);
+            resolve(head.end, user, runs, image, &mut places, &mut binaries);
         }
         let is_whole = head.end == end::COMPLETE && (user.is_empty() || image.is_some());
         if !is_whole {
@@ -211,14 +217,14 @@ impl Worker {
     }
 
     /// Keeps who ended a wait until the waiter tells of it. What an interrupt interrupts has not ended anything.
-    fn remember(&mut self, head: &StackHead, kernel: &[u64], user: &[u64], now: Instant) {
+    fn remember(&mut self, head: &StackHead, kernel: &[u64], rest: &[u64], now: Instant) {
         let (name, stack) = match self.reasons.interrupt(kernel) {
             Some(frames) => {
                 let frames = kernel.iter().take(frames).enumerate();
                 let places = frames.map(|(i, address)| Place::Kernel(call(i, *address)));
                 (*b"[interrupt]\0\0\0\0\0", (places.collect(), Vec::new()))
             }
-            None => (head.comm, self.places(head, kernel, user, now)),
+            None => (head.comm, self.places(head, kernel, rest, now)),
         };
         let (mut places, binaries): Waker = stack;
         places.insert(0, Place::Waker(name));
@@ -228,13 +234,11 @@ impl Worker {
 
     fn take(&mut self, sample: &Sample, now: Instant) {
         let head = &sample.head;
-        let (kernel, user) = sample
-            .frames
-            .split_at(usize::from(head.kernel).min(sample.frames.len()));
+        let (kernel, rest) = split_at(&sample.frames, usize::from(head.kernel));
         if head.sample == sample::WAKER {
-            return self.remember(head, kernel, user, now);
+            return self.remember(head, kernel, rest, now);
         }
-        let (mut places, mut binaries) = self.places(head, kernel, user, now);
+        let (mut places, mut binaries) = self.places(head, kernel, rest, now);
         let number = head.detail as u32;
         if head.sample == sample::OFF_CPU && number != 0 {
             match self.wakers.take((head.tid, number)) {
@@ -271,6 +275,20 @@ impl Worker {
         store.add(sample.time, who, &places, &binaries, count);
     }
 
+    /// The frames of Python; what they are called is told to the store.
+    fn python(&mut self, head: &StackHead, image: &Image, words: &[u64]) -> Vec<Frame> {
+        let Some(process) = image.python.as_ref().filter(|_| head.python_end != python::NONE) else {
+            return Vec::new();
+        };
+        let key = (head.subject.tgid, head.subject.start);
+        let (frames, functions) = self.codes.frames(key, process, words, head.python_end);
+        for (count, lost) in self.stacks.counts.python.iter().zip(self.codes.lost) {
+            count.store(lost, Ordering::Relaxed);
+        }
+        self.stacks.store().functions.learn(functions);
+        frames
+    }
+
     /// The mappings of the process, looked at anew if they cannot be those that the sample is of.
     fn image(&mut self, head: &StackHead, user: &[u64], now: Instant) -> Option<Arc<Image>> {
         let (tgid, start) = (head.subject.tgid, head.subject.start);
@@ -282,7 +300,7 @@ impl Worker {
                 end::NO_MAPPING => false,
                 _ => true,
             };
-            let leaf = user.first().copied().unwrap_or_default();
+            let leaf = user.first().copied().unwrap_or_default() & !RUNS_PYTHON;
             let fits = fits
                 && seen
                     .image
@@ -336,120 +354,4 @@ fn same(a: Option<&Image>, b: Option<&Image>) -> bool {
             .collect::<Vec<_>>()
     };
     a.map(bounds) == b.map(bounds)
-}
-
-/// The innermost address is where the thread was; the others are where calls return to, and the call is before that.
-const fn call(frame: usize, address: u64) -> u64 {
-    address.saturating_sub(if frame == 0 { 0 } else { 1 })
-}
-
-fn resolve(why: u8, user: &[u64], image: &Image, places: &mut Vec<Place>, binaries: &mut Vec<Arc<Binary>>) {
-    for (i, address) in user.iter().enumerate() {
-        let address = call(i, *address);
-        let located = image.find(address);
-        let place = match located.map(|l| (l, &l.binary)) {
-            Some((located, Some(binary))) => match binary.table.bias(located.start, located.offset) {
-                Some(bias) => {
-                    if !binaries.iter().any(|known| known.id == binary.id) {
-                        binaries.push(binary.clone());
-                    }
-                    Place::Binary(
-                        binary.id,
-                        address.wrapping_sub(bias).wrapping_add(binary.table.base),
-                    )
-                }
-                None => Place::Unknown(address),
-            },
-            Some((_, None)) => Place::Anonymous(address),
-            None => Place::Unknown(address),
-        };
-        places.push(place);
-        // Before anybody had looked at the process frame pointers were followed. Where the code has none, only the innermost
-        // frame is true.
-        let has_rows = located
-            .and_then(|l| l.binary.as_ref())
-            .is_some_and(|b| !b.table.by_frame_pointer && b.fault.is_empty());
-        if why == end::UNKNOWN_PROCESS && (has_rows || matches!(place, Place::Unknown(_))) {
-            return;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::image::{Located, Open};
-    use super::super::table::{Segment, Table};
-    use super::*;
-    use std::path::PathBuf;
-
-    fn binary(id: u32, by_frame_pointer: bool) -> Arc<Binary> {
-        Arc::new(Binary {
-            id,
-            path: PathBuf::from("/bin/x"),
-            file: Open::default(),
-            build_id: String::new(),
-            table: Table {
-                base: 0x40_0000,
-                segments: vec![Segment {
-                    offset: 0x1000,
-                    size: 0x2000,
-                    address: 0x40_1000,
-                }],
-                by_frame_pointer,
-                ..Table::default()
-            },
-            fault: String::new(),
-            perf_map: None,
-        })
-    }
-
-    fn image(by_frame_pointer: bool) -> Image {
-        let located = |start, binary| Located {
-            start,
-            end: start + 0x2000,
-            offset: 0x1000,
-            binary,
-        };
-        Image {
-            tgid: 1,
-            start: 1,
-            mappings: vec![
-                located(0x5000_1000, Some(binary(7, by_frame_pointer))),
-                located(0x7000_0000, None),
-            ],
-        }
-    }
-
-    fn places(why: u8, by_frame_pointer: bool, user: &[u64]) -> Vec<Place> {
-        let (mut places, mut binaries) = (Vec::new(), Vec::new());
-        resolve(why, user, &image(by_frame_pointer), &mut places, &mut binaries);
-        places
-    }
-
-    #[test]
-    fn addresses_are_those_of_the_file_and_callers_those_of_the_call() {
-        assert_eq!(
-            places(
-                end::COMPLETE,
-                false,
-                &[0x5000_1234, 0x5000_1300, 0x7000_0010, 0x10]
-            ),
-            [
-                Place::Binary(7, 0x40_1234),
-                Place::Binary(7, 0x40_12ff),
-                Place::Anonymous(0x7000_000f),
-                Place::Unknown(0xf)
-            ]
-        );
-    }
-
-    #[test]
-    fn without_tables_only_frame_pointers_that_are_there_are_believed() {
-        let user = [0x5000_1234, 0x5000_1300, 0x5000_1400];
-        assert_eq!(
-            places(end::UNKNOWN_PROCESS, false, &user),
-            [Place::Binary(7, 0x40_1234)]
-        );
-        assert_eq!(places(end::UNKNOWN_PROCESS, true, &user).len(), 3);
-    }
 }

@@ -22,6 +22,26 @@ pub static STACKS: Metric = Metric {
     labels: &[&label::END],
     stability: Stability::Experimental,
 };
+/// Stacks of Python by how they ended.
+pub static PYTHON_STACKS: Metric = Metric {
+    name: "geophone_profile_python_stacks_total",
+    otlp: "geophone.profile.python_stacks",
+    unit: "{sample}",
+    kind: Kind::Counter,
+    help: "Samples of processes that run CPython 3.11 to 3.13, by how their Python frames ended: no_thread = the thread is none of Python's",
+    labels: &[&label::END],
+    stability: Stability::Experimental,
+};
+/// Frames of Python without names.
+pub static PYTHON_LOST: Metric = Metric {
+    name: "geophone_profile_python_lost_frames_total",
+    otlp: "geophone.profile.python_lost_frames",
+    unit: "{frame}",
+    kind: Kind::Counter,
+    help: "Frames of Python without a name: unreadable = the process has ended or may not be looked at, replaced = its code object is gone, malformed = it makes no sense",
+    labels: &[&label::REASON],
+    stability: Stability::Experimental,
+};
 /// Samples that were taken and are not to be had any more.
 pub static LOST: Metric = Metric {
     name: "geophone_profile_lost_samples_total",
@@ -158,7 +178,9 @@ pub static NAME_FAILURES: Metric = Metric {
 pub const METRICS: &[&Metric] = &[
     &SAMPLES,
     &STACKS,
+    &PYTHON_STACKS,
     &LOST,
+    &PYTHON_LOST,
     &CPUS,
     &PROCESSES,
     &LOOKED,

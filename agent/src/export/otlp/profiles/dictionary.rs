@@ -48,7 +48,7 @@ pub struct Dictionary<'a> {
     strings: Table<String, String>,
     attributes: Table<(&'static str, String), KeyValueAndUnit>,
     mappings: Table<Option<(u32, u64)>, Mapping>,
-    functions: Table<i32, Function>,
+    functions: Table<(i32, i32, u32), Function>,
     locations: Table<u32, Location>,
     stacks: Table<Vec<i32>, Stack>,
 }
@@ -123,16 +123,25 @@ impl<'a> Dictionary<'a> {
             Some(Place::Binary(id, address)) if is_jit(self.store, id) => (0, address, "jit"),
             Some(Place::Binary(id, address)) => (self.mapping(id, address), address, "native"),
             Some(Place::Anonymous(address) | Place::Unknown(address)) => (0, address, ""),
+            Some(Place::Python(..)) => (0, 0, "cpython"),
             Some(Place::Cut(_) | Place::Waker(_)) | None => (0, 0, ""),
         };
         // Without a name whoever reads it can find one, by build id and address.
-        let lines = functions(self.store, frame)
-            .iter()
-            .map(|name| Line {
-                function_index: self.function(name),
+        let store = self.store;
+        let lines = match store.python(frame) {
+            Some((function, line)) => vec![Line {
+                function_index: self.function(&function.name, &function.file, function.line),
+                line: i64::from(line),
                 ..Line::default()
-            })
-            .collect();
+            }],
+            None => functions(store, frame)
+                .iter()
+                .map(|name| Line {
+                    function_index: self.function(name, "", 0),
+                    ..Line::default()
+                })
+                .collect(),
+        };
         let location = Location {
             mapping_index,
             address,
@@ -142,16 +151,18 @@ impl<'a> Dictionary<'a> {
         self.locations.insert(frame, location)
     }
 
-    fn function(&mut self, name: &str) -> i32 {
-        let name = self.string(name);
-        match self.functions.numbers.get(&name) {
+    fn function(&mut self, name: &str, file: &str, line: u32) -> i32 {
+        let key = (self.string(name), self.string(file), line);
+        match self.functions.numbers.get(&key) {
             Some(&number) => number,
             None => {
                 let function = Function {
-                    name_strindex: name,
+                    name_strindex: key.0,
+                    filename_strindex: key.1,
+                    start_line: i64::from(line),
                     ..Function::default()
                 };
-                self.functions.insert(name, function)
+                self.functions.insert(key, function)
             }
         }
     }
