@@ -101,6 +101,8 @@ pub(super) fn draw(
     options.subtitle = Some(subtitle.to_owned());
     options.count_name = unit.to_owned();
     options.deterministic = true;
+    // The roots on top: of a picture that is higher than the screen a browser shows the upper end first.
+    options.direction = inferno::flamegraph::Direction::Inverted;
     if !differential {
         options.colors =
             inferno::flamegraph::color::Palette::Multi(inferno::flamegraph::color::MultiPalette::Perl);
