@@ -262,3 +262,8 @@ fn answer(value: Value, evaluator: Evaluator) -> Answer {
         warnings: evaluator.warnings.into_inner().into_iter().collect(),
     }
 }
+
+/// A duration as PromQL writes it, e.g. `1h30m`; `None` if it is none.
+pub fn duration(text: &str) -> Option<std::time::Duration> {
+    promql_parser::util::parse_duration(text).ok()
+}

@@ -7,6 +7,7 @@ use crate::config::{Config, Pairs, RttSource, TunnelUse};
 use crate::error::{Context as _, Result};
 use crate::export::otlp;
 use crate::identity::Peers;
+use crate::memory::{self, Memory};
 use crate::probes::{Probe, block, dns, drops, netdev, path, profile, sched, tcp, tunnel, udp};
 use crate::records::Record;
 use crate::stacks::Stacks;
@@ -377,6 +378,7 @@ impl Agent {
         let failed = |e: anyhow::Error| crate::error::Error::new(format_args!("{e:#}"));
         let exporter = otlp::Exporter::new(&config.export.otlp).map_err(failed)?;
         let profiles = otlp::profiles::Exporter::new(&config.export.otlp).map_err(failed)?;
+        let memory = Memory::open(&config.store)?.map(Arc::new);
         let collector = collector(config, btf)?;
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -393,6 +395,9 @@ impl Agent {
             exports.add(otlp::Signal::Profiles, profiles.stats(), start);
         }
         collects.push(Box::new(exports));
+        if let Some(memory) = &memory {
+            collects.push(Box::new(memory::StatsCollect::new(memory.clone(), start)));
+        }
         let running = Running::start(collector, collects)?;
         let (shutdown, _) = watch::channel(false);
         let over = || {
@@ -415,6 +420,7 @@ impl Agent {
             view: Arc::new(move || views.latest()),
             topology: Arc::new(move || topology.topology()),
             stacks: running.stacks.clone(),
+            memory: memory.clone(),
             stats,
         };
         let mut tasks = Vec::new();
@@ -430,6 +436,13 @@ impl Agent {
         }
         if let (Some(profiles), Some(stacks)) = (profiles, running.stacks.clone()) {
             tasks.push(tokio::spawn(profiles.run(stacks, resource(config), over())));
+        }
+        if let Some(memory) = memory {
+            let (snapshots, host) = (running.snapshots.clone(), config.host_name());
+            let runtime = tokio::runtime::Handle::current();
+            tasks.push(tokio::task::spawn_blocking(move || {
+                memory.record(snapshots, &host, &runtime);
+            }));
         }
         Ok(Self {
             running,

@@ -1,5 +1,9 @@
 //! The command line.
 
+mod memory;
+
+pub use memory::{AnswerFormat, Query, Store, StoreCommand};
+
 use crate::config::{Given, HumanDuration};
 use crate::stacks::query::{Below, MOMENTS, moment};
 use crate::stacks::{Format, now};
@@ -104,6 +108,10 @@ pub enum Command {
     Profile(Profile),
     /// What changed from one profile to another: functions that gained or lost share
     Diff(Diff),
+    /// Ask in PromQL what the agent remembers
+    Query(Query),
+    /// A store on disk: what it holds, whether it is whole, samples in and out
+    Store(Store),
     /// The configuration
     Config {
         /// What of it
@@ -159,6 +167,9 @@ pub struct Run {
     /// End by itself after this time, with a summary
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     pub duration: Option<Duration>,
+    /// Where to remember the series: none, memory, or a directory [default: what the configuration says]
+    #[arg(long, value_name = "WHERE")]
+    pub store: Option<String>,
     /// Write the last snapshot to this file as JSON
     #[arg(long, value_name = "FILE", value_parser = writable)]
     pub summary_json: Option<PathBuf>,

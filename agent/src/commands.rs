@@ -4,12 +4,16 @@ mod bench;
 mod bench_packets;
 mod diff;
 mod profile;
+mod query;
+mod store;
 mod topology;
 
 pub use bench::{bench_encode, bench_ring, test_corpus};
 pub use bench_packets::bench_packets;
 pub use diff::diff;
 pub use profile::profile;
+pub use query::query;
+pub use store::store;
 pub use topology::topology;
 
 use crate::aggregate::Snapshot;

@@ -21,6 +21,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Cost", crate::cost::METRICS),
         ("Governor", crate::governor::METRICS),
         ("Export", crate::export::otlp::METRICS),
+        ("Store", crate::memory::METRICS),
         ("API", crate::api::METRICS),
     ]
 }

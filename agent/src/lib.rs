@@ -18,6 +18,7 @@ pub mod error;
 pub mod export;
 pub mod governor;
 pub mod identity;
+pub mod memory;
 pub mod mountinfo;
 pub mod probes;
 pub mod records;

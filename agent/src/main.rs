@@ -1,7 +1,7 @@
 //! `geophone`: parse, build, run.
 
 use agent::app::Agent;
-use agent::cli::{Cli, Command, Common, ConfigCommand, Docs};
+use agent::cli::{Cli, Command, ConfigCommand, Docs};
 use agent::commands::say;
 use agent::config::{Config, Given};
 use agent::error::{Context as _, Error, Result};
@@ -61,7 +61,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
         clap_complete::generate(shell, &mut Cli::command(), "geophone", &mut script);
         return done(String::from_utf8_lossy(&script).trim_end());
     }
-    let config = load(&cli.common, matches)?;
+    let config = load(&cli, matches)?;
     let screen =
         matches!(&cli.command, Command::Top { .. }) || matches!(&cli.command, Command::Run(r) if r.live);
     commands::log(&config.log, screen)?;
@@ -80,6 +80,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
                 ExitCode::FAILURE
             })
         }
+        Command::Store(options) => commands::store(&config, &options).map(|()| ExitCode::SUCCESS),
         Command::TestCorpus => commands::test_corpus(&config, btf),
         Command::BenchRing { records } => commands::bench_ring(&config, btf, records),
         Command::BenchPackets { rounds } => commands::bench_packets(&config, btf, rounds),
@@ -109,6 +110,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
                     Command::Flows(stream) => commands::stream(&config, btf, &stream, "flows").await,
                     Command::Topology(options) => commands::topology(&config, btf, &options).await,
                     Command::Profile(options) => commands::profile(&config, btf, &options).await,
+                    Command::Query(options) => commands::query(&config, &options).await,
                     Command::Diff(options) => commands::diff(&config, &options).await,
                     Command::Drops(stream) => commands::stream(&config, btf, &stream, "drops").await,
                     _ => Ok(()),
@@ -119,7 +121,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
     }
 }
 
-fn load(common: &Common, matches: &ArgMatches) -> Result<Config> {
+fn load(cli: &Cli, matches: &ArgMatches) -> Result<Config> {
+    let common = &cli.common;
     let mut flags = common.set.clone();
     flags.extend(
         common
@@ -133,6 +136,17 @@ fn load(common: &Common, matches: &ArgMatches) -> Result<Config> {
             .iter()
             .map(|level| Given::new("--log", "log.level", level)),
     );
+    if let Command::Run(cli::Run {
+        store: Some(place), ..
+    }) = &cli.command
+    {
+        let (kind, directory) = match place.as_str() {
+            "none" | "memory" => (place.as_str(), None),
+            directory => ("disk", Some(directory)),
+        };
+        flags.push(Given::new("--store", "store.kind", kind));
+        flags.extend(directory.map(|path| Given::new("--store", "store.directory", path)));
+    }
     let named = match matches.value_source("config") {
         Some(ValueSource::EnvVariable) => "GEOPHONE_CONFIG",
         _ => "--config",

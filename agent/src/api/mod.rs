@@ -8,6 +8,7 @@ pub mod stats;
 mod profile;
 #[cfg(test)]
 mod prometheus_tests;
+mod promql;
 #[cfg(test)]
 mod refused_tests;
 mod routes;
@@ -20,6 +21,7 @@ pub use settings::{ApiSettings, ApiTls};
 pub use stats::{METRICS, Stats, StatsCollect};
 
 use crate::aggregate::Snapshot;
+use crate::memory::Memory;
 use crate::records::{Changes, Record};
 use crate::stacks::Stacks;
 use std::sync::Arc;
@@ -42,6 +44,8 @@ pub struct State {
     pub topology: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
     /// Stacks, if any are taken.
     pub stacks: Option<Arc<Stacks>>,
+    /// What is remembered, if anything is.
+    pub memory: Option<Arc<Memory>>,
     /// Where requests are counted.
     pub stats: Arc<Stats>,
 }

@@ -2,6 +2,7 @@
 
 use super::json::SnapshotView;
 use super::profile::{next_profile, profile};
+use super::promql;
 use super::stats::PATHS;
 use super::stream::{Wanted, lines};
 use super::{State, server::Token};
@@ -50,6 +51,7 @@ pub(super) struct App {
     streams: Arc<Semaphore>,
     pub(super) profiles: Arc<Semaphore>,
     pub(super) waiting: Arc<Semaphore>,
+    pub(super) queries: Arc<Semaphore>,
 }
 
 pub(super) fn router(
@@ -68,6 +70,7 @@ pub(super) fn router(
         streams: Arc::new(Semaphore::new(STREAMS)),
         profiles: Arc::new(Semaphore::new(PROFILES)),
         waiting: Arc::new(Semaphore::new(WAITING)),
+        queries: Arc::new(Semaphore::new(promql::QUERIES)),
     };
     Router::new()
         .route("/metrics", get(metrics))
@@ -82,6 +85,7 @@ pub(super) fn router(
         .route("/api/v1/flows", get(flows))
         .route("/api/v1/drops", get(drops))
         .route("/api/v1/tunnels", get(tunnels))
+        .merge(promql::routes())
         .fallback(async || {
             problem(
                 StatusCode::NOT_FOUND,
@@ -111,15 +115,16 @@ async fn guard(From(app): From<App>, request: Request, next: Next) -> Response {
 
 fn refuse(app: &App, request: &Request) -> Option<Response> {
     let headers = request.headers();
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    let posts = *request.method() == Method::POST && promql::takes_forms(request.uri().path());
+    if !posts && !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "only GET");
         response
             .headers_mut()
             .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Some(response);
     }
-    let empty = headers.get(header::CONTENT_LENGTH).is_none_or(|l| l == "0");
-    if !empty || headers.contains_key(header::TRANSFER_ENCODING) {
+    let empty = posts || headers.get(header::CONTENT_LENGTH).is_none_or(|l| l == "0");
+    if !empty || !posts && headers.contains_key(header::TRANSFER_ENCODING) {
         let mut response = problem(StatusCode::PAYLOAD_TOO_LARGE, "a GET has no body");
         // What follows is the body that nobody reads.
         response

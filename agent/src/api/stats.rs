@@ -41,7 +41,7 @@ pub static LAGGED: Metric = Metric {
 pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED];
 
 /// Paths that are counted by name.
-pub const PATHS: [&str; 13] = [
+pub const PATHS: [&str; 18] = [
     "/metrics",
     "/healthz",
     "/readyz",
@@ -54,6 +54,11 @@ pub const PATHS: [&str; 13] = [
     "/api/v1/flows",
     "/api/v1/drops",
     "/api/v1/tunnels",
+    "/api/v1/query",
+    "/api/v1/query_range",
+    "/api/v1/series",
+    "/api/v1/labels",
+    "/api/v1/metadata",
     "other",
 ];
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];

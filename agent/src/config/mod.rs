@@ -8,6 +8,7 @@ mod layers;
 mod node;
 mod profile;
 mod settings;
+mod store;
 mod tunnel;
 pub mod units;
 
@@ -19,6 +20,7 @@ pub use settings::{
     Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, PathProtocol,
     Probes, RttSource, TcpProbe,
 };
+pub use store::{StoreKind, StoreSettings};
 pub use tunnel::{TunnelPorts, TunnelProbe, TunnelUse};
 pub use units::{Bytes, Glob, HumanDuration};
 

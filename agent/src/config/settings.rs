@@ -1,6 +1,7 @@
 //! The settings tree. The documentation of each field is the user's: `default_yaml` and docs/config.md are made of it.
 
 use super::profile::ProfileProbe;
+use super::store::StoreSettings;
 use super::tunnel::TunnelProbe;
 use super::units::{Bytes, Glob, HumanDuration};
 use crate::api::settings::ApiSettings;
@@ -35,6 +36,8 @@ pub struct Config {
     pub limits: Limits,
     /// What the agent may cost. Over it, it lowers sampling step by step and says so.
     pub budget: Budget,
+    /// What the agent remembers of its own series, so that it can be asked in PromQL.
+    pub store: StoreSettings,
     /// HTTP: metrics, health and the API.
     pub api: ApiSettings,
     /// Where metrics are sent, besides being served by the API.

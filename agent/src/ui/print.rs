@@ -1,11 +1,13 @@
 //! Plain text for pipes, logs and the end of a run.
 
+mod answer;
 mod lines;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod tunnels;
 
+pub use answer::Reply;
 pub use lines::{drop_header, flow_header, line, tunnel_header};
 pub use summary::{accounts, summary};
 pub use tunnels::tunnels;

@@ -6,6 +6,7 @@ pub mod proto;
 pub mod text;
 
 pub use negotiate::{Format, negotiate};
+pub use proto::ZERO_THRESHOLD;
 
 use crate::aggregate::{Kind, Stability};
 use crate::aggregate::{Label, Labels, Metric, Snapshot};
@@ -50,7 +51,8 @@ pub fn encode(snapshot: &Snapshot, format: Format, out: &mut Vec<u8>) {
     }
 }
 
-fn target_labels(snapshot: &Snapshot) -> Labels {
+/// Labels of [`TARGET_INFO`].
+pub fn target_labels(snapshot: &Snapshot) -> Labels {
     let resource = &snapshot.resource;
     Labels::new(
         TARGET_INFO.labels,

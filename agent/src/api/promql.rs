@@ -1,0 +1,382 @@
+//! Prometheus' HTTP API over the store: queries, series, labels, and what Grafana's data source asks besides.
+
+use super::routes::App;
+use crate::memory::{Limits, Memory};
+use agent_store::labels::Labels;
+use agent_store::promql::{self, Error, Options, json};
+use agent_store::series::{Matcher, Millis};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, RawForm, State as From};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Longest form of a POST.
+const LONGEST_FORM: usize = 1 << 20;
+/// So far back a question about series goes that does not say from when: all that is kept at a second by default.
+const SERIES_SPAN: Millis = 24 * 3600 * 1000;
+/// Queries that are evaluated at a time; others wait.
+pub(super) const QUERIES: usize = 4;
+
+const FORMS: [&str; 5] = [
+    "/api/v1/query",
+    "/api/v1/query_range",
+    "/api/v1/series",
+    "/api/v1/labels",
+    "/api/v1/query_exemplars",
+];
+
+/// Whether a path takes forms by POST.
+pub(super) fn takes_forms(path: &str) -> bool {
+    FORMS.contains(&path)
+}
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api/v1/query", get(query).post(query))
+        .route("/api/v1/query_range", get(query_range).post(query_range))
+        .route("/api/v1/series", get(series).post(series))
+        .route("/api/v1/labels", get(labels).post(labels))
+        .route("/api/v1/label/{name}/values", get(values))
+        .route("/api/v1/metadata", get(metadata))
+        .route("/api/v1/status/buildinfo", get(build_info))
+        .route("/api/v1/rules", get(rules))
+        .route("/api/v1/alerts", get(alerts))
+        .route("/api/v1/query_exemplars", get(exemplars).post(exemplars))
+        .layer(DefaultBodyLimit::max(LONGEST_FORM))
+}
+
+/// Parameters of a query string or a form.
+struct Params(Vec<(String, String)>);
+
+impl Params {
+    fn read(form: &[u8]) -> Result<Self, Error> {
+        serde_urlencoded::from_bytes(form)
+            .map(Self)
+            .map_err(|e| Error::BadData(format!("error parsing form values: {e}")))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let mut found = self.0.iter().filter(|(n, v)| n == name && !v.is_empty());
+        found.next().map(|(_, value)| value.as_str())
+    }
+
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+    }
+
+    fn time(&self, name: &str) -> Result<Option<Millis>, Error> {
+        let parse = |text: &str| {
+            time(text).ok_or_else(|| invalid(name, &format!("cannot parse {text:?} to a valid timestamp")))
+        };
+        self.get(name).map(parse).transpose()
+    }
+
+    fn duration(&self, name: &str) -> Result<Option<Millis>, Error> {
+        let parse = |text: &str| {
+            duration(text).ok_or_else(|| invalid(name, &format!("cannot parse {text:?} to a valid duration")))
+        };
+        self.get(name).map(parse).transpose()
+    }
+
+    fn options(&self) -> Result<Options, Error> {
+        let asked = self.duration("lookback_delta")?;
+        Ok(Options {
+            lookback: asked.unwrap_or(Options::default().lookback),
+            ..Options::default()
+        })
+    }
+
+    fn limits(&self, memory: &Memory) -> Result<Limits, Error> {
+        let asked = self.duration("timeout")?;
+        let most = memory.timeout();
+        let timeout = asked.map_or(most, |ms| Duration::from_millis(ms.unsigned_abs()).min(most));
+        Ok(memory.limits(timeout))
+    }
+}
+
+fn invalid(name: &str, why: &str) -> Error {
+    Error::BadData(format!("invalid parameter {name:?}: {why}"))
+}
+
+/// Seconds since 1970, or RFC 3339.
+fn time(text: &str) -> Option<Millis> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        let ms = (seconds * 1000.0).round();
+        return (ms.is_finite() && ms.abs() < 9e15).then_some(ms as Millis);
+    }
+    let time = humantime::parse_rfc3339(text).ok()?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Millis::try_from(since.as_millis()).ok()
+}
+
+/// Seconds, or a duration of PromQL such as `1h30m`.
+fn duration(text: &str) -> Option<Millis> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        let ms = (seconds * 1000.0).round();
+        return (ms.is_finite() && ms.abs() < 9e15).then_some(ms as Millis);
+    }
+    let parsed = promql::duration(text)?;
+    Millis::try_from(parsed.as_millis()).ok()
+}
+
+/// Evaluates on a thread that may take its time, once there is a place.
+async fn answer<F>(app: &App, form: &[u8], evaluate: F) -> Response
+where
+    F: FnOnce(&Memory, &Params) -> Result<String, Error> + Send + 'static,
+{
+    let Some(memory) = app.state.memory.clone() else {
+        return fail(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "nothing is remembered: set store.kind to memory or disk",
+        );
+    };
+    let params = match Params::read(form) {
+        Ok(params) => params,
+        Err(e) => return refuse(&e),
+    };
+    let Ok(place) = app.queries.clone().acquire_owned().await else {
+        return fail(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "the agent is ending",
+        );
+    };
+    let evaluated = tokio::task::spawn_blocking(move || {
+        let result = evaluate(&memory, &params);
+        drop(place);
+        result
+    });
+    match evaluated.await {
+        Ok(Ok(body)) => body_of(StatusCode::OK, body),
+        Ok(Err(e)) => refuse(&e),
+        Err(_) => fail(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the query has panicked",
+        ),
+    }
+}
+
+fn body_of(status: StatusCode, body: String) -> Response {
+    let mut response = (status, Body::from(body)).into_response();
+    let value = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}
+
+fn refuse(error: &Error) -> Response {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    fail(status, error.kind(), &error.to_string())
+}
+
+fn fail(status: StatusCode, kind: &str, message: &str) -> Response {
+    let body = json!({ "status": "error", "errorType": kind, "error": message });
+    body_of(status, body.to_string())
+}
+
+fn success(data: &Value) -> String {
+    json!({ "status": "success", "data": data }).to_string()
+}
+
+async fn query(From(app): From<App>, RawForm(form): RawForm) -> Response {
+    answer(&app, &form, |memory, params| {
+        let at = params.time("time")?.unwrap_or_else(crate::memory::now);
+        let query = params.get("query").unwrap_or_default();
+        let limits = params.limits(memory)?;
+        promql::instant(query, at, &params.options()?, memory.source(), &limits)
+            .map(|answer| json::answer(&answer))
+    })
+    .await
+}
+
+async fn query_range(From(app): From<App>, RawForm(form): RawForm) -> Response {
+    answer(&app, &form, |memory, params| {
+        let missing = |name| invalid(name, "cannot parse \"\" to a valid timestamp");
+        let start = params.time("start")?.ok_or_else(|| missing("start"))?;
+        let end = params.time("end")?.ok_or_else(|| missing("end"))?;
+        let step = params
+            .duration("step")?
+            .ok_or_else(|| invalid("step", "cannot parse \"\" to a valid duration"))?;
+        let query = params.get("query").unwrap_or_default();
+        let limits = params.limits(memory)?;
+        promql::range(
+            query,
+            start,
+            end,
+            step,
+            &params.options()?,
+            memory.source(),
+            &limits,
+        )
+        .map(|answer| json::answer(&answer))
+    })
+    .await
+}
+
+/// The span of a question about series.
+fn span(params: &Params) -> Result<(Millis, Millis), Error> {
+    let end = params.time("end")?.unwrap_or_else(crate::memory::now);
+    let start = params.time("start")?.unwrap_or(end - SERIES_SPAN);
+    if end < start {
+        return Err(invalid("end", "end timestamp must not be before start time"));
+    }
+    Ok((start, end))
+}
+
+/// The selectors of `match[]`; without one, that of everything.
+fn selectors(params: &Params) -> Result<Vec<Vec<Matcher>>, Error> {
+    let selectors: Vec<_> = params
+        .all("match[]")
+        .map(promql::selector)
+        .collect::<Result<_, _>>()?;
+    Ok(if selectors.is_empty() {
+        vec![Vec::new()]
+    } else {
+        selectors
+    })
+}
+
+/// At most `limit` of the parameter, which is 0 for all.
+fn limited<T>(params: &Params, mut all: Vec<T>) -> Result<Vec<T>, Error> {
+    if let Some(limit) = params.get("limit") {
+        let most: usize = limit
+            .parse()
+            .map_err(|e| invalid("limit", &format!("{limit:?}: {e}")))?;
+        if most > 0 {
+            all.truncate(most);
+        }
+    }
+    Ok(all)
+}
+
+async fn series(From(app): From<App>, RawForm(form): RawForm) -> Response {
+    answer(&app, &form, |memory, params| {
+        if params.get("match[]").is_none() {
+            return Err(Error::BadData("no match[] parameter provided".to_owned()));
+        }
+        let ((start, end), limits) = (span(params)?, params.limits(memory)?);
+        let mut all = BTreeSet::new();
+        for selector in selectors(params)? {
+            all.extend(memory.source().series(&selector, start, end, &limits)?);
+        }
+        let pairs = |labels: Labels| -> Value {
+            let pairs = labels
+                .iter()
+                .map(|(name, value)| (name.to_string(), json!(&**value)));
+            pairs.collect::<serde_json::Map<_, _>>().into()
+        };
+        let all = limited(params, all.into_iter().collect())?;
+        Ok(success(&all.into_iter().map(pairs).collect()))
+    })
+    .await
+}
+
+async fn labels(From(app): From<App>, RawForm(form): RawForm) -> Response {
+    answer(&app, &form, |memory, params| words(memory, params, None)).await
+}
+
+async fn values(From(app): From<App>, Path(name): Path<String>, RawForm(form): RawForm) -> Response {
+    answer(&app, &form, move |memory, params| {
+        let mut legal = name.chars();
+        if !legal.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            || !legal.all(|c| c.is_ascii_alphanumeric() || c == '_')
+        {
+            return Err(Error::BadData(format!("invalid label name: {name:?}")));
+        }
+        words(memory, params, Some(&name))
+    })
+    .await
+}
+
+/// Names of labels, or the values of one.
+fn words(memory: &Memory, params: &Params, label: Option<&str>) -> Result<String, Error> {
+    let (span, limits) = (span(params)?, params.limits(memory)?);
+    let mut all = BTreeSet::new();
+    for selector in selectors(params)? {
+        all.extend(memory.store().words(label, &selector, span, &limits)?);
+    }
+    Ok(success(&json!(limited(params, all.into_iter().collect())?)))
+}
+
+/// Type, help and unit of the metrics, as they are declared.
+async fn metadata(From(app): From<App>, RawForm(form): RawForm) -> Response {
+    answer(&app, &form, |_, params| {
+        let wanted = params.get("metric");
+        let all: BTreeMap<&str, Value> = crate::docs::all()
+            .into_iter()
+            .flat_map(|(_, metrics)| metrics.iter().copied())
+            .filter(|metric| wanted.is_none_or(|name| name == metric.name))
+            .map(|metric| {
+                let kind = format!("{:?}", metric.kind).to_lowercase();
+                (
+                    metric.name,
+                    json!([{ "type": kind, "help": metric.help, "unit": "" }]),
+                )
+            })
+            .collect();
+        let all: Vec<(&str, Value)> = limited(params, all.into_iter().collect())?;
+        Ok(success(&json!(all.into_iter().collect::<BTreeMap<_, _>>())))
+    })
+    .await
+}
+
+/// By the version clients choose what they ask: that of the Prometheus whose answers are compared with ours.
+async fn build_info() -> Response {
+    let version = json!({
+        "version": "2.42.0",
+        "revision": concat!("geophone-", env!("CARGO_PKG_VERSION")),
+        "branch": "", "buildUser": "", "buildDate": "", "goVersion": "",
+    });
+    body_of(StatusCode::OK, success(&version))
+}
+
+/// There are no rules yet.
+async fn rules() -> Response {
+    body_of(StatusCode::OK, success(&json!({ "groups": [] })))
+}
+
+async fn alerts() -> Response {
+    body_of(StatusCode::OK, success(&json!({ "alerts": [] })))
+}
+
+/// Our histograms have none.
+async fn exemplars() -> Response {
+    body_of(StatusCode::OK, success(&json!([])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_seconds_or_dates() {
+        assert_eq!(time("1.5"), Some(1500));
+        assert_eq!(time("2026-01-31T12:00:00Z"), Some(1_769_860_800_000));
+        assert_eq!(time("2026-01-31T12:00:00.25Z"), Some(1_769_860_800_250));
+        assert_eq!((time("NaN"), time("soon"), time("1e300")), (None, None, None));
+    }
+
+    #[test]
+    fn durations_are_seconds_or_units() {
+        assert_eq!(
+            (duration("15"), duration("1h30m"), duration("x")),
+            (Some(15_000), Some(5_400_000), None)
+        );
+    }
+
+    #[test]
+    fn a_parameter_may_be_given_twice() {
+        let params = Params::read(b"match%5B%5D=up&match[]=go_info&end=").unwrap();
+        assert_eq!(params.all("match[]").collect::<Vec<_>>(), ["up", "go_info"]);
+        assert_eq!(params.get("end"), None);
+    }
+}

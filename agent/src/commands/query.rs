@@ -1,0 +1,107 @@
+//! `geophone query`: PromQL, asked of the running agent or of a store.
+
+use super::{running_agent, say, terminal_width, token};
+use crate::cli::{self, AnswerFormat};
+use crate::config::Config;
+use crate::error::{Context as _, Error, Result};
+use crate::memory::{self, Memory};
+use crate::stacks::query::moment;
+use crate::ui::print::Reply;
+use agent_store::promql::{self, Options, json};
+use agent_store::series::Millis;
+
+/// Steps of a range that says none: as many as a wide terminal has columns.
+const STEPS: Millis = 120;
+
+/// The times of a question.
+struct When {
+    /// The end, or the only time.
+    to: Millis,
+    /// Start and step, if it is a range.
+    range: Option<(Millis, Millis)>,
+}
+
+impl When {
+    fn new(options: &cli::Query) -> Result<Self> {
+        let now = memory::now();
+        let nanos = u64::try_from(now).unwrap_or(0) * 1_000_000;
+        let at = options.at.as_deref().map(|text| moment(text, nanos));
+        let at = at.transpose().map_err(|e| Error::new(format_args!("--at {e}")))?;
+        let to = at.map_or(now, |nanos| (nanos / 1_000_000) as Millis);
+        let Some(range) = options.range else {
+            return Ok(Self { to, range: None });
+        };
+        let range = range.as_millis() as Millis;
+        let step = match options.step {
+            Some(step) => step.as_millis() as Millis,
+            // Whole seconds, because there is a sample a second.
+            None => (range / STEPS / 1000).max(1) * 1000,
+        };
+        Ok(Self {
+            to,
+            range: Some((to - range, step)),
+        })
+    }
+}
+
+/// Answers a query.
+pub async fn query(config: &Config, options: &cli::Query) -> Result<()> {
+    let when = When::new(options)?;
+    let answer = match &options.directory {
+        Some(directory) => evaluate(&Memory::read(directory, &config.store)?, &options.query, &when)?,
+        None => ask(config, &options.query, &when).await?,
+    };
+    if options.format == Some(AnswerFormat::Json) {
+        return say(&answer);
+    }
+    let reply = Reply::read(answer.as_bytes())?;
+    for remark in reply.warnings.iter().chain(&reply.infos) {
+        eprintln!("geophone: {remark}");
+    }
+    let text = match options.format {
+        Some(AnswerFormat::Csv) => reply.csv(),
+        Some(AnswerFormat::Chart) => reply.chart(u16::try_from(terminal_width()).unwrap_or(100))?,
+        _ => reply.table(),
+    };
+    say(text.trim_end())
+}
+
+fn evaluate(memory: &Memory, query: &str, when: &When) -> Result<String> {
+    let limits = memory.limits(memory.timeout());
+    let options = Options::default();
+    let answer = match when.range {
+        None => promql::instant(query, when.to, &options, memory.source(), &limits),
+        Some((from, step)) => promql::range(query, from, when.to, step, &options, memory.source(), &limits),
+    };
+    answer.map(|answer| json::answer(&answer)).map_err(Error::new)
+}
+
+async fn ask(config: &Config, query: &str, when: &When) -> Result<String> {
+    let Some(base) = running_agent(config).await else {
+        return Err(Error::new(
+            "no agent answers; start one with store.kind memory or disk, say where with --listen, or read a store with --store DIR",
+        ));
+    };
+    let seconds = |ms: Millis| format!("{:.3}", ms as f64 / 1000.0);
+    let (path, times) = match when.range {
+        None => ("query", vec![("time", seconds(when.to))]),
+        Some((from, step)) => (
+            "query_range",
+            vec![
+                ("start", seconds(from)),
+                ("end", seconds(when.to)),
+                ("step", seconds(step)),
+            ],
+        ),
+    };
+    let mut url = reqwest::Url::parse(&format!("{base}/api/v1/{path}")).context(&base)?;
+    url.query_pairs_mut()
+        .append_pair("query", query)
+        .extend_pairs(times);
+    let mut request = reqwest::Client::new().get(url);
+    if let Some(token) = token(config)? {
+        request = request.bearer_auth(token);
+    }
+    // The answer to a wrong query is one as well, and says what is wrong.
+    request.send().await.context(&base)?.text().await.context(&base)
+}

@@ -1,0 +1,182 @@
+//! What the agent remembers: every series of every snapshot, in a store that is asked in PromQL.
+//!
+//! Series carry the labels that they would have from a scrape, `job` and `instance` among them, so that a query means the
+//! same here and on a Prometheus that scrapes a fleet.
+
+mod metrics;
+mod record;
+#[cfg(test)]
+mod tests;
+
+pub use metrics::{METRICS, StatsCollect};
+
+use crate::aggregate::Snapshot;
+use crate::config::{StoreKind, StoreSettings};
+use crate::error::{Context as _, Error, Result};
+use agent_store::series::{Bounds, Millis, Refusal, Source};
+use agent_store::store::{Place, Settings, Stats, Store};
+use record::Recorder;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+
+/// `job` of the agent's own series: that of the scrape configurations we ship.
+pub const JOB: &str = "geophone";
+
+/// The wall clock as the store counts it.
+pub fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// An open store.
+pub struct Memory {
+    store: Store,
+    settings: StoreSettings,
+    /// Snapshots that came while an earlier one was still being stored.
+    missed: AtomicU64,
+}
+
+impl Memory {
+    /// Opens the store that the agent writes to. `None` = nothing is remembered.
+    pub fn open(settings: &StoreSettings) -> Result<Option<Self>> {
+        match settings.kind {
+            StoreKind::None => Ok(None),
+            StoreKind::Memory => Self::at(Place::Memory, settings).map(Some),
+            StoreKind::Disk => Self::at(Place::Directory(settings.directory.clone()), settings).map(Some),
+        }
+    }
+
+    /// Opens a store to read it; an agent may be writing to it.
+    pub fn read(directory: &Path, settings: &StoreSettings) -> Result<Self> {
+        if !directory.is_dir() {
+            return Err(Error::new(format_args!(
+                "--store {}: no such directory",
+                directory.display()
+            )));
+        }
+        Self::at(Place::ReadOnly(directory.to_owned()), settings)
+    }
+
+    /// Opens a store to write to it; no agent may be using it.
+    pub fn write(directory: &Path, settings: &StoreSettings) -> Result<Self> {
+        Self::at(Place::Directory(directory.to_owned()), settings)
+    }
+
+    fn at(place: Place, settings: &StoreSettings) -> Result<Self> {
+        let wanted = Settings {
+            sync_interval: settings.sync_interval.get(),
+            keep: settings.retention.get(),
+            keep_rollups: settings.downsampled_retention.get(),
+            max_bytes: settings.size.get(),
+            memory: usize::try_from(settings.memory.get()).unwrap_or(usize::MAX),
+            ..Settings::default()
+        };
+        let (store, report) = Store::open(place, wanted).context("store")?;
+        for finding in &report.findings {
+            tracing::warn!("store: {finding}");
+        }
+        Ok(Self {
+            store,
+            settings: settings.clone(),
+            missed: AtomicU64::new(0),
+        })
+    }
+
+    /// For the evaluator.
+    pub fn source(&self) -> &dyn Source {
+        &self.store
+    }
+
+    /// The store itself.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What it holds and what happened.
+    pub fn stats(&self) -> Stats {
+        self.store.stats()
+    }
+
+    /// Snapshots that were not stored, because an earlier one took too long.
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Relaxed)
+    }
+
+    /// Longest time of a query.
+    pub fn timeout(&self) -> Duration {
+        self.settings.query_timeout.get()
+    }
+
+    /// The bounds of a query that begins now.
+    pub fn limits(&self, timeout: Duration) -> Limits {
+        Limits {
+            deadline: Instant::now() + timeout,
+            most_samples: u64::from(self.settings.query_samples),
+            most_series: u64::from(self.settings.query_series),
+            samples: AtomicU64::new(0),
+            series: AtomicU64::new(0),
+        }
+    }
+
+    /// Stores each snapshot until the sender is gone; at the end, says of every series that it has ended. Blocks: for a thread
+    /// that may, so that a slow store delays neither a tick nor an answer.
+    pub fn record(
+        &self,
+        mut snapshots: watch::Receiver<Arc<Snapshot>>,
+        instance: &str,
+        runtime: &tokio::runtime::Handle,
+    ) {
+        let mut recorder = Recorder::new(instance);
+        let mut last = 0;
+        while runtime.block_on(snapshots.changed()).is_ok() {
+            let snapshot = snapshots.borrow_and_update().clone();
+            if snapshot.tick <= last {
+                continue;
+            }
+            if last > 0 {
+                self.missed.fetch_add(snapshot.tick - last - 1, Relaxed);
+            }
+            last = snapshot.tick;
+            recorder.record(&snapshot, &self.store);
+        }
+        recorder.end(&self.store);
+        self.store.sync();
+    }
+}
+
+/// What one query may take.
+pub struct Limits {
+    deadline: Instant,
+    most_samples: u64,
+    most_series: u64,
+    samples: AtomicU64,
+    series: AtomicU64,
+}
+
+impl Bounds for Limits {
+    fn take(&self, series: usize, samples: usize) -> std::result::Result<(), Refusal> {
+        if Instant::now() >= self.deadline {
+            return Err(Refusal::TimedOut);
+        }
+        let grown = |counter: &AtomicU64, more: usize| {
+            let more = more as u64;
+            counter.fetch_add(more, Relaxed).saturating_add(more)
+        };
+        if grown(&self.series, series) > self.most_series {
+            return Err(Refusal::TooMany(format!(
+                "more than store.query_series {}",
+                self.most_series
+            )));
+        }
+        if grown(&self.samples, samples) > self.most_samples {
+            return Err(Refusal::TooMany(format!(
+                "more than store.query_samples {}",
+                self.most_samples
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! From snapshots to samples.
+
+use super::JOB;
+use crate::aggregate::{self, Family, HistogramValue, Labels, Series, Snapshot};
+use crate::export::prometheus;
+use agent_common::histogram::otel_index;
+use agent_store::histogram::Histogram;
+use agent_store::labels;
+use agent_store::series::{Millis, STALE};
+use agent_store::store::{SeriesRef, Store, Value};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// Resolution of all our histograms.
+const SCHEMA: i8 = 3;
+
+/// Which series of a snapshot: its metric and its labels, by address. The labels are held as long as the address is a key, so
+/// that no others can be there.
+type Key = (usize, usize);
+
+/// A series that the store knows.
+struct Known {
+    series: SeriesRef,
+    labels: Arc<Labels>,
+    /// The last histogram, as the snapshot and as the store have it: one that has not changed is not built again.
+    histogram: Option<(Arc<HistogramValue>, Arc<Histogram>)>,
+    tick: u64,
+}
+
+/// Knows which series of the snapshots are which of the store.
+pub(super) struct Recorder {
+    instance: Arc<str>,
+    known: HashMap<Key, Known>,
+    /// `up` and `target_info`, which no family has.
+    constant: Vec<SeriesRef>,
+    samples: Vec<(SeriesRef, Value)>,
+    last: Millis,
+}
+
+impl Recorder {
+    pub(super) fn new(instance: &str) -> Self {
+        Self {
+            instance: instance.into(),
+            known: HashMap::new(),
+            constant: Vec::new(),
+            samples: Vec::new(),
+            last: 0,
+        }
+    }
+
+    /// Stores a snapshot. A series that it no longer has ends.
+    pub(super) fn record(&mut self, snapshot: &Snapshot, store: &Store) {
+        let tick = snapshot.tick;
+        self.last = (snapshot.unix_nanos / 1_000_000) as Millis;
+        self.samples.clear();
+        if self.constant.is_empty() {
+            let target = prometheus::target_labels(snapshot);
+            let all = [
+                self.identity("up", &[]),
+                self.identity(prometheus::TARGET_INFO.name, &pairs(&target)),
+            ];
+            self.constant = all.iter().filter_map(|labels| store.register(labels)).collect();
+        }
+        let constant = self.constant.iter();
+        self.samples
+            .extend(constant.map(|series| (*series, Value::Float(1.0))));
+        for family in &snapshot.families {
+            for series in &family.series {
+                self.sample(family, series, tick, store);
+            }
+        }
+        let ended: Vec<SeriesRef> = self
+            .known
+            .extract_if(|_, known| known.tick != tick)
+            .map(|(_, known)| known.series)
+            .collect();
+        if !ended.is_empty() {
+            // Labels may have been made anew for a series that goes on.
+            let living: HashSet<SeriesRef> = self.samples.iter().map(|(series, _)| *series).collect();
+            let ended = ended.into_iter().filter(|series| !living.contains(series));
+            self.samples
+                .extend(ended.map(|series| (series, Value::Float(STALE))));
+        }
+        store.append(self.last, &self.samples);
+    }
+
+    /// Says of every series that it has ended.
+    pub(super) fn end(mut self, store: &Store) {
+        let known = self.known.drain().map(|(_, known)| known.series);
+        let all = known.chain(self.constant.drain(..));
+        let samples: Vec<_> = all.map(|series| (series, Value::Float(STALE))).collect();
+        store.append(self.last + 1, &samples);
+    }
+
+    fn sample(&mut self, family: &Family, series: &Series, tick: u64, store: &Store) {
+        let key = (
+            std::ptr::from_ref(family.metric).addr(),
+            Arc::as_ptr(&series.labels).addr(),
+        );
+        if !self.known.contains_key(&key) {
+            let mut labels = pairs(&series.labels);
+            if series.labels.overflow {
+                labels.push(("otel_metric_overflow", "true"));
+            }
+            // A series that there is no memory for is counted by the store, and asked for again.
+            let Some(found) = store.register(&self.identity(family.metric.name, &labels)) else {
+                return;
+            };
+            let known = Known {
+                series: found,
+                labels: series.labels.clone(),
+                histogram: None,
+                tick,
+            };
+            self.known.insert(key, known);
+        }
+        let Some(known) = self.known.get_mut(&key) else {
+            return;
+        };
+        debug_assert!(Arc::ptr_eq(&known.labels, &series.labels));
+        known.tick = tick;
+        let value = match &series.value {
+            aggregate::Value::Counter(count) => Value::Float(*count as f64),
+            aggregate::Value::CounterF(value) | aggregate::Value::Gauge(value) => Value::Float(*value),
+            aggregate::Value::Histogram(value) => {
+                let built = match &known.histogram {
+                    Some((last, built)) if Arc::ptr_eq(last, value) || last == value => built.clone(),
+                    _ => Arc::new(native(value)),
+                };
+                known.histogram = Some((value.clone(), built.clone()));
+                Value::Histogram(built)
+            }
+        };
+        self.samples.push((known.series, value));
+    }
+
+    fn identity(&self, name: &str, pairs: &[(&str, &str)]) -> labels::Labels {
+        let own = [(labels::NAME, name), ("job", JOB), ("instance", &self.instance)];
+        labels::Labels::new(own.into_iter().chain(pairs.iter().copied()))
+    }
+}
+
+fn pairs(labels: &Labels) -> Vec<(&str, &str)> {
+    let pairs = labels.values.iter();
+    pairs
+        .map(|(label, value)| (label.prometheus, value.as_str()))
+        .collect()
+}
+
+/// The same buckets that a scrape gets.
+pub(super) fn native(value: &HistogramValue) -> Histogram {
+    // A bucket of Prometheus ends where the OTel bucket of the same index begins.
+    let index = |cell: usize| otel_index(cell + 1) + 1;
+    let cells = value.cells.iter().enumerate().filter(|(_, count)| **count > 0);
+    Histogram {
+        schema: SCHEMA,
+        zero_threshold: prometheus::ZERO_THRESHOLD,
+        zero_count: value.zero as f64,
+        count: value.count as f64,
+        sum: value.sum,
+        positive: cells.map(|(cell, count)| (index(cell), *count as f64)).collect(),
+        ..Histogram::default()
+    }
+}
