@@ -1,7 +1,7 @@
 //! The store: 24 hours of every series at one second, then ten seconds, in a directory or in memory.
 //!
-//! `append` takes a tick's samples into the [head](head) and the [log](log). Every ten minutes the head is frozen and becomes a
-//! [block](block); twelve blocks become one of two hours; after a day a block is [rolled up](rollup), after fifteen it goes.
+//! `append` takes a tick's samples into the `head` and the `log`. Every ten minutes the head is frozen and becomes a
+//! `block`; twelve blocks become one of two hours; after a day a block is rolled up (`rollup`), after fifteen it goes.
 //! Log, blocks and tidying are the work of one thread, so that a slow disk cannot delay a tick.
 //!
 //! *Time.* Ticks are stored in the order in which they came, each later than the one before. A tick that is not later (the
