@@ -2,7 +2,8 @@
 //!
 //! `append` takes a tick's samples into the `head` and the `log`. Every ten minutes the head is frozen and becomes a
 //! `block`; twelve blocks become one of two hours; after a day a block is rolled up (`rollup`), after fifteen it goes.
-//! Log, blocks and tidying are the work of one thread, so that a slow disk cannot delay a tick.
+//! The log is the work of one thread, blocks and tidying that of another: a slow disk cannot delay a tick, nor a long merge
+//! the log.
 //!
 //! *Time.* Ticks are stored in the order in which they came, each later than the one before. A tick that is not later (the
 //! clock was set back) is stored after the last one by half of what the clock moved since, at least 1 ms, until the clock has
@@ -86,6 +87,8 @@ struct Inner {
     log_file: Mutex<LogFile>,
     /// What the log file could not write.
     waiting: AtomicUsize,
+    /// What the log's segment takes on disk: who asks must not wait for `log_file`, which a slow disk holds.
+    segment_bytes: AtomicU64,
     next_block: AtomicU64,
     /// One tidies up at a time.
     upkeep: Mutex<upkeep::Upkeep>,
@@ -154,6 +157,7 @@ impl Store {
             })),
             log_file: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            segment_bytes: AtomicU64::new(0),
             next_block: AtomicU64::new(found.next_block),
             upkeep: Mutex::default(),
             counters,
@@ -163,7 +167,7 @@ impl Store {
             settings,
         });
         let worker = (inner.settings.worker && !read_only)
-            .then(|| Worker::start(&inner))
+            .then(|| Worker::start(&inner, worker::UPKEEP))
             .transpose()?;
         Ok((Self { inner, worker }, found.report))
     }
@@ -291,8 +295,7 @@ impl Inner {
             samples: head_samples
                 + view.frozen.iter().map(|frozen| frozen.samples).sum::<u64>()
                 + view.blocks.iter().map(|block| block.summary.samples).sum::<u64>(),
-            disk_bytes: view.blocks.iter().map(|block| block.size).sum::<u64>()
-                + lock(&self.log_file).segment_bytes(),
+            disk_bytes: view.blocks.iter().map(|block| block.size).sum::<u64>() + get(&self.segment_bytes),
             memory_bytes: head_bytes + frozen + blocks + self.waiting.load(Ordering::Relaxed),
             appended: get(&counters.appended),
             refused: get(&counters.refused),

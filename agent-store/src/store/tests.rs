@@ -4,6 +4,7 @@ mod crash;
 mod exchange;
 mod keep;
 mod roundtrip;
+mod work;
 
 use super::*;
 use crate::series::{Bounds, Comparison, Matcher, Refusal, Series, Source};

@@ -1,4 +1,4 @@
-//! What the worker does: log, blocks, merging, rolling up, removing.
+//! What the workers do: log, blocks, merging, rolling up, removing.
 
 use super::block::Summary;
 use super::block::read::{Block, Data};
@@ -71,6 +71,7 @@ impl Inner {
             add(&self.counters.unlogged, file.give_up() + log.give_up());
         }
         self.waiting.store(file.waiting_bytes(), Ordering::Relaxed);
+        self.segment_bytes.store(file.segment_bytes(), Ordering::Relaxed);
     }
 
     pub(super) fn maintain(&self) {

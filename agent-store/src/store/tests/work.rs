@@ -1,0 +1,67 @@
+//! Who works when, and who waits for whom.
+
+use super::*;
+use std::time::{Duration, Instant};
+
+/// Whether something happens within ten seconds.
+fn soon(happened: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    while !happened() {
+        if start.elapsed().as_secs() >= 10 {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+#[test]
+fn a_disk_that_stands_still_keeps_nobody_waiting_for_statistics() {
+    let home = tempfile::tempdir().unwrap();
+    let (store, _) = open(home.path());
+    fill(&store, 3, 0, 10);
+    store.sync();
+    // As a write that does not end holds it.
+    let held = lock(&store.inner.log_file);
+    let (send, told) = std::sync::mpsc::channel();
+    let bytes = std::thread::scope(|scope| {
+        scope.spawn(|| send.send(store.stats().disk_bytes));
+        let bytes = told.recv_timeout(Duration::from_secs(10));
+        drop(held);
+        bytes
+    });
+    let log = std::fs::metadata(home.path().join("0000000001.log")).unwrap();
+    assert_eq!(bytes, Ok(log.len()));
+}
+
+#[test]
+fn the_log_is_written_while_blocks_are_merged() {
+    let home = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        sync_interval: Duration::from_millis(10),
+        ..quiet()
+    };
+    let (store, _) = Store::open(Place::Directory(home.path().to_owned()), settings).unwrap();
+    let merging = lock(&store.inner.upkeep);
+    let worker = Worker::start(&store.inner, Duration::from_millis(10)).unwrap();
+    // Long enough for the other thread to begin, and wait.
+    std::thread::sleep(Duration::from_millis(100));
+    fill(&store, 3, 0, 700);
+    assert!(soon(|| store.stats().disk_bytes > 0));
+    assert_eq!(store.stats().blocks, 0);
+    drop(merging);
+    assert!(soon(|| store.stats().blocks == 1));
+    worker.stop();
+}
+
+#[test]
+fn a_log_that_could_not_be_written_is_tried_again_within_seconds() {
+    let settings = Settings {
+        sync_interval: Duration::from_mins(1),
+        ..quiet()
+    };
+    let (store, _) = Store::open(Place::Memory, settings).unwrap();
+    assert_eq!(worker::pause(&store.inner), Duration::from_mins(1));
+    store.inner.waiting.store(1, Ordering::Relaxed);
+    assert_eq!(worker::pause(&store.inner), worker::UPKEEP);
+}
