@@ -3,6 +3,7 @@
 
 use super::table;
 use flate2::Crc;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -39,7 +40,7 @@ pub fn said(file: &File) -> Said {
 
 /// The file with the debug information of one that lies at `path` and says this of itself: one that was fetched, or in one of
 /// these directories, or beside it.
-pub fn find(path: &Path, said: &Said, fetched: &str, directories: &[PathBuf]) -> Option<PathBuf> {
+pub fn find(path: &Path, said: &Said, fetched: &str, directories: &[OsString]) -> Option<PathBuf> {
     let by_id = said
         .build_id
         .split_at_checked(2)
@@ -47,7 +48,7 @@ pub fn find(path: &Path, said: &Said, fetched: &str, directories: &[PathBuf]) ->
     let named = by_id.map(|(first, rest)| format!(".build-id/{first}/{rest}.debug"));
     let in_directories = named
         .iter()
-        .flat_map(|name| directories.iter().map(move |d| d.join(name)));
+        .flat_map(|name| directories.iter().map(move |d| Path::new(d).join(name)));
     let fetched = (!fetched.is_empty()).then(|| PathBuf::from(fetched));
     let is_its = |path: &PathBuf| open(path).is_some_and(|file| self::said(&file).build_id == said.build_id);
     if let Some(found) = fetched
@@ -66,7 +67,7 @@ pub fn find(path: &Path, said: &Said, fetched: &str, directories: &[PathBuf]) ->
     let own = path.parent()?;
     let below = own.strip_prefix("/").unwrap_or(own);
     let beside = [own.join(name), own.join(".debug").join(name)];
-    let elsewhere = directories.iter().map(|d| d.join(below).join(name));
+    let elsewhere = directories.iter().map(|d| Path::new(d).join(below).join(name));
     let has_sum = |path: &PathBuf| open(path).and_then(sum) == Some(*crc);
     beside.into_iter().chain(elsewhere).find(has_sum)
 }
@@ -113,7 +114,7 @@ mod tests {
             link,
             has_dwarf: false,
         };
-        let find = |said: &Said| find(&dir.join("bin/prog"), said, "", std::slice::from_ref(&dir));
+        let find = |said: &Said| find(&dir.join("bin/prog"), said, "", &[dir.clone().into()]);
         assert_eq!(find(&told(None)), None);
         std::fs::write(&placed, "another one").unwrap();
         assert_eq!(find(&told(None)), None, "it is not that file's");

@@ -5,6 +5,7 @@ use super::names::INLINED;
 use super::symbolizer::{Function, cut};
 use super::symtab;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -19,14 +20,14 @@ const FILES: u32 = 64;
 pub struct Elf {
     /// Where it is opened.
     pub path: String,
-    /// Where it lies, as it is called.
-    pub name: PathBuf,
+    /// Where it lies, as it is called. A path need not be text, and what is said to the process is: so these are bytes.
+    pub name: OsString,
     /// Where its debug information is, if that is known.
-    pub debug: Option<PathBuf>,
+    pub debug: Option<OsString>,
     /// A file that may have it; empty = none.
     pub fetched: String,
     /// Directories that may have it.
-    pub directories: Vec<PathBuf>,
+    pub directories: Vec<OsString>,
     /// Functions that were inlined are asked for too.
     pub inlined: bool,
     /// Without DWARF: reading it has failed.
@@ -59,8 +60,8 @@ pub fn functions(dwarf: &mut Dwarf, elf: &Elf, addresses: &[u64]) -> Found {
     }
     let said = debug_files::said(&file);
     let wanted = !is_full || !said.has_dwarf;
-    let find = || debug_files::find(&elf.name, &said, &elf.fetched, &elf.directories);
-    let known = elf.debug.clone().filter(|path| path.exists());
+    let find = || debug_files::find(Path::new(&elf.name), &said, &elf.fetched, &elf.directories);
+    let known = elf.debug.as_ref().map(PathBuf::from).filter(|path| path.exists());
     let debug = known.or_else(|| wanted.then(find).flatten());
     if let (false, Some(file)) = (is_full, debug.as_ref().and_then(|path| File::open(path).ok())) {
         let (better, _) = in_table(&file, addresses);

@@ -13,6 +13,7 @@ use super::store::Place;
 use super::symbolizer::{Answer, Question, Source, Symbolizer, cut};
 use crate::identity::symbols::Symbols;
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
@@ -75,7 +76,7 @@ pub struct Names {
     /// How often the reader has failed for a file.
     failed: HashMap<u32, u32>,
     /// Where the debug information of a file is.
-    debug: HashMap<u32, PathBuf>,
+    debug: HashMap<u32, OsString>,
     /// Those that have none here.
     stripped: HashSet<u32>,
     /// Those of them whose debug information is on its way.
@@ -212,14 +213,16 @@ impl Names {
                 };
                 let elf = Elf {
                     path: descriptor(&file),
-                    name: binary.path.clone(),
+                    name: binary.path.clone().into(),
                     debug: self.debug.get(&binary.id).cloned(),
                     fetched,
-                    directories: self.options.debug_dirs.clone(),
+                    directories: self.options.debug_dirs.iter().map(OsString::from).collect(),
                     inlined: self.options.inlined,
                     plainly: false,
                 };
-                let answer = self.ask(binary, Source::Elf(elf), addresses);
+                let Some(answer) = self.ask(binary, Source::Elf(elf), addresses) else {
+                    return;
+                };
                 if let Some(path) = answer.debug {
                     self.debug.insert(binary.id, path);
                 }
@@ -267,7 +270,9 @@ impl Names {
             root: descriptor(&root),
             map: map.clone(),
         };
-        let answer = self.ask(binary, source, addresses);
+        let Some(answer) = self.ask(binary, source, addresses) else {
+            return;
+        };
         if self.perf_maps.len() > FILES {
             self.perf_maps.clear();
         }
@@ -301,8 +306,9 @@ impl Names {
         }
     }
 
-    /// What the reader cannot bear it is asked once more, plainly, and then no more.
-    fn ask(&mut self, binary: &Binary, source: Source, addresses: &[u64]) -> Answer {
+    /// What the reader cannot bear it is asked once more, plainly, and then no more. `None` = it could not be asked: the names
+    /// may come with the next slice.
+    fn ask(&mut self, binary: &Binary, source: Source, addresses: &[u64]) -> Option<Answer> {
         let mut question = Question {
             source,
             addresses: addresses.to_vec(),
@@ -310,7 +316,7 @@ impl Names {
         loop {
             let failed = self.failed.get(&binary.id).copied().unwrap_or_default();
             if failed >= CHANCES {
-                return Answer::default();
+                return Some(Answer::default());
             }
             if let Source::Elf(elf) = &mut question.source {
                 elf.plainly = failed > 0;

@@ -10,9 +10,9 @@ use super::perf_map::{self, PerfMap};
 use crate::error::{Context as _, Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ pub struct Answer {
     /// Parts of it that make no sense.
     pub skipped: u64,
     /// Where the debug information of the file is.
-    pub debug: Option<PathBuf>,
+    pub debug: Option<OsString>,
     /// The file is stripped, and its debug information was not found.
     pub is_stripped: bool,
 }
@@ -77,6 +77,8 @@ pub struct Symbolizer {
     /// Killed, and not gone yet.
     lingering: Vec<Child>,
     asked: Instant,
+    /// It is known that none can be had.
+    is_missing: bool,
     /// Times that it had to be given up.
     pub failures: u64,
 }
@@ -94,32 +96,59 @@ impl Symbolizer {
             worker: None,
             lingering: Vec::new(),
             asked: Instant::now(),
+            is_missing: false,
             failures: 0,
         }
     }
 
-    /// Asks, and waits for the answer.
-    pub fn ask(&mut self, question: &Question) -> Result<Answer> {
+    /// Asks, and waits for the answer. `None` = it could not be asked, which says nothing about what it would have read.
+    pub fn ask(&mut self, question: &Question) -> Result<Option<Answer>> {
+        // What cannot be said is no fault of the process, which others need.
+        let mut line = serde_json::to_vec(question).context("JSON")?;
+        line.push(b'\n');
         self.asked = Instant::now();
+        let worker = match self.worker() {
+            Ok(worker) => worker,
+            Err(e) => {
+                // For each file of each slice, if it lasts.
+                if !std::mem::replace(&mut self.is_missing, true) {
+                    tracing::warn!("functions stay without names for now: {e}");
+                }
+                return Ok(None);
+            }
+        };
+        // It reads to the end of the line before it opens anything: if it is gone by then, something else has ended it.
+        let is_asked = worker.questions.write_all(&line).is_ok();
+        let answer = if is_asked {
+            worker.answer().map(Some)
+        } else {
+            Ok(None)
+        };
+        if !matches!(answer, Ok(Some(_))) {
+            self.failures += 1;
+            self.end();
+        }
+        answer
+    }
+
+    /// The process, started if there is none.
+    fn worker(&mut self) -> Result<&mut Worker> {
         if self.worker.is_none() {
             self.reap();
             if self.lingering.len() >= LINGERING {
-                self.failures += 1;
                 return Err(Error::new(
                     "the processes that read symbols hang in files that do not answer",
                 ));
             }
         }
-        let worker = match &mut self.worker {
+        match &mut self.worker {
             Some(worker) => Ok(worker),
-            none => Worker::start().map(|worker| none.insert(worker)),
-        };
-        let answer = worker.and_then(|worker| worker.ask(question));
-        if answer.is_err() {
-            self.failures += 1;
-            self.end();
+            none => {
+                let worker = none.insert(Worker::start()?);
+                self.is_missing = false;
+                Ok(worker)
+            }
         }
-        answer
     }
 
     /// To be called now and then: ends what nobody needs.
@@ -175,12 +204,7 @@ impl Worker {
         })
     }
 
-    fn ask(&mut self, question: &Question) -> Result<Answer> {
-        let mut line = serde_json::to_vec(question).context("JSON")?;
-        line.push(b'\n');
-        self.questions
-            .write_all(&line)
-            .context("the process that reads symbols has ended")?;
+    fn answer(&mut self) -> Result<Answer> {
         let mut answer = Vec::new();
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -245,7 +269,7 @@ fn answer(dwarf: &mut Dwarf, question: &Question) -> Answer {
             let found = elf::functions(dwarf, elf, &question.addresses);
             Answer {
                 functions: found.functions,
-                debug: found.debug,
+                debug: found.debug.map(OsString::from),
                 is_stripped: found.is_stripped,
                 ..Answer::default()
             }
@@ -275,5 +299,67 @@ mod tests {
     fn names_are_one_frame_each() {
         assert_eq!(cut("a;b\nc"), "a b c");
         assert_eq!(cut(&"ö".repeat(600)).chars().count(), NAME + 1);
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_is_passed_on() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let path = OsString::from_vec(b"/tmp/\xff\xfe; \n\"prog".to_vec());
+        let elf = Elf {
+            name: path.clone(),
+            debug: Some(path.clone()),
+            directories: vec![path.clone()],
+            ..Elf::default()
+        };
+        let question = Question {
+            source: Source::Elf(elf.clone()),
+            addresses: vec![u64::MAX],
+        };
+        let line = serde_json::to_string(&question).unwrap();
+        assert!(!line.contains('\n'), "{line}");
+        let Source::Elf(told) = serde_json::from_str::<Question>(&line).unwrap().source else {
+            panic!("{line}");
+        };
+        assert_eq!(told, elf);
+        let answer = Answer {
+            debug: Some(path),
+            ..Answer::default()
+        };
+        let line = serde_json::to_vec(&answer).unwrap();
+        assert_eq!(serde_json::from_slice::<Answer>(&line).unwrap(), answer);
+    }
+
+    #[test]
+    fn nothing_is_held_against_a_file_that_was_not_asked_for() {
+        let sleep = || Command::new("sleep").arg("600").spawn().unwrap();
+        let question = Question {
+            source: Source::Elf(Elf::default()),
+            addresses: vec![1],
+        };
+        let mut symbolizer = Symbolizer::new();
+        symbolizer.lingering.extend((0..LINGERING).map(|_| sleep()));
+        for _ in 0..3 {
+            assert_eq!(symbolizer.ask(&question).unwrap(), None);
+        }
+        assert_eq!(symbolizer.failures, 0);
+        for child in &mut symbolizer.lingering {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        // One that somebody else has ended meanwhile.
+        let mut ended = Command::new("true")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (questions, answers) = (ended.stdin.take().unwrap(), ended.stdout.take().unwrap());
+        ended.wait().unwrap();
+        symbolizer.worker = Some(Worker {
+            child: ended,
+            questions,
+            answers,
+        });
+        assert_eq!(symbolizer.ask(&question).unwrap(), None);
+        assert_eq!((symbolizer.failures, symbolizer.worker.is_none()), (1, true));
     }
 }
