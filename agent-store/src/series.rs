@@ -91,6 +91,8 @@ impl Matcher {
 pub enum Refusal {
     /// More series or samples than one query may look at; says which limit.
     TooMany(String),
+    /// What is asked for makes no sense to the source; says what does.
+    Senseless(String),
     /// The query's time is over.
     TimedOut,
     /// The store failed; says what, on what, and why.

@@ -67,6 +67,7 @@ impl From<Refusal> for Error {
                 "query processing would load too many samples into memory in query execution: {what}"
             )),
             Refusal::TimedOut => Self::Timeout("query timed out in expression evaluation".to_owned()),
+            Refusal::Senseless(why) => Self::BadData(why),
             Refusal::Failed(why) => Self::Internal(why),
         }
     }

@@ -246,7 +246,7 @@ impl Batch {
         let (series, rest) = text::split(line).ok_or("not a sample")?;
         let (value, time) =
             text::sample(rest).ok_or("a value and a time in seconds are expected after the labels")?;
-        if time.abs() > super::ABSURD {
+        if time.unsigned_abs() > super::ABSURD {
             return Err("its time is absurd");
         }
         let at = match self.known.get(series) {

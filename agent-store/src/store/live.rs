@@ -25,6 +25,8 @@ pub(super) struct Live {
     pub(super) told: bool,
 }
 
+/// Late ticks are stored no further apart than this: half of what is between ticks at one second.
+const LATE_STEP: Millis = 500;
 /// A clock that leaps further than this may be wrong, and must not age what there is...
 const LEAP: Millis = 60 * 60 * 1000;
 /// ...until it has gone on from there for so many ticks.
@@ -57,7 +59,8 @@ impl Live {
         self.seen = tick;
         let late = tick <= self.last;
         self.last = if late {
-            self.last + (moved / 2).max(1)
+            // A clock that is set right in two steps moves far between two late ticks, and is not to be half followed.
+            self.last + (moved / 2).clamp(1, LATE_STEP)
         } else {
             tick
         };

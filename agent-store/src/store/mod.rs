@@ -6,10 +6,10 @@
 //! the log.
 //!
 //! *Time.* Ticks are stored in the order in which they came, each later than the one before. A tick that is not later (the
-//! clock was set back) is stored after the last one by half of what the clock moved since, at least 1 ms, until the clock has
-//! caught up: nothing is reordered or lost, and rates are wrong by two at most. Such ticks are counted. A leap forward of more
-//! than an hour ages nothing until it has lasted for ten minutes. The store adds no
-//! markers: who appends tells the end of a series by [`STALE`](crate::series::STALE).
+//! clock was set back) is stored after the last one by half of what the clock moved since, at least 1 ms and at most half a
+//! second, until the clock has caught up: nothing is reordered or lost, and at one tick a second rates are wrong by two at
+//! most. Such ticks are counted. A leap forward of more than an hour ages nothing until it has lasted for ten minutes. The
+//! store adds no markers: who appends tells the end of a series by [`STALE`](crate::series::STALE).
 
 mod block;
 mod bytes;
@@ -59,7 +59,7 @@ const UNWRITTEN: usize = 8 << 20;
 /// A clock that is so far behind the store is told.
 const LATE: Millis = 60 * 60 * 1000;
 /// Times beyond this are not times: 29 000 years from 1970.
-const ABSURD: Millis = 1 << 50;
+const ABSURD: u64 = 1 << 50;
 
 /// A store; see the module. Dropping it writes what is left.
 pub struct Store {
@@ -226,7 +226,7 @@ impl Inner {
 
     fn append(&self, tick: Millis, samples: &[(SeriesRef, Value)]) {
         let mut live = write(&self.live);
-        if tick.abs() > ABSURD {
+        if tick.unsigned_abs() > ABSURD {
             add(&self.counters.refused, samples.len() as u64);
             return;
         }

@@ -23,7 +23,7 @@ fn rollup(matchers: &[Matcher]) -> Result<(Vec<Matcher>, Option<Asked>), Refusal
         if asked.is_empty() {
             return Ok((rest, None));
         }
-        return Err(Refusal::Failed(format!("{ROLLUP} is compared by = only")));
+        return Err(Refusal::Senseless(format!("{ROLLUP} is compared by = only")));
     };
     let kind = match which.as_str() {
         "" | "last" => None,
@@ -32,7 +32,7 @@ fn rollup(matchers: &[Matcher]) -> Result<(Vec<Matcher>, Option<Asked>), Refusal
         "sum" => Some(Kind::Sum),
         "count" => Some(Kind::Count),
         other => {
-            return Err(Refusal::Failed(format!(
+            return Err(Refusal::Senseless(format!(
                 "{ROLLUP}={other:?}: there are last, min, max, sum and count"
             )));
         }

@@ -61,7 +61,15 @@ fn samples_are_rolled_up_and_then_removed() {
         count.values.iter().sum::<f64>(),
         (newest + 1 - (first - 9)) as f64
     );
-    assert!(store.select(&[equal(ROLLUP, "median")], 0, 1, &Free).is_err());
+    let refusal = store.select(&[equal(ROLLUP, "median")], 0, 1, &Free);
+    let error = crate::promql::Error::from(refusal.unwrap_err());
+    assert_eq!(
+        (error.status(), error.to_string().as_str()),
+        (
+            400,
+            "__rollup__=\"median\": there are last, min, max, sum and count"
+        )
+    );
 }
 
 #[test]

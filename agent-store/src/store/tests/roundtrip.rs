@@ -192,6 +192,31 @@ fn a_clock_that_is_set_back_neither_reorders_nor_loses() {
 }
 
 #[test]
+fn a_clock_that_is_set_right_in_two_steps_puts_nothing_into_the_future() {
+    let store = memory();
+    let series = store.register(&labels("x", 0)).unwrap();
+    let tick = |time: Millis| store.append(time, &[(series, Value::Float(1.0))]);
+    // A day ahead; then two days back, and half of that forth.
+    let day = 86_400_000;
+    tick(START + day);
+    tick(START - day);
+    tick(START);
+    (1..10).for_each(|at| tick(START + at * 1000));
+    let times = &select(&store, &[])[0].samples.floats.times;
+    assert_eq!(times.last(), Some(&(START + day + 1 + 10 * 500)));
+}
+
+#[test]
+fn times_without_an_absolute_value_are_refused() {
+    let store = memory();
+    let series = store.register(&labels("x", 0)).unwrap();
+    [Millis::MIN, Millis::MIN + 1, Millis::MAX]
+        .iter()
+        .for_each(|time| store.append(*time, &[(series, Value::Float(1.0))]));
+    assert_eq!((store.stats().refused, store.stats().samples), (3, 0));
+}
+
+#[test]
 fn a_series_is_taken_once_a_tick_and_a_forgotten_one_is_refused() {
     let store = memory();
     let gone = store.register(&labels("gone", 0)).unwrap();
