@@ -15,6 +15,8 @@ mod parse;
 mod quantile;
 mod select;
 mod show;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use error::Error;

@@ -11,7 +11,7 @@ use promql_parser::parser::{
 use std::sync::Once;
 use std::time::{Duration, SystemTime};
 
-/// Operators, parentheses and words of a query: how deep its tree can be. Evaluation is recursive.
+/// Operators, brackets, words and strings of a query: how deep its tree can be. Evaluation is recursive.
 const MOST_PARTS: usize = 2_000;
 
 /// Parses and checks a query.
@@ -29,7 +29,7 @@ pub(super) fn parse(query: &str) -> Result<Expr, Error> {
     let parts = parts(query);
     if parts > MOST_PARTS {
         return Err(Error::parse(format!(
-            "the expression has {parts} operators, parentheses and words, {MOST_PARTS} are the most"
+            "the expression has {parts} operators, brackets, words and strings, {MOST_PARTS} are the most"
         )));
     }
     let expr = parser::parse(query).map_err(Error::parse)?;
@@ -49,28 +49,52 @@ pub fn selector(text: &str) -> Result<Vec<Matcher>, Error> {
     })
 }
 
-/// How many operators, parentheses and words there are.
+/// How many operators, brackets, words and strings there are. No step down the tree is made without one of them, so the
+/// tree is not deeper than this. Where strings, comments and braces end is as the parser's lexer sees it: what only one of
+/// the two took for a comment would not be counted.
 pub(super) fn parts(query: &str) -> usize {
-    let (mut parts, mut quote, mut escaped, mut word, mut comment) = (0, None, false, false, false);
+    let (mut parts, mut quote, mut escaped, mut word) = (0, None, false, false);
+    let (mut comment, mut braces) = (false, false);
     for c in query.chars() {
-        match quote {
-            Some(q) => {
-                if escaped {
-                    escaped = false;
-                } else if c == '\\' && q != '`' {
-                    escaped = true;
-                } else if c == q {
-                    quote = None;
-                }
-                continue;
+        if let Some(q) = quote {
+            if escaped {
+                escaped = false;
+            } else if c == '\\' {
+                // Within backticks too, although it stands for itself there.
+                escaped = true;
+            } else if c == q {
+                quote = None;
             }
-            None if comment => comment = c != '\n',
-            None if c == '#' => comment = true,
-            None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
-            None => {}
+            continue;
+        }
+        if comment {
+            comment = !matches!(c, '\n' | '\r');
+            continue;
         }
         let in_word = c.is_alphanumeric() || matches!(c, '_' | ':' | '.');
-        parts += usize::from(!comment && ((in_word && !word) || "(+-*/%^".contains(c)));
+        let counts = match c {
+            '#' => {
+                comment = true;
+                false
+            }
+            '"' | '\'' | '`' => {
+                quote = Some(c);
+                true
+            }
+            '{' => {
+                braces = true;
+                true
+            }
+            '}' => {
+                braces = false;
+                false
+            }
+            // Between braces is a flat list.
+            '=' | '!' => !braces,
+            '+' | '-' | '*' | '/' | '%' | '^' | '<' | '>' | '(' | '[' | '@' => true,
+            _ => in_word && !word,
+        };
+        parts += usize::from(counts);
         word = in_word;
     }
     parts
@@ -229,6 +253,16 @@ mod tests {
             "(".repeat(500_000),
             "-".repeat(100_000) + "1",
             "1 or ".repeat(5_000) + "1",
+            "{\"m\"}<".repeat(5_000) + "{\"m\"}",
+            "{\"m\"}==".repeat(5_000) + "{\"m\"}",
+            "{}!={}>=".repeat(5_000),
+            "\"m\"[1m:]".repeat(5_000),
+            "[".repeat(5_000),
+            "@".repeat(5_000),
+            // A comment ends at a carriage return.
+            "#\r".to_owned() + &"-".repeat(5_000) + "x",
+            // Strings end where the lexer ends them: here at the third backtick.
+            "`\\` `+".to_owned() + &"-".repeat(5_000) + "x",
         ] {
             assert!(parse(&deep).unwrap_err().to_string().contains("are the most"));
         }

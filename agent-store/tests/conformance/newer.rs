@@ -255,7 +255,7 @@ fn what_is_hostile_ends_in_an_answer_or_in_an_error() {
         "(".repeat(1990) + "1" + &")".repeat(1990),
         "level + ".repeat(990) + "level",
         "abs(".repeat(990) + "level" + &")".repeat(990),
-        "sum_over_time(".repeat(600) + "level" + &"[1m:1m])".repeat(600),
+        "sum_over_time(".repeat(490) + "level" + &"[1m:1m])".repeat(490),
         "sum(".repeat(990) + "level" + &")".repeat(990),
     ];
     for query in &deep {
