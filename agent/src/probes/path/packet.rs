@@ -160,12 +160,14 @@ impl Flow {
         };
         let quoted = message.get(8..).unwrap_or_default();
         let arrived = from == self.target;
+        let is_udp = self.protocol == PathProtocol::Udp;
         match (v4, kind) {
             (true, 0) | (false, 129) => self.echo(from, message),
             (true, 11) | (false, 3) if code == 0 => self.quoted(quoted, Meaning::Router),
-            // Port or protocol unreachable: only the host says so, from whatever address.
-            (true, 3) if arrived || code == 2 || code == 3 => self.quoted(quoted, Meaning::Arrived),
-            (false, 1) if arrived || code == 4 => self.quoted(quoted, Meaning::Arrived),
+            // Protocol or port unreachable: the host says so, from whatever address. But of a port only UDP is told so by a
+            // host; of other packets a firewall on the way says it when it rejects them.
+            (true, 3) if arrived || code == 2 || is_udp && code == 3 => self.quoted(quoted, Meaning::Arrived),
+            (false, 1) if arrived || is_udp && code == 4 => self.quoted(quoted, Meaning::Arrived),
             (true, 3) | (false, 1) => self.quoted(quoted, Meaning::Refused),
             _ => Answer::Other,
         }

@@ -20,7 +20,7 @@ const ANSWER: usize = 1280;
 pub struct Own {
     source: IpAddr,
     number: u16,
-    /// Keeps the source port from others. It never sends, and the kernel refuses what comes to it.
+    /// Keeps the source port from others. It neither sends nor reads.
     _port: Option<Socket>,
 }
 
