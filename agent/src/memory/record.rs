@@ -6,7 +6,8 @@ use crate::export::prometheus;
 use agent_common::histogram::otel_index;
 use agent_store::histogram::Histogram;
 use agent_store::labels;
-use agent_store::series::{Millis, STALE};
+use agent_store::promql::Options;
+use agent_store::series::{Bounds, Comparison, Matcher, Millis, Refusal, STALE, Source as _};
 use agent_store::store::{SeriesRef, Store, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -53,7 +54,8 @@ impl Recorder {
         let tick = snapshot.tick;
         self.last = (snapshot.unix_nanos / 1_000_000) as Millis;
         self.samples.clear();
-        if self.constant.is_empty() {
+        let first = self.constant.is_empty();
+        if first {
             let target = prometheus::target_labels(snapshot);
             let all = [
                 self.identity("up", &[]),
@@ -69,11 +71,14 @@ impl Recorder {
                 self.sample(family, series, tick, store);
             }
         }
-        let ended: Vec<SeriesRef> = self
+        let mut ended: Vec<SeriesRef> = self
             .known
             .extract_if(|_, known| known.tick != tick)
             .map(|(_, known)| known.series)
             .collect();
+        if first {
+            ended.extend(self.left(store));
+        }
         if !ended.is_empty() {
             // Labels may have been made anew for a series that goes on.
             let living: HashSet<SeriesRef> = self.samples.iter().map(|(series, _)| *series).collect();
@@ -90,6 +95,19 @@ impl Recorder {
         let all = known.chain(self.constant.drain(..));
         let samples: Vec<_> = all.map(|series| (series, Value::Float(STALE))).collect();
         store.append(self.last + 1, &samples);
+    }
+
+    /// Series that an earlier agent was writing and could not end, because it was killed: to a query they would live on for
+    /// five minutes.
+    fn left(&self, store: &Store) -> Vec<SeriesRef> {
+        let own = [("job", JOB), ("instance", &self.instance)].map(|(label, value)| Matcher {
+            label: label.to_owned(),
+            comparison: Comparison::Equal(value.to_owned()),
+        });
+        let lookback = Options::default().lookback;
+        let left = store.series(&own, self.last - lookback, self.last - 1, &Unbounded);
+        let left = left.unwrap_or_default();
+        left.iter().filter_map(|labels| store.register(labels)).collect()
     }
 
     fn sample(&mut self, family: &Family, series: &Series, tick: u64, store: &Store) {
@@ -137,6 +155,15 @@ impl Recorder {
     fn identity(&self, name: &str, pairs: &[(&str, &str)]) -> labels::Labels {
         let own = [(labels::NAME, name), ("job", JOB), ("instance", &self.instance)];
         labels::Labels::new(own.into_iter().chain(pairs.iter().copied()))
+    }
+}
+
+/// For a question of the agent's own, of a few minutes.
+struct Unbounded;
+
+impl Bounds for Unbounded {
+    fn take(&self, _: usize, _: usize) -> Result<(), Refusal> {
+        Ok(())
     }
 }
 

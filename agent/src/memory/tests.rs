@@ -128,6 +128,29 @@ fn a_series_that_leaves_the_snapshot_ends_at_once() {
 }
 
 #[test]
+fn a_series_that_a_killed_agent_left_ends_with_the_next_one() {
+    let memory = memory();
+    let mut first = snapshot(2, 1);
+    at(&mut first, 1);
+    Recorder::new("n").record(&first, memory.store());
+    Recorder::new("other").record(&first, memory.store());
+    let mut second = first.clone();
+    let after = at(&mut second, 20);
+    for family in &mut second.families {
+        family.series.truncate(1);
+    }
+    Recorder::new("n").record(&second, memory.store());
+    assert_eq!(
+        ask(&memory, &format!("{}{{instance=\"n\"}}", BYTES.name), after).len(),
+        1
+    );
+    assert_eq!(
+        ask(&memory, &format!("{}{{instance=\"other\"}}", BYTES.name), after).len(),
+        2
+    );
+}
+
+#[test]
 fn a_series_whose_labels_are_made_anew_goes_on() {
     let memory = memory();
     let mut recorder = Recorder::new("n");
