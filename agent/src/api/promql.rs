@@ -7,7 +7,8 @@ use agent_store::promql::{self, Error, Options, json};
 use agent_store::series::{Matcher, Millis};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, RawForm, State as From};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, State as From};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Longest form of a POST.
-const LONGEST_FORM: usize = 1 << 20;
+pub(super) const LONGEST_FORM: usize = 1 << 20;
 /// So far back a question about series goes that does not say from when: all that is kept at a second by default.
 const SERIES_SPAN: Millis = 24 * 3600 * 1000;
 /// Queries that are evaluated at a time; others wait.
@@ -47,17 +48,23 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/v1/rules", get(rules))
         .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/query_exemplars", get(exemplars).post(exemplars))
-        .layer(DefaultBodyLimit::max(LONGEST_FORM))
+        // The guard has read it already, and bounded it.
+        .layer(DefaultBodyLimit::disable())
 }
 
 /// Parameters of a query string or a form.
 struct Params(Vec<(String, String)>);
 
 impl Params {
-    fn read(form: &[u8]) -> Result<Self, Error> {
-        serde_urlencoded::from_bytes(form)
-            .map(Self)
-            .map_err(|e| Error::BadData(format!("error parsing form values: {e}")))
+    /// Of a POST both are read, the form first, whatever it says of its type.
+    fn read(form: &[u8], query: &str) -> Result<Self, Error> {
+        let mut all = Vec::new();
+        for text in [form, query.as_bytes()] {
+            let read: Vec<_> = serde_urlencoded::from_bytes(text)
+                .map_err(|e| Error::BadData(format!("error parsing form values: {e}")))?;
+            all.extend(read);
+        }
+        Ok(Self(all))
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -112,9 +119,24 @@ fn time(text: &str) -> Option<Millis> {
         let ms = (seconds * 1000.0).round();
         return (ms.is_finite() && ms.abs() < 9e15).then_some(ms as Millis);
     }
-    let time = humantime::parse_rfc3339(text).ok()?;
+    let (local, offset) = zone(text)?;
+    let time = humantime::parse_rfc3339(&local).ok()?;
     let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Millis::try_from(since.as_millis()).ok()
+    Some(Millis::try_from(since.as_millis()).ok()? - offset)
+}
+
+/// A date as if it were of UTC, and how far its zone is ahead of that.
+fn zone(text: &str) -> Option<(String, Millis)> {
+    let (date, zone) = text.split_at_checked(text.len().checked_sub(6)?)?;
+    let (sign, zone) = match zone.split_at_checked(1)? {
+        ("+", zone) => (1, zone),
+        ("-", zone) => (-1, zone),
+        _ => return Some((text.to_owned(), 0)),
+    };
+    let (hours, minutes) = zone.split_once(':')?;
+    let minutes: Millis =
+        hours.parse::<u8>().ok().map(Millis::from)? * 60 + Millis::from(minutes.parse::<u8>().ok()?);
+    Some((format!("{date}Z"), sign * minutes * 60_000))
 }
 
 /// Seconds, or a duration of PromQL such as `1h30m`.
@@ -128,7 +150,7 @@ fn duration(text: &str) -> Option<Millis> {
 }
 
 /// Evaluates on a thread that may take its time, once there is a place.
-async fn answer<F>(app: &App, form: &[u8], evaluate: F) -> Response
+async fn answer<F>(app: &App, (RawQuery(query), form): (RawQuery, Bytes), evaluate: F) -> Response
 where
     F: FnOnce(&Memory, &Params) -> Result<String, Error> + Send + 'static,
 {
@@ -139,15 +161,16 @@ where
             "nothing is remembered: set store.kind to memory or disk",
         );
     };
-    let params = match Params::read(form) {
+    let params = match Params::read(&form, query.as_deref().unwrap_or_default()) {
         Ok(params) => params,
         Err(e) => return refuse(&e),
     };
-    let Ok(place) = app.queries.clone().acquire_owned().await else {
+    let place = tokio::time::timeout(memory.timeout(), app.queries.clone().acquire_owned()).await;
+    let Ok(Ok(place)) = place else {
         return fail(
             StatusCode::SERVICE_UNAVAILABLE,
-            "unavailable",
-            "the agent is ending",
+            "timeout",
+            "query timed out in query queue: four others take all of store.query_timeout",
         );
     };
     let evaluated = tokio::task::spawn_blocking(move || {
@@ -187,8 +210,8 @@ fn success(data: &Value) -> String {
     json!({ "status": "success", "data": data }).to_string()
 }
 
-async fn query(From(app): From<App>, RawForm(form): RawForm) -> Response {
-    answer(&app, &form, |memory, params| {
+async fn query(From(app): From<App>, query: RawQuery, form: Bytes) -> Response {
+    answer(&app, (query, form), |memory, params| {
         let at = params.time("time")?.unwrap_or_else(crate::memory::now);
         let query = params.get("query").unwrap_or_default();
         let limits = params.limits(memory)?;
@@ -198,8 +221,8 @@ async fn query(From(app): From<App>, RawForm(form): RawForm) -> Response {
     .await
 }
 
-async fn query_range(From(app): From<App>, RawForm(form): RawForm) -> Response {
-    answer(&app, &form, |memory, params| {
+async fn query_range(From(app): From<App>, query: RawQuery, form: Bytes) -> Response {
+    answer(&app, (query, form), |memory, params| {
         let missing = |name| invalid(name, "cannot parse \"\" to a valid timestamp");
         let start = params.time("start")?.ok_or_else(|| missing("start"))?;
         let end = params.time("end")?.ok_or_else(|| missing("end"))?;
@@ -258,8 +281,8 @@ fn limited<T>(params: &Params, mut all: Vec<T>) -> Result<Vec<T>, Error> {
     Ok(all)
 }
 
-async fn series(From(app): From<App>, RawForm(form): RawForm) -> Response {
-    answer(&app, &form, |memory, params| {
+async fn series(From(app): From<App>, query: RawQuery, form: Bytes) -> Response {
+    answer(&app, (query, form), |memory, params| {
         if params.get("match[]").is_none() {
             return Err(Error::BadData("no match[] parameter provided".to_owned()));
         }
@@ -280,12 +303,12 @@ async fn series(From(app): From<App>, RawForm(form): RawForm) -> Response {
     .await
 }
 
-async fn labels(From(app): From<App>, RawForm(form): RawForm) -> Response {
-    answer(&app, &form, |memory, params| words(memory, params, None)).await
+async fn labels(From(app): From<App>, query: RawQuery, form: Bytes) -> Response {
+    answer(&app, (query, form), |memory, params| words(memory, params, None)).await
 }
 
-async fn values(From(app): From<App>, Path(name): Path<String>, RawForm(form): RawForm) -> Response {
-    answer(&app, &form, move |memory, params| {
+async fn values(From(app): From<App>, Path(name): Path<String>, query: RawQuery, form: Bytes) -> Response {
+    answer(&app, (query, form), move |memory, params| {
         let mut legal = name.chars();
         if !legal.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
             || !legal.all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -308,8 +331,8 @@ fn words(memory: &Memory, params: &Params, label: Option<&str>) -> Result<String
 }
 
 /// Type, help and unit of the metrics, as they are declared.
-async fn metadata(From(app): From<App>, RawForm(form): RawForm) -> Response {
-    answer(&app, &form, |_, params| {
+async fn metadata(From(app): From<App>, query: RawQuery, form: Bytes) -> Response {
+    answer(&app, (query, form), |_, params| {
         let wanted = params.get("metric");
         let all: BTreeMap<&str, Value> = crate::docs::all()
             .into_iter()
@@ -362,6 +385,8 @@ mod tests {
         assert_eq!(time("1.5"), Some(1500));
         assert_eq!(time("2026-01-31T12:00:00Z"), Some(1_769_860_800_000));
         assert_eq!(time("2026-01-31T12:00:00.25Z"), Some(1_769_860_800_250));
+        assert_eq!(time("2026-01-31T13:30:00+01:30"), time("2026-01-31T12:00:00Z"));
+        assert_eq!(time("2026-01-31T10:00:00.5-02:00"), Some(1_769_860_800_500));
         assert_eq!((time("NaN"), time("soon"), time("1e300")), (None, None, None));
     }
 
@@ -375,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_parameter_may_be_given_twice() {
-        let params = Params::read(b"match%5B%5D=up&match[]=go_info&end=").unwrap();
+        let params = Params::read(b"match%5B%5D=up", "match[]=go_info&end=").unwrap();
         assert_eq!(params.all("match[]").collect::<Vec<_>>(), ["up", "go_info"]);
         assert_eq!(params.get("end"), None);
     }

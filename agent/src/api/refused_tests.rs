@@ -214,3 +214,18 @@ async fn a_client_that_takes_nothing_is_cut_off() {
         .unwrap();
     assert!(end.is_err(), "{} bytes and a clean end", out.len());
 }
+
+#[tokio::test]
+async fn a_form_that_does_not_come_is_not_waited_for() {
+    let server = start(ApiSettings::default());
+    let begun = "POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nquery";
+    let answer = server.raw(begun).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let whole = "POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+        Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 8\r\n\r\nquery=up";
+    let answer = server.raw(whole).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("store.kind"),
+        "{answer}"
+    );
+}

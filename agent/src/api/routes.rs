@@ -51,6 +51,8 @@ pub(super) struct App {
     streams: Arc<Semaphore>,
     pub(super) profiles: Arc<Semaphore>,
     pub(super) waiting: Arc<Semaphore>,
+    /// For a form to come.
+    patience: Duration,
     pub(super) queries: Arc<Semaphore>,
 }
 
@@ -58,6 +60,7 @@ pub(super) fn router(
     state: State,
     token: Option<Token>,
     hosts: Vec<String>,
+    patience: Duration,
     ticked: watch::Receiver<Instant>,
 ) -> Router {
     let app = App {
@@ -65,6 +68,7 @@ pub(super) fn router(
         token: token.map(Arc::new),
         hosts: hosts.into(),
         ticked,
+        patience,
         size: Arc::default(),
         spare: Spare::default(),
         streams: Arc::new(Semaphore::new(STREAMS)),
@@ -101,7 +105,10 @@ async fn guard(From(app): From<App>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let mut response = match refuse(&app, &request) {
         Some(refusal) => refusal,
-        None => next.run(request).await,
+        None => match whole(request, app.patience).await {
+            Ok(request) => next.run(request).await,
+            Err(refusal) => refusal,
+        },
     };
     app.state.stats.request(&path, response.status().as_u16());
     let headers = response.headers_mut();
@@ -111,6 +118,28 @@ async fn guard(From(app): From<App>, request: Request, next: Next) -> Response {
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// The request with its form, if it has one: who begins one and does not go on must not keep a connection from others.
+async fn whole(request: Request, patience: Duration) -> Result<Request, Response> {
+    if *request.method() != Method::POST {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    let read = axum::body::to_bytes(body, promql::LONGEST_FORM);
+    let (status, message) = match tokio::time::timeout(patience, read).await {
+        Ok(Ok(form)) => return Ok(Request::from_parts(parts, form.into())),
+        Ok(Err(_)) => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the form is cut, or longer than 1 MiB",
+        ),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "the form did not come in time"),
+    };
+    let mut response = problem(status, message);
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Err(response)
 }
 
 fn refuse(app: &App, request: &Request) -> Option<Response> {

@@ -176,7 +176,7 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
         // Keeps the time of the last tick readable after the collector has gone.
         ticked.closed().await;
     });
-    let router = routes::router(state, token, hosts, last_tick);
+    let router = routes::router(state, token, hosts, patience, last_tick);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let (stop, stopped) = watch::channel(());
     let accept = async {

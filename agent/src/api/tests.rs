@@ -120,7 +120,7 @@ async fn a_collector_that_stands_still_is_ill() {
         stats: Arc::default(),
     };
     let (_ticked, last) = watch::channel(tokio::time::Instant::now());
-    let mut router = routes::router(state, None, Vec::new(), last);
+    let mut router = routes::router(state, None, Vec::new(), Duration::from_secs(1), last);
     let mut ask = async || {
         let request = axum::http::Request::get("/healthz")
             .body(axum::body::Body::empty())

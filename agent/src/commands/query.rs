@@ -51,10 +51,10 @@ pub async fn query(config: &Config, options: &cli::Query) -> Result<()> {
         Some(directory) => evaluate(&Memory::read(directory, &config.store)?, &options.query, &when)?,
         None => ask(config, &options.query, &when).await?,
     };
+    let reply = Reply::read(answer.as_bytes())?;
     if options.format == Some(AnswerFormat::Json) {
         return say(&answer);
     }
-    let reply = Reply::read(answer.as_bytes())?;
     for remark in reply.warnings.iter().chain(&reply.infos) {
         eprintln!("geophone: {remark}");
     }

@@ -22,6 +22,7 @@ const MARKS: [&str; CURVES] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 /// What the HTTP API answers.
 #[derive(Deserialize)]
 pub struct Reply {
+    #[serde(default)]
     status: String,
     data: Option<Data>,
     #[serde(default)]
