@@ -155,7 +155,9 @@ impl Store {
                 Ok(())
             }
             Err(Stop::Failed(error)) => Err(format!("cannot write a block of what was imported: {error}")),
-            Err(Stop::TooMuch) => Err("cannot write a block of what was imported: too many series".into()),
+            Err(Stop::TooMuch | Stop::Unread(..)) => {
+                Err("cannot write a block of what was imported: too many series".into())
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::block::find::Pairs;
 use super::block::read::Block;
-use super::block::{Column as Place, Entry, Extent, Kind};
+use super::block::{Column as Place, Entry, Extent, Kind, Run, damaged};
 use super::codec::{floats, histograms};
 use super::head::{Held, Piece, within};
 use super::stats::Counters;
@@ -17,6 +17,8 @@ use std::sync::Arc;
 const MANY: usize = 1 << 18;
 /// So many threads at most: a query is not to take the node.
 const CORES: usize = 4;
+/// Between so many columns a query's time is looked at.
+const AT_A_TIME: usize = 128;
 
 /// What a column can be decoded to.
 pub(super) trait Coded: Clone {
@@ -113,6 +115,8 @@ struct Task {
     series: usize,
     place: Place,
     axis: Arc<[Millis]>,
+    /// How many of its samples are in the span.
+    wanted: usize,
 }
 
 impl Gather<'_> {
@@ -165,11 +169,16 @@ impl Gather<'_> {
                 self.counters.damage(block.id, &error);
             }
         }
-        let samples = tasks.iter().map(|task| task.place.n as usize).sum();
-        self.bounds.take(self.found.len() - before, samples)?;
+        let wanted = if self.samples {
+            tasks.iter().map(|task| task.wanted).sum()
+        } else {
+            0
+        };
+        self.bounds.take(self.found.len() - before, wanted)?;
         if !self.samples {
             return Ok(());
         }
+        let samples: usize = tasks.iter().map(|task| task.place.n as usize).sum();
         let cores = std::thread::available_parallelism()
             .map_or(1, std::num::NonZero::get)
             .min(CORES);
@@ -182,38 +191,46 @@ impl Gather<'_> {
         let mut parts = tasks.chunks(share);
         let first = parts.next().unwrap_or_default();
         let this = &*self;
-        let pieces: Vec<Vec<(usize, Samples)>> = std::thread::scope(|scope| {
+        let pieces: Vec<Result<Vec<_>, Refusal>> = std::thread::scope(|scope| {
             let others: Vec<_> = parts
                 .map(|part| scope.spawn(move || this.read(block, part)))
                 .collect();
             let first = this.read(block, first);
-            let others = others.into_iter().map(|other| other.join().unwrap_or_default());
+            let others = others
+                .into_iter()
+                .map(|other| other.join().unwrap_or_else(|_| Ok(Vec::new())));
             std::iter::once(first).chain(others).collect()
         });
-        for (series, piece) in pieces.into_iter().flatten() {
-            if let Some(series) = self.found.get_mut(series) {
-                extend(&mut series.samples.floats, piece.floats);
-                extend(&mut series.samples.histograms, piece.histograms);
+        for pieces in pieces {
+            for (series, piece) in pieces? {
+                if let Some(series) = self.found.get_mut(series) {
+                    extend(&mut series.samples.floats, piece.floats);
+                    extend(&mut series.samples.histograms, piece.histograms);
+                }
             }
         }
         Ok(())
     }
 
-    /// Reads and decodes columns.
-    fn read(&self, block: &Block, tasks: &[Task]) -> Vec<(usize, Samples)> {
-        let chunks: Vec<Extent> = tasks.iter().map(|task| task.place.chunk).collect();
+    /// Reads and decodes columns, whole ones, of which the bounds know only what is wanted: so the time is looked at.
+    fn read(&self, block: &Block, tasks: &[Task]) -> Result<Vec<(usize, Samples)>, Refusal> {
         let mut pieces = Vec::with_capacity(tasks.len());
-        let read = block.chunks(&chunks, |at, data| {
-            let Some(task) = tasks.get(at) else { return };
-            match data.and_then(|data| self.decode(task, data, block.summary.step)) {
-                Some(piece) => pieces.push((task.series, piece)),
-                None => self.counters.damage(block.id, &super::block::damaged("a column")),
-            }
-        });
-        if let Err(error) = read {
-            self.counters.damage(block.id, &error);
+        for tasks in tasks.chunks(AT_A_TIME) {
+            self.bounds.take(0, 0)?;
+            let chunks: Vec<Extent> = tasks.iter().map(|task| task.place.chunk).collect();
+            block.chunks(&chunks, |at, data| {
+                let Some(task) = tasks.get(at) else { return };
+                let piece = data.and_then(|data| {
+                    self.decode(task, data, block.summary.step)
+                        .ok_or_else(|| damaged("a column"))
+                });
+                match piece {
+                    Ok(piece) => pieces.push((task.series, piece)),
+                    Err(error) => self.counters.damage(block.id, &error),
+                }
+            });
         }
-        pieces
+        Ok(pieces)
     }
 
     /// Notes which columns of an entry are to be read.
@@ -238,16 +255,22 @@ impl Gather<'_> {
                     times
                 }
             };
-            let in_span = place.runs.iter().any(|run| {
+            let in_span = |run: &Run| {
                 let times = axis
                     .get(run.start as usize..(run.start + run.len) as usize)
                     .unwrap_or_default();
                 let (a, b) = within(times, self.from, self.to);
-                a < b
-            });
-            if in_span {
+                b - a
+            };
+            let wanted = place.runs.iter().map(in_span).sum();
+            if wanted > 0 {
                 let series = self.series(entry.fingerprint, || block.labels(&entry, pairs))?;
-                tasks.push(Task { series, place, axis });
+                tasks.push(Task {
+                    series,
+                    place,
+                    axis,
+                    wanted,
+                });
             }
         }
         Ok(())
@@ -258,9 +281,11 @@ impl Gather<'_> {
         let mut piece = Samples::default();
         if task.place.kind == Kind::Histogram {
             append(&task.place, &task.axis, data, span, &mut piece.histograms)?;
+            shrink(&mut piece.histograms);
             return Some(piece);
         }
         append(&task.place, &task.axis, data, span, &mut piece.floats)?;
+        shrink(&mut piece.floats);
         if step == 0 && self.rollup == Some(Kind::Count) {
             ones(&mut piece.floats.values);
         }
@@ -290,7 +315,8 @@ impl Gather<'_> {
         }
         let before = self.found.len();
         let at = self.series(id, || Ok::<_, Refusal>(labels.clone()))?;
-        self.bounds.take(self.found.len() - before, n)?;
+        let wanted = if self.samples { n } else { 0 };
+        self.bounds.take(self.found.len() - before, wanted)?;
         let Some(series) = self.found.get_mut(at).filter(|_| self.samples) else {
             return Ok(());
         };
@@ -312,6 +338,12 @@ impl Gather<'_> {
         }
         self.found
     }
+}
+
+/// Gives back the room of what was decoded and is not wanted: the bounds did not count it.
+fn shrink<T>(column: &mut Column<T>) {
+    column.times.shrink_to_fit();
+    column.values.shrink_to_fit();
 }
 
 /// Puts one column behind another.

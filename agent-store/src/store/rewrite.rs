@@ -125,20 +125,24 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(block: &'a Block) -> io::Result<Self> {
+    fn new(block: &'a Block) -> Result<Self, Stop> {
         let mut walk = Self {
             block,
             group: 0,
             entries: Vec::new().into_iter(),
             pairs: Pairs::default(),
             next: None,
-            main: block.main()?,
+            main: block.main().map_err(|error| Stop::Unread(block.id, error))?,
         };
         walk.step()?;
         Ok(walk)
     }
 
-    fn step(&mut self) -> io::Result<()> {
+    fn step(&mut self) -> Result<(), Stop> {
+        self.advance().map_err(|error| Stop::Unread(self.block.id, error))
+    }
+
+    fn advance(&mut self) -> io::Result<()> {
         loop {
             if let Some(entry) = self.entries.next() {
                 self.next = Some((self.block.labels(&entry, &mut self.pairs)?, entry));
@@ -153,19 +157,27 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Appends an entry's columns; tells how many are damaged.
-    fn columns(&self, entry: &Entry, into: &mut Columns) -> io::Result<u64> {
+    /// Appends an entry's columns; tells how many are damaged. One that the disk does not give may come back: then nothing is
+    /// merged, so that it is not lost for good.
+    fn columns(&self, entry: &Entry, into: &mut Columns) -> Result<u64, Stop> {
         let mut damaged = 0;
+        let mut unread = None;
         let chunks: Vec<_> = entry.columns.iter().map(|column| column.chunk).collect();
-        self.block.chunks(&chunks, |at, data| {
-            let done = entry
-                .columns
-                .get(at)
-                .zip(data)
-                .and_then(|(column, data)| self.column(column, data, into));
-            damaged += u64::from(done.is_none());
-        })?;
-        Ok(damaged)
+        self.block.chunks(&chunks, |at, data| match data {
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => unread = Some(error),
+            Err(_) => damaged += 1,
+            Ok(data) => {
+                let done = entry
+                    .columns
+                    .get(at)
+                    .and_then(|column| self.column(column, data, into));
+                damaged += u64::from(done.is_none());
+            }
+        });
+        match unread {
+            Some(error) => Err(Stop::Unread(self.block.id, error)),
+            None => Ok(damaged),
+        }
     }
 
     fn column(&self, column: &Stored, data: &[u8], into: &mut Columns) -> Option<()> {
@@ -189,6 +201,9 @@ fn all<T: Coded>(column: &Stored, axis: &[Millis], data: &[u8], into: &mut Colum
 pub(super) enum Stop {
     /// The index would not fit in memory.
     TooMuch,
+    /// A block, by its number, cannot be read.
+    Unread(u64, io::Error),
+    /// The new one cannot be written.
     Failed(io::Error),
 }
 
@@ -199,10 +214,11 @@ impl From<io::Error> for Stop {
 }
 
 /// The main axis of a block that is made of these.
-pub(super) fn main_axis(blocks: &[Arc<Block>], step: Option<Millis>) -> io::Result<Arc<[Millis]>> {
+pub(super) fn main_axis(blocks: &[Arc<Block>], step: Option<Millis>) -> Result<Arc<[Millis]>, Stop> {
     let mut times = Vec::new();
     for block in blocks {
-        times.extend_from_slice(&block.main()?);
+        let main = block.main().map_err(|error| Stop::Unread(block.id, error))?;
+        times.extend_from_slice(&main);
     }
     times.sort_unstable();
     times.dedup();
@@ -226,7 +242,7 @@ pub(super) fn merge<W: Write>(
     let mut walks = blocks
         .iter()
         .map(|block| Walk::new(block))
-        .collect::<io::Result<Vec<_>>>()?;
+        .collect::<Result<Vec<_>, Stop>>()?;
     let mut damaged = 0;
     loop {
         let least = walks

@@ -5,7 +5,7 @@ use super::block::read::{Block, Data};
 use super::block::write::Writer;
 use super::codec::Effort;
 use super::logfile::{numbered, path, sync_directory};
-use super::open::block_path;
+use super::open::{block_path, is_damage};
 use super::rewrite::{self, Stop};
 use super::settings::{MERGED, MOST_SAMPLES, SPARSE, millis};
 use super::stats::{Place, add};
@@ -24,8 +24,10 @@ const MANY: usize = 16;
 
 #[derive(Default)]
 pub(super) struct Upkeep {
-    /// What cannot be merged or rolled up: it is damaged, or too large.
+    /// What cannot be merged or rolled up: together it is too large, or what comes of it cannot be read.
     left: HashSet<Vec<u64>>,
+    /// Blocks that cannot be read: they stay as they are, and the others are merged without them.
+    unread: HashSet<u64>,
 }
 
 /// Blocks that become one.
@@ -85,15 +87,18 @@ impl Inner {
             let ids: Vec<u64> = job.blocks.iter().map(|block| block.id).collect();
             match self.run(&job) {
                 Ok(()) => {}
-                Err(Stop::Failed(error)) if error.kind() != io::ErrorKind::InvalidData => {
+                Err(Stop::Failed(error)) => {
                     self.counters.failed("a merged block", &error);
-                    break;
-                }
-                Err(stop) => {
-                    if let Stop::Failed(error) = stop {
-                        self.counters
-                            .damage(ids.first().copied().unwrap_or_default(), &error);
+                    if !is_damage(&error) {
+                        break;
                     }
+                    upkeep.left.insert(ids);
+                }
+                Err(Stop::Unread(id, error)) => {
+                    self.counters.damage(id, &error);
+                    upkeep.unread.insert(id);
+                }
+                Err(Stop::TooMuch) => {
                     upkeep.left.insert(ids);
                 }
             }
@@ -116,12 +121,12 @@ impl Inner {
                     view.blocks.push(block);
                 }),
                 Err(Stop::Failed(error)) => return self.counters.failed("a block", &error),
-                Err(Stop::TooMuch) => return,
+                Err(Stop::TooMuch | Stop::Unread(..)) => return,
             }
         }
     }
 
-    /// Builds a block and opens it: written beside its name, synced, renamed.
+    /// Builds a block and opens it: written beside its name, synced, read, renamed.
     pub(super) fn build(
         &self,
         summary: Summary,
@@ -142,7 +147,7 @@ impl Inner {
         };
         let name = block_path(directory, id);
         let temporary = name.with_extension("tmp");
-        let write = || -> Result<(), Stop> {
+        let write = || -> Result<Block, Stop> {
             let mut sink = Sink::File(BufWriter::with_capacity(1 << 18, File::create(&temporary)?));
             Self::fill(&mut sink, summary, main, effort, fill)?;
             if let Sink::File(file) = sink {
@@ -150,13 +155,16 @@ impl Inner {
                     .map_err(io::IntoInnerError::into_error)?
                     .sync_all()?;
             }
+            let block = Block::open(id, Data::File(File::open(&temporary)?))?;
             std::fs::rename(&temporary, &name)?;
-            Ok(sync_directory(directory)?)
+            sync_directory(directory)?;
+            Ok(block)
         };
-        match write().and_then(|()| Ok(Block::open(id, Data::File(File::open(&name)?))?)) {
+        match write() {
             Ok(block) => Ok(Arc::new(block)),
             Err(stop) => {
-                let _ = std::fs::remove_file(&temporary);
+                // One that may have its name, but not for sure, would be there twice once it is tried again.
+                let _ = std::fs::remove_file(&temporary).or_else(|_| std::fs::remove_file(&name));
                 Err(stop)
             }
         }
@@ -230,6 +238,7 @@ impl Inner {
                 && keep_rollups > keep
                 && block.summary.to < newest.saturating_sub(keep)
                 && !upkeep.left.contains(&vec![block.id])
+                && !upkeep.unread.contains(&block.id)
         });
         if let Some(old) = old {
             return Some(Job {
@@ -346,7 +355,7 @@ impl Inner {
     }
 }
 
-/// Neighbours whose index fits in memory together.
+/// Neighbours that can be read, and whose index fits in memory together.
 fn fitting(group: &[Arc<Block>], most: u64, upkeep: &Upkeep) -> Option<Vec<Arc<Block>>> {
     for start in 0..group.len() {
         let mut series = 0;
@@ -355,7 +364,7 @@ fn fitting(group: &[Arc<Block>], most: u64, upkeep: &Upkeep) -> Option<Vec<Arc<B
             .skip(start)
             .take_while(|block| {
                 series += block.summary.series;
-                series <= most
+                series <= most && !upkeep.unread.contains(&block.id)
             })
             .cloned()
             .collect();

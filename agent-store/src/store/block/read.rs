@@ -21,6 +21,9 @@ const AT_ONCE: u64 = 1 << 20;
 pub(in super::super) enum Data {
     File(File),
     Memory(Vec<u8>),
+    /// A disk with a bad sector.
+    #[cfg(test)]
+    Bad(Vec<u8>, u64),
 }
 
 impl Data {
@@ -32,6 +35,14 @@ impl Data {
                 let start = usize::try_from(at.offset).unwrap_or(usize::MAX);
                 let part = all.get(start..).and_then(|tail| tail.get(..bytes.len()));
                 bytes.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+            }
+            #[cfg(test)]
+            Self::Bad(_, sector) if (at.offset..at.offset + u64::from(at.len)).contains(sector) => {
+                return Err(io::Error::other("a bad sector"));
+            }
+            #[cfg(test)]
+            Self::Bad(all, _) => {
+                bytes.copy_from_slice(&all[at.offset as usize..][..at.len as usize]);
             }
         }
         Ok(bytes)
@@ -62,6 +73,8 @@ impl Block {
         let size = match &data {
             Data::File(file) => file.metadata()?.len(),
             Data::Memory(bytes) => bytes.len() as u64,
+            #[cfg(test)]
+            Data::Bad(bytes, _) => bytes.len() as u64,
         };
         let tail = size.min(4096);
         let end = data.read(Extent {
@@ -159,12 +172,9 @@ impl Block {
         times::decode(&bytes, axis.n as usize).ok_or_else(|| damaged("a list of times"))
     }
 
-    /// Reads some chunks, in the order in which they are asked for, which should be that of the file. A damaged one is `None`.
-    pub(in super::super) fn chunks(
-        &self,
-        wanted: &[Extent],
-        mut each: impl FnMut(usize, Option<&[u8]>),
-    ) -> io::Result<()> {
+    /// Reads some chunks, in the order in which they are asked for, which should be that of the file. What cannot be read, or
+    /// is damaged, costs no other.
+    pub(in super::super) fn chunks(&self, wanted: &[Extent], mut each: impl FnMut(usize, io::Result<&[u8]>)) {
         let mut next = 0;
         while let Some(first) = wanted.get(next) {
             let mut end = first.offset + u64::from(first.len);
@@ -176,18 +186,30 @@ impl Block {
                 end = more.offset + u64::from(more.len);
                 until += 1;
             }
-            let bytes = self.data.read(Extent {
+            let together = self.data.read(Extent {
                 offset: first.offset,
                 len: (end - first.offset) as u32,
-            })?;
+            });
             for (at, extent) in wanted.iter().enumerate().take(until).skip(next) {
                 let start = (extent.offset - first.offset) as usize;
-                let part = bytes.get(start..start + extent.len as usize);
-                each(at, part.and_then(check));
+                let alone;
+                let part = match &together {
+                    Ok(bytes) => Ok(bytes.get(start..start + extent.len as usize).unwrap_or_default()),
+                    Err(_) => match self.data.read(*extent) {
+                        Ok(bytes) => {
+                            alone = bytes;
+                            Ok(alone.as_slice())
+                        }
+                        Err(error) => Err(error),
+                    },
+                };
+                each(
+                    at,
+                    part.and_then(|part| check(part).ok_or_else(|| damaged("a column"))),
+                );
             }
             next = until;
         }
-        Ok(())
     }
 
     pub(in super::super) fn groups(&self) -> usize {

@@ -262,6 +262,48 @@ fn bounds_are_asked_before_samples_are_read() {
     fill(&store, 1, 0, 100);
     let ask = || store.select(&[], Millis::MIN, Millis::MAX, &Few);
     assert_eq!(ask().unwrap_err(), Refusal::TooMany("50 samples".into()));
+    let cheap = || {
+        // Of what is not read nothing is counted: all names, and the last half of the samples.
+        let names = Source::series(&store, &[], Millis::MIN, Millis::MAX, &Few);
+        assert_eq!(names.unwrap(), [labels("x", 0)]);
+        let words = store.words(None, &[equal("peer", "peer-0000")], (START, Millis::MAX), &Few);
+        assert_eq!(words.unwrap().len(), 3);
+        let half = store.select(&[], START + 50_000, Millis::MAX, &Few).unwrap();
+        let column = &half[0].samples.floats;
+        assert_eq!((column.times.len(), column.values.len()), (50, 50));
+        assert!(column.values.capacity() < 60 && column.times.capacity() < 60);
+    };
+    cheap();
     store.flush();
     assert_eq!(ask().unwrap_err(), Refusal::TooMany("50 samples".into()));
+    cheap();
+}
+
+#[test]
+fn a_query_whose_time_is_over_stops_between_columns() {
+    struct Over(AtomicUsize);
+    impl Bounds for Over {
+        fn take(&self, _: usize, _: usize) -> Result<(), Refusal> {
+            match self.0.fetch_add(1, Ordering::Relaxed) {
+                0..3 => Ok(()),
+                _ => Err(Refusal::TimedOut),
+            }
+        }
+    }
+    let store = memory();
+    fill(&store, 300, 0, 10);
+    store.flush();
+    // Once for the block, then for 128 columns each.
+    let ask = |to| store.select(&[], START, START + to, &Over(Default::default()));
+    assert_eq!(ask(0).unwrap_err(), Refusal::TimedOut);
+    assert!(
+        store
+            .select(
+                &[equal("peer", "peer-0001")],
+                START,
+                START,
+                &Over(Default::default())
+            )
+            .is_ok()
+    );
 }

@@ -1,6 +1,7 @@
 //! Who works when, and who waits for whom.
 
 use super::*;
+use crate::store::block::read::Data;
 use std::time::{Duration, Instant};
 
 /// Whether something happens within ten seconds.
@@ -64,4 +65,58 @@ fn a_log_that_could_not_be_written_is_tried_again_within_seconds() {
     assert_eq!(worker::pause(&store.inner), Duration::from_mins(1));
     store.inner.waiting.store(1, Ordering::Relaxed);
     assert_eq!(worker::pause(&store.inner), worker::UPKEEP);
+}
+
+/// Puts a block's first column on a bad sector.
+fn spoil(store: &Store, number: usize) {
+    let bad = {
+        let block = &store.inner.view().blocks[number];
+        let name = open::block_path(store.inner.directory.as_ref().unwrap(), block.id);
+        let bytes = std::fs::read(name).unwrap();
+        let first = block.group(0).unwrap()[0].columns[0].chunk.offset;
+        Arc::new(Block::open(block.id, Data::Bad(bytes, first)).unwrap())
+    };
+    store.inner.replace(|view| view.blocks[number] = bad);
+}
+
+#[test]
+fn a_bad_sector_costs_the_column_that_is_on_it() {
+    let home = tempfile::tempdir().unwrap();
+    let (store, _) = open(home.path());
+    fill(&store, 40, 0, 300);
+    store.flush();
+    spoil(&store, 0);
+    let found = select(&store, &[]);
+    let lengths = found.iter().map(|series| series.samples.floats.times.len());
+    assert_eq!(lengths.collect::<Vec<_>>()[..3], [0, 300, 300]);
+    assert_eq!(found.len(), 40);
+    let stats = store.stats();
+    assert_eq!((stats.damaged, stats.write_failures), (1, 0), "{stats:?}");
+    assert_eq!(stats.findings, ["block 1: a bad sector; the rest is used"]);
+    assert_eq!(store.verify().damaged.len(), 1);
+}
+
+#[test]
+fn a_block_that_cannot_be_read_stays_and_the_others_are_merged() {
+    let home = tempfile::tempdir().unwrap();
+    let (store, _) = open(home.path());
+    for ten in 0..12 {
+        fill(&store, 40, ten * 600, ten * 600 + 600);
+        store.maintain();
+    }
+    store.flush();
+    assert_eq!(store.stats().blocks, 12);
+    spoil(&store, 4);
+    fill(&store, 40, 7200, 7201);
+    store.maintain();
+    // Four, the bad one, seven.
+    let stats = store.stats();
+    assert_eq!((stats.blocks, stats.damaged, stats.write_failures), (3, 1, 0));
+    drop(store);
+    // On a disk that has got over it nothing is missing.
+    let (store, _) = open(home.path());
+    fill(&store, 40, 7201, 7202);
+    store.maintain();
+    assert_eq!(store.stats().blocks, 1);
+    assert_filled(&store, 40, 0, 7202);
 }
