@@ -1,13 +1,13 @@
 //! The functions of addresses in an ELF file, as the process that reads symbols finds them.
 
-use super::debug_files;
+use super::debug_files::{self, Place, Sought};
 use super::names::INLINED;
 use super::symbolizer::{Function, cut};
 use super::symtab;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A reader of all that a file and its debug information say; it keeps what it has read.
 pub type Dwarf = Option<(blazesym::symbolize::Symbolizer, u32)>;
@@ -22,8 +22,10 @@ pub struct Elf {
     pub path: String,
     /// Where it lies, as it is called. A path need not be text, and what is said to the process is: so these are bytes.
     pub name: OsString,
+    /// The root directory of a process that has it; empty = none is left.
+    pub root: String,
     /// Where its debug information is, if that is known.
-    pub debug: Option<OsString>,
+    pub debug: Option<Place>,
     /// A file that may have it; empty = none.
     pub fetched: String,
     /// Directories that may have it.
@@ -40,7 +42,7 @@ pub struct Found {
     /// The function of each address, where there is one.
     pub functions: Vec<Option<Function>>,
     /// Where its debug information was found.
-    pub debug: Option<PathBuf>,
+    pub debug: Option<Place>,
     /// It is stripped, and its debug information was not found.
     pub is_stripped: bool,
 }
@@ -59,21 +61,34 @@ pub fn functions(dwarf: &mut Dwarf, elf: &Elf, addresses: &[u64]) -> Found {
         };
     }
     let said = debug_files::said(&file);
+    let sought = Sought {
+        file: &file,
+        path: Path::new(&elf.name),
+        root: &elf.root,
+    };
     let wanted = !is_full || !said.has_dwarf;
-    let find = || debug_files::find(Path::new(&elf.name), &said, &elf.fetched, &elf.directories);
-    let known = elf.debug.as_ref().map(PathBuf::from).filter(|path| path.exists());
+    let find = || debug_files::find(sought, &said, &elf.fetched, &elf.directories);
+    let known = elf
+        .debug
+        .clone()
+        .and_then(|place| place.open(sought).map(|file| (place, file)));
     let debug = known.or_else(|| wanted.then(find).flatten());
-    if let (false, Some(file)) = (is_full, debug.as_ref().and_then(|path| File::open(path).ok())) {
-        let (better, _) = in_table(&file, addresses);
+    if let (false, Some((_, file))) = (is_full, &debug) {
+        let (better, _) = in_table(file, addresses);
         for (name, better) in names.iter_mut().zip(better) {
             *name = better.or(name.take());
         }
     }
-    let dwarf_is_in = match &debug {
+    // It is read by this path: its own may be one of another root.
+    let opened = debug
+        .as_ref()
+        .filter(|(place, file)| place.is_ours(&elf.fetched) || debug_files::said(file).is_alone)
+        .map(|(_, file)| debug_files::descriptor(file));
+    let dwarf_is_in = match &opened {
         _ if elf.plainly => None,
         // A file may have debug information and no table of its functions.
-        _ if said.has_dwarf => Some(Path::new(&elf.path)),
-        debug => debug.as_deref().filter(|_| inlined),
+        _ if said.has_dwarf => Some(Path::new(&elf.path)).filter(|_| said.is_alone),
+        opened => opened.as_deref().filter(|_| inlined),
     };
     if let Some(path) = dwarf_is_in {
         let asked = |i: &usize| inlined || matches!(names.get(*i), Some(None));
@@ -94,7 +109,7 @@ pub fn functions(dwarf: &mut Dwarf, elf: &Elf, addresses: &[u64]) -> Found {
     Found {
         functions: names,
         is_stripped: debug.is_none() && !said.has_dwarf,
-        debug,
+        debug: debug.map(|(place, _)| place),
     }
 }
 

@@ -5,6 +5,7 @@ use super::perf_map::PerfMap;
 use super::table::{self, Segment, Table};
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A file whose code is sampled.
@@ -29,12 +30,39 @@ pub struct Binary {
 /// A file that is open as long as it may be asked for names: its path may be gone, or another container's. But it is somebody
 /// else's, who may want to unmount what it lies on, and descriptors are few.
 #[derive(Debug, Default)]
-pub struct Open(Mutex<Option<Arc<File>>>);
+pub struct Open {
+    file: Mutex<Option<Arc<File>>>,
+    /// A process that has it; 0 = none is known.
+    tgid: AtomicU32,
+}
 
 impl Open {
     /// With a file, if there is one.
     pub fn new(file: Option<File>) -> Self {
-        Self(Mutex::new(file.map(Arc::new)))
+        Self {
+            file: Mutex::new(file.map(Arc::new)),
+            ..Self::default()
+        }
+    }
+
+    /// With a file of a process, if there is one.
+    pub(super) fn of(tgid: u32, file: Option<File>) -> Self {
+        let open = Self::new(file);
+        open.is_of(tgid);
+        open
+    }
+
+    /// This process has it too: the last one lives longest, mostly.
+    pub(super) fn is_of(&self, tgid: u32) {
+        self.tgid.store(tgid, Ordering::Relaxed);
+    }
+
+    /// The root directory of a process that has it, if one is left: to be closed soon, as it keeps a mount from being undone.
+    pub(super) fn root_of_its(&self) -> Option<File> {
+        match self.tgid.load(Ordering::Relaxed) {
+            0 => None,
+            tgid => Self::root(tgid),
+        }
     }
 
     /// The root directory of a process. It is only a place to look from: nothing of its file system is asked.
@@ -48,12 +76,12 @@ impl Open {
 
     /// The file, unless it has been closed.
     pub fn get(&self) -> Option<Arc<File>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Opens it anew, or closes it.
     pub(super) fn set(&self, file: Option<File>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = file.map(Arc::new);
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file.map(Arc::new);
     }
 }
 

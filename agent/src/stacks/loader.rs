@@ -168,6 +168,7 @@ impl Loader {
     /// Loads a file unless it is there.
     fn binary(&mut self, tgid: u32, key: Option<FileId>, mapping: &Mapping, now: Instant) -> Option<()> {
         if let Some(held) = self.files.get(&key) {
+            held.binary.file.is_of(tgid);
             if let (Origin::File(_, path), None) = (&mapping.origin, held.binary.file.get()) {
                 held.binary
                     .file
@@ -243,7 +244,7 @@ impl Loader {
                 binary: Arc::new(Binary {
                     id: self.next_id,
                     path,
-                    file: Open::new(self.may_open(file)),
+                    file: Open::of(tgid, self.may_open(file)),
                     build_id: table.build_id.clone(),
                     table,
                     fault,

@@ -4,6 +4,7 @@
 //! time, and functions are remembered: most new addresses lie in one of them. Code that was made at run time moves, and
 //! its maker goes on writing names; so what has none yet is asked for again, ever more rarely.
 
+use super::debug_files;
 use super::debuginfod::{Debuginfod, State};
 use super::elf::Elf;
 use super::image::Binary;
@@ -76,7 +77,7 @@ pub struct Names {
     /// How often the reader has failed for a file.
     failed: HashMap<u32, u32>,
     /// Where the debug information of a file is.
-    debug: HashMap<u32, OsString>,
+    debug: HashMap<u32, debug_files::Place>,
     /// Those that have none here.
     stripped: HashSet<u32>,
     /// Those of them whose debug information is on its way.
@@ -211,7 +212,9 @@ impl Names {
                 let Some(fetched) = self.fetched(binary) else {
                     return;
                 };
+                let root = binary.file.root_of_its();
                 let elf = Elf {
+                    root: root.as_ref().map(descriptor).unwrap_or_default(),
                     path: descriptor(&file),
                     name: binary.path.clone().into(),
                     debug: self.debug.get(&binary.id).cloned(),

@@ -5,12 +5,12 @@
 //! memory. When it dies or takes too long, its addresses stay without names, and the next ones get a new one. It ends when
 //! nothing was asked for a while, and with it goes the memory that symbols take.
 
+use super::debug_files::Place;
 use super::elf::{self, Dwarf, Elf};
 use super::perf_map::{self, PerfMap};
 use crate::error::{Context as _, Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -66,7 +66,7 @@ pub struct Answer {
     /// Parts of it that make no sense.
     pub skipped: u64,
     /// Where the debug information of the file is.
-    pub debug: Option<OsString>,
+    pub debug: Option<Place>,
     /// The file is stripped, and its debug information was not found.
     pub is_stripped: bool,
 }
@@ -269,7 +269,7 @@ fn answer(dwarf: &mut Dwarf, question: &Question) -> Answer {
             let found = elf::functions(dwarf, elf, &question.addresses);
             Answer {
                 functions: found.functions,
-                debug: found.debug.map(OsString::from),
+                debug: found.debug,
                 is_stripped: found.is_stripped,
                 ..Answer::default()
             }
@@ -303,12 +303,13 @@ mod tests {
 
     #[test]
     fn a_path_that_is_no_text_is_passed_on() {
+        use std::ffi::OsString;
         use std::os::unix::ffi::OsStringExt as _;
         let path = OsString::from_vec(b"/tmp/\xff\xfe; \n\"prog".to_vec());
         let elf = Elf {
             name: path.clone(),
-            debug: Some(path.clone()),
-            directories: vec![path.clone()],
+            debug: Some(Place::default()),
+            directories: vec![path],
             ..Elf::default()
         };
         let question = Question {
@@ -322,7 +323,7 @@ mod tests {
         };
         assert_eq!(told, elf);
         let answer = Answer {
-            debug: Some(path),
+            debug: Some(Place::default()),
             ..Answer::default()
         };
         let line = serde_json::to_vec(&answer).unwrap();
