@@ -29,7 +29,7 @@ use eval::{Evaluated, Evaluator};
 use grid::{Grid, Row};
 use promql_parser::parser::Expr;
 use promql_parser::parser::value::ValueType;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
 /// Most steps of a range query: what Prometheus allows.
@@ -249,6 +249,7 @@ fn evaluator<'a>(
         start: grid.start,
         end: grid.end(),
         warnings: RefCell::new(BTreeSet::new()),
+        worked: Cell::new(0),
     }
 }
 

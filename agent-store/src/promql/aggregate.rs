@@ -37,7 +37,7 @@ impl Evaluator<'_> {
         self.bounds.take(0, 0)?;
         let key = |labels: &Labels| group_key(node.modifier.as_ref(), labels);
         if let Some(label) = value_label {
-            return rank::count_values(&rows, node.modifier.as_ref(), label, grid);
+            return rank::count_values(self, &rows, node.modifier.as_ref(), label, grid);
         }
         let mut order: Vec<Labels> = Vec::new();
         let mut groups: HashMap<Labels, Vec<Row>> = HashMap::new();
@@ -57,7 +57,7 @@ impl Evaluator<'_> {
                 continue;
             };
             match op {
-                T_TOPK | T_BOTTOMK => results.extend(rank::rank(rows, &param, op == T_TOPK, grid)),
+                T_TOPK | T_BOTTOMK => results.extend(rank::rank(self, rows, &param, op == T_TOPK, grid)?),
                 _ => results.push(self.aggregate_group(op, labels, &rows, &param, grid)?),
             }
         }
@@ -87,11 +87,11 @@ impl Evaluator<'_> {
             }),
             T_GROUP => count(rows, &mut result, |_| 1.0),
             T_COUNT => count(rows, &mut result, |count| count),
-            T_AVG => by_step(rows, &mut result, |_, values| mean(values.iter().copied())),
-            T_STDVAR => by_step(rows, &mut result, |_, values| variance(values.iter().copied())),
-            T_STDDEV => by_step(rows, &mut result, |_, values| {
+            T_AVG => self.by_step(rows, &mut result, |_, values| mean(values.iter().copied()))?,
+            T_STDVAR => self.by_step(rows, &mut result, |_, values| variance(values.iter().copied()))?,
+            T_STDDEV => self.by_step(rows, &mut result, |_, values| {
                 variance(values.iter().copied()).sqrt()
-            }),
+            })?,
             T_QUANTILE => {
                 for q in param.iter().filter(|q| !(0.0..=1.0).contains(*q)) {
                     self.warn(format!(
@@ -99,18 +99,36 @@ impl Evaluator<'_> {
                         float::plain(*q)
                     ));
                 }
-                by_step(rows, &mut result, |step, values| {
+                self.by_step(rows, &mut result, |step, values| {
                     quantile::quantile(param.get(step).copied().unwrap_or(f64::NAN), values)
-                });
+                })?;
             }
             _ => {
                 return Error::execution("unsupported aggregation operator");
             }
         }
         if matches!(op, T_SUM | T_AVG) && rows.iter().any(|row| !row.histograms.is_empty()) {
-            histograms::add(self, rows, &mut result, op == T_AVG);
+            histograms::add(self, rows, &mut result, op == T_AVG)?;
         }
         Ok(result)
+    }
+
+    fn by_step(
+        &self,
+        rows: &[Row],
+        result: &mut Row,
+        mut f: impl FnMut(usize, &mut [f64]) -> f64,
+    ) -> Result<(), Error> {
+        let mut values = Vec::with_capacity(rows.len());
+        for step in 0..result.count() {
+            self.work(rows.len())?;
+            values.clear();
+            values.extend(rows.iter().filter_map(|row| row.float(step)));
+            if !values.is_empty() {
+                result.set(step, Sample::Float(f(step, &mut values)));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -158,17 +176,6 @@ fn count(rows: &[Row], result: &mut Row, f: impl Fn(f64) -> f64) {
         let count = rows.iter().filter(|row| row.has(step)).count();
         if count > 0 {
             result.set(step, Sample::Float(f(count as f64)));
-        }
-    }
-}
-
-fn by_step(rows: &[Row], result: &mut Row, mut f: impl FnMut(usize, &mut [f64]) -> f64) {
-    let mut values = Vec::with_capacity(rows.len());
-    for step in 0..result.count() {
-        values.clear();
-        values.extend(rows.iter().filter_map(|row| row.float(step)));
-        if !values.is_empty() {
-            result.set(step, Sample::Float(f(step, &mut values)));
         }
     }
 }

@@ -124,7 +124,7 @@ impl Evaluator<'_> {
                 sets::combine(node, left, right, grid.count).map(Evaluated::Vector)
             }
             (Evaluated::Vector(left), Evaluated::Vector(right)) => {
-                matching::combine(operator, node.modifier.as_ref(), left, right, grid.count)
+                matching::combine(self, operator, node.modifier.as_ref(), left, right, grid.count)
                     .map(Evaluated::Vector)
             }
             _ => Error::execution("binary expression must contain only scalar and instant vector types"),

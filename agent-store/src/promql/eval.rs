@@ -1,10 +1,10 @@
 //! The evaluator: an expression over all steps of a grid at once.
 
 use super::grid::{Grid, Row, Sample, drop_name, unite};
-use super::{Error, Options};
+use super::{Error, MOST_STEPS, Options};
 use crate::series::{Bounds, Millis, Source};
 use promql_parser::parser::{Expr, UnaryExpr};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -26,11 +26,24 @@ pub(super) struct Evaluator<'a> {
     /// Of the whole query.
     pub end: Millis,
     pub warnings: RefCell<BTreeSet<String>>,
+    /// Samples looked at since the clock was.
+    pub worked: Cell<usize>,
 }
+
+/// How many samples are looked at between two looks at the clock: some tens of milliseconds.
+const BETWEEN_LOOKS: usize = 1 << 20;
+
+/// What making labels costs, in samples.
+pub(super) const OF_LABELS: usize = 64;
 
 impl Evaluator<'_> {
     pub fn eval(&self, expr: &Expr, grid: Grid) -> Result<Evaluated, Error> {
-        self.bounds.take(0, 0)?;
+        // Each node has at least a column of its own. Over the steps of a query that is little, over those of a subquery
+        // it need not be.
+        let is_long = i64::try_from(grid.count).is_ok_and(|count| count > MOST_STEPS + 1);
+        let has_column = !matches!(expr, Expr::Paren(_));
+        self.bounds
+            .take(0, if is_long && has_column { grid.count } else { 0 })?;
         match expr {
             Expr::Paren(inner) => self.eval(&inner.expr, grid),
             Expr::NumberLiteral(number) => Ok(Evaluated::Scalar(vec![number.val; grid.count])),
@@ -61,6 +74,18 @@ impl Evaluator<'_> {
             Evaluated::Scalar(values) => Ok(values),
             _ => Error::execution("expected a scalar"),
         }
+    }
+
+    /// Takes note of work that is not bounded by what was taken of samples, as these are looked at again and again: ends it
+    /// when the time is over.
+    pub fn work(&self, samples: usize) -> Result<(), Error> {
+        let worked = self.worked.get().saturating_add(samples);
+        if worked < BETWEEN_LOOKS {
+            self.worked.set(worked);
+            return Ok(());
+        }
+        self.worked.set(0);
+        Ok(self.bounds.take(0, 0)?)
     }
 
     /// Says something beside the answer, once.

@@ -3,7 +3,7 @@
 use super::Error;
 use crate::histogram::Histogram;
 use crate::labels::{Labels, NAME};
-use crate::series::{Millis, STALE, is_stale};
+use crate::series::{Bounds, Millis, STALE, is_stale};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -148,27 +148,33 @@ pub(super) struct Collector {
     rows: Vec<Row>,
     index: HashMap<Labels, usize>,
     count: usize,
+    paid: usize,
 }
 
 impl Collector {
-    pub fn new(count: usize) -> Self {
+    /// For rows of `count` steps. Memory for `paid` of them has been taken note of already, usually by that many that go in.
+    pub fn new(count: usize, paid: usize) -> Self {
         Self {
             rows: Vec::new(),
             index: HashMap::new(),
             count,
+            paid,
         }
     }
 
-    pub fn row(&mut self, labels: &Labels) -> &mut Row {
+    pub fn row(&mut self, labels: &Labels, bounds: &dyn Bounds) -> Result<&mut Row, Error> {
         let at = match self.index.get(labels) {
             Some(at) => *at,
             None => {
+                if self.rows.len() >= self.paid {
+                    bounds.take(0, self.count)?;
+                }
                 self.index.insert(labels.clone(), self.rows.len());
                 self.rows.push(Row::empty(labels.clone(), self.count));
                 self.rows.len() - 1
             }
         };
-        &mut self.rows[at]
+        Ok(&mut self.rows[at])
     }
 
     pub fn finish(self) -> Vec<Row> {

@@ -199,9 +199,12 @@ fn convert(matchers: &Matchers) -> Vec<Matcher> {
     matchers.matchers.iter().map(convert).collect()
 }
 
+/// No duration is longer: nine million years, and several of them can be added.
+const LONGEST: Millis = 1 << 58;
+
 /// A duration in milliseconds.
 pub(super) fn millis(duration: Duration) -> Millis {
-    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX / 4)
+    Millis::try_from(duration.as_millis()).map_or(LONGEST, |millis| millis.min(LONGEST))
 }
 
 /// An offset in milliseconds: 0 when there is none.

@@ -14,9 +14,18 @@ pub(super) struct Ranges {
     pub ends: Vec<Millis>,
 }
 
+/// Far beyond all samples, and yet so near that a range, a lookback and a step of a subquery fit in between it and the ends of
+/// `Millis`, however many subqueries move away from the query's own time.
+const FARTHEST: Millis = 1 << 60;
+
 /// Where a selector looks at each step.
 fn references(at: Option<Millis>, offset: Millis, grid: Grid) -> Vec<Millis> {
-    grid.times().map(|time| at.unwrap_or(time) - offset).collect()
+    let reference = |time| {
+        at.unwrap_or(time)
+            .saturating_sub(offset)
+            .clamp(-FARTHEST, FARTHEST)
+    };
+    grid.times().map(reference).collect()
 }
 
 impl Evaluator<'_> {

@@ -5,10 +5,10 @@ use crate::labels::Labels;
 use crate::series::{Bounds, Column, Matcher, Millis, Refusal, Samples, Series, Source};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Ten series `x` with four samples each, at 0, 15, 30 and 45 s.
-struct Ten;
+/// Series `x` with four samples each, at 0, 15, 30 and 45 s.
+struct Many(u32);
 
-impl Source for Ten {
+impl Source for Many {
     fn select(
         &self,
         _: &[Matcher],
@@ -16,7 +16,7 @@ impl Source for Ten {
         _: Millis,
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal> {
-        bounds.take(10, 40)?;
+        bounds.take(0, 0)?;
         let series = |at: u32| Series {
             labels: Labels::new([("__name__", "x".to_owned()), ("a", at.to_string())]),
             samples: Samples {
@@ -27,7 +27,7 @@ impl Source for Ten {
                 ..Samples::default()
             },
         };
-        Ok((0..10).map(series).collect())
+        Ok((0..self.0).map(series).collect())
     }
 
     fn series(
@@ -75,7 +75,7 @@ impl Bounds for Counted {
 }
 
 fn ask(query: &str, at: Millis, bounds: &dyn Bounds) -> Result<Answer, Error> {
-    instant(query, at, &Options::default(), &Ten, bounds)
+    instant(query, at, &Options::default(), &Many(10), bounds)
 }
 
 /// Runs on a thread with the stack that tokio and the standard library give one.
@@ -128,7 +128,7 @@ fn what_nests_as_deep_as_may_be_has_room() {
                         60_000,
                         15_000,
                         &Options::default(),
-                        &Ten,
+                        &Many(10),
                         &Counted::new(1_000_000, usize::MAX),
                     ),
                 ] {
@@ -155,4 +155,110 @@ fn a_tree_that_is_dropped_for_an_error_has_room() {
             }
         }
     });
+}
+
+/// How often a query looks at the clock, over steps of 300 ms until the last samples are too old.
+fn looks(query: &str, source: &Many) -> usize {
+    let bounds = Counted::new(usize::MAX, usize::MAX);
+    range(query, 0, 330_000, 300, &Options::default(), source, &bounds).unwrap();
+    bounds.looks.load(Relaxed)
+}
+
+#[test]
+fn windows_look_at_the_clock_for_what_they_hold() {
+    // 2,400 windows of up to 7,200 samples: 16 times 2^20.
+    let query = "count_over_time((count_over_time((vector(1))[2h:1s]))[40m:1s])";
+    let bounds = Counted::new(usize::MAX, usize::MAX);
+    assert!(ask(query, 0, &bounds).is_ok());
+    let looked = bounds.looks.load(Relaxed);
+    assert!((21..40).contains(&looked), "{looked}");
+    let error = ask(query, 0, &Counted::new(usize::MAX, 15)).unwrap_err();
+    assert_eq!(error.kind(), "timeout");
+}
+
+#[test]
+fn aggregation_and_matching_look_at_the_clock_for_what_they_hold() {
+    // 1,101 steps of a thousand series, each step on its own.
+    let source = Many(1_000);
+    let at_once = looks("sum(x)", &source);
+    for query in ["stddev(x)", "avg(x)", "stdvar(x)"] {
+        assert_eq!(looks(query, &source), at_once + 1, "{query}");
+    }
+    // Their parameter is looked at as well.
+    for query in ["topk(1,x)", "bottomk by (a) (1,x)", "quantile(1,x)"] {
+        assert_eq!(looks(query, &source), at_once + 2, "{query}");
+    }
+    assert!(looks("count_values(\"v\",x)", &source) > at_once + 60);
+    assert_eq!(looks("x * on(a) x", &source), looks("x and on(a) x", &source) + 1);
+    let crowded = "x * on() group_left() (x < 0 or on() x{a=\"1\"})";
+    let bounds = Counted::new(usize::MAX, usize::MAX);
+    let error = range(crowded, 0, 330_000, 300, &Options::default(), &source, &bounds).unwrap_err();
+    assert!(error.to_string().contains("duplicate series"), "{error}");
+}
+
+#[test]
+fn each_column_of_a_long_subquery_counts() {
+    let deep = "sum_over_time((1+(1+(vector(1))))[200000s:1s])";
+    for (samples, fits) in [(1_000_000, false), (2_000_000, true)] {
+        let result = ask(deep, 0, &Counted::new(samples, usize::MAX));
+        assert_eq!(result.as_ref().is_ok(), fits, "{result:?}");
+        assert!(result.is_ok() || result.is_err_and(|error| error.status() == 422));
+    }
+    let over = |query: &str, samples: usize| {
+        let bounds = Counted::new(samples, usize::MAX);
+        range(
+            query,
+            0,
+            11_000_000,
+            1_000,
+            &Options::default(),
+            &Many(1),
+            &bounds,
+        )
+    };
+    assert!(
+        over("1+(1+(vector(1)))", 0).is_ok(),
+        "the steps of a query are few"
+    );
+    // A row for each value, of as many steps.
+    assert_eq!(
+        over("count_values(\"v\",vector(time()))", 1_000_000)
+            .unwrap_err()
+            .status(),
+        422
+    );
+    assert!(over("count_values(\"v\",vector(1))", 0).is_ok());
+}
+
+#[test]
+fn times_beyond_all_calendars_are_times_without_samples() {
+    let far = "290000000y";
+    let nested = |offset: &str| {
+        let open = "max_over_time(".repeat(100);
+        format!("{open}x{}", format!("[{far}:{far}]{offset})").repeat(100))
+    };
+    for query in [
+        format!("x @ 9e15 offset -{far}"),
+        format!("x @ -9e15 offset {far}"),
+        format!("timestamp(x @ 9e300 offset -{far})"),
+        format!("rate(x[{far}] offset {far})"),
+        format!("rate(x[{far}] @ -9e15 offset {far})"),
+        format!("rate(x[{far}] @ 9e15 offset -{far})"),
+        format!("deriv(x[{far}:{far}] @ 9e15 offset -{far})"),
+        format!("predict_linear(x[{far}:{far}] @ -9e15 offset {far}, 9e300)"),
+        format!("x[{far}:{far}] offset {far}"),
+        format!("absent_over_time(x[{far}] offset -{far})"),
+        nested(""),
+        nested(&format!(" offset {far}")),
+        nested(&format!(" offset -{far}")),
+        nested(&format!(" @ 9e15 offset -{far}")),
+    ] {
+        for at in [0, 1 << 53, -1 << 53] {
+            let bounds = || Counted::new(1_000_000, usize::MAX);
+            let once = ask(&query, at, &bounds());
+            assert!(once.is_ok(), "{query}: {once:?}");
+            let steps = range(&query, at, at, 1, &Options::default(), &Many(1), &bounds());
+            assert!(steps.is_ok() || query.starts_with("x["), "{query}: {steps:?}");
+        }
+    }
 }

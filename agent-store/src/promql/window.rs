@@ -26,6 +26,9 @@ pub(super) struct Window<'a> {
     pub histograms: &'a [Arc<Histogram>],
 }
 
+/// What a histogram costs more than a float: it has that many buckets, about.
+pub(super) const OF_A_HISTOGRAM: usize = 64;
+
 impl Evaluator<'_> {
     /// Calls what `prepare` makes of a series with each of its windows.
     pub fn slide<'s, F>(
@@ -70,6 +73,7 @@ impl Evaluator<'_> {
                     histogram_times: &histograms.times[h_from..h_to],
                     histograms: &histograms.values[h_from..h_to],
                 };
+                self.work(1 + (to - from) + (h_to - h_from) * OF_A_HISTOGRAM)?;
                 if let Some(sample) = call(window)? {
                     row.set(step, sample);
                 }

@@ -1,13 +1,16 @@
 //! `sum` and `avg` of native histograms.
 
+use super::super::Error;
 use super::super::eval::Evaluator;
 use super::super::grid::{Row, Sample};
+use super::super::window::OF_A_HISTOGRAM;
 use crate::histogram::Histogram;
 use std::sync::Arc;
 
 /// Adds the histograms of each step; a step that has floats as well has no result.
-pub(super) fn add(evaluator: &Evaluator, rows: &[Row], result: &mut Row, average: bool) {
+pub(super) fn add(evaluator: &Evaluator, rows: &[Row], result: &mut Row, average: bool) -> Result<(), Error> {
     for step in 0..result.count() {
+        evaluator.work(rows.len())?;
         let mut all = rows.iter().filter_map(|row| row.histogram(step));
         let Some(first) = all.next() else { continue };
         if result.float(step).is_some() {
@@ -18,6 +21,7 @@ pub(super) fn add(evaluator: &Evaluator, rows: &[Row], result: &mut Row, average
         let mut sum = Histogram::clone(first);
         let mut count = 1.0;
         for other in all {
+            evaluator.work(OF_A_HISTOGRAM)?;
             sum.add(other);
             count += 1.0;
         }
@@ -26,4 +30,5 @@ pub(super) fn add(evaluator: &Evaluator, rows: &[Row], result: &mut Row, average
         }
         result.set(step, Sample::Histogram(Arc::new(sum)));
     }
+    Ok(())
 }

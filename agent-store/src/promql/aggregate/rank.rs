@@ -1,11 +1,13 @@
 //! `topk`, `bottomk` and `count_values`.
 
+use super::super::eval::{Evaluator, OF_LABELS};
 use super::super::functions::is_label_name;
 use super::super::grid::{Collector, Grid, Row, Sample, with};
 use super::super::{Error, float};
 use super::group_key;
 use promql_parser::parser::LabelModifier;
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 /// NaN is behind all else, whether the largest come first or the smallest.
 pub(in super::super) fn by_value(a: f64, b: f64, descending: bool) -> Ordering {
@@ -26,8 +28,15 @@ pub(super) fn check(k: &[f64]) -> Result<(), Error> {
 }
 
 /// Keeps the first `k` floats of one group at each step.
-pub(super) fn rank(mut rows: Vec<Row>, k: &[f64], descending: bool, grid: Grid) -> Vec<Row> {
+pub(super) fn rank(
+    evaluator: &Evaluator,
+    mut rows: Vec<Row>,
+    k: &[f64],
+    descending: bool,
+    grid: Grid,
+) -> Result<Vec<Row>, Error> {
     for step in 0..grid.count {
+        evaluator.work(rows.len())?;
         let k = k.get(step).copied().unwrap_or(0.0);
         let mut there: Vec<(usize, f64)> = rows
             .iter()
@@ -43,19 +52,17 @@ pub(super) fn rank(mut rows: Vec<Row>, k: &[f64], descending: bool, grid: Grid) 
             rows[at].set(step, Sample::Float(value));
         }
     }
-    rows
+    Ok(rows)
 }
 
 /// The groups one after another, each ordered by value.
 pub(super) fn ordered(rows: Vec<Row>, modifier: Option<&LabelModifier>, descending: bool) -> Vec<Row> {
-    let mut keys = Vec::new();
+    let mut keys = HashMap::new();
     let mut placed: Vec<(usize, f64, Row)> = Vec::with_capacity(rows.len());
     for row in rows {
         let key = group_key(modifier, &row.labels);
-        let place = keys.iter().position(|known| *known == key).unwrap_or_else(|| {
-            keys.push(key);
-            keys.len() - 1
-        });
+        let next = keys.len();
+        let place = *keys.entry(key).or_insert(next);
         placed.push((place, row.float(0).unwrap_or(f64::NAN), row));
     }
     placed.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| by_value(a.1, b.1, descending)));
@@ -64,6 +71,7 @@ pub(super) fn ordered(rows: Vec<Row>, modifier: Option<&LabelModifier>, descendi
 
 /// How often each value is there, with the value as a label.
 pub(super) fn count_values(
+    evaluator: &Evaluator,
     rows: &[Row],
     modifier: Option<&LabelModifier>,
     label: &str,
@@ -72,12 +80,13 @@ pub(super) fn count_values(
     if !is_label_name(label) {
         return Error::execution(format!("invalid label name {label:?}"));
     }
-    let mut collector = Collector::new(grid.count);
+    let mut collector = Collector::new(grid.count, rows.len());
     for row in rows {
         let group = group_key(modifier, &row.labels);
         // The label of the value belongs to the group, even if `without` names it.
         for step in 0..grid.count {
             let Some(value) = row.float(step) else { continue };
+            evaluator.work(OF_LABELS)?;
             let labels = with(&group, label, &float::plain(value));
             let labels = match modifier {
                 Some(LabelModifier::Exclude(names)) if names.labels.iter().any(|name| name == label) => {
@@ -85,7 +94,7 @@ pub(super) fn count_values(
                 }
                 _ => labels,
             };
-            let counted = collector.row(&labels);
+            let counted = collector.row(&labels, evaluator.bounds)?;
             let count = counted.float(step).unwrap_or(0.0);
             counted.set(step, Sample::Float(count + 1.0));
         }

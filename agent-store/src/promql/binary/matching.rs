@@ -1,6 +1,7 @@
 //! Which elements of two vectors belong together.
 
 use super::super::Error;
+use super::super::eval::{Evaluator, OF_LABELS};
 use super::super::grid::{Collector, Row, Sample, only, with, without};
 use super::super::show::metric;
 use super::Operator;
@@ -23,6 +24,7 @@ pub(in super::super) fn strs(names: &[String]) -> Vec<&str> {
 
 /// Applies an operator to the pairs; `many` and `one` are the sides, swapped for `group_right`.
 struct Join<'a> {
+    evaluator: &'a Evaluator<'a>,
     operator: Operator,
     modifier: Option<&'a BinModifier>,
     /// The labels that `group_left` and `group_right` take from the one side.
@@ -34,6 +36,7 @@ struct Join<'a> {
 }
 
 pub(super) fn combine(
+    evaluator: &Evaluator,
     operator: Operator,
     modifier: Option<&BinModifier>,
     left: Vec<Row>,
@@ -48,6 +51,7 @@ pub(super) fn combine(
     };
     let (many, one) = if swapped { (right, left) } else { (left, right) };
     Join {
+        evaluator,
         operator,
         modifier,
         included,
@@ -69,7 +73,7 @@ impl Join<'_> {
                 .push(at);
         }
         self.check_one_side(&groups)?;
-        let mut collector = Collector::new(self.count);
+        let mut collector = Collector::new(self.count, self.many.len());
         // For each signature: the steps that have a result, and the labels of the rows with results.
         let mut given: HashMap<Labels, (Vec<bool>, HashSet<Labels>)> = HashMap::new();
         for many in &self.many {
@@ -81,8 +85,9 @@ impl Join<'_> {
                 .entry(signature)
                 .or_insert_with(|| (vec![false; self.count], HashSet::new()));
             for one in group.iter().map(|at| &self.one[*at]) {
+                self.evaluator.work(self.count + OF_LABELS)?;
                 let labels = self.result_labels(&many.labels, &one.labels);
-                let row = collector.row(&labels);
+                let row = collector.row(&labels, self.evaluator.bounds)?;
                 for (step, taken) in taken.iter_mut().enumerate() {
                     let Some(result) = self.pair(many, one, step) else {
                         continue;
@@ -123,6 +128,7 @@ impl Join<'_> {
             return Ok(());
         }
         for step in 0..self.count {
+            self.evaluator.work(self.many.len() + self.one.len())?;
             if !self.many.iter().any(|row| row.has(step)) {
                 continue;
             }

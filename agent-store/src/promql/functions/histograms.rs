@@ -115,6 +115,7 @@ fn quantiles(args: &Arguments) -> Result<Evaluated, Error> {
         let mut result = Row::empty(drop_name(labels), args.grid.count);
         let mut buckets = Vec::with_capacity(classic.buckets.len());
         for (step, q) in q.iter().enumerate() {
+            args.evaluator.work(classic.buckets.len())?;
             buckets.clear();
             buckets.extend(
                 classic
