@@ -157,6 +157,20 @@ impl Log {
         self.put(samples.len() as u64);
     }
 
+    /// Leaves a segment that cannot be gone on with; tells how many samples waited for it.
+    pub(super) fn leave(&mut self, segment: u64) -> u64 {
+        if self.segment == segment {
+            self.rotate();
+        }
+        let mut samples = 0;
+        self.queue.retain(|pending| {
+            let continues = pending.segment == segment;
+            samples += if continues { pending.samples } else { 0 };
+            !continues
+        });
+        samples
+    }
+
     /// What is to be written.
     pub(super) fn take(&mut self) -> VecDeque<Pending> {
         std::mem::take(&mut self.queue)

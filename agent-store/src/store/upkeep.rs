@@ -64,8 +64,13 @@ impl Inner {
         let Some(pending) = write(&self.live).log.as_mut().map(super::log::Log::take) else {
             return;
         };
-        if let Err(error) = file.write(directory, pending) {
-            self.counters.failed("the log", &error);
+        if let Err(failed) = file.write(directory, pending) {
+            self.counters.failed("the log", &failed.error);
+            if let Some((segment, samples)) = failed.doubtful
+                && let Some(log) = &mut write(&self.live).log
+            {
+                add(&self.counters.unlogged, samples + log.leave(segment));
+            }
         }
         if file.waiting_bytes() > UNWRITTEN
             && let Some(log) = &mut write(&self.live).log

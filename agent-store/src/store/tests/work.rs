@@ -120,3 +120,46 @@ fn a_block_that_cannot_be_read_stays_and_the_others_are_merged() {
     assert_eq!(store.stats().blocks, 1);
     assert_filled(&store, 40, 0, 7202);
 }
+
+#[test]
+fn a_failed_sync_is_not_taken_for_repaired_by_the_next() {
+    let home = tempfile::tempdir().unwrap();
+    let (store, _) = open(home.path());
+    fill(&store, 3, 0, 100);
+    store.sync();
+    // Writes there succeed, and syncing them does not.
+    let spoil = || {
+        let null = File::options().write(true).open("/dev/null").unwrap();
+        lock(&store.inner.log_file).current.as_mut().unwrap().file = null;
+    };
+    spoil();
+    fill(&store, 3, 100, 110);
+    store.sync();
+    let stats = store.stats();
+    assert_eq!((stats.write_failures, stats.unlogged), (1, 30), "{stats:?}");
+    fill(&store, 3, 110, 120);
+    store.sync();
+    // A segment that ends meanwhile fails as well, and the one behind it is good.
+    spoil();
+    fill(&store, 3, 120, 125);
+    store.inner.freeze(&mut write(&store.inner.live));
+    fill(&store, 3, 125, 130);
+    store.sync();
+    store.sync();
+    let stats = store.stats();
+    assert_eq!((stats.write_failures, stats.unlogged), (2, 45), "{stats:?}");
+    assert_filled(&store, 3, 0, 130);
+    // As a power cut leaves it: what comes after a failure is understood without what is lost.
+    let (reader, report) = Store::open(Place::ReadOnly(home.path().to_owned()), quiet()).unwrap();
+    assert_eq!((report.damaged, report.torn), (0, 0), "{report:?}");
+    let times = &select(&reader, &[])[0].samples.floats.times;
+    let ticks: Vec<Millis> = times.iter().map(|time| (time - START) / 1000).collect();
+    assert_eq!(
+        ticks,
+        (0..100).chain(110..120).chain(125..130).collect::<Vec<_>>()
+    );
+    // The block has all.
+    store.maintain();
+    drop(store);
+    assert_filled(&open(home.path()).0, 3, 0, 130);
+}
