@@ -32,7 +32,11 @@ pub(super) fn parse(query: &str) -> Result<Expr, Error> {
             "the expression has {parts} operators, brackets, words and strings, {MOST_PARTS} are the most"
         )));
     }
-    let expr = parser::parse(query).map_err(Error::parse)?;
+    // The parser panics where a number that is a duration does not fit into one, as in `x offset 1e30`. Nothing of it is
+    // used afterwards.
+    let expr = std::panic::catch_unwind(|| parser::parse(query))
+        .unwrap_or_else(|_| Err("the parser failed, as it does when a duration is out of range".to_owned()))
+        .map_err(Error::parse)?;
     check(&expr)?;
     Ok(expr)
 }

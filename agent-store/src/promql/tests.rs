@@ -262,3 +262,19 @@ fn times_beyond_all_calendars_are_times_without_samples() {
         }
     }
 }
+
+#[test]
+fn durations_that_do_not_fit_are_refused() {
+    for query in [
+        "x offset 1e30",
+        "x offset -1e30",
+        "x offset NaN",
+        "x[1e30]",
+        "x[99999999999999999999999999]",
+        "x[5m:1e30]",
+        "x offset 99999999999999999999999999y",
+    ] {
+        let error = ask(query, 0, &Counted::new(1_000_000, usize::MAX)).unwrap_err();
+        assert_eq!(error.kind(), "bad_data", "{query}: {error}");
+    }
+}
