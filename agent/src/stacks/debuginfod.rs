@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// A server has so long for a file.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// And so long to be reached; one that cannot be is left alone for [`REST`].
+/// And so long to be reached; one that cannot be, or does not answer in time, is left alone for [`REST`].
 const CONNECT: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(60);
 /// A file that no server has is asked for again after this time.
@@ -157,11 +157,11 @@ impl Fetcher {
                 let before = *unreachable;
                 *unreachable = reply
                     .as_ref()
-                    .is_err_and(reqwest::Error::is_connect)
+                    .is_err_and(|e| e.is_connect() || e.is_timeout())
                     .then(Instant::now);
                 if before.is_none() && unreachable.is_some() {
                     tracing::warn!(
-                        "probes.profile.debuginfod: {server} cannot be reached; it is asked again in a minute"
+                        "probes.profile.debuginfod: {server} cannot be reached or does not answer; it is asked again in a minute"
                     );
                 }
             }

@@ -80,8 +80,8 @@ pub struct Names {
     debug: HashMap<u32, debug_files::Place>,
     /// Those that have none here.
     stripped: HashSet<u32>,
-    /// Those of them whose debug information is on its way.
-    pending: HashSet<u32>,
+    /// Those of them whose debug information is on its way, with the addresses that have no name without it.
+    pending: HashMap<u32, HashSet<u64>>,
     symbolizer: Symbolizer,
     failures: Failures,
 }
@@ -115,7 +115,7 @@ impl Names {
             failed: HashMap::new(),
             debug: HashMap::new(),
             stripped: HashSet::new(),
-            pending: HashSet::new(),
+            pending: HashMap::new(),
             symbolizer: Symbolizer::new(),
             failures: Failures::default(),
         }
@@ -177,7 +177,8 @@ impl Names {
 
     /// Whether names of some places are on their way.
     pub fn may_come(&self, places: &[Place]) -> bool {
-        let is_pending = |place: &Place| matches!(place, Place::Binary(id, _) if self.pending.contains(id));
+        let is_pending =
+            |place: &Place| matches!(place, Place::Binary(id, _) if self.pending.contains_key(id));
         places.iter().any(is_pending)
     }
 
@@ -189,7 +190,7 @@ impl Names {
             _ => return Some(String::new()),
         };
         if state == State::Pending {
-            self.pending.insert(binary.id);
+            self.pending.entry(binary.id).or_default();
             return None;
         }
         self.pending.remove(&binary.id);
@@ -206,24 +207,29 @@ impl Names {
             .unwrap_or(binary.path.as_os_str())
             .to_string_lossy();
         let file = file.trim_matches(['[', ']']);
+        let fetched = self.fetched(binary);
+        // A server may take its time, and exported functions have their names without it. The others are not asked for again.
+        let nameless = self.pending.get(&binary.id).filter(|_| fetched.is_none());
+        let is_asked = |address: &&u64| !nameless.is_some_and(|nameless| nameless.contains(*address));
+        let addresses: Vec<u64> = addresses.iter().filter(is_asked).copied().collect();
+        if addresses.is_empty() {
+            return;
+        }
         let mut is_new = false;
         let names = match binary.file.get() {
             Some(file) => {
-                let Some(fetched) = self.fetched(binary) else {
-                    return;
-                };
                 let root = binary.file.root_of_its();
                 let elf = Elf {
                     root: root.as_ref().map(descriptor).unwrap_or_default(),
                     path: descriptor(&file),
                     name: binary.path.clone().into(),
                     debug: self.debug.get(&binary.id).cloned(),
-                    fetched,
+                    fetched: fetched.unwrap_or_default(),
                     directories: self.options.debug_dirs.iter().map(OsString::from).collect(),
                     inlined: self.options.inlined,
                     plainly: false,
                 };
-                let Some(answer) = self.ask(binary, Source::Elf(elf), addresses) else {
+                let Some(answer) = self.ask(binary, Source::Elf(elf), &addresses) else {
                     return;
                 };
                 if let Some(path) = answer.debug {
@@ -236,16 +242,24 @@ impl Names {
         };
         let is_awaited = match self.fetched(binary) {
             // It has been fetched before, for another process: the next time it is there.
-            Some(path) if is_new && !path.is_empty() => self.pending.insert(binary.id),
+            Some(path) if is_new && !path.is_empty() => {
+                self.pending.insert(binary.id, HashSet::new()).is_none()
+            }
             fetched => fetched.is_none(),
         };
         for (i, address) in addresses.iter().enumerate() {
             let name = match names.get(i) {
                 Some(Some((start, size, name))) => {
-                    self.known.add(binary, *start, *size, name);
+                    // What is inlined is known later.
+                    if !(is_awaited && self.options.inlined) {
+                        self.known.add(binary, *start, *size, name);
+                    }
                     name.clone()
                 }
-                _ if is_awaited => continue,
+                _ if is_awaited => {
+                    self.pending.entry(binary.id).or_default().insert(*address);
+                    continue;
+                }
                 _ => cut(&format!("[{file}+{address:#x}]")),
             };
             out.push((Place::Binary(binary.id, *address), name));
