@@ -63,20 +63,27 @@ impl Known {
     pub fn find(&mut self, binary: &Binary, address: u64) -> Option<&Arc<str>> {
         let file = self.file(binary);
         let (&(found, start), (size, name)) = self.functions.range(..=(file, address)).next_back()?;
-        (found == file && address - start < *size).then_some(name)
+        // Sizes are claims, maybe another file's of the same build id: no function is in two parts of a file.
+        let is_here = found == file && address - start < *size && binary.segment(address).address <= start;
+        is_here.then_some(name)
     }
 
     /// Adds a function.
     pub fn add(&mut self, binary: &Binary, start: u64, size: u64, name: &str) {
-        if self.functions.len() > FUNCTIONS {
-            self.save();
-            self.functions.clear();
-            self.files.clear();
-        }
+        self.make_room();
         let file = self.file(binary);
         self.functions.insert((file, start), (size, name.into()));
         if !binary.build_id.is_empty() && self.disk.is_some() {
             self.dirty.insert(binary.build_id.clone());
+        }
+    }
+
+    /// Forgets all when it is too much.
+    fn make_room(&mut self) {
+        if self.functions.len() > FUNCTIONS || self.files.len() > FUNCTIONS {
+            self.save();
+            self.functions.clear();
+            self.files.clear();
         }
     }
 
@@ -89,12 +96,14 @@ impl Known {
         if let Some(&number) = self.files.get(&key) {
             return number;
         }
+        // What is read from disk takes room too.
+        self.make_room();
         let number = self.files.len() as u32;
         self.files.insert(key, number);
         if let (Some(disk), false) = (&self.disk, binary.build_id.is_empty()) {
             match disk.read(&binary.build_id) {
                 Ok(functions) => {
-                    let functions = functions.into_iter();
+                    let functions = functions.into_iter().take(OF_A_FILE);
                     self.functions
                         .extend(functions.map(|(start, size, name)| ((number, start), (size, name))));
                 }
@@ -200,7 +209,7 @@ fn crc(text: &str) -> u32 {
 mod tests {
     use super::*;
     use crate::stacks::image::Open;
-    use crate::stacks::table::Table;
+    use crate::stacks::table::{Segment, Table};
 
     fn binary(id: u32, build_id: &str) -> Binary {
         Binary {
@@ -266,6 +275,41 @@ mod tests {
             assert_eq!(name(&mut known, &binary(1, "ab12"), 0x1000), None, "{bytes:?}");
             assert_eq!((known.corrupt, path.exists()), (1, false));
         }
+    }
+
+    #[test]
+    fn what_is_read_from_disk_is_bounded_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let new = || Known::new(Some(directory.path()), 1 << 30, false);
+        let id = |i: u32| format!("{i:04x}");
+        let mut known = new();
+        for i in 0..6 {
+            for start in 0..OF_A_FILE as u64 {
+                known.add(&binary(i, &id(i)), start, 1, "f");
+            }
+        }
+        known.save();
+        let mut known = new();
+        for i in 0..6 {
+            assert!(name(&mut known, &binary(i, &id(i)), 0).is_some(), "{i}");
+            assert!(known.functions.len() <= FUNCTIONS + OF_A_FILE);
+        }
+        assert!(known.functions.len() < FUNCTIONS, "it has been emptied once");
+    }
+
+    #[test]
+    fn no_function_reaches_into_another_part_of_the_file() {
+        let mut known = Known::new(None, 0, false);
+        let part = |address| Segment {
+            offset: address,
+            size: 0x1000,
+            address,
+        };
+        let mut binary = binary(1, "ab12");
+        binary.table.segments = vec![part(0x1000), part(0x3000)];
+        known.add(&binary, 0x1800, u64::MAX, "greedy");
+        assert!(name(&mut known, &binary, 0x1fff).is_some());
+        assert_eq!(name(&mut known, &binary, 0x3000), None);
     }
 
     #[test]
