@@ -8,13 +8,44 @@ use super::rewrite::{Columns, Stop};
 use super::settings::{MERGED, MOST_SAMPLES, SPARSE};
 use super::{Store, text};
 use crate::labels::{Labels, NAME};
-use crate::series::{Bounds, Column, Comparison, Matcher, Millis, Refusal, Source, is_stale};
+use crate::series::{Bounds, Column, Comparison, Matcher, Millis, Refusal, Series, Source, is_stale};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// So many lines that were left out are told.
 const TOLD: usize = 5;
+/// So many samples are held at once by an export: 32 MiB, and a bit for histograms.
+const AT_ONCE: usize = 1 << 21;
+
+/// What bounds one of the selects of an export: it may be as long as the store is old, but not take more memory than that.
+struct Part<'a> {
+    /// Asked for the time only.
+    bounds: &'a dyn Bounds,
+    most: usize,
+    samples: AtomicUsize,
+}
+
+impl<'a> Part<'a> {
+    fn of(bounds: &'a dyn Bounds, most: usize) -> Self {
+        Self {
+            bounds,
+            most,
+            samples: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Bounds for Part<'_> {
+    fn take(&self, _: usize, samples: usize) -> Result<(), Refusal> {
+        self.bounds.take(0, 0)?;
+        if self.samples.fetch_add(samples, Ordering::Relaxed) + samples > self.most {
+            return Err(Refusal::TooMany(format!("{} samples at once", self.most)));
+        }
+        Ok(())
+    }
+}
 
 /// What an import took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -162,7 +193,8 @@ impl Store {
     }
 
     /// Writes the samples that all matchers accept as OpenMetrics text with times, metric by metric; tells how many. Markers of
-    /// staleness are left out, because the text has none. promtool does not know native histograms in text yet.
+    /// staleness are left out, because the text has none. promtool does not know native histograms in text yet. Of the bounds
+    /// only the time counts: an export may be as long as the store is old, and holds a part of it at once.
     pub fn export(
         &self,
         matchers: &[Matcher],
@@ -170,56 +202,59 @@ impl Store {
         bounds: &dyn Bounds,
         out: &mut impl Write,
     ) -> Result<u64, Refusal> {
+        self.export_in_parts(matchers, (from, to), bounds, AT_ONCE, out)
+    }
+
+    pub(super) fn export_in_parts(
+        &self,
+        matchers: &[Matcher],
+        (from, to): (Millis, Millis),
+        bounds: &dyn Bounds,
+        at_once: usize,
+        out: &mut impl Write,
+    ) -> Result<u64, Refusal> {
         let failed = |error: std::io::Error| Refusal::Failed(format!("cannot write the export: {error}"));
+        let free = Part::of(bounds, usize::MAX);
         let mut samples = 0;
-        for name in self.words(Some(NAME), matchers, (from, to), bounds)? {
+        for name in self.words(Some(NAME), matchers, (from, to), &free)? {
             let mut matchers = matchers.to_vec();
-            matchers.push(Matcher {
-                label: NAME.into(),
-                comparison: Comparison::Equal(name.clone()),
-            });
-            let mut found = self.select(&matchers, from, to, bounds)?;
-            found.sort_by(|a, b| a.labels.cmp(&b.labels));
-            let rows = || found.iter().flat_map(|series| &series.samples.histograms.values);
-            let kind = match rows().next().map(|row| row.is_gauge) {
-                None => "unknown",
-                Some(false) => "histogram",
-                Some(true) => "gaugehistogram",
+            matchers.push(equal(NAME, &name));
+            let mut said = false;
+            let mut put = |found: &[Series]| -> Result<(), Refusal> {
+                let mut text = String::new();
+                if !std::mem::replace(&mut said, true) {
+                    text.push_str("# TYPE ");
+                    text::put_name(&mut text, &name);
+                    text.push_str(&format!(" {}\n", kind(found)));
+                }
+                for series in found {
+                    samples += put_series(&mut text, series);
+                    out.write_all(text.as_bytes()).map_err(failed)?;
+                    text.clear();
+                }
+                Ok(())
             };
-            let mut text = String::from("# TYPE ");
-            text::put_name(&mut text, &name);
-            text.push_str(&format!(" {kind}\n"));
-            for series in &found {
-                let mut prefix = String::new();
-                text::put_labels(&mut prefix, &series.labels);
-                let floats = &series.samples.floats;
-                for (time, value) in floats
-                    .times
-                    .iter()
-                    .zip(&floats.values)
-                    .filter(|(_, value)| !is_stale(**value))
-                {
-                    text.push_str(&prefix);
-                    text.push(' ');
-                    text::put_number(&mut text, *value);
-                    end(&mut text, *time);
-                    samples += 1;
+            match self.select(&matchers, from, to, &Part::of(bounds, at_once)) {
+                Ok(mut found) => {
+                    found.sort_by(|a, b| a.labels.cmp(&b.labels));
+                    put(&found)?;
                 }
-                let histograms = &series.samples.histograms;
-                for (time, row) in histograms
-                    .times
-                    .iter()
-                    .zip(&histograms.values)
-                    .filter(|(_, row)| !is_stale(row.sum))
-                {
-                    text.push_str(&prefix);
-                    text.push(' ');
-                    text::put_histogram(&mut text, row);
-                    end(&mut text, *time);
-                    samples += 1;
+                // Too much to be held at once: one by one.
+                Err(Refusal::TooMany(_)) => {
+                    let mut all = self.series(&matchers, from, to, &free)?;
+                    all.sort_unstable();
+                    let names: BTreeSet<Arc<str>> = all
+                        .iter()
+                        .flat_map(|labels| labels.iter().map(|(name, _)| name.clone()))
+                        .collect();
+                    for labels in all {
+                        // All names, because others may have these labels and more.
+                        let own: Vec<Matcher> =
+                            names.iter().map(|name| equal(name, labels.get(name))).collect();
+                        put(&self.select(&own, from, to, &free)?)?;
+                    }
                 }
-                out.write_all(text.as_bytes()).map_err(failed)?;
-                text.clear();
+                Err(refusal) => return Err(refusal),
             }
         }
         out.write_all(b"# EOF\n")
@@ -227,6 +262,56 @@ impl Store {
             .map_err(failed)?;
         Ok(samples)
     }
+}
+
+fn equal(label: &str, value: &str) -> Matcher {
+    Matcher {
+        label: label.into(),
+        comparison: Comparison::Equal(value.into()),
+    }
+}
+
+/// What OpenMetrics calls a metric of such series.
+fn kind(found: &[Series]) -> &'static str {
+    let mut rows = found.iter().flat_map(|series| &series.samples.histograms.values);
+    match rows.next().map(|row| row.is_gauge) {
+        None => "unknown",
+        Some(false) => "histogram",
+        Some(true) => "gaugehistogram",
+    }
+}
+
+/// Writes a series line by line; tells how many.
+fn put_series(text: &mut String, series: &Series) -> u64 {
+    let mut lines = 0;
+    let mut prefix = String::new();
+    text::put_labels(&mut prefix, &series.labels);
+    prefix.push(' ');
+    let floats = &series.samples.floats;
+    for (time, value) in floats
+        .times
+        .iter()
+        .zip(&floats.values)
+        .filter(|(_, value)| !is_stale(**value))
+    {
+        text.push_str(&prefix);
+        text::put_number(text, *value);
+        end(text, *time);
+        lines += 1;
+    }
+    let histograms = &series.samples.histograms;
+    for (time, row) in histograms
+        .times
+        .iter()
+        .zip(&histograms.values)
+        .filter(|(_, row)| !is_stale(row.sum))
+    {
+        text.push_str(&prefix);
+        text::put_histogram(text, row);
+        end(text, *time);
+        lines += 1;
+    }
+    lines
 }
 
 fn end(text: &mut String, time: Millis) {

@@ -44,13 +44,51 @@ fn export(store: &Store, matchers: &[Matcher]) -> String {
 }
 
 #[test]
+fn an_export_is_bounded_by_time_only_and_holds_a_part_at_once() {
+    /// Nothing is left but time.
+    struct Time;
+    impl Bounds for Time {
+        fn take(&self, series: usize, samples: usize) -> Result<(), Refusal> {
+            if series + samples > 0 {
+                return Err(Refusal::TooMany("none".into()));
+            }
+            Ok(())
+        }
+    }
+    let store = memory();
+    fill(&store, 5, 0, 700);
+    // One whose labels others have as well.
+    let bare = store
+        .register(&Labels::new([("__name__", "x"), ("instance", "here")]))
+        .unwrap();
+    store.append(START + 800_000, &[(bare, Value::Float(0.5))]);
+    store.maintain();
+    let span = (Millis::MIN, Millis::MAX);
+    let whole = export(&store, &[]);
+    for at_once in [0, 100, 10_000] {
+        let mut out = Vec::new();
+        let lines = store.export_in_parts(&[], span, &Time, at_once, &mut out);
+        assert_eq!(lines, Ok(3501));
+        assert_eq!(String::from_utf8(out).unwrap(), whole);
+    }
+    struct Over;
+    impl Bounds for Over {
+        fn take(&self, _: usize, _: usize) -> Result<(), Refusal> {
+            Err(Refusal::TimedOut)
+        }
+    }
+    let refused = store.export(&[], span, &Over, &mut Vec::new());
+    assert_eq!(refused, Err(Refusal::TimedOut));
+}
+
+#[test]
 fn lines_of_any_order_are_taken_and_bad_ones_named() {
     let (store, imported) = import(
         "# TYPE a counter\na_total{x=\"1\"} 3 30\nb 1 1\na_total{x=\"1\"} 1 10\nnonsense\na_total{x=\"1\"} 2 20\nb NaN\n\
-         a_total{x=\"1\"} 2.5 20\nlate 7 200000.5\n",
+         a_total{x=\"1\"} 2.5 20\nlate 7 200000.5\nlate 7 -9223372036854775.808\n",
     );
-    assert_eq!((imported.samples, imported.skipped), (5, 2));
-    assert_eq!(imported.findings.len(), 3);
+    assert_eq!((imported.samples, imported.skipped), (5, 3));
+    assert_eq!(imported.findings.len(), 4);
     assert!(imported.findings[0].starts_with("line 5: "), "{imported:?}");
     let found = select(&store, &[equal("__name__", "a_total")]);
     assert_eq!(found[0].samples.floats.times, [10_000, 20_000, 30_000]);
