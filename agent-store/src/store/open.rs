@@ -55,6 +55,9 @@ pub(super) fn lock(directory: &Path) -> Result<File, String> {
     }
 }
 
+/// So often a reader lists blocks that the writer merges meanwhile, which takes it far longer than listing.
+const LISTINGS: usize = 10;
+
 /// What a directory holds.
 #[derive(Default)]
 pub(super) struct Found {
@@ -165,14 +168,16 @@ impl Found {
         self.report.findings.push(finding);
     }
 
-    fn read_blocks(&mut self, directory: &Path, read_only: bool) -> io::Result<()> {
+    /// Opens all blocks that are listed; tells whether one of them was gone.
+    fn open_blocks(&mut self, directory: &Path, read_only: bool) -> io::Result<bool> {
+        let mut gone = false;
         for id in numbered(directory, "block")? {
             self.next_block = id;
             let name = block_path(directory, id);
             let block = File::open(&name).and_then(|file| Block::open(id, Data::File(file)));
             match block {
                 Ok(block) => self.blocks.push(Arc::new(block)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => gone = true,
                 Err(error) if read_only || !is_damage(&error) => {
                     self.note(format!("block {}: {error}: left out", name.display()));
                 }
@@ -186,6 +191,23 @@ impl Found {
                     ));
                 }
             }
+        }
+        Ok(gone)
+    }
+
+    fn read_blocks(&mut self, directory: &Path, read_only: bool) -> io::Result<()> {
+        let noted = (self.report.damaged, self.report.findings.len());
+        let mut listings = 0;
+        while self.open_blocks(directory, read_only)? && read_only {
+            listings += 1;
+            if listings == LISTINGS {
+                self.note("blocks go while they are listed, again and again: some may be missing".into());
+                break;
+            }
+            // What was listed has been merged since: the block that replaces it is in the next list.
+            self.blocks.clear();
+            self.report.damaged = noted.0;
+            self.report.findings.truncate(noted.1);
         }
         self.next_block += 1;
         // A crash between a merge and the removal of what was merged leaves both.

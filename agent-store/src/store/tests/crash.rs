@@ -214,6 +214,45 @@ fn a_second_agent_is_refused_and_a_reader_is_not() {
 }
 
 #[test]
+fn a_reader_misses_nothing_that_is_merged_while_it_opens() {
+    let home = tempfile::tempdir().unwrap();
+    let (store, _) = open(home.path());
+    fill(&store, 4, 0, 500);
+    store.flush();
+    drop(store);
+    std::fs::remove_file(last(home.path(), "log")).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // What replaces a block is there before that goes.
+            for number in 2.. {
+                let before = open::block_path(home.path(), number - 1);
+                std::fs::hard_link(&before, open::block_path(home.path(), number)).unwrap();
+                std::fs::remove_file(before).unwrap();
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+        });
+        let read = || Store::open(Place::ReadOnly(home.path().to_owned()), quiet()).unwrap();
+        let whole = (0..500)
+            .filter(|_| {
+                let (store, report) = read();
+                report.damaged > 0 || store.stats().samples >= 2000
+            })
+            .count();
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(whole, 500);
+    });
+    // One that is listed and never there.
+    std::os::unix::fs::symlink("nowhere", home.path().join("0123456789.block")).unwrap();
+    let (store, report) = Store::open(Place::ReadOnly(home.path().to_owned()), quiet()).unwrap();
+    assert_eq!(report.damaged, 1, "{report:?}");
+    assert_filled(&store, 4, 0, 500);
+}
+
+#[test]
 fn histograms_and_new_series_come_back_from_the_log() {
     let home = tempfile::tempdir().unwrap();
     let (store, _) = open(home.path());
