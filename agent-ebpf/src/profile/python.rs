@@ -45,7 +45,7 @@ pub struct Walk {
     /// What was read of a frame and of a code object.
     words: [u64; WORDS],
     names: [u64; 4],
-    /// Where each run ends on the C stack, ordered; then `u64::MAX`.
+    /// Where each run ends on the C stack, ordered; then `u64::MAX`, if there is room.
     boundaries: [u64; PYTHON_FRAMES],
     /// Where each frame of the user begins.
     begins: [u64; USER_FRAMES],
@@ -127,7 +127,10 @@ pub fn walk(stack: &mut Stack, runtime: u64, layout: u32, thread_pointer: u64) {
     }
     // SAFETY: as above.
     let stack = unsafe { &mut *context.stack };
-    stack.python.set_boundary(u64::MAX);
+    // Without room behind the last boundary it would take the place of the first: 128 frames may be as many runs.
+    if (stack.python.runs as usize) < PYTHON_FRAMES {
+        stack.python.set_boundary(u64::MAX);
+    }
     stack.head.python = stack.python.count as u8;
     stack.head.python_end = stack.python.end as u8;
 }
@@ -154,11 +157,11 @@ pub fn mark(stack: &mut Stack) {
     };
 }
 
-/// Looks at one frame of the user; 1 = it was the outermost.
+/// Looks at one frame of the user; 1 = it was the outermost, or all runs have theirs.
 extern "C" fn marked(frame: u64, context: *mut Context) -> u64 {
     // SAFETY: what [`mark`] has made.
     let stack = unsafe { &mut *(*context).stack };
-    if frame as u32 + 1 >= stack.head.user as u32 {
+    if frame as u32 + 1 >= stack.head.user as u32 || stack.python.runs as usize >= PYTHON_FRAMES {
         return 1;
     }
     let run = stack.python.runs as usize & (PYTHON_FRAMES - 1);
@@ -192,22 +195,31 @@ fn sought(walk: &mut Walk, layout: &PythonLayout) -> Result<(), u32> {
     const UNREADABLE: u32 = python::UNREADABLE as u32;
     if walk.thread == 0 {
         if walk.interpreter == 0 {
-            return Err(python::NO_THREAD as u32);
+            return Err(if walk.end == python::COMPLETE as u32 {
+                walk.end
+            } else {
+                python::NO_THREAD as u32
+            });
         }
         walk.thread = read(walk.interpreter + layout.threads as u64).ok_or(UNREADABLE)?;
         walk.interpreter = read(walk.interpreter + layout.interpreter_next as u64).ok_or(UNREADABLE)?;
         return Ok(());
     }
-    if read(walk.thread + layout.thread_id as u64).ok_or(UNREADABLE)? != walk.id {
-        walk.thread = read(walk.thread + layout.thread_next as u64).ok_or(UNREADABLE)?;
-        return Ok(());
+    if read(walk.thread + layout.thread_id as u64).ok_or(UNREADABLE)? == walk.id {
+        walk.frame = read(walk.thread + layout.thread_frame as u64).ok_or(UNREADABLE)?;
+        if layout.cframe_frame != u32::MAX {
+            walk.cframe = walk.frame;
+            walk.frame = read(walk.cframe + layout.cframe_frame as u64).ok_or(UNREADABLE)?;
+        }
+        if walk.frame != 0 {
+            return Err(python::COMPLETE as u32);
+        }
+        // A thread has a state in each interpreter that it was in, and runs in one of them at most. If in none, it is still
+        // one of Python's, whether or not all others are looked at.
+        walk.end = python::COMPLETE as u32;
     }
-    walk.frame = read(walk.thread + layout.thread_frame as u64).ok_or(UNREADABLE)?;
-    if layout.cframe_frame != u32::MAX {
-        walk.cframe = walk.frame;
-        walk.frame = read(walk.cframe + layout.cframe_frame as u64).ok_or(UNREADABLE)?;
-    }
-    Err(python::COMPLETE as u32)
+    walk.thread = read(walk.thread + layout.thread_next as u64).ok_or(UNREADABLE)?;
+    Ok(())
 }
 
 /// Takes one frame and goes to its caller; 1 = there is none.
