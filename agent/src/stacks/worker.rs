@@ -201,7 +201,7 @@ impl Worker {
             places.push(Place::Kernel(call(i, *address)));
         }
         if let Some(image) = &image {
-            let runs = self.python(head, image, python);
+            let runs = self.python(head, image, python, now);
             resolve(head.end, user, runs, image, &mut places, &mut binaries);
         }
         let is_whole = head.end == end::COMPLETE && (user.is_empty() || image.is_some());
@@ -276,12 +276,12 @@ impl Worker {
     }
 
     /// The frames of Python; what they are called is told to the store.
-    fn python(&mut self, head: &StackHead, image: &Image, words: &[u64]) -> Vec<Frame> {
+    fn python(&mut self, head: &StackHead, image: &Image, words: &[u64], now: Instant) -> Vec<Frame> {
         let Some(process) = image.python.as_ref().filter(|_| head.python_end != python::NONE) else {
             return Vec::new();
         };
         let key = (head.subject.tgid, head.subject.start);
-        let (frames, functions) = self.codes.frames(key, process, words, head.python_end);
+        let (frames, functions) = self.codes.frames(key, process, words, head.python_end, now);
         for (count, lost) in self.stacks.counts.python.iter().zip(self.codes.lost) {
             count.store(lost, Ordering::Relaxed);
         }

@@ -1,6 +1,6 @@
 //! What a code object of another process says. All of it is somebody else's memory: every size in it is a claim.
 
-use super::lines;
+use super::lines::Lines;
 use super::runtime::{Objects, word};
 use crate::aggregate::labels::printable;
 use agent_common::profile::python::{CODE_NAMES, STRING_HASH, fingerprint};
@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Longest name, characters.
 const NAME: u64 = 256;
-/// Longest path, characters.
-const PATH: u64 = 4096;
-/// Largest table of lines, bytes: that of a generated module of 100,000 lines.
-const LINES: u64 = 1 << 20;
+/// Longest path, characters: of those that are longer the file's name is lost, but every function has one of its own here.
+const PATH: u64 = 512;
+/// Largest table of lines, bytes: that of a generated module of some 6,000 lines.
+const LINES: u64 = 64 << 10;
 const LENGTH: u64 = 16;
 const STATE: u64 = 32;
 const BYTES: u64 = 32;
@@ -104,25 +104,6 @@ pub struct Code {
     pub lines: Lines,
 }
 
-/// Which line each instruction is of.
-#[derive(Debug)]
-pub struct Lines {
-    first: u32,
-    table: Box<[u8]>,
-}
-
-impl Lines {
-    /// The line of an instruction; the function's first, if it has none of its own.
-    pub fn of(&self, index: u32) -> u32 {
-        lines::line(&self.table, self.first, index).unwrap_or(self.first)
-    }
-
-    /// Bytes that they take.
-    pub fn size(&self) -> usize {
-        size_of::<Self>() + self.table.len()
-    }
-}
-
 impl Code {
     /// Reads one, if it is still the one that the kernel has seen.
     pub fn read(memory: &File, objects: Objects, at: u64, seen: u32) -> Result<Self, Lost> {
@@ -150,10 +131,7 @@ impl Code {
             .ok_or(Lost::Unreadable)?;
         Ok(Self {
             function: is_function.then(|| Function::new(&name, &file, first)),
-            lines: Lines {
-                first,
-                table: table.into(),
-            },
+            lines: Lines::new(&table, first),
         })
     }
 }

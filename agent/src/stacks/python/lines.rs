@@ -9,39 +9,74 @@ const LONG: u8 = 14;
 const NO_COLUMNS: u8 = 13;
 /// The next up to [`NO_COLUMNS`]: so many lines further, and two bytes of columns.
 const ONE_LINE: u8 = 10;
+/// Instead of a line: there is none.
+const NO_LINE: u32 = u32::MAX;
 
-/// The line of an instruction, by its index in code units; `None` = it has none, or the table makes no sense.
-pub fn line(table: &[u8], first: u32, index: u32) -> Option<u32> {
-    let mut bytes = table.iter().copied();
-    let (mut line, mut at) = (i64::from(first), 0);
-    while let Some(head) = bytes.next() {
-        let (code, units) = (head >> 3 & 15, u32::from(head & 7) + 1);
-        if head & 0x80 == 0 {
-            return None;
-        }
-        match code {
-            NONE => {}
-            LONG => {
-                line = line.checked_add(signed(&mut bytes)?)?;
-                for _ in 0..3 {
-                    number(&mut bytes)?;
-                }
-            }
-            NO_COLUMNS => line = line.checked_add(signed(&mut bytes)?)?,
-            ONE_LINE..NO_COLUMNS => {
-                line += i64::from(code - ONE_LINE);
-                bytes.nth(1)?;
-            }
-            _ => {
-                bytes.next()?;
+/// Which line each instruction is of. The table can only be gone through from its start: that is done once, and not for every
+/// frame of every sample.
+#[derive(Debug)]
+pub struct Lines {
+    first: u32,
+    /// Where instructions of one line end, by their index in code units, and the line.
+    runs: Box<[(u32, u32)]>,
+}
+
+impl Lines {
+    /// What a table says of a function that begins at a line. What is behind something without sense is not believed.
+    pub fn new(table: &[u8], first: u32) -> Self {
+        let (mut bytes, mut runs) = (table.iter().copied(), Vec::<(u32, u32)>::new());
+        let (mut line, mut at) = (i64::from(first), 0);
+        while let Some((own, units)) = entry(&mut bytes, &mut line) {
+            at += units;
+            match runs.last_mut() {
+                Some(last) if last.1 == own => last.0 = at,
+                _ => runs.push((at, own)),
             }
         }
-        at += units;
-        if index < at {
-            return u32::try_from(line).ok().filter(|_| code != NONE);
+        Self {
+            first,
+            runs: runs.into(),
         }
     }
-    None
+
+    /// The line of an instruction; the function's first, if it has none of its own.
+    pub fn of(&self, index: u32) -> u32 {
+        let at = self.runs.partition_point(|(end, _)| *end <= index);
+        match self.runs.get(at) {
+            Some((_, line)) if *line != NO_LINE => *line,
+            _ => self.first,
+        }
+    }
+
+    /// Bytes that they take.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.runs)
+    }
+}
+
+/// Takes one entry: its line and how many code units it is of; `None` = there is none, or it makes no sense.
+fn entry(bytes: &mut impl Iterator<Item = u8>, line: &mut i64) -> Option<(u32, u32)> {
+    let head = bytes.next().filter(|head| head & 0x80 != 0)?;
+    let code = head >> 3 & 15;
+    match code {
+        NONE => {}
+        LONG => {
+            *line = line.checked_add(signed(bytes)?)?;
+            for _ in 0..3 {
+                number(bytes)?;
+            }
+        }
+        NO_COLUMNS => *line = line.checked_add(signed(bytes)?)?,
+        ONE_LINE..NO_COLUMNS => {
+            *line = line.checked_add(i64::from(code - ONE_LINE))?;
+            bytes.nth(1)?;
+        }
+        _ => {
+            bytes.next()?;
+        }
+    }
+    let own = u32::try_from(*line).unwrap_or(NO_LINE);
+    Some((if code == NONE { NO_LINE } else { own }, u32::from(head & 7) + 1))
 }
 
 /// Six bits a byte, lowest first; the seventh says that there is more.
@@ -82,27 +117,43 @@ mod tests {
             })
             .collect();
         assert!(told.len() > 5);
+        let lines = Lines::new(TABLE, 3);
         for (start, end, expected) in told {
             for index in start / 2..end / 2 {
-                assert_eq!(line(TABLE, 3, index), expected, "unit {index}");
+                assert_eq!(lines.of(index), expected.unwrap_or(3), "unit {index}");
             }
         }
     }
 
     #[test]
     fn a_table_without_sense_has_no_lines() {
-        assert_eq!(line(&[], 1, 0), None);
-        assert_eq!(line(&[0x00], 1, 0), None, "no entry begins so");
+        let line = |table: &[u8]| Lines::new(table, 7).of(0);
+        assert_eq!(line(&[]), 7);
+        assert_eq!(line(&[0x00]), 7, "no entry begins so");
         let endless = [
             0xf0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
         ];
-        assert_eq!(line(&endless, 1, 0), None);
-        let before_the_first = [0xe8, 0x0b];
-        assert_eq!(line(&before_the_first, 1, 0), None, "line -4");
+        assert_eq!(line(&endless), 7);
+        let before_the_first = [0xe8, 0x15];
+        assert_eq!(line(&before_the_first), 7, "line -3");
+        // As far ahead as it goes, sixteen times, and two lines more.
+        let far = [0xe8, 0x7e, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x3f];
+        let mut table = far.repeat(16);
+        table.extend([0xe0, 0, 0].repeat(1000));
+        assert_eq!(line(&table), 7);
         for len in 0..TABLE.len() {
+            let lines = Lines::new(&TABLE[..len], u32::MAX);
             for index in 0..80 {
-                let _ = line(&TABLE[..len], u32::MAX, index);
+                let _ = lines.of(index);
             }
         }
+    }
+
+    #[test]
+    fn instructions_of_one_line_are_one_run() {
+        let same = [0x80 | ONE_LINE << 3 | 7, 0, 0].repeat(10_000);
+        let lines = Lines::new(&same, 7);
+        assert_eq!((lines.of(79_999), lines.of(80_000)), (7, 7));
+        assert!(lines.size() < 100, "{}", lines.size());
     }
 }

@@ -8,8 +8,9 @@ pub mod layouts;
 mod lines;
 pub mod runtime;
 
-use code::{Code, Lines};
+use code::Code;
 pub use code::{Function, Lost};
+use lines::Lines;
 
 use super::store::Place;
 use agent_common::profile::python::{self, LAST_OF_RUN};
@@ -17,11 +18,19 @@ use runtime::Objects;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Code objects that are remembered …
 const CODES: usize = 16_384;
 /// … and their bytes.
 const BYTES: usize = 8 << 20;
+/// Code objects that could not be read are not tried again for this time …
+const PAUSE: Duration = Duration::from_secs(3);
+/// … so many of them.
+const FAILED: usize = 4096;
+/// Bytes of the functions that have names, some 60,000; those beyond are `[python: no_room]`. A process can make up new ones
+/// with every sample.
+const NAMED: usize = 16 << 20;
 
 /// A process that runs Python.
 #[derive(Debug)]
@@ -47,20 +56,33 @@ pub struct Frame {
 
 /// Functions by their numbers, as long as frames are of them.
 #[derive(Default)]
-pub struct Functions(HashMap<u32, Arc<Function>>);
+pub struct Functions {
+    known: HashMap<u32, Arc<Function>>,
+    bytes: usize,
+}
 
 impl Functions {
     /// Adds some.
     pub fn learn(&mut self, functions: Vec<(u32, Arc<Function>)>) {
         for (number, function) in functions {
-            self.0.entry(number).or_insert(function);
+            if self.known.contains_key(&number) {
+                continue;
+            }
+            let size = function.size();
+            let function = if self.bytes + size > NAMED {
+                Arc::new(Function::lost("no_room"))
+            } else {
+                function
+            };
+            self.bytes += function.size();
+            self.known.insert(number, function);
         }
     }
 
     /// That of a place, and the line.
     pub fn at(&self, place: Place) -> Option<(&Function, u32)> {
         match place {
-            Place::Python(number, line) => Some((self.0.get(&number)?, line)),
+            Place::Python(number, line) => Some((self.known.get(&number)?, line)),
             _ => None,
         }
     }
@@ -72,12 +94,13 @@ impl Functions {
             _ => None,
         };
         let used: HashSet<u32> = places.iter().filter_map(number).collect();
-        self.0.retain(|number, _| used.contains(number));
+        self.known.retain(|number, _| used.contains(number));
+        self.bytes = self.known.values().map(|function| function.size()).sum();
     }
 
     /// Bytes that they take.
-    pub fn size(&self) -> usize {
-        self.0.values().map(|function| function.size()).sum()
+    pub const fn size(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -94,6 +117,8 @@ struct Known {
 #[derive(Default)]
 pub struct Codes {
     known: HashMap<Key, Known>,
+    /// What could not be read, and when.
+    failed: HashMap<Key, (Lost, Instant)>,
     bytes: usize,
     numbers: HashMap<Arc<Function>, u32>,
     next: u32,
@@ -109,6 +134,7 @@ impl Codes {
         process: &Python,
         words: &[u64],
         end: u8,
+        now: Instant,
     ) -> (Vec<Frame>, Vec<(u32, Arc<Function>)>) {
         let (mut frames, mut functions) = (Vec::with_capacity(words.len() / 2), Vec::new());
         for pair in words.chunks_exact(2) {
@@ -118,7 +144,7 @@ impl Codes {
             let found = if address == 0 {
                 None
             } else {
-                self.function(key, process, second as u32)
+                self.function(key, process, second as u32, now)
             };
             frames.push(Frame {
                 place: found
@@ -141,32 +167,59 @@ impl Codes {
     }
 
     /// The function that an instruction is of, and its line.
-    fn function(&mut self, key: Key, process: &Python, index: u32) -> Option<(u32, Arc<Function>, u32)> {
-        if !self.known.contains_key(&key) {
-            match Code::read(&process.memory, process.objects, key.2, key.3) {
-                Ok(code) => self.learn(key, code),
-                // What cannot be read now is not remembered.
-                Err(why) => {
-                    if let Some(at) = Lost::ALL.iter().position(|lost| *lost == why) {
-                        self.lost[at] += 1;
-                    }
-                    let (number, function) = self.number(Function::lost(why.name()));
-                    return Some((number, function, 0));
-                }
+    fn function(
+        &mut self,
+        key: Key,
+        process: &Python,
+        index: u32,
+        now: Instant,
+    ) -> Option<(u32, Arc<Function>, u32)> {
+        if !self.known.contains_key(&key)
+            && let Err(why) = self.read(key, process, now)
+        {
+            if let Some(at) = Lost::ALL.iter().position(|lost| *lost == why) {
+                self.lost[at] += 1;
             }
+            let (number, function) = self.number(Function::lost(why.name()));
+            return Some((number, function, 0));
         }
         let known = self.known.get(&key)?;
         let (number, function) = known.function.clone()?;
         Some((number, function, known.lines.of(index)))
     }
 
+    /// Reads a code object, unless that has just failed: every sample of a process may be of the same ones.
+    fn read(&mut self, key: Key, process: &Python, now: Instant) -> Result<(), Lost> {
+        if let Some((why, since)) = self.failed.get(&key)
+            && now.saturating_duration_since(*since) < PAUSE
+        {
+            return Err(*why);
+        }
+        match Code::read(&process.memory, process.objects, key.2, key.3) {
+            Ok(code) => {
+                self.failed.remove(&key);
+                self.learn(key, code);
+                Ok(())
+            }
+            Err(why) => {
+                if self.failed.len() >= FAILED {
+                    self.failed.clear();
+                }
+                self.failed.insert(key, (why, now));
+                Err(why)
+            }
+        }
+    }
+
     fn learn(&mut self, key: Key, code: Code) {
-        let size = code.lines.size();
+        let names = code.function.as_ref().map_or(0, Function::size);
+        let size = size_of::<(Key, Known)>() + code.lines.size() + names;
         if self.known.len() >= CODES || self.bytes + size > BYTES {
             self.known.clear();
             self.numbers.clear();
             self.bytes = 0;
         }
+        // A function that several objects are of counts with each: so the sum can be told without asking who is the last.
         self.bytes += size;
         let known = Known {
             function: code.function.map(|function| self.number(function)),

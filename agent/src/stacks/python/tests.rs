@@ -74,11 +74,15 @@ impl Memory {
 
     /// What a frame at an instruction of the function is shown as.
     fn shown(&self, codes: &mut Codes, index: u32) -> (String, u32) {
+        self.shown_at(codes, index, Instant::now())
+    }
+
+    fn shown_at(&self, codes: &mut Codes, index: u32, now: Instant) -> (String, u32) {
         let words = [
             CODE | LAST_OF_RUN,
             u64::from(index) | u64::from(Self::print()) << 32,
         ];
-        let (frames, functions) = codes.frames((1, 1), &self.process, &words, python::COMPLETE);
+        let (frames, functions) = codes.frames((1, 1), &self.process, &words, python::COMPLETE, now);
         let [
             Frame {
                 place: Some(Place::Python(number, line)),
@@ -101,7 +105,7 @@ fn a_function_has_its_name_file_and_line() {
     assert_eq!(memory.shown(&mut codes, 2), (shown.clone(), 9));
     assert_eq!(memory.shown(&mut codes, 9), (shown, 7), "beyond the table");
     let (_, function) = codes
-        .function((1, 1, CODE, Memory::print()), &memory.process, 0)
+        .function((1, 1, CODE, Memory::print()), &memory.process, 0, Instant::now())
         .map(|(n, f, _)| (n, f))
         .unwrap();
     assert_eq!(&*function.file, "/srv/a b/ü.py");
@@ -161,9 +165,57 @@ fn frames_that_are_no_functions_are_left_out_and_what_is_missing_is_said() {
     // What stands for a call of `__init__`, and what is on the C stack.
     memory.word(CODE + 48, 0x200_0000);
     let words = [CODE, u64::from(Memory::print()) << 32, LAST_OF_RUN, 0];
-    let (frames, functions) = codes.frames((1, 1), &memory.process, &words, python::TOO_DEEP);
+    let (frames, functions) = codes.frames((1, 1), &memory.process, &words, python::TOO_DEEP, Instant::now());
     let empty = |is_last| Frame { place: None, is_last };
     assert_eq!(frames.get(..2).unwrap(), [empty(false), empty(true)]);
     assert_eq!((frames.len(), functions.len()), (3, 1));
     assert_eq!(&*functions.first().unwrap().1.shown, "[python: too_deep]");
+}
+
+#[test]
+fn what_could_not_be_read_is_not_tried_at_once() {
+    let (memory, mut codes, now) = (Memory::new(), Codes::default(), Instant::now());
+    memory.word(CODE + CODE_NAMES, NAME);
+    let replaced = ("[python: replaced]".to_owned(), 0);
+    assert_eq!(memory.shown_at(&mut codes, 0, now), replaced);
+    memory.word(CODE + CODE_NAMES, PATH);
+    assert_eq!(memory.shown_at(&mut codes, 0, now + PAUSE / 2), replaced);
+    assert_eq!(codes.lost, [0, 2, 0], "every frame counts");
+    let found = ("K.f (ü.py:7)".to_owned(), 8);
+    assert_eq!(memory.shown_at(&mut codes, 0, now + PAUSE), found);
+    assert!(codes.failed.is_empty());
+    for address in 0..10_000 {
+        let words = [16 * address + 16, 1 << 32];
+        codes.frames((2, 1), &memory.process, &words, python::COMPLETE, now);
+    }
+    assert!(codes.failed.len() <= FAILED);
+}
+
+/// A process that makes up functions with the longest names and paths.
+#[test]
+fn functions_take_no_more_than_they_may() {
+    let (memory, mut codes, mut functions) = (Memory::new(), Codes::default(), Functions::default());
+    memory.text(QUALIFIED, &"\u{1f40d}".repeat(300), 4);
+    memory.text(PATH, &"\u{1f40d}".repeat(600), 4);
+    let taken = |codes: &Codes| -> usize {
+        let lines: usize = codes.known.values().map(|known| known.lines.size()).sum();
+        let names: usize = codes.numbers.keys().map(|function| function.size()).sum();
+        lines + names
+    };
+    let mut most = 0;
+    for line in 0..5000 {
+        memory.word(CODE + OBJECTS.first_line, line);
+        let words = [CODE, u64::from(Memory::print()) << 32];
+        let key = (1, line);
+        let (_, found) = codes.frames(key, &memory.process, &words, python::COMPLETE, Instant::now());
+        functions.learn(found);
+        most = most.max(taken(&codes));
+    }
+    assert!(most > BYTES / 2 && most <= BYTES, "{most}");
+    assert!(codes.bytes <= BYTES, "{}", codes.bytes);
+    let counted: usize = functions.known.values().map(|function| function.size()).sum();
+    assert_eq!(functions.size(), counted);
+    assert!(counted > NAMED / 2 && counted < NAMED + (1 << 20), "{counted}");
+    functions.keep(&HashSet::new());
+    assert_eq!(functions.size(), 0);
 }
