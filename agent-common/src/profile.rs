@@ -14,6 +14,8 @@ pub const KERNEL_FRAMES: usize = 127;
 pub const USER_FRAMES: usize = 128;
 /// Most frames of Python in a record; each takes two words, see [`python`].
 pub const PYTHON_FRAMES: usize = 128;
+/// Layouts of Python at a time, see [`PythonLayout`].
+pub const PYTHON_LAYOUTS: usize = 32;
 /// Words of all, a power of two.
 pub const FRAMES: usize = KERNEL_FRAMES + USER_FRAMES + 2 * PYTHON_FRAMES + 1;
 /// In the address of a user's frame: it is one of the interpreter's loop, which a run of Python frames ends at.

@@ -7,7 +7,9 @@
 
 use super::Stack;
 use crate::settings::FRAME_MASK;
-use agent_common::profile::{PYTHON_FRAMES, PythonLayout, RUNS_PYTHON, USER_FRAMES, python};
+use agent_common::profile::{
+    PYTHON_FRAMES, PYTHON_LAYOUTS as LAYOUTS, PythonLayout, RUNS_PYTHON, USER_FRAMES, python,
+};
 use aya_ebpf::{
     helpers::{
         bpf_probe_read_user,
@@ -19,7 +21,7 @@ use aya_ebpf::{
 
 /// Versions of CPython that run here, with all their builds.
 #[map]
-static PYTHON_LAYOUTS: Array<PythonLayout> = Array::with_max_entries(32, 0);
+static PYTHON_LAYOUTS: Array<PythonLayout> = Array::with_max_entries(LAYOUTS as u32, 0);
 
 /// Threads and interpreters that are looked at, two reads each; a thread that is new is the first.
 const THREADS: u32 = 512;

@@ -69,10 +69,12 @@ struct Known {
     start: u64,
     ranges: Piece,
     files: HashSet<Option<FileId>>,
+    /// That of its Python.
+    layout: Option<Arc<u32>>,
 }
 
 enum Garbage {
-    Ranges(Piece),
+    Ranges(Piece, Option<Arc<u32>>),
     Rows(Piece),
 }
 
@@ -142,11 +144,8 @@ impl Loader {
                 self.binary(tgid, key, mapping, now)?;
                 let held = self.files.get(&key)?;
                 if image.python.is_none() {
-                    image.python = self
-                        .maps
-                        .layouts
-                        .find(tgid, &held.binary.table, mapping)
-                        .map(Arc::new);
+                    let layouts = &mut self.maps.layouts;
+                    image.python = layouts.find(tgid, &held.binary.table, mapping).map(Arc::new);
                 }
                 split(mapping, &held.binary.table, &held.pieces, &mut ranges);
                 Some(held.binary.clone())
@@ -352,13 +351,14 @@ impl Loader {
             range: piece.row,
             ranges: piece.rows,
             python: image.python.as_ref().map_or(0, |python| python.runtime),
-            layout: image.python.as_ref().map_or(0, |python| python.layout),
+            layout: image.python.as_ref().map_or(0, |python| *python.layout),
             pad: 0,
         };
         let known = Known {
             start,
             ranges: piece,
             files,
+            layout: image.python.as_ref().map(|python| python.layout.clone()),
         };
         self.known.insert(tgid, known);
         let written = sys::update(
@@ -379,7 +379,8 @@ impl Loader {
         let Some(known) = self.known.remove(&tgid) else {
             return;
         };
-        self.garbage.push_back((now, Garbage::Ranges(known.ranges)));
+        self.garbage
+            .push_back((now, Garbage::Ranges(known.ranges, known.layout)));
         for file in &known.files {
             if let Some(held) = self.files.get_mut(file) {
                 held.users = held.users.saturating_sub(1);
@@ -393,7 +394,10 @@ impl Loader {
             && now.saturating_duration_since(*since) >= GRACE
         {
             match self.garbage.pop_front() {
-                Some((_, Garbage::Ranges(piece))) => self.ranges.give(piece),
+                Some((_, Garbage::Ranges(piece, layout))) => {
+                    self.ranges.give(piece);
+                    drop(layout);
+                }
                 Some((_, Garbage::Rows(piece))) => {
                     self.rows.give(piece);
                     if !self.rows.is_used(piece.shard as usize) {

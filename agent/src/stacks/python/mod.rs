@@ -41,8 +41,8 @@ pub struct Python {
     pub objects: Objects,
     /// Where its `_PyRuntime` lies.
     pub runtime: u64,
-    /// Number of its layout in the kernel's map.
-    pub layout: u32,
+    /// Number of its layout in the kernel's map, which is its own as long as somebody has it.
+    pub layout: Arc<u32>,
 }
 
 /// A frame of a run.

@@ -198,6 +198,9 @@ fn offsets(bytes: &[u8; OFFSETS * 8]) -> Result<Version, String> {
     })
 }
 
+/// Layouts that no process can tell otherwise.
+pub(super) const FIXED: [PythonLayout; 2] = [PYTHON_3_11.layout, PYTHON_3_12.layout];
+
 /// `FRAME_OWNED_BY_CSTACK`, of 3.12 and 3.13.
 const ON_C_STACK: u32 = 3;
 

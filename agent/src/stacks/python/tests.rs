@@ -51,7 +51,7 @@ impl Memory {
                 memory: tempfile::tempfile().unwrap(),
                 objects: OBJECTS,
                 runtime: 1,
-                layout: 0,
+                layout: Arc::new(0),
             },
         };
         memory.text(NAME, "f", 1);
