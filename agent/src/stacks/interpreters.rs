@@ -120,9 +120,8 @@ fn of(pid: u32) -> Option<(String, Result<(), String>)> {
         }
         // The program may be a small one whose library is the interpreter.
         let version = python(pid, mapping, path);
-        if found.is_none() || version.is_some() {
-            let (version, verdict) =
-                version.unwrap_or_else(|| (String::new(), Err("older than 3.11".into())));
+        if found.is_none() || version.is_ok() {
+            let (version, verdict) = version.unwrap_or_else(|why| (String::new(), Err(why)));
             let version = if version.is_empty() { named(path) } else { version };
             found = Some((format!("python {version}"), verdict));
         }
@@ -141,17 +140,21 @@ fn named(path: &Path) -> String {
     version.trim_end_matches('.').to_owned()
 }
 
-/// The version of the Python that a file has, and why its frames are not seen; `None` = it has none.
-fn python(pid: u32, mapping: &maps::Mapping, path: &Path) -> Option<(String, Result<(), String>)> {
-    let file = open(pid, mapping, path).ok()?;
-    let symbols = runtime::symbols(&file, path)?.moved(&table::segments(&file)?, mapping)?;
+/// The version of the Python that a file has, and why its frames are not seen; an error = why it is not known to have any.
+fn python(pid: u32, mapping: &maps::Mapping, path: &Path) -> Result<(String, Result<(), String>), String> {
+    let file = open(pid, mapping, path).map_err(|e| format!("its file cannot be opened: {e}"))?;
+    let symbols =
+        runtime::symbols(&file, path).ok_or("its file exports no _PyRuntime, as CPython does since 3.7")?;
+    let symbols = table::segments(&file)
+        .and_then(|table| symbols.moved(&table, mapping))
+        .ok_or("its file has no part that is mapped so")?;
     let memory = match File::open(format!("/proc/{pid}/mem")) {
         Ok(memory) => memory,
-        Err(e) => return Some((String::new(), Err(format!("its memory may not be read: {e}")))),
+        Err(e) => return Ok((String::new(), Err(format!("its memory may not be read: {e}")))),
     };
     let number = symbols.version.and_then(|at| runtime::word(&memory, at));
     let version = number.map(runtime::spoken).unwrap_or_default();
-    Some((version, runtime::version(&memory, symbols).map(drop)))
+    Ok((version, runtime::version(&memory, symbols).map(drop)))
 }
 
 /// Whether a process writes down where its functions are.
