@@ -4,7 +4,7 @@
 //! names ask what there is. What a server sends is read by the process that reads symbols, as all files are.
 
 use crate::error::{Context as _, Error, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -31,13 +31,15 @@ pub enum State {
     Pending,
     /// It is here.
     There(PathBuf),
-    /// It cannot be had.
+    /// It cannot be had; from then on it may be asked for again.
     Failed(Instant),
 }
 
 #[derive(Debug, Default)]
 struct Known {
     files: HashMap<String, State>,
+    /// Those that could not be had at least once.
+    failed: HashSet<String>,
     /// Files that could not be had, each once.
     failures: u64,
 }
@@ -78,9 +80,12 @@ impl Debuginfod {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match known.files.get(build_id) {
             Some(State::There(path)) if !path.exists() => {}
-            Some(State::Failed(when)) if when.elapsed() > AGAIN => {}
+            Some(State::Failed(again)) if Instant::now() > *again => {}
             Some(state) => return state.clone(),
-            None if known.files.len() >= REMEMBERED => known.files.clear(),
+            None if known.files.len() >= REMEMBERED => {
+                known.files.clear();
+                known.failed.clear();
+            }
             None => {}
         }
         let path = self.directory.join(file_name(build_id));
@@ -133,9 +138,11 @@ impl Fetcher {
             let state = match fetched {
                 Ok(path) => State::There(path),
                 Err(e) => {
-                    known.failures += 1;
+                    known.failures += u64::from(known.failed.insert(build_id.clone()));
                     tracing::debug!("debug information of {build_id}: {e}");
-                    State::Failed(Instant::now())
+                    // One that rests may have it.
+                    let rests = self.servers.iter().any(|(_, since)| since.is_some());
+                    State::Failed(Instant::now() + if rests { REST } else { AGAIN })
                 }
             };
             known.files.insert(build_id, state);
@@ -245,6 +252,40 @@ pub fn room(directory: &Path, most: u64, spared: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What becomes of a file that a server is asked for.
+    fn asked(debuginfod: &Debuginfod, id: &str) -> State {
+        loop {
+            match debuginfod.of(id) {
+                State::Pending => std::thread::sleep(Duration::from_millis(10)),
+                state => return state,
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_is_asked_for_again_soon_if_its_server_could_not_be_reached() {
+        let directory = tempfile::tempdir().unwrap();
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let start = || Debuginfod::start(vec![url.clone()], directory.path(), 1 << 20).unwrap();
+        let answers = std::thread::spawn(move || {
+            use std::io::Read as _;
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            let reply = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.write_all(reply.as_bytes()).unwrap();
+        });
+        let (has_none, now) = (start(), Instant::now());
+        assert!(matches!(asked(&has_none, "ab12"), State::Failed(again) if again > now + AGAIN / 2));
+        answers.join().unwrap();
+        let (is_gone, now) = (start(), Instant::now());
+        for id in ["ab12", "ab13"] {
+            assert!(matches!(asked(&is_gone, id), State::Failed(again) if again < now + AGAIN / 2));
+        }
+        assert_eq!((has_none.failures(), is_gone.failures()), (1, 2));
+    }
 
     #[test]
     fn the_oldest_files_make_room() {
