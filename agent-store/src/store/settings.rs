@@ -19,7 +19,7 @@ pub struct Settings {
     /// What the store takes in memory at most: a quarter for samples that are in no block yet, a quarter for those on their way
     /// into one, a quarter for the identities of live series, the rest for the index of blocks and for merging.
     pub memory: usize,
-    /// Whether a thread of the store's writes and tidies up; else it is done by [`super::Store::sync`] and
+    /// Whether threads of the store's write and tidy up; else it is done by [`super::Store::sync`] and
     /// [`super::Store::maintain`].
     pub worker: bool,
 }
