@@ -167,11 +167,10 @@ impl Loader {
     /// Loads a file unless it is there.
     fn binary(&mut self, tgid: u32, key: Option<FileId>, mapping: &Mapping, now: Instant) -> Option<()> {
         if let Some(held) = self.files.get(&key) {
-            held.binary.file.is_of(tgid);
-            if let (Origin::File(_, path), None) = (&mapping.origin, held.binary.file.get()) {
-                held.binary
-                    .file
-                    .set(self.may_open(open(tgid, mapping, path).ok()));
+            let file = &held.binary.file;
+            file.is_of(tgid);
+            if let (Origin::File(_, path), None) = (&mapping.origin, file.get()) {
+                file.set(self.may_open(open(tgid, mapping, path).ok()));
             }
             return Some(());
         }
