@@ -179,8 +179,16 @@ fn beside(directory: &OwnedFd, name: &Path) -> Option<File> {
     regular(openat2(directory, name, how).ok()?)
 }
 
+/// A regular file as it is seen from a root directory.
+pub(super) fn open_in(root: &File, path: &Path) -> Option<File> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    regular(openat2(root, path, how).ok()?)
+}
+
 /// A regular file.
-fn open(path: &Path) -> Option<File> {
+pub(super) fn open(path: &Path) -> Option<File> {
     regular(open_at(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?)
 }
 

@@ -1,5 +1,6 @@
 //! The files and mappings of a process, as they are named and read.
 
+use super::debug_files;
 use super::maps::{self, Mapping, Origin};
 use super::perf_map::PerfMap;
 use super::table::{self, Segment, Table};
@@ -140,10 +141,12 @@ impl Image {
 /// The file of a mapping as the process has it, whatever its path leads to by now.
 pub(super) fn open(tgid: u32, mapping: &Mapping, path: &std::path::Path) -> std::io::Result<File> {
     let by_address = format!("/proc/{tgid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
-    File::open(by_address).or_else(|_| {
-        let inside = path.strip_prefix("/").unwrap_or(path);
-        File::open(PathBuf::from(format!("/proc/{tgid}/root")).join(inside))
-    })
+    if let Some(file) = debug_files::open(by_address.as_ref()) {
+        return Ok(file);
+    }
+    // By its path, as the process sees it: a link there must not lead out of it.
+    let root = Open::root(tgid).ok_or_else(std::io::Error::last_os_error)?;
+    debug_files::open_in(&root, path).ok_or_else(|| std::io::Error::other("no file that can be opened"))
 }
 
 /// The vdso is the kernel's, and ours is that of every process.
