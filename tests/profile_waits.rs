@@ -178,7 +178,12 @@ fn who_ended_a_wait() -> Result<()> {
         ("piper", "feeder", &*name),
         ("feeder", "hrtimer_wakeup_[k]", "[interrupt]"),
     ] {
-        let all = folded.count(|stack| is_in(stack, function) && !stack.iter().any(|f| f == "[runqueue]"));
+        // The stack of a waker has the function that it woke from as well.
+        let waits = |stack: &[String]| {
+            let wait = parts(stack).map_or_else(|| stack.to_vec(), |(wait, _)| wait);
+            is_in(&wait, function)
+        };
+        let all = folded.count(|stack| waits(stack) && !stack.iter().any(|f| f == "[runqueue]"));
         let right = folded.count(|stack| {
             parts(stack).is_some_and(|(wait, told)| {
                 is_in(&wait, function) && is_in(&told, waker) && told.last().is_some_and(|last| last == by)
