@@ -375,7 +375,7 @@ impl Engine {
                 } else {
                     self.sizes.fault_period
                 };
-                let attached = clock::Attached::new(p, spec.hook, period)?;
+                let attached = clock::Attached::new(p, spec, period)?;
                 self.events.insert(spec.name, attached);
             }
             Hook::Tc(_) => {
