@@ -7,7 +7,7 @@ use std::time::Duration;
 /// `geophone query`.
 #[derive(Debug, Args)]
 pub struct Query {
-    /// The query, e.g. 'sum by (peer) (rate(geophone_tcp_bytes_total[1m]))'
+    /// The query, e.g. 'sum by (peer) (geophone_tcp_connections)'
     #[arg(value_name = "PROMQL")]
     pub query: String,
     /// Not one moment, but the time before it, e.g. 1h
