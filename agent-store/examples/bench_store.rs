@@ -3,21 +3,13 @@
 //! figure: name, value, unit, and the limit of issue 5.
 
 use agent_store::labels::Labels;
-use agent_store::series::{Bounds, Comparison, Matcher, Millis, Refusal, Source};
+use agent_store::series::{Comparison, Free, Matcher, Millis, Source};
 use agent_store::store::{Place, SeriesRef, Settings, Store, Value};
 use std::path::Path;
 use std::time::Duration;
 
 /// 2023-11-14T00:00:00Z
 const START: Millis = 1_699_920_000_000;
-
-struct Free;
-
-impl Bounds for Free {
-    fn take(&self, _: usize, _: usize) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
 
 /// A small generator, so that the figures are of the same numbers every time.
 struct Dice(u64);
@@ -110,13 +102,6 @@ fn register(store: &Store, n: usize) -> Vec<SeriesRef> {
 fn select(store: &Store, matchers: &[Matcher], from: Millis, to: Millis) -> usize {
     let found = store.select(matchers, from, to, &Free).unwrap_or_default();
     found.iter().map(|series| series.samples.floats.times.len()).sum()
-}
-
-fn equal(label: &str, value: &str) -> Matcher {
-    Matcher {
-        label: label.into(),
-        comparison: Comparison::Equal(value.into()),
-    }
 }
 
 /// As research/performance.md has it: 500 random counters, 24 h at 10 s.
@@ -227,7 +212,7 @@ fn day(directory: &Path) {
     for at in [5, 8] {
         let one: Vec<Matcher> = labels(at)
             .iter()
-            .map(|(name, value)| equal(name, value))
+            .map(|(name, value)| Matcher::equal(name, value))
             .collect();
         let mut n = 0;
         let ms = mean(|| n = select(&store, &one, START, START + 86_399_000));
@@ -238,7 +223,7 @@ fn day(directory: &Path) {
             "<= 3",
         );
     }
-    let five = [equal("subject", "/system.slice/service-3.service")];
+    let five = [Matcher::equal("subject", "/system.slice/service-3.service")];
     let ms = mean(|| {
         select(&store, &five, START + 86_100_000, START + 86_400_000);
     });
@@ -293,7 +278,12 @@ fn churn(directory: &Path) {
     print("  on disk", stats.disk_bytes as f64 / 1048576.0, "MiB", "");
     print("  CPU", spent.as_secs_f64() / 86_400.0 * 100.0, "% of a core", "");
     let ms = mean(|| {
-        select(&store, &[equal("flow", "10.0.1.1:1")], START, START + 86_400_000);
+        select(
+            &store,
+            &[Matcher::equal("flow", "10.0.1.1:1")],
+            START,
+            START + 86_400_000,
+        );
     });
     print("  one of a million", ms, "ms", "");
 }

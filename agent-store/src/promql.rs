@@ -20,6 +20,7 @@ mod tests;
 mod window;
 
 pub use error::Error;
+pub use functions::is_label_name;
 pub use grid::Sample;
 pub use parse::selector;
 
@@ -93,47 +94,29 @@ pub fn instant(
     bounds: &dyn Bounds,
 ) -> Result<Answer, Error> {
     check_time("time", at)?;
-    with_room(query, || at_once(query, at, options, source, bounds))
-}
-
-fn at_once(
-    query: &str,
-    at: Millis,
-    options: &Options,
-    source: &dyn Source,
-    bounds: &dyn Bounds,
-) -> Result<Answer, Error> {
-    let expr = parse::parse(query)?;
-    let grid = Grid::instant(at);
-    let evaluator = evaluator(grid, options, source, bounds);
-    let value = if expr.value_type() == ValueType::Matrix {
-        let ranges = evaluator.ranges(&expr, grid)?;
-        let (from, to) = match ranges.ends.first() {
-            Some(end) => (end - ranges.range, *end),
-            None => (at, at),
-        };
-        let mut series = ranges.series;
-        for one in &mut series {
-            select::trim(&mut one.samples.floats, from, to);
-            select::trim(&mut one.samples.histograms, from, to);
-        }
-        matrix(series)
-    } else {
-        match evaluator.eval(&expr, grid)? {
-            Evaluated::Scalar(values) => Value::Scalar(at, values.first().copied().unwrap_or(f64::NAN)),
-            Evaluated::String(text) => Value::String(at, text),
-            Evaluated::Vector(rows) => {
-                let element = |row: Row| {
-                    Some(Element {
-                        sample: row.get(0)?,
-                        labels: row.labels,
-                    })
-                };
-                Value::Vector(at, rows.into_iter().filter_map(element).collect())
+    with_room(query, || {
+        let expr = parse::parse(query)?;
+        let grid = Grid::instant(at);
+        let evaluator = evaluator((at, at), options, source, bounds);
+        let value = if expr.value_type() == ValueType::Matrix {
+            matrix(evaluator.ranges(&expr, grid)?.series)
+        } else {
+            match evaluator.eval(&expr, grid)? {
+                Evaluated::Scalar(values) => Value::Scalar(at, values.first().copied().unwrap_or(f64::NAN)),
+                Evaluated::String(text) => Value::String(at, text),
+                Evaluated::Vector(rows) => {
+                    let element = |row: Row| {
+                        Some(Element {
+                            sample: row.get(0)?,
+                            labels: row.labels,
+                        })
+                    };
+                    Value::Vector(at, rows.into_iter().filter_map(element).collect())
+                }
             }
-        }
-    };
-    Ok(answer(value, evaluator))
+        };
+        Ok(answer(value, evaluator))
+    })
 }
 
 /// Evaluates a query at `start`, `start + step` and so on, up to `end`.
@@ -161,34 +144,19 @@ pub fn range(
             "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
         );
     }
-    with_room(query, || over(query, start, end, step, options, source, bounds))
-}
-
-fn over(
-    query: &str,
-    start: Millis,
-    end: Millis,
-    step: Millis,
-    options: &Options,
-    source: &dyn Source,
-    bounds: &dyn Bounds,
-) -> Result<Answer, Error> {
-    let expr = parse::parse(query)?;
-    check_type(&expr)?;
-    let grid = Grid::new(start, end, step);
-    let mut evaluator = evaluator(grid, options, source, bounds);
-    evaluator.end = end;
-    let rows = match evaluator.eval(&expr, grid)? {
-        Evaluated::Scalar(floats) => vec![Row {
-            labels: Labels::default(),
-            floats,
-            histograms: Vec::new(),
-        }],
-        Evaluated::Vector(rows) => rows,
-        Evaluated::String(_) => return bad("a string has no range"),
-    };
-    let series = rows.iter().map(|row| select::to_series(row, grid)).collect();
-    Ok(answer(matrix(series), evaluator))
+    with_room(query, || {
+        let expr = parse::parse(query)?;
+        check_type(&expr)?;
+        let grid = Grid::new(start, end, step);
+        let evaluator = evaluator((start, end), options, source, bounds);
+        let rows = match evaluator.eval(&expr, grid)? {
+            Evaluated::Scalar(floats) => vec![Row::nameless(floats)],
+            Evaluated::Vector(rows) => rows,
+            Evaluated::String(_) => return bad("a string has no range"),
+        };
+        let series = rows.iter().map(|row| select::to_series(row, grid)).collect();
+        Ok(answer(matrix(series), evaluator))
+    })
 }
 
 /// Parsing, evaluation and the tree's end are recursive: a query of many parts gets a stack that is deep enough for
@@ -237,7 +205,7 @@ fn bad<T>(text: &str) -> Result<T, Error> {
 }
 
 fn evaluator<'a>(
-    grid: Grid,
+    (start, end): (Millis, Millis),
     options: &'a Options,
     source: &'a dyn Source,
     bounds: &'a dyn Bounds,
@@ -246,8 +214,8 @@ fn evaluator<'a>(
         source,
         bounds,
         options,
-        start: grid.start,
-        end: grid.end(),
+        start,
+        end,
         warnings: RefCell::new(BTreeSet::new()),
         worked: Cell::new(0),
     }

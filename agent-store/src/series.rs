@@ -75,6 +75,14 @@ pub struct Matcher {
 }
 
 impl Matcher {
+    /// `label="value"`.
+    pub fn equal(label: &str, value: &str) -> Self {
+        Self {
+            label: label.to_owned(),
+            comparison: Comparison::Equal(value.to_owned()),
+        }
+    }
+
     /// Whether a value passes.
     pub fn accepts(&self, value: &str) -> bool {
         match &self.comparison {
@@ -105,6 +113,15 @@ pub trait Bounds: Sync {
     fn take(&self, series: usize, samples: usize) -> Result<(), Refusal>;
 }
 
+/// No bound at all.
+pub struct Free;
+
+impl Bounds for Free {
+    fn take(&self, _: usize, _: usize) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
 /// Something that has series: the store, or vectors in a test.
 pub trait Source: Sync {
     /// The series that all matchers accept, with their samples in `from..=to`, in any order; series without a sample there
@@ -116,13 +133,4 @@ pub trait Source: Sync {
         to: Millis,
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal>;
-
-    /// The identities of the series that all matchers accept and that have a sample in `from..=to`.
-    fn series(
-        &self,
-        matchers: &[Matcher],
-        from: Millis,
-        to: Millis,
-        bounds: &dyn Bounds,
-    ) -> Result<Vec<Labels>, Refusal>;
 }

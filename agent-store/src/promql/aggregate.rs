@@ -8,7 +8,7 @@ pub(super) use rank::by_value;
 use super::eval::Evaluator;
 use super::float::{Kahan, mean, variance};
 use super::grid::{Grid, Row, Sample, only, without};
-use super::{Error, binary, float, quantile};
+use super::{Error, binary, quantile};
 use crate::labels::{Labels, NAME};
 use crate::series::is_stale;
 use promql_parser::parser::token::{
@@ -93,12 +93,7 @@ impl Evaluator<'_> {
                 variance(values.iter().copied()).sqrt()
             })?,
             T_QUANTILE => {
-                for q in param.iter().filter(|q| !(0.0..=1.0).contains(*q)) {
-                    self.warn(format!(
-                        "quantile value should be between 0 and 1, got {}",
-                        float::plain(*q)
-                    ));
-                }
+                self.check_quantiles(param);
                 self.by_step(rows, &mut result, |step, values| {
                     quantile::quantile(param.get(step).copied().unwrap_or(f64::NAN), values)
                 })?;

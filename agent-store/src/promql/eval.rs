@@ -1,7 +1,7 @@
 //! The evaluator: an expression over all steps of a grid at once.
 
 use super::grid::{Grid, Row, Sample, drop_name, unite};
-use super::{Error, MOST_STEPS, Options};
+use super::{Error, MOST_STEPS, Options, float};
 use crate::series::{Bounds, Millis, Source};
 use promql_parser::parser::{Expr, UnaryExpr};
 use std::cell::{Cell, RefCell};
@@ -93,6 +93,14 @@ impl Evaluator<'_> {
         self.warnings
             .borrow_mut()
             .insert(format!("PromQL warning: {}", text.into()));
+    }
+
+    /// Warns of quantiles beyond 0 to 1.
+    pub fn check_quantiles(&self, q: &[f64]) {
+        for q in q.iter().filter(|q| !(0.0..=1.0).contains(*q)) {
+            let q = float::plain(*q);
+            self.warn(format!("quantile value should be between 0 and 1, got {q}"));
+        }
     }
 
     fn negate(&self, node: &UnaryExpr, grid: Grid) -> Result<Evaluated, Error> {

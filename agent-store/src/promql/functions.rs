@@ -13,10 +13,9 @@ use super::aggregate::by_value;
 use super::eval::{Evaluated, Evaluator};
 use super::grid::{Grid, Row, Sample, unite};
 use super::{Error, binary};
-use crate::labels::Labels;
 use promql_parser::parser::{Call, Expr};
 
-pub(super) use labels::is_label_name;
+pub use labels::is_label_name;
 
 /// Those that are not in a table of their own.
 const OTHERS: &[&str] = &[
@@ -115,10 +114,7 @@ impl Evaluator<'_> {
         if let Some(f) = dates::function(name) {
             if args.args.is_empty() {
                 let times = grid.times().map(|time| f(time as f64 / 1000.0));
-                return Ok(Evaluated::Vector(vec![constant(
-                    Labels::default(),
-                    times.collect(),
-                )]));
+                return Ok(Evaluated::Vector(vec![Row::nameless(times.collect())]));
             }
             return floats(args.vector(0)?, |_, value| f(value));
         }
@@ -133,10 +129,7 @@ impl Evaluator<'_> {
             "time" => Ok(Evaluated::Scalar(
                 grid.times().map(|time| time as f64 / 1000.0).collect(),
             )),
-            "vector" => Ok(Evaluated::Vector(vec![constant(
-                Labels::default(),
-                args.scalar(0)?,
-            )])),
+            "vector" => Ok(Evaluated::Vector(vec![Row::nameless(args.scalar(0)?)])),
             "scalar" => Ok(Evaluated::Scalar(to_scalar(&args.vector(0)?, grid))),
             "clamp" | "clamp_max" | "clamp_min" | "round" => math::with_scalars(&args),
             "timestamp" => timestamp(&args),
@@ -170,14 +163,6 @@ fn floats(rows: Vec<Row>, f: impl Fn(usize, f64) -> f64) -> Result<Evaluated, Er
             .collect(),
     )
     .map(Evaluated::Vector)
-}
-
-fn constant(labels: Labels, floats: Vec<f64>) -> Row {
-    Row {
-        labels,
-        floats,
-        histograms: Vec::new(),
-    }
 }
 
 /// The value of the only element of a vector, NaN at steps that have none or several.

@@ -30,11 +30,6 @@ impl Grid {
     pub fn times(self) -> impl Iterator<Item = Millis> {
         (0..self.count).map(move |step| self.start + step as Millis * self.step)
     }
-
-    /// The last step.
-    pub fn end(self) -> Millis {
-        self.start + (self.count.max(1) - 1) as Millis * self.step
-    }
 }
 
 /// A sample without its time.
@@ -61,6 +56,15 @@ impl Row {
         Self {
             labels,
             floats: vec![STALE; count],
+            histograms: Vec::new(),
+        }
+    }
+
+    /// A scalar as a series.
+    pub fn nameless(floats: Vec<f64>) -> Self {
+        Self {
+            labels: Labels::default(),
+            floats,
             histograms: Vec::new(),
         }
     }

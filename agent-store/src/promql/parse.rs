@@ -45,7 +45,7 @@ pub(super) fn parse(query: &str) -> Result<Expr, Error> {
 pub fn selector(text: &str) -> Result<Vec<Matcher>, Error> {
     super::with_room(text, || match parse(text)? {
         Expr::VectorSelector(selector) if selector.offset.is_none() && selector.at.is_none() => {
-            matchers(&selector)
+            Ok(matchers(&selector))
         }
         _ => Err(Error::parse(format!(
             "{text:?} is not a selector like up{{job=\"x\"}}"
@@ -178,15 +178,12 @@ pub(super) fn type_name(value: ValueType) -> &'static str {
 }
 
 /// The conditions of a selector, its name among them.
-pub(super) fn matchers(selector: &VectorSelector) -> Result<Vec<Matcher>, Error> {
+pub(super) fn matchers(selector: &VectorSelector) -> Vec<Matcher> {
     let mut all = convert(&selector.matchers);
     if let Some(name) = &selector.name {
-        all.push(Matcher {
-            label: crate::labels::NAME.to_owned(),
-            comparison: Comparison::Equal(name.clone()),
-        });
+        all.push(Matcher::equal(crate::labels::NAME, name));
     }
-    Ok(all)
+    all
 }
 
 fn convert(matchers: &Matchers) -> Vec<Matcher> {

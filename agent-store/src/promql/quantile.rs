@@ -32,8 +32,8 @@ pub(super) fn quantile(q: f64, values: &mut [f64]) -> f64 {
 
 /// The quantile of cumulative buckets `(upper bound, count)`, ordered by their bound.
 pub(super) fn of_classic(q: f64, buckets: &[(f64, f64)]) -> f64 {
-    if q.is_nan() || !(0.0..=1.0).contains(&q) {
-        return special(q, false).unwrap_or(f64::NAN);
+    if let Some(value) = special(q, false) {
+        return value;
     }
     if buckets.last().is_none_or(|(bound, _)| *bound != f64::INFINITY) {
         return f64::NAN;
@@ -98,10 +98,10 @@ fn one_sided(histogram: &Histogram) -> Vec<Bucket> {
 
 /// The quantile of a native histogram, linear within a bucket.
 pub(super) fn of_native(q: f64, histogram: &Histogram) -> f64 {
-    if !q.is_nan() && !(0.0..=1.0).contains(&q) {
-        return special(q, false).unwrap_or(f64::NAN);
+    if let Some(value) = special(q, false) {
+        return value;
     }
-    if histogram.count == 0.0 || q.is_nan() {
+    if histogram.count == 0.0 {
         return f64::NAN;
     }
     let mut rank = q * histogram.count;

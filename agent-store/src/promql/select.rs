@@ -30,7 +30,7 @@ fn references(at: Option<Millis>, offset: Millis, grid: Grid) -> Vec<Millis> {
 
 impl Evaluator<'_> {
     fn select(&self, selector: &VectorSelector, from: Millis, to: Millis) -> Result<Vec<Series>, Error> {
-        let matchers = parse::matchers(selector)?;
+        let matchers = parse::matchers(selector);
         let mut series = self.source.select(&matchers, from, to, self.bounds)?;
         // A source may hand out whole blocks.
         for one in &mut series {
@@ -181,7 +181,7 @@ pub(super) fn advance(times: &[Millis], mut from: usize, limit: Millis) -> usize
     from
 }
 
-pub(super) fn trim<T>(column: &mut Column<T>, from: Millis, to: Millis) {
+fn trim<T>(column: &mut Column<T>, from: Millis, to: Millis) {
     let end = column.times.partition_point(|time| *time <= to);
     column.times.truncate(end);
     column.values.truncate(end);

@@ -29,17 +29,6 @@ impl Source for Many {
         };
         Ok((0..self.0).map(series).collect())
     }
-
-    fn series(
-        &self,
-        matchers: &[Matcher],
-        from: Millis,
-        to: Millis,
-        bounds: &dyn Bounds,
-    ) -> Result<Vec<Labels>, Refusal> {
-        let all = self.select(matchers, from, to, bounds)?;
-        Ok(all.into_iter().map(|one| one.labels).collect())
-    }
 }
 
 /// So many samples, and so many looks at the clock.

@@ -8,7 +8,7 @@ use super::rewrite::{Columns, Stop};
 use super::settings::{MERGED, MOST_SAMPLES, SPARSE};
 use super::{Store, text};
 use crate::labels::{Labels, NAME};
-use crate::series::{Bounds, Column, Comparison, Matcher, Millis, Refusal, Series, Source, is_stale};
+use crate::series::{Bounds, Column, Matcher, Millis, Refusal, Series, Source, is_stale};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, Write};
 use std::sync::Arc;
@@ -218,7 +218,7 @@ impl Store {
         let mut samples = 0;
         for name in self.words(Some(NAME), matchers, (from, to), &free)? {
             let mut matchers = matchers.to_vec();
-            matchers.push(equal(NAME, &name));
+            matchers.push(Matcher::equal(NAME, &name));
             let mut said = false;
             let mut put = |found: &[Series]| -> Result<(), Refusal> {
                 let mut text = String::new();
@@ -249,8 +249,10 @@ impl Store {
                         .collect();
                     for labels in all {
                         // All names, because others may have these labels and more.
-                        let own: Vec<Matcher> =
-                            names.iter().map(|name| equal(name, labels.get(name))).collect();
+                        let own: Vec<Matcher> = names
+                            .iter()
+                            .map(|name| Matcher::equal(name, labels.get(name)))
+                            .collect();
                         put(&self.select(&own, from, to, &free)?)?;
                     }
                 }
@@ -261,13 +263,6 @@ impl Store {
             .and_then(|()| out.flush())
             .map_err(failed)?;
         Ok(samples)
-    }
-}
-
-fn equal(label: &str, value: &str) -> Matcher {
-    Matcher {
-        label: label.into(),
-        comparison: Comparison::Equal(value.into()),
     }
 }
 

@@ -106,6 +106,21 @@ impl Store {
         Ok(found)
     }
 
+    /// The identities of the series that all matchers accept and that have a sample in `from..=to`.
+    pub fn series(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<Labels>, Refusal> {
+        Ok(self
+            .gather(matchers, (from, to), false, bounds)?
+            .into_iter()
+            .map(|series| series.labels)
+            .collect())
+    }
+
     /// The names of all labels that series in `from..=to` have, or the values of one, ordered. Matchers cost reading what they
     /// accept; without any only the index is read, block by block, so that a name may be a little older than asked for.
     pub fn words(
@@ -188,19 +203,5 @@ impl Source for Store {
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal> {
         self.gather(matchers, (from, to), true, bounds)
-    }
-
-    fn series(
-        &self,
-        matchers: &[Matcher],
-        from: Millis,
-        to: Millis,
-        bounds: &dyn Bounds,
-    ) -> Result<Vec<Labels>, Refusal> {
-        Ok(self
-            .gather(matchers, (from, to), false, bounds)?
-            .into_iter()
-            .map(|series| series.labels)
-            .collect())
     }
 }

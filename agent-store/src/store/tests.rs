@@ -7,18 +7,11 @@ mod roundtrip;
 mod work;
 
 use super::*;
+pub(super) use crate::series::Free;
 use crate::series::{Bounds, Comparison, Matcher, Refusal, Series, Source};
 
 /// 2023-11-14T22:00:00Z: the beginning of two hours.
 pub(super) const START: Millis = 1_699_999_200_000;
-
-pub(super) struct Free;
-
-impl Bounds for Free {
-    fn take(&self, _: usize, _: usize) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
 
 /// Nothing happens unless the test says so.
 pub(super) fn quiet() -> Settings {
@@ -34,13 +27,6 @@ pub(super) fn memory() -> Store {
 
 pub(super) fn open(directory: &std::path::Path) -> (Store, Report) {
     Store::open(Place::Directory(directory.to_owned()), quiet()).unwrap()
-}
-
-pub(super) fn equal(label: &str, value: &str) -> Matcher {
-    Matcher {
-        label: label.into(),
-        comparison: Comparison::Equal(value.into()),
-    }
 }
 
 pub(super) fn labels(name: &str, at: usize) -> Labels {
@@ -83,7 +69,7 @@ pub(super) fn fill(store: &Store, n: usize, from: usize, to: usize) {
 
 /// Asserts that the store has ticks `from..to` of `n` series, each once and in order.
 pub(super) fn assert_filled(store: &Store, n: usize, from: usize, to: usize) {
-    let found = select(store, &[equal("__name__", "x")]);
+    let found = select(store, &[Matcher::equal("__name__", "x")]);
     assert_eq!(found.len(), if from == to { 0 } else { n });
     let times: Vec<Millis> = (from..to).map(|tick| START + tick as Millis * 1000).collect();
     for (at, series) in found.iter().enumerate() {

@@ -1,20 +1,11 @@
 //! Where the series come from on our side: vectors, and the store itself.
 
-use agent_store::labels::Labels;
+pub use agent_store::series::Free;
 use agent_store::series::{Bounds, Matcher, Millis, Refusal, Series, Source};
 use agent_store::store::{Place, SeriesRef, Settings, Store, Value};
 use std::collections::BTreeMap;
 
 pub struct Memory(pub Vec<Series>);
-
-/// No bound at all.
-pub struct Free;
-
-impl Bounds for Free {
-    fn take(&self, _: usize, _: usize) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
 
 impl Source for Memory {
     fn select(
@@ -40,17 +31,6 @@ impl Source for Memory {
             bounds.take(1, times.filter(|time| (from..=to).contains(*time)).count())?;
         }
         Ok(found)
-    }
-
-    fn series(
-        &self,
-        matchers: &[Matcher],
-        from: Millis,
-        to: Millis,
-        bounds: &dyn Bounds,
-    ) -> Result<Vec<Labels>, Refusal> {
-        let found = self.select(matchers, from, to, bounds)?;
-        Ok(found.into_iter().map(|series| series.labels).collect())
     }
 }
 

@@ -2,7 +2,6 @@
 
 use crate::data::{self, START};
 use crate::memory::{Free, Memory};
-use agent_store::labels::Labels;
 use agent_store::promql::{Answer, Options, Sample, Value, instant, range};
 use agent_store::series::{Bounds, Matcher, Millis, Refusal, Series, Source};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -166,16 +165,6 @@ impl Source for Counted {
     ) -> Result<Vec<Series>, Refusal> {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.select(m, from, to, b)
-    }
-
-    fn series(
-        &self,
-        m: &[Matcher],
-        from: Millis,
-        to: Millis,
-        b: &dyn Bounds,
-    ) -> Result<Vec<Labels>, Refusal> {
-        self.0.series(m, from, to, b)
     }
 }
 

@@ -35,10 +35,7 @@ pub(super) fn absent_over_time(args: &Arguments) -> Result<Evaluated, Error> {
 
 /// One where no row has anything.
 fn gaps(rows: &[Row], selector: Option<&VectorSelector>, grid: Grid) -> Result<Evaluated, Error> {
-    let mut gaps = Row::empty(
-        selector.map_or_else(|| Ok(Labels::default()), labels)?,
-        grid.count,
-    );
+    let mut gaps = Row::empty(selector.map_or_else(Labels::default, labels), grid.count);
     for step in 0..grid.count {
         if !rows.iter().any(|row| row.has(step)) {
             gaps.set(step, Sample::Float(1.0));
@@ -52,10 +49,10 @@ fn gaps(rows: &[Row], selector: Option<&VectorSelector>, grid: Grid) -> Result<E
 }
 
 /// The labels that the selector asks for by `=`, once each.
-fn labels(selector: &VectorSelector) -> Result<Labels, Error> {
+fn labels(selector: &VectorSelector) -> Labels {
     let mut wanted: HashMap<String, String> = HashMap::new();
     let mut seen = std::collections::HashSet::new();
-    for matcher in parse::matchers(selector)?
+    for matcher in parse::matchers(selector)
         .into_iter()
         .filter(|matcher| matcher.label != NAME)
     {
@@ -68,5 +65,5 @@ fn labels(selector: &VectorSelector) -> Result<Labels, Error> {
             }
         }
     }
-    Ok(Labels::new(wanted))
+    Labels::new(wanted)
 }

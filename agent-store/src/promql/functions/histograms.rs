@@ -1,7 +1,7 @@
 //! Functions of histograms, native and classic.
 
 use super::super::eval::Evaluated;
-use super::super::float::{self, Kahan};
+use super::super::float::Kahan;
 use super::super::grid::{Row, Sample, drop_name, unite, without};
 use super::super::{Error, quantile};
 use super::Arguments;
@@ -67,12 +67,7 @@ struct Classic<'a> {
 
 fn quantiles(args: &Arguments) -> Result<Evaluated, Error> {
     let q = args.scalar(0)?;
-    for q in q.iter().filter(|q| !(0.0..=1.0).contains(*q)) {
-        args.evaluator.warn(format!(
-            "quantile value should be between 0 and 1, got {}",
-            float::plain(*q)
-        ));
-    }
+    args.evaluator.check_quantiles(&q);
     let rows = args.vector(1)?;
     let mut classics: HashMap<Labels, Classic> = HashMap::new();
     for row in &rows {

@@ -9,7 +9,7 @@ use regex::Regex;
 use std::cmp::Ordering;
 
 /// Whether a label may have this name.
-pub(in super::super) fn is_label_name(name: &str) -> bool {
+pub fn is_label_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')

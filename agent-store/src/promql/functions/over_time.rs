@@ -1,7 +1,7 @@
 //! Functions of all samples of a window.
 
 use super::super::eval::Evaluated;
-use super::super::float::{self, Kahan, mean, variance};
+use super::super::float::{Kahan, mean, variance};
 use super::super::grid::Sample;
 use super::super::window::Window;
 use super::super::{Error, quantile};
@@ -77,15 +77,9 @@ pub(super) fn last(window: &Window) -> Option<Sample> {
 
 pub(super) fn quantile(args: &Arguments) -> Result<Evaluated, Error> {
     let q = args.scalar(0)?;
-    for q in q.iter().filter(|q| !(0.0..=1.0).contains(*q)) {
-        args.evaluator.warn(format!(
-            "quantile value should be between 0 and 1, got {}",
-            float::plain(*q)
-        ));
-    }
+    args.evaluator.check_quantiles(&q);
     let ranges = args.evaluator.ranges(args.expr(1)?, args.grid)?;
-    let mut values = Vec::new();
-    let values = std::cell::RefCell::new(&mut values);
+    let values = std::cell::RefCell::new(Vec::new());
     let rows = args.evaluator.slide(&ranges, args.grid, false, |_| {
         |window: Window| {
             Ok(floats(&window, |floats| {

@@ -387,7 +387,7 @@ fn the_worker_heals_within_ten_seconds_and_counts_what_the_log_never_had() {
     }
     assert!(store.stats().unlogged > 0, "{:?}", store.stats());
     let ticks = |store: &Store| {
-        select(store, &[equal("peer", "peer-1999")])[0]
+        select(store, &[Matcher::equal("peer", "peer-1999")])[0]
             .samples
             .floats
             .times
@@ -410,7 +410,9 @@ fn the_worker_heals_within_ten_seconds_and_counts_what_the_log_never_had() {
     store.sync();
     drop(store);
     let (store, _) = Store::open(Place::ReadOnly(home), quiet()).unwrap();
-    let last = &select(&store, &[equal("peer", "peer-1999")])[0].samples.floats;
+    let last = &select(&store, &[Matcher::equal("peer", "peer-1999")])[0]
+        .samples
+        .floats;
     assert_eq!(
         (last.times.last(), last.values.last()),
         (Some(&(START + 800_000)), Some(&7.0))

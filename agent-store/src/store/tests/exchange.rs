@@ -24,7 +24,9 @@ fn what_is_exported_can_be_imported() {
     assert_filled(&other, 30, 0, 2000);
     assert_eq!(export(&other, &[]), text);
     assert_eq!(
-        export(&other, &[equal("peer", "peer-0003")]).lines().count(),
+        export(&other, &[Matcher::equal("peer", "peer-0003")])
+            .lines()
+            .count(),
         2002
     );
     let info = other.info();
@@ -90,11 +92,11 @@ fn lines_of_any_order_are_taken_and_bad_ones_named() {
     assert_eq!((imported.samples, imported.skipped), (5, 3));
     assert_eq!(imported.findings.len(), 4);
     assert!(imported.findings[0].starts_with("line 5: "), "{imported:?}");
-    let found = select(&store, &[equal("__name__", "a_total")]);
+    let found = select(&store, &[Matcher::equal("__name__", "a_total")]);
     assert_eq!(found[0].samples.floats.times, [10_000, 20_000, 30_000]);
     assert_eq!(found[0].samples.floats.values, [1.0, 2.5, 3.0]);
     assert_eq!(
-        select(&store, &[equal("__name__", "late")])[0]
+        select(&store, &[Matcher::equal("__name__", "late")])[0]
             .samples
             .floats
             .times,

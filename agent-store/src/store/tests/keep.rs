@@ -16,7 +16,7 @@ fn samples_are_rolled_up_and_then_removed() {
         store.maintain();
     }
     let newest = 12 * 3600 - 1;
-    let plain = select(&store, &[equal("peer", "peer-0000")]);
+    let plain = select(&store, &[Matcher::equal("peer", "peer-0000")]);
     let floats = &plain[0].samples.floats;
     let first = (floats.times[0] - START) / 1000;
     assert!(
@@ -34,7 +34,10 @@ fn samples_are_rolled_up_and_then_removed() {
         assert_eq!(*v, value(0, ((time - START) / 1000) as usize));
     }
     let ask = |which: &str| {
-        let found = select(&store, &[equal("peer", "peer-0002"), equal(ROLLUP, which)]);
+        let found = select(
+            &store,
+            &[Matcher::equal("peer", "peer-0002"), Matcher::equal(ROLLUP, which)],
+        );
         assert_eq!(found[0].labels.get(ROLLUP), which);
         found[0].samples.floats.clone()
     };
@@ -61,7 +64,7 @@ fn samples_are_rolled_up_and_then_removed() {
         count.values.iter().sum::<f64>(),
         (newest + 1 - (first - 9)) as f64
     );
-    let refusal = store.select(&[equal(ROLLUP, "median")], 0, 1, &Free);
+    let refusal = store.select(&[Matcher::equal(ROLLUP, "median")], 0, 1, &Free);
     let error = crate::promql::Error::from(refusal.unwrap_err());
     assert_eq!(
         (error.status(), error.to_string().as_str()),
@@ -126,9 +129,9 @@ fn series_that_come_and_go_leave_memory_and_then_the_disk() {
         "{}",
         store.info().series
     );
-    assert!(select(&store, &[equal("peer", "peer-0005")]).is_empty());
+    assert!(select(&store, &[Matcher::equal("peer", "peer-0005")]).is_empty());
     assert_eq!(
-        select(&store, &[equal("peer", "peer-100000")])[0]
+        select(&store, &[Matcher::equal("peer", "peer-100000")])[0]
             .samples
             .floats
             .times
@@ -153,7 +156,7 @@ fn a_clock_that_leaps_into_the_future_and_back_removes_nothing() {
     let stats = store.stats();
     assert_eq!((stats.samples, stats.late_ticks), (4100, 1000), "{stats:?}");
     assert!(stats.findings[0].starts_with("the clock is 315"), "{stats:?}");
-    let found = select(&store, &[equal("peer", "peer-0001")]);
+    let found = select(&store, &[Matcher::equal("peer", "peer-0001")]);
     assert_eq!(
         found[0].samples.floats.values,
         (0..2000).map(|tick| value(1, tick)).collect::<Vec<_>>()

@@ -32,7 +32,7 @@ fn a_span_is_cut_at_both_ends_wherever_samples_are() {
     for (from, to) in [(0, 0), (599, 600), (100, 7350), (7199, 7201), (7900, 7999)] {
         let at = |tick: usize| START + tick as Millis * 1000;
         let found = store
-            .select(&[equal("peer", "peer-0002")], at(from), at(to), &Free)
+            .select(&[Matcher::equal("peer", "peer-0002")], at(from), at(to), &Free)
             .unwrap();
         assert_eq!(
             found[0].samples.floats.times,
@@ -71,20 +71,21 @@ fn selectors_mean_what_prometheus_says() {
                     .iter()
                     .map(|s| s.labels.clone())
                     .collect::<std::collections::BTreeSet<_>>(),
-                Source::series(store, matchers, Millis::MIN, Millis::MAX, &Free)
+                store
+                    .series(matchers, Millis::MIN, Millis::MAX, &Free)
                     .unwrap()
                     .into_iter()
                     .collect()
             );
             found.len()
         };
-        let name = equal("__name__", "x");
+        let name = Matcher::equal("__name__", "x");
         assert_eq!(count(std::slice::from_ref(&name)), 200);
         assert_eq!(count(&[]), 201);
-        assert_eq!(count(&[name.clone(), equal("peer", "peer-0007")]), 1);
-        assert_eq!(count(&[name.clone(), equal("peer", "nobody")]), 0);
-        assert_eq!(count(&[equal("zone", "")]), 200);
-        assert_eq!(count(&[equal("peer", "")]), 1);
+        assert_eq!(count(&[name.clone(), Matcher::equal("peer", "peer-0007")]), 1);
+        assert_eq!(count(&[name.clone(), Matcher::equal("peer", "nobody")]), 0);
+        assert_eq!(count(&[Matcher::equal("zone", "")]), 200);
+        assert_eq!(count(&[Matcher::equal("peer", "")]), 1);
         assert_eq!(
             count(&[matcher("peer", Comparison::NotEqual("peer-0007".into()))]),
             200
@@ -111,7 +112,7 @@ fn selectors_mean_what_prometheus_says() {
         assert_eq!(store.words(Some("peer"), &[], all, &Free).unwrap().len(), 200);
         assert_eq!(
             store
-                .words(Some("zone"), &[equal("__name__", "y")], all, &Free)
+                .words(Some("zone"), &[Matcher::equal("__name__", "y")], all, &Free)
                 .unwrap(),
             ["north"]
         );
@@ -231,14 +232,14 @@ fn a_series_is_taken_once_a_tick_and_a_forgotten_one_is_refused() {
     );
     assert_eq!(store.stats().refused, 2);
     assert_eq!(
-        select(&store, &[equal("__name__", "other")])[0]
+        select(&store, &[Matcher::equal("__name__", "other")])[0]
             .samples
             .floats
             .values,
         [4.0]
     );
     assert_eq!(
-        select(&store, &[equal("__name__", "gone")])[0]
+        select(&store, &[Matcher::equal("__name__", "gone")])[0]
             .samples
             .floats
             .values,
@@ -264,9 +265,14 @@ fn bounds_are_asked_before_samples_are_read() {
     assert_eq!(ask().unwrap_err(), Refusal::TooMany("50 samples".into()));
     let cheap = || {
         // Of what is not read nothing is counted: all names, and the last half of the samples.
-        let names = Source::series(&store, &[], Millis::MIN, Millis::MAX, &Few);
+        let names = store.series(&[], Millis::MIN, Millis::MAX, &Few);
         assert_eq!(names.unwrap(), [labels("x", 0)]);
-        let words = store.words(None, &[equal("peer", "peer-0000")], (START, Millis::MAX), &Few);
+        let words = store.words(
+            None,
+            &[Matcher::equal("peer", "peer-0000")],
+            (START, Millis::MAX),
+            &Few,
+        );
         assert_eq!(words.unwrap().len(), 3);
         let half = store.select(&[], START + 50_000, Millis::MAX, &Few).unwrap();
         let column = &half[0].samples.floats;
@@ -299,7 +305,7 @@ fn a_query_whose_time_is_over_stops_between_columns() {
     assert!(
         store
             .select(
-                &[equal("peer", "peer-0001")],
+                &[Matcher::equal("peer", "peer-0001")],
                 START,
                 START,
                 &Over(Default::default())
