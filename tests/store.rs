@@ -140,9 +140,7 @@ fn a_memory_is_asked_in_promql() -> Result<()> {
         chart.lines().count() > 20 && chart.lines().last().is_some_and(|l| l.starts_with("a {}")),
         "{chart}"
     );
-    let failed = clean(binary())
-        .args(["query", "sum(", "--listen", &agent.at.to_string()])
-        .output()?;
+    let failed = geophone(&["query", "sum(", "--listen", &agent.at.to_string()])?;
     says(&one_line(&failed)?, &["parse error"])
 }
 
@@ -223,8 +221,11 @@ fn what_was_seen_outlives_the_agent() -> Result<()> {
     let before = number(&agent, &format!("count_over_time(up[1m] @ {killed:.3})"))?;
     ensure!(before >= 7.0, "{before} samples from before the kill");
     let dropped = number(&agent, "sum(geophone_store_dropped_total)")?;
-    let late = number(&agent, "sum(geophone_store_missed_ticks_total)")?;
-    ensure!(dropped == 0.0 && late <= 2.0, "dropped {dropped}, missed {late}");
+    let missed = number(&agent, "sum(geophone_store_missed_ticks_total)")?;
+    ensure!(
+        dropped == 0.0 && missed <= 2.0,
+        "dropped {dropped}, missed {missed}"
+    );
     Ok(())
 }
 
@@ -244,9 +245,7 @@ fn without_a_memory_a_query_says_what_to_set() -> Result<()> {
         "{}",
         answer.text()
     );
-    let failed = clean(binary())
-        .args(["query", "up", "--listen", &agent.at.to_string()])
-        .output()?;
+    let failed = geophone(&["query", "up", "--listen", &agent.at.to_string()])?;
     says(&one_line(&failed)?, &["store.kind"])?;
     ensure!(agent.get("/metrics", "*/*")?.status == 200);
     Ok(())

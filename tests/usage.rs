@@ -93,7 +93,7 @@ fn wrong_usage() -> Result<()> {
     Ok(())
 }
 
-/// Cause: nobody reads what it prints. Seen: it ends, without a word; streams end even if nothing more happens.
+/// Cause: nobody reads what it prints. Seen: it ends, and does not panic; streams end even if nothing more happens.
 #[test]
 fn a_closed_output() -> Result<()> {
     need_root!();

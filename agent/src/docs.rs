@@ -1,6 +1,6 @@
 //! docs/metrics.md, from the declarations.
 
-use crate::aggregate::{Kind, Metric, Stability};
+use crate::aggregate::{Metric, Stability};
 use std::fmt::Write as _;
 
 /// Every metric of the agent, by the part that owns it.
@@ -41,11 +41,7 @@ pub fn metrics() -> String {
             "\n## {title}\n\n| Prometheus | OTLP | type | unit | labels | |\n|---|---|---|---|---|---|\n"
         );
         for m in metrics {
-            let kind = match m.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
-            };
+            let kind = m.kind.name();
             let labels: Vec<String> = m.labels.iter().map(|l| format!("`{}`", l.prometheus)).collect();
             let note = if m.stability == Stability::Experimental {
                 " *(experimental)*"
@@ -81,6 +77,7 @@ pub fn metrics() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aggregate::Kind;
 
     #[test]
     fn names_follow_the_rules() {

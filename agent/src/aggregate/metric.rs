@@ -11,6 +11,17 @@ pub enum Kind {
     Histogram,
 }
 
+impl Kind {
+    /// As Prometheus calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// How far a name can be relied upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stability {

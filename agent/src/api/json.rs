@@ -1,6 +1,6 @@
 //! The snapshot as JSON, both ways: the API writes it, `geophone top` reads it.
 
-use crate::aggregate::{HistogramValue, Kind, Series, Snapshot, Value};
+use crate::aggregate::{HistogramValue, Series, Snapshot, Value};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -89,12 +89,7 @@ impl<'a> From<&'a Snapshot> for SnapshotView<'a> {
     fn from(snapshot: &'a Snapshot) -> Self {
         let families = snapshot.families.iter().map(|family| FamilyView {
             name: family.metric.name.into(),
-            kind: match family.metric.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
-            }
-            .into(),
+            kind: family.metric.kind.name().into(),
             unit: family.metric.unit.into(),
             series: family.series.iter().map(SeriesView::from).collect(),
         });

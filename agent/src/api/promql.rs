@@ -6,8 +6,7 @@ use agent_store::labels::Labels;
 use agent_store::promql::{self, Error, Options, json};
 use agent_store::series::{Matcher, Millis};
 use axum::Router;
-use axum::body::Body;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State as From};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -113,11 +112,16 @@ fn invalid(name: &str, why: &str) -> Error {
     Error::BadData(format!("invalid parameter {name:?}: {why}"))
 }
 
+/// Seconds that fit; `None` if the text is no number at all.
+fn seconds(text: &str) -> Option<Option<Millis>> {
+    let ms = (text.parse::<f64>().ok()? * 1000.0).round();
+    Some((ms.abs() < 9e15).then_some(ms as Millis))
+}
+
 /// Seconds since 1970, or RFC 3339.
 fn time(text: &str) -> Option<Millis> {
-    if let Ok(seconds) = text.parse::<f64>() {
-        let ms = (seconds * 1000.0).round();
-        return (ms.is_finite() && ms.abs() < 9e15).then_some(ms as Millis);
+    if let Some(ms) = seconds(text) {
+        return ms;
     }
     let (local, offset) = zone(text)?;
     let time = humantime::parse_rfc3339(&local).ok()?;
@@ -141,9 +145,8 @@ fn zone(text: &str) -> Option<(String, Millis)> {
 
 /// Seconds, or a duration of PromQL such as `1h30m`.
 fn duration(text: &str) -> Option<Millis> {
-    if let Ok(seconds) = text.parse::<f64>() {
-        let ms = (seconds * 1000.0).round();
-        return (ms.is_finite() && ms.abs() < 9e15).then_some(ms as Millis);
+    if let Some(ms) = seconds(text) {
+        return ms;
     }
     let parsed = promql::duration(text)?;
     Millis::try_from(parsed.as_millis()).ok()
@@ -155,11 +158,9 @@ where
     F: FnOnce(&Memory, &Params) -> Result<String, Error> + Send + 'static,
 {
     let Some(memory) = app.state.memory.clone() else {
-        return fail(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "unavailable",
-            "nothing is remembered: set store.kind to memory or disk",
-        );
+        let why = "nothing is remembered: set store.kind to memory or disk";
+        let body = json!({ "status": "error", "errorType": "unavailable", "error": why });
+        return body_of(StatusCode::SERVICE_UNAVAILABLE, body.to_string());
     };
     let params = match Params::read(&form, query.as_deref().unwrap_or_default()) {
         Ok(params) => params,
@@ -167,11 +168,8 @@ where
     };
     let place = tokio::time::timeout(memory.timeout(), app.queries.clone().acquire_owned()).await;
     let Ok(Ok(place)) = place else {
-        return fail(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "timeout",
-            "query timed out in query queue: four others take all of store.query_timeout",
-        );
+        let why = "query timed out in query queue: four others take all of store.query_timeout";
+        return refuse(&Error::Timeout(why.to_owned()));
     };
     let evaluated = tokio::task::spawn_blocking(move || {
         let result = evaluate(&memory, &params);
@@ -181,11 +179,7 @@ where
     match evaluated.await {
         Ok(Ok(body)) => body_of(StatusCode::OK, body),
         Ok(Err(e)) => refuse(&e),
-        Err(_) => fail(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "the query has panicked",
-        ),
+        Err(_) => refuse(&Error::Internal("the query has panicked".to_owned())),
     }
 }
 
@@ -198,16 +192,19 @@ fn body_of(status: StatusCode, body: String) -> Response {
 
 fn refuse(error: &Error) -> Response {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    fail(status, error.kind(), &error.to_string())
-}
-
-fn fail(status: StatusCode, kind: &str, message: &str) -> Response {
-    let body = json!({ "status": "error", "errorType": kind, "error": message });
-    body_of(status, body.to_string())
+    body_of(status, json::error(error))
 }
 
 fn success(data: &Value) -> String {
     json!({ "status": "success", "data": data }).to_string()
+}
+
+/// Written as the answers of queries are.
+fn listed<T>(all: &[T], write: impl Fn(&mut String, &T)) -> String {
+    let mut out = String::from("{\"status\":\"success\",\"data\":");
+    json::list(&mut out, all, write);
+    out.push('}');
+    out
 }
 
 async fn query(From(app): From<App>, query: RawQuery, form: Bytes) -> Response {
@@ -215,7 +212,7 @@ async fn query(From(app): From<App>, query: RawQuery, form: Bytes) -> Response {
         let at = params.time("time")?.unwrap_or_else(crate::memory::now);
         let query = params.get("query").unwrap_or_default();
         let limits = params.limits(memory)?;
-        promql::instant(query, at, &params.options()?, memory.source(), &limits)
+        promql::instant(query, at, &params.options()?, memory.store(), &limits)
             .map(|answer| json::answer(&answer))
     })
     .await
@@ -237,7 +234,7 @@ async fn query_range(From(app): From<App>, query: RawQuery, form: Bytes) -> Resp
             end,
             step,
             &params.options()?,
-            memory.source(),
+            memory.store(),
             &limits,
         )
         .map(|answer| json::answer(&answer))
@@ -289,16 +286,10 @@ async fn series(From(app): From<App>, query: RawQuery, form: Bytes) -> Response 
         let ((start, end), limits) = (span(params)?, params.limits(memory)?);
         let mut all = BTreeSet::new();
         for selector in selectors(params)? {
-            all.extend(memory.source().series(&selector, start, end, &limits)?);
+            all.extend(memory.store().series(&selector, start, end, &limits)?);
         }
-        let pairs = |labels: Labels| -> Value {
-            let pairs = labels
-                .iter()
-                .map(|(name, value)| (name.to_string(), json!(&**value)));
-            pairs.collect::<serde_json::Map<_, _>>().into()
-        };
-        let all = limited(params, all.into_iter().collect())?;
-        Ok(success(&all.into_iter().map(pairs).collect()))
+        let all: Vec<Labels> = limited(params, all.into_iter().collect())?;
+        Ok(listed(&all, json::labels))
     })
     .await
 }
@@ -309,10 +300,7 @@ async fn labels(From(app): From<App>, query: RawQuery, form: Bytes) -> Response 
 
 async fn values(From(app): From<App>, Path(name): Path<String>, query: RawQuery, form: Bytes) -> Response {
     answer(&app, (query, form), move |memory, params| {
-        let mut legal = name.chars();
-        if !legal.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-            || !legal.all(|c| c.is_ascii_alphanumeric() || c == '_')
-        {
+        if !promql::is_label_name(&name) {
             return Err(Error::BadData(format!("invalid label name: {name:?}")));
         }
         words(memory, params, Some(&name))
@@ -327,10 +315,11 @@ fn words(memory: &Memory, params: &Params, label: Option<&str>) -> Result<String
     for selector in selectors(params)? {
         all.extend(memory.store().words(label, &selector, span, &limits)?);
     }
-    Ok(success(&json!(limited(params, all.into_iter().collect())?)))
+    let all: Vec<String> = limited(params, all.into_iter().collect())?;
+    Ok(listed(&all, |out, word| json::string(out, word)))
 }
 
-/// Type, help and unit of the metrics, as they are declared.
+/// Type and help of the metrics, as they are declared.
 async fn metadata(From(app): From<App>, query: RawQuery, form: Bytes) -> Response {
     answer(&app, (query, form), |_, params| {
         let wanted = params.get("metric");
@@ -339,11 +328,8 @@ async fn metadata(From(app): From<App>, query: RawQuery, form: Bytes) -> Respons
             .flat_map(|(_, metrics)| metrics.iter().copied())
             .filter(|metric| wanted.is_none_or(|name| name == metric.name))
             .map(|metric| {
-                let kind = format!("{:?}", metric.kind).to_lowercase();
-                (
-                    metric.name,
-                    json!([{ "type": kind, "help": metric.help, "unit": "" }]),
-                )
+                let about = json!([{ "type": metric.kind.name(), "help": metric.help, "unit": "" }]);
+                (metric.name, about)
             })
             .collect();
         let all: Vec<(&str, Value)> = limited(params, all.into_iter().collect())?;

@@ -144,12 +144,17 @@ async fn whole(request: Request, patience: Duration) -> Result<Request, Response
 
 fn refuse(app: &App, request: &Request) -> Option<Response> {
     let headers = request.headers();
-    let posts = *request.method() == Method::POST && promql::takes_forms(request.uri().path());
+    let forms = promql::takes_forms(request.uri().path());
+    let posts = forms && *request.method() == Method::POST;
     if !posts && !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "only GET");
+        let (told, allowed) = match forms {
+            true => ("only GET and POST", "GET, HEAD, POST"),
+            false => ("only GET", "GET, HEAD"),
+        };
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, told);
         response
             .headers_mut()
-            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            .insert(header::ALLOW, HeaderValue::from_static(allowed));
         return Some(response);
     }
     let empty = posts || headers.get(header::CONTENT_LENGTH).is_none_or(|l| l == "0");

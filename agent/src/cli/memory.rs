@@ -19,9 +19,9 @@ pub struct Query {
     /// The moment, or the end of the range: 2026-01-31T12:00:00Z, seconds since 1970, or how long ago, e.g. 10m [default: now]
     #[arg(long, value_name = "TIME", value_parser = super::instant)]
     pub at: Option<String>,
-    /// How it is written [default: table]
-    #[arg(long, value_enum)]
-    pub format: Option<AnswerFormat>,
+    /// How it is written
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+    pub format: AnswerFormat,
     /// Read this store; no agent need run
     #[arg(long = "store", value_name = "DIRECTORY")]
     pub directory: Option<PathBuf>,

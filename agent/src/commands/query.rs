@@ -9,6 +9,7 @@ use crate::stacks::query::moment;
 use crate::ui::print::Reply;
 use agent_store::promql::{self, Options, json};
 use agent_store::series::Millis;
+use std::io::Write as _;
 
 /// Steps of a range that says none: as many as a wide terminal has columns.
 const STEPS: Millis = 120;
@@ -24,10 +25,7 @@ struct When {
 impl When {
     fn new(options: &cli::Query) -> Result<Self> {
         let now = memory::now();
-        let nanos = u64::try_from(now).unwrap_or(0) * 1_000_000;
-        let at = options.at.as_deref().map(|text| moment(text, nanos));
-        let at = at.transpose().map_err(|e| Error::new(format_args!("--at {e}")))?;
-        let to = at.map_or(now, |nanos| (nanos / 1_000_000) as Millis);
+        let to = time("--at", options.at.as_deref(), now)?.unwrap_or(now);
         let Some(range) = options.range else {
             return Ok(Self { to, range: None });
         };
@@ -44,6 +42,14 @@ impl When {
     }
 }
 
+/// The time that a flag gives, if it does.
+pub(super) fn time(flag: &str, text: Option<&str>, now: Millis) -> Result<Option<Millis>> {
+    let now = now.unsigned_abs() * 1_000_000;
+    let nanos = text.map(|text| moment(text, now)).transpose();
+    let nanos = nanos.map_err(|e| Error::usage(format_args!("{flag} {e}")))?;
+    Ok(nanos.map(|nanos| (nanos / 1_000_000) as Millis))
+}
+
 /// Answers a query.
 pub async fn query(config: &Config, options: &cli::Query) -> Result<()> {
     let when = When::new(options)?;
@@ -52,15 +58,16 @@ pub async fn query(config: &Config, options: &cli::Query) -> Result<()> {
         None => ask(config, &options.query, &when).await?,
     };
     let reply = Reply::read(answer.as_bytes())?;
-    if options.format == Some(AnswerFormat::Json) {
+    if options.format == AnswerFormat::Json {
         return say(&answer);
     }
-    for remark in reply.warnings.iter().chain(&reply.infos) {
-        eprintln!("geophone: {remark}");
+    // Nobody may be left to read it.
+    for remark in &reply.warnings {
+        let _ = writeln!(std::io::stderr(), "geophone: {remark}");
     }
     let text = match options.format {
-        Some(AnswerFormat::Csv) => reply.csv(),
-        Some(AnswerFormat::Chart) => reply.chart(u16::try_from(terminal_width()).unwrap_or(100))?,
+        AnswerFormat::Csv => reply.csv(),
+        AnswerFormat::Chart => reply.chart(u16::try_from(terminal_width()).unwrap_or(100))?,
         _ => reply.table(),
     };
     say(text.trim_end())
@@ -70,8 +77,8 @@ fn evaluate(memory: &Memory, query: &str, when: &When) -> Result<String> {
     let limits = memory.limits(memory.timeout());
     let options = Options::default();
     let answer = match when.range {
-        None => promql::instant(query, when.to, &options, memory.source(), &limits),
-        Some((from, step)) => promql::range(query, from, when.to, step, &options, memory.source(), &limits),
+        None => promql::instant(query, when.to, &options, memory.store(), &limits),
+        Some((from, step)) => promql::range(query, from, when.to, step, &options, memory.store(), &limits),
     };
     answer.map(|answer| json::answer(&answer)).map_err(Error::new)
 }

@@ -1,5 +1,6 @@
 //! `geophone store`: what a store on disk holds, whether it is whole, and samples in and out.
 
+use super::query::time;
 use super::say;
 use crate::cli::{self, StoreCommand};
 use crate::config::Config;
@@ -108,7 +109,7 @@ fn import(config: &Config, directory: &Path, file: &Path) -> Result<()> {
     };
     let imported = imported.context(file.display())?;
     for finding in &imported.findings {
-        eprintln!("geophone: {}: {finding}", file.display());
+        let _ = writeln!(std::io::stderr(), "geophone: {}: {finding}", file.display());
     }
     memory.store().maintain();
     let text = format!(
@@ -129,16 +130,8 @@ fn export(
     to: Option<&str>,
 ) -> Result<()> {
     let now = memory::now();
-    let parse = |flag: &str, text: Option<&str>| -> Result<Option<Millis>> {
-        let nanos = u64::try_from(now).unwrap_or(0) * 1_000_000;
-        let parsed = text
-            .map(|text| crate::stacks::query::moment(text, nanos))
-            .transpose();
-        let parsed = parsed.map_err(|e| Error::usage(format_args!("{flag} {e}")))?;
-        Ok(parsed.map(|nanos| (nanos / 1_000_000) as Millis))
-    };
-    let from = parse("--from", from)?.unwrap_or(0);
-    let to = parse("--to", to)?.unwrap_or(now);
+    let from = time("--from", from, now)?.unwrap_or(0);
+    let to = time("--to", to, now)?.unwrap_or(now);
     let matchers = promql::selector(selector).map_err(|e| Error::usage(format_args!("--match: {e}")))?;
     let memory = Memory::read(directory, &config.store)?;
     let mut out = BufWriter::new(stdout().lock());

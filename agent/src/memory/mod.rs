@@ -13,7 +13,7 @@ pub use metrics::{METRICS, StatsCollect};
 use crate::aggregate::Snapshot;
 use crate::config::{StoreKind, StoreSettings};
 use crate::error::{Context as _, Error, Result};
-use agent_store::series::{Bounds, Millis, Refusal, Source};
+use agent_store::series::{Bounds, Millis, Refusal};
 use agent_store::store::{Place, Settings, Stats, Store};
 use record::Recorder;
 use std::path::Path;
@@ -83,11 +83,6 @@ impl Memory {
             settings: settings.clone(),
             missed: AtomicU64::new(0),
         })
-    }
-
-    /// For the evaluator.
-    pub fn source(&self) -> &dyn Source {
-        &self.store
     }
 
     /// The store itself.

@@ -7,7 +7,7 @@ use agent_common::histogram::otel_index;
 use agent_store::histogram::Histogram;
 use agent_store::labels;
 use agent_store::promql::Options;
-use agent_store::series::{Bounds, Comparison, Matcher, Millis, Refusal, STALE, Source as _};
+use agent_store::series::{Free, Matcher, Millis, STALE};
 use agent_store::store::{SeriesRef, Store, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -100,12 +100,10 @@ impl Recorder {
     /// Series that an earlier agent was writing and could not end, because it was killed: to a query they would live on for
     /// five minutes.
     fn left(&self, store: &Store) -> Vec<SeriesRef> {
-        let own = [("job", JOB), ("instance", &self.instance)].map(|(label, value)| Matcher {
-            label: label.to_owned(),
-            comparison: Comparison::Equal(value.to_owned()),
-        });
+        let own =
+            [("job", JOB), ("instance", &self.instance)].map(|(label, value)| Matcher::equal(label, value));
         let lookback = Options::default().lookback;
-        let left = store.series(&own, self.last - lookback, self.last - 1, &Unbounded);
+        let left = store.series(&own, self.last - lookback, self.last - 1, &Free);
         let left = left.unwrap_or_default();
         left.iter().filter_map(|labels| store.register(labels)).collect()
     }
@@ -155,15 +153,6 @@ impl Recorder {
     fn identity(&self, name: &str, pairs: &[(&str, &str)]) -> labels::Labels {
         let own = [(labels::NAME, name), ("job", JOB), ("instance", &self.instance)];
         labels::Labels::new(own.into_iter().chain(pairs.iter().copied()))
-    }
-}
-
-/// For a question of the agent's own, of a few minutes.
-struct Unbounded;
-
-impl Bounds for Unbounded {
-    fn take(&self, _: usize, _: usize) -> Result<(), Refusal> {
-        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ fn memory() -> Memory {
 /// The elements of a vector: labels as text, and value.
 fn ask(memory: &Memory, query: &str, at: Millis) -> Vec<(String, Sample)> {
     let limits = memory.limits(Duration::from_secs(5));
-    let answer = instant(query, at, &Options::default(), memory.source(), &limits).unwrap();
+    let answer = instant(query, at, &Options::default(), memory.store(), &limits).unwrap();
     let Answered::Vector(_, elements) = answer.value else {
         return Vec::new();
     };
@@ -187,11 +187,11 @@ fn a_query_has_its_limits() {
         "{job=\"geophone\"}",
         now,
         &Options::default(),
-        memory.source(),
+        memory.store(),
         &limits,
     );
     assert!(refused.unwrap_err().to_string().contains("store.query_series 1"));
     let over = memory.limits(Duration::ZERO);
-    let refused = instant("up", now, &Options::default(), memory.source(), &over).unwrap_err();
+    let refused = instant("up", now, &Options::default(), memory.store(), &over).unwrap_err();
     assert_eq!(refused.status(), 503);
 }

@@ -43,9 +43,8 @@ use metrics::{
     BINARIES, CPUS, LOOKED, LOST, NAME_FAILURES, OPEN_FILES, PROCESSES, PYTHON_LOST, PYTHON_STACKS, ROWS,
     SAMPLES, STACKS, STORE_BYTES, SYMBOLIZER_FAILURES, TABLE_BYTES, TABLE_FAILURES, TABLES,
 };
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use waits::Waits;
 

@@ -5,6 +5,7 @@
 
 use super::image::open;
 use super::maps::{self, Origin};
+use super::perf_map::PerfMap;
 use super::python::runtime;
 use super::table;
 use serde::Serialize;
@@ -160,12 +161,8 @@ fn python(pid: u32, mapping: &maps::Mapping, path: &Path) -> Result<(String, Res
 /// Whether a process writes down where its functions are.
 fn has_perf_map(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let inside = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last())
-        .and_then(|id| id.parse().ok())
-        .unwrap_or(pid);
-    Path::new(&format!("/proc/{pid}/root/tmp/perf-{inside}.map")).exists()
+    let map = PerfMap::of(&status);
+    map.is_some_and(|map| Path::new(&format!("/proc/{pid}/root{}", map.path())).exists())
 }
 
 #[cfg(test)]

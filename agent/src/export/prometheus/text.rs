@@ -134,11 +134,7 @@ fn encode_histogram(
 
 /// OpenMetrics names the family of a counter without `_total`, and has units; the older text has neither.
 fn header(metric: &Metric, open_metrics: bool, out: &mut Vec<u8>) {
-    let kind = match metric.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
-    };
+    let kind = metric.kind.name();
     if !open_metrics {
         put(out, &["# HELP ", metric.name, " "]);
         help(out, metric.help, false);

@@ -30,9 +30,6 @@ pub struct Reply {
     /// What the evaluation has to remark.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// What may be meant otherwise.
-    #[serde(default)]
-    pub infos: Vec<String>,
 }
 
 #[derive(Deserialize)]
