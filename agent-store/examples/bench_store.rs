@@ -1,6 +1,6 @@
 //! What the store costs: `cargo run --release -p agent-store --example bench_store [counters|day|churn|FILE]`. FILE is
 //! OpenMetrics text with times, such as a recording of an agent's own series (a name with a dot or a slash). A line per
-//! figure: name, value, unit, and the limit of issue 5.
+//! figure: name, value, unit, and the limit that is set for it.
 
 use agent_store::labels::Labels;
 use agent_store::series::{Comparison, Free, Matcher, Millis, Source};

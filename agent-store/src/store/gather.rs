@@ -37,6 +37,10 @@ impl Coded for Arc<Histogram> {
     }
 }
 
+fn panicked() -> Refusal {
+    Refusal::Failed("a thread that decoded columns has panicked".to_owned())
+}
+
 /// Appends what a column has in `from..=to`. Nothing is appended if it is damaged.
 pub(super) fn append<T: Coded>(
     place: &Place,
@@ -109,6 +113,10 @@ pub(super) struct Gather<'a> {
     pub(super) counters: &'a Counters,
     pub(super) index: HashMap<u128, usize>,
     pub(super) found: Vec<Series>,
+    /// Series that the bounds know of already: what is in the head and in a block is one series.
+    pub(super) counted: Option<&'a HashMap<u128, usize>>,
+    /// How many of `found` the bounds have not been asked for.
+    pub(super) new: usize,
 }
 
 struct Task {
@@ -131,6 +139,7 @@ impl Gather<'_> {
         }
         let labels = labels()?;
         self.index.insert(id, self.found.len());
+        self.new += usize::from(self.counted.is_none_or(|known| !known.contains_key(&id)));
         self.found.push(Series {
             labels,
             ..Series::default()
@@ -160,7 +169,6 @@ impl Gather<'_> {
             }
         };
         let entries = block.entries(&series, |_, error| self.counters.damage(block.id, &error));
-        let before = self.found.len();
         let mut tasks = Vec::with_capacity(entries.len());
         let mut pairs = Pairs::default();
         let mut own = None;
@@ -174,7 +182,7 @@ impl Gather<'_> {
         } else {
             0
         };
-        self.bounds.take(self.found.len() - before, wanted)?;
+        self.bounds.take(std::mem::take(&mut self.new), wanted)?;
         if !self.samples {
             return Ok(());
         }
@@ -198,7 +206,7 @@ impl Gather<'_> {
             let first = this.read(block, first);
             let others = others
                 .into_iter()
-                .map(|other| other.join().unwrap_or_else(|_| Ok(Vec::new())));
+                .map(|other| other.join().unwrap_or_else(|_| Err(panicked())));
             std::iter::once(first).chain(others).collect()
         });
         for pieces in pieces {
@@ -302,21 +310,18 @@ impl Gather<'_> {
     ) -> Result<(), Refusal> {
         let (from, to) = self.span();
         let histograms = self.rollup.is_none();
-        let count = |n: &mut usize, len: usize| *n += len;
         let mut n = 0;
-        held.floats
-            .each_run(axis, from, to, |times, _| count(&mut n, times.len()));
+        held.floats.each_run(axis, from, to, |times, _| n += times.len());
         if histograms {
             held.histograms
-                .each_run(axis, from, to, |times, _| count(&mut n, times.len()));
+                .each_run(axis, from, to, |times, _| n += times.len());
         }
         if n == 0 {
             return Ok(());
         }
-        let before = self.found.len();
         let at = self.series(id, || Ok::<_, Refusal>(labels.clone()))?;
         let wanted = if self.samples { n } else { 0 };
-        self.bounds.take(self.found.len() - before, wanted)?;
+        self.bounds.take(std::mem::take(&mut self.new), wanted)?;
         let Some(series) = self.found.get_mut(at).filter(|_| self.samples) else {
             return Ok(());
         };

@@ -1,7 +1,7 @@
 //! What a store holds, and whether it is whole.
 
-use super::block::Kind;
 use super::block::read::Block;
+use super::block::{Kind, SERIES_GROUP};
 use super::gather::append;
 use super::log::{self, Listener};
 use super::logfile::{numbered, path};
@@ -159,7 +159,7 @@ fn verify(block: &Block, verified: &mut Verified) {
             Err(error) => {
                 verified
                     .damaged
-                    .push(format!("{error}, series from number {}", group * 32));
+                    .push(format!("{error}, series from number {}", group * SERIES_GROUP));
                 continue;
             }
         };

@@ -41,6 +41,17 @@ pub(super) struct Pending {
     pub(super) samples: u64,
 }
 
+/// Takes out what continues a segment that is not gone on with; tells how many samples that was.
+pub(super) fn leave(queue: &mut VecDeque<Pending>, segment: u64) -> u64 {
+    let mut samples = 0;
+    queue.retain(|pending| {
+        let continues = pending.segment == segment;
+        samples += if continues { pending.samples } else { 0 };
+        !continues
+    });
+    samples
+}
+
 /// The log's end in memory.
 pub(super) struct Log {
     pub(super) segment: u64,
@@ -162,13 +173,7 @@ impl Log {
         if self.segment == segment {
             self.rotate();
         }
-        let mut samples = 0;
-        self.queue.retain(|pending| {
-            let continues = pending.segment == segment;
-            samples += if continues { pending.samples } else { 0 };
-            !continues
-        });
-        samples
+        leave(&mut self.queue, segment)
     }
 
     /// What is to be written.
@@ -321,11 +326,10 @@ pub(super) fn replay(bytes: &[u8], listener: &mut impl Listener) -> Damage {
                 }
             }
             Some(TICK) => {
-                let key = reader.rest();
                 let parsed = tick(&mut reader, &mut last, &mut whole);
                 match parsed {
                     Some((time, samples)) => listener.tick(time, samples),
-                    None => damage.ticks += usize::from(!key.is_empty()),
+                    None => damage.ticks += 1,
                 }
             }
             _ => damage.places += 1,

@@ -1,6 +1,6 @@
 //! The log's segments on disk.
 
-use super::log::{MAGIC, Pending};
+use super::log::{MAGIC, Pending, leave};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -89,14 +89,10 @@ impl LogFile {
             current.unsynced = 0;
             return Ok(());
         };
-        let (number, mut samples) = (current.number, current.unsynced);
+        let (number, unsynced) = (current.number, current.unsynced);
         self.current = None;
         // What continues it is not understood without it.
-        self.waiting.retain(|pending| {
-            let continues = pending.segment == number;
-            samples += if continues { pending.samples } else { 0 };
-            !continues
-        });
+        let samples = unsynced + leave(&mut self.waiting, number);
         Err(Failed {
             error,
             doubtful: Some((number, samples)),

@@ -3,8 +3,7 @@
 use super::block::find::Pairs;
 use super::block::read::Block;
 use super::block::write::{Numbers, Part, Place, Writer};
-use super::block::{Column as Stored, Entry, Kind, Run, runs_on};
-use super::codec::Effort;
+use super::block::{Column as Stored, Entry, Kind, Run, damaged, runs_on};
 use super::gather::{Coded, append, order};
 use super::head::Frozen;
 use super::rollup::roll;
@@ -44,33 +43,22 @@ impl Columns {
         labels: &Labels,
         main: &[Millis],
     ) -> io::Result<()> {
-        let float =
-            |kind, column: &Column<f64>| (kind, column.times.clone(), Values::Floats(column.values.clone()));
-        let mut all = vec![float(Kind::Float, &self.floats)];
-        let histograms = &self.histograms;
-        all.push((
-            Kind::Histogram,
-            histograms.times.clone(),
-            Values::Histograms(histograms.values.clone()),
-        ));
-        all.extend(
-            ROLLED
-                .iter()
-                .zip(&self.rolled)
-                .map(|(kind, column)| float(*kind, column)),
-        );
+        let histograms = Numbers::Histograms(&self.histograms.values);
+        let mut all = vec![
+            float(Kind::Float, &self.floats),
+            (Kind::Histogram, self.histograms.times.as_slice(), histograms),
+        ];
+        let rolled = ROLLED.iter().zip(&self.rolled);
+        all.extend(rolled.map(|(kind, column)| float(*kind, column)));
         all.retain(|(_, times, _)| !times.is_empty());
         let runs: Vec<Option<Vec<Run>>> = all.iter().map(|(_, times, _)| runs_on(main, times)).collect();
         let parts: Vec<Part<'_>> = all
             .iter()
             .zip(&runs)
-            .map(|((kind, times, values), runs)| Part {
+            .map(|((kind, times, numbers), runs)| Part {
                 kind: *kind,
                 place: runs.as_ref().map_or(Place::Own(times), |runs| Place::Main(runs)),
-                numbers: match values {
-                    Values::Floats(values) => Numbers::Floats(values),
-                    Values::Histograms(values) => Numbers::Histograms(values),
-                },
+                numbers: *numbers,
             })
             .collect();
         if parts.is_empty() {
@@ -81,9 +69,8 @@ impl Columns {
     }
 }
 
-enum Values {
-    Floats(Vec<f64>),
-    Histograms(Vec<Arc<Histogram>>),
+fn float(kind: Kind, column: &Column<f64>) -> (Kind, &[Millis], Numbers<'_>) {
+    (kind, &column.times, Numbers::Floats(&column.values))
 }
 
 /// Writes what the head held.
@@ -163,15 +150,15 @@ impl<'a> Walk<'a> {
         let mut damaged = 0;
         let mut unread = None;
         let chunks: Vec<_> = entry.columns.iter().map(|column| column.chunk).collect();
-        self.block.chunks(&chunks, |at, data| match data {
-            Err(error) if error.kind() != io::ErrorKind::InvalidData => unread = Some(error),
-            Err(_) => damaged += 1,
-            Ok(data) => {
-                let done = entry
-                    .columns
-                    .get(at)
-                    .and_then(|column| self.column(column, data, into));
-                damaged += u64::from(done.is_none());
+        self.block.chunks(&chunks, |at, data| {
+            let done = data.and_then(|data| match entry.columns.get(at) {
+                Some(column) => self.column(column, data, into),
+                None => Ok(()),
+            });
+            match done {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => damaged += 1,
+                Err(error) => unread = Some(error),
             }
         });
         match unread {
@@ -180,16 +167,17 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn column(&self, column: &Stored, data: &[u8], into: &mut Columns) -> Option<()> {
+    fn column(&self, column: &Stored, data: &[u8], into: &mut Columns) -> io::Result<()> {
         let axis: Arc<[Millis]> = match column.axis {
             None => self.main.clone(),
-            Some(axis) => self.block.axis(axis).ok()?.into(),
+            Some(axis) => self.block.axis(axis)?.into(),
         };
-        if column.kind == Kind::Histogram {
+        let done = if column.kind == Kind::Histogram {
             all(column, &axis, data, &mut into.histograms)
         } else {
             all(column, &axis, data, into.of(column.kind))
-        }
+        };
+        done.ok_or_else(|| damaged("a column"))
     }
 }
 
@@ -273,5 +261,3 @@ pub(super) fn merge<W: Write>(
         }
     }
 }
-
-pub(super) const MERGE_EFFORT: Effort = Effort::Full;

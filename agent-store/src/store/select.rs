@@ -60,6 +60,8 @@ impl Store {
             counters,
             index: HashMap::new(),
             found: Vec::new(),
+            counted: None,
+            new: 0,
         };
         // The head is read first, and under its lock the view of the rest: what is frozen meanwhile is in one of the two.
         let mut head = gather();
@@ -74,7 +76,10 @@ impl Store {
             result?;
             self.inner.view()
         };
-        let mut all = gather();
+        let mut all = Gather {
+            counted: Some(&head.index),
+            ..gather()
+        };
         for block in &view.blocks {
             all.block(block, &matchers)?;
         }

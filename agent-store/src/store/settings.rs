@@ -14,7 +14,7 @@ pub struct Settings {
     pub keep_rollups: Duration,
     /// The step of rollups.
     pub rollup_step: Duration,
-    /// Files take at most this; the oldest go first.
+    /// Blocks take at most this, the log comes on top; the oldest go first.
     pub max_bytes: u64,
     /// What the store takes in memory at most: a quarter for samples that are in no block yet, a quarter for those on their way
     /// into one, a quarter for the identities of live series, the rest for the index of blocks and for merging.

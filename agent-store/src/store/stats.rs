@@ -1,5 +1,6 @@
 //! What the store was told, what it took, and what became of it.
 
+use super::lock;
 use super::settings::Settings;
 use std::collections::VecDeque;
 use std::io;
@@ -42,10 +43,7 @@ impl Counters {
     }
 
     pub(super) fn find(&self, text: String) {
-        let mut findings = self
-            .findings
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut findings = lock(&self.findings);
         if findings.back() == Some(&text) {
             return;
         }
@@ -65,7 +63,7 @@ pub struct Stats {
     pub blocks: usize,
     /// Samples in all, those of rollups counted once.
     pub samples: u64,
-    /// Bytes of blocks and of the log on disk.
+    /// Bytes of blocks and of the log's current segment on disk.
     pub disk_bytes: u64,
     /// About what the store takes in memory.
     pub memory_bytes: usize,

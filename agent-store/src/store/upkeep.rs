@@ -36,7 +36,7 @@ struct Job {
     step: Option<Millis>,
 }
 
-enum Sink {
+pub(super) enum Sink {
     File(BufWriter<File>),
     Memory(Vec<u8>),
 }
@@ -137,7 +137,7 @@ impl Inner {
         summary: Summary,
         main: Arc<[Millis]>,
         effort: Effort,
-        fill: impl FnOnce(&mut Writer<Box<dyn Write + '_>>) -> Result<(), Stop>,
+        fill: impl FnOnce(&mut Writer<&mut Sink>) -> Result<(), Stop>,
     ) -> Result<Arc<Block>, Stop> {
         let id = self.next_block.fetch_add(1, Ordering::Relaxed);
         let Some(directory) = &self.directory else {
@@ -180,12 +180,11 @@ impl Inner {
         summary: Summary,
         main: Arc<[Millis]>,
         effort: Effort,
-        fill: impl FnOnce(&mut Writer<Box<dyn Write + '_>>) -> Result<(), Stop>,
+        fill: impl FnOnce(&mut Writer<&mut Sink>) -> Result<(), Stop>,
     ) -> Result<(), Stop> {
-        let mut writer = Writer::new(Box::new(sink) as Box<dyn Write + '_>, main, effort, summary)?;
+        let mut writer = Writer::new(sink, main, effort, summary)?;
         fill(&mut writer)?;
-        writer.finish()?;
-        Ok(())
+        Ok(writer.finish()?)
     }
 
     pub(super) fn replace(&self, change: impl FnOnce(&mut View)) {
@@ -306,7 +305,7 @@ impl Inner {
         let replaces = summary.replaces.clone();
         let main = rewrite::main_axis(&job.blocks, job.step)?;
         let mut damaged = 0;
-        let block = self.build(summary, main.clone(), rewrite::MERGE_EFFORT, |writer| {
+        let block = self.build(summary, main.clone(), Effort::Full, |writer| {
             damaged = rewrite::merge(&job.blocks, job.step, &main, self.settings.memory / 4, writer)?;
             Ok(())
         })?;
@@ -335,7 +334,7 @@ impl Inner {
     /// Removes what is too old, and the oldest of what is too much.
     fn retain(&self) {
         let view = self.view();
-        let (keep, keep_rollups) = self.keeps();
+        let (_, keep) = self.keeps();
         let newest = self.newest(&view);
         let mut size: u64 = view.blocks.iter().map(|block| block.size).sum();
         let most = self.place.limit(&self.settings);
@@ -343,11 +342,6 @@ impl Inner {
         by_age.sort_by_key(|block| block.summary.to);
         let mut gone = Vec::new();
         for block in by_age {
-            let keep = if block.summary.step == 0 && keep_rollups == keep {
-                keep
-            } else {
-                keep_rollups
-            };
             if block.summary.to < newest.saturating_sub(keep) || size > most {
                 size -= block.size;
                 gone.push(block.id);

@@ -19,7 +19,7 @@ pub struct StoreSettings {
     /// How long ten seconds are kept in one; 0s = not at all.
     #[schemars(extend("x-minimum" = "0s", "x-maximum" = "365d"))]
     pub downsampled_retention: HumanDuration,
-    /// Most bytes on disk; over it the oldest hours go first.
+    /// Most bytes of blocks on disk; over it the oldest hours go first. The log comes on top.
     #[schemars(extend("x-minimum" = "16MiB", "x-maximum" = "1TiB"))]
     pub size: Bytes,
     /// Most memory: half of it for samples that are in no block yet, a quarter for the identities of series. What finds no

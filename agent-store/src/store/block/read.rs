@@ -3,8 +3,7 @@
 use super::super::bytes::Reader;
 use super::super::codec::times;
 use super::{
-    Axis, Column, Entry, Extent, Footer, Kind, MAGIC, Run, SERIES_GROUP, Summary, TRAILER, axis, damaged,
-    extent,
+    Axis, Column, Entry, Extent, Footer, Kind, MAGIC, Run, SERIES_GROUP, Summary, axis, damaged, extent,
 };
 use crate::series::Millis;
 use std::fs::File;
@@ -114,7 +113,7 @@ impl Block {
         let (before, len) = rest.split_last_chunk::<4>()?;
         let len = u32::from_le_bytes(*len) as usize;
         let bytes = rest.get(before.len().checked_sub(len)?..)?;
-        if crc32fast::hash(bytes) != u32::from_le_bytes(*crc) || end.len() < len + TRAILER {
+        if crc32fast::hash(bytes) != u32::from_le_bytes(*crc) {
             return None;
         }
         Footer::get(&mut Reader::new(bytes))

@@ -191,8 +191,8 @@ impl<W: Write> Writer<W> {
         Ok(extent)
     }
 
-    /// Writes the index; gives back what was written to, unsynced.
-    pub(in super::super) fn finish(mut self) -> io::Result<(W, Summary)> {
+    /// Writes the index and the footer; syncs nothing.
+    pub(in super::super) fn finish(mut self) -> io::Result<()> {
         let mut names: Vec<(Pair, u32)> = std::mem::take(&mut self.pairs).into_iter().collect();
         names.sort_unstable();
         let mut order = vec![0u32; names.len()];
@@ -259,8 +259,7 @@ impl<W: Write> Writer<W> {
         bytes.extend_from_slice(&crc.to_le_bytes());
         bytes.extend_from_slice(MAGIC);
         self.out.write_all(&bytes)?;
-        self.out.flush()?;
-        Ok((self.out, footer.summary))
+        self.out.flush()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Columns in bytes. Numbers go through pco, which measured best of what is maintained (see examples/bench_store.rs): its
+//! Columns in bytes. Numbers go through pco, which measured best of what is maintained (research/performance.md §3): its
 //! integers are bit-packed after delta coding, entropy coded, and decoded at 2 to 3 ns each.
 
 pub(super) mod floats;

@@ -42,7 +42,7 @@ fn a_log_cut_at_every_byte_loses_only_what_is_behind_the_cut() {
 }
 
 #[test]
-fn a_block_cut_at_every_byte_comes_back_from_the_log() {
+fn a_block_cut_anywhere_comes_back_from_the_log() {
     let home = tempfile::tempdir().unwrap();
     let (store, _) = open(home.path());
     fill(&store, 5, 0, 610);
@@ -110,7 +110,7 @@ fn a_merge_that_was_not_tidied_up_counts_once() {
 }
 
 #[test]
-fn every_flipped_byte_of_a_block_is_noticed_and_the_rest_is_used() {
+fn a_flipped_byte_of_a_block_is_noticed_and_the_rest_is_used() {
     let home = tempfile::tempdir().unwrap();
     let (store, _) = open(home.path());
     fill(&store, 50, 0, 100);

@@ -208,7 +208,7 @@ fn a_clock_that_is_set_right_in_two_steps_puts_nothing_into_the_future() {
 }
 
 #[test]
-fn times_without_an_absolute_value_are_refused() {
+fn absurd_times_are_refused() {
     let store = memory();
     let series = store.register(&labels("x", 0)).unwrap();
     [Millis::MIN, Millis::MIN + 1, Millis::MAX]
@@ -283,6 +283,24 @@ fn bounds_are_asked_before_samples_are_read() {
     store.flush();
     assert_eq!(ask().unwrap_err(), Refusal::TooMany("50 samples".into()));
     cheap();
+}
+
+#[test]
+fn a_series_in_head_and_block_counts_once() {
+    struct Count(AtomicUsize);
+    impl Bounds for Count {
+        fn take(&self, series: usize, _: usize) -> Result<(), Refusal> {
+            self.0.fetch_add(series, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+    let store = memory();
+    fill(&store, 3, 0, 10);
+    store.flush();
+    fill(&store, 4, 10, 20);
+    let bounds = Count(AtomicUsize::new(0));
+    let found = store.series(&[], Millis::MIN, Millis::MAX, &bounds).unwrap();
+    assert_eq!((found.len(), bounds.0.into_inner()), (4, 4));
 }
 
 #[test]
