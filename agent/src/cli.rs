@@ -167,7 +167,7 @@ pub struct Run {
     /// End by itself after this time, with a summary
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     pub duration: Option<Duration>,
-    /// Where to remember the series: none, memory, or a directory [default: what the configuration says]
+    /// Where to remember the series: auto, none, memory, or a directory [default: what the configuration says]
     #[arg(long, value_name = "WHERE")]
     pub store: Option<String>,
     /// Write the last snapshot to this file as JSON

@@ -141,7 +141,7 @@ fn load(cli: &Cli, matches: &ArgMatches) -> Result<Config> {
     }) = &cli.command
     {
         let (kind, directory) = match place.as_str() {
-            "none" | "memory" => (place.as_str(), None),
+            "auto" | "none" | "memory" => (place.as_str(), None),
             directory => ("disk", Some(directory)),
         };
         flags.push(Given::new("--store", "store.kind", kind));

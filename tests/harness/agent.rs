@@ -163,6 +163,13 @@ impl Setup {
         }
         // Before the others, so that they may set it as well.
         command.args(["--set", "probes.tcp.sweep_interval=1s"]);
+        if !self
+            .config
+            .as_ref()
+            .is_some_and(|config| config.contains("store:"))
+        {
+            command.args(["--set", "store.kind=none"]);
+        }
         if !self.budget {
             command.args(["--set", "budget.enabled=false"]);
         }

@@ -158,7 +158,7 @@ where
     F: FnOnce(&Memory, &Params) -> Result<String, Error> + Send + 'static,
 {
     let Some(memory) = app.state.memory.clone() else {
-        let why = "nothing is remembered: set store.kind to memory or disk";
+        let why = "nothing is remembered: set store.kind to auto, memory or disk";
         let body = json!({ "status": "error", "errorType": "unavailable", "error": why });
         return body_of(StatusCode::SERVICE_UNAVAILABLE, body.to_string());
     };

@@ -86,7 +86,7 @@ fn evaluate(memory: &Memory, query: &str, when: &When) -> Result<String> {
 async fn ask(config: &Config, query: &str, when: &When) -> Result<String> {
     let Some(base) = running_agent(config).await else {
         return Err(Error::new(
-            "no agent answers; start one with store.kind memory or disk, say where with --listen, or read a store with --store DIR",
+            "no agent answers; start one, say where with --listen, or read a store with --store DIR",
         ));
     };
     let seconds = |ms: Millis| format!("{:.3}", ms as f64 / 1000.0);

@@ -61,8 +61,10 @@ impl Default for StoreSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StoreKind {
-    /// Nowhere: there is only the latest second.
+    /// On disk; in memory where the directory cannot be had, and the log says why.
     #[default]
+    Auto,
+    /// Nowhere: there is only the latest second.
     None,
     /// In memory, compressed; gone with the agent.
     Memory,

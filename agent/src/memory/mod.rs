@@ -42,10 +42,19 @@ pub struct Memory {
 impl Memory {
     /// Opens the store that the agent writes to. `None` = nothing is remembered.
     pub fn open(settings: &StoreSettings) -> Result<Option<Self>> {
+        let on_disk = || Self::at(Place::Directory(settings.directory.clone()), settings);
         match settings.kind {
+            StoreKind::Auto => on_disk()
+                .or_else(|error| {
+                    tracing::warn!(
+                        "{error}; kept in memory until the agent ends. store.kind says where, or none"
+                    );
+                    Self::at(Place::Memory, settings)
+                })
+                .map(Some),
             StoreKind::None => Ok(None),
             StoreKind::Memory => Self::at(Place::Memory, settings).map(Some),
-            StoreKind::Disk => Self::at(Place::Directory(settings.directory.clone()), settings).map(Some),
+            StoreKind::Disk => on_disk().map(Some),
         }
     }
 

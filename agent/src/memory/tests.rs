@@ -195,3 +195,36 @@ fn a_query_has_its_limits() {
     let refused = instant("up", now, &Options::default(), memory.store(), &over).unwrap_err();
     assert_eq!(refused.status(), 503);
 }
+
+#[test]
+fn a_directory_that_is_taken_leaves_a_memory_without_disk() {
+    let home = tempfile::tempdir().unwrap();
+    let settings = |kind| StoreSettings {
+        kind,
+        directory: home.path().join("store"),
+        ..StoreSettings::default()
+    };
+    let first = Memory::open(&settings(StoreKind::Auto)).unwrap().unwrap();
+    let second = Memory::open(&settings(StoreKind::Auto)).unwrap().unwrap();
+    let remember = |memory: &Memory| {
+        let series = memory
+            .store()
+            .register(&agent_store::labels::Labels::new([("__name__", "up")]))
+            .unwrap();
+        memory
+            .store()
+            .append(now(), &[(series, agent_store::store::Value::Float(1.0))]);
+        memory.store().flush();
+    };
+    let files = || std::fs::read_dir(home.path().join("store")).unwrap().count();
+    let before = files();
+    remember(&second);
+    assert_eq!(files(), before);
+    remember(&first);
+    assert!(files() > before);
+    let error = Memory::open(&settings(StoreKind::Disk))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains(&*home.path().display().to_string()), "{error}");
+}

@@ -262,7 +262,7 @@ impl Load {
 }
 
 /// CPU seconds of all children that have ended.
-fn children_cpu() -> Result<f64> {
+pub fn children_cpu() -> Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("getrusage")?;
     let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
     Ok(seconds(usage.user_time()) + seconds(usage.system_time()))

@@ -17,6 +17,7 @@ mod roles;
 mod scale;
 mod stacks;
 mod stats;
+mod store;
 mod subject;
 mod vxlan;
 
@@ -104,17 +105,21 @@ enum Name {
     Price,
     /// Stacks: nginx and wrk with them and without, CPU, memory, how soon a new program's are whole
     Stacks,
+    /// The store beside Prometheus and VictoriaMetrics, on the same data
+    Store,
 }
 
 /// What the workloads are made of.
 const PROGRAMS: [&str; 5] = ["nginx", "wrk", "iperf3", "bpftool", "ethtool"];
 /// What geophone is compared with.
-const PEERS: [&str; 5] = [
+const PEERS: [&str; 7] = [
     "bpftrace",
     "prometheus-node-exporter",
     "pmacctd",
     "softflowd",
     "perf",
+    "prometheus",
+    "victoria-metrics",
 ];
 
 /// How long and how often.
@@ -262,6 +267,11 @@ fn measure(
         say("stacks");
         pairs::wait_for_quiet(&mut patience, Vec::new)?;
         results.stacks = Some(stacks::measure(place, extent.seconds * 3)?);
+    }
+    if wanted(Name::Store) {
+        say("store");
+        pairs::wait_for_quiet(&mut patience, Vec::new)?;
+        results.store = Some(store::measure(place, extent.rounds / 10, extent.idle * 2)?);
     }
     if wanted(Name::Price) {
         for kind in [Kind::KeepAlive, Kind::Close] {

@@ -13,6 +13,7 @@ use super::price::Price;
 use super::scale::{Connections, Idle, Ring, Sustained};
 use super::stacks::Stacks;
 use super::stats::Estimate;
+use super::store::Store;
 use super::subject::Usage;
 
 /// Everything that was measured.
@@ -36,6 +37,8 @@ pub struct Results {
     pub packets: Option<Packets>,
     /// What stacks cost.
     pub stacks: Option<Stacks>,
+    /// The store beside others.
+    pub store: Option<Store>,
     /// What `geophone bench-encode` says: milliseconds to encode 10k series, by format.
     pub exposition: Option<Value>,
 }
@@ -53,6 +56,7 @@ impl Results {
             ring: None,
             packets: None,
             stacks: None,
+            store: None,
             exposition: None,
         }
     }
@@ -106,6 +110,11 @@ pub fn table(results: &Results) -> String {
         out.push_str("\nStacks; agent CPU is all of it, with what reads symbols\n");
         out.push_str(&columns(&stacks.table()));
         out.push_str(&stacks.text());
+    }
+    if let Some(store) = &results.store {
+        out.push_str("\nThe store\n");
+        out.push_str(&columns(&store.table()));
+        out.push_str(&store.text());
     }
     if let Some(exposition) = &results.exposition {
         let _ = writeln!(
@@ -396,7 +405,8 @@ fn judgements(results: &Results) -> Vec<Vec<String>> {
             nanos <= target,
         );
     }
-    for (what, which, target, reached, good) in results.stacks.iter().flat_map(Stacks::judged) {
+    let stacks = results.stacks.iter().flat_map(Stacks::judged);
+    for (what, which, target, reached, good) in stacks.chain(results.store.iter().flat_map(Store::judged)) {
         judge(what, &which, &target, reached, good);
     }
     if let Some(c) = &results.connections {

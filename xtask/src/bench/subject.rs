@@ -147,9 +147,13 @@ impl Beside {
             Subject::Null | Subject::Perf | Subject::Bpftrace | Subject::Pmacctd | Subject::Softflowd => None,
         };
         let listen = format!("127.0.0.1:{}", port.unwrap_or_default());
+        // Not where the machine's own agent has it.
+        let store = format!("store.directory={}", scratch.join("remembered").display());
         let run = [
             agent.as_str(),
             "run",
+            "--set",
+            store.as_str(),
             "--log",
             "warn",
             "--listen",

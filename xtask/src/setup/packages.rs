@@ -160,6 +160,16 @@ pub const BENCH: &[Need] = &[
     need(&["pmacctd"], "pmacct", "what geophone is compared with"),
     need(&["softflowd"], "softflowd", "what geophone is compared with"),
     need(
+        &["prometheus", "promtool"],
+        "prometheus",
+        "what the store is compared with",
+    ),
+    need(
+        &["victoria-metrics"],
+        "victoria-metrics",
+        "what the store is compared with",
+    ),
+    need(
         &["prometheus-node-exporter"],
         "prometheus-node-exporter",
         "what geophone is compared with",
