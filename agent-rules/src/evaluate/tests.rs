@@ -1,0 +1,159 @@
+use super::{Environment, Group, Health, Settings};
+use crate::alert::State;
+use crate::file::parse;
+use crate::results::Results;
+use agent_store::labels::Labels;
+use agent_store::series::{Bounds, Free, Matcher, Millis, STALE, Series, Source, is_stale};
+use agent_store::store::{Place, Settings as StoreSettings, Store, Value};
+
+const MINUTE: Millis = 60_000;
+
+fn store() -> Store {
+    let settings = StoreSettings {
+        worker: false,
+        ..StoreSettings::default()
+    };
+    Store::open(Place::Memory, settings).unwrap().0
+}
+
+fn add(store: &Store, at: Millis, samples: &[(&str, &str, f64)]) {
+    let samples: Vec<_> = samples
+        .iter()
+        .map(|(name, a, value)| {
+            let labels = Labels::new([("__name__", *name), ("a", *a)]);
+            (store.register(&labels).unwrap(), Value::Float(*value))
+        })
+        .collect();
+    store.append(at, &samples);
+}
+
+fn group(rules: &str, restore: bool) -> Group {
+    Group::new(parse("r.yaml", rules).unwrap().remove(0), restore)
+}
+
+fn evaluate(group: &mut Group, at: Millis, store: &Store, results: &mut Results) {
+    let bounds = || -> Box<dyn Bounds> { Box::new(Free) };
+    let environment = Environment {
+        source: store,
+        bounds: &bounds,
+        settings: &Settings::default(),
+    };
+    group.evaluate(at, &environment, results);
+}
+
+fn bad(group: &Group, at: usize) -> &str {
+    match &group.rules[at].health {
+        Health::Bad(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn put(store: &Store, series: &[Series]) {
+    let at = series[0].samples.floats.times[0];
+    let samples = series.iter().map(|series| {
+        let value = series.samples.floats.values[0];
+        (store.register(&series.labels).unwrap(), Value::Float(value))
+    });
+    let samples: Vec<_> = samples.collect();
+    store.append(at, &samples);
+}
+
+#[test]
+fn a_rule_that_fails_says_why_and_the_next_goes_on() {
+    let store = store();
+    add(&store, 0, &[("x", "1", 1.0), ("x", "2", 2.0)]);
+    let mut group = group(
+        "groups:\n- name: g\n  limit: 1\n  rules:\n  - {record: r, expr: x}\n  - {alert: A, expr: x}\n  \
+         - {record: s, expr: x, labels: {a: same}}\n  - {alert: B, expr: x, labels: {a: same}}\n  \
+         - {record: t, expr: 'x * on() x'}\n  - {record: last, expr: sum(x)}\n",
+        false,
+    );
+    let mut results = Results::default();
+    evaluate(&mut group, 0, &store, &mut results);
+    assert_eq!(bad(&group, 0), "exceeded limit of 1 with 2 series");
+    assert_eq!(bad(&group, 1), "exceeded limit of 1 with 2 alerts");
+    assert_eq!(group.rules[1].alerts().count(), 0);
+    assert!(bad(&group, 2).contains("same labelset after applying rule labels"));
+    assert!(bad(&group, 3).contains("same labelset after applying alert labels"));
+    assert!(bad(&group, 4).contains("many-to-many"), "{}", bad(&group, 4));
+    assert_eq!(group.rules[5].health, Health::Ok);
+    assert_eq!(results.len(), 1);
+}
+
+#[test]
+fn a_series_that_a_rule_no_longer_has_ends() {
+    let store = store();
+    add(&store, 0, &[("x", "1", 1.0), ("x", "2", 2.0)]);
+    add(&store, MINUTE, &[("x", "1", 1.0), ("x", "2", STALE)]);
+    let mut group = group("groups:\n- name: g\n  rules:\n  - {record: r, expr: x}\n", false);
+    let mut results = Results::default();
+    evaluate(&mut group, 0, &store, &mut results);
+    evaluate(&mut group, MINUTE, &store, &mut results);
+    let found = results
+        .select(&[Matcher::equal("a", "2")], 0, MINUTE, &Free)
+        .unwrap();
+    let floats = &found[0].samples.floats;
+    assert_eq!(floats.times, [0, MINUTE]);
+    assert!(is_stale(floats.values[1]));
+    results.forget(MINUTE);
+    assert_eq!(results.len(), 2);
+}
+
+#[test]
+fn an_offset_moves_the_query_not_the_alert() {
+    let store = store();
+    add(&store, 0, &[("x", "1", 1.0)]);
+    add(&store, MINUTE, &[("x", "1", 2.0)]);
+    let mut group = group(
+        "groups:\n- name: g\n  query_offset: 1m\n  rules:\n  - {record: r, expr: x}\n  - {alert: A, expr: x}\n",
+        false,
+    );
+    let mut results = Results::default();
+    evaluate(&mut group, MINUTE, &store, &mut results);
+    let found = results
+        .select(&[Matcher::equal("__name__", "r")], 0, MINUTE, &Free)
+        .unwrap();
+    let floats = &found[0].samples.floats;
+    assert_eq!((floats.times[0], floats.values[0]), (0, 1.0));
+    assert_eq!(group.rules[1].alerts().next().unwrap().active_at, MINUTE);
+}
+
+/// Evaluates `for: 20m` each minute for a while, stops, and goes on after `down` minutes with what was stored. When does the
+/// alert fire after that, in minutes from the first evaluation?
+fn fires_after(pending: Millis, down: Millis, ended: bool) -> Option<Millis> {
+    const RULES: &str = "groups:\n- name: g\n  rules:\n  - {alert: A, expr: 'x > 0', for: 20m}\n";
+    let store = store();
+    let mut first = group(RULES, true);
+    for minute in 0..=pending {
+        add(&store, minute * MINUTE, &[("x", "1", 1.0)]);
+        let mut results = Results::default();
+        evaluate(&mut first, minute * MINUTE, &store, &mut results);
+        let mut series = results.take();
+        for one in &mut series {
+            one.samples.floats.times[0] += 1;
+            if ended && minute == pending {
+                one.samples.floats.values[0] = STALE;
+            }
+        }
+        put(&store, &series);
+    }
+    let mut second = group(RULES, true);
+    (pending + down..300).find(|minute| {
+        add(&store, minute * MINUTE, &[("x", "1", 1.0)]);
+        evaluate(&mut second, minute * MINUTE, &store, &mut Results::default());
+        second.rules[0].state() == State::Firing
+    })
+}
+
+#[test]
+fn alerts_go_on_after_a_restart() {
+    // It fired: it does again at once, or at the evaluation after.
+    assert!(matches!(fires_after(25, 5, false), Some(30 | 31)));
+    // Eight minutes were left: the grace of ten is waited for.
+    assert_eq!(fires_after(12, 5, false), Some(27));
+    // Fifteen were left: the time in which nobody looked is not counted.
+    assert_eq!(fires_after(5, 10, false), Some(30));
+    // It had ended, or that is too long ago: it begins anew.
+    assert_eq!(fires_after(25, 5, true), Some(50));
+    assert_eq!(fires_after(25, 90, false), Some(135));
+}

@@ -1,0 +1,93 @@
+//! The templates of labels and annotations: Go's language with Prometheus' functions.
+//!
+//! Parsed by gotmpl. Evaluated here, because gotmpl's evaluator (0.6) writes 12345678 where Go writes 1.2345678e+07, and
+//! `<no value>` for a label that is not there, which to Prometheus is empty; promtool is the judge of both. Refused, when the
+//! rules are loaded: `now`, `toDuration`, `toTime`, `slice`, `js` and `call`.
+
+mod check;
+mod functions;
+mod humanize;
+mod number;
+mod printf;
+mod run;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use agent_store::labels::Labels;
+use agent_store::promql::{Element, Sample as Found};
+use gotmpl::parse::{DefineNode, ListNode, Parser};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use value::{Sample, Texts, Value};
+
+/// A parsed template.
+#[derive(Clone, Debug)]
+pub struct Template {
+    body: ListNode,
+    defines: Vec<DefineNode>,
+}
+
+/// Answers a template's `query`.
+pub type Query<'a> = dyn Fn(&str) -> Result<Vec<Element>, String> + 'a;
+
+/// What a template is evaluated with.
+pub struct Scope<'a> {
+    /// `$labels`: the labels of the element, its name among them.
+    pub labels: &'a Labels,
+    /// `$value`.
+    pub value: f64,
+    /// `$externalLabels`.
+    pub external_labels: &'a Labels,
+    /// `$externalURL`.
+    pub external_url: &'a str,
+    /// Answers `query`.
+    pub query: &'a Query<'a>,
+}
+
+impl Template {
+    /// Parses and checks a template; an error says what is wrong, and where in the template.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let parsed = Parser::new(text, "{{", "}}").and_then(Parser::parse);
+        let (body, defines) = parsed.map_err(|error| error.to_string())?;
+        let template = Self { body, defines };
+        check::check(&template)?;
+        Ok(template)
+    }
+
+    /// What it comes to.
+    pub fn expand(&self, scope: &Scope<'_>) -> Result<String, String> {
+        run::run(self, scope)
+    }
+}
+
+impl Scope<'_> {
+    fn query(&self, query: &str) -> Result<Value, String> {
+        let found = (self.query)(query)?;
+        let samples = found.iter().map(|element| {
+            let value = match &element.sample {
+                Found::Float(value) => *value,
+                Found::Histogram(_) => 0.0,
+            };
+            Rc::new(Sample {
+                labels: texts(&element.labels),
+                value,
+            })
+        });
+        Ok(Value::Samples(samples.collect()))
+    }
+
+    fn data(&self) -> BTreeMap<&'static str, Value> {
+        BTreeMap::from([
+            ("Labels", Value::Texts(texts(self.labels))),
+            ("ExternalLabels", Value::Texts(texts(self.external_labels))),
+            ("ExternalURL", Value::text(self.external_url)),
+            ("Value", Value::Float(self.value)),
+        ])
+    }
+}
+
+fn texts(labels: &Labels) -> Texts {
+    let pairs = labels.iter();
+    Rc::new(pairs.map(|(name, value)| (name.clone(), value.clone())).collect())
+}
