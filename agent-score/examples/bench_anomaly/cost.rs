@@ -1,0 +1,80 @@
+//! What a sample costs.
+
+use super::generate::{Kind, NOISES, series};
+use agent_score::anomaly::{Bank, Forest, Series, Settings};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// The best of some rounds, in nanoseconds of a sample, and the bytes of a series.
+pub fn run() {
+    let inputs: Vec<_> = NOISES
+        .iter()
+        .map(|n| series(*n, Kind::Spike, 60_000, 7).values)
+        .collect();
+
+    let mut ensembles: Vec<Series> = (0..2000).map(|_| Series::new(Settings::new(1.0))).collect();
+    let mut best = Duration::MAX;
+    for tick in 0..2_000 {
+        let begin = Instant::now();
+        for (i, state) in ensembles.iter_mut().enumerate() {
+            black_box(state.observe(super::start(tick), inputs[i % inputs.len()][tick + i]));
+        }
+        if tick > 1000 {
+            best = best.min(begin.elapsed());
+        }
+    }
+    let json = serde_json::to_vec(&ensembles[0]).map_or(0, |v| v.len());
+    println!(
+        "ensemble: {:.0} ns a sample, {json} bytes as JSON",
+        best.as_nanos() as f64 / 2000.0
+    );
+
+    let mut bank = Bank::new(Settings::new(1.0), 100_000);
+    let (mut best, mut found) = (Duration::MAX, Vec::new());
+    let mut values = vec![0.0; bank.len()];
+    for tick in 0..400 {
+        for (i, value) in values.iter_mut().enumerate() {
+            *value = inputs[i % inputs.len()][(tick + i) % 50_000];
+        }
+        let begin = Instant::now();
+        bank.observe(&values, &mut found);
+        if tick > 300 {
+            best = best.min(begin.elapsed());
+        }
+    }
+    println!(
+        "bank: {:.2} ms for {} series, {} bytes a series",
+        best.as_secs_f64() * 1e3,
+        bank.len(),
+        Bank::SIZE
+    );
+
+    let mut forest = Forest::<8>::default();
+    let settings = Settings::new(1.0);
+    let point = |t: usize| std::array::from_fn(|i| inputs[i % inputs.len()][t + i * 100]);
+    for t in 0..3000 {
+        forest.observe(&settings, super::start(t), &point(t));
+    }
+    let points: Vec<[f32; 8]> = (0..1000).map(|t| point(t).map(|v| v as f32)).collect();
+    let mut best = Duration::MAX;
+    for _ in 0..200 {
+        let begin = Instant::now();
+        for point in &points {
+            black_box(forest.isolation(point));
+        }
+        best = best.min(begin.elapsed());
+    }
+    let mut whole = Duration::MAX;
+    for round in 0..20 {
+        let begin = Instant::now();
+        for t in 0..1000 {
+            black_box(forest.observe(&settings, super::start(3000 + round * 1000 + t), &point(t)));
+        }
+        whole = whole.min(begin.elapsed());
+    }
+    println!(
+        "isolation forest: {:.2} µs to score, {:.2} µs with learning, a vector of 8 signals",
+        best.as_secs_f64() * 1e3,
+        whole.as_secs_f64() * 1e3
+    );
+}

@@ -1,0 +1,103 @@
+//! The four detectors that are cheap enough for every series: their state in two cache lines.
+
+use super::distance;
+use super::exponential::Exponential;
+use super::moving_average::{MovingAverage, Window};
+use super::robust::Robust;
+use super::tail::Tops;
+use super::three_sigma::ThreeSigma;
+use serde::{Deserialize, Serialize};
+
+/// How many they are: the first of [`super::Detector::ALL`].
+pub(super) const BASIC: usize = 4;
+/// Samples after which the older ones fade.
+const MEMORY: u32 = 2048;
+/// Samples before a distance means something: those of the first would be taken for a tail.
+const SETTLED: u32 = 64;
+/// Samples that a baseline is worth that is to be learned anew.
+const SHAKEN: u32 = 64;
+
+/// What they have learned.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Basic {
+    /// Samples, and those that the baseline is worth.
+    pub seen: u32,
+    worth: u32,
+    pub three_sigma: ThreeSigma,
+    pub moving_average: MovingAverage,
+    pub robust: Robust,
+    pub exponential: Exponential,
+    pub tops: [Tops; BASIC],
+}
+
+impl Default for Basic {
+    fn default() -> Self {
+        Self {
+            seen: 0,
+            worth: 0,
+            three_sigma: ThreeSigma::default(),
+            moving_average: MovingAverage::default(),
+            robust: Robust::default(),
+            exponential: Exponential::default(),
+            tops: [Tops::new(2.5); BASIC],
+        }
+    }
+}
+
+impl Basic {
+    /// What each expects, and its usual error.
+    pub(super) fn expected(&self) -> [(f64, f64); BASIC] {
+        [
+            (self.three_sigma.mean, self.three_sigma.sigma()),
+            (self.moving_average.expected(), self.moving_average.sigma()),
+            (self.robust.median, self.robust.sigma(self.three_sigma.deviation)),
+            self.exponential.expected(),
+        ]
+    }
+
+    /// How far a value lies from what each expects.
+    pub(super) fn distances(&self, value: f64) -> [f32; BASIC] {
+        self.expected()
+            .map(|(expected, sigma)| distance(value - expected, sigma, expected))
+    }
+
+    /// The part of an error that is learned now.
+    pub(super) fn gain(&self) -> f64 {
+        1.0 / f64::from(self.worth.max(1))
+    }
+
+    /// Samples whose distances meant something.
+    pub(super) fn judged(&self) -> u32 {
+        self.seen.saturating_sub(SETTLED)
+    }
+
+    /// Learns a value.
+    pub(super) fn learn(&mut self, window: &mut Window, value: f64) {
+        self.seen = self.seen.saturating_add(1);
+        self.worth = (self.worth + 1).min(MEMORY);
+        if self.seen == 1 {
+            self.three_sigma.mean = value;
+            self.exponential.restart(value);
+        }
+        let gain = self.gain();
+        self.three_sigma.learn(value, gain);
+        self.moving_average.learn(window, value, gain);
+        self.exponential.learn(value, gain);
+        let so_far = (self.three_sigma.mean, self.three_sigma.deviation);
+        self.robust.learn(value, self.seen, gain, so_far);
+    }
+
+    /// After a gap: what has been of late says nothing any more.
+    pub(super) fn restart(&mut self, value: f64) {
+        self.moving_average.restart();
+        self.exponential.restart(value);
+    }
+
+    /// What is now is the new normal.
+    pub(super) fn accept(&mut self) {
+        let level = self.exponential.level();
+        self.three_sigma.mean = level;
+        self.robust.median = level;
+        self.worth = self.worth.min(SHAKEN);
+    }
+}

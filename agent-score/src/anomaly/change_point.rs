@@ -1,0 +1,48 @@
+//! Change points: two-sided CUSUM (Page, 1954), of the values and of how far they lie from their median.
+
+use serde::{Deserialize, Serialize};
+
+/// What is taken off each time, in standard deviations: half of the smallest change that is looked for.
+const SLACK: f32 = 0.5;
+/// No single value counts for more, so that an outlier is no change.
+const MOST: f32 = 3.0;
+/// A sum stops here: then it has been told for long.
+const FULL: f32 = 1000.0;
+
+/// The two sums of a signal, and its mean and deviation.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Cusum {
+    mean: f32,
+    deviation: f32,
+    up: f32,
+    down: f32,
+}
+
+impl Cusum {
+    /// Of a signal with this mean and mean absolute deviation, as far as is known beforehand.
+    pub(super) const fn new(mean: f32, deviation: f32) -> Self {
+        Self {
+            mean,
+            deviation,
+            up: 0.0,
+            down: 0.0,
+        }
+    }
+
+    /// Adds a value and says the larger sum, negative if it is that of what lies below.
+    pub(super) fn add(&mut self, value: f32, gain: f32) -> f32 {
+        let residual = value - self.mean;
+        let unit = (1.2533 * self.deviation).max(1e-3);
+        let z = (residual / unit).clamp(-MOST, MOST);
+        self.up = (self.up + z - SLACK).clamp(0.0, FULL);
+        self.down = (self.down - z - SLACK).clamp(0.0, FULL);
+        self.mean += z * unit * gain;
+        self.deviation += ((z * unit).abs() - self.deviation) * gain;
+        if self.up >= self.down { self.up } else { -self.down }
+    }
+
+    /// Begins anew: after a gap, and when what it has told is the new normal.
+    pub(super) fn restart(&mut self) {
+        (self.up, self.down) = (0.0, 0.0);
+    }
+}

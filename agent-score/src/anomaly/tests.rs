@@ -1,0 +1,401 @@
+//! Causes and what must be said of them.
+
+use super::season::Seasons;
+use super::tail::{Tails, Tops};
+use super::*;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+const START: Millis = 1_760_000_000_000;
+
+fn gaussian(random: &mut StdRng) -> f64 {
+    let u: f64 = random.random_range(f64::MIN_POSITIVE..1.0);
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * random.random::<f64>()).cos()
+}
+
+fn random(seed: u64) -> StdRng {
+    StdRng::seed_from_u64(seed)
+}
+
+fn only(detector: Detector) -> Settings {
+    Settings {
+        detectors: detector.into(),
+        ..Settings::new(1.0)
+    }
+}
+
+/// A series, a second a sample, and its time.
+struct Fed {
+    series: Series,
+    at: Millis,
+    random: StdRng,
+}
+
+impl Fed {
+    fn new(settings: Settings, seed: u64) -> Self {
+        Self {
+            series: Series::new(settings),
+            at: START,
+            random: random(seed),
+        }
+    }
+
+    fn say(&mut self, value: f64) -> Scored {
+        self.at += 1000;
+        self.series.observe(self.at, value)
+    }
+
+    /// So many values around 100, and how many of them were anomalies.
+    fn usual(&mut self, count: usize) -> usize {
+        (0..count)
+            .filter(|_| {
+                let value = 100.0 + gaussian(&mut self.random);
+                self.say(value).verdict == Verdict::Anomaly
+            })
+            .count()
+    }
+}
+
+#[test]
+fn it_learns_before_it_judges() {
+    let mut fed = Fed::new(Settings::new(1.0), 1);
+    for _ in 0..256 {
+        assert_eq!(fed.say(100.0).verdict, Verdict::Learning);
+    }
+    assert_eq!(fed.say(100.0).verdict, Verdict::Normal);
+}
+
+#[test]
+fn every_forecaster_finds_an_outlier() {
+    for detector in Detector::ALL.into_iter().take(5) {
+        let mut fed = Fed::new(only(detector), 2);
+        fed.usual(5000);
+        let high = fed.say(120.0);
+        assert_eq!(
+            (high.verdict, high.direction),
+            (Verdict::Anomaly, Direction::Up),
+            "{detector:?}"
+        );
+        assert_eq!(high.agreeing, detector.into());
+        assert!(
+            high.score > 0.5 && high.upper < 120.0 && high.since == Some(fed.at),
+            "{high:?}"
+        );
+        fed.usual(50);
+        let low = fed.say(80.0);
+        assert_eq!(
+            (low.verdict, low.direction),
+            (Verdict::Anomaly, Direction::Down),
+            "{detector:?}"
+        );
+        assert!(low.lower > 80.0 && (low.expected - 100.0).abs() < 2.0, "{low:?}");
+    }
+}
+
+#[test]
+fn a_small_shift_is_found_by_its_sum_only() {
+    for (detector, expected) in [(Detector::ThreeSigma, false), (Detector::ChangePoint, true)] {
+        let mut fed = Fed::new(only(detector), 3);
+        fed.usual(5000);
+        let found = (0..60).find_map(|t| {
+            let value = 101.8 + gaussian(&mut fed.random);
+            let scored = fed.say(value);
+            (scored.verdict == Verdict::Anomaly).then_some((t, scored.direction))
+        });
+        assert_eq!(found.is_some(), expected, "{detector:?} {found:?}");
+        assert!(found.is_none_or(|f| f.1 == Direction::Up));
+    }
+}
+
+#[test]
+fn a_spread_is_found_in_both_directions() {
+    for (factor, direction) in [(3.0, Direction::Wider), (0.05, Direction::Narrower)] {
+        let mut fed = Fed::new(only(Detector::Spread), 4);
+        fed.usual(5000);
+        let found = (0..100).find_map(|_| {
+            let value = 100.0 + factor * gaussian(&mut fed.random);
+            let scored = fed.say(value);
+            (scored.verdict == Verdict::Anomaly).then_some(scored.direction)
+        });
+        assert_eq!(found, Some(direction));
+    }
+}
+
+/// Cause: noise and nothing else, of three kinds. Seen: not many more false alarms than were allowed, and some where many
+/// are allowed: a bar that nothing reaches would pass as well.
+#[test]
+fn false_alarms_are_those_that_were_allowed() {
+    let noises: [fn(&mut StdRng) -> f64; 3] = [
+        gaussian,
+        |r| -(1.0 - r.random::<f64>()).ln(),
+        |r| (0.5 * gaussian(r)).exp(),
+    ];
+    for (i, noise) in noises.into_iter().enumerate() {
+        let settings = Settings {
+            alarms_per_week: 302.4,
+            ..Settings::new(1.0)
+        };
+        let mut fed = Fed::new(settings, 5);
+        let (mut alarms, mut last) = (0, None);
+        for _ in 0..50_000 {
+            let value = 10.0 + noise(&mut fed.random);
+            let since = fed.say(value).since;
+            alarms += i32::from(since.is_some() && since != last);
+            last = since.or(last);
+        }
+        assert!(
+            (1..=40).contains(&alarms),
+            "noise {i}: {alarms} alarms where 25 are allowed"
+        );
+    }
+}
+
+#[test]
+fn a_lasting_shift_becomes_the_normal() {
+    let mut fed = Fed::new(Settings::new(1.0), 6);
+    fed.usual(10_000);
+    let onset = fed.at + 1000;
+    let mut first = None;
+    for _ in 0..600 {
+        let value = 120.0 + gaussian(&mut fed.random);
+        let scored = fed.say(value);
+        first = first.or(scored.since);
+    }
+    assert_eq!(first, Some(onset));
+    let value = 120.0 + gaussian(&mut fed.random);
+    let scored = fed.say(value);
+    assert_eq!(scored.verdict, Verdict::Normal);
+    assert!(scored.lower > 105.0 && scored.upper < 135.0, "{scored:?}");
+}
+
+#[test]
+fn what_never_varied_and_does_is_one() {
+    let mut fed = Fed::new(Settings::new(1.0), 7);
+    for _ in 0..1000 {
+        assert_ne!(fed.say(0.0).verdict, Verdict::Anomaly);
+    }
+    assert_eq!(fed.say(1.0).verdict, Verdict::Anomaly);
+}
+
+/// Cause: a course of the day, every five minutes, two weeks. Seen: the day is found, and that noon's value at midnight is
+/// an anomaly while it is none at noon.
+#[test]
+fn a_day_has_its_course() {
+    let step = 300_000;
+    let mut series = Series::new(Settings::new(300.0));
+    let mut random = random(8);
+    let usual = |at: Millis| 50.0 - 40.0 * (at as f64 / 86.4e6 * std::f64::consts::TAU).cos();
+    let begin = START / 86_400_000 * 86_400_000;
+    let mut at = begin;
+    let mut late = 0;
+    while at < begin + 14 * 86_400_000 {
+        let scored = series.observe(at, usual(at) + gaussian(&mut random));
+        late += i32::from(scored.verdict == Verdict::Anomaly && at > begin + 7 * 86_400_000);
+        at += step;
+    }
+    assert!(late <= 1, "{late} false alarms in the second week");
+    assert_eq!(series.seasons().collect::<Vec<_>>(), [DAY]);
+    let mut noon = series.clone();
+    let mut then = at;
+    while then < at + 43_200_000 {
+        noon.observe(then, usual(then) + gaussian(&mut random));
+        then += step;
+    }
+    assert_eq!(noon.observe(then, 90.0).verdict, Verdict::Normal);
+    let midnight = series.observe(at, 90.0);
+    assert_eq!(
+        (midnight.verdict, midnight.direction),
+        (Verdict::Anomaly, Direction::Up)
+    );
+}
+
+#[test]
+fn a_period_is_found_by_autocorrelation() {
+    for period in [17.0, 60.0, 97.0, 700.0] {
+        let mut seasons = Seasons::new(1.0);
+        let mut random = random(9);
+        for t in 0..12_000 {
+            let value = 2.0 * (f64::from(t) / period * std::f64::consts::TAU).sin() + gaussian(&mut random);
+            seasons.learn(START + Millis::from(t) * 1000, value, 1.7);
+        }
+        let found: Vec<f64> = seasons.used().collect();
+        let [found] = found[..] else {
+            panic!("{period}: {found:?}");
+        };
+        assert!((found / period - 1.0).abs() < 0.01, "{found} for {period}");
+    }
+}
+
+#[test]
+fn noise_has_no_period() {
+    let mut seasons = Seasons::new(1.0);
+    let mut random = random(10);
+    let mut value = 0.0;
+    let mut used = 0;
+    for t in 0..40_000 {
+        value = 0.9 * value + gaussian(&mut random);
+        seasons.learn(START + t * 1000, value, 2.3);
+        used += seasons.used().count();
+    }
+    assert!(used < 400, "{used} samples with a season that is none");
+}
+
+/// Cause: no numbers, numbers without end, times that go back, a gap of an hour. Seen: they are missing, and what comes
+/// after is judged as if they had not been.
+#[test]
+fn what_is_missing_changes_nothing() {
+    let mut fed = Fed::new(Settings::new(1.0), 11);
+    fed.usual(2000);
+    let before = serde_json::to_string(&fed.series).unwrap();
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300] {
+        assert_eq!(fed.series.observe(fed.at + 500, value).verdict, Verdict::Missing);
+    }
+    assert_eq!(fed.series.observe(fed.at, 100.0).verdict, Verdict::Missing);
+    assert_eq!(before, serde_json::to_string(&fed.series).unwrap());
+    fed.at += 3_600_000;
+    assert_eq!(fed.usual(100), 0);
+    assert_eq!(fed.say(115.0).verdict, Verdict::Anomaly);
+}
+
+/// Whatever comes, at whatever time: a score from 0 to 1, a band that is one, and a state that can be written.
+#[test]
+fn anything_can_be_observed() {
+    let odd = [
+        f64::NAN,
+        f64::INFINITY,
+        -1e30,
+        1e30,
+        1e-320,
+        0.0,
+        -0.0,
+        f64::MAX,
+        1e18,
+        1.0,
+    ];
+    for seed in 0..20 {
+        let mut random = random(seed);
+        let mut series = Series::new(Settings::new([0.001, 1.0, 3600.0, 1e9][seed as usize % 4]));
+        let mut at = START;
+        for _ in 0..3000 {
+            at += random.random_range(-100..5000);
+            let value = match random.random_range(0..3) {
+                0 => odd[random.random_range(0..odd.len())],
+                1 => gaussian(&mut random) * 10f64.powi(random.random_range(-10..10)),
+                _ => 5.0,
+            };
+            let scored = series.observe(at, value);
+            assert!((0.0..=1.0).contains(&scored.score), "{value}: {scored:?}");
+            if scored.verdict != Verdict::Missing {
+                assert!(
+                    scored.lower <= scored.upper && scored.expected.is_finite(),
+                    "{value}: {scored:?}"
+                );
+            }
+        }
+        let text = serde_json::to_string(&series).unwrap();
+        serde_json::from_str::<Series>(&text).expect("a state that can be read");
+    }
+}
+
+/// The unit in which something is measured does not matter.
+#[test]
+fn units_do_not_matter() {
+    let mut feet = Fed::new(Settings::new(1.0), 12);
+    let mut metres = Fed::new(Settings::new(1.0), 12);
+    for t in 0..6000 {
+        let jump = if t == 3000 { 9.0 } else { 0.0 };
+        let value = 100.0 + gaussian(&mut feet.random) + jump;
+        let (a, b) = (feet.say(value), metres.say(value * 0.3048 + 7.0));
+        assert_eq!((a.verdict, a.direction), (b.verdict, b.direction), "{t}");
+        assert!((a.score - b.score).abs() < 0.01, "{t}: {} {}", a.score, b.score);
+    }
+}
+
+#[test]
+fn a_baseline_outlives_a_restart() {
+    let mut fed = Fed::new(Settings::new(1.0), 13);
+    fed.usual(5000);
+    let text = serde_json::to_string(&fed.series).unwrap();
+    assert!(text.len() < 8192, "{} bytes", text.len());
+    let mut restored: Series = serde_json::from_str(&text).unwrap();
+    for t in 0..500 {
+        let value = 100.0 + gaussian(&mut fed.random) + if t == 400 { 20.0 } else { 0.0 };
+        let scored = fed.say(value);
+        assert_eq!(restored.observe(fed.at, value), scored, "{t}");
+    }
+    let other = text.replacen("\"version\":1", "\"version\":9", 1);
+    let error = serde_json::from_str::<Series>(&other).unwrap_err().to_string();
+    assert!(
+        error.contains("version 9") && error.contains("learned anew"),
+        "{error}"
+    );
+}
+
+/// The tail of an exponential distribution: -ln p is the distance itself.
+#[test]
+fn a_tail_is_foretold() {
+    let (mut tops, mut tails, mut random) = (Tops::new(2.5), Tails::default(), random(14));
+    for n in 1..50_000 {
+        let x = -(1.0 - random.random::<f64>()).ln();
+        let z = if random.random() { x } else { -x } as f32;
+        tails.learn(&tops, z, 13.3, n);
+        tops.learn(z, n);
+    }
+    for side in 0..2 {
+        // Of each side half as many.
+        let level = tails.level(&tops, side, 13.8, 50_000);
+        assert!((9.5..18.0).contains(&level), "{level} where 13.1 is right");
+        let z = if side == 0 { level } else { -level };
+        assert!((tails.surprise(&tops, z, 50_000) - 13.8).abs() < 0.1);
+    }
+}
+
+#[test]
+fn a_bank_finds_whose_value_it_was() {
+    let mut bank = Bank::new(Settings::new(1.0), 50);
+    let mut random = random(15);
+    let mut found = Vec::new();
+    for _ in 0..3000 {
+        let values: Vec<f64> = (0..50)
+            .map(|i| f64::from(i) * 10.0 + gaussian(&mut random))
+            .collect();
+        bank.observe(&values, &mut found);
+    }
+    assert!(found.len() <= 2, "{found:?}");
+    found.clear();
+    let mut values = vec![f64::NAN; 50];
+    (values[7], values[8]) = (50.0, 80.5);
+    bank.observe(&values, &mut found);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].series, found[0].direction), (7, Direction::Down));
+    assert_eq!(found[0].agreeing.iter().count(), 4);
+}
+
+#[test]
+fn a_forest_isolates_what_lies_apart() {
+    let settings = Settings::new(1.0);
+    let mut forest = Forest::<4>::default();
+    let mut random = random(16);
+    let point = |random: &mut StdRng| {
+        let load = gaussian(random);
+        [load, 2.0 * load + 0.1 * gaussian(random), gaussian(random), 5.0]
+    };
+    let mut wrong = 0;
+    for t in 0..4000 {
+        let scored = forest.observe(&settings, START + t, &point(&mut random));
+        wrong += i32::from(scored.verdict == Verdict::Anomaly);
+    }
+    assert!(wrong <= 1, "{wrong} false alarms");
+    let usual = forest.isolation(&[0.0, 0.0, 0.0, 5.0]).unwrap();
+    let apart = forest.isolation(&[4.0, -8.0, 5.0, 5.0]).unwrap();
+    assert!(usual < 0.5 && apart > 0.65, "{usual} {apart}");
+    // One signal that is missing is no reason.
+    let scored = forest.observe(&settings, START + 5000, &[f64::NAN, 0.0, 0.0, 5.0]);
+    assert_eq!(scored.verdict, Verdict::Normal);
+    // A baseline is its samples: the trees grow again.
+    let text = serde_json::to_string(&forest).unwrap();
+    let mut restored: Forest<4> = serde_json::from_str(&text).unwrap();
+    restored.observe(&settings, START + 6000, &point(&mut random));
+    let again = restored.isolation(&[4.0, -8.0, 5.0, 5.0]).unwrap();
+    assert!((again - apart).abs() < 0.1, "{apart}, then {again}");
+}
