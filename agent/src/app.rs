@@ -8,7 +8,7 @@ use crate::error::{Context as _, Result};
 use crate::export::otlp;
 use crate::identity::Peers;
 use crate::memory::{self, Memory};
-use crate::probes::{Probe, block, dns, drops, netdev, path, profile, sched, tcp, tunnel, udp};
+use crate::probes::{Probe, block, dns, drops, netdev, node, path, profile, sched, tcp, tunnel, udp};
 use crate::records::Record;
 use crate::stacks::Stacks;
 use crate::topology::Topology;
@@ -103,6 +103,11 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
     if p.netdev.enabled {
         out.push(Box::new(netdev::Netdev::new(netdev::Options {
             exclude: p.netdev.exclude.clone(),
+            max_devices: (series / 20).max(16),
+        })));
+    }
+    if p.node.enabled {
+        out.push(Box::new(node::Node::new(node::Options {
             max_devices: (series / 20).max(16),
         })));
     }

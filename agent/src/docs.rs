@@ -11,6 +11,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Probe dns", crate::probes::dns::METRICS),
         ("Probe udp", crate::probes::udp::METRICS),
         ("Probe netdev", crate::probes::netdev::METRICS),
+        ("Probe node", crate::probes::node::METRICS),
         ("Probe tunnel", crate::probes::tunnel::METRICS),
         ("Probe path", crate::probes::path::METRICS),
         ("Probe block", crate::probes::block::METRICS),

@@ -24,6 +24,27 @@ pub fn parse(mountinfo: &[u8], fs_type: &str) -> Vec<PathBuf> {
     whole
 }
 
+/// Block devices without `/dev/`, each with a mount point of its file system.
+pub fn on_block_devices(mountinfo: &[u8]) -> Vec<(String, PathBuf)> {
+    let mut found: Vec<(String, PathBuf)> = Vec::new();
+    for line in mountinfo.split(|b| *b == b'\n') {
+        let mut fields = line.split(|b| *b == b' ');
+        let Some(point) = fields.nth(4) else { continue };
+        let source = fields.skip_while(|field| *field != b"-").nth(2).map(unescape);
+        let device = source.and_then(|source| {
+            String::from_utf8(source)
+                .ok()?
+                .strip_prefix("/dev/")
+                .map(str::to_owned)
+        });
+        // It is mounted as often as parts of it are bound somewhere: its size is one.
+        if let Some(device) = device.filter(|device| found.iter().all(|(known, _)| known != device)) {
+            found.push((device, PathBuf::from(OsString::from_vec(unescape(point)))));
+        }
+    }
+    found
+}
+
 /// As [`parse`], of this process.
 pub fn own(fs_type: &str) -> Vec<PathBuf> {
     parse(
@@ -68,6 +89,20 @@ mod tests {
         assert_eq!(
             parse(text, "cgroup2"),
             ["/sys/fs/cgroup", "/a"].map(PathBuf::from)
+        );
+    }
+
+    #[test]
+    fn each_block_device_once() {
+        let text = b"22 1 254:1 / / rw - ext4 /dev/vda1 rw\n23 22 0:5 / /proc rw shared:5 - proc proc rw\n\
+            24 22 254:1 /etc/hosts /a\\040b rw - ext4 /dev/vda1 rw\n25 22 254:2 / /a\\040c rw shared:1 master:2 - xfs /dev/mapper/vg-x rw\n";
+        let found = on_block_devices(text);
+        assert_eq!(
+            found,
+            [
+                ("vda1".to_owned(), "/".into()),
+                ("mapper/vg-x".to_owned(), "/a c".into())
+            ]
         );
     }
 }

@@ -130,6 +130,9 @@ pub mod label {
         PROTOCOL: "protocol", "network.transport", "tcp, udp, icmp … or the network protocol where there is no transport";
         DEVICE: "device", "network.interface.name", "Network interface";
         BLOCK_DEVICE: "device", "system.device", "Block device";
+        RESOURCE: "resource", "geophone.node.resource", "What can run out";
+        MOUNT_DEVICE: "device", "system.device", "Block device of a file system";
+        PRESSURE: "kind", "geophone.node.pressure.kind", "some tasks waited, or all that were not idle (full)";
         OPERATION: "operation", "geophone.block.operation", "read, write, flush or discard";
         PROBE: "probe", "geophone.probe", "Probe";
         STAGE: "stage", "geophone.stage", "Where on the way from the kernel to the series";

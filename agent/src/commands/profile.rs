@@ -218,6 +218,7 @@ async fn take(
         &mut probes.dns.enabled,
         &mut probes.udp.enabled,
         &mut probes.netdev.enabled,
+        &mut probes.node.enabled,
         &mut probes.block.enabled,
         &mut probes.sched.enabled,
         &mut probes.path.enabled,

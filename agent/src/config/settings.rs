@@ -82,6 +82,8 @@ pub struct Probes {
     pub udp: UdpProbe,
     /// Traffic, errors and speed of network interfaces.
     pub netdev: NetdevProbe,
+    /// What can run out on this machine, and how much of it is used.
+    pub node: NodeProbe,
     /// What passes through tunnels, what is lost below them, and whether they are alive.
     pub tunnel: TunnelProbe,
     /// The way to the peers: hop count, path MTU, congestion marks, changes of the route.
@@ -204,6 +206,20 @@ pub struct BlockProbe {
 pub struct SchedProbe {
     /// Whether the probe runs. It looks at each switch from one thread to another.
     pub enabled: bool,
+}
+
+/// Probe `node`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeProbe {
+    /// Whether the probe runs.
+    pub enabled: bool,
+}
+
+impl Default for NodeProbe {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
 }
 
 /// Probe `netdev`.

@@ -7,6 +7,7 @@ pub mod block;
 pub mod dns;
 pub mod drops;
 pub mod netdev;
+pub mod node;
 pub mod path;
 pub mod profile;
 pub mod sched;
@@ -138,6 +139,7 @@ pub const METRICS: &[&[&Metric]] = &[
     dns::METRICS,
     udp::METRICS,
     netdev::METRICS,
+    node::METRICS,
     tunnel::METRICS,
     path::METRICS,
     block::METRICS,

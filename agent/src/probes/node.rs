@@ -1,0 +1,465 @@
+//! Probe `node`: what the machine has and how much of it is used, from /proc once a second. No program.
+//!
+//! One metric for all that can run out, by resource: one rule then watches, and one forecast answers, for every one of
+//! them.
+
+use super::{Context, Probe};
+use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
+use crate::error::{Error, Result};
+use crate::mountinfo;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const RESOURCE_DEVICE: &[&Label] = &[&label::RESOURCE, &label::MOUNT_DEVICE];
+const RESOURCE_KIND: &[&Label] = &[&label::RESOURCE, &label::PRESSURE];
+
+/// Used.
+pub static USED: Metric = Metric {
+    name: "geophone_node_used",
+    otlp: "geophone.node.usage",
+    unit: "1",
+    kind: Kind::Gauge,
+    help: "What is in use of a resource: cores (cpu), bytes (memory, swap, tcp_memory, filesystem), else pieces: inodes, \
+           conntrack entries, orphans and time_wait of TCP, file_descriptors, threads, neighbours",
+    labels: RESOURCE_DEVICE,
+    stability: Stability::Experimental,
+};
+/// Limit.
+pub static LIMIT: Metric = Metric {
+    name: "geophone_node_limit",
+    otlp: "geophone.node.limit",
+    unit: "1",
+    kind: Kind::Gauge,
+    help: "How much of it there is, in the same unit: geophone_node_used / geophone_node_limit is the utilization",
+    labels: RESOURCE_DEVICE,
+    stability: Stability::Experimental,
+};
+/// Pressure.
+pub static PRESSURE: Metric = Metric {
+    name: "geophone_node_pressure_seconds_total",
+    otlp: "geophone.node.pressure.time",
+    unit: "s",
+    kind: Kind::Counter,
+    help: "Time in which some tasks, or all that were not idle (full), waited for the resource (/proc/pressure)",
+    labels: RESOURCE_KIND,
+    stability: Stability::Experimental,
+};
+
+/// All of them.
+pub const METRICS: &[&Metric] = &[&USED, &LIMIT, &PRESSURE];
+
+/// Ticks from one look at file systems to the next: a node of many containers has a thousand mounts.
+const FILE_SYSTEMS_EVERY: u64 = 10;
+
+/// What the configuration says.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Most file systems with series of their own, the fullest first.
+    pub max_devices: usize,
+}
+
+/// Resource and device; used, and the limit where there is one.
+type Uses = BTreeMap<(&'static str, String), (f64, Option<f64>)>;
+
+/// A device; of its bytes and inodes, the resource's name, used and limit.
+type Disk = (String, [(&'static str, f64, f64); 2]);
+
+/// The probe.
+pub struct Node {
+    options: Options,
+    proc: PathBuf,
+    /// Seconds of all CPUs, idle and in all, at the last tick.
+    cpu: Option<(u64, u64)>,
+    uses: Uses,
+    /// Of them, those of file systems.
+    file_systems: Uses,
+    ticks: u64,
+    /// By resource and kind, microseconds.
+    pressure: BTreeMap<(&'static str, &'static str), u64>,
+    /// By resource and device, or kind of pressure. They are held as long as their series: who stores these knows them
+    /// by the address.
+    labels: BTreeMap<(&'static str, String), Arc<Labels>>,
+    start: u64,
+}
+
+impl Node {
+    /// A probe that has read nothing yet.
+    pub fn new(options: Options) -> Self {
+        Self::at(options, Path::new("/proc"))
+    }
+
+    fn at(options: Options, proc: &Path) -> Self {
+        Self {
+            options,
+            proc: proc.to_owned(),
+            cpu: None,
+            uses: Uses::new(),
+            file_systems: Uses::new(),
+            ticks: 0,
+            pressure: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            start: 0,
+        }
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.proc.join(path)).ok()
+    }
+
+    fn number(&self, path: &str) -> Option<f64> {
+        self.text(path)?.trim().parse().ok()
+    }
+
+    fn update(&mut self) {
+        let mut uses = Uses::new();
+        let mut put = |resource, found: Option<(f64, Option<f64>)>| {
+            uses.extend(found.map(|found| ((resource, String::new()), found)));
+        };
+        put("cpu", self.cpu());
+        let memory = self.text("meminfo").unwrap_or_default();
+        put("memory", part(&memory, "MemAvailable:", "MemTotal:"));
+        put(
+            "swap",
+            part(&memory, "SwapFree:", "SwapTotal:").filter(|(_, total)| *total > Some(0.0)),
+        );
+        let sockets = self.text("net/sockstat").unwrap_or_default();
+        let most = self.text("sys/net/ipv4/tcp_mem").and_then(|text| word(&text, 2));
+        let pages = after(&sockets, "TCP:", "mem").zip(page_size());
+        put(
+            "tcp_memory",
+            pages.map(|(used, page)| (used * page, most.map(|most| most * page))),
+        );
+        put(
+            "tcp_orphans",
+            after(&sockets, "TCP:", "orphan").map(|used| (used, self.number("sys/net/ipv4/tcp_max_orphans"))),
+        );
+        put(
+            "tcp_time_wait",
+            after(&sockets, "TCP:", "tw").map(|used| (used, self.number("sys/net/ipv4/tcp_max_tw_buckets"))),
+        );
+        put(
+            "conntrack",
+            self.number("sys/net/netfilter/nf_conntrack_count")
+                .map(|used| (used, self.number("sys/net/netfilter/nf_conntrack_max"))),
+        );
+        let files = self.text("sys/fs/file-nr").unwrap_or_default();
+        // allocated, free (always 0), most; without a limit it is the largest number there is.
+        put(
+            "file_descriptors",
+            word(&files, 0).map(|used| (used, word(&files, 2).filter(|most| *most < 9e18))),
+        );
+        let tasks = self
+            .text("loadavg")
+            .and_then(|text| text.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok());
+        let most = [
+            self.number("sys/kernel/threads-max"),
+            self.number("sys/kernel/pid_max"),
+        ];
+        put(
+            "threads",
+            tasks.map(|used| (used, most.into_iter().flatten().reduce(f64::min))),
+        );
+        let neighbours = self.text("net/stat/arp_cache").and_then(|text| {
+            let line = text.lines().nth(1)?;
+            u32::from_str_radix(line.split_whitespace().next()?, 16).ok()
+        });
+        put(
+            "neighbours",
+            neighbours.map(|used| {
+                (
+                    f64::from(used),
+                    self.number("sys/net/ipv4/neigh/default/gc_thresh3"),
+                )
+            }),
+        );
+        if self.ticks.is_multiple_of(FILE_SYSTEMS_EVERY) {
+            self.file_systems = self.file_systems();
+        }
+        self.ticks += 1;
+        uses.extend(self.file_systems.clone());
+        self.uses = uses;
+        self.pressures();
+    }
+
+    /// Cores that were busy since the last tick, and how many there are.
+    fn cpu(&mut self) -> Option<(f64, Option<f64>)> {
+        let text = self.text("stat")?;
+        let mut lines = text.lines();
+        let ticks: Vec<u64> = lines
+            .next()?
+            .split_whitespace()
+            .skip(1)
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        // user nice system idle iowait irq softirq steal; guest times are in user and nice already.
+        let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = *ticks.as_slice() else {
+            return None;
+        };
+        let idle = idle + iowait;
+        let all = idle + user + nice + system + irq + softirq + steal;
+        let cores = lines.take_while(|line| line.starts_with("cpu")).count() as f64;
+        let (idle_before, all_before) = self.cpu.replace((idle, all))?;
+        let passed = all.saturating_sub(all_before);
+        // The kernel's idle time may fall by a tick.
+        let busy = passed.saturating_sub(idle.saturating_sub(idle_before));
+        (passed > 0).then(|| (busy as f64 / passed as f64 * cores, Some(cores)))
+    }
+
+    /// File systems on block devices: one on a network may hang whoever asks for its size.
+    fn file_systems(&self) -> Uses {
+        let mut uses = Uses::new();
+        let text = std::fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
+        let mut found: Vec<Disk> = Vec::new();
+        for (device, point) in mountinfo::on_block_devices(&text) {
+            let Ok(seen) = nix::sys::statvfs::statvfs(&point) else {
+                continue;
+            };
+            let size = seen.fragment_size() as f64;
+            let (all, free, available) = (
+                seen.blocks() as f64,
+                seen.blocks_free() as f64,
+                seen.blocks_available() as f64,
+            );
+            // As df has it: what is kept for root is neither used nor to be had.
+            let used = all - free;
+            let bytes = ("filesystem", used * size, (used + available) * size);
+            let inodes = (
+                "inodes",
+                (seen.files() - seen.files_free()) as f64,
+                seen.files() as f64,
+            );
+            found.push((device, [bytes, inodes]));
+        }
+        let fill = |(_, [bytes, _]): &Disk| bytes.1 / bytes.2.max(1.0);
+        found.sort_by(|a, b| fill(b).total_cmp(&fill(a)));
+        for (device, parts) in found.into_iter().take(self.options.max_devices) {
+            for (resource, used, limit) in parts.into_iter().filter(|(_, _, limit)| *limit > 0.0) {
+                uses.insert((resource, device.clone()), (used, Some(limit)));
+            }
+        }
+        uses
+    }
+
+    fn pressures(&mut self) {
+        for resource in ["cpu", "memory", "io"] {
+            let text = self.text(&format!("pressure/{resource}")).unwrap_or_default();
+            for kind in ["some", "full"] {
+                let line = text.lines().find(|line| line.starts_with(kind));
+                let total = line.and_then(|line| line.rsplit_once("total=")?.1.parse().ok());
+                self.pressure
+                    .extend(total.map(|total: u64| ((resource, kind), total)));
+            }
+        }
+    }
+
+    fn labels_of(
+        &mut self,
+        names: &'static [&'static Label],
+        resource: &'static str,
+        other: &str,
+    ) -> Arc<Labels> {
+        let key = (resource, other.to_owned());
+        let start = self.start;
+        let make = || Arc::new(Labels::new(names, &[resource, other], false, start));
+        self.labels.entry(key).or_insert_with(make).clone()
+    }
+}
+
+/// Total less free, and total, bytes: /proc/meminfo counts in KiB.
+fn part(text: &str, free: &str, total: &str) -> Option<(f64, Option<f64>)> {
+    let kib = |name: &str| text.lines().find_map(|line| word(line.strip_prefix(name)?, 0));
+    let (free, total) = (kib(free)? * 1024.0, kib(total)? * 1024.0);
+    Some((total - free, Some(total)))
+}
+
+fn word(text: &str, at: usize) -> Option<f64> {
+    text.split_whitespace().nth(at)?.parse().ok()
+}
+
+/// The number behind a name in the line that starts with something.
+fn after(text: &str, start: &str, name: &str) -> Option<f64> {
+    let mut words = text
+        .lines()
+        .find_map(|line| line.strip_prefix(start))?
+        .split_whitespace();
+    words.find(|word| *word == name)?;
+    words.next()?.parse().ok()
+}
+
+fn page_size() -> Option<f64> {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()?;
+    Some(size as f64)
+}
+
+impl Probe for Node {
+    fn name(&self) -> &'static str {
+        "node"
+    }
+
+    fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
+        self.start = context.series_start;
+        if self.text("stat").is_none() {
+            return Err(Error::new(format_args!(
+                "{}: not the kernel's /proc",
+                self.proc.display()
+            )));
+        }
+        self.update();
+        Ok(())
+    }
+
+    fn tick(&mut self, _context: &mut Context<'_>) {
+        self.update();
+    }
+
+    fn collect(&mut self, out: &mut Vec<Family>) {
+        let uses = std::mem::take(&mut self.uses);
+        let (mut used, mut limits) = (Vec::new(), Vec::new());
+        for ((resource, device), (value, limit)) in &uses {
+            let labels = self.labels_of(RESOURCE_DEVICE, resource, device);
+            limits.extend(limit.map(|limit| Series {
+                labels: labels.clone(),
+                value: Value::Gauge(limit),
+            }));
+            used.push(Series {
+                labels,
+                value: Value::Gauge(*value),
+            });
+        }
+        let kinds = std::mem::take(&mut self.pressure);
+        let pressure = kinds.iter().map(|((resource, kind), micros)| Series {
+            labels: self.labels_of(RESOURCE_KIND, resource, kind),
+            value: Value::CounterF(*micros as f64 / 1e6),
+        });
+        let pressure = pressure.collect();
+        self.labels.retain(|(resource, other), _| {
+            uses.contains_key(&(*resource, other.clone()))
+                || kinds.keys().any(|key| (key.0, key.1) == (*resource, &**other))
+        });
+        (self.uses, self.pressure) = (uses, kinds);
+        for (metric, series) in [(&USED, used), (&LIMIT, limits), (&PRESSURE, pressure)] {
+            out.push(Family { metric, series });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A /proc with these files.
+    fn proc(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let home = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = home.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        home
+    }
+
+    fn node(home: &tempfile::TempDir) -> Node {
+        Node::at(Options { max_devices: 4 }, home.path())
+    }
+
+    fn used(node: &Node, resource: &'static str) -> Option<(f64, Option<f64>)> {
+        node.uses.get(&(resource, String::new())).copied()
+    }
+
+    #[test]
+    fn each_resource_is_read_as_the_kernel_writes_it() {
+        let home = proc(&[
+            (
+                "meminfo",
+                "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 250 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n",
+            ),
+            (
+                "net/sockstat",
+                "sockets: used 9\nTCP: inuse 5 orphan 3 tw 7 alloc 9 mem 2\nUDP: inuse 1 mem 4\n",
+            ),
+            ("sys/net/ipv4/tcp_mem", "10\t20\t30\n"),
+            ("sys/net/ipv4/tcp_max_orphans", "64\n"),
+            ("sys/net/netfilter/nf_conntrack_count", "12\n"),
+            ("sys/net/netfilter/nf_conntrack_max", "48\n"),
+            ("sys/fs/file-nr", "1024\t0\t9223372036854775807\n"),
+            ("loadavg", "0.1 0.2 0.3 2/345 6789\n"),
+            ("sys/kernel/threads-max", "9000\n"),
+            ("sys/kernel/pid_max", "4000\n"),
+            (
+                "net/stat/arp_cache",
+                "entries  allocs\n0000001f 00000001\n0000001f 00000002\n",
+            ),
+            ("sys/net/ipv4/neigh/default/gc_thresh3", "1024\n"),
+            (
+                "pressure/io",
+                "some avg10=0.00 total=1500000\nfull avg10=0.00 total=500000\n",
+            ),
+        ]);
+        let mut node = node(&home);
+        node.update();
+        assert_eq!(
+            used(&node, "memory"),
+            Some((750.0 * 1024.0, Some(1000.0 * 1024.0)))
+        );
+        assert_eq!(used(&node, "swap"), None, "there is none");
+        let page = page_size().unwrap();
+        assert_eq!(used(&node, "tcp_memory"), Some((2.0 * page, Some(30.0 * page))));
+        assert_eq!(used(&node, "tcp_orphans"), Some((3.0, Some(64.0))));
+        assert_eq!(
+            used(&node, "tcp_time_wait"),
+            Some((7.0, None)),
+            "a limit that cannot be read is not invented"
+        );
+        assert_eq!(used(&node, "conntrack"), Some((12.0, Some(48.0))));
+        assert_eq!(used(&node, "file_descriptors"), Some((1024.0, None)));
+        assert_eq!(used(&node, "threads"), Some((345.0, Some(4000.0))));
+        assert_eq!(used(&node, "neighbours"), Some((31.0, Some(1024.0))));
+        assert_eq!(node.pressure.get(&("io", "full")), Some(&500_000));
+        assert_eq!(node.pressure.get(&("cpu", "some")), None);
+    }
+
+    #[test]
+    fn busy_cores_are_those_since_the_last_tick() {
+        let home = proc(&[(
+            "stat",
+            "cpu 100 0 100 800 0 0 0 0 0 0\ncpu0 1 1\ncpu1 1 1\nintr 5\n",
+        )]);
+        let mut node = node(&home);
+        node.update();
+        assert_eq!(used(&node, "cpu"), None, "of the time before it is not known");
+        // A quarter of 200 ticks is idle.
+        std::fs::write(
+            home.path().join("stat"),
+            "cpu 200 0 150 840 10 0 0 0 0 0\ncpu0 1 1\ncpu1 1 1\nintr 5\n",
+        )
+        .unwrap();
+        node.update();
+        assert_eq!(used(&node, "cpu"), Some((1.5, Some(2.0))));
+    }
+
+    #[test]
+    fn series_keep_their_labels_and_go_with_what_they_count() {
+        let home = proc(&[
+            ("sys/net/netfilter/nf_conntrack_count", "12\n"),
+            ("pressure/cpu", "some total=1\n"),
+        ]);
+        let mut node = node(&home);
+        let mut collect = || {
+            node.update();
+            let mut out = Vec::new();
+            node.collect(&mut out);
+            out.into_iter()
+                .flat_map(|family| family.series)
+                .map(|series| series.labels)
+                .collect::<Vec<_>>()
+        };
+        let (first, second) = (collect(), collect());
+        assert_eq!(first.len(), 2);
+        assert!(first.iter().zip(&second).all(|(a, b)| Arc::ptr_eq(a, b)));
+        std::fs::remove_file(home.path().join("sys/net/netfilter/nf_conntrack_count")).unwrap();
+        assert_eq!(collect().len(), 1, "the module was unloaded");
+    }
+}

@@ -1,0 +1,112 @@
+//! Probe `node`.
+
+use anyhow::{Context as _, Result, ensure};
+use std::process::{Command, Stdio};
+use tests::harness::command::output;
+use tests::harness::{Agent, Scene, Setup, Snapshot, equal};
+use tests::need_root;
+
+const USED: &str = "geophone_node_used";
+
+fn used(snapshot: &Snapshot, resource: &str) -> Result<f64> {
+    snapshot.number(USED, &[("resource", resource)])
+}
+
+/// The fields of a line of `df`, of the file system that holds `/tmp`.
+fn df(columns: &str) -> Result<(String, Vec<f64>)> {
+    let text =
+        output(Command::new("df").args(["--block-size=1", &format!("--output=source,{columns}"), "/tmp"]))?;
+    let mut words = text.lines().nth(1).context("df")?.split_whitespace();
+    let source = words.next().context("df")?.trim_start_matches("/dev/").to_owned();
+    Ok((source, words.filter_map(|word| word.parse().ok()).collect()))
+}
+
+/// Cause: threads, memory and space that this test takes. Seen: as much more of each, as the kernel's own tools say.
+#[test]
+fn what_is_taken_is_seen() -> Result<()> {
+    need_root!("python3", "df");
+    let agent = Agent::start()?;
+    let before = agent.after(2)?;
+    let script = "import threading, time\n\
+                  held = bytearray(b'x') * (192 << 20)\n\
+                  for _ in range(300): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n\
+                  print('ready', flush=True)\n\
+                  time.sleep(60)";
+    let mut taker = Command::new("python3")
+        .args(["-c", script])
+        .stdout(Stdio::null())
+        .spawn()?;
+    let seen = agent.until(|s| {
+        let threads = used(s, "threads")? - used(&before, "threads")?;
+        let memory = used(s, "memory")? - used(&before, "memory")?;
+        ensure!((300.0..400.0).contains(&threads), "{threads} threads");
+        ensure!(memory > 150e6, "{memory} bytes more");
+        Ok(())
+    });
+    taker.kill()?;
+    taker.wait()?;
+    seen?;
+    for (resource, columns) in [("filesystem", "used,avail"), ("inodes", "iused,iavail")] {
+        agent.until(|s| {
+            let (device, truth) = df(columns)?;
+            let [taken, left] = *truth.as_slice() else {
+                anyhow::bail!("df")
+            };
+            let labels = [("resource", resource), ("device", device.as_str())];
+            let (used, limit) = (
+                s.number(USED, &labels)?,
+                s.number("geophone_node_limit", &labels)?,
+            );
+            // Ten seconds may lie between, and others write.
+            ensure!(
+                (used / taken - 1.0).abs() < 0.05,
+                "{resource}: {used}, df says {taken}"
+            );
+            ensure!(
+                (limit / (taken + left) - 1.0).abs() < 0.01,
+                "{resource}: {limit}, df says {}",
+                taken + left
+            );
+            Ok(())
+        })?;
+    }
+    agent.settles(|s| {
+        let files = std::fs::read_to_string("/proc/sys/fs/file-nr")?;
+        let truth: f64 = files.split_whitespace().next().context("file-nr")?.parse()?;
+        ensure!(
+            (used(s, "file_descriptors")? - truth).abs() <= 256.0,
+            "file descriptors: {truth}"
+        );
+        ensure!(used(s, "cpu")? <= s.number("geophone_node_limit", &[("resource", "cpu")])?);
+        Ok(())
+    })
+}
+
+/// Cause: connections that this side closes first, in the agent's namespace. Seen: as many of them as the kernel keeps, and
+/// its own limit.
+#[test]
+fn time_wait_is_the_namespaces() -> Result<()> {
+    need_root!();
+    let mut scene = Scene::echo()?;
+    let agent = Setup::new().inside(&scene.net.a.ns).start()?;
+    scene.exchange(40, 1, 100)?;
+    agent.settles(|s| {
+        let text = scene.net.a.ns.run("cat /proc/net/sockstat")?;
+        let mut words = text.split_whitespace().skip_while(|word| *word != "tw");
+        let truth: f64 = words.nth(1).context("no tw")?.parse()?;
+        ensure!(truth >= 40.0, "nothing waits: {text}");
+        // Whoever asks the agent for a snapshot leaves a connection as well.
+        let seen = used(s, "tcp_time_wait")?;
+        ensure!(
+            (truth - 8.0..=truth).contains(&seen),
+            "time_wait: {seen}, the kernel says {truth}"
+        );
+        let limit = scene.net.a.ns.run("cat /proc/sys/net/ipv4/tcp_max_tw_buckets")?;
+        let labels = [("resource", "tcp_time_wait")];
+        equal(
+            "limit",
+            s.number("geophone_node_limit", &labels)?,
+            limit.trim().parse()?,
+        )
+    })
+}
