@@ -1,32 +1,36 @@
 //! The anomaly benchmark: labelled series, what each detector makes of them, and what it costs.
 //!
-//! `cargo run --release -p agent-score --example bench_anomaly [-- --seed N] [--quick] [--only DETECTOR]`. Parameters were
-//! chosen on seeds below 1000; the seeds it is judged on by default are others.
+//! `cargo run --release -p agent-score --example bench_anomaly [-- --seed N] [--quick] [--only DETECTOR]
+//! [--peers PYTHON]`. Parameters were
+//! chosen on seeds below 1000; the seeds it is judged on by default are others. `--peers` compares
+//! the last round with scikit-learn's IsolationForest and river's HalfSpaceTrees, by a Python that has both.
 
 #![allow(clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark")]
 
 mod cost;
 mod generate;
 mod judge;
+mod peers;
 
-use agent_score::anomaly::{Detector, Detectors, Forest, Series, Settings, Verdict};
+use agent_score::anomaly::{Detector, Detectors, LagForest, Series, Settings, Verdict};
 use generate::{KINDS, Kind, Labelled, NOISES};
 use judge::{Tally, judge};
 
 /// Samples of a series with events, and of one without: a day.
 const SAMPLES: usize = 45_000;
 const QUIET: usize = 86_400;
-/// Values that the forests take for one: the last eight.
-const SHINGLE: usize = 8;
+/// Samples before anything is judged.
+const JUDGED: usize = 2_000;
 
 fn main() {
     let mut seed = 1_000_000;
-    let (mut quick, mut only) = (false, None);
+    let (mut quick, mut only, mut python) = (false, None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--seed" => seed = arguments.next().and_then(|s| s.parse().ok()).unwrap_or(seed),
             "--quick" => quick = true,
+            "--peers" => python = arguments.next(),
             "--only" => only = arguments.next(),
             "--cost" => return cost::run(),
             other => println!("{other}: not known"),
@@ -70,6 +74,14 @@ fn main() {
         report(detector.name(), &all, ours(detector.into()));
     }
     report("isolation-forest", &all, forest);
+    if let Some(python) = python {
+        let one = all.split_off(all.len() - all.len() / rounds);
+        println!("\nof {} of these series:", one.len());
+        report("ensemble", &one, ours(Detectors::ALL));
+        if let Err(e) = peers::run(&python, &one) {
+            println!("no comparison: {e}");
+        }
+    }
     cost::run();
 }
 
@@ -88,14 +100,8 @@ fn start(t: usize) -> i64 {
 }
 
 fn forest(series: &Labelled) -> Vec<bool> {
-    let mut state = Forest::<SHINGLE>::default();
-    let settings = Settings::new(1.0);
-    let mut last = [f64::NAN; SHINGLE];
-    let anomaly = |(t, v): (usize, &f64)| {
-        last.rotate_left(1);
-        last[SHINGLE - 1] = *v;
-        state.observe(&settings, start(t), &last).verdict == Verdict::Anomaly
-    };
+    let mut state = LagForest::new(Settings::new(1.0));
+    let anomaly = |(t, v): (usize, &f64)| state.observe(start(t), *v).verdict == Verdict::Anomaly;
     series.values.iter().enumerate().map(anomaly).collect()
 }
 
@@ -105,7 +111,7 @@ fn report(name: &str, all: &[Labelled], anomalies: impl Fn(&Labelled) -> Vec<boo
         .iter()
         .map(|series| {
             let found = anomalies(series);
-            judge(series, 2_000, |t| found[t])
+            judge(series, JUDGED, |t| found[t])
         })
         .collect();
     print(name, all, &tallies);

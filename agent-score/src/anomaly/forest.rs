@@ -181,6 +181,50 @@ impl<const N: usize> Forest<N> {
     }
 }
 
+/// Values that are taken for the signals of one moment.
+const LAGS: usize = 8;
+
+/// A forest over one series: its last values are the signals.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LagForest {
+    settings: Settings,
+    forest: Forest<LAGS>,
+    #[serde(skip)]
+    last: Vec<f64>,
+    since: Option<Millis>,
+}
+
+impl LagForest {
+    /// One of which nothing is known.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            forest: Forest::default(),
+            last: Vec::new(),
+            since: None,
+        }
+    }
+
+    /// Takes a value and says whether it, with those before, lies apart.
+    pub fn observe(&mut self, at: Millis, value: f64) -> Scored {
+        if self.last.len() == LAGS {
+            self.last.remove(0);
+        }
+        self.last.push(value);
+        let mut signals = [f64::NAN; LAGS];
+        if is_value(value) {
+            signals
+                .iter_mut()
+                .zip(&self.last)
+                .for_each(|(signal, value)| *signal = *value);
+        }
+        let mut scored = self.forest.observe(&self.settings, at, &signals);
+        self.since = scored.since.and(self.since.or(scored.since));
+        scored.since = self.since;
+        scored
+    }
+}
+
 impl Tree {
     #[inline]
     fn next(&self, at: usize, point: &[f32]) -> usize {

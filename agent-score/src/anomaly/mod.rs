@@ -27,7 +27,7 @@ mod three_sigma;
 
 pub use bank::Bank;
 pub use ensemble::Series;
-pub use forest::Forest;
+pub use forest::{Forest, LagForest};
 
 use serde::{Deserialize, Serialize};
 

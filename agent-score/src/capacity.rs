@@ -1,0 +1,420 @@
+//! Where a trend leads: what a series will be in some days, and when it reaches a limit.
+//!
+//! Three fits, from the plain to the careful: least squares, Theil and Sen's median of slopes, which outliers do not move, and
+//! least squares of what the course of the day leaves. Errors that follow each other are worth fewer samples than they
+//! are: the intervals are widened by their autocorrelation.
+
+use crate::anomaly::Millis;
+use serde::Serialize;
+use std::fmt;
+
+/// Days that are foretold.
+pub const DAYS: [f64; 3] = [30.0, 60.0, 90.0];
+/// Nothing is foretold beyond so many times the time that was seen.
+const REACH: f64 = 10.0;
+/// Fewer points make no trend.
+const LEAST: usize = 20;
+/// Points that are fitted: means of as many spans of time, so that the pairs of them can be counted.
+const POINTS: usize = 512;
+/// A day must be seen so often before its course is known, and be cut into parts at least as short as the points.
+const CYCLES: f64 = 3.0;
+const PARTS: usize = 24;
+/// Part of the variance about the trend that the course of the day must explain.
+const EXPLAINS: f64 = 0.25;
+/// 95 % of a Gaussian, two-sided.
+const NORMAL: f64 = 1.96;
+const DAY: f64 = 86_400_000.0;
+
+/// How a trend is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// The line with the least squares of its errors.
+    LeastSquares,
+    /// The median of the slopes between all pairs of points.
+    TheilSen,
+    /// Least squares, without the course of the day.
+    Seasonal,
+}
+
+impl Method {
+    /// As users read it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LeastSquares => "least-squares",
+            Self::TheilSen => "theil-sen",
+            Self::Seasonal => "seasonal",
+        }
+    }
+}
+
+/// A value with the interval in which 19 of 20 lie.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// The middle.
+    pub value: f64,
+    /// The lower end.
+    pub lower: f64,
+    /// The upper end.
+    pub upper: f64,
+}
+
+/// When a limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exhaustion {
+    /// It is reached already.
+    Reached,
+    /// In so many days.
+    In {
+        /// By the trend.
+        days: f64,
+        /// At the earliest.
+        earliest: f64,
+        /// At the latest; none if it may also never be.
+        latest: Option<f64>,
+    },
+    /// Not within so many days, which is as far as can be seen.
+    NotWithin(f64),
+}
+
+/// What a fit foretells.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Forecast {
+    /// Which fit.
+    pub method: Method,
+    /// Growth in a day.
+    pub per_day: Interval,
+    /// Share of the variance that it explains.
+    pub r_squared: f64,
+    /// Values at the end of [`DAYS`]; none where too little was seen.
+    pub values: Vec<Option<Interval>>,
+    /// When the limit is reached, if there is one.
+    pub exhaustion: Option<Exhaustion>,
+}
+
+/// The forecasts of a series.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Capacity {
+    /// Days that were seen.
+    pub days: f64,
+    /// The value of now, as the trusted fit has it.
+    pub now: f64,
+    /// All fits.
+    pub forecasts: Vec<Forecast>,
+    /// The one to be trusted: with the course of the day if there is one, robust if outliers moved the plain one.
+    pub trusted: Method,
+}
+
+impl Capacity {
+    /// The forecast that is to be trusted.
+    pub fn best(&self) -> Option<&Forecast> {
+        self.forecasts.iter().find(|f| f.method == self.trusted)
+    }
+}
+
+/// Too little to see a trend in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotEnough {
+    /// Values that there are.
+    pub values: usize,
+}
+
+impl fmt::Display for NotEnough {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values = self.values;
+        write!(
+            f,
+            "not enough data: {values} values at different times, of which {LEAST} are needed"
+        )
+    }
+}
+
+/// Days before the last point, and the value.
+type Point = (f64, f64);
+
+/// Fits a series and says where it leads. Values that are none are left out.
+pub fn forecast(series: &[(Millis, f64)], limit: Option<f64>) -> Result<Capacity, NotEnough> {
+    let points = reduced(series);
+    let (Some(first), true) = (points.first(), points.len() >= LEAST) else {
+        return Err(NotEnough { values: points.len() });
+    };
+    let days = -first.0;
+    let plain = Fit::least_squares(&points);
+    let robust = Fit::theil_sen(&points);
+    // From here on the errors of the trend of a fit are its own.
+    let mut fits = vec![(Method::LeastSquares, plain), (Method::TheilSen, robust)];
+    let outliers = (plain.slope - robust.slope).abs() > NORMAL * robust.slope_error
+        || plain.scale > 2.0 * robust.scale.max(1e-12 * plain.scale);
+    let mut trusted = if outliers {
+        Method::TheilSen
+    } else {
+        Method::LeastSquares
+    };
+    let end = series.iter().map(|(at, _)| *at).max().unwrap_or_default() as f64 / DAY;
+    if let Some((fit, explained)) = seasonal(&points, end) {
+        fits.push((Method::Seasonal, fit));
+        if explained > EXPLAINS {
+            trusted = Method::Seasonal;
+        }
+    }
+    let forecasts: Vec<Forecast> = fits
+        .iter()
+        .map(|(method, fit)| fit.forecast(*method, days, limit))
+        .collect();
+    let now = fits
+        .iter()
+        .find(|(method, _)| *method == trusted)
+        .map_or(f64::NAN, |(_, fit)| fit.line(0.0));
+    Ok(Capacity {
+        days,
+        now,
+        forecasts,
+        trusted,
+    })
+}
+
+/// Means over spans of equal length, in days before the last.
+fn reduced(series: &[(Millis, f64)]) -> Vec<Point> {
+    let values = || series.iter().filter(|(_, value)| value.is_finite());
+    let times = || values().map(|(at, _)| *at);
+    let (Some(first), Some(last)) = (times().min(), times().max()) else {
+        return Vec::new();
+    };
+    let span = ((last - first) as f64 / POINTS as f64).max(1.0);
+    let mut sums = vec![(0.0, 0.0, 0.0); POINTS];
+    for (at, value) in values() {
+        let place = ((at - first) as f64 / span) as usize;
+        if let Some((count, time, sum)) = sums.get_mut(place.min(POINTS - 1)) {
+            *count += 1.0;
+            *time += (at - last) as f64 / DAY;
+            *sum += value;
+        }
+    }
+    let filled = sums.into_iter().filter(|(count, ..)| *count > 0.0);
+    filled
+        .map(|(count, time, sum)| (time / count, sum / count))
+        .collect()
+}
+
+/// A line with what is known of its errors.
+#[derive(Clone, Copy, Debug)]
+struct Fit {
+    /// Of the points: the mean time and the line there.
+    centre: f64,
+    level: f64,
+    slope: f64,
+    /// Standard deviation of the points about the line, and standard error of the slope.
+    scale: f64,
+    slope_error: f64,
+    /// Points, as far as they are worth one, and quantile of their t distribution.
+    worth: f64,
+    quantile: f64,
+    r_squared: f64,
+    /// What the course of the day adds to the trend at its highest and at its lowest.
+    peak: f64,
+    trough: f64,
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len() as f64;
+    values.sum::<f64>() / count
+}
+
+/// The median, which sorts the values to find it.
+fn median(values: &mut [f64]) -> f64 {
+    let middle = values.len() / 2;
+    *values.select_nth_unstable_by(middle, f64::total_cmp).1
+}
+
+impl Fit {
+    fn least_squares(points: &[Point]) -> Self {
+        let centre = mean(points.iter().map(|p| p.0));
+        let level = mean(points.iter().map(|p| p.1));
+        let sum = |of: &dyn Fn(&Point) -> f64| points.iter().map(of).sum::<f64>();
+        let squares = sum(&|p| (p.0 - centre).powi(2));
+        let slope = sum(&|p| (p.0 - centre) * (p.1 - level)) / squares;
+        let mut fit = Self::of(points, centre, level, slope);
+        let errors = sum(&|p| (p.1 - fit.line(p.0)).powi(2));
+        fit.scale = (errors / (points.len() as f64 - 2.0)).sqrt();
+        fit.slope_error = fit.scale / squares.sqrt() * (points.len() as f64 / fit.worth).sqrt();
+        fit
+    }
+
+    /// Slope with Kendall's interval, errors by their median.
+    fn theil_sen(points: &[Point]) -> Self {
+        let n = points.len() as f64;
+        let mut slopes: Vec<f64> = Vec::with_capacity(points.len() * points.len() / 2);
+        for (i, a) in points.iter().enumerate() {
+            slopes.extend(points.iter().skip(i + 1).map(|b| (b.1 - a.1) / (b.0 - a.0)));
+        }
+        slopes.sort_unstable_by(f64::total_cmp);
+        let at = |place: f64| {
+            let place = (place.max(0.0) as usize).min(slopes.len() - 1);
+            slopes.get(place).copied().unwrap_or_default()
+        };
+        let middle = slopes.len() as f64 / 2.0;
+        let slope = at(middle);
+        let centre = mean(points.iter().map(|p| p.0));
+        let mut levels: Vec<f64> = points.iter().map(|p| p.1 - slope * (p.0 - centre)).collect();
+        let level = median(&mut levels);
+        let mut fit = Self::of(points, centre, level, slope);
+        let mut errors: Vec<f64> = levels.iter().map(|l| (l - level).abs()).collect();
+        fit.scale = 1.4826 * median(&mut errors);
+        let reach = NORMAL * (n * (n - 1.0) * (2.0 * n + 5.0) / 18.0 * n / fit.worth).sqrt() / 2.0;
+        fit.slope_error = (at(middle + reach) - at(middle - reach)) / (2.0 * NORMAL);
+        fit
+    }
+
+    /// All but the errors.
+    fn of(points: &[Point], centre: f64, level: f64, slope: f64) -> Self {
+        let line = |p: &Point| level + slope * (p.0 - centre);
+        let errors: Vec<f64> = points.iter().map(|p| p.1 - line(p)).collect();
+        let left: f64 = errors.iter().map(|e| e * e).sum();
+        let mean = mean(points.iter().map(|p| p.1));
+        let all: f64 = points.iter().map(|p| (p.1 - mean).powi(2)).sum();
+        // Bartlett: errors that follow each other with this correlation are worth fewer.
+        let next: f64 = errors.iter().zip(errors.iter().skip(1)).map(|(a, b)| a * b).sum();
+        let follow = (next / left.max(f64::MIN_POSITIVE)).clamp(0.0, 0.98);
+        let worth = (points.len() as f64 * (1.0 - follow) / (1.0 + follow)).max(4.0);
+        Self {
+            centre,
+            level,
+            slope,
+            scale: 0.0,
+            slope_error: 0.0,
+            worth,
+            quantile: quantile(worth - 2.0),
+            r_squared: if all > 0.0 { 1.0 - left / all } else { 1.0 },
+            peak: 0.0,
+            trough: 0.0,
+        }
+    }
+
+    fn line(&self, days: f64) -> f64 {
+        self.level + self.slope * (days - self.centre)
+    }
+
+    /// Standard error of the line there.
+    fn error(&self, days: f64) -> f64 {
+        let level = self.scale * self.scale / self.worth;
+        (level + ((days - self.centre) * self.slope_error).powi(2)).sqrt()
+    }
+
+    fn forecast(&self, method: Method, seen: f64, limit: Option<f64>) -> Forecast {
+        let around = |value: f64, error: f64| Interval {
+            value,
+            lower: value - self.quantile * error,
+            upper: value + self.quantile * error,
+        };
+        let values = DAYS.iter().map(|&days| {
+            // A value lies about the line as those that were seen did.
+            let mut foretold = around(self.line(days), self.error(days).hypot(self.scale));
+            foretold.upper += self.peak;
+            foretold.lower += self.trough;
+            (days <= REACH * seen).then_some(foretold)
+        });
+        Forecast {
+            method,
+            per_day: around(self.slope, self.slope_error),
+            r_squared: self.r_squared,
+            values: values.collect(),
+            exhaustion: limit.map(|limit| self.exhaustion(limit, REACH * seen)),
+        }
+    }
+
+    /// A limit below what was usual is one that is fallen to.
+    fn exhaustion(&self, limit: f64, reach: f64) -> Exhaustion {
+        let rises = self.level <= limit;
+        let (sign, extreme) = if rises {
+            (1.0, self.peak)
+        } else {
+            (-1.0, -self.trough)
+        };
+        // Above zero where the limit is passed, with so many standard errors in favour of it.
+        let passed = |days: f64, favour: f64| {
+            sign * (self.line(days) - limit) + extreme + favour * self.quantile * self.error(days)
+        };
+        if passed(0.0, 0.0) >= 0.0 {
+            return Exhaustion::Reached;
+        }
+        let when = |favour: f64| {
+            let (mut before, mut after) = (0.0, reach);
+            if passed(after, favour) < 0.0 {
+                return None;
+            }
+            for _ in 0..60 {
+                let middle = f64::midpoint(before, after);
+                if passed(middle, favour) < 0.0 {
+                    before = middle;
+                } else {
+                    after = middle;
+                }
+            }
+            Some(after)
+        };
+        match when(0.0) {
+            None => Exhaustion::NotWithin(reach),
+            Some(days) => Exhaustion::In {
+                days,
+                earliest: when(1.0).unwrap_or(days),
+                latest: when(-1.0),
+            },
+        }
+    }
+}
+
+/// Least squares of what the course of the day leaves, and the share of the errors that the course explains. `end` is the
+/// day of the last point.
+fn seasonal(points: &[Point], end: f64) -> Option<(Fit, f64)> {
+    let days = -points.first()?.0;
+    if days < CYCLES
+        || days / POINTS as f64 > 1.0 / PARTS as f64 * 2.0
+        || points.len() < CYCLES as usize * PARTS
+    {
+        return None;
+    }
+    let part = |p: &Point| ((end + p.0).rem_euclid(1.0) * PARTS as f64) as usize % PARTS;
+    let mut fit = Fit::least_squares(points);
+    let all: f64 = points.iter().map(|p| (p.1 - fit.line(p.0)).powi(2)).sum();
+    let mut course = [0.0; PARTS];
+    // Trend and course are in each other's way only where the days are not whole: twice is enough.
+    for _ in 0..2 {
+        let (mut sums, mut counts) = ([0.0; PARTS], [0.0; PARTS]);
+        for p in points {
+            sums[part(p)] += p.1 - fit.line(p.0);
+            counts[part(p)] += 1.0;
+        }
+        course = std::array::from_fn(|i| if counts[i] > 0.0 { sums[i] / counts[i] } else { 0.0 });
+        let rest: Vec<Point> = points.iter().map(|p| (p.0, p.1 - course[part(p)])).collect();
+        fit = Fit::least_squares(&rest);
+    }
+    fit.peak = course.iter().copied().fold(0.0, f64::max);
+    fit.trough = course.iter().copied().fold(0.0, f64::min);
+    let left: f64 = points
+        .iter()
+        .map(|p| (p.1 - course[part(p)] - fit.line(p.0)).powi(2))
+        .sum();
+    let mean = mean(points.iter().map(|p| p.1));
+    let variance: f64 = points.iter().map(|p| (p.1 - mean).powi(2)).sum();
+    fit.r_squared = if variance > 0.0 {
+        1.0 - left / variance
+    } else {
+        1.0
+    };
+    // A course of 24 parts explains as many of n points of noise: that is taken off.
+    let by_chance = PARTS as f64 / points.len() as f64;
+    Some((fit, 1.0 - left / all.max(f64::MIN_POSITIVE) - by_chance))
+}
+
+/// The 97.5 % quantile of Student's t with so many degrees of freedom (Cornish and Fisher; within 1 % from 4 on).
+fn quantile(freedom: f64) -> f64 {
+    let (z, v) = (NORMAL, freedom.max(2.0));
+    let third = (z.powi(3) + z) / (4.0 * v);
+    let fifth = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * v * v);
+    let seventh = (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / (384.0 * v.powi(3));
+    z + third + fifth + seventh
+}
+
+#[cfg(test)]
+mod tests;

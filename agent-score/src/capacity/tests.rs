@@ -1,0 +1,166 @@
+//! Trends that are known, and what is foretold of them.
+
+use super::*;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use std::f64::consts::TAU;
+
+const HOUR: Millis = 3_600_000;
+const START: Millis = 1_760_000_000_000;
+
+fn gaussian(random: &mut StdRng) -> f64 {
+    let u: f64 = random.random_range(f64::MIN_POSITIVE..1.0);
+    (-2.0 * u.ln()).sqrt() * (TAU * random.random::<f64>()).cos()
+}
+
+fn hourly(days: usize, mut value: impl FnMut(f64) -> f64) -> Vec<(Millis, f64)> {
+    let hours = 0..days as Millis * 24;
+    hours
+        .map(|h| (START + h * HOUR, value(h as f64 / 24.0)))
+        .collect()
+}
+
+#[test]
+fn a_line_is_foretold_exactly() {
+    let series = hourly(20, |day| 10.0 + 2.0 * day);
+    let found = forecast(&series, Some(100.0)).unwrap();
+    let now = 10.0 + 2.0 * (20.0 - 1.0 / 24.0);
+    for f in &found.forecasts {
+        assert!(
+            (f.per_day.value - 2.0).abs() < 1e-6 && f.r_squared > 0.999,
+            "{f:?}"
+        );
+        let values: Vec<f64> = f.values.iter().map(|v| v.unwrap().value).collect();
+        for (value, days) in values.iter().zip(DAYS) {
+            assert!((value - now - 2.0 * days).abs() < 0.1, "{f:?}");
+        }
+        let Some(Exhaustion::In { days, .. }) = f.exhaustion else {
+            panic!("{f:?}");
+        };
+        assert!((days - (100.0 - now) / 2.0).abs() < 0.1, "{f:?}");
+    }
+    assert!((found.now - now).abs() < 0.1);
+}
+
+/// Cause: trends under noise, independent and autocorrelated, many times. Seen: 19 of 20 true values lie in the intervals,
+/// or not many fewer, and the intervals are not so wide that anything would.
+#[test]
+fn intervals_hold_what_they_promise() {
+    for (follow, least) in [(0.0, 0.90), (0.8, 0.80)] {
+        let (mut held, mut held_end, mut width) = (0, 0, 0.0);
+        let rounds = 200;
+        for seed in 0..rounds {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut noise = 0.0;
+            let mut next = |random: &mut StdRng| {
+                noise = follow * noise + gaussian(random);
+                noise
+            };
+            let series = hourly(15, |day| 50.0 + 0.5 * day + next(&mut random));
+            let found = forecast(&series, Some(80.0)).unwrap();
+            let f = &found.forecasts[0];
+            let value = f.values[0].unwrap();
+            // Thirty days later nothing is left of the noise of then.
+            let independent = gaussian(&mut random) / (1.0f64 - follow * follow).sqrt();
+            let after = 50.0 + 0.5 * (45.0 - 1.0 / 24.0) + independent;
+            held += u32::from(value.lower <= after && after <= value.upper);
+            width += value.upper - value.lower;
+            let truth = 60.0 - 15.0 + 1.0 / 24.0;
+            if let Some(Exhaustion::In { earliest, latest, .. }) = f.exhaustion {
+                held_end += u32::from(earliest <= truth && latest.is_none_or(|l| truth <= l));
+            }
+        }
+        let share = |held: u32| f64::from(held) / rounds as f64;
+        assert!(
+            share(held) >= least && share(held_end) >= least,
+            "{follow}: {held} {held_end} of {rounds}"
+        );
+        assert!(width / (rounds as f64) < 25.0, "{width}");
+    }
+}
+
+#[test]
+fn outliers_do_not_move_the_robust_fit() {
+    let mut random = StdRng::seed_from_u64(1);
+    let series = hourly(20, |day| {
+        let outlier = if day > 17.0 && random.random_bool(0.2) {
+            300.0
+        } else {
+            0.0
+        };
+        20.0 + day + 0.5 * gaussian(&mut random) + outlier
+    });
+    let found = forecast(&series, None).unwrap();
+    assert_eq!(found.trusted, Method::TheilSen);
+    let slope = |method| {
+        found
+            .forecasts
+            .iter()
+            .find(|f| f.method == method)
+            .unwrap()
+            .per_day
+            .value
+    };
+    assert!(
+        (slope(Method::TheilSen) - 1.0).abs() < 0.1,
+        "{}",
+        slope(Method::TheilSen)
+    );
+    assert!((slope(Method::LeastSquares) - 1.0).abs() > 0.5);
+}
+
+/// Cause: a growth of 1 a day below a course of the day of ±30. Seen: the season is trusted, its slope is right within
+/// a narrow interval, and the limit is reached at the peak of a day, not at its mean.
+#[test]
+fn the_course_of_the_day_is_taken_off() {
+    let mut random = StdRng::seed_from_u64(2);
+    let series = hourly(14, |day| {
+        50.0 + day + 30.0 * (TAU * day).sin() + gaussian(&mut random)
+    });
+    let found = forecast(&series, Some(110.0)).unwrap();
+    assert_eq!(found.trusted, Method::Seasonal);
+    let best = found.best().unwrap();
+    assert!(
+        (best.per_day.value - 1.0).abs() < 0.1 && best.r_squared > 0.95,
+        "{best:?}"
+    );
+    assert!(best.per_day.upper - best.per_day.lower < 0.2, "{best:?}");
+    let Some(Exhaustion::In { days, .. }) = best.exhaustion else {
+        panic!("{best:?}");
+    };
+    assert!((days - 16.0).abs() < 2.0, "{days}");
+}
+
+#[test]
+fn it_says_when_it_cannot_say() {
+    let mut series = hourly(1, |_| 1.0);
+    series.truncate(10);
+    series.extend([(START + 100 * HOUR, f64::NAN)]);
+    let error = forecast(&series, None).unwrap_err();
+    assert_eq!(error.values, 10);
+    assert!(error.to_string().contains("not enough data"));
+    // Four days say something of forty, and nothing of sixty.
+    let found = forecast(&hourly(4, |day| day), Some(1000.0)).unwrap();
+    let known: Vec<bool> = found.forecasts[0].values.iter().map(Option::is_some).collect();
+    assert_eq!(known, [true, false, false]);
+    assert!(matches!(found.forecasts[0].exhaustion, Some(Exhaustion::NotWithin(d)) if d < 40.0));
+}
+
+#[test]
+fn limits_are_reached_from_both_sides() {
+    let exhaustion = |slope: f64, limit: f64| {
+        let series = hourly(30, |day| 50.0 + slope * (day - 30.0));
+        forecast(&series, Some(limit)).unwrap().forecasts[0]
+            .exhaustion
+            .unwrap()
+    };
+    let days = |e| match e {
+        Exhaustion::In { days, .. } => days.round(),
+        _ => f64::NAN,
+    };
+    assert_eq!(days(exhaustion(1.0, 60.0)), 10.0);
+    assert_eq!(days(exhaustion(-1.0, 40.0)), 10.0);
+    assert_eq!(exhaustion(1.0, 40.0), Exhaustion::Reached);
+    assert!(matches!(exhaustion(-1.0, 100.0), Exhaustion::NotWithin(_)));
+    assert!(matches!(exhaustion(0.0, 60.0), Exhaustion::NotWithin(_)));
+}
