@@ -5,7 +5,7 @@ use crate::bpf::{Sizes, Verdict, host};
 use crate::collector::{Collector, Outputs, Setup, Shared};
 use crate::config::{Config, Pairs, RttSource, TunnelUse};
 use crate::error::{Context as _, Result};
-use crate::export::otlp;
+use crate::export::{otlp, push, remote_write};
 use crate::identity::Peers;
 use crate::memory::{self, Memory};
 use crate::probes::{Probe, block, dns, drops, netdev, node, path, profile, sched, tcp, tunnel, udp};
@@ -383,6 +383,8 @@ impl Agent {
         let failed = |e: anyhow::Error| crate::error::Error::new(format_args!("{e:#}"));
         let exporter = otlp::Exporter::new(&config.export.otlp).map_err(failed)?;
         let profiles = otlp::profiles::Exporter::new(&config.export.otlp).map_err(failed)?;
+        let remote =
+            remote_write::Exporter::new(&config.export.remote_write, &config.host_name()).map_err(failed)?;
         let memory = Memory::open(&config.store)?.map(Arc::new);
         let collector = collector(config, btf)?;
         let now = std::time::SystemTime::now()
@@ -392,12 +394,15 @@ impl Agent {
         let stats: Arc<api::Stats> = Arc::default();
         let mut collects: Vec<Box<dyn Collect>> =
             vec![Box::new(api::StatsCollect::new(stats.clone(), start))];
-        let mut exports = otlp::StatsCollect::default();
+        let mut exports = push::StatsCollect::default();
         if let Some(exporter) = &exporter {
-            exports.add(otlp::Signal::Metrics, exporter.stats(), start);
+            exports.add(otlp::Signal::Metrics.exporter(), exporter.stats(), start);
         }
         if let Some(profiles) = &profiles {
-            exports.add(otlp::Signal::Profiles, profiles.stats(), start);
+            exports.add(otlp::Signal::Profiles.exporter(), profiles.stats(), start);
+        }
+        if let Some(remote) = &remote {
+            exports.add(remote_write::EXPORTER, remote.stats(), start);
         }
         collects.push(Box::new(exports));
         if let Some(memory) = &memory {
@@ -438,6 +443,9 @@ impl Agent {
         }));
         if let Some(exporter) = exporter {
             tasks.push(tokio::spawn(exporter.run(running.snapshots.clone(), over())));
+        }
+        if let Some(remote) = remote {
+            tasks.push(tokio::spawn(remote.run(running.snapshots.clone(), over())));
         }
         if let (Some(profiles), Some(stacks)) = (profiles, running.stacks.clone()) {
             tasks.push(tokio::spawn(profiles.run(stacks, resource(config), over())));

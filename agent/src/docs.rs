@@ -21,7 +21,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Coverage", crate::coverage::METRICS),
         ("Cost", crate::cost::METRICS),
         ("Governor", crate::governor::METRICS),
-        ("Export", crate::export::otlp::METRICS),
+        ("Export", crate::export::push::METRICS),
         ("Store", crate::memory::METRICS),
         ("API", crate::api::METRICS),
     ]

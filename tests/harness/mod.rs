@@ -13,6 +13,8 @@ pub mod netns;
 pub mod otlp;
 pub mod pprof;
 pub mod programs;
+pub mod prometheus;
+pub mod remote_write;
 pub mod scene;
 pub mod snapshot;
 pub mod stacks;

@@ -51,7 +51,8 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         return Err(Invalid::new(&["probes", "profile", "off_cpu_waker"], message));
     }
     foreign(&["probes", "profile"], config.probes.profile.validate())?;
-    foreign(&["export"], config.export.otlp.validate())
+    foreign(&["export"], config.export.otlp.validate())?;
+    foreign(&["export"], config.export.remote_write.validate())
 }
 
 fn names(config: &Config) -> Result<(), Invalid> {

@@ -6,6 +6,7 @@ use super::tunnel::TunnelProbe;
 use super::units::{Bytes, Glob, HumanDuration};
 use crate::api::settings::ApiSettings;
 use crate::export::otlp::settings::OtlpSettings;
+use crate::export::remote_write::RemoteWriteSettings;
 use crate::identity::PeerSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -441,6 +442,8 @@ impl Default for Budget {
 pub struct Export {
     /// An OTLP receiver; without an endpoint nothing is sent.
     pub otlp: OtlpSettings,
+    /// A receiver of Prometheus' remote write; without a URL nothing is sent.
+    pub remote_write: RemoteWriteSettings,
 }
 
 /// The agent's own log.

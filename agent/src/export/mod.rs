@@ -1,8 +1,10 @@
-//! The numbers on their way out: pulled by Prometheus, pushed by OTLP.
+//! The numbers on their way out: pulled by Prometheus, pushed by OTLP and remote write.
 
 pub mod duration;
 pub mod otlp;
 pub mod prometheus;
+pub mod push;
+pub mod remote_write;
 pub mod secret;
 pub mod spare;
 pub mod wire;

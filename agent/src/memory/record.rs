@@ -2,10 +2,9 @@
 
 use super::JOB;
 use crate::aggregate::{self, Family, HistogramValue, Labels, Series, Snapshot};
-use crate::export::prometheus;
+use crate::export::prometheus::{self, Scraped};
 use agent_common::histogram::otel_index;
 use agent_store::histogram::Histogram;
-use agent_store::labels;
 use agent_store::promql::Options;
 use agent_store::series::{Free, Matcher, Millis, STALE};
 use agent_store::store::{SeriesRef, Store, Value};
@@ -31,6 +30,7 @@ struct Known {
 /// Knows which series of the snapshots are which of the store.
 pub(super) struct Recorder {
     instance: Arc<str>,
+    scraped: Scraped,
     known: HashMap<Key, Known>,
     /// `up` and `target_info`, which no family has.
     constant: Vec<SeriesRef>,
@@ -42,6 +42,7 @@ impl Recorder {
     pub(super) fn new(instance: &str) -> Self {
         Self {
             instance: instance.into(),
+            scraped: Scraped::new(instance, &Default::default()),
             known: HashMap::new(),
             constant: Vec::new(),
             samples: Vec::new(),
@@ -56,12 +57,9 @@ impl Recorder {
         self.samples.clear();
         let first = self.constant.is_empty();
         if first {
-            let target = prometheus::target_labels(snapshot);
-            let all = [
-                self.identity("up", &[]),
-                self.identity(prometheus::TARGET_INFO.name, &pairs(&target)),
-            ];
-            self.constant = all.iter().filter_map(|labels| store.register(labels)).collect();
+            let all = self.scraped.constant(snapshot);
+            let all = all.iter().map(|(_, labels)| labels);
+            self.constant = all.filter_map(|labels| store.register(labels)).collect();
         }
         let constant = self.constant.iter();
         self.samples
@@ -114,12 +112,8 @@ impl Recorder {
             Arc::as_ptr(&series.labels).addr(),
         );
         if !self.known.contains_key(&key) {
-            let mut labels = pairs(&series.labels);
-            if series.labels.overflow {
-                labels.push(("otel_metric_overflow", "true"));
-            }
             // A series that there is no memory for is counted by the store, and asked for again.
-            let Some(found) = store.register(&self.identity(family.metric.name, &labels)) else {
+            let Some(found) = store.register(&self.scraped.labels(family.metric, &series.labels)) else {
                 return;
             };
             let known = Known {
@@ -149,18 +143,6 @@ impl Recorder {
         };
         self.samples.push((known.series, value));
     }
-
-    fn identity(&self, name: &str, pairs: &[(&str, &str)]) -> labels::Labels {
-        let own = [(labels::NAME, name), ("job", JOB), ("instance", &self.instance)];
-        labels::Labels::new(own.into_iter().chain(pairs.iter().copied()))
-    }
-}
-
-fn pairs(labels: &Labels) -> Vec<(&str, &str)> {
-    let pairs = labels.values.iter();
-    pairs
-        .map(|(label, value)| (label.prometheus, value.as_str()))
-        .collect()
 }
 
 /// The same buckets that a scrape gets.

@@ -1,21 +1,45 @@
 //! One connection to a collector, over gRPC or HTTP.
 
-use super::reply::{self, LONGEST, Reply};
+use super::reply;
 use super::settings::{Compression, OtlpSettings, Protocol};
 use super::signal::Signal;
-use super::tls::Files;
-use anyhow::{Context as _, Result, anyhow, bail};
+use crate::export::push::delivery::Delivery;
+use crate::export::push::reply::{LONGEST, Reply};
+use crate::export::push::{self, Part, http};
+use anyhow::{Result, anyhow};
 use bytes::{Buf as _, BufMut as _, Bytes};
 use reqwest::Url;
-use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use reqwest::header::{self, HeaderMap};
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-const AGENT: &str = concat!("geophone/", env!("CARGO_PKG_VERSION"));
+/// A collector, as it is configured.
+pub struct Collector {
+    settings: OtlpSettings,
+    delivery: Delivery,
+    signal: Signal,
+}
+
+impl Collector {
+    /// For one signal.
+    pub fn new(settings: &OtlpSettings, delivery: &Delivery, signal: Signal) -> Self {
+        Self {
+            settings: settings.clone(),
+            delivery: delivery.clone(),
+            signal,
+        }
+    }
+}
+
+impl push::Target for Collector {
+    type Client = Client;
+
+    fn client(&self) -> Result<Client> {
+        Client::new(self)
+    }
+}
 
 /// A client with its files read. Made anew after failures, so that new certificates and headers are taken up.
 pub struct Client {
@@ -32,36 +56,21 @@ enum Kind {
 
 impl Client {
     /// Reads the files; does not connect. Must be called in a tokio runtime.
-    pub fn new(settings: &OtlpSettings, url: &Url, signal: Signal) -> Result<Self> {
-        let headers = match &settings.headers_file {
-            None => HeaderMap::new(),
-            Some(path) => {
-                let text = crate::export::secret::read_secret("otlp.headers_file", path)?;
-                parse_headers(&text).with_context(|| format!("otlp.headers_file {}", path.display()))?
-            }
-        };
-        let files = Files::read(&settings.tls)?;
+    fn new(collector: &Collector) -> Result<Self> {
+        let (settings, delivery) = (&collector.settings, &collector.delivery);
         let kind = match settings.protocol {
-            Protocol::Grpc => Kind::Grpc(channel(settings, url, &files)?),
+            Protocol::Grpc => Kind::Grpc(channel(delivery)?),
             Protocol::Http => {
-                let (client, url) = http_client(settings, url, &files)?;
+                let (client, url) = delivery.http()?;
                 Kind::Http(client, url)
             }
         };
         Ok(Self {
             kind,
-            signal,
-            headers,
+            signal: collector.signal,
+            headers: delivery.headers()?,
             compression: settings.compression,
         })
-    }
-
-    /// Sends one request. `body` is compressed in place the first time if it is to be.
-    pub async fn send(&self, body: Bytes) -> Reply {
-        match &self.kind {
-            Kind::Grpc(channel) => self.grpc(channel.clone(), body).await,
-            Kind::Http(client, url) => self.http(client, url, body).await,
-        }
     }
 
     async fn grpc(&self, channel: Channel, body: Bytes) -> Reply {
@@ -81,12 +90,11 @@ impl Client {
     }
 
     async fn http(&self, client: &reqwest::Client, url: &Url, body: Bytes) -> Reply {
-        let mut request = client.post(url.clone()).headers(self.headers.clone());
-        request = request.header(header::CONTENT_TYPE, "application/x-protobuf");
+        let mut own = vec![(header::CONTENT_TYPE, "application/x-protobuf")];
         let body = match self.compression {
             Compression::None => body,
             Compression::Gzip => {
-                request = request.header(header::CONTENT_ENCODING, "gzip");
+                own.push((header::CONTENT_ENCODING, "gzip"));
                 // Up to 20 ms of computing.
                 match tokio::task::spawn_blocking(move || gzip(&body)).await {
                     Ok(Ok(body)) => body,
@@ -94,29 +102,26 @@ impl Client {
                 }
             }
         };
-        let mut response = match request.body(body).send().await {
-            Ok(response) => response,
-            Err(error) => return Reply::retry(describe(&error)),
-        };
-        let status = response.status().as_u16();
-        let mut read = Some(Vec::new());
-        while let Some(so_far) = &mut read {
-            match response.chunk().await {
-                Ok(Some(chunk)) if so_far.len() + chunk.len() > LONGEST => read = None,
-                Ok(Some(chunk)) => so_far.extend_from_slice(&chunk),
-                Ok(None) => break,
-                // Without the end of the reply it is not known what was accepted; a repetition does no harm, for
-                // points carry their times and profiles their ids.
-                Err(error) => return Reply::retry(describe(&error)),
-            }
+        match http::post(client, url, &self.headers, &own, body).await {
+            Ok(answer) => reply::http(
+                answer.status,
+                answer.header(header::CONTENT_TYPE).unwrap_or_default(),
+                answer.header(header::RETRY_AFTER),
+                answer.body.as_deref(),
+            ),
+            Err(reply) => reply,
         }
-        let get = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
-        reply::http(
-            status,
-            get(header::CONTENT_TYPE).unwrap_or_default(),
-            get(header::RETRY_AFTER),
-            read.as_deref(),
-        )
+    }
+}
+
+impl push::Client for Client {
+    /// The body is compressed the first time if it is to be.
+    async fn send(&self, part: &Part) -> Reply {
+        let body = part.body.clone();
+        match &self.kind {
+            Kind::Grpc(channel) => self.grpc(channel.clone(), body).await,
+            Kind::Http(client, url) => self.http(client, url, body).await,
+        }
     }
 }
 
@@ -126,114 +131,21 @@ fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
     Ok(encoder.finish()?.into())
 }
 
-/// The error and what lies below it, without the URL.
-fn describe(error: &reqwest::Error) -> String {
-    let mut out = if error.is_connect() {
-        "not connected".to_owned()
-    } else {
-        "no reply".to_owned()
-    };
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        out = format!("{out}: {error}");
-        source = error.source();
-    }
-    reply::printable(&out)
-}
-
-fn channel(settings: &OtlpSettings, url: &Url, files: &Files) -> Result<Channel> {
-    let mut endpoint = Endpoint::from_shared(url.as_str().to_owned())?
-        .user_agent(AGENT)?
-        .connect_timeout(settings.timeout)
+fn channel(delivery: &Delivery) -> Result<Channel> {
+    let files = delivery.files()?;
+    let mut endpoint = Endpoint::from_shared(delivery.url.as_str().to_owned())?
+        .user_agent(http::AGENT)?
+        .connect_timeout(delivery.timeout)
         .http2_max_header_list_size(LONGEST as u32);
-    if url.scheme() == "https" {
+    if delivery.url.scheme() == "https" {
         endpoint = endpoint
-            .tls_config(files.tonic(settings.tls.server_name.as_deref()))
+            .tls_config(files.tonic(delivery.tls.server_name.as_deref()))
             .map_err(|e| {
                 let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), |s| s.to_string());
                 anyhow!("otlp.tls: {cause}; check the PEM files")
             })?;
     }
     Ok(endpoint.connect_lazy())
-}
-
-fn http_client(settings: &OtlpSettings, url: &Url, files: &Files) -> Result<(reqwest::Client, Url)> {
-    let mut url = url.clone();
-    let mut builder = reqwest::Client::builder()
-        .user_agent(AGENT)
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .no_proxy()
-        .connect_timeout(settings.timeout)
-        .http1_only();
-    if url.scheme() == "https" {
-        builder = files.reqwest(builder.https_only(true))?;
-        if let Some(name) = &settings.tls.server_name {
-            let host = url
-                .host_str()
-                .unwrap_or_default()
-                .trim_matches(['[', ']'])
-                .to_owned();
-            builder = builder.dns_resolver(Instead(Arc::from(host)));
-            if url.set_host(Some(name)).is_err() || url.host_str() != Some(name) {
-                bail!("otlp.tls.server_name {name:?}: not a host name");
-            }
-        }
-    }
-    let client = builder
-        .build()
-        .map_err(|e| anyhow!("otlp.tls: {}; check the PEM files", describe(&e)))?;
-    Ok((client, url))
-}
-
-/// Resolves the endpoint's host where the client asks for the name that the certificate has.
-struct Instead(Arc<str>);
-
-impl reqwest::dns::Resolve for Instead {
-    fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let host = self.0.clone();
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_ref(), 0)).await?.collect();
-            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
-        })
-    }
-}
-
-/// One `name: value` a line. Messages name the line and never the value.
-fn parse_headers(text: &str) -> Result<HeaderMap> {
-    let mut out = HeaderMap::new();
-    for (i, line) in text.lines().enumerate() {
-        let (line, at) = (line.trim(), i + 1);
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let Some((name, value)) = line.split_once(':') else {
-            bail!("line {at}: no colon; write name: value")
-        };
-        let Ok(name) = name.trim().parse::<HeaderName>() else {
-            bail!("line {at}: not a header name")
-        };
-        let ours = [
-            "content-type",
-            "content-length",
-            "content-encoding",
-            "host",
-            "te",
-            "transfer-encoding",
-        ];
-        if ours.contains(&name.as_str())
-            || name.as_str().starts_with("grpc-")
-            || name.as_str().ends_with("-bin")
-        {
-            bail!("line {at}: header {name} is set by the exporter; remove it");
-        }
-        let Ok(mut value) = value.trim().parse::<HeaderValue>() else {
-            bail!("line {at}: value of {name} has characters that a header must not have");
-        };
-        value.set_sensitive(true);
-        out.append(name, value);
-    }
-    Ok(out)
 }
 
 /// Messages that are encoded already, and replies that are decoded later.
@@ -270,30 +182,5 @@ impl Decoder for Raw {
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn headers_are_read_and_their_values_never_shown() {
-        let headers = parse_headers("# who\n\nAuthorization:  Bearer s3cret: x \r\nx-scope: 1\n").unwrap();
-        assert_eq!(headers["authorization"], "Bearer s3cret: x");
-        assert_eq!(headers.len(), 2);
-        assert!(!format!("{headers:?}").contains("s3cret"));
-        for (text, want) in [
-            ("a: 1\ns3cret", "line 2: no colon"),
-            ("s3 cret: 1", "line 1: not a header name"),
-            ("a: s3\u{0}cret", "line 1: value of a"),
-            (
-                "Content-Type: s3cret",
-                "line 1: header content-type is set by the exporter",
-            ),
-        ] {
-            let error = parse_headers(text).unwrap_err().to_string();
-            assert!(error.starts_with(want) && !error.contains("s3cret"), "{error}");
-        }
     }
 }

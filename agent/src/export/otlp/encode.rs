@@ -5,25 +5,16 @@
 use super::previous::Previous;
 use super::settings::Temporality;
 use crate::aggregate::{Family, HistogramValue, Kind, Labels, Metric, Resource, Snapshot, Value};
+use crate::export::push::Part;
 use crate::export::spare::Spare;
 use crate::export::wire::{
     BYTES, FIXED64, bytes, close, close_small, double, fixed64, fixed64_field, nested, open, open_small, tag,
     uint, varint, zigzag,
 };
 use agent_common::histogram::{FIRST_INDEX, SCALE};
-use bytes::Bytes;
 
 /// A request is ended when it has grown to this size: collectors refuse more than 4 MiB by default.
 const LIMIT: usize = 3 << 20;
-
-/// One request.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// The encoded `ExportMetricsServiceRequest`.
-    pub body: Bytes,
-    /// Data points in it.
-    pub points: u64,
-}
 
 /// Encodes a snapshot; `previous` is the one exported before, for deltas.
 pub fn encode(

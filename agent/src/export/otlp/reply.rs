@@ -2,59 +2,11 @@
 //!
 //! Source: <https://opentelemetry.io/docs/specs/otlp/> (failures, throttling, partial success).
 
+use crate::export::push::reply::{LONGEST, Reply, printable, retry_after as parse_retry_after};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tonic::{Code, Status};
-
-/// Longest reply that is read.
-pub const LONGEST: usize = 64 * 1024;
-
-/// What became of one attempt.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
-    /// Accepted, but for so many data points.
-    Accepted {
-        /// Data points that the collector rejected.
-        rejected: u64,
-        /// Why.
-        message: String,
-    },
-    /// It may be accepted later.
-    Retry {
-        /// The collector asks to be left alone for so long.
-        after: Option<Duration>,
-        /// Why.
-        cause: String,
-    },
-    /// It will never be accepted.
-    Permanent {
-        /// Why.
-        cause: String,
-    },
-}
-
-impl Reply {
-    /// An attempt that got no answer.
-    pub fn retry(cause: impl Into<String>) -> Self {
-        Self::Retry {
-            after: None,
-            cause: cause.into(),
-        }
-    }
-
-    /// An answer to which nothing helps.
-    pub fn permanent(cause: impl Into<String>) -> Self {
-        Self::Permanent {
-            cause: printable(&cause.into()),
-        }
-    }
-}
-
-/// What comes from outside is shortened and made safe for logs.
-pub fn printable(text: &str) -> String {
-    crate::aggregate::labels::clean(text)
-}
 
 /// Reads an `ExportMetricsServiceResponse`; those of the other signals have the same fields.
 pub fn accepted(body: &[u8]) -> Reply {
@@ -85,7 +37,7 @@ pub fn http(status: u16, content_type: &str, retry_after: Option<&str>, body: Op
         }
         (200..300, Some(body)) => accepted(body),
         (429 | 502 | 503 | 504, _) => Reply::Retry {
-            after: retry_after.and_then(|v| parse_retry_after(v, SystemTime::now())),
+            after: retry_after.and_then(parse_retry_after),
             cause: format!("HTTP {status}"),
         },
         (300..400, _) => Reply::permanent(format!(
@@ -96,16 +48,6 @@ pub fn http(status: u16, content_type: &str, retry_after: Option<&str>, body: Op
             status_message(body.unwrap_or_default())
         )),
     }
-}
-
-/// `Retry-After`: seconds or an HTTP date.
-fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
 }
 
 /// `google.rpc.Status`, which OTLP sends with failures.

@@ -1,5 +1,6 @@
 use super::*;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsPartialSuccess;
+use std::time::SystemTime;
 
 fn after(reply: &Reply) -> Option<u64> {
     let Reply::Retry { after, .. } = reply else {

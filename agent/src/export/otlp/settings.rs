@@ -2,6 +2,8 @@
 
 use super::signal::Signal;
 use crate::export::duration;
+use crate::export::push::delivery::Delivery;
+use crate::export::push::settings::{self, Retry, Tls};
 use anyhow::{Result, bail};
 use reqwest::Url;
 use schemars::JsonSchema;
@@ -38,7 +40,7 @@ pub struct OtlpSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers_file: Option<PathBuf>,
     /// Whom to trust and who we are. Needs an `https` endpoint.
-    pub tls: OtlpTls,
+    pub tls: Tls,
     /// Exports that wait while the collector does not answer; when there are more, the oldest is dropped and counted.
     pub queue_size: usize,
     /// What happens after an attempt that may succeed later.
@@ -78,42 +80,6 @@ pub enum Compression {
     Gzip,
 }
 
-/// TLS of the exporter. Files are read again whenever the connection is made anew after a failure.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct OtlpTls {
-    /// PEM file with the only authorities to trust; without it those of the system.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<PathBuf>,
-    /// PEM file with our own certificate, for mutual TLS.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<PathBuf>,
-    /// PEM file with its private key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<PathBuf>,
-    /// Name that the collector's certificate must have, if it is not the endpoint's host.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_name: Option<String>,
-}
-
-/// Retries: the wait doubles each time and is shortened by a random part.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retry {
-    /// First wait.
-    #[serde(with = "duration")]
-    #[schemars(with = "String")]
-    pub initial: Duration,
-    /// Longest wait, also where the collector asks for a longer one.
-    #[serde(with = "duration")]
-    #[schemars(with = "String")]
-    pub max: Duration,
-    /// After this time an export is given up and counted.
-    #[serde(with = "duration")]
-    #[schemars(with = "String")]
-    pub max_elapsed: Duration,
-}
-
 impl Default for OtlpSettings {
     fn default() -> Self {
         Self {
@@ -125,25 +91,12 @@ impl Default for OtlpSettings {
             temporality: Temporality::default(),
             compression: Compression::default(),
             headers_file: None,
-            tls: OtlpTls::default(),
+            tls: Tls::default(),
             queue_size: 8,
             retry: Retry::default(),
         }
     }
 }
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            initial: Duration::from_secs(1),
-            max: Duration::from_secs(30),
-            max_elapsed: Duration::from_secs(300),
-        }
-    }
-}
-
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
 
 impl OtlpSettings {
     /// Says what is wrong, in one line. Files are not looked at.
@@ -152,31 +105,14 @@ impl OtlpSettings {
         if self.profiles {
             self.url(Signal::Profiles)?;
         }
-        for (name, value, shortest, longest) in [
-            ("interval", self.interval, SECOND, HOUR),
-            ("timeout", self.timeout, SECOND / 10, HOUR),
-            ("retry.initial", self.retry.initial, SECOND / 100, HOUR),
-            ("retry.max", self.retry.max, self.retry.initial, HOUR),
-            (
-                "retry.max_elapsed",
-                self.retry.max_elapsed,
-                Duration::ZERO,
-                24 * HOUR,
-            ),
-        ] {
-            if !(shortest..=longest).contains(&value) {
-                let [value, shortest, longest] = [value, shortest, longest].map(humantime::format_duration);
-                bail!("otlp.{name} {value}: out of range; use {shortest} to {longest}");
-            }
-        }
-        if !(1..=1024).contains(&self.queue_size) {
-            bail!("otlp.queue_size {}: out of range; use 1 to 1024", self.queue_size);
-        }
-        match (&self.tls.cert_file, &self.tls.key_file) {
-            (Some(_), None) => bail!("otlp.tls.cert_file: there is no key_file; set both or none"),
-            (None, Some(_)) => bail!("otlp.tls.key_file: there is no cert_file; set both or none"),
-            _ => Ok(()),
-        }
+        settings::check(
+            "otlp",
+            self.interval,
+            self.timeout,
+            &self.retry,
+            self.queue_size,
+            &self.tls,
+        )
     }
 
     /// Where a signal goes, path included; `None` = nothing is to be sent.
@@ -184,24 +120,7 @@ impl OtlpSettings {
         let Some(endpoint) = &self.endpoint else {
             return Ok(None);
         };
-        let Ok(mut url) = Url::parse(endpoint) else {
-            bail!("otlp.endpoint {endpoint:?}: not a URL; write e.g. http://127.0.0.1:4317");
-        };
-        // Not shown in messages from here on: it may hold a password.
-        if !url.username().is_empty() || url.password().is_some() {
-            bail!(
-                "otlp.endpoint: has a user or password; put an authorization header into otlp.headers_file"
-            );
-        }
-        if !matches!(url.scheme(), "http" | "https") {
-            bail!(
-                "otlp.endpoint {endpoint:?}: scheme {:?} is not http or https; put one before it",
-                url.scheme()
-            );
-        }
-        if url.scheme() == "http" && self.tls != OtlpTls::default() {
-            bail!("otlp.endpoint {endpoint:?}: otlp.tls is set, but http is not encrypted; use https");
-        }
+        let mut url = settings::url("otlp", "endpoint", endpoint, "http://127.0.0.1:4317", &self.tls)?;
         if url.query().is_some() || url.fragment().is_some() {
             bail!("otlp.endpoint {endpoint:?}: has a query or fragment; end it with the path");
         }
@@ -226,6 +145,19 @@ impl OtlpSettings {
             }
         }
         Ok(Some(url))
+    }
+
+    /// The same as every exporter has it.
+    pub fn delivery(&self, url: Url) -> Delivery {
+        Delivery {
+            name: "otlp",
+            url,
+            timeout: self.timeout,
+            retry: self.retry.clone(),
+            queue_size: self.queue_size,
+            headers_file: self.headers_file.clone(),
+            tls: self.tls.clone(),
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 
 pub mod negotiate;
 pub mod proto;
+mod scraped;
 pub mod text;
 
 pub use negotiate::{Format, negotiate};
 pub use proto::ZERO_THRESHOLD;
+pub use scraped::Scraped;
 
 use crate::aggregate::{Kind, Stability};
 use crate::aggregate::{Label, Labels, Metric, Snapshot};

@@ -77,15 +77,21 @@ fn encode_histogram(histogram: &HistogramValue, out: &mut Vec<u8>) {
     uint(out, 5, zigzag(i64::from(SCALE)));
     double(out, 6, ZERO_THRESHOLD);
     uint(out, 7, histogram.zero);
-    let spans = spans(&histogram.cells);
+    buckets(&histogram.cells, 12, 13, out);
+    close_small(out, start);
+}
+
+/// Spans and deltas of the native buckets, in these two fields: other messages have them elsewhere.
+pub(in crate::export) fn buckets(cells: &[u64], spans_field: u8, deltas_field: u8, out: &mut Vec<u8>) {
+    let spans = spans(cells);
     for (offset, cells) in &spans {
-        let span = open_small(out, 12);
+        let span = open_small(out, spans_field);
         uint(out, 1, zigzag(i64::from(*offset)));
         uint(out, 2, cells.len() as u64);
         close_small(out, span);
     }
     if !spans.is_empty() {
-        let deltas = open_small(out, 13);
+        let deltas = open_small(out, deltas_field);
         let mut last = 0i64;
         for &count in spans.iter().flat_map(|(_, cells)| cells.iter()) {
             let count = count as i64;
@@ -94,7 +100,6 @@ fn encode_histogram(histogram: &HistogramValue, out: &mut Vec<u8>) {
         }
         close_small(out, deltas);
     }
-    close_small(out, start);
 }
 
 fn bucket(out: &mut Vec<u8>, count: u64, bound: f64) {

@@ -148,8 +148,7 @@ fn header(metric: &Metric, open_metrics: bool, out: &mut Vec<u8>) {
         _ => (metric.name, kind),
     };
     put(out, &["# TYPE ", family, " ", kind, "\n"]);
-    if let Some(unit) = unit(metric.unit).filter(|u| family.strip_suffix(u).is_some_and(|f| f.ends_with('_')))
-    {
+    if let Some(unit) = unit(metric) {
         put(out, &["# UNIT ", family, " ", unit, "\n"]);
     }
     put(out, &["# HELP ", family, " "]);
@@ -157,14 +156,17 @@ fn header(metric: &Metric, open_metrics: bool, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// The word for a UCUM unit that a name may end with.
-fn unit(ucum: &str) -> Option<&'static str> {
-    match ucum {
-        "s" => Some("seconds"),
-        "By" => Some("bytes"),
-        "1" => Some("ratio"),
-        _ => None,
-    }
+/// The word for the unit that the metric's name ends with.
+pub(in crate::export) fn unit(metric: &Metric) -> Option<&'static str> {
+    let unit = match metric.unit {
+        "s" => "seconds",
+        "By" => "bytes",
+        "1" => "ratio",
+        _ => return None,
+    };
+    let family = metric.name.strip_suffix("_total").unwrap_or(metric.name);
+    let named = family.strip_suffix(unit).is_some_and(|f| f.ends_with('_'));
+    named.then_some(unit)
 }
 
 /// `name{labels} `

@@ -171,8 +171,8 @@ fn promtool_has_nothing_to_say() {
     // Our own metrics too, which no fixture stands for.
     let mut snapshot = snapshot(3, 0);
     crate::api::StatsCollect::new(Default::default(), 1).collect(&mut snapshot.families);
-    let mut exporters = crate::export::otlp::StatsCollect::default();
-    exporters.add(crate::export::otlp::Signal::Metrics, Default::default(), 1);
+    let mut exporters = crate::export::push::StatsCollect::default();
+    exporters.add("otlp", Default::default(), 1);
     exporters.collect(&mut snapshot.families);
     let mut child = std::process::Command::new("promtool")
         .args(["check", "metrics"])

@@ -175,31 +175,31 @@ async fn tls_is_right_or_nothing_is_sent() {
     let client = ours.issue(&directory, "client");
     let mut settings = settings(url, Protocol::Grpc);
     settings.retry.max_elapsed = Duration::from_millis(60);
-    let good = settings::OtlpTls {
+    let good = crate::export::push::settings::Tls {
         ca_file: Some(ca),
         cert_file: Some(client.0),
         key_file: Some(client.1),
         server_name: Some("collector.test".into()),
     };
     let wrong = [
-        settings::OtlpTls {
+        crate::export::push::settings::Tls {
             ca_file: Some(wrong_ca),
             ..good.clone()
         },
-        settings::OtlpTls {
+        crate::export::push::settings::Tls {
             ca_file: None,
             ..good.clone()
         },
-        settings::OtlpTls {
+        crate::export::push::settings::Tls {
             server_name: None,
             ..good.clone()
         },
-        settings::OtlpTls {
+        crate::export::push::settings::Tls {
             cert_file: None,
             key_file: None,
             ..good.clone()
         },
-        settings::OtlpTls {
+        crate::export::push::settings::Tls {
             cert_file: Some(wrong_cert.0),
             key_file: Some(wrong_cert.1),
             ..good.clone()

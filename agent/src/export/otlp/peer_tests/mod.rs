@@ -4,13 +4,17 @@ mod grpc;
 mod http;
 
 use super::*;
+use crate::export::push::sender::Sender;
+use crate::export::push::settings::Retry;
+use crate::export::push::stats::{Outcome, Reason};
+use crate::export::push::{FLUSH, Part};
 use crate::export::testing::snapshot;
 use crate::export::testing_tls::{Directory, install_crypto};
-use encode::Part;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use settings::{Protocol, Retry};
-use stats::{Outcome, Reason};
+use settings::Protocol;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Far more than a reply takes, also on a busy machine.
 const SLOW: Duration = Duration::from_secs(5);
@@ -49,15 +53,9 @@ async fn send(settings: &OtlpSettings) -> Arc<Stats> {
     queue.push(parts());
     queue.close();
     let (_hurry, hurry) = watch::channel(false);
-    let mut sender = Sender {
-        settings,
-        url: &url,
-        signal: Signal::Metrics,
-        stats: &stats,
-        client: None,
-        hurry,
-        failing: false,
-    };
+    let delivery = settings.delivery(url);
+    let collector = Collector::new(settings, &delivery, Signal::Metrics);
+    let mut sender = Sender::new(&delivery, &collector, None, &stats, hurry);
     sender.run(&queue).await;
     let dropped = [
         Reason::QueueFull,
@@ -68,6 +66,7 @@ async fn send(settings: &OtlpSettings) -> Arc<Stats> {
     ];
     let dropped: u64 = dropped.iter().map(|r| stats.total_dropped(*r)).sum();
     assert_eq!(stats.total_sent() + dropped, POINTS, "nothing is lost unsaid");
+    assert_eq!((stats.total_begun(), stats.total_in_flight()), (POINTS, 0));
     stats
 }
 

@@ -5,7 +5,8 @@
 
 use super::dictionary::{Dictionary, Ids};
 use crate::aggregate::Resource as Machine;
-use crate::export::otlp::encode::{Part, attributes};
+use crate::export::otlp::encode::attributes;
+use crate::export::push::Part;
 use crate::stacks::frames::waker;
 use crate::stacks::store::{Query, Row, Store, Who, Window};
 use agent_common::profile::sample;

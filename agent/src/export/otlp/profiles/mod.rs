@@ -5,9 +5,11 @@ mod encode;
 #[cfg(test)]
 mod tests;
 
-use super::queue::Queue;
-use super::{Lane, OtlpSettings, Signal, Stats, timer};
+use super::client::Collector;
+use super::{OtlpSettings, Signal, lane};
 use crate::aggregate::Resource;
+use crate::export::push::queue::{Batch, Queue};
+use crate::export::push::{Lane, Stats, timer};
 use crate::stacks::build_id;
 use crate::stacks::store::{Query, SLICE};
 use crate::stacks::{PATIENCE, Stacks};
@@ -25,7 +27,7 @@ const HURRY: Duration = Duration::from_secs(1);
 const FILES: usize = 16_384;
 
 /// An exporter of profiles, ready to run.
-pub struct Exporter(Lane);
+pub struct Exporter(Lane<Collector>);
 
 impl Exporter {
     /// `None` if there is no endpoint, or profiles are not to be sent. Must be called in a tokio runtime, after rustls has
@@ -34,12 +36,12 @@ impl Exporter {
         if !settings.profiles {
             return Ok(None);
         }
-        Ok(Lane::new(settings, Signal::Profiles)?.map(Self))
+        Ok(lane(settings, Signal::Profiles)?.map(Self))
     }
 
     /// Where it counts.
     pub fn stats(&self) -> Arc<Stats> {
-        self.0.stats.clone()
+        self.0.stats()
     }
 
     /// Exports until `shutdown` resolves, then what is left, and ends within five seconds.
@@ -90,7 +92,7 @@ struct Taken {
 
 impl Taken {
     /// Those that are over and have not been sent; `last` = all that are left.
-    fn batches(&mut self, last: bool) -> Vec<super::queue::Batch> {
+    fn batches(&mut self, last: bool) -> Vec<Batch> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let until = if last {
             i64::MAX as u64

@@ -1,6 +1,6 @@
 use super::encode::encode_limited;
 use super::*;
-use crate::export::otlp::encode::Part;
+use crate::export::push::Part;
 use crate::stacks::image::Binary;
 use crate::stacks::store::{Count, Place, Store, Who, Window};
 use crate::stacks::table::{Segment, Table};

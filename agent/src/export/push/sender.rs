@@ -1,31 +1,27 @@
 //! Takes exports from the queue and does not let go of one before it is known what became of it.
 
-use super::client::Client;
-use super::encode::Part;
+use super::delivery::Delivery;
 use super::queue::{Batch, Queue};
 use super::reply::Reply;
-use super::settings::OtlpSettings;
-use super::signal::Signal;
 use super::stats::{Outcome, Reason, Stats};
+use super::{Client as _, Part, Target};
 use rand::Rng as _;
-use reqwest::Url;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 /// Sends batch after batch.
-pub struct Sender<'a> {
-    pub(super) settings: &'a OtlpSettings,
-    pub(super) url: &'a Url,
-    pub(super) signal: Signal,
-    pub(super) stats: &'a Stats,
+pub struct Sender<'a, T: Target> {
+    delivery: &'a Delivery,
+    target: &'a T,
+    stats: &'a Stats,
     /// `None` after a failure: made anew, files read again.
-    pub(super) client: Option<Client>,
+    client: Option<T::Client>,
     /// True at shutdown: waits are cut short.
-    pub(super) hurry: watch::Receiver<bool>,
+    hurry: watch::Receiver<bool>,
     /// The last attempt failed, and the log has said so.
-    pub(super) failing: bool,
+    failing: bool,
 }
 
 /// The requests of the batch in hand. What is left when the sender is stopped is counted.
@@ -40,13 +36,32 @@ impl Drop for InHand<'_> {
         let left: u64 = self.parts.iter().map(|p| p.points).sum();
         if !self.parts.is_empty() {
             self.stats.dropped(Reason::Shutdown, left);
+            self.stats.end(left);
             self.outcome = Outcome::Dropped;
         }
         self.stats.batch(self.outcome);
     }
 }
 
-impl Sender<'_> {
+impl<'a, T: Target> Sender<'a, T> {
+    /// The first client may be there already: made to check its files.
+    pub fn new(
+        delivery: &'a Delivery,
+        target: &'a T,
+        client: Option<T::Client>,
+        stats: &'a Stats,
+        hurry: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            delivery,
+            target,
+            stats,
+            client,
+            hurry,
+            failing: false,
+        }
+    }
+
     /// Ends when the queue is closed and empty.
     pub async fn run(&mut self, queue: &Queue) {
         while let Some(batch) = queue.pop().await {
@@ -63,25 +78,26 @@ impl Sender<'_> {
         while let Some(part) = hand.parts.front() {
             let outcome = self.part(part).await;
             hand.outcome = hand.outcome.max(outcome);
+            self.stats.end(part.points);
             hand.parts.pop_front();
         }
     }
 
     async fn part(&mut self, part: &Part) -> Outcome {
         let begin = Instant::now();
-        let mut backoff = self.settings.retry.initial;
+        let mut backoff = self.delivery.retry.initial;
         loop {
             match self.attempt(part).await {
                 Reply::Accepted { rejected, message } => {
                     if std::mem::take(&mut self.failing) {
-                        tracing::info!("otlp: the collector accepts again");
+                        tracing::info!("{}: the receiver accepts again", self.delivery.name);
                     }
                     // It cannot have rejected more than it got.
                     let rejected = rejected.min(part.points);
                     self.stats.sent(part.points - rejected);
                     self.stats.dropped(Reason::Partial, rejected);
                     if rejected > 0 || !message.is_empty() {
-                        tracing::warn!(rejected, message, "otlp: partial success");
+                        tracing::warn!(rejected, message, "{}: partial success", self.delivery.name);
                     }
                     return if rejected > 0 {
                         Outcome::Partial
@@ -98,8 +114,8 @@ impl Sender<'_> {
                 }
                 Reply::Retry { after, cause } => {
                     self.client = None;
-                    let wait = wait(backoff, after, self.settings.retry.max);
-                    if begin.elapsed() + wait > self.settings.retry.max_elapsed {
+                    let wait = wait(backoff, after, self.delivery.retry.max);
+                    if begin.elapsed() + wait > self.delivery.retry.max_elapsed {
                         self.complain(&cause, "given up");
                         self.stats.dropped(Reason::Expired, part.points);
                         return Outcome::Dropped;
@@ -107,7 +123,7 @@ impl Sender<'_> {
                     self.complain(&cause, "retrying");
                     self.stats.retry();
                     self.pause(wait).await;
-                    backoff = (backoff * 2).min(self.settings.retry.max);
+                    backoff = (backoff * 2).min(self.delivery.retry.max);
                 }
             }
         }
@@ -115,7 +131,7 @@ impl Sender<'_> {
 
     async fn attempt(&mut self, part: &Part) -> Reply {
         if self.client.is_none() {
-            match Client::new(self.settings, self.url, self.signal) {
+            match self.target.client() {
                 Ok(client) => self.client = Some(client),
                 Err(error) => return Reply::retry(format!("{error:#}")),
             }
@@ -123,12 +139,10 @@ impl Sender<'_> {
         let Some(client) = &self.client else {
             return Reply::retry("no client");
         };
-        let limit = self.settings.timeout;
-        timeout(limit, client.send(part.body.clone()))
-            .await
-            .unwrap_or_else(|_| {
-                Reply::retry(format!("no reply within {}", humantime::format_duration(limit)))
-            })
+        let limit = self.delivery.timeout;
+        timeout(limit, client.send(part)).await.unwrap_or_else(|_| {
+            Reply::retry(format!("no reply within {}", humantime::format_duration(limit)))
+        })
     }
 
     /// At shutdown there are only seconds: the wait ends, and what follows are short ones.
@@ -142,22 +156,25 @@ impl Sender<'_> {
 
     /// One line at the first failure, not one each time.
     fn complain(&mut self, cause: &str, what: &str) {
-        let host = self.url.host_str().unwrap_or_default();
+        let (name, host) = (
+            self.delivery.name,
+            self.delivery.url.host_str().unwrap_or_default(),
+        );
         if std::mem::replace(&mut self.failing, true) {
-            tracing::debug!(host, cause, what, "otlp: attempt failed");
+            tracing::debug!(host, cause, what, "{name}: attempt failed");
         } else {
             tracing::warn!(
                 host,
                 cause,
                 what,
-                "otlp: attempt failed; further failures are counted, not logged"
+                "{name}: attempt failed; further failures are counted, not logged"
             );
         }
     }
 }
 
 /// Half to all of the backoff, by chance, so that agents that failed together do not return together; at least what
-/// the collector asks for, within the limit.
+/// the receiver asks for, within the limit.
 fn wait(backoff: Duration, after: Option<Duration>, max: Duration) -> Duration {
     let own = backoff.min(max).mul_f64(rand::rng().random_range(0.5..=1.0));
     after.map_or(own, |after| after.min(max).max(own))

@@ -1,6 +1,6 @@
 //! Exports that wait. Full means that the oldest goes: what is new says more.
 
-use super::encode::Part;
+use super::Part;
 use super::stats::{Outcome, Reason, Stats};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +40,7 @@ impl Queue {
 
     /// Puts a batch at the end; drops and counts the first if there is no room.
     pub fn push(&self, batch: Batch) {
+        self.stats.begin(points(&batch));
         let mut state = self.lock();
         if state.batches.len() >= self.size
             && let Some(oldest) = state.batches.pop_front()
@@ -86,8 +87,13 @@ impl Queue {
 
     fn lost(&self, reason: Reason, batch: &Batch) {
         self.stats.batch(Outcome::Dropped);
-        self.stats.dropped(reason, batch.iter().map(|p| p.points).sum());
+        self.stats.dropped(reason, points(batch));
+        self.stats.end(points(batch));
     }
+}
+
+fn points(batch: &Batch) -> u64 {
+    batch.iter().map(|p| p.points).sum()
 }
 
 #[cfg(test)]
@@ -122,5 +128,7 @@ mod tests {
         queue.push(batch(5));
         queue.abandon();
         assert_eq!(stats.total_dropped(Reason::Shutdown), 5);
+        // Who popped the others has not said what became of them.
+        assert_eq!((stats.total_begun(), stats.total_in_flight()), (1_116, 1_100));
     }
 }

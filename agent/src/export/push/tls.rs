@@ -1,6 +1,6 @@
 //! The exporter's certificates, for both clients.
 
-use super::settings::OtlpTls;
+use super::settings::Tls;
 use crate::export::secret;
 use anyhow::{Result, anyhow, bail};
 use rustls::pki_types::CertificateDer;
@@ -16,7 +16,7 @@ pub struct Files {
 
 impl Files {
     /// Reads what is configured.
-    pub fn read(tls: &OtlpTls) -> Result<Self> {
+    pub fn read(name: &str, tls: &Tls) -> Result<Self> {
         let certificates = |what: &str, path: &std::path::Path| {
             let pem = secret::read(what, path)?;
             let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
@@ -31,12 +31,12 @@ impl Files {
         let ca = tls
             .ca_file
             .as_ref()
-            .map(|path| certificates("otlp.tls.ca_file", path))
+            .map(|path| certificates(&format!("{name}.tls.ca_file"), path))
             .transpose()?;
         let identity = match (&tls.cert_file, &tls.key_file) {
             (Some(cert), Some(key)) => Some((
-                certificates("otlp.tls.cert_file", cert)?,
-                secret::read_secret("otlp.tls.key_file", key)?.into_bytes(),
+                certificates(&format!("{name}.tls.cert_file"), cert)?,
+                secret::read_secret(&format!("{name}.tls.key_file"), key)?.into_bytes(),
             )),
             _ => None,
         };
@@ -59,16 +59,17 @@ impl Files {
     }
 
     /// For HTTP.
-    pub fn reqwest(&self, mut builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder> {
+    pub fn reqwest(&self, name: &str, mut builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder> {
         if let Some(ca) = &self.ca {
             let ca =
-                reqwest::Certificate::from_pem_bundle(ca).map_err(|e| anyhow!("otlp.tls.ca_file: {e}"))?;
+                reqwest::Certificate::from_pem_bundle(ca).map_err(|e| anyhow!("{name}.tls.ca_file: {e}"))?;
             builder = builder.tls_certs_only(ca);
         }
         if let Some((cert, key)) = &self.identity {
             let both = [cert.as_slice(), b"\n", key.as_slice()].concat();
-            let identity = reqwest::Identity::from_pem(&both)
-                .map_err(|e| anyhow!("otlp.tls.cert_file, key_file: {e}; give certificate and key as PEM"))?;
+            let identity = reqwest::Identity::from_pem(&both).map_err(|e| {
+                anyhow!("{name}.tls.cert_file, key_file: {e}; give certificate and key as PEM")
+            })?;
             builder = builder.identity(identity);
         }
         Ok(builder)

@@ -1,6 +1,5 @@
 //! What became of every export.
 
-use super::signal::Signal;
 use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Stability, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 static EXPORTER: Label = Label {
     prometheus: "exporter",
     otlp: "geophone.exporter",
-    help: "Exporter: otlp for metrics, otlp_profiles",
+    help: "Exporter: otlp for metrics, otlp_profiles, remote_write",
 };
 static OUTCOME: Label = Label {
     prometheus: "outcome",
@@ -18,7 +17,7 @@ static OUTCOME: Label = Label {
 static REASON: Label = Label {
     prometheus: "reason",
     otlp: "geophone.reason",
-    help: "queue_full: the collector was too slow; permanent: it refused; expired: it did not answer in time; \
+    help: "queue_full: the receiver was too slow; permanent: it refused; expired: it did not answer in time; \
            partial: it rejected some of an export; shutdown: the agent ended",
 };
 
@@ -36,21 +35,25 @@ macro_rules! metrics {
                 stability: Stability::Stable,
             };
         )*
-        /// All metrics of the exporter.
+        /// All metrics of the exporters that push.
         pub static METRICS: &[&Metric] = &[$(&$name),*];
     };
 }
 metrics! {
     BATCHES: "geophone_export_batches_total", "geophone.export.batches", "{batch}", Counter, [&OUTCOME],
         "Exports by what became of them";
+    BEGUN: "geophone_export_datapoints_total", "geophone.export.datapoints", "{datapoint}", Counter, [],
+        "Data points, or profiles of a process, that were to be sent: those sent, dropped and in flight";
     SENT: "geophone_export_datapoints_sent_total", "geophone.export.datapoints.sent", "{datapoint}", Counter, [],
-        "Data points, or profiles of a process, that the collector accepted";
+        "Data points, or profiles of a process, that the receiver accepted";
     DROPPED: "geophone_export_datapoints_dropped_total", "geophone.export.datapoints.dropped", "{datapoint}", Counter,
         [&REASON], "Data points, or profiles of a process, that were given up or rejected";
+    IN_FLIGHT: "geophone_export_datapoints_in_flight", "geophone.export.datapoints.in_flight", "{datapoint}", Gauge, [],
+        "Data points, or profiles of a process, that wait for the receiver or its answer";
     RETRIES: "geophone_export_retries_total", "geophone.export.retries", "{attempt}", Counter, [],
         "Attempts that failed and were to be repeated";
     QUEUE: "geophone_export_queue_batches", "geophone.export.queue", "{batch}", Gauge, [],
-        "Exports that wait for the collector";
+        "Exports that wait for the receiver";
 }
 
 /// What became of an export; the worst of its requests.
@@ -69,13 +72,13 @@ pub enum Outcome {
 pub enum Reason {
     /// Newer exports needed the room.
     QueueFull,
-    /// The collector said that it will never take it.
+    /// The receiver said that it will never take it.
     Permanent,
     /// Retried for too long.
     Expired,
     /// Rejected from an export that was otherwise accepted.
     Partial,
-    /// The agent ended before the collector answered.
+    /// The agent ended before the receiver answered.
     Shutdown,
 }
 
@@ -87,7 +90,9 @@ const REASONS: [&str; 5] = ["queue_full", "permanent", "expired", "partial", "sh
 pub struct Stats {
     batches: [AtomicU64; OUTCOMES.len()],
     dropped: [AtomicU64; REASONS.len()],
+    begun: AtomicU64,
     sent: AtomicU64,
+    in_flight: AtomicU64,
     retries: AtomicU64,
     queue: AtomicU64,
 }
@@ -107,6 +112,27 @@ impl Stats {
     /// Exports so far with this outcome.
     pub fn batches(&self, outcome: Outcome) -> u64 {
         self.batches.get(outcome as usize).map_or(0, |c| c.load(Relaxed))
+    }
+
+    /// Counts data points that are to be sent.
+    pub fn begin(&self, points: u64) {
+        self.begun.fetch_add(points, Relaxed);
+        self.in_flight.fetch_add(points, Relaxed);
+    }
+
+    /// Takes note that the fate of data points is known: they are counted as sent or dropped.
+    pub fn end(&self, points: u64) {
+        self.in_flight.fetch_sub(points, Relaxed);
+    }
+
+    /// Data points so far that were to be sent.
+    pub fn total_begun(&self) -> u64 {
+        self.begun.load(Relaxed)
+    }
+
+    /// Data points whose fate is not known.
+    pub fn total_in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed)
     }
 
     /// Counts data points that arrived.
@@ -159,12 +185,12 @@ struct Exporter {
 }
 
 impl StatsCollect {
-    /// Adds the counters of the exporter of a signal.
-    pub fn add(&mut self, signal: Signal, stats: Arc<Stats>, start_unix_nanos: u64) {
+    /// Adds the counters of an exporter.
+    pub fn add(&mut self, exporter: &str, stats: Arc<Stats>, start_unix_nanos: u64) {
         let new = |metric: &'static Metric, value: &str| {
             Arc::new(Labels::new(
                 metric.labels,
-                &[signal.exporter(), value],
+                &[exporter, value],
                 false,
                 start_unix_nanos,
             ))
@@ -203,8 +229,10 @@ impl Collect for StatsCollect {
         };
         out.extend([
             counters(&BATCHES, |s| &s.batches, |e| &e.outcomes),
+            plain(&BEGUN, |s| Value::Counter(s.total_begun())),
             plain(&SENT, |s| Value::Counter(s.total_sent())),
             counters(&DROPPED, |s| &s.dropped, |e| &e.reasons),
+            plain(&IN_FLIGHT, |s| Value::Gauge(s.total_in_flight() as f64)),
             plain(&RETRIES, |s| Value::Counter(s.retries())),
             plain(&QUEUE, |s| Value::Gauge(s.queue.load(Relaxed) as f64)),
         ]);
@@ -223,8 +251,8 @@ mod tests {
         stats.queue(3);
         let mut families = Vec::new();
         let mut collect = StatsCollect::default();
-        collect.add(Signal::Metrics, stats, 1);
-        collect.add(Signal::Profiles, Arc::default(), 1);
+        collect.add("otlp", stats, 1);
+        collect.add("otlp_profiles", Arc::default(), 1);
         collect.collect(&mut families);
         let declared: Vec<_> = METRICS.iter().map(|m| m.name).collect();
         assert_eq!(

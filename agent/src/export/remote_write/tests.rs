@@ -1,0 +1,383 @@
+//! What is written, read by the official definitions.
+
+use super::client::judge;
+use super::encode::Encoder;
+use super::message::{Message, Point, Row};
+use crate::aggregate::{Snapshot, Value};
+use crate::export::push::Part;
+use crate::export::push::http::Answer;
+use crate::export::push::reply::Reply;
+use crate::export::testing::{BYTES, RTT, START, histogram, snapshot};
+use agent_store::labels::Labels;
+use agent_store::series::STALE;
+use prost::Message as _;
+use reqwest::header::HeaderMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Both versions, after symbols are resolved.
+#[derive(Debug, Default)]
+struct Series {
+    labels: Vec<(String, String)>,
+    samples: Vec<Sample>,
+    histograms: Vec<Histogram>,
+    /// Type, help and unit.
+    metadata: Option<(i32, String, String)>,
+}
+
+#[derive(prost::Message)]
+struct First {
+    #[prost(message, repeated, tag = "1")]
+    series: Vec<FirstSeries>,
+}
+
+#[derive(prost::Message)]
+struct FirstSeries {
+    #[prost(message, repeated, tag = "1")]
+    labels: Vec<Label>,
+    #[prost(message, repeated, tag = "2")]
+    samples: Vec<Sample>,
+    #[prost(message, repeated, tag = "4")]
+    histograms: Vec<Histogram>,
+}
+
+#[derive(prost::Message)]
+struct Label {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+#[derive(prost::Message)]
+struct Second {
+    #[prost(string, repeated, tag = "4")]
+    symbols: Vec<String>,
+    #[prost(message, repeated, tag = "5")]
+    series: Vec<SecondSeries>,
+}
+
+#[derive(prost::Message)]
+struct SecondSeries {
+    #[prost(uint32, repeated, tag = "1")]
+    labels: Vec<u32>,
+    #[prost(message, repeated, tag = "2")]
+    samples: Vec<Sample>,
+    #[prost(message, repeated, tag = "3")]
+    histograms: Vec<Histogram>,
+    #[prost(message, optional, tag = "5")]
+    metadata: Option<Metadata>,
+}
+
+#[derive(prost::Message)]
+struct Metadata {
+    #[prost(int32, tag = "1")]
+    kind: i32,
+    #[prost(uint32, tag = "3")]
+    help: u32,
+    #[prost(uint32, tag = "4")]
+    unit: u32,
+}
+
+#[derive(Clone, prost::Message)]
+struct Sample {
+    #[prost(double, tag = "1")]
+    value: f64,
+    #[prost(int64, tag = "2")]
+    timestamp: i64,
+    #[prost(int64, tag = "3")]
+    start: i64,
+}
+
+#[derive(Clone, prost::Message)]
+struct Histogram {
+    #[prost(uint64, optional, tag = "1")]
+    count: Option<u64>,
+    #[prost(double, tag = "3")]
+    sum: f64,
+    #[prost(sint32, tag = "4")]
+    schema: i32,
+    #[prost(double, tag = "5")]
+    zero_threshold: f64,
+    #[prost(uint64, optional, tag = "6")]
+    zero_count: Option<u64>,
+    #[prost(message, repeated, tag = "11")]
+    spans: Vec<Span>,
+    #[prost(sint64, repeated, tag = "12")]
+    deltas: Vec<i64>,
+    #[prost(int64, tag = "15")]
+    timestamp: i64,
+    #[prost(int64, tag = "17")]
+    start: i64,
+}
+
+#[derive(Clone, prost::Message)]
+struct Span {
+    #[prost(sint32, tag = "1")]
+    offset: i32,
+    #[prost(uint32, tag = "2")]
+    length: u32,
+}
+
+fn decode(protocol: u8, part: &Part) -> Vec<Series> {
+    let body = snap::raw::Decoder::new().decompress_vec(&part.body).unwrap();
+    let series: Vec<Series> = if protocol == 1 {
+        let all = First::decode(body.as_slice()).unwrap().series.into_iter();
+        all.map(|s| Series {
+            labels: s.labels.into_iter().map(|l| (l.name, l.value)).collect(),
+            samples: s.samples,
+            histograms: s.histograms,
+            metadata: None,
+        })
+        .collect()
+    } else {
+        let request = Second::decode(body.as_slice()).unwrap();
+        let symbols = &request.symbols;
+        assert_eq!(symbols[0], "");
+        assert_eq!(symbols.iter().collect::<BTreeSet<_>>().len(), symbols.len());
+        let of = |at: u32| symbols[at as usize].clone();
+        let all = request.series.into_iter();
+        all.map(|s| Series {
+            labels: s.labels.chunks(2).map(|l| (of(l[0]), of(l[1]))).collect(),
+            samples: s.samples,
+            histograms: s.histograms,
+            metadata: s.metadata.map(|m| (m.kind, of(m.help), of(m.unit))),
+        })
+        .collect()
+    };
+    let points: usize = series.iter().map(|s| s.samples.len() + s.histograms.len()).sum();
+    assert_eq!(points as u64, part.points);
+    for one in &series {
+        let names: Vec<_> = one.labels.iter().map(|(name, _)| name).collect();
+        assert!(
+            names.is_sorted() && names.iter().all(|name| !name.is_empty()),
+            "{names:?}"
+        );
+        assert!(one.labels.iter().all(|(_, value)| !value.is_empty()));
+        assert!(one.samples.is_empty() != one.histograms.is_empty());
+    }
+    series
+}
+
+fn encoder(protocol: u8) -> Encoder {
+    let external = [("dc", "fra"), ("peer", "gives way")];
+    let external: BTreeMap<_, _> = external.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+    Encoder::new(protocol, "host-1", &external)
+}
+
+fn encoded(
+    protocol: u8,
+    encoder: &mut Encoder,
+    snapshot: &Snapshot,
+) -> BTreeMap<Vec<(String, String)>, Series> {
+    let parts = encoder.encode(snapshot);
+    let all = parts.iter().flat_map(|part| decode(protocol, part));
+    all.map(|series| (series.labels.clone(), series)).collect()
+}
+
+fn labels(name: &str, i: usize) -> Vec<(String, String)> {
+    let subject = format!("docker/a\"b\\c\u{fffd}{i}");
+    let pairs = [
+        ("__name__", name),
+        ("dc", "fra"),
+        ("instance", "host-1"),
+        ("job", "geophone"),
+        ("peer", "eu-west"),
+        ("subject", &subject),
+    ];
+    pairs.map(|(n, v)| (n.to_owned(), v.to_owned())).into()
+}
+
+#[test]
+fn series_come_back_as_they_were() {
+    for protocol in [1, 2] {
+        let snapshot = snapshot(3, 4);
+        let time = (snapshot.unix_nanos / 1_000_000) as i64;
+        let all = encoded(protocol, &mut encoder(protocol), &snapshot);
+        // Three of four families, up and target_info.
+        assert_eq!(all.len(), 14);
+        let bytes = &all[&labels("geophone_test_bytes_total", 2)];
+        assert_eq!(
+            (bytes.samples[0].value, bytes.samples[0].timestamp),
+            (1_024.0, time)
+        );
+        let overflow = all
+            .keys()
+            .filter(|l| l.contains(&("otel_metric_overflow".into(), "true".into())));
+        assert_eq!(overflow.count(), 4);
+        let rtt = &all[&labels("geophone_test_rtt_seconds", 1)].histograms[0];
+        let want = histogram(14);
+        assert_eq!((rtt.count, rtt.zero_count), (Some(want.count), Some(want.zero)));
+        assert_eq!((rtt.sum, rtt.schema, rtt.timestamp), (want.sum, 3, time));
+        assert!(rtt.zero_threshold > 0.0);
+        assert_eq!(expand(rtt), cells(&want.cells));
+        if protocol == 1 {
+            continue;
+        }
+        let started = (START + 2) as i64 / 1_000_000;
+        assert_eq!((bytes.samples[0].start, rtt.start), (started, started));
+        let metadata = |name, i| all[&labels(name, i)].metadata.clone().unwrap();
+        let told = |kind, help: &str, unit: &str| (kind, help.to_owned(), unit.to_owned());
+        assert_eq!(metadata(BYTES.name, 1), told(1, BYTES.help, "bytes"));
+        assert_eq!(metadata("geophone_test_level", 1), told(2, "How far it is", ""));
+        assert_eq!(metadata(RTT.name, 1), told(3, RTT.help, "seconds"));
+        assert_eq!(all[&labels("geophone_test_level", 1)].samples[0].start, 0);
+    }
+}
+
+/// By native index, which is one more than that of the cell.
+fn cells(cells: &[u64]) -> Vec<(i32, i64)> {
+    let all = (-159..).zip(cells).map(|(index, count)| (index, *count as i64));
+    all.filter(|(_, count)| *count > 0).collect()
+}
+
+fn expand(h: &Histogram) -> Vec<(i32, i64)> {
+    let (mut index, mut count, mut deltas, mut out) = (0, 0, h.deltas.iter(), Vec::new());
+    for span in &h.spans {
+        index += span.offset;
+        for _ in 0..span.length {
+            count += deltas.next().unwrap();
+            out.push((index, count));
+            index += 1;
+        }
+    }
+    assert!(deltas.next().is_none());
+    out.retain(|(_, count)| *count > 0);
+    out
+}
+
+fn stale(series: &Series) -> bool {
+    let number = series.samples.first().map(|s| s.value);
+    let histogram = series.histograms.first().map(|h| h.sum);
+    number.or(histogram).unwrap().to_bits() == STALE.to_bits()
+}
+
+#[test]
+fn a_series_that_leaves_ends_once_and_all_end_at_the_end() {
+    for protocol in [1, 2] {
+        let mut encoder = encoder(protocol);
+        let first = snapshot(3, 1);
+        encoder.encode(&first);
+        let mut second = Snapshot {
+            tick: 2,
+            ..first.clone()
+        };
+        for family in &mut second.families {
+            family.series.truncate(2);
+        }
+        // Made anew, and yet the same series.
+        let again = crate::export::testing::labels(1);
+        second.families[0].series[1].labels = again.clone();
+        let all = encoded(protocol, &mut encoder, &second);
+        assert_eq!(all.values().filter(|s| stale(s)).count(), 4);
+        for name in ["geophone_test_bytes_total", "geophone_test_rtt_seconds"] {
+            assert!(stale(&all[&labels(name, 2)]) && !stale(&all[&labels(name, 1)]));
+        }
+        let third = Snapshot {
+            tick: 3,
+            ..second.clone()
+        };
+        let all = encoded(protocol, &mut encoder, &third);
+        assert_eq!((all.len(), all.values().filter(|s| stale(s)).count()), (10, 0));
+        let end = encoder.end();
+        let all: Vec<Series> = end.iter().flat_map(|part| decode(protocol, part)).collect();
+        assert_eq!((all.len(), all.iter().filter(|s| stale(s)).count()), (10, 10));
+        assert!(encoder.end().is_empty());
+    }
+}
+
+#[test]
+fn a_large_message_is_cut_and_each_part_stands_for_itself() {
+    let identity = |i: usize| Labels::new([("__name__", "x".to_owned()), ("i", i.to_string())]);
+    for protocol in [1, 2] {
+        let mut message = Message::limited(protocol, 1_000);
+        for i in 0..500 {
+            message.push(&Row {
+                metric: &BYTES,
+                identity: &identity(i),
+                start: 1,
+                time: 2,
+                point: Point::Number(i as f64),
+            });
+        }
+        let parts = message.finish();
+        assert!(parts.len() > 10, "{}", parts.len());
+        let values = parts.iter().flat_map(|part| decode(protocol, part));
+        let values: Vec<f64> = values.map(|s| s.samples[0].value).collect();
+        assert_eq!(values, (0..500).map(f64::from).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn an_answer_is_believed_as_far_as_the_protocol_goes() {
+    let answer = |status, headers: &[(&'static str, &str)], body: &str| Answer {
+        status,
+        headers: headers
+            .iter()
+            .map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()))
+            .collect::<HeaderMap>(),
+        body: Some(body.as_bytes().to_vec()),
+    };
+    let samples = "x-prometheus-remote-write-samples-written";
+    let histograms = "x-prometheus-remote-write-histograms-written";
+    let rejected = |reply| match reply {
+        Reply::Accepted { rejected, .. } => Some(rejected),
+        _ => None,
+    };
+    for (protocol, status, headers, want) in [
+        (1, 200, &[][..], Some(0)),
+        (1, 204, &[(samples, "3")], Some(0)),
+        (2, 204, &[(samples, "7"), (histograms, "3")], Some(0)),
+        (2, 204, &[(samples, "10")], Some(0)),
+        (2, 204, &[(samples, "99999999999999999999")], None),
+        (2, 204, &[(samples, "7"), (histograms, "1")], Some(2)),
+        (2, 204, &[(samples, "0"), (histograms, "0")], Some(10)),
+        (2, 204, &[], None),
+        (2, 400, &[(samples, "4")], Some(6)),
+        (2, 400, &[(samples, "0")], None),
+        (1, 400, &[(samples, "4")], None),
+    ] {
+        let reply = judge(&answer(status, headers, ""), protocol, 10);
+        assert_eq!(rejected(reply.clone()), want, "{protocol} {status} {headers:?}");
+        assert!(!matches!(reply, Reply::Retry { .. }));
+    }
+    for status in 100..600 {
+        for protocol in [1, 2] {
+            let reply = judge(&answer(status, &[("retry-after", "7")], ""), protocol, 10);
+            let again = status == 429 || status >= 500;
+            assert_eq!(
+                matches!(reply, Reply::Retry { after: Some(_), .. }),
+                again,
+                "{status}"
+            );
+        }
+    }
+    for (protocol, status, want) in [
+        (1, 400, "HTTP 400 out of order sample"),
+        (2, 415, "set remote_write.protocol: 1"),
+        (2, 200, "set remote_write.protocol: 1"),
+        (1, 302, "redirects are not followed"),
+    ] {
+        match judge(&answer(status, &[], "out of order sample\nsecond"), protocol, 10) {
+            Reply::Permanent { cause } => {
+                assert!(cause.contains(want) && !cause.contains("second"), "{cause}")
+            }
+            reply => panic!("{status}: {reply:?}"),
+        }
+    }
+}
+
+/// A histogram that has no value yet is one all the same.
+#[test]
+fn an_empty_histogram_has_its_counts() {
+    let mut snapshot = snapshot(1, 1);
+    snapshot.families[3].series[0].value = Value::Histogram(Default::default());
+    for protocol in [1, 2] {
+        let all = encoded(protocol, &mut encoder(protocol), &snapshot);
+        let rtt = all.values().find(|s| !s.histograms.is_empty()).unwrap();
+        assert_eq!(
+            (rtt.histograms[0].count, rtt.histograms[0].zero_count),
+            (Some(0), Some(0))
+        );
+        assert!(rtt.histograms[0].spans.is_empty());
+    }
+}
