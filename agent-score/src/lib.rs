@@ -7,3 +7,4 @@
 
 pub mod anomaly;
 pub mod capacity;
+pub mod health;

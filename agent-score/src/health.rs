@@ -1,0 +1,339 @@
+//! Health of subjects, peers, zones, regions and the node, as Prometheus recording rules: the agent evaluates them over its
+//! own store, Prometheus over a fleet's, and both come to the same.
+//!
+//! A *signal* is a measured quantity, a *factor* what it means, by a curve from 1 (as good as it should be) to 0. The score is
+//! the mean of the factors that are known, by weight, of 100 points. What is not known lowers the confidence, never the score.
+
+use std::fmt::Write as _;
+
+/// The file of rules for these weights. All series have the labels `instance`, `entity` and `name`, those of signals and
+/// factors `factor` as well.
+#[must_use]
+pub fn rules(weights: &Weights) -> String {
+    let mut out = String::from(HEAD);
+    for entity in ENTITIES {
+        for factor in FACTORS {
+            if let Some(signal) = entity.signal(factor) {
+                rule(
+                    &mut out,
+                    "geophone_health_signal",
+                    entity.name,
+                    Some(factor),
+                    &signal,
+                );
+            }
+        }
+    }
+    for factor in FACTORS {
+        rule(
+            &mut out,
+            "geophone_health_factor",
+            "",
+            Some(factor),
+            &factor.curve(),
+        );
+    }
+    let of = |factor: &Factor| format!("geophone_health_factor{{factor=\"{}\"}}", factor.name);
+    let sum = |term: &dyn Fn(&Factor) -> String| {
+        let terms: Vec<String> = FACTORS.iter().map(term).collect();
+        format!("sum by (instance, entity, name) ({})", terms.join(" or "))
+    };
+    let known = sum(&|factor| format!("0 * {} + {}", of(factor), weights.of(factor)));
+    let points = sum(&|factor| format!("{} * {}", of(factor), weights.of(factor)));
+    rule(
+        &mut out,
+        "geophone_health_score",
+        "",
+        None,
+        &format!("100 * {points} / {known}"),
+    );
+    // Who has no tunnel lacks nothing.
+    let always: f64 = FACTORS
+        .iter()
+        .filter(|factor| factor.name != "availability")
+        .map(|factor| weights.of(factor))
+        .sum();
+    let applicable = format!(
+        "({always} + {} * count by (instance, entity, name) (geophone_health_factor{{factor=\"availability\"}}) or 0 * {known} + {always})",
+        weights.availability
+    );
+    rule(
+        &mut out,
+        "geophone_health_confidence",
+        "",
+        None,
+        &format!("{known} / {applicable}"),
+    );
+    rule(&mut out, "geophone_health_state", "", None, STATE);
+    rule(&mut out, "geophone_health_depends_on", "", None, DEPENDS);
+    out.push_str(SLOW);
+    out
+}
+
+/// What each factor counts in the mean. Not all are 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weights {
+    /// Round-trip time against its own median of the last day.
+    pub latency: f64,
+    /// Segments sent again, of those sent.
+    pub loss: f64,
+    /// Connections that failed, of those that were tried.
+    pub errors: f64,
+    /// Windows and queues that were full; of the node, what it has of everything.
+    pub saturation: f64,
+    /// Tunnels that are up.
+    pub availability: f64,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self {
+            latency: 25.0,
+            loss: 25.0,
+            errors: 20.0,
+            saturation: 15.0,
+            availability: 15.0,
+        }
+    }
+}
+
+impl Weights {
+    fn of(self, factor: &Factor) -> f64 {
+        match factor.name {
+            "latency" => self.latency,
+            "loss" => self.loss,
+            "errors" => self.errors,
+            "saturation" => self.saturation,
+            _ => self.availability,
+        }
+    }
+}
+
+/// One of the five.
+#[derive(Debug)]
+pub struct Factor {
+    /// Its name, the value of the label `factor`.
+    pub name: &'static str,
+    /// What its signal is, and its unit.
+    pub signal: &'static str,
+    /// The signal up to which it is 1, and from which on it is 0. Of latency: times the baseline, and seconds on top.
+    pub good: f64,
+    /// See `good`.
+    pub bad: f64,
+    /// Between them it falls with the logarithm.
+    pub logarithmic: bool,
+}
+
+/// All five.
+pub const FACTORS: &[Factor] = &[
+    Factor {
+        name: "latency",
+        signal: "median round-trip time in the last minute, s",
+        good: 1.5,
+        bad: 5.0,
+        logarithmic: false,
+    },
+    // Below a thousandth TCP does not notice; from a twentieth on it hardly gets anywhere (Mathis et al. 1997: throughput falls with the root of the loss).
+    Factor {
+        name: "loss",
+        signal: "segments sent again in the last minute, of those sent",
+        good: 0.001,
+        bad: 0.05,
+        logarithmic: true,
+    },
+    Factor {
+        name: "errors",
+        signal: "connections that failed in the last 5 minutes, of those that were tried",
+        good: 0.01,
+        bad: 0.2,
+        logarithmic: false,
+    },
+    Factor {
+        name: "saturation",
+        signal: "the fullest of what can be full, 1 = full",
+        good: 0.8,
+        bad: 0.98,
+        logarithmic: false,
+    },
+    Factor {
+        name: "availability",
+        signal: "tunnels that are not up, of all; a degraded one is half",
+        good: 0.0,
+        bad: 1.0,
+        logarithmic: false,
+    },
+];
+
+impl Factor {
+    fn curve(&self) -> String {
+        let signal = format!("geophone_health_signal{{factor=\"{}\"}}", self.name);
+        let (good, bad) = (self.good, self.bad);
+        if self.name == "latency" {
+            // A millisecond more is nothing to a network, and ten times as much on a loopback.
+            let baseline = "geophone_health_baseline{factor=\"latency\"}";
+            return format!(
+                "clamp(1 - ({signal} - {good} * {baseline} - 0.001) / ({} * {baseline} + 0.009), 0, 1)",
+                bad - good
+            );
+        }
+        if self.logarithmic {
+            return format!("clamp(1 - ln({signal} / {good}) / {}, 0, 1)", (bad / good).ln());
+        }
+        format!("clamp(1 - ({signal} - {good}) / ({bad} - {good}), 0, 1)")
+    }
+}
+
+/// What has health.
+struct Entity {
+    name: &'static str,
+    /// The label that tells one from another; the node has none.
+    label: &'static str,
+}
+
+const ENTITIES: &[Entity] = &[
+    Entity {
+        name: "subject",
+        label: "subject",
+    },
+    Entity {
+        name: "peer",
+        label: "peer",
+    },
+    Entity {
+        name: "zone",
+        label: "peer_zone",
+    },
+    Entity {
+        name: "region",
+        label: "peer_region",
+    },
+    Entity {
+        name: "node",
+        label: "instance",
+    },
+];
+
+impl Entity {
+    /// What is measured of it, with the labels `instance` and `name`.
+    fn signal(&self, factor: &Factor) -> Option<String> {
+        let some = format!("{}!=\"\"", self.label);
+        let by = if self.label == "instance" {
+            "instance".to_owned()
+        } else {
+            format!("instance, {}", self.label)
+        };
+        let rate = |metric: &str, matchers: &str, time: &str| {
+            format!("sum by ({by}) (rate({metric}{{{some}{matchers}}}[{time}]))")
+        };
+        let share = |part: String, all: String| format!("{part} / ({all} > 0)");
+        let connections = |outcomes: &str| {
+            rate(
+                "geophone_tcp_connections_total",
+                &format!(",outcome=~\"{outcomes}\""),
+                "5m",
+            )
+        };
+        let inner = match factor.name {
+            "latency" => format!(
+                "histogram_quantile(0.5, {}) > 0",
+                rate("geophone_tcp_rtt_seconds", "", "1m")
+            ),
+            "loss" => share(
+                rate("geophone_tcp_retransmits_total", "", "1m"),
+                rate("geophone_tcp_segments_total", ",direction=\"transmit\"", "1m"),
+            ),
+            // Who tries nothing fails in nothing, as long as connections are open.
+            "errors" => format!(
+                "{} or 0 * (sum by ({by}) (geophone_tcp_connections{{{some}}}) > 0)",
+                share(connections("failed"), connections("failed|opened"))
+            ),
+            "saturation" if self.name == "node" => return Some(NODE_SATURATION.to_owned()),
+            // A tenth of the requests refused is as bad as all.
+            "saturation" if self.name == "subject" => {
+                let refused = rate("geophone_tcp_listen_drops_total", "", "1m");
+                let taken = rate(
+                    "geophone_tcp_connections_total",
+                    ",role=\"server\",outcome=\"opened\"",
+                    "1m",
+                );
+                format!(
+                    "clamp_max(10 * {}, 1)",
+                    share(refused.clone(), format!("({refused} + {taken})"))
+                )
+            }
+            // A window that is closed each second is always closed.
+            "saturation" => format!(
+                "clamp_max({} / (sum by ({by}) (geophone_tcp_connections{{{some}}}) > 0), 1)",
+                rate("geophone_tcp_zero_windows_total", ",direction=\"receive\"", "1m")
+            ),
+            "availability" if self.name == "node" => format!("1 - avg by (instance) ({TUNNEL})"),
+            "availability" => match self.name {
+                "subject" => return None,
+                _ => format!(
+                    "1 - avg by ({by}) (({TUNNEL}) * on (instance, type, id, local, remote, netns) group_right geophone_tunnel_peer_info{{{some}}})"
+                ),
+            },
+            _ => return None,
+        };
+        Some(format!(
+            "max by (instance, name) (label_replace({inner}, \"name\", \"$1\", \"{}\", \"(.+)\"))",
+            self.label
+        ))
+    }
+}
+
+/// Of each tunnel: 1 up, 0.5 degraded, 0 down. A state that is not known is none.
+const TUNNEL: &str = "max by (instance, type, id, local, remote, netns) (\
+     geophone_tunnel_state{state=\"up\"} == 1 \
+     or 0.5 * (geophone_tunnel_state{state=\"degraded\"} == 1) \
+     or 0 * (geophone_tunnel_state{state=\"down\"} == 1))";
+
+/// The fullest of what can run out and of the links; waiting for memory or disks counts from a fifth of the time on as much as
+/// being full. A CPU that is busy is what it is there for: only waiting for it counts.
+const NODE_SATURATION: &str = "max by (instance, name) (label_replace(\
+     geophone_node_used{resource!=\"cpu\"} / (geophone_node_limit{resource!=\"cpu\"} > 0) \
+     or rate(geophone_netdev_bytes_total[1m]) / on (instance, device) group_left () (geophone_netdev_speed_bytes > 0) \
+     or clamp_max(rate(geophone_node_pressure_seconds_total{resource=\"cpu\",kind=\"some\"}[1m]), 1) \
+     or clamp_max(5 * rate(geophone_node_pressure_seconds_total{resource!=\"cpu\",kind=\"full\"}[1m]), 1), \
+     \"name\", \"$1\", \"instance\", \"(.+)\"))";
+
+/// 0 healthy, 1 degraded, 2 critical. It gets worse at once, and better three or five points later.
+const STATE: &str = "(geophone_health_score < 60) * 0 + 2 \
+     or (geophone_health_score < 65) * 0 + 2 and on (instance, entity, name) last_over_time(geophone_health_state[2m]) == 2 \
+     or (geophone_health_score < 90) * 0 + 1 \
+     or (geophone_health_score < 93) * 0 + 1 and on (instance, entity, name) last_over_time(geophone_health_state[2m]) >= 1 \
+     or geophone_health_score * 0";
+
+/// The peers that are not healthy, by the subjects that talk to them: where to look first.
+const DEPENDS: &str = "sum by (instance, subject, peer) (geophone_tcp_connections) > 0 \
+     and on (instance, peer) label_replace(geophone_health_state{entity=\"peer\"} >= 1, \"peer\", \"$1\", \"name\", \"(.+)\")";
+
+const HEAD: &str = "# Health as recording rules, written by `geophone rules print health`; the agent evaluates them itself.\n\
+     groups:\n  - name: geophone-health\n    interval: 15s\n    rules:\n";
+
+/// What needs no haste. Less than five minutes are no baseline.
+const SLOW: &str = "  - name: geophone-health-slow\n    interval: 1m\n    rules:\n\
+     \x20     - record: geophone_health_baseline\n\
+     \x20       expr: |-\n\
+     \x20         quantile_over_time(0.5, geophone_health_signal{factor=\"latency\"}[1d])\n\
+     \x20           and count_over_time(geophone_health_signal{factor=\"latency\"}[1d]) >= 20\n\
+     \x20     - record: geophone_health_trend\n\
+     \x20       expr: deriv(geophone_health_score[1h]) * 3600\n";
+
+fn rule(out: &mut String, record: &str, entity: &str, factor: Option<&Factor>, expr: &str) {
+    let _ = writeln!(
+        out,
+        "      - record: {record}\n        expr: |-\n          {expr}"
+    );
+    let labels = [
+        ("entity", entity),
+        ("factor", factor.map_or("", |factor| factor.name)),
+    ];
+    let labels: Vec<_> = labels.iter().filter(|(_, value)| !value.is_empty()).collect();
+    if !labels.is_empty() {
+        out.push_str("        labels:\n");
+    }
+    for (name, value) in labels {
+        let _ = writeln!(out, "          {name}: {value}");
+    }
+}
