@@ -1,8 +1,10 @@
 //! The command line.
 
 mod memory;
+mod score;
 
 pub use memory::{AnswerFormat, Query, Store, StoreCommand};
+pub use score::{Capacity, FOREST, Score};
 
 use crate::config::{Given, HumanDuration};
 use crate::stacks::query::{Below, MOMENTS, moment};
@@ -112,6 +114,10 @@ pub enum Command {
     Query(Query),
     /// A store on disk: what it holds, whether it is whole, samples in and out
     Store(Store),
+    /// Which values of a series are anomalies: reads timestamp,value and says so line by line
+    Score(Score),
+    /// Where a series leads: its trend, what it will be in 30, 60 and 90 days, and when a limit is reached
+    Capacity(Capacity),
     /// The configuration
     Config {
         /// What of it

@@ -2,17 +2,21 @@
 
 mod bench;
 mod bench_packets;
+mod capacity;
 mod diff;
 mod profile;
 mod query;
+mod score;
 mod store;
 mod topology;
 
 pub use bench::{bench_encode, bench_ring, test_corpus};
 pub use bench_packets::bench_packets;
+pub use capacity::capacity;
 pub use diff::diff;
 pub use profile::profile;
 pub use query::query;
+pub use score::score;
 pub use store::store;
 pub use topology::topology;
 

@@ -23,6 +23,7 @@ pub mod mountinfo;
 pub mod probes;
 pub mod records;
 pub mod rtnetlink;
+pub mod score;
 pub mod stacks;
 pub mod topology;
 pub mod ui;

@@ -52,6 +52,12 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
     if let Command::BenchEncode { series } = cli.command {
         return done(&commands::bench_encode(series).to_string());
     }
+    if let Command::Score(options) = &cli.command {
+        return commands::score(options).map(|()| ExitCode::SUCCESS);
+    }
+    if let Command::Capacity(options) = &cli.command {
+        return commands::capacity(options).map(|()| ExitCode::SUCCESS);
+    }
     if let Command::Symbolize = cli.command {
         agent::stacks::symbolizer::serve()?;
         return Ok(ExitCode::SUCCESS);

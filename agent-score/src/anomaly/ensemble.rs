@@ -215,9 +215,12 @@ impl Series {
                 agreeing = agreeing.with(detector);
             }
             let surprise = opinion.surprise[i] + opinion.share[i];
-            if surprise > most {
-                (most, direction) = (surprise, Direction::of(detector, opinion.distances[i] > 0.0));
+            // What lies above varies more as well: that it lies above says more.
+            let says_more = detector != Detector::Spread || most < bar;
+            if surprise > most && says_more {
+                direction = Direction::of(detector, opinion.distances[i] > 0.0);
             }
+            most = surprise.max(most);
         }
         let mut scored = Scored {
             score: score(most, bar),

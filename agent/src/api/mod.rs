@@ -8,7 +8,7 @@ pub mod stats;
 mod profile;
 #[cfg(test)]
 mod prometheus_tests;
-mod promql;
+pub(crate) mod promql;
 #[cfg(test)]
 mod refused_tests;
 mod routes;

@@ -130,7 +130,7 @@ fn time(text: &str) -> Option<Millis> {
 }
 
 /// A date as if it were of UTC, and how far its zone is ahead of that.
-fn zone(text: &str) -> Option<(String, Millis)> {
+pub(crate) fn zone(text: &str) -> Option<(String, Millis)> {
     let (date, zone) = text.split_at_checked(text.len().checked_sub(6)?)?;
     let (sign, zone) = match zone.split_at_checked(1)? {
         ("+", zone) => (1, zone),

@@ -1,0 +1,58 @@
+//! The commands that say what a series means.
+
+use agent_score::anomaly::Detector;
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use std::path::PathBuf;
+
+/// The forest is not one of the ensemble's: it is of several signals.
+pub const FOREST: &str = "isolation-forest";
+
+/// `geophone score`.
+#[derive(Debug, Args)]
+pub struct Score {
+    /// Lines of timestamp,value: RFC 3339, or seconds or milliseconds since 1970; - for standard input
+    #[arg(value_name = "FILE.csv", value_parser = super::any_path())]
+    pub file: PathBuf,
+    /// Ask one detector instead of all
+    #[arg(long, value_name = "NAME", value_parser = detectors())]
+    pub detector: Option<String>,
+    /// False alarms that are allowed in a week
+    #[arg(long, value_name = "N", default_value = "1", value_parser = alarms)]
+    pub alarms_per_week: f64,
+    /// Write the lines to this file, and a summary to standard output
+    #[arg(long, short, value_name = "OUT.csv", value_parser = super::writable)]
+    pub output: Option<PathBuf>,
+}
+
+fn detectors() -> PossibleValuesParser {
+    Detector::ALL.iter().map(|d| d.name()).chain([FOREST]).into()
+}
+
+fn alarms(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (1e-3..=1e4).contains(&number) => Ok(number),
+        _ => Err("expected a number from 0.001 to 10000, e.g. 1".to_owned()),
+    }
+}
+
+/// `geophone capacity`.
+#[derive(Debug, Args)]
+pub struct Capacity {
+    /// Lines of timestamp,value: RFC 3339, or seconds or milliseconds since 1970; - for standard input
+    #[arg(long, value_name = "FILE", value_parser = super::any_path())]
+    pub csv: PathBuf,
+    /// The value at which it is exhausted: above what is usual for what fills up, below for what runs out
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = limit)]
+    pub limit: Option<f64>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn limit(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number),
+        _ => Err("expected a number, e.g. 100".to_owned()),
+    }
+}

@@ -1,0 +1,181 @@
+//! `geophone score`.
+
+use super::say;
+use crate::cli::{self, FOREST};
+use crate::error::{Context as _, Error, Result};
+use crate::score::csv::{Row, Table};
+use agent_score::anomaly::{Detector, Detectors, LagForest, Scored, Series, Settings, Verdict};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Write, stdout};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Anomalies that the summary names.
+const NAMED: usize = 20;
+
+/// Judges each line of a file by those before it.
+pub fn score(options: &cli::Score) -> Result<()> {
+    let table = Table::read(&options.file)?;
+    let detector = options.detector.as_deref().and_then(Detector::of);
+    let settings = Settings {
+        step: table.step(),
+        alarms_per_week: options.alarms_per_week,
+        detectors: detector.map_or(Detectors::ALL, Detectors::from),
+    };
+    let mut series = Series::new(settings);
+    let forest = options.detector.as_deref() == Some(FOREST);
+    let mut forest = forest.then(|| LagForest::new(settings));
+    let mut summary = Summary::default();
+    let judged = table.rows.iter().map(|row| {
+        let scored = match &mut forest {
+            Some(forest) => forest.observe(row.at, row.value),
+            None => series.observe(row.at, row.value),
+        };
+        summary.add(row, &scored);
+        line(row, &scored)
+    });
+    match &options.output {
+        Some(file) => {
+            let written = File::create(file).and_then(|out| write(judged, BufWriter::new(out)));
+            written.context(format_args!("--output {}", file.display()))?;
+            say(summary.text(&settings, &series).trim_end())
+        }
+        None => match write(judged, BufWriter::new(stdout().lock())) {
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::closed()),
+            result => result.context("standard output"),
+        },
+    }
+}
+
+fn write(lines: impl Iterator<Item = String>, mut out: impl Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "timestamp,value,score,lower,upper,verdict,direction,detectors"
+    )?;
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
+}
+
+/// A number, or nothing where there is none.
+fn number(value: f64) -> String {
+    if value.is_finite() {
+        format!("{value}")
+    } else {
+        String::new()
+    }
+}
+
+/// An end of a band: seven digits, more than it is worth.
+fn end(value: f64) -> String {
+    if !value.is_finite() {
+        return String::new();
+    }
+    let digits = 6 - value.abs().max(1e-30).log10().floor() as i32;
+    number(
+        format!("{value:.*}", digits.clamp(0, 40) as usize)
+            .parse()
+            .unwrap_or(value),
+    )
+}
+
+fn line(row: &Row, scored: &Scored) -> String {
+    let known = scored.verdict != Verdict::Learning;
+    let band = |value: f64| if known { end(value) } else { String::new() };
+    let agreeing: Vec<&str> = scored.agreeing.iter().map(Detector::name).collect();
+    let is_anomaly = scored.verdict == Verdict::Anomaly;
+    format!(
+        "{},{},{:.4},{},{},{},{},{}",
+        row.timestamp,
+        number(row.value),
+        scored.score,
+        band(scored.lower),
+        band(scored.upper),
+        scored.verdict.name(),
+        if is_anomaly { scored.direction.name() } else { "" },
+        if is_anomaly {
+            agreeing.join(" ")
+        } else {
+            String::new()
+        },
+    )
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Summary {
+    samples: usize,
+    judged: usize,
+    /// Since when, until when, the line with the highest score.
+    anomalies: Vec<(i64, i64, Row, Scored)>,
+}
+
+impl Summary {
+    fn add(&mut self, row: &Row, scored: &Scored) {
+        self.samples += usize::from(scored.verdict != Verdict::Missing);
+        self.judged += usize::from(matches!(scored.verdict, Verdict::Normal | Verdict::Anomaly));
+        let Some(since) = scored.since else { return };
+        match self.anomalies.last_mut() {
+            Some((begun, until, peak, most)) if *begun == since => {
+                *until = row.at;
+                if scored.score > most.score {
+                    (*peak, *most) = (row.clone(), *scored);
+                }
+            }
+            _ => self.anomalies.push((since, row.at, row.clone(), *scored)),
+        }
+    }
+
+    fn text(&self, settings: &Settings, series: &Series) -> String {
+        let step = Duration::from_millis((settings.step * 1e3) as u64);
+        let mut text = format!(
+            "{} samples, mostly {} apart, {} judged",
+            self.samples,
+            humantime::format_duration(step),
+            self.judged
+        );
+        let seasons: Vec<String> = series
+            .seasons()
+            .map(|s| humantime::format_duration(Duration::from_secs(s.round() as u64)).to_string())
+            .collect();
+        if !seasons.is_empty() {
+            let _ = write!(text, ", seasons of {}", seasons.join(" and "));
+        }
+        let _ = writeln!(text, "; {} anomalies", self.anomalies.len());
+        if self.judged == 0 {
+            let _ = writeln!(
+                text,
+                "all of it was needed to learn what is usual; give it a longer series"
+            );
+        }
+        for (since, until, row, scored) in self.anomalies.iter().take(NAMED) {
+            let names: Vec<&str> = scored.agreeing.iter().map(Detector::name).collect();
+            let _ = writeln!(
+                text,
+                "{} for {}: {} ({}), score {:.2}: {}",
+                moment(*since),
+                humantime::format_duration(Duration::from_millis((until - since).unsigned_abs()) + step),
+                scored.direction.name(),
+                number(row.value),
+                scored.score,
+                if names.is_empty() {
+                    FOREST.to_owned()
+                } else {
+                    names.join(", ")
+                },
+            );
+        }
+        if self.anomalies.len() > NAMED {
+            let _ = writeln!(text, "and {} more", self.anomalies.len() - NAMED);
+        }
+        text
+    }
+}
+
+fn moment(ms: i64) -> String {
+    match u64::try_from(ms) {
+        Ok(ms) => humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string(),
+        Err(_) => format!("{}", ms / 1000),
+    }
+}

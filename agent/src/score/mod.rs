@@ -1,0 +1,3 @@
+//! What series mean. The detectors and forecasts are the crate agent-score; here is where their series come from.
+
+pub mod csv;
