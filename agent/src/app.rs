@@ -9,6 +9,7 @@ use crate::export::{otlp, push, remote_write};
 use crate::identity::Peers;
 use crate::memory::{self, Memory};
 use crate::probes::{Probe, block, dns, drops, netdev, node, path, profile, sched, tcp, tunnel, udp};
+use crate::record::{self, Source};
 use crate::records::Record;
 use crate::stacks::Stacks;
 use crate::topology::Topology;
@@ -175,6 +176,11 @@ fn resource(config: &Config) -> Resource {
 
 /// A collector for this configuration, attached and ready.
 pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
+    collector_of(config, btf, Source::Kernel)
+}
+
+/// The same, of another source.
+pub fn collector_of(config: &Config, btf: Option<PathBuf>, source: Source) -> Result<Collector> {
     let peers = Peers::new(&config.peers, &config.region, &config.zone).context("peers")?;
     let p = &config.probes;
     let needs_programs = p.tcp.enabled
@@ -185,8 +191,12 @@ pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
         || p.sched.enabled
         || p.profile.enabled
         || p.tunnel.enabled != TunnelUse::Off;
+    let mut probes = probes(config);
+    if source.past().is_some() {
+        probes.retain(|probe| !record::LEFT_OUT.contains(&probe.name()));
+    }
     Ok(Collector::new(Setup {
-        probes: probes(config),
+        probes,
         sizes: needs_programs.then(|| sizes(config, &peers)),
         btf,
         peers,
@@ -196,6 +206,7 @@ pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
         } else {
             0.0
         },
+        source,
     }))
 }
 

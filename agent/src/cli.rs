@@ -1,9 +1,11 @@
 //! The command line.
 
 mod memory;
+mod record;
 mod score;
 
 pub use memory::{AnswerFormat, Query, Store, StoreCommand};
+pub use record::{Record, Replay};
 pub use score::{Capacity, FOREST, Score};
 
 use crate::config::{Given, HumanDuration};
@@ -118,6 +120,10 @@ pub enum Command {
     Score(Score),
     /// Where a series leads: its trend, what it will be in 30, 60 and 90 days, and when a limit is reached
     Capacity(Capacity),
+    /// Write down all that the kernel tells, to be replayed elsewhere and later
+    Record(Record),
+    /// Say what a recording says: the same code, without a kernel and without rights
+    Replay(Replay),
     /// The configuration
     Config {
         /// What of it

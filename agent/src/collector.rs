@@ -5,22 +5,19 @@
 
 use crate::accounting::{self, Books, Records, Sums};
 use crate::aggregate::{Collect, Family, Resource, Snapshot};
-use crate::bpf::{Engine, Sizes, State, Verdict, host};
-use crate::cost::Cost;
+use crate::bpf::{Engine, Sizes, State, Verdict};
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
-use crate::governor::Governor;
 use crate::identity::{Identity, Peers, find_cgroup2_root};
-use crate::probes::{Context, DeviceDrops, Probe, unix_nanos};
+use crate::price::Price;
+use crate::probes::{Context, DeviceDrops, Probe};
+use crate::record::{Clock, Source, Step};
 use crate::records::{Changes, Record, RouteChange};
+use crate::ring::Ring;
 use crate::stacks::Stacks;
 use agent_common::account::{Account, SyntheticRecord, program};
 use agent_common::wire::{Header, LAYOUT, Wire as _, kind};
-use aya::maps::{MapData, RingBuf};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
@@ -46,6 +43,8 @@ pub struct Setup {
     pub resource: Resource,
     /// Share of the machine that may be used; 0 = no limit.
     pub budget: f64,
+    /// Where all that is learnt comes from.
+    pub source: Source,
 }
 
 /// What others may know of a running collector.
@@ -92,54 +91,62 @@ pub struct Outputs {
 /// The loop's state.
 pub struct Collector {
     probes: Vec<Box<dyn Probe>>,
-    engine: Option<Engine>,
+    parts: Parts,
     /// Why there is no kernel side.
     pub engine_error: String,
-    ring: Option<RingBuf<MapData>>,
-    wakeup: Option<Epoll>,
-    identity: Identity,
-    device_drops: DeviceDrops,
-    peers: Peers,
+    ring: Ring,
     records: [Records; program::COUNT],
     refused: Records,
     books: Books,
     coverage: Option<Coverage>,
-    cost: Cost,
-    governor: Governor,
-    last_cost: (Instant, f64),
+    /// What the agent itself costs: a replay is none.
+    price: Option<Price>,
     resource: Arc<Resource>,
     start_unix_nanos: u64,
     last_unix_nanos: u64,
     tick: u64,
 }
 
-/// What to add to a time since boot. Taken anew each tick, so that a step of the clock shows within a second.
-fn boot_to_unix() -> u64 {
-    let nanos =
-        |clock| clock_gettime(clock).map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64);
-    nanos(ClockId::CLOCK_REALTIME).wrapping_sub(nanos(ClockId::CLOCK_BOOTTIME))
+/// What the probes use.
+struct Parts {
+    engine: Option<Engine>,
+    identity: Identity,
+    peers: Peers,
+    device_drops: DeviceDrops,
+    source: Source,
 }
 
-/// Edge-triggered: the ring is readable as soon as it holds one record, and a level-triggered wait would spin through
-/// records that come one by one. An edge is only what the programs send on purpose, at the high-water mark.
-fn wakeup(ring: &RingBuf<MapData>) -> Option<Epoll> {
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).ok()?;
-    epoll
-        .add(
-            ring.as_fd(),
-            EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0),
-        )
-        .ok()?;
-    Some(epoll)
+impl Parts {
+    fn context(&mut self, clock: &Clock, series_start: u64) -> Context<'_> {
+        Context {
+            engine: self.engine.as_mut(),
+            identity: &mut self.identity,
+            peers: &self.peers,
+            now: clock.now,
+            series_start,
+            listened: false,
+            last: false,
+            device_drops: &mut self.device_drops,
+            unix_nanos: clock.unix_nanos,
+            boot_to_unix: clock.boot_to_unix,
+            source: &self.source,
+        }
+    }
 }
 
 impl Collector {
     /// Loads and attaches everything that this machine allows. Never fails: what does not work has a verdict.
     pub fn new(setup: Setup) -> Self {
-        let start = unix_nanos();
+        let source = setup.source;
+        let clock = source.clock();
+        let start = clock.unix_nanos;
         let (mut engine, mut engine_error) = (None, String::new());
         if let Some(sizes) = setup.sizes {
-            match Engine::load(setup.btf, sizes) {
+            let loaded = match &source {
+                Source::Recorded(past) => Engine::recorded(past),
+                _ => Engine::load(setup.btf, sizes, &source),
+            };
+            match loaded {
                 Ok(e) => engine = Some(e),
                 Err(e) => engine_error = e.to_string(),
             }
@@ -148,21 +155,15 @@ impl Collector {
             tracing::error!("{e}; peers have no names");
         }
         let floor = engine.as_mut().and_then(Engine::calibrate).unwrap_or(0.0);
-        let mut identity = Identity::new(find_cgroup2_root().ok(), PathBuf::from("/proc"));
-        let mut probes = setup.probes;
-        let (listened, last) = (false, false);
-        let mut device_drops = DeviceDrops::default();
-        let mut context = Context {
-            engine: engine.as_mut(),
-            identity: &mut identity,
-            peers: &setup.peers,
-            now: Instant::now(),
-            series_start: start,
-            listened,
-            last,
-            device_drops: &mut device_drops,
-            boot_to_unix: boot_to_unix(),
+        let mut parts = Parts {
+            engine,
+            identity: Identity::new(find_cgroup2_root().ok(), PathBuf::from("/proc")).with(&source),
+            peers: setup.peers,
+            device_drops: DeviceDrops::default(),
+            source,
         };
+        let mut probes = setup.probes;
+        let mut context = parts.context(&clock, start);
         probes.retain_mut(|probe| match probe.attach(&mut context) {
             Ok(()) => true,
             Err(e) => {
@@ -170,43 +171,37 @@ impl Collector {
                 false
             }
         });
-        let programs = context
-            .engine
-            .as_deref()
-            .map(Engine::programs)
-            .unwrap_or_default();
-        let cost = Cost::new(floor, programs, start);
-        let ring = engine.as_mut().and_then(|e| {
-            e.settle();
-            e.take_ring().inspect_err(|e| tracing::error!("{e}")).ok()
-        });
+        let engine = &mut parts.engine;
+        let programs = engine.as_ref().map(Engine::programs).unwrap_or_default();
+        let is_live = parts.source.past().is_none();
+        let price = is_live.then(|| Price::new(floor, programs, setup.budget, start));
+        if let Some(engine) = engine {
+            engine.settle();
+        }
+        let ring = Ring::new(engine.as_mut(), parts.source.clone());
         // The counters that are reconciled are those of the tracepoints.
         let counts = |e: &&Engine| {
-            e.verdicts
-                .iter()
-                .any(|v| v.program == "tcp_state" && v.state == State::Attached)
+            is_live
+                && e.verdicts
+                    .iter()
+                    .any(|v| v.program == "tcp_state" && v.state == State::Attached)
         };
         let coverage = engine.as_ref().filter(counts).map(|e| {
             // What old sockets have sent since they were adopted is in the kernel's counters already.
             let _ = e.run_iterator("tcp_sweep");
             Coverage::new(e, start)
         });
+        parts.source.end(Step::Attach, &clock);
         Self {
             probes,
-            engine,
+            parts,
             engine_error,
-            wakeup: ring.as_ref().and_then(wakeup),
             ring,
-            identity,
-            device_drops,
-            peers: setup.peers,
             records: [Records::default(); program::COUNT],
             refused: Records::default(),
             books: Books::new(start),
             coverage,
-            cost,
-            governor: Governor::new(setup.budget, start),
-            last_cost: (Instant::now(), 0.0),
+            price,
             resource: Arc::new(setup.resource),
             start_unix_nanos: start,
             last_unix_nanos: start,
@@ -216,7 +211,8 @@ impl Collector {
 
     /// Verdicts on all programs.
     pub fn verdicts(&self) -> Vec<Verdict> {
-        self.engine
+        self.parts
+            .engine
             .as_ref()
             .map(|e| e.verdicts.clone())
             .unwrap_or_default()
@@ -229,41 +225,28 @@ impl Collector {
 
     /// The kernel side, if there is one.
     pub fn engine(&mut self) -> Option<&mut Engine> {
-        self.engine.as_mut()
+        self.parts.engine.as_mut()
     }
 
     /// Takes what is in the ring, at most 65,536 records; returns how many. Without `listened` they are counted only.
     pub fn drain(&mut self, listened: bool, mut tell: impl FnMut(Record)) -> usize {
-        let last = false;
-        let Some(ring) = &mut self.ring else { return 0 };
-        let mut context = Context {
-            engine: self.engine.as_mut(),
-            identity: &mut self.identity,
-            peers: &self.peers,
-            now: Instant::now(),
-            series_start: self.last_unix_nanos,
-            listened,
-            last,
-            device_drops: &mut self.device_drops,
-            boot_to_unix: boot_to_unix(),
-        };
-        let mut n = 0;
-        while n < BURST {
-            let Some(bytes) = ring.next() else { break };
-            n += 1;
+        let clock = self.parts.source.clock();
+        let mut context = self.parts.context(&clock, self.last_unix_nanos);
+        context.listened = listened;
+        let (probes, records, refused) = (&mut self.probes, &mut self.records, &mut self.refused);
+        let n = self.ring.take(BURST, |bytes| {
             let header = bytes.get(..Header::SIZE).and_then(Header::decode);
-            let account = header.and_then(|h| self.records.get_mut(h.program as usize));
+            let account = header.and_then(|h| records.get_mut(h.program as usize));
             let (Some(h), Some(account)) = (header, account) else {
-                self.refused.refused += 1;
-                continue;
+                refused.refused += 1;
+                return;
             };
             if h.layout != LAYOUT || h.len as usize > bytes.len() {
                 account.refused += 1;
-                continue;
+                return;
             }
             let body = bytes.get(..h.len as usize).unwrap_or_default();
-            let record = self
-                .probes
+            let record = probes
                 .iter_mut()
                 .find(|p| p.kinds().contains(&h.kind))
                 .and_then(|p| p.record(h.kind, body, &mut context));
@@ -276,25 +259,25 @@ impl Collector {
                 }
                 None => account.refused += 1,
             }
-        }
+        });
+        self.parts.source.end(Step::Drain, &clock);
         n
     }
 
     /// Takes what is in the ring as the ring benchmark does: decoded and counted, handed to nobody.
     pub fn drain_synthetic(&mut self) -> usize {
-        let Some(ring) = &mut self.ring else { return 0 };
         let mut n = 0;
-        while let Some(bytes) = ring.next() {
-            if SyntheticRecord::decode(&bytes).is_some_and(|r| r.header.kind == kind::SYNTHETIC) {
-                n += 1;
-            }
-        }
+        self.ring.take(usize::MAX, |bytes| {
+            n +=
+                usize::from(SyntheticRecord::decode(bytes).is_some_and(|r| r.header.kind == kind::SYNTHETIC));
+        });
         n
     }
 
     /// Account of the ring benchmark's generator.
     pub fn synthetic(&self) -> Account {
-        self.engine
+        self.parts
+            .engine
             .as_ref()
             .map(|e| accounting::read(e, &[program::SYNTHETIC]))
             .unwrap_or_default()
@@ -302,52 +285,34 @@ impl Collector {
 
     /// One tick: reads the maps and makes a snapshot. The `last` one brings everything up to date.
     pub fn tick(&mut self, collects: &mut [Box<dyn Collect>], last: bool) -> Snapshot {
-        let listened = false;
         self.tick += 1;
-        let now = Instant::now();
-        let unix_nanos = unix_nanos();
-        let mut context = Context {
-            engine: self.engine.as_mut(),
-            identity: &mut self.identity,
-            peers: &self.peers,
-            now,
-            // What is new in this tick began after the last one.
-            series_start: std::mem::replace(&mut self.last_unix_nanos, unix_nanos),
-            listened,
-            last,
-            device_drops: &mut self.device_drops,
-            boot_to_unix: boot_to_unix(),
-        };
+        let clock = self.parts.source.clock();
+        let unix_nanos = clock.unix_nanos;
+        // What is new in this tick began after the last one.
+        let series_start = std::mem::replace(&mut self.last_unix_nanos, unix_nanos);
+        let mut context = self.parts.context(&clock, series_start);
+        context.last = last;
         for probe in &mut self.probes {
             probe.tick(&mut context);
         }
-        self.cost.tick(context.engine.as_deref());
         let beside: f64 = self.probes.iter().map(|p| p.kernel_seconds()).sum();
-        let total = self.cost.cpu + self.cost.program_seconds() + beside;
-        let wall = now.duration_since(self.last_cost.0).as_secs_f64();
-        let cpus = f64::from(host::online_cpus());
-        if wall > 0.5 {
-            let used = (total - self.last_cost.1).max(0.0) / wall / cpus;
-            self.last_cost = (now, total);
-            // The first seconds are start-up.
-            if self.tick > 3
-                && let Some(level) = self.governor.tick(used)
-            {
-                tracing::warn!(
-                    "CPU budget: {:.2} % of the machine used; level {level} from now on",
-                    used * 100.0
-                );
-                for probe in &mut self.probes {
-                    probe.relieve(level, &mut context);
-                }
+        if let Some(price) = &mut self.price
+            && let Some(level) = price.tick(context.engine.as_deref(), beside, clock.now)
+        {
+            for probe in &mut self.probes {
+                probe.relieve(level, &mut context);
             }
         }
         let mut families: Vec<Family> = Vec::with_capacity(64);
         for probe in &mut self.probes {
             probe.collect(&mut families);
         }
-        if let Some(engine) = &self.engine {
-            let misses = engine.recursion_misses();
+        if let Some(engine) = &self.parts.engine {
+            let misses = self
+                .parts
+                .source
+                .ask("recursion_misses", || engine.recursion_misses());
+            let misses = misses.unwrap_or_default();
             let sums: Vec<(&'static str, Sums)> = self
                 .probes
                 .iter()
@@ -378,11 +343,14 @@ impl Collector {
                 coverage.collect(&mut families);
             }
         }
-        self.cost.collect(self.engine.as_ref(), &mut families);
-        self.governor.collect(&mut families);
+        if let Some(price) = &mut self.price {
+            price.collect(self.parts.engine.as_ref(), &mut families);
+        }
         for collect in collects {
             collect.collect(&mut families);
         }
+        let step = if last { Step::Last } else { Step::Tick };
+        self.parts.source.end(step, &clock);
         Snapshot {
             tick: self.tick,
             unix_nanos,
@@ -394,30 +362,11 @@ impl Collector {
 
     /// Tells the probes whether somebody listens to told events.
     fn listen(&mut self, listened: bool) {
-        let mut context = Context {
-            engine: self.engine.as_mut(),
-            identity: &mut self.identity,
-            peers: &self.peers,
-            now: Instant::now(),
-            series_start: self.last_unix_nanos,
-            listened,
-            last: false,
-            device_drops: &mut self.device_drops,
-            boot_to_unix: boot_to_unix(),
-        };
+        let clock = self.parts.source.clock();
+        let mut context = self.parts.context(&clock, self.last_unix_nanos);
+        context.listened = listened;
         for probe in &mut self.probes {
             probe.listen(listened, &mut context);
-        }
-    }
-
-    /// Waits for the ring's high-water mark, at most `timeout`.
-    fn wait(&self, timeout: Duration) {
-        match &self.wakeup {
-            Some(epoll) => {
-                let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::ZERO);
-                let _ = epoll.wait(&mut [EpollEvent::empty()], timeout);
-            }
-            None => std::thread::sleep(timeout),
         }
     }
 
@@ -435,23 +384,28 @@ impl Collector {
         let mut next = Instant::now() + TICK;
         let mut more = false;
         let mut listened = false;
+        // A recording is somebody who listens.
+        let records_wanted = self.parts.source.tape().is_some();
+        if records_wanted {
+            self.listen(true);
+        }
         while !outputs.stop.load(Ordering::Relaxed) {
             let now = Instant::now();
             if now < next && !more {
-                self.wait((next - now).min(POLL));
+                self.ring.wait((next - now).min(POLL));
             }
             let records = &outputs.records;
             if listened != (records.receiver_count() > 0) {
                 listened = !listened;
-                self.listen(listened);
+                self.listen(listened || records_wanted);
             }
             let drained = self.drain(listened, |record| {
                 // Nobody listening is no loss: the event has been counted.
                 let _ = records.send(Arc::new(record));
             });
             more = drained == BURST;
-            if let Some(engine) = &self.engine {
-                self.cost.poll(engine, Instant::now());
+            if let (Some(engine), Some(price)) = (&self.parts.engine, &mut self.price) {
+                price.poll(engine);
             }
             let now = Instant::now();
             if now >= next {
@@ -463,7 +417,7 @@ impl Collector {
                 for record in self.probes.iter_mut().flat_map(|p| p.changes()) {
                     outputs.shared.changes.tell(record);
                 }
-                if self.engine.as_ref().is_some_and(|e| e.verdicts_changed()) {
+                if self.parts.engine.as_ref().is_some_and(Engine::verdicts_changed) {
                     publish(self.verdicts());
                 }
                 next += TICK;

@@ -107,7 +107,8 @@ impl Engine {
             !anew && silent.is_empty() && online.len() == cpus.len() && online.iter().all(is_known);
         let loaded = self
             .ebpf
-            .program_mut(program)
+            .as_mut()
+            .and_then(|ebpf| ebpf.program_mut(program))
             .and_then(|p| <&mut PerfEvent>::try_from(p).ok());
         let Some(program) = loaded.filter(|_| !unchanged) else {
             return cpus.len();

@@ -4,20 +4,19 @@ use super::clock;
 use super::facts::{Facts, group_name};
 use super::fields::Group;
 use super::host;
-use super::maps::{map_data, memlock};
+use super::maps::{map_data, memlock, watched};
+use super::recorded::Told;
 use super::refusal::{Refusal, explain_load};
 use super::spec::{Hook, Sizes, Spec};
 use super::sys::{self, MappedArray};
 use super::verdict::{State, Verdict};
 use crate::error::{Context as _, Error, Result};
-use crate::identity::Prefix;
+use crate::record::{Source, verdict_key};
 use crate::stacks::loader;
 use agent_common::account::{Account, program};
 use agent_common::profile::{FRAMES, LOCK_THREADS, OFF_THREADS, SHARD_ROWS, sample};
 use agent_common::sched;
 use agent_common::tcp::{PairCells, home};
-use aya::maps::lpm_trie::Key;
-use aya::maps::{LpmTrie, Map, MapData, RingBuf};
 use aya::programs::{
     BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, FExit, Iter, KProbe,
     PerfEvent, Program, ProgramError, SchedClassifier, SockOps,
@@ -33,22 +32,26 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ge
 
 /// The kernel side.
 pub struct Engine {
-    /// aya's object: maps and programs.
-    pub(super) ebpf: Ebpf,
+    /// aya's object: maps and programs; a recording has none.
+    pub(super) ebpf: Option<Ebpf>,
     /// Kernel types for aya, needed to attach; dropped by [`Engine::settle`].
-    btf: Option<Btf>,
-    btf_path: PathBuf,
-    missing: HashMap<&'static str, Vec<&'static str>>,
-    no_types: bool,
-    iterators: HashMap<&'static str, Arc<sys::Iterator>>,
+    pub(super) btf: Option<Btf>,
+    pub(super) btf_path: PathBuf,
+    pub(super) missing: HashMap<&'static str, Vec<&'static str>>,
+    pub(super) no_types: bool,
+    pub(super) iterators: HashMap<&'static str, Arc<sys::Iterator>>,
     /// Programs at events of the CPUs.
     pub(super) events: HashMap<&'static str, clock::Attached>,
     /// Verdicts so far, in the order of attaching.
     pub verdicts: Vec<Verdict>,
+    /// Where what is in the maps comes from.
+    pub(super) source: Source,
     pub(super) known: Vec<(&'static str, usize)>,
+    /// Maps that are mapped.
+    pub(super) kept: Vec<aya::maps::Map>,
     /// Entries to programs from other network namespaces; see [`super::tc`].
     pub(super) entries: HashMap<(u16, &'static str), SchedClassifier>,
-    changed: std::sync::atomic::AtomicBool,
+    pub(super) changed: std::sync::atomic::AtomicBool,
     /// Accounts: row `program * cpus + cpu`.
     pub accounts: MappedArray,
     /// Pair cells: row `slot * shards + shard`.
@@ -69,7 +72,7 @@ pub struct Engine {
 
 impl Engine {
     /// Creates the maps. Programs follow by [`Engine::attach`].
-    pub fn load(btf: Option<PathBuf>, sizes: Sizes) -> Result<Self> {
+    pub fn load(btf: Option<PathBuf>, sizes: Sizes, source: &Source) -> Result<Self> {
         if OBJECT.is_empty() {
             return Err(Error::new(
                 "this build has no eBPF programs (GEOPHONE_SKIP_BPF was set); run cargo xtask setup and build again",
@@ -172,23 +175,27 @@ impl Engine {
         };
         let data =
             |name: &str| map(name).and_then(|m| map_data(m).context(format_args!("map {name} has no data")));
-        let accounts = MappedArray::new(
-            data("ACCOUNTS")?.fd(),
-            size_of::<Account>(),
-            program::COUNT * cpus as usize,
-        )?;
-        let cells = MappedArray::new(
-            data("PAIR_CELLS")?.fd(),
-            size_of::<PairCells>(),
-            (sizes.slots * sizes.shards) as usize,
-        )?;
+        let array = |name: &'static str, size: usize, entries: usize| {
+            let array = MappedArray::new(data(name)?.fd(), size, entries)?;
+            watched(array, name, source)
+        };
+        let accounts = array("ACCOUNTS", size_of::<Account>(), program::COUNT * cpus as usize)?;
+        let pairs = (sizes.slots * sizes.shards) as usize;
+        let cells = array("PAIR_CELLS", size_of::<PairCells>(), pairs)?;
         let home = MappedArray::new(data("HOME")?.fd(), 8 * home::COUNT, cpus as usize)?;
+        source.tell("engine", || Told {
+            cpus,
+            accept_parameters,
+            sizes: sizes.clone(),
+            drop_reasons: drop_reasons.iter().map(|(n, name)| (*n, name.clone())).collect(),
+        });
         let map_memory = ebpf
             .maps()
             .filter_map(|(name, map)| Some((name.to_owned(), memlock(map_data(map)?.fd().as_fd())?)))
             .collect();
         Ok(Self {
-            ebpf,
+            ebpf: Some(ebpf),
+            source: source.clone(),
             btf: load_btf(&path),
             btf_path: path,
             missing,
@@ -197,6 +204,7 @@ impl Engine {
             events: HashMap::new(),
             verdicts: Vec::new(),
             known: Vec::new(),
+            kept: Vec::new(),
             entries: HashMap::new(),
             changed: false.into(),
             accounts,
@@ -210,22 +218,15 @@ impl Engine {
         })
     }
 
-    /// Writes the prefixes by which programs tell peers.
-    pub fn write_peers(&mut self, prefixes: impl Iterator<Item = Prefix>) -> Result<()> {
-        let map = self
-            .ebpf
-            .map_mut("PEERS")
-            .context("the object has no map PEERS")?;
-        let mut trie: LpmTrie<_, [u8; 16], u32> = LpmTrie::try_from(map).context("map PEERS")?;
-        for prefix in prefixes {
-            trie.insert(&Key::new(prefix.prefix_len, prefix.address), prefix.peer, 0)
-                .context("map PEERS")?;
-        }
-        Ok(())
-    }
-
     /// Loads and attaches a program; the verdict says what became of it.
     pub fn attach(&mut self, spec: &Spec) -> State {
+        if let Source::Recorded(past) = &self.source {
+            let verdict = past.verdict(spec);
+            let state = verdict.state;
+            self.enter(verdict);
+            self.learn(spec.name, spec.account);
+            return state;
+        }
         let mut verdict = Verdict {
             probe: spec.probe.to_owned(),
             program: spec.name.to_owned(),
@@ -257,6 +258,7 @@ impl Engine {
             verdict.verifier_log = refusal.log;
         }
         let state = verdict.state;
+        self.source.tell(&verdict_key(spec), || state);
         self.enter(verdict);
         self.learn(spec.name, spec.account);
         state
@@ -293,12 +295,13 @@ impl Engine {
         let map_fd = match spec.hook {
             Hook::IterMap(name) => self
                 .ebpf
-                .map(name)
-                .and_then(map_data)
+                .as_ref()
+                .and_then(|ebpf| map_data(ebpf.map(name)?))
                 .and_then(|d| d.fd().as_fd().try_clone_to_owned().ok()),
             _ => None,
         };
-        let Some(program) = self.ebpf.program_mut(spec.name) else {
+        let ebpf = self.ebpf.as_mut();
+        let Some(program) = ebpf.and_then(|ebpf| ebpf.program_mut(spec.name)) else {
             return Err(Refusal::broken("the object has no such program"));
         };
         let btf = || {
@@ -394,7 +397,7 @@ impl Engine {
         if !self.is(spec, State::Attached) {
             return false;
         }
-        let _ = match self.ebpf.program_mut(spec.name) {
+        let _ = match self.program_mut(spec.name) {
             Some(Program::BtfTracePoint(p)) => p.unload(),
             Some(Program::CgroupSkb(p)) => p.unload(),
             _ => return false,
@@ -449,28 +452,6 @@ impl Engine {
     /// Runs an iterator program once, if it could be attached.
     pub fn run_iterator(&self, name: &str) -> Option<std::io::Result<()>> {
         self.iterators.get(name).map(|i| i.run())
-    }
-
-    /// Takes a map out of the object.
-    pub fn take_map(&mut self, name: &str) -> Result<Map> {
-        self.ebpf
-            .take_map(name)
-            .context(format_args!("the object has no map {name}"))
-    }
-
-    /// Takes a hash map as it is, for [`sys::for_each`], [`sys::update`] and [`sys::remove`].
-    pub fn take_data(&mut self, name: &str) -> Result<MapData> {
-        match self.take_map(name)? {
-            Map::HashMap(data) | Map::Array(data) | Map::ProgramArray(data) | Map::ArrayOfMaps(data) => {
-                Ok(data)
-            }
-            _ => Err(Error::new(format_args!("map {name} is of another kind"))),
-        }
-    }
-
-    /// Takes the ring of records.
-    pub fn take_ring(&mut self) -> Result<RingBuf<MapData>> {
-        RingBuf::try_from(self.take_map("RECORDS")?).context("ring buffer")
     }
 
     /// Gives back what was only needed for attaching.

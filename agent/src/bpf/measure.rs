@@ -1,13 +1,13 @@
 //! What programs cost, by BPF_PROG_TEST_RUN; see agent-ebpf/src/bench.rs.
 
 use super::Engine;
-use super::sys;
+use super::{KernelMap, sys};
 use crate::error::{Context as _, Error, Result};
 use agent_common::tunnel::{END_ROWS, EndKey};
 use agent_common::wire::Wire as _;
-use aya::maps::{MapData, ProgramArray, Queue};
+use aya::maps::{MapData, ProgramArray};
 use aya::programs::{Program, ProgramError, ProgramFd, TestRun as _, TestRunOptions};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ const PACKET: [u8; 64] = [0; 64];
 
 impl Engine {
     /// Runs that the kernel skipped because the program was already running on that CPU, by account.
-    pub fn recursion_misses(&self) -> HashMap<usize, u64> {
-        let mut out = HashMap::new();
+    pub fn recursion_misses(&self) -> BTreeMap<usize, u64> {
+        let mut out = BTreeMap::new();
         for (name, account) in &self.known {
-            let program = self.ebpf.program(name);
+            let program = self.program(name);
             if let Some(Ok(fd)) = program.map(|p| p.fd())
                 && let Some(misses) = sys::recursion_misses(fd.as_fd())
             {
@@ -34,7 +34,8 @@ impl Engine {
         // What an entry jumps to runs in the entry's time.
         let entries = self.entries.iter().map(|((_, name), p)| (*name, p.info()));
         self.ebpf
-            .programs()
+            .iter()
+            .flat_map(aya::Ebpf::programs)
             .map(|(name, p)| (name, p.info()))
             .chain(entries)
             .filter_map(|(name, info)| Some((self.first(name).unwrap_or(name), info.ok()?)))
@@ -51,8 +52,8 @@ impl Engine {
         let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()?;
         let info = |e: &Self| {
             Some((
-                e.ebpf.program("floor")?.info().ok()?.run_time(),
-                e.ebpf.program("floor")?.info().ok()?.run_count(),
+                e.program("floor")?.info().ok()?.run_time(),
+                e.program("floor")?.info().ok()?.run_count(),
             ))
         };
         let before = info(self)?;
@@ -76,7 +77,7 @@ impl Engine {
             repeat,
             ..Default::default()
         };
-        match self.ebpf.program(name) {
+        match self.program(name) {
             Some(Program::SchedClassifier(p)) => p.test_run(options),
             Some(Program::CgroupSkb(p)) => p.test_run(options),
             Some(Program::Xdp(p)) => p.test_run(options),
@@ -89,7 +90,7 @@ impl Engine {
     /// Runs a program on devices once over a packet; returns its action, `None` if the kernel does not take this for a
     /// packet.
     pub fn classify(&mut self, name: &str, packet: &[u8]) -> Result<Option<i32>> {
-        let Some(Program::SchedClassifier(program)) = self.ebpf.program(name) else {
+        let Some(Program::SchedClassifier(program)) = self.program(name) else {
             return Err(Error::new(format_args!("{name} is no program on devices")));
         };
         let options = TestRunOptions {
@@ -104,7 +105,7 @@ impl Engine {
     }
 
     fn load_program(&mut self, name: &str) -> Result<ProgramFd> {
-        let program = self.ebpf.program_mut(name);
+        let program = self.program_mut(name);
         let program = program.context(format_args!("the object has no program {name}"))?;
         let loaded = match program {
             Program::SchedClassifier(p) => p.load(),
@@ -125,18 +126,17 @@ impl Engine {
 pub struct Packets {
     engine: Engine,
     next: ProgramArray<MapData>,
-    sequence: MapData,
+    sequence: KernelMap,
     /// Programs that are loaded later need their descriptors.
-    _kept: (Queue<MapData, u32>, [MapData; 2]),
+    _kept: (KernelMap, [KernelMap; 2]),
 }
 
 impl Packets {
     /// As if probe `tunnel` were on, with the usual ports.
     pub fn new(mut engine: Engine) -> Result<Self> {
-        let mut free: Queue<MapData, u32> =
-            Queue::try_from(engine.take_map("TUNNEL_FREE")?).context("map TUNNEL_FREE")?;
+        let free = engine.take_data("TUNNEL_FREE")?;
         for slot in 1..engine.sizes.tunnels {
-            free.push(slot, 0).context("map TUNNEL_FREE")?;
+            free.push(slot).context("map TUNNEL_FREE")?;
         }
         let ports = engine.take_data("TUNNEL_PORTS")?;
         let mut table = vec![0u8; 1 << 16];
@@ -145,13 +145,16 @@ impl Packets {
                 *place = kind;
             }
         }
-        sys::update(ports.fd().as_fd(), &0u32.to_ne_bytes(), &table).context("map TUNNEL_PORTS")?;
+        ports
+            .update(&0u32.to_ne_bytes(), &table)
+            .context("map TUNNEL_PORTS")?;
         let ends = engine.take_data("TUNNEL_ENDS")?;
         // Rows are made by what comes in as well.
         for end in agent_common::tunnel::corpus::ends() {
             let mut key = Vec::with_capacity(EndKey::SIZE);
             end.encode(&mut key);
-            sys::update(ends.fd().as_fd(), &key, &END_ROWS.to_ne_bytes()).context("map TUNNEL_ENDS")?;
+            ends.update(&key, &END_ROWS.to_ne_bytes())
+                .context("map TUNNEL_ENDS")?;
         }
         Ok(Self {
             next: ProgramArray::try_from(engine.take_map("BENCH_NEXT")?).context("map BENCH_NEXT")?,
@@ -173,7 +176,9 @@ impl Packets {
         self.next.set(0, &fd, 0).context("map BENCH_NEXT")?;
         let (offset, width) = sequence.unwrap_or_default();
         let value = [offset.to_ne_bytes(), width.to_ne_bytes()].concat();
-        sys::update(self.sequence.fd().as_fd(), &0u32.to_ne_bytes(), &value).context("map BENCH_SEQUENCE")?;
+        self.sequence
+            .update(&0u32.to_ne_bytes(), &value)
+            .context("map BENCH_SEQUENCE")?;
         self.engine.run_packet("numbered", packet, repeat)
     }
 

@@ -10,9 +10,11 @@ pub mod engine;
 mod facts;
 pub mod fields;
 pub mod host;
+pub mod map;
 mod mapped;
 pub mod maps;
 pub mod measure;
+mod recorded;
 mod refusal;
 pub mod shards;
 pub mod spec;
@@ -21,5 +23,6 @@ pub mod tc;
 pub mod verdict;
 
 pub use engine::Engine;
+pub use map::KernelMap;
 pub use spec::{Hook, Sizes, Spec};
 pub use verdict::{State, Verdict};

@@ -1,22 +1,22 @@
 //! Shards of unwind tables: arrays that are made when they are needed, in an array of maps.
 
 use super::sys::{self, MappedArray};
+use crate::bpf::KernelMap;
 use crate::error::{Context as _, Result};
 use agent_common::profile::SHARD_ROWS;
-use aya::maps::MapData;
 use std::os::fd::AsFd as _;
 
 const SHARD_BYTES: usize = SHARD_ROWS * size_of::<u64>();
 
 /// All shards; those that nothing lies in are not there and take no memory.
 pub struct Shards {
-    outer: MapData,
+    outer: KernelMap,
     inner: Vec<Option<MappedArray>>,
 }
 
 impl Shards {
     /// Of the map `UNWIND_SHARDS`, which has room for `most`.
-    pub fn new(outer: MapData, most: usize) -> Self {
+    pub fn new(outer: KernelMap, most: usize) -> Self {
         Self {
             outer,
             inner: (0..most).map(|_| None).collect(),
@@ -33,8 +33,12 @@ impl Shards {
             let made =
                 sys::create_mmapable_array(SHARD_BYTES as u32, 1).context("a shard of unwind tables")?;
             let mapped = MappedArray::new(&made, SHARD_BYTES, 1)?;
-            sys::set_inner(self.outer.fd().as_fd(), shard as u32, made.as_fd())
-                .context("map UNWIND_SHARDS")?;
+            sys::set_inner(
+                self.outer.fd().context("map UNWIND_SHARDS")?,
+                shard as u32,
+                made.as_fd(),
+            )
+            .context("map UNWIND_SHARDS")?;
             *place = Some(mapped);
         }
         if let Some(array) = place {
@@ -48,7 +52,7 @@ impl Shards {
     /// Gives a shard back that nothing lies in any more.
     pub fn remove(&mut self, shard: usize) {
         if self.inner.get_mut(shard).and_then(Option::take).is_some() {
-            let _ = sys::remove(self.outer.fd().as_fd(), &(shard as u32).to_ne_bytes());
+            let _ = self.outer.remove(&(shard as u32).to_ne_bytes());
         }
     }
 

@@ -1,6 +1,7 @@
 //! How a program is declared, and how large the maps are.
 
 use super::fields::Group;
+use serde::{Deserialize, Serialize};
 
 /// Where a program hooks in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,7 @@ pub struct Spec {
 }
 
 /// Sizes, fixed before anything runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sizes {
     /// Ring buffer in bytes, a power of two.
     pub ring_bytes: u32,

@@ -7,9 +7,9 @@
 use super::maps::map_data;
 use super::{Engine, Spec, State, Verdict, host, sys};
 use crate::aggregate::labels::clean;
+use crate::bpf::KernelMap;
 use crate::error::{Context as _, Result};
 use crate::rtnetlink::Rtnetlink;
-use aya::maps::MapData;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, loaded_programs, tc};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -113,17 +113,26 @@ impl Engine {
     /// Makes the entry to a loaded program from another network namespace. A packet does not say which namespace its
     /// device is in, and an interface index is one of many in different ones: so each namespace has programs of its own,
     /// a few instructions that leave its number behind and jump.
-    pub fn enter_by(&mut self, program: &'static str, netns: u16, jump: u32, jumps: &MapData) -> Result<()> {
+    pub fn enter_by(
+        &mut self,
+        program: &'static str,
+        netns: u16,
+        jump: u32,
+        jumps: &KernelMap,
+    ) -> Result<()> {
         if self.entries.contains_key(&(netns, program)) {
             return Ok(());
         }
         let what = format!("entry to {program}");
-        let target = self.ebpf.program(program).context("no such program")?;
+        let target = self.program(program).context("no such program")?;
         let target = target.fd().context(&what)?.as_fd().as_raw_fd();
-        sys::update(jumps.fd().as_fd(), &jump.to_ne_bytes(), &target.to_ne_bytes()).context(&what)?;
-        let scratch = self.ebpf.map("TUNNEL_SCRATCH").and_then(map_data);
+        jumps
+            .update(&jump.to_ne_bytes(), &target.to_ne_bytes())
+            .context(&what)?;
+        let scratch = self.map("TUNNEL_SCRATCH").and_then(map_data);
         let scratch = scratch.context("the object has no map TUNNEL_SCRATCH")?;
-        let entry = sys::load_entry(scratch.fd().as_fd(), jumps.fd().as_fd(), jump, netns).context(&what)?;
+        let entry =
+            sys::load_entry(scratch.fd().as_fd(), jumps.fd().context(&what)?, jump, netns).context(&what)?;
         let id = sys::program_id(entry.as_fd()).context(&what)?;
         let info = loaded_programs()
             .flatten()
@@ -149,7 +158,7 @@ impl Engine {
         let Place { ifindex, way, netns } = place;
         let what = format!("{program} on {device}");
         let program: &mut SchedClassifier = if netns == 0 {
-            let program = self.ebpf.program_mut(program).context("no such program")?;
+            let program = self.program_mut(program).context("no such program")?;
             program.try_into().context(&what)?
         } else {
             self.entries.get_mut(&(netns, program)).context("no such entry")?

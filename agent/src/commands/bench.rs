@@ -12,6 +12,7 @@ use crate::export::spare::Spare;
 use crate::identity::Peers;
 use crate::probes::tcp::metrics::BYTES;
 use crate::probes::tunnel::corpus;
+use crate::record::Source;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -116,7 +117,7 @@ pub fn bench_ring(config: &Config, btf: Option<PathBuf>, records: u64) -> Result
 /// `geophone test-corpus`: the corpus of packets through the loaded programs; fails if they and the parser differ.
 pub fn test_corpus(config: &Config, btf: Option<PathBuf>) -> Result<ExitCode> {
     let peers = Peers::new(&config.peers, &config.region, &config.zone).context("peers")?;
-    let mut engine = Engine::load(btf, app::sizes(config, &peers))?;
+    let mut engine = Engine::load(btf, app::sizes(config, &peers), &Source::Kernel)?;
     let found = corpus::run(&mut engine, app::tunnels(config))?;
     super::say(&found.to_string())?;
     Ok(if found["different"] == 0 {

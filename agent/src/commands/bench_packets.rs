@@ -9,6 +9,7 @@ use crate::bpf::{Engine, measure::Packets};
 use crate::config::{Config, TunnelUse};
 use crate::error::{Context as _, Error, Result};
 use crate::identity::Peers;
+use crate::record::Source;
 use agent_common::account::{Account, program};
 use agent_common::tunnel::corpus::{
     eth4, eth6, ethernet, geneve, gre, ipv4, ipv4_with, ipv6, segment_with, udp, vlan, vxlan, wireguard,
@@ -233,7 +234,7 @@ pub fn bench_packets(config: &Config, btf: Option<PathBuf>, rounds: u32) -> Resu
     let mut config = config.clone();
     config.probes.tunnel.enabled = TunnelUse::Auto;
     let peers = Peers::new(&config.peers, &config.region, &config.zone).context("peers")?;
-    let mut packets = Packets::new(Engine::load(btf, app::sizes(&config, &peers))?)?;
+    let mut packets = Packets::new(Engine::load(btf, app::sizes(&config, &peers), &Source::Kernel)?)?;
     let mut cases = cases();
     let any = eth4(6, &segment());
     let (mut empty, mut empty_socket) = (Duration::MAX, Duration::MAX);

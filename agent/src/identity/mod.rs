@@ -12,11 +12,13 @@ pub use cgroups::find_cgroup2_root;
 pub use peers::{Peer, PeerSettings, Peers, Prefix};
 
 use crate::aggregate::labels::clean;
+use crate::record::Source;
 use agent_common::tcp::SubjectKey;
 use cache::Cache;
 use cgroup::{Kind, Workload};
 use cgroups::Cgroups;
 use processes::Processes;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +32,7 @@ const RETRIES: u8 = 2;
 const PAUSE: Duration = Duration::from_millis(1000);
 
 /// Who: names are valid UTF-8 without control characters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// Value of the label `subject`: short container id, unit, slice, pod, other cgroup or process.
     pub label: String,
@@ -53,11 +55,11 @@ pub struct Subject {
 }
 
 /// Names subjects, and remembers the names past the exit of what they name.
-#[derive(Debug)]
 pub struct Identity {
     cgroups: Cgroups,
     processes: Processes,
     subjects: Cache<SubjectKey, Entry>,
+    source: Source,
 }
 
 #[derive(Debug)]
@@ -76,12 +78,28 @@ impl Identity {
             cgroups: Cgroups::new(cgroup2),
             processes: Processes::new(proc),
             subjects: Cache::new(CAPACITY),
+            source: Source::Kernel,
         }
+    }
+
+    /// Whose answers are written down, or are those of a recording.
+    #[must_use]
+    pub fn with(mut self, source: &Source) -> Self {
+        self.source = source.clone();
+        self
     }
 
     /// The subject of a key; `comm` is the name of the process as the kernel gave it beside the key, zeros = it did not.
     /// Asked again with the same key it answers the same `Arc`, unless the name was not [fixed](Subject::fixed) yet.
     pub fn subject(&mut self, key: &SubjectKey, comm: &[u8; 16]) -> Arc<Subject> {
+        if let Source::Recorded(past) = &self.source {
+            let unknown = || Subject {
+                label: UNKNOWN.into(),
+                fixed: true,
+                ..Subject::default()
+            };
+            return Arc::new(past.fact(&fact(key)).unwrap_or_else(unknown));
+        }
         self.subject_at(key, comm, Instant::now())
     }
 
@@ -104,6 +122,7 @@ impl Identity {
         }
         subject.fixed = found || retries >= RETRIES;
         let subject = Arc::new(subject);
+        self.source.tell(&fact(key), || &*subject);
         self.subjects.insert(
             *key,
             Entry {
@@ -174,6 +193,11 @@ impl Subject {
         // Compared, not shown; a label would be cut too early for the paths of pods.
         self.cgroup = workload.path.chars().take(512).collect();
     }
+}
+
+/// The fact that says who a key is.
+fn fact(key: &SubjectKey) -> String {
+    format!("subject {} {} {} {}", key.cgroup, key.tgid, key.start, key.netns)
 }
 
 /// A kernel string: up to the first NUL, made harmless.

@@ -11,11 +11,11 @@ mod tests;
 pub use metrics::{METRICS, StatsCollect};
 
 use crate::aggregate::Snapshot;
-use crate::config::{StoreKind, StoreSettings};
+use crate::config::{HumanDuration, StoreKind, StoreSettings};
 use crate::error::{Context as _, Error, Result};
 use agent_store::series::{Bounds, Millis, Refusal};
 use agent_store::store::{Place, Settings, Stats, Store};
-use record::Recorder;
+pub use record::Recorder;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -72,6 +72,17 @@ impl Memory {
     /// Opens a store to write to it; no agent may be using it.
     pub fn write(directory: &Path, settings: &StoreSettings) -> Result<Self> {
         Self::at(Place::Directory(directory.to_owned()), settings)
+    }
+
+    /// Opens a store to fill it from a recording, however old that is.
+    pub fn replayed(directory: &Path, settings: &StoreSettings) -> Result<Self> {
+        let ages = HumanDuration::from_secs(100 * 366 * 86_400);
+        let settings = StoreSettings {
+            retention: ages,
+            downsampled_retention: ages,
+            ..settings.clone()
+        };
+        Self::write(directory, &settings)
     }
 
     fn at(place: Place, settings: &StoreSettings) -> Result<Self> {

@@ -28,7 +28,7 @@ struct Known {
 }
 
 /// Knows which series of the snapshots are which of the store.
-pub(super) struct Recorder {
+pub struct Recorder {
     instance: Arc<str>,
     scraped: Scraped,
     known: HashMap<Key, Known>,
@@ -39,7 +39,8 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn new(instance: &str) -> Self {
+    /// For series of this instance.
+    pub fn new(instance: &str) -> Self {
         Self {
             instance: instance.into(),
             scraped: Scraped::new(instance, &Default::default()),
@@ -51,7 +52,7 @@ impl Recorder {
     }
 
     /// Stores a snapshot. A series that it no longer has ends.
-    pub(super) fn record(&mut self, snapshot: &Snapshot, store: &Store) {
+    pub fn record(&mut self, snapshot: &Snapshot, store: &Store) {
         let tick = snapshot.tick;
         self.last = (snapshot.unix_nanos / 1_000_000) as Millis;
         self.samples.clear();
@@ -88,7 +89,7 @@ impl Recorder {
     }
 
     /// Says of every series that it has ended.
-    pub(super) fn end(mut self, store: &Store) {
+    pub fn end(mut self, store: &Store) {
         let known = self.known.drain().map(|(_, known)| known.series);
         let all = known.chain(self.constant.drain(..));
         let samples: Vec<_> = all.map(|series| (series, Value::Float(STALE))).collect();

@@ -12,18 +12,16 @@ mod disks;
 use super::totals::Totals;
 use super::{Context, Probe, histograms, relieve_packets};
 use crate::aggregate::{Family, HistogramValue, Kind, Labels, Metric, Series, Stability, Value, label};
+use crate::bpf::KernelMap;
 use crate::bpf::fields::Group;
-use crate::bpf::sys;
 use crate::bpf::{Hook, Spec};
 use crate::error::{Context as _, Result};
 use agent_common::account::program;
 use agent_common::block::{BlockCells, BlockKey, operation};
 use agent_common::histogram::Histogram;
 use agent_common::wire::Wire;
-use aya::maps::MapData;
 use disks::{Coverage, Disk};
 use std::collections::HashMap;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 static PROGRAMS: [Spec; 1] = [Spec {
@@ -111,7 +109,7 @@ struct Total {
 
 /// The probe.
 pub struct Block {
-    map: Option<MapData>,
+    map: Option<KernelMap>,
     rows: HashMap<BlockKey, Row>,
     totals: Totals<(String, u32), Total>,
     disks: HashMap<u32, Disk>,
@@ -212,7 +210,7 @@ impl Block {
         let Some(map) = &self.map else { return Ok(()) };
         let mut found = Vec::new();
         let (key, value) = (BlockKey::SIZE, size_of::<BlockCells>());
-        sys::for_each(map.fd().as_fd(), key, value, |key, value| {
+        map.for_each(key, value, |key, value| {
             found.extend(BlockKey::decode(key).zip(decode(value)));
         })?;
         // Behind our own: what ends between the two readings makes the ratio less, and never too good.
@@ -232,7 +230,7 @@ impl Block {
             if !is_there {
                 let mut bytes = Vec::with_capacity(BlockKey::SIZE);
                 key.encode(&mut bytes);
-                let _ = map.as_ref().map(|map| sys::remove(map.fd().as_fd(), &bytes));
+                let _ = map.as_ref().map(|map| map.remove(&bytes));
             }
             is_there
         });
@@ -272,7 +270,8 @@ impl Probe for Block {
         let map = engine.take_data("BLOCK_IO")?;
         // The row that takes what finds no room; see agent-ebpf/src/block.rs.
         let nothing = [0; size_of::<BlockCells>()];
-        sys::update(map.fd().as_fd(), &[0; BlockKey::SIZE], &nothing).context("map BLOCK_IO")?;
+        map.update(&[0; BlockKey::SIZE], &nothing)
+            .context("map BLOCK_IO")?;
         self.map = Some(map);
         for spec in &PROGRAMS {
             engine.attach(spec);

@@ -12,8 +12,9 @@ mod table;
 
 use super::{Context, Probe, entries, histograms, relieve_packets};
 use crate::aggregate::{Family, Kind, Label, Metric, Stability, label};
+use crate::bpf::KernelMap;
 use crate::bpf::fields::Group;
-use crate::bpf::sys::{self, MappedArray};
+use crate::bpf::sys::MappedArray;
 use crate::bpf::{Hook, Spec};
 use crate::error::{Context as _, Result};
 use crate::records::Record;
@@ -23,9 +24,7 @@ use agent_common::dns::{
 };
 use agent_common::histogram::Histogram;
 use agent_common::wire::{Wire, kind};
-use aya::maps::MapData;
 use names::Names;
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 use table::Table;
 
@@ -149,12 +148,10 @@ pub struct Options {
 
 /// The kernel's tables.
 struct Maps {
-    pending: MapData,
-    servers: MapData,
-    answers: MapData,
+    pending: KernelMap,
+    servers: KernelMap,
+    answers: KernelMap,
     tokens: MappedArray,
-    /// Programs that are loaded again need its descriptor.
-    _tokens: MapData,
 }
 
 /// The probe.
@@ -192,27 +189,19 @@ impl Probe for Dns {
         let Some(engine) = context.engine.as_deref_mut() else {
             return Ok(());
         };
-        let tokens = engine.take_data("DNS_TOKENS")?;
         let maps = Maps {
             pending: engine.take_data("DNS_PENDING")?,
             servers: engine.take_data("DNS_SERVERS")?,
             answers: engine.take_data("DNS_ANSWERS")?,
-            tokens: MappedArray::new(tokens.fd(), 8, engine.cpus as usize)?,
-            _tokens: tokens,
+            tokens: engine.take_array("DNS_TOKENS", 8, engine.cpus as usize)?,
         };
         // The rows that take what finds no room; see agent-ebpf/src/dns.rs.
-        sys::update(
-            maps.servers.fd().as_fd(),
-            &[0; DnsServerKey::SIZE],
-            &[0; DnsCounters::SIZE],
-        )
-        .context("map DNS_SERVERS")?;
-        sys::update(
-            maps.answers.fd().as_fd(),
-            &[0; DnsAnswerKey::SIZE],
-            &[0; size_of::<Histogram>()],
-        )
-        .context("map DNS_ANSWERS")?;
+        maps.servers
+            .update(&[0; DnsServerKey::SIZE], &[0; DnsCounters::SIZE])
+            .context("map DNS_SERVERS")?;
+        maps.answers
+            .update(&[0; DnsAnswerKey::SIZE], &[0; size_of::<Histogram>()])
+            .context("map DNS_ANSWERS")?;
         for spec in &PROGRAMS {
             engine.attach(spec);
         }
@@ -264,7 +253,7 @@ impl Dns {
         match entries::<DnsPendingKey, DnsPending>(&maps.pending) {
             Ok(waiting) => {
                 for (key, _) in waiting {
-                    let _ = sys::remove(maps.pending.fd().as_fd(), &encode(&key));
+                    let _ = maps.pending.remove(&encode(&key));
                 }
             }
             Err(e) => tracing::warn!("probe dns: {e}"),
@@ -288,7 +277,7 @@ impl Dns {
             self.table.answers(key, value, context);
         }
         self.table.recycle(context.now, &maps.servers, &maps.answers);
-        let now = super::unix_nanos().wrapping_sub(context.boot_to_unix);
+        let now = context.unix_nanos.wrapping_sub(context.boot_to_unix);
         for (key, value) in entries::<DnsPendingKey, DnsPending>(&maps.pending)? {
             let waited = Duration::from_nanos(now.saturating_sub(value.time));
             if waited < self.options.timeout {
@@ -302,7 +291,7 @@ impl Dns {
                 continue;
             };
             // The kernel takes it out when the answer comes; only one of the two succeeds.
-            if sys::remove(maps.pending.fd().as_fd(), &encode(&key)).is_ok() {
+            if maps.pending.remove(&encode(&key)).is_ok() {
                 self.table.timed_out(total);
             }
         }

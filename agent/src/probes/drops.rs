@@ -9,8 +9,9 @@ mod table;
 
 use super::{Context, Probe, entries};
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
+use crate::bpf::KernelMap;
 use crate::bpf::fields::Group;
-use crate::bpf::sys::{self, MappedArray};
+use crate::bpf::sys::MappedArray;
 use crate::bpf::{Hook, Spec};
 use crate::error::{Context as _, Result};
 use crate::identity::symbols::Symbols;
@@ -20,11 +21,9 @@ use agent_common::account::{Account, program};
 use agent_common::drops::{DropKey, DropRecord, DropValue, direction};
 use agent_common::tcp::SubjectKey;
 use agent_common::wire::{Wire, kind};
-use aya::maps::MapData;
 use std::collections::HashMap;
 use std::mem::offset_of;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use table::{Table, Total};
 
@@ -101,8 +100,8 @@ pub struct Options {
 /// The probe.
 pub struct Drops {
     options: Options,
-    drops: Option<MapData>,
-    udp_queue: Option<MapData>,
+    drops: Option<KernelMap>,
+    udp_queue: Option<KernelMap>,
     tokens: Option<MappedArray>,
     reasons: HashMap<u32, String>,
     symbols: Symbols,
@@ -180,7 +179,7 @@ impl Drops {
             return Ok(());
         };
         let mut found = Vec::new();
-        sys::for_each(queue.fd().as_fd(), SubjectKey::SIZE, 8, |key, value| {
+        queue.for_each(SubjectKey::SIZE, 8, |key, value| {
             found.extend(SubjectKey::decode(key).zip(counter(value)));
         })?;
         for (key, now) in found.into_iter().filter(|(_, [packets, _])| *packets > 0) {
@@ -241,13 +240,15 @@ impl Probe for Drops {
             return Ok(());
         };
         self.reasons = engine.drop_reasons.clone();
-        let tokens = engine.take_data("DROP_TOKENS")?;
-        self.tokens = Some(MappedArray::new(tokens.fd(), 8, engine.cpus as usize)?);
+        self.tokens = Some(engine.take_array("DROP_TOKENS", 8, engine.cpus as usize)?);
         // The rows that take what finds no room; see agent-ebpf/src/drops.rs.
         let drops = engine.take_data("DROPS")?;
-        sys::update(drops.fd().as_fd(), &[0; DropKey::SIZE], &[0; DropValue::SIZE]).context("map DROPS")?;
+        drops
+            .update(&[0; DropKey::SIZE], &[0; DropValue::SIZE])
+            .context("map DROPS")?;
         let udp = engine.take_data("UDP_QUEUE")?;
-        sys::update(udp.fd().as_fd(), &[0; SubjectKey::SIZE], &[0; 8]).context("map UDP_QUEUE")?;
+        udp.update(&[0; SubjectKey::SIZE], &[0; 8])
+            .context("map UDP_QUEUE")?;
         self.drops = Some(drops);
         self.udp_queue = Some(udp);
         engine.attach(&KFREE);

@@ -1,13 +1,11 @@
 //! Histograms that the kernel keeps by key in a hash.
 
 use crate::aggregate::HistogramValue;
-use crate::bpf::sys;
+use crate::bpf::KernelMap;
 use crate::error::Result;
 use agent_common::histogram::{CELLS, Histogram};
 use agent_common::wire::Wire;
-use aya::maps::MapData;
 use bytes::Buf as _;
-use std::os::fd::AsFd as _;
 
 /// One in which nothing has happened.
 pub const EMPTY: Histogram = Histogram {
@@ -18,9 +16,9 @@ pub const EMPTY: Histogram = Histogram {
 };
 
 /// All of a hash.
-pub fn entries<K: Wire>(map: &MapData) -> Result<Vec<(K, Histogram)>> {
+pub fn entries<K: Wire>(map: &KernelMap) -> Result<Vec<(K, Histogram)>> {
     let mut found = Vec::new();
-    sys::for_each(map.fd().as_fd(), K::SIZE, size_of::<Histogram>(), |key, value| {
+    map.for_each(K::SIZE, size_of::<Histogram>(), |key, value| {
         found.extend(K::decode(key).zip(decode(value)));
     })?;
     Ok(found)

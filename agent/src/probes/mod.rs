@@ -21,17 +21,17 @@ mod totals;
 mod watch;
 
 use crate::aggregate::{Family, Metric};
-use crate::bpf::{Engine, Spec, sys};
+use crate::bpf::KernelMap;
+use crate::bpf::{Engine, Spec};
 use crate::coverage::Reading;
 use crate::error::Result;
 use crate::governor::MAX_LEVEL;
 use crate::identity::{Identity, Peers};
+use crate::record::Source;
 use crate::records::{Record, RouteChange};
 use crate::stacks::Stacks;
 use agent_common::wire::Wire;
-use aya::maps::MapData;
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -53,8 +53,12 @@ pub struct Context<'a> {
     pub last: bool,
     /// What the kernel gave up on each device; probe `drops` writes it, others read it.
     pub device_drops: &'a mut DeviceDrops,
+    /// The same, ns since the Unix epoch.
+    pub unix_nanos: u64,
     /// To be added to a time since boot to get a time since the epoch, ns.
     pub boot_to_unix: u64,
+    /// Where what is asked of the kernel comes from.
+    pub source: &'a Source,
 }
 
 /// Packets by reason; by network namespace (its inode) and interface index.
@@ -124,9 +128,9 @@ pub trait Probe: Send {
 }
 
 /// All entries of a hash.
-fn entries<K: Wire, V: Wire>(map: &MapData) -> Result<Vec<(K, V)>> {
+fn entries<K: Wire, V: Wire>(map: &KernelMap) -> Result<Vec<(K, V)>> {
     let mut found = Vec::new();
-    sys::for_each(map.fd().as_fd(), K::SIZE, V::SIZE, |key, value| {
+    map.for_each(K::SIZE, V::SIZE, |key, value| {
         found.extend(K::decode(key).zip(V::decode(value)));
     })?;
     Ok(found)

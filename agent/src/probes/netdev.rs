@@ -4,9 +4,11 @@ use super::{Context, Probe};
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
 use crate::config::Glob;
 use crate::error::{Context as _, Result};
+use crate::record::Source;
 use crate::rtnetlink::Rtnetlink;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage, Stats64};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -86,13 +88,16 @@ pub struct Options {
 }
 
 /// An interface as the kernel describes it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Link {
     index: u32,
     name: String,
     up: bool,
-    stats: Stats64,
+    counts: Counts,
 }
+
+/// The fact that says what interfaces there are.
+const FACT: &str = "links";
 
 struct Device {
     /// Labels with direction receive, with transmit, and without.
@@ -128,7 +133,7 @@ impl Other {
     fn update(&mut self, links: &[Link], unix_nanos: u64) {
         let last = std::mem::take(&mut self.last);
         for link in links {
-            let now = counts(&link.stats);
+            let now = link.counts;
             // One that is new here counts from now on: what it had counted before was not seen to happen.
             let before = last.get(&link.index).copied().unwrap_or(now);
             for (total, (now, before)) in self
@@ -175,6 +180,16 @@ impl Netdev {
         }
     }
 
+    /// The links as rtnetlink has them, or a recording; which has no failures.
+    fn links(&mut self, source: &Source) -> Result<Vec<Link>> {
+        if let Source::Recorded(past) = source {
+            return Ok(past.fact(FACT).unwrap_or_default());
+        }
+        let links = self.dump()?;
+        source.tell(FACT, || &links);
+        Ok(links)
+    }
+
     fn dump(&mut self) -> Result<Vec<Link>> {
         if self.socket.is_none() {
             self.socket = Some(Rtnetlink::open()?);
@@ -188,7 +203,7 @@ impl Netdev {
         Ok(links.collect())
     }
 
-    fn update(&mut self, links: Vec<Link>, unix_nanos: u64) {
+    fn update(&mut self, links: Vec<Link>, source: &Source, unix_nanos: u64) {
         let options = &self.options;
         let links: Vec<Link> = links
             .into_iter()
@@ -228,7 +243,7 @@ impl Netdev {
         for (name, device) in &mut self.devices {
             // A link's speed changes with its cable: once in a while is often enough.
             if device.speed_age % 30 == 0 {
-                device.speed = speed(name);
+                device.speed = source.ask(&format!("speed {name}"), || speed(name)).flatten();
             }
             device.speed_age = device.speed_age.wrapping_add(1);
         }
@@ -242,7 +257,7 @@ fn read(message: &LinkMessage) -> Option<Link> {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(n) => name = Some(n.clone()),
-            LinkAttribute::Stats64(s) => stats = Some(*s),
+            LinkAttribute::Stats64(s) => stats = Some(counts(s)),
             LinkAttribute::Carrier(c) => carrier = *c != 0,
             _ => {}
         }
@@ -252,7 +267,7 @@ fn read(message: &LinkMessage) -> Option<Link> {
         index: message.header.index,
         name: name?,
         up: message.header.flags.bits() & IFF_UP != 0 && carrier,
-        stats: stats?,
+        counts: stats?,
     })
 }
 
@@ -272,16 +287,16 @@ impl Probe for Netdev {
     }
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
-        let links = self.dump()?;
-        self.update(links, context.series_start);
+        let links = self.links(context.source)?;
+        self.update(links, context.source, context.series_start);
         Ok(())
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {
-        match self.dump() {
+        match self.links(context.source) {
             Ok(links) => {
                 self.failing = false;
-                self.update(links, context.series_start);
+                self.update(links, context.source, context.series_start);
             }
             Err(e) => {
                 self.socket = None;
@@ -306,7 +321,7 @@ impl Probe for Netdev {
             let own = self
                 .devices
                 .values()
-                .flat_map(|d| series(&d.labels, counts(&d.link.stats)[i]));
+                .flat_map(|d| series(&d.labels, d.link.counts[i]));
             let other = self
                 .other
                 .labels
@@ -351,7 +366,7 @@ mod tests {
             index,
             name: format!("veth{index}"),
             up: true,
-            stats,
+            counts: counts(&stats),
         }
     }
 
@@ -374,8 +389,12 @@ mod tests {
                 })
                 .collect()
         };
-        netdev.update((1..=4).map(|i| link(i, 100)).collect(), 1);
-        netdev.update((1..=4).map(|i| link(i, 100 + u64::from(i))).collect(), 2);
+        netdev.update((1..=4).map(|i| link(i, 100)).collect(), &Source::Kernel, 1);
+        netdev.update(
+            (1..=4).map(|i| link(i, 100 + u64::from(i))).collect(),
+            &Source::Kernel,
+            2,
+        );
         let seen = bytes(&mut netdev);
         assert_eq!(seen.len(), 3, "{seen:?}");
         let other = seen.last().unwrap();
@@ -385,7 +404,11 @@ mod tests {
         );
         assert_eq!(other.1, 7, "3 and 4 since they were first seen");
         // One of them goes, another comes: the sum stays, and grows by what is seen to happen.
-        netdev.update(vec![link(1, 101), link(2, 102), link(4, 110), link(9, 5000)], 3);
+        netdev.update(
+            vec![link(1, 101), link(2, 102), link(4, 110), link(9, 5000)],
+            &Source::Kernel,
+            3,
+        );
         assert_eq!(bytes(&mut netdev).last().unwrap().1, 13);
     }
 
@@ -397,12 +420,13 @@ mod tests {
         });
         let links = netdev.dump().unwrap();
         let lo = links.iter().find(|l| l.name == "lo").unwrap().clone();
-        netdev.update(vec![lo.clone()], 1);
+        netdev.update(vec![lo.clone()], &Source::Kernel, 1);
         netdev.update(
             vec![Link {
                 index: lo.index + 7,
                 ..lo
             }],
+            &Source::Kernel,
             2,
         );
         let device = netdev.devices.get("lo").unwrap();

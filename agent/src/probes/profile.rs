@@ -301,18 +301,13 @@ impl Probe for Profile {
         if !any && self.waits.is_none() {
             return Ok(());
         }
-        let events = engine.take_data("PROFILE_EVENTS")?;
         let rows = sample::COUNT * engine.cpus as usize;
-        self.events = Some((MappedArray::new(events.fd(), 8, rows)?, rows));
+        self.events = Some((engine.take_array("PROFILE_EVENTS", 8, rows)?, rows));
         self.labeller = Labeller::new(engine.drop_reasons.clone());
         let shards = engine.sizes.unwind_shards as usize;
         let maps = Maps {
             processes: engine.take_data("PROCESSES")?,
-            ranges: MappedArray::new(
-                engine.take_data("RANGES")?.fd(),
-                Range::SIZE,
-                loader::RANGES as usize,
-            )?,
+            ranges: engine.take_array("RANGES", Range::SIZE, loader::RANGES as usize)?,
             shards: Shards::new(engine.take_data("UNWIND_SHARDS")?, shards),
             layouts: Layouts::new(engine.take_data("PYTHON_LAYOUTS")?),
         };

@@ -12,8 +12,9 @@ use super::slots::Reading;
 use super::totals::{OTHER, Totals};
 use super::{Context, Probe, entries, relieve_packets};
 use crate::aggregate::{Family, HistogramValue, Kind, Labels, Metric, Series, Stability, Value, label};
+use crate::bpf::KernelMap;
 use crate::bpf::fields::Group;
-use crate::bpf::sys::{self, MappedArray};
+use crate::bpf::sys::MappedArray;
 use crate::bpf::{Hook, Spec, State};
 use crate::error::{Context as _, Result};
 use crate::governor::MAX_LEVEL;
@@ -22,10 +23,8 @@ use agent_common::histogram::Histogram;
 use agent_common::sched::{KERNEL, SLOT_OTHER, SLOTS, SchedCells, SchedSubject, THREAD_BYTES, counter};
 use agent_common::tcp::SubjectKey;
 use agent_common::wire::Wire as _;
-use aya::maps::{MapData, Queue};
 use nix::time::{ClockId, clock_gettime};
 use std::mem::offset_of;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -116,9 +115,9 @@ struct Total {
 }
 
 struct Maps {
-    subjects: MapData,
-    threads: MapData,
-    free: Queue<MapData, u32>,
+    subjects: KernelMap,
+    threads: KernelMap,
+    free: KernelMap,
     cells: MappedArray,
     since: MappedArray,
     shards: usize,
@@ -260,7 +259,7 @@ impl Sched {
             for row in slot * maps.shards..(slot + 1) * maps.shards {
                 maps.cells.set_u64(row, extremes, 0);
             }
-            if let Err(e) = maps.free.push(slot as u32, 0) {
+            if let Err(e) = maps.free.push(slot as u32) {
                 tracing::warn!("probe sched: row {slot} is lost: {e}");
             }
             if let Some(row) = self.rows.get_mut(slot) {
@@ -270,7 +269,7 @@ impl Sched {
         for (slot, row) in self.rows.iter().enumerate() {
             let Some(key) = row.key else { continue };
             let patience = if key.tgid == 0 { CGROUP_IDLE } else { IDLE };
-            if row.idle >= patience && sys::remove(maps.subjects.fd().as_fd(), &encoded(&key)).is_ok() {
+            if row.idle >= patience && maps.subjects.remove(&encoded(&key)).is_ok() {
                 self.retired.push(slot);
             }
         }
@@ -317,14 +316,12 @@ impl Probe for Sched {
             return Ok(());
         };
         let shards = engine.sizes.shards as usize;
-        let mut free: Queue<MapData, u32> =
-            Queue::try_from(engine.take_map("SCHED_FREE")?).context("map SCHED_FREE")?;
+        let free = engine.take_data("SCHED_FREE")?;
         for slot in SLOT_OTHER + 1..SLOTS {
-            free.push(slot, 0).context("map SCHED_FREE")?;
+            free.push(slot).context("map SCHED_FREE")?;
         }
         // Loading needs the maps' descriptors: this one goes when all is attached.
-        let data = engine.take_data("SCHED_SINCE")?;
-        let since = MappedArray::new(data.fd(), 8, 1)?;
+        let since = engine.take_array("SCHED_SINCE", 8, 1)?;
         since.set_u64(0, 0, since_boot());
         let states = PROGRAMS.each_ref().map(|spec| engine.attach(spec));
         if states.contains(&State::Attached) {
@@ -335,11 +332,7 @@ impl Probe for Sched {
             subjects: engine.take_data("SCHED_SUBJECTS")?,
             threads: engine.take_data("SCHED_THREADS")?,
             free,
-            cells: MappedArray::new(
-                engine.take_data("SCHED_CELLS")?.fd(),
-                size_of::<SchedCells>(),
-                SLOTS as usize * shards,
-            )?,
+            cells: engine.take_array("SCHED_CELLS", size_of::<SchedCells>(), SLOTS as usize * shards)?,
             since,
             shards,
         });
@@ -360,7 +353,7 @@ impl Probe for Sched {
         if let (true, Some(maps)) = (back, &self.maps) {
             // Nobody has seen who ended meanwhile: what was known of threads is forgotten, and all begin anew.
             maps.since.set_u64(0, 0, since_boot());
-            if let Err(e) = sys::clear(maps.threads.fd().as_fd(), 8, THREAD_BYTES) {
+            if let Err(e) = maps.threads.clear(8, THREAD_BYTES) {
                 tracing::warn!("probe sched: {e}");
             }
         }

@@ -20,6 +20,7 @@ pub use metrics::METRICS;
 
 use super::{Context, Probe};
 use crate::aggregate::{Family, Labels};
+use crate::bpf::KernelMap;
 use crate::bpf::{Engine, State, host};
 use crate::coverage::Reading;
 use crate::error::{Context as _, Result};
@@ -27,7 +28,6 @@ use crate::records::Record;
 use agent_common::account::program;
 use agent_common::tcp::{FlowRecord, switch};
 use agent_common::wire::{Wire, kind};
-use aya::maps::{Array, MapData, Queue};
 use specs::{ACCEPT, FALLBACK, RTT, SPECS};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -105,9 +105,9 @@ pub struct Tcp {
 const STORAGE_NANOS: f64 = 700.0;
 
 struct Maps {
-    pairs: MapData,
-    free: Queue<MapData, u32>,
-    switches: Array<MapData, u64>,
+    pairs: KernelMap,
+    free: KernelMap,
+    switches: KernelMap,
 }
 
 impl Tcp {
@@ -133,17 +133,15 @@ impl Tcp {
     }
 
     fn prepare(&mut self, engine: &mut Engine, now: Instant, unix_nanos: u64) -> Result<()> {
-        let mut free: Queue<MapData, u32> =
-            Queue::try_from(engine.take_map("FREE_SLOTS")?).context("map FREE_SLOTS")?;
+        let free = engine.take_data("FREE_SLOTS")?;
         for slot in 1..engine.sizes.slots {
-            free.push(slot, 0).context("map FREE_SLOTS")?;
+            free.push(slot).context("map FREE_SLOTS")?;
         }
         let pairs = engine.take_data("PAIRS")?;
-        let mut switches: Array<MapData, u64> =
-            Array::try_from(engine.take_map("SWITCHES")?).context("map SWITCHES")?;
+        let switches = engine.take_data("SWITCHES")?;
         let always = self.options.flows && self.options.flows_always;
         switches
-            .set(switch::FLOW_RECORDS, u64::from(always), 0)
+            .set(switch::FLOW_RECORDS, u64::from(always))
             .context("map SWITCHES")?;
         self.maps = Some(Maps {
             pairs,
@@ -225,7 +223,7 @@ impl Tcp {
         });
         let alone = u64::from(!self.probing && !self.fallback);
         if let Some(maps) = &mut self.maps
-            && let Err(e) = maps.switches.set(switch::SWEEP_SAMPLES, alone, 0)
+            && let Err(e) = maps.switches.set(switch::SWEEP_SAMPLES, alone)
         {
             tracing::warn!("probe tcp: {e}");
         }
@@ -293,6 +291,7 @@ impl Probe for Tcp {
 
     fn tick(&mut self, context: &mut Context<'_>) {
         self.sweep(context);
+        self.swept = context.source.happened("tcp_sweep", self.swept);
         let (Some(maps), Some(table)) = (&mut self.maps, &mut self.table) else {
             return;
         };
@@ -322,7 +321,7 @@ impl Probe for Tcp {
     fn listen(&mut self, listened: bool, _context: &mut Context<'_>) {
         let on = self.options.flows && (listened || self.options.flows_always);
         if let Some(maps) = &mut self.maps
-            && let Err(e) = maps.switches.set(switch::FLOW_RECORDS, u64::from(on), 0)
+            && let Err(e) = maps.switches.set(switch::FLOW_RECORDS, u64::from(on))
         {
             tracing::warn!("probe tcp: flow records: {e}");
         }
@@ -335,7 +334,7 @@ impl Probe for Tcp {
     fn relieve(&mut self, level: u32, context: &mut Context<'_>) {
         let mask = (1u64 << level.min(6)) - 1;
         if let Some(maps) = &mut self.maps
-            && let Err(e) = maps.switches.set(switch::RTT_SAMPLE_MASK, mask, 0)
+            && let Err(e) = maps.switches.set(switch::RTT_SAMPLE_MASK, mask)
         {
             tracing::warn!("probe tcp: sampling rate: {e}");
         }

@@ -31,7 +31,8 @@ pub use metrics::METRICS;
 use super::watch::{self, LOOK, Underlay};
 use super::{Context, Probe};
 use crate::aggregate::{Family, Labels, Series, Value};
-use crate::bpf::sys::{self, MappedArray};
+use crate::bpf::KernelMap;
+use crate::bpf::sys::MappedArray;
 use crate::bpf::tc::Way;
 use crate::bpf::{Engine, Hook, Spec, State};
 use crate::config::Glob;
@@ -40,11 +41,9 @@ use crate::identity::Peers;
 use crate::records::Record;
 use agent_common::account::program;
 use agent_common::tunnel::{InnerCell, TunnelCells, TunnelKey, TunnelState, relief};
-use aya::maps::{MapData, Queue};
 use ends::Ends;
 use netns::{Looking, Namespace};
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Instant;
 use table::{Maps, Table};
@@ -99,7 +98,7 @@ pub struct Options {
 struct Programs {
     loaded: HashMap<&'static str, State>,
     /// Where the entries of other namespaces jump to.
-    jumps: Option<MapData>,
+    jumps: Option<KernelMap>,
     complained: bool,
 }
 
@@ -137,9 +136,7 @@ impl Programs {
 pub struct Tunnel {
     options: Options,
     maps: Option<Maps>,
-    ports: Option<MapData>,
-    /// Programs that are loaded later need their descriptors.
-    _kept: Vec<MapData>,
+    ports: Option<KernelMap>,
     table: Option<Table>,
     written: BTreeMap<u16, u8>,
     /// The first is the agent's own.
@@ -166,7 +163,6 @@ impl Tunnel {
             options,
             maps: None,
             ports: None,
-            _kept: Vec::new(),
             table: None,
             written: BTreeMap::new(),
             namespaces: Vec::new(),
@@ -185,33 +181,27 @@ impl Tunnel {
 
     fn prepare(&mut self, engine: &mut Engine, unix_nanos: u64) -> Result<()> {
         let (tunnels, shards) = (engine.sizes.tunnels, engine.sizes.shards);
-        let mut free: Queue<MapData, u32> =
-            Queue::try_from(engine.take_map("TUNNEL_FREE")?).context("map TUNNEL_FREE")?;
+        let free = engine.take_data("TUNNEL_FREE")?;
         for slot in 1..tunnels {
-            free.push(slot, 0).context("map TUNNEL_FREE")?;
+            free.push(slot).context("map TUNNEL_FREE")?;
         }
-        let cells = engine.take_data("TUNNEL_CELLS")?;
-        let states = engine.take_data("TUNNEL_STATES")?;
-        let epoch = engine.take_data("TUNNEL_EPOCH")?;
-        let inner = engine.take_data("TUNNEL_INNER")?;
         let inner_cells = engine.sizes.tunnel_inner() as usize;
+        let rows = (tunnels * shards) as usize;
         self.maps = Some(Maps {
-            cells: MappedArray::new(cells.fd(), size_of::<TunnelCells>(), (tunnels * shards) as usize)?,
-            states: MappedArray::new(states.fd(), size_of::<TunnelState>(), tunnels as usize)?,
-            epoch: MappedArray::new(epoch.fd(), 8, 1)?,
+            cells: engine.take_array("TUNNEL_CELLS", size_of::<TunnelCells>(), rows)?,
+            states: engine.take_array("TUNNEL_STATES", size_of::<TunnelState>(), tunnels as usize)?,
+            epoch: engine.take_array("TUNNEL_EPOCH", 8, 1)?,
             tunnels: engine.take_data("TUNNELS")?,
             windows: engine.take_data("TUNNEL_WINDOWS")?,
-            inner: MappedArray::new(inner.fd(), size_of::<InnerCell>(), inner_cells)?,
+            inner: engine.take_array("TUNNEL_INNER", size_of::<InnerCell>(), inner_cells)?,
             inner_cells,
             free,
             ends: Ends::new(engine.take_data("TUNNEL_ENDS")?),
             shards: shards as usize,
         });
-        let level = engine.take_data("TUNNEL_RELIEF")?;
-        self.relief = Some(MappedArray::new(level.fd(), 8, 1)?);
+        self.relief = Some(engine.take_array("TUNNEL_RELIEF", 8, 1)?);
         self.programs.jumps = Some(engine.take_data("TUNNEL_JUMPS")?);
         self.ports = Some(engine.take_data("TUNNEL_PORTS")?);
-        self._kept = vec![cells, states, epoch, inner, level];
         self.table = Some(Table::new(
             tunnels as usize,
             self.options.max_tunnels,
@@ -290,7 +280,8 @@ impl Tunnel {
                 *place = *kind;
             }
         }
-        sys::update(map.fd().as_fd(), &0u32.to_ne_bytes(), &table).context("map TUNNEL_PORTS")?;
+        map.update(&0u32.to_ne_bytes(), &table)
+            .context("map TUNNEL_PORTS")?;
         self.written = ports;
         Ok(())
     }

@@ -12,17 +12,15 @@
 use super::totals::Totals;
 use super::{Context, Probe, entries, relieve_packets};
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
+use crate::bpf::KernelMap;
 use crate::bpf::fields::Group;
-use crate::bpf::sys;
 use crate::bpf::{Hook, Spec};
 use crate::error::{Context as _, Result};
 use agent_common::account::program;
 use agent_common::tcp::SubjectKey;
 use agent_common::udp::{UdpValue, direction};
 use agent_common::wire::Wire;
-use aya::maps::MapData;
 use std::collections::HashMap;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -107,7 +105,7 @@ struct Total {
 
 /// The probe.
 pub struct Udp {
-    subjects: Option<MapData>,
+    subjects: Option<KernelMap>,
     rows: HashMap<SubjectKey, Row>,
     totals: Totals<String, Total>,
 }
@@ -195,7 +193,7 @@ impl Udp {
             }
             let mut bytes = Vec::with_capacity(SubjectKey::SIZE);
             key.encode(&mut bytes);
-            sys::remove(subjects.fd().as_fd(), &bytes).is_err()
+            subjects.remove(&bytes).is_err()
         });
         self.totals.end(now, self.rows.values().map(|row| row.total));
     }
@@ -216,12 +214,9 @@ impl Probe for Udp {
         };
         let subjects = engine.take_data("UDP_SUBJECTS")?;
         // The row that takes what finds no room; see agent-ebpf/src/udp.rs.
-        sys::update(
-            subjects.fd().as_fd(),
-            &[0; SubjectKey::SIZE],
-            &[0; UdpValue::SIZE],
-        )
-        .context("map UDP_SUBJECTS")?;
+        subjects
+            .update(&[0; SubjectKey::SIZE], &[0; UdpValue::SIZE])
+            .context("map UDP_SUBJECTS")?;
         self.subjects = Some(subjects);
         for spec in &PROGRAMS {
             engine.attach(spec);

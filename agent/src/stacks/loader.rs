@@ -15,16 +15,15 @@ use super::python::runtime;
 use super::ranges::{by_frame_pointer, split};
 pub use super::stats::Stats;
 use super::table::{self, Table};
+use crate::bpf::KernelMap;
 use crate::bpf::shards::Shards;
 use crate::bpf::sys::{self, MappedArray};
 use crate::error::Result;
 use agent_common::profile::{Process, ProcessKey, Range, SHARD_ROWS};
 use agent_common::wire::Wire;
-use aya::maps::MapData;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::mem::offset_of;
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +47,7 @@ const IDLE_ROWS: usize = 1 << 20;
 /// The kernel's maps.
 pub struct Maps {
     /// `PROCESSES`.
-    pub processes: MapData,
+    pub processes: KernelMap,
     /// `RANGES`.
     pub ranges: MappedArray,
     /// `UNWIND_SHARDS`.
@@ -360,11 +359,10 @@ impl Loader {
             layout: image.python.as_ref().map(|python| python.layout.clone()),
         };
         self.known.insert(tgid, known);
-        let written = sys::update(
-            self.maps.processes.fd().as_fd(),
-            &bytes(&ProcessKey { tgid }),
-            &bytes(&value),
-        );
+        let written = self
+            .maps
+            .processes
+            .update(&bytes(&ProcessKey { tgid }), &bytes(&value));
         if let Err(e) = written {
             self.forget(tgid, now);
             self.stats.refused += 1;
@@ -420,22 +418,18 @@ impl Loader {
             self.looked = now;
             // The kernel takes the entry out when the process ends or becomes another program.
             let mut there = HashMap::new();
-            sys::for_each(
-                self.maps.processes.fd().as_fd(),
-                ProcessKey::SIZE,
-                Process::SIZE,
-                |key, value| there.extend(ProcessKey::decode(key).zip(Process::decode(value))),
-            )?;
+            self.maps
+                .processes
+                .for_each(ProcessKey::SIZE, Process::SIZE, |key, value| {
+                    there.extend(ProcessKey::decode(key).zip(Process::decode(value)))
+                })?;
             let there: HashMap<u32, u64> = there.into_iter().map(|(k, v)| (k.tgid, v.start)).collect();
             let mut lost = Vec::new();
             for (tgid, known) in &self.known {
                 let entered = there.get(tgid) == Some(&known.start);
                 // One that ended while it was looked at has been entered after its end.
                 if entered && std::fs::read_link(format!("/proc/{tgid}/exe")).is_err() {
-                    let _ = sys::remove(
-                        self.maps.processes.fd().as_fd(),
-                        &bytes(&ProcessKey { tgid: *tgid }),
-                    );
+                    let _ = self.maps.processes.remove(&bytes(&ProcessKey { tgid: *tgid }));
                 } else if entered {
                     continue;
                 }

@@ -2,15 +2,13 @@
 
 use super::{LOOKUP, QUERIES, REPEATED, TIMEOUTS, TRUNCATED, encode};
 use crate::aggregate::{Family, HistogramValue, Labels, Metric, Series, Value};
-use crate::bpf::sys;
+use crate::bpf::KernelMap;
 use crate::probes::tcp::flow::address;
 use crate::probes::totals::Totals;
 use crate::probes::{Context, histograms};
 use agent_common::dns::{DnsAnswerKey, DnsCounters, DnsServerKey, rcode_name, transport};
 use agent_common::histogram::Histogram;
-use aya::maps::MapData;
 use std::collections::HashMap;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -198,18 +196,16 @@ impl Table {
     }
 
     /// Gives back the rows in which nothing has happened for a while, and lets series end that none adds to.
-    pub fn recycle(&mut self, now: Instant, servers: &MapData, answers: &MapData) {
+    pub fn recycle(&mut self, now: Instant, servers: &KernelMap, answers: &KernelMap) {
         let patience = |key: &DnsServerKey| match key.subject.tgid {
             _ if *key == DnsServerKey::NOBODY => u32::MAX,
             0 => CGROUP_IDLE,
             _ => PROCESS_IDLE,
         };
-        self.counted.retain(|key, row| {
-            row.idle < patience(key) || sys::remove(servers.fd().as_fd(), &encode(key)).is_err()
-        });
-        self.answered.retain(|key, row| {
-            row.idle < patience(&key.pair) || sys::remove(answers.fd().as_fd(), &encode(key)).is_err()
-        });
+        self.counted
+            .retain(|key, row| row.idle < patience(key) || servers.remove(&encode(key)).is_err());
+        self.answered
+            .retain(|key, row| row.idle < patience(&key.pair) || answers.remove(&encode(key)).is_err());
         let counted = self.counted.values().map(|row| row.total);
         let answered = self.answered.values().map(|row| row.total);
         self.pairs.end(now, counted.chain(answered));

@@ -1,15 +1,13 @@
 //! The kernel's rows of drops, and the series that they add up to. Rows name processes, devices and namespaces, which come
 /// and go: a row in which nothing has happened for a while is given back.
 use crate::aggregate::Labels;
-use crate::bpf::sys;
+use crate::bpf::KernelMap;
 use crate::error::Result;
 use crate::probes::Context;
 use crate::probes::totals::Totals;
 use agent_common::wire::Wire;
-use aya::maps::MapData;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,7 +77,7 @@ impl<K: Wire + Eq + Hash, N: Eq + Hash> Table<K, N> {
     /// counters of a kernel value of `value_size` bytes.
     pub fn recycle(
         &mut self,
-        map: &MapData,
+        map: &KernelMap,
         value_size: usize,
         other: &K,
         context: &Context<'_>,
@@ -101,7 +99,7 @@ impl<K: Wire + Eq + Hash, N: Eq + Hash> Table<K, N> {
             let mut bytes = Vec::new();
             key.encode(&mut bytes);
             // One that is not there has gone with its map.
-            if let Ok(value) = sys::take(map.fd().as_fd(), &bytes, value_size)
+            if let Ok(value) = map.take(&bytes, value_size)
                 && let Some(last) = read(&value)
             {
                 self.take(key, last, at, 0);

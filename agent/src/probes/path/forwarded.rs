@@ -10,8 +10,9 @@
 
 use super::metrics::{FORWARDED, WATCH};
 use crate::aggregate::{Family, HistogramValue, Labels, Series, Value};
+use crate::bpf::KernelMap;
 use crate::bpf::tc::{Place, Way};
-use crate::bpf::{Engine, Hook, Spec, State, sys};
+use crate::bpf::{Engine, Hook, Spec, State};
 use crate::config::Glob;
 use crate::error::{Context as _, Result};
 use crate::probes::totals::Totals;
@@ -23,10 +24,8 @@ use agent_common::histogram::Histogram;
 use agent_common::path::ForwardedKey;
 use agent_common::tunnel::{direction, relief};
 use agent_common::wire::Wire as _;
-use aya::maps::MapData;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Instant;
@@ -80,8 +79,8 @@ pub struct Forwarded {
     paused: bool,
     /// Held while no other agent of this namespace runs.
     alone: Option<UnixListener>,
-    rows_map: MapData,
-    own_map: MapData,
+    rows_map: KernelMap,
+    own_map: KernelMap,
     own: BTreeSet<[u8; 16]>,
     rows: HashMap<ForwardedKey, Row>,
     /// By device, side and peer.
@@ -101,12 +100,9 @@ impl Forwarded {
     ) -> Result<Self> {
         let rows_map = engine.take_data("PATH_FORWARDED")?;
         // The row that takes what finds no room; see agent-ebpf/src/path.rs.
-        sys::update(
-            rows_map.fd().as_fd(),
-            &[0; ForwardedKey::SIZE],
-            &[0; size_of::<Histogram>()],
-        )
-        .context("map PATH_FORWARDED")?;
+        rows_map
+            .update(&[0; ForwardedKey::SIZE], &[0; size_of::<Histogram>()])
+            .context("map PATH_FORWARDED")?;
         let mut out = Self {
             patterns: patterns.to_vec(),
             watches: BTreeMap::new(),
@@ -240,10 +236,10 @@ impl Forwarded {
         let own: BTreeSet<[u8; 16]> = own.collect();
         for gone in self.own.difference(&own) {
             // One that is not there any more is as well.
-            let _ = sys::remove(self.own_map.fd().as_fd(), gone);
+            let _ = self.own_map.remove(gone);
         }
         for new in own.difference(&self.own) {
-            sys::update(self.own_map.fd().as_fd(), new, &[1]).context("map PATH_OWN")?;
+            self.own_map.update(new, &[1]).context("map PATH_OWN")?;
         }
         self.own = own;
         Ok(())
@@ -296,9 +292,7 @@ impl Forwarded {
         self.rows.retain(|key, row| {
             let mut bytes = Vec::with_capacity(ForwardedKey::SIZE);
             key.encode(&mut bytes);
-            *key == ForwardedKey::OTHER
-                || row.idle < IDLE
-                || sys::remove(self.rows_map.fd().as_fd(), &bytes).is_err()
+            *key == ForwardedKey::OTHER || row.idle < IDLE || self.rows_map.remove(&bytes).is_err()
         });
         self.totals.end(now, self.rows.values().map(|row| row.total));
     }

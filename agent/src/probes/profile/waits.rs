@@ -77,8 +77,7 @@ impl Waits {
             return Ok(None);
         }
         // Loading needs the map's descriptor: it goes when all is attached.
-        let data = engine.take_data("PROFILE_LIMITS")?;
-        let waits = Self(MappedArray::new(data.fd(), 8, limit::COUNT as usize)?);
+        let waits = Self(engine.take_array("PROFILE_LIMITS", 8, limit::COUNT as usize)?);
         waits.limit(options, 0);
         // Without an end no beginning: it would cost and give nothing.
         if engine.attach(&ON) == State::Attached || engine.attach(&ON_KPROBE) == State::Attached {

@@ -1,15 +1,13 @@
 //! The pair table: which row belongs to whom, and the series that the rows add up to.
 
 use crate::bpf::Engine;
-use crate::bpf::sys;
+use crate::bpf::KernelMap;
 use crate::error::Result;
 use crate::probes::Context;
 use crate::probes::slots::{PairSeries, Row, clear_extremes};
 use crate::probes::totals::{OTHER, Totals};
 use agent_common::tcp::{PairKey, PairValue, SLOT_OTHER, counter};
 use agent_common::wire::Wire as _;
-use aya::maps::{MapData, Queue};
-use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 /// Rows of processes are given back after this many ticks without a connection or a change.
@@ -50,9 +48,9 @@ impl Table {
 
     /// Learns of new rows from the kernel's table. A row whose owner has no final name yet is not read: what it counts
     /// waits in the kernel, and a connection is opened and closed under one name.
-    pub fn refresh(&mut self, map: &MapData, context: &mut Context<'_>) -> Result<()> {
+    pub fn refresh(&mut self, map: &KernelMap, context: &mut Context<'_>) -> Result<()> {
         let mut found = Vec::new();
-        sys::for_each(map.fd().as_fd(), PairKey::SIZE, PairValue::SIZE, |key, value| {
+        map.for_each(PairKey::SIZE, PairValue::SIZE, |key, value| {
             found.extend(PairKey::decode(key).zip(PairValue::decode(value)));
         })?;
         self.pending = false;
@@ -147,9 +145,9 @@ impl Table {
     }
 
     /// Gives rows back whose owners are gone, and lets series end that nothing adds to.
-    pub fn recycle(&mut self, now: Instant, engine: &Engine, map: &MapData, free: &mut Queue<MapData, u32>) {
+    pub fn recycle(&mut self, now: Instant, engine: &Engine, map: &KernelMap, free: &mut KernelMap) {
         for slot in self.retired.drain(..) {
-            if let Err(e) = free.push(slot, 0) {
+            if let Err(e) = free.push(slot) {
                 tracing::warn!("probe tcp: row {slot} is lost: {e}");
             }
         }
@@ -168,7 +166,7 @@ impl Table {
             }
             let mut bytes = Vec::with_capacity(PairKey::SIZE);
             key.encode(&mut bytes);
-            if sys::remove(map.fd().as_fd(), &bytes).is_ok() {
+            if map.remove(&bytes).is_ok() {
                 // A program may have found the row just before: it is handed out one sweep later.
                 self.retired.push(slot as u32);
                 row.key = None;

@@ -3,7 +3,8 @@
 
 use super::{OWN, Options, SPECS, Tunnel, inner};
 use crate::accounting;
-use crate::bpf::sys::{self, MappedArray};
+use crate::bpf::KernelMap;
+use crate::bpf::sys::MappedArray;
 use crate::bpf::{Engine, State};
 use crate::error::{Context as _, Result};
 use agent_common::account::{Account, program};
@@ -15,11 +16,9 @@ use agent_common::tunnel::{
     counter, direction, kind,
 };
 use agent_common::wire::Wire;
-use aya::maps::MapData;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem::offset_of;
-use std::os::fd::AsFd as _;
 
 /// The kernel runs no program over shorter packets, many kernels over none that ends before its IP header does; nor
 /// over those that do not fit into a page.
@@ -189,19 +188,18 @@ fn key(p: &Parsed, d: usize) -> TunnelKey {
 }
 
 /// What a hash map holds.
-fn entries<K: Wire + Eq + std::hash::Hash, V: Wire>(map: &MapData, locked: bool) -> Result<HashMap<K, V>> {
+fn entries<K: Wire + Eq + std::hash::Hash, V: Wire>(map: &KernelMap, locked: bool) -> Result<HashMap<K, V>> {
     let mut out = HashMap::new();
     let take = |key: &[u8], value: &[u8]| out.extend(K::decode(key).zip(V::decode(value)));
-    let fd = map.fd();
     if locked {
-        sys::for_each_locked(fd.as_fd(), K::SIZE, V::SIZE, take)?;
+        map.for_each_locked(K::SIZE, V::SIZE, take)?;
     } else {
-        sys::for_each(fd.as_fd(), K::SIZE, V::SIZE, take)?;
+        map.for_each(K::SIZE, V::SIZE, take)?;
     }
     Ok(out)
 }
 
-fn slots(map: &MapData) -> Result<HashMap<TunnelKey, u32>> {
+fn slots(map: &KernelMap) -> Result<HashMap<TunnelKey, u32>> {
     let all: HashMap<TunnelKey, TunnelValue> = entries(map, false)?;
     Ok(all.into_iter().map(|(key, value)| (key, value.slot)).collect())
 }

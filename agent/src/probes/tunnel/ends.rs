@@ -1,18 +1,16 @@
 //! The other ends that are known: those that devices, the forwarding tables of VXLANs and IPsec states name, and those that
 //! something was sent to. Only packets from them make rows; see [`EndKey`].
 
-use crate::bpf::sys;
+use crate::bpf::KernelMap;
 use crate::error::{Context as _, Result};
 use agent_common::tunnel::{END_ROWS, EndKey, TunnelKey};
 use agent_common::wire::Wire as _;
-use aya::maps::MapData;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::AsFd as _;
 
 /// `TUNNEL_ENDS`.
 pub struct Ends {
-    map: MapData,
+    map: KernelMap,
     named: BTreeSet<EndKey>,
     /// Ends without a row at the last sweep: a program makes the row first.
     idle: BTreeSet<EndKey>,
@@ -20,7 +18,7 @@ pub struct Ends {
 
 impl Ends {
     /// None is known yet.
-    pub fn new(map: MapData) -> Self {
+    pub fn new(map: KernelMap) -> Self {
         Self {
             map,
             named: BTreeSet::new(),
@@ -30,7 +28,9 @@ impl Ends {
 
     /// Lets an end make so many rows.
     pub fn name(&self, end: &EndKey, rows: u32) -> Result<()> {
-        sys::update(self.map.fd().as_fd(), &bytes(end), &rows.to_ne_bytes()).context("map TUNNEL_ENDS")
+        self.map
+            .update(&bytes(end), &rows.to_ne_bytes())
+            .context("map TUNNEL_ENDS")
     }
 
     /// Those that are named now. If they are more than there is room for, the rest is known once something is sent to it.
@@ -50,11 +50,12 @@ impl Ends {
             *counts.entry(key.end()).or_default() += 1;
         }
         let mut there = Vec::new();
-        sys::for_each(self.map.fd().as_fd(), EndKey::SIZE, 4, |key, value| {
-            let left = value.try_into().map(u32::from_ne_bytes);
-            there.extend(EndKey::decode(key).zip(left.ok()));
-        })
-        .context("TUNNEL_ENDS")?;
+        self.map
+            .for_each(EndKey::SIZE, 4, |key, value| {
+                let left = value.try_into().map(u32::from_ne_bytes);
+                there.extend(EndKey::decode(key).zip(left.ok()));
+            })
+            .context("TUNNEL_ENDS")?;
         let mut idle = BTreeSet::new();
         for (end, left) in there {
             let rows = counts.get(&end).copied().unwrap_or(0);
@@ -65,7 +66,7 @@ impl Ends {
                 }
             } else if self.idle.contains(&end) {
                 // Somebody else may have removed it.
-                let _ = sys::remove(self.map.fd().as_fd(), &bytes(&end));
+                let _ = self.map.remove(&bytes(&end));
             } else {
                 idle.insert(end);
             }

@@ -6,7 +6,8 @@ use super::inner::Inner;
 use super::netns::Namespace;
 use super::pairs::Pair;
 use super::windows::{Missing, Windows};
-use crate::bpf::sys::{self, MappedArray};
+use crate::bpf::KernelMap;
+use crate::bpf::sys::MappedArray;
 use crate::error::{Context as _, Result};
 use crate::probes::Context;
 use crate::probes::slots::Reading;
@@ -16,10 +17,8 @@ use agent_common::tunnel::{
     SLOT_OTHER, TunnelCells, TunnelKey, TunnelState, TunnelValue, counter, direction, series,
 };
 use agent_common::wire::Wire as _;
-use aya::maps::{MapData, Queue};
 use std::collections::HashMap;
 use std::mem::offset_of;
-use std::os::fd::AsFd as _;
 
 #[cfg(test)]
 mod tests;
@@ -32,9 +31,9 @@ const SWEEP: u32 = 10;
 /// Where the programs count.
 pub struct Maps {
     /// Tunnel → slot.
-    pub tunnels: MapData,
+    pub tunnels: KernelMap,
     /// Slots that are free.
-    pub free: Queue<MapData, u32>,
+    pub free: KernelMap,
     /// Rows of counters.
     pub cells: MappedArray,
     /// Rows of rare state.
@@ -42,7 +41,7 @@ pub struct Maps {
     /// One word; each CPU forgets the tunnel of its last packet when it changes.
     pub epoch: MappedArray,
     /// Sequence windows.
-    pub windows: MapData,
+    pub windows: KernelMap,
     /// Inner pairs.
     pub inner: MappedArray,
     /// Cells of it.
@@ -186,13 +185,11 @@ impl Table {
 
     fn refresh(&mut self, maps: &Maps, context: &Context<'_>) -> Result<()> {
         let mut found = Vec::new();
-        sys::for_each(
-            maps.tunnels.fd().as_fd(),
-            TunnelKey::SIZE,
-            TunnelValue::SIZE,
-            |key, value| found.extend(TunnelKey::decode(key).zip(TunnelValue::decode(value))),
-        )
-        .context("TUNNELS")?;
+        maps.tunnels
+            .for_each(TunnelKey::SIZE, TunnelValue::SIZE, |key, value| {
+                found.extend(TunnelKey::decode(key).zip(TunnelValue::decode(value)))
+            })
+            .context("TUNNELS")?;
         for (key, value) in found {
             let slot = value.slot as usize;
             let known = self.rows.get(slot).and_then(Option::as_ref);
@@ -370,7 +367,7 @@ impl Table {
                 }
                 let mut bytes = Vec::with_capacity(TunnelKey::SIZE);
                 key.encode(&mut bytes);
-                if sys::remove(maps.tunnels.fd().as_fd(), &bytes).is_ok() {
+                if maps.tunnels.remove(&bytes).is_ok() {
                     maps.epoch.set_u64(0, 0, maps.epoch.u64_at(0, 0).wrapping_add(1));
                     // A program may have found the row just before: it is read on until the next sweep.
                     row.retired = true;
@@ -390,7 +387,7 @@ impl Table {
                 }
             }
             (row.key, row.retired) = (None, false);
-            maps.free.push(slot as u32, 0).context("TUNNEL_FREE")?;
+            maps.free.push(slot as u32).context("TUNNEL_FREE")?;
         }
         let keys = self.rows.iter().flatten().filter_map(|row| row.key.as_ref());
         maps.ends.sweep(keys)

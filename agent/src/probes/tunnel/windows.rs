@@ -1,13 +1,11 @@
 //! What is missing in the windows of sequence numbers, and the end of windows that nothing comes to any more.
 
-use crate::bpf::sys;
+use crate::bpf::KernelMap;
 use crate::error::Result;
 use agent_common::tunnel::window::holes_below;
 use agent_common::tunnel::{WindowKey, WindowValue};
 use agent_common::wire::Wire as _;
-use aya::maps::MapData;
 use std::collections::HashMap;
-use std::os::fd::AsFd as _;
 
 /// Windows are given up after this many ticks without a packet: a WireGuard session ends after 180 s.
 const IDLE: u32 = 300;
@@ -36,43 +34,38 @@ pub struct Missing {
 
 impl Windows {
     /// Reads all windows. By slot.
-    pub fn read(&mut self, map: &MapData) -> Result<HashMap<u32, Missing>> {
+    pub fn read(&mut self, map: &KernelMap) -> Result<HashMap<u32, Missing>> {
         let mut out: HashMap<u32, Missing> = HashMap::new();
         let mut ended = Vec::new();
         self.seen.values_mut().for_each(|s| s.idle += 1);
-        sys::for_each_locked(
-            map.fd().as_fd(),
-            WindowKey::SIZE,
-            WindowValue::SIZE,
-            |key, value| {
-                let (Some(key), Some(WindowValue { window, .. })) =
-                    (WindowKey::decode(key), WindowValue::decode(value))
-                else {
-                    return;
-                };
-                let seen = self.seen.entry(key).or_insert(Seen {
-                    epoch: window.epoch,
-                    tops: [window.top, 0],
-                    idle: 1,
-                });
-                let missing = out.entry(key.slot).or_default();
-                if seen.epoch != window.epoch {
-                    // What was missing before has been counted by the kernel.
-                    (seen.epoch, seen.tops, seen.idle) = (window.epoch, [window.top, 0], 0);
-                    return;
-                }
-                missing.open += holes_below(&window, seen.tops[1]);
-                if window.top != seen.tops[0] {
-                    seen.idle = 0;
-                }
-                seen.tops = [window.top, seen.tops[0]];
-                if seen.idle >= IDLE {
-                    ended.push((key, holes_below(&window, u64::MAX)));
-                }
-            },
-        )?;
+        map.for_each_locked(WindowKey::SIZE, WindowValue::SIZE, |key, value| {
+            let (Some(key), Some(WindowValue { window, .. })) =
+                (WindowKey::decode(key), WindowValue::decode(value))
+            else {
+                return;
+            };
+            let seen = self.seen.entry(key).or_insert(Seen {
+                epoch: window.epoch,
+                tops: [window.top, 0],
+                idle: 1,
+            });
+            let missing = out.entry(key.slot).or_default();
+            if seen.epoch != window.epoch {
+                // What was missing before has been counted by the kernel.
+                (seen.epoch, seen.tops, seen.idle) = (window.epoch, [window.top, 0], 0);
+                return;
+            }
+            missing.open += holes_below(&window, seen.tops[1]);
+            if window.top != seen.tops[0] {
+                seen.idle = 0;
+            }
+            seen.tops = [window.top, seen.tops[0]];
+            if seen.idle >= IDLE {
+                ended.push((key, holes_below(&window, u64::MAX)));
+            }
+        })?;
         for (key, holes) in ended {
-            if sys::remove(map.fd().as_fd(), &bytes(&key)).is_ok() {
+            if map.remove(&bytes(&key)).is_ok() {
                 self.seen.remove(&key);
                 let missing = out.entry(key.slot).or_default();
                 missing.open = missing.open.saturating_sub(holes);
@@ -85,35 +78,30 @@ impl Windows {
 
     /// Gives up all windows, since nobody watches any more: what comes later begins anew. By slot, what is missing for
     /// good; that of the last two ticks may have come unseen.
-    pub fn end(&mut self, map: &MapData) -> Result<HashMap<u32, u64>> {
+    pub fn end(&mut self, map: &KernelMap) -> Result<HashMap<u32, u64>> {
         let mut out: HashMap<u32, u64> = HashMap::new();
         let mut all = Vec::new();
-        sys::for_each_locked(
-            map.fd().as_fd(),
-            WindowKey::SIZE,
-            WindowValue::SIZE,
-            |key, value| {
-                let (Some(key), Some(value)) = (WindowKey::decode(key), WindowValue::decode(value)) else {
-                    return;
-                };
-                let seen = self.seen.get(&key).filter(|s| s.epoch == value.window.epoch);
-                let below = seen.map_or(0, |s| s.tops[1]);
-                *out.entry(key.slot).or_default() += holes_below(&value.window, below);
-                all.push(key);
-            },
-        )?;
+        map.for_each_locked(WindowKey::SIZE, WindowValue::SIZE, |key, value| {
+            let (Some(key), Some(value)) = (WindowKey::decode(key), WindowValue::decode(value)) else {
+                return;
+            };
+            let seen = self.seen.get(&key).filter(|s| s.epoch == value.window.epoch);
+            let below = seen.map_or(0, |s| s.tops[1]);
+            *out.entry(key.slot).or_default() += holes_below(&value.window, below);
+            all.push(key);
+        })?;
         for key in all {
-            let _ = sys::remove(map.fd().as_fd(), &bytes(&key));
+            let _ = map.remove(&bytes(&key));
         }
         self.seen.clear();
         Ok(out)
     }
 
     /// Gives up the windows of a slot that is given back. What they miss has been read.
-    pub fn remove(&mut self, map: &MapData, slot: u32) {
+    pub fn remove(&mut self, map: &KernelMap, slot: u32) {
         self.seen.retain(|key, _| {
             if key.slot == slot {
-                let _ = sys::remove(map.fd().as_fd(), &bytes(key));
+                let _ = map.remove(&bytes(key));
             }
             key.slot != slot
         });

@@ -2,14 +2,12 @@
 
 use super::Python;
 use super::runtime::{self, Version};
-use crate::bpf::sys;
+use crate::bpf::KernelMap;
 use crate::stacks::maps::Mapping;
 use crate::stacks::table::Table;
 use agent_common::profile::{PYTHON_LAYOUTS, PythonLayout};
 use agent_common::wire::Wire as _;
-use aya::maps::MapData;
 use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Weak};
 
@@ -19,14 +17,14 @@ const OF_ONE_USER: usize = 8;
 
 /// The versions of CPython that run here, by number.
 pub struct Layouts {
-    map: MapData,
+    map: KernelMap,
     numbers: Numbers,
     is_warned: bool,
 }
 
 impl Layouts {
     /// Of the map `PYTHON_LAYOUTS`.
-    pub fn new(map: MapData) -> Self {
+    pub fn new(map: KernelMap) -> Self {
         Self {
             map,
             numbers: Numbers::new(),
@@ -68,7 +66,7 @@ impl Layouts {
         };
         let mut bytes = Vec::new();
         layout.encode(&mut bytes);
-        if is_new && let Err(e) = sys::update(self.map.fd().as_fd(), &number.to_ne_bytes(), &bytes) {
+        if is_new && let Err(e) = self.map.update(&number.to_ne_bytes(), &bytes) {
             self.warn(&format!("map PYTHON_LAYOUTS: {e}"));
             return None;
         }

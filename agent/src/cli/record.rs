@@ -1,0 +1,39 @@
+//! The commands of recordings.
+
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `geophone record`.
+#[derive(Debug, Args)]
+pub struct Record {
+    /// The file to write
+    #[arg(value_name = "FILE", value_parser = super::writable)]
+    pub file: PathBuf,
+    /// End by itself after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = super::time)]
+    pub duration: Option<Duration>,
+    /// Write the last exposition to this file as well: what a replay must say
+    #[arg(long, value_name = "FILE", value_parser = super::writable)]
+    pub exposition: Option<PathBuf>,
+}
+
+/// `geophone replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// A second a second, not as fast as it can
+    #[arg(long)]
+    pub real_time: bool,
+    /// Fill this store, for `geophone query --store`
+    #[arg(long = "store", value_name = "DIRECTORY")]
+    pub directory: Option<PathBuf>,
+    /// Each tick as a line of JSON, not the last exposition
+    #[arg(long)]
+    pub ticks: bool,
+    /// Write to this file [default: standard output]
+    #[arg(long, short, value_name = "FILE", value_parser = super::writable)]
+    pub output: Option<PathBuf>,
+}

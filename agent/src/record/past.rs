@@ -1,0 +1,270 @@
+//! Gives back what a recording says, step by step.
+
+use super::Clock;
+use super::format::{Reader, Step, tag};
+use super::tape::Rows;
+use crate::bpf::sys::{MappedArray, Memory};
+use crate::bpf::{Spec, State, Verdict};
+use crate::error::Result;
+use serde::de::DeserializeOwned;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What was read up to a step. Nothing here depends on the order of a hash: they are only looked up.
+struct Known {
+    clock: Clock,
+    facts: HashMap<String, Vec<u8>>,
+    rows: HashMap<String, Arc<Rows>>,
+    /// By number: name, bytes of an element.
+    declared: Vec<(String, usize)>,
+    arrays: HashMap<String, (usize, Arc<Memory>)>,
+    records: Vec<u8>,
+    taken: HashMap<(String, Vec<u8>), Vec<u8>>,
+    refused: HashSet<(String, Vec<u8>)>,
+    happened: HashSet<String>,
+    missing: u64,
+    /// Arrays that nobody has asked for yet keep what was written to them.
+    early: HashMap<String, HashMap<usize, u64>>,
+}
+
+/// What was read up to a step.
+pub struct Past {
+    start: Instant,
+    state: Mutex<Known>,
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Past {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        let start = Instant::now();
+        Self {
+            start,
+            state: Mutex::new(Known {
+                clock: Clock {
+                    now: start,
+                    unix_nanos: 0,
+                    boot_to_unix: 0,
+                },
+                facts: HashMap::new(),
+                rows: HashMap::new(),
+                declared: Vec::new(),
+                arrays: HashMap::new(),
+                records: Vec::new(),
+                taken: HashMap::new(),
+                refused: HashSet::new(),
+                happened: HashSet::new(),
+                missing: 0,
+                early: HashMap::new(),
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Known> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies the frames up to the next step. `None` = there is none; `Err` says at what it stopped.
+    pub fn advance(&self, frames: &mut Reader<'_>) -> std::result::Result<Option<Step>, u8> {
+        let state = &mut *self.state();
+        state.taken.clear();
+        state.refused.clear();
+        state.happened.clear();
+        while let Some(tag) = frames.byte() {
+            if let Some(step) = state.frame(tag, frames, self.start).ok_or(tag)? {
+                return Ok(Some(step));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The time of the step.
+    pub fn clock(&self) -> Clock {
+        self.state().clock
+    }
+
+    /// A fact.
+    pub fn fact<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        serde_json::from_slice(self.state().facts.get(key)?).ok()
+    }
+
+    /// What became of a program.
+    pub fn verdict(&self, spec: &Spec) -> Verdict {
+        let state = self.fact(&verdict_key(spec)).unwrap_or(State::Off);
+        Verdict {
+            probe: spec.probe.to_owned(),
+            program: spec.name.to_owned(),
+            hook: spec.hook.describe(),
+            state,
+            reason: "as recorded".to_owned(),
+            remedy: String::new(),
+            required: spec.required,
+            verifier_log: String::new(),
+        }
+    }
+
+    /// Calls `each` for the rows of a map.
+    pub fn each_row(&self, map: &str, key: usize, value: usize, mut each: impl FnMut(&[u8], &[u8])) {
+        let rows = self.state().rows.get(map).cloned();
+        let Some(rows) = rows.filter(|r| (r.key, r.value) == (key, value)) else {
+            return;
+        };
+        for row in rows.bytes.chunks_exact(key + value) {
+            let (key, value) = row.split_at(key);
+            each(key, value);
+        }
+    }
+
+    /// Takes a row out, if it was there.
+    pub fn remove(&self, map: &str, key: &[u8]) -> Option<Vec<u8>> {
+        let state = &mut *self.state();
+        let rows = Arc::make_mut(state.rows.get_mut(map)?);
+        let gone = rows.remove(key)?;
+        let refused = state.refused.remove(&(map.to_owned(), key.to_vec()));
+        (!refused).then_some(gone)
+    }
+
+    /// Takes a row out; what it held then.
+    pub fn take(&self, map: &str, key: &[u8]) -> Option<Vec<u8>> {
+        let gone = self.remove(map, key)?;
+        let then = self.state().taken.remove(&(map.to_owned(), key.to_vec()));
+        Some(then.unwrap_or(gone))
+    }
+
+    /// An array that the recording fills.
+    pub fn array(&self, name: &'static str, size: usize, entries: usize) -> Result<MappedArray> {
+        let array = MappedArray::recorded(size, entries)?;
+        let state = &mut *self.state();
+        let memory = array.memory();
+        for (word, growth) in state.early.remove(name).unwrap_or_default() {
+            memory.set(word, memory.get(word).wrapping_add(growth));
+        }
+        state
+            .arrays
+            .insert(name.to_owned(), (size.next_multiple_of(8), memory));
+        Ok(array)
+    }
+
+    /// Whether something happened in this step.
+    pub fn happened(&self, what: &str) -> bool {
+        self.state().happened.contains(what)
+    }
+
+    /// The records of this step.
+    pub fn records(&self) -> Vec<u8> {
+        std::mem::take(&mut self.state().records)
+    }
+
+    /// Ticks that were not written, ever.
+    pub fn missing(&self) -> u64 {
+        self.state().missing
+    }
+}
+
+impl Known {
+    /// Applies a frame; `None` = it is damaged.
+    fn frame(&mut self, tag: u8, r: &mut Reader<'_>, start: Instant) -> Option<Option<Step>> {
+        match tag {
+            tag::FACT => {
+                let key = r.text()?.to_owned();
+                self.facts.insert(key, r.bytes()?.to_vec());
+            }
+            tag::ROWS => {
+                let map = r.text()?.to_owned();
+                let (key, value) = (r.varint()? as usize, r.varint()? as usize);
+                let bytes = r.bytes()?.to_vec();
+                // A size that no map has, and sums of which could overflow.
+                if key > 1 << 16 || value > 1 << 20 || key + value == 0 {
+                    return None;
+                }
+                self.rows.insert(map, Arc::new(Rows { key, value, bytes }));
+            }
+            tag::ARRAY => {
+                let number = r.varint()? as usize;
+                let declared = (r.text()?.to_owned(), r.varint()? as usize);
+                if number == self.declared.len() {
+                    self.declared.push(declared);
+                } else {
+                    *self.declared.get_mut(number)? = declared;
+                }
+            }
+            tag::WORDS => {
+                let number = r.varint()? as usize;
+                self.words(number, Reader(r.bytes()?))?;
+            }
+            tag::RECORDS => self.records = r.bytes()?.to_vec(),
+            tag::TAKEN => {
+                let at = (r.text()?.to_owned(), r.bytes()?.to_vec());
+                self.taken.insert(at, r.bytes()?.to_vec());
+            }
+            tag::REFUSED => {
+                self.refused.insert((r.text()?.to_owned(), r.bytes()?.to_vec()));
+            }
+            tag::HAPPENED => {
+                self.happened.insert(r.text()?.to_owned());
+            }
+            tag::STEP => {
+                let step = Step::of(r.varint()?)?;
+                self.clock = Clock {
+                    now: start.checked_add(Duration::from_nanos(r.varint()?))?,
+                    unix_nanos: r.varint()?,
+                    boot_to_unix: r.varint()?,
+                };
+                return Some(Some(step));
+            }
+            tag::RESET => {
+                self.missing += r.varint()?;
+                for (_, memory) in self.arrays.values() {
+                    // What is zero takes no memory, and shall not.
+                    let set = (0..memory.words()).filter(|word| memory.get(*word) != 0);
+                    set.for_each(|word| memory.set(word, 0));
+                }
+                self.early.clear();
+                self.rows.clear();
+                self.records.clear();
+            }
+            _ => return None,
+        }
+        Some(None)
+    }
+
+    fn words(&mut self, number: usize, mut r: Reader<'_>) -> Option<()> {
+        let (name, stride) = self.declared.get(number)?;
+        let memory = match self.arrays.get(name) {
+            // An array of another layout: no number of it would mean what it says.
+            Some((ours, _)) if ours != stride => return Some(()),
+            Some((_, memory)) => Some(memory),
+            None => None,
+        };
+        let mut at = 0i64;
+        while !r.0.is_empty() {
+            at = at.wrapping_add(r.signed()?);
+            let growth = r.signed()?.cast_unsigned();
+            let word = usize::try_from(at).ok()?;
+            match memory {
+                Some(memory) => memory.set(word, memory.get(word).wrapping_add(growth)),
+                None => {
+                    let word = self
+                        .early
+                        .entry(name.clone())
+                        .or_default()
+                        .entry(word)
+                        .or_default();
+                    *word = word.wrapping_add(growth);
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// The fact that says what became of a program.
+pub fn verdict_key(spec: &Spec) -> String {
+    format!("program {}", spec.name)
+}

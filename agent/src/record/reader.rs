@@ -1,0 +1,85 @@
+//! Reads the chunks of a recording, as far as it is whole.
+
+use super::format::{CHUNK_HEAD, HEAD, LONGEST, MAGIC, Meta, VERSION};
+use crate::error::{Error, Result};
+use agent_common::wire::LAYOUT;
+use std::path::Path;
+
+/// The chunks of a file.
+pub struct Chunks<'a> {
+    content: &'a [u8],
+    at: usize,
+    meta: Meta,
+}
+
+impl<'a> Chunks<'a> {
+    /// Reads the beginning. An error if it is no recording, or one that this version does not understand.
+    pub fn new(content: &'a [u8], path: &Path) -> Result<Self> {
+        let refuse = |why: &str| Error::new(format_args!("{}: {why}", path.display()));
+        let version = content
+            .strip_prefix(MAGIC)
+            .and_then(|rest| rest.first_chunk())
+            .map(|v| u16::from_le_bytes(*v))
+            .ok_or_else(|| refuse("is no recording; `geophone record FILE` makes one"))?;
+        if version != VERSION {
+            return Err(refuse(&format!(
+                "is a recording of form {version}, and this geophone reads form {VERSION}"
+            )));
+        }
+        let (meta, at) = read(content, HEAD).ok_or_else(|| refuse("is damaged at its beginning"))?;
+        let meta: Meta =
+            serde_json::from_slice(&meta).map_err(|e| refuse(&format!("its description: {e}")))?;
+        if meta.layout != LAYOUT {
+            return Err(refuse(&format!(
+                "has records of layout {}, and this geophone reads layout {LAYOUT}; replay it with geophone {}",
+                meta.layout, meta.geophone
+            )));
+        }
+        Ok(Self { content, at, meta })
+    }
+
+    /// What it is of.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Where the next chunk begins.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Bytes that are left: none when all has been read, else what is damaged.
+    pub fn rest(&self) -> usize {
+        self.content.len() - self.at
+    }
+}
+
+impl Iterator for Chunks<'_> {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let (frames, at) = read(self.content, self.at)?;
+        self.at = at;
+        Some(frames)
+    }
+}
+
+/// The frames of the chunk at a place, and where the next begins; `None` = it is not whole.
+fn read(content: &[u8], at: usize) -> Option<(Vec<u8>, usize)> {
+    let head = content.get(at..at + CHUNK_HEAD)?;
+    let word = |i: usize| Some(u32::from_le_bytes(*head.get(4 * i..)?.first_chunk()?));
+    let (packed, raw, crc) = (word(0)? as usize, word(1)? as usize, word(2)?);
+    if packed > LONGEST || raw > LONGEST {
+        return None;
+    }
+    let end = (at + CHUNK_HEAD).checked_add(packed)?;
+    let stored = content.get(at + CHUNK_HEAD..end)?;
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(head.get(..8)?);
+    sum.update(stored);
+    if sum.finalize() != crc {
+        return None;
+    }
+    let frames = lz4_flex::block::decompress(stored, raw).ok()?;
+    Some((frames, end))
+}

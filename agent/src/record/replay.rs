@@ -1,0 +1,139 @@
+//! Plays a recording: the same collector, without a kernel.
+
+use super::format::{Meta, Reader, Step};
+use super::reader::Chunks;
+use super::{Past, Source};
+use crate::aggregate::{Family, Snapshot};
+use crate::app;
+use crate::collector::Collector;
+use crate::config::Config;
+use crate::error::{Context as _, Error, Result};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A recording that is being played.
+pub struct Replay<'a> {
+    chunks: Chunks<'a>,
+    past: Arc<Past>,
+    collector: Option<Collector>,
+    config: Config,
+    frames: Vec<u8>,
+    /// Where in `frames` the next step begins.
+    at: usize,
+    damage: Option<String>,
+    /// Records and ticks so far.
+    pub records: u64,
+    /// Ticks so far.
+    pub ticks: u64,
+}
+
+impl<'a> Replay<'a> {
+    /// Of a file's content. The settings are those of the recording.
+    pub fn new(content: &'a [u8], path: &Path) -> Result<Self> {
+        let chunks = Chunks::new(content, path)?;
+        let config = settings(chunks.meta()).context(path.display())?;
+        Ok(Self {
+            chunks,
+            past: Arc::new(Past::new()),
+            collector: None,
+            config,
+            frames: Vec::new(),
+            at: 0,
+            damage: None,
+            records: 0,
+            ticks: 0,
+        })
+    }
+
+    /// What it is of.
+    pub fn meta(&self) -> &Meta {
+        self.chunks.meta()
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The snapshot of the next tick; `None` = it is over.
+    pub fn tick(&mut self) -> Result<Option<Snapshot>> {
+        loop {
+            let Some(step) = self.step() else { return Ok(None) };
+            if self.collector.is_none() {
+                let source = Source::Recorded(self.past.clone());
+                self.collector = Some(app::collector_of(&self.config, None, source)?);
+            }
+            let Some(collector) = &mut self.collector else {
+                return Ok(None);
+            };
+            match step {
+                Step::Attach => {}
+                Step::Drain => self.records += collector.drain(false, drop) as u64,
+                Step::Tick | Step::Last => {
+                    self.records += collector.drain(false, drop) as u64;
+                    self.ticks += 1;
+                    let mut snapshot = collector.tick(&mut [], step == Step::Last);
+                    snapshot.families.iter_mut().for_each(sort);
+                    return Ok(Some(snapshot));
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) -> Option<Step> {
+        loop {
+            let mut reader = Reader(self.frames.get(self.at..).unwrap_or_default());
+            match self.past.advance(&mut reader) {
+                Ok(Some(step)) => {
+                    self.at = self.frames.len() - reader.0.len();
+                    return Some(step);
+                }
+                Ok(None) => {}
+                Err(tag) => {
+                    self.damage = Some(format!("a frame of kind {tag} makes no sense"));
+                    return None;
+                }
+            }
+            self.frames = self.chunks.next()?;
+            self.at = 0;
+        }
+    }
+
+    /// What could not be played, in one line; `None` = it was whole.
+    pub fn left_out(&self) -> Option<String> {
+        let mut all = Vec::new();
+        if let Some(damage) = &self.damage {
+            all.push(format!("{damage}, nothing after it was read"));
+        }
+        if self.chunks.rest() > 0 {
+            all.push(format!(
+                "the last {} bytes are damaged or cut off (from byte {} on)",
+                self.chunks.rest(),
+                self.chunks.at()
+            ));
+        }
+        match self.past.missing() {
+            0 => {}
+            1 => all.push("1 tick was never written".into()),
+            n => all.push(format!("{n} ticks were never written")),
+        }
+        if !self.meta().left_out.is_empty() {
+            all.push(format!(
+                "not recorded: probes {}",
+                self.meta().left_out.join(", ")
+            ));
+        }
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+/// The order of series is that of hashes in some probes; in what a replay says it is that of their labels.
+fn sort(family: &mut Family) {
+    family.series.sort_by(|a, b| a.labels.text.cmp(&b.labels.text));
+}
+
+fn settings(meta: &Meta) -> Result<Config> {
+    let mut config = Config::parse("settings", &meta.settings.to_string()).map_err(Error::new)?;
+    config.host.clone_from(&meta.host);
+    Ok(config)
+}

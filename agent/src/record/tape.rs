@@ -1,0 +1,318 @@
+//! Writes down what is read.
+
+use super::Clock;
+use super::file::Output;
+use super::format::{self, Step, bytes, signed, tag, varint};
+use crate::bpf::sys::Shadow;
+use agent_common::wire::kind;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Facts that are kept for the beginning of a segment; the oldest go first.
+const FACTS: usize = 65_536;
+
+/// Rows of a map.
+#[derive(Clone, Default)]
+pub struct Rows {
+    /// Bytes of a key.
+    pub key: usize,
+    /// Bytes of a value.
+    pub value: usize,
+    /// Keys and values, one behind the other.
+    pub bytes: Vec<u8>,
+}
+
+impl Rows {
+    /// Takes one out; what it held.
+    pub fn remove(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        let row = self.key + self.value;
+        let at = self
+            .bytes
+            .chunks_exact(row.max(1))
+            .position(|r| r.get(..self.key) == Some(key))?;
+        let gone: Vec<u8> = self.bytes.drain(at * row..(at + 1) * row).collect();
+        gone.get(self.key..).map(<[u8]>::to_vec)
+    }
+}
+
+struct Array {
+    name: &'static str,
+    stride: usize,
+    shadow: Shadow,
+    /// Words of this step.
+    words: Vec<u8>,
+    /// The word before.
+    at: i64,
+}
+
+impl Array {
+    fn word(&mut self, word: usize, growth: u64) {
+        signed(&mut self.words, word as i64 - self.at);
+        signed(&mut self.words, growth.cast_signed());
+        self.at = word as i64;
+    }
+}
+
+struct Inner {
+    /// Whole frames of the steps that are not written yet.
+    frames: Vec<u8>,
+    /// Records of this step.
+    records: Vec<u8>,
+    arrays: Vec<Array>,
+    rows: BTreeMap<&'static str, Rows>,
+    facts: BTreeMap<String, (u64, Vec<u8>)>,
+    told: u64,
+    output: Output,
+    /// The next chunk begins with everything: nothing was written yet, or something could not be.
+    anew: bool,
+    missing: u64,
+}
+
+/// Writes down what is read.
+pub struct Tape {
+    start: Instant,
+    epoch: AtomicU32,
+    inner: Mutex<Inner>,
+}
+
+impl Tape {
+    /// Writes to an output.
+    pub fn new(output: Output) -> Self {
+        Self {
+            start: Instant::now(),
+            epoch: 1.into(),
+            inner: Mutex::new(Inner {
+                frames: Vec::new(),
+                records: Vec::new(),
+                arrays: Vec::new(),
+                rows: BTreeMap::new(),
+                facts: BTreeMap::new(),
+                told: 0,
+                output,
+                anew: false,
+                missing: 0,
+            }),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of the step that runs.
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Enters an array; its number.
+    pub fn array(&self, name: &'static str, stride: usize, shadow: Shadow) -> usize {
+        let mut inner = self.inner();
+        let number = inner.arrays.len();
+        declare(&mut inner.frames, number, name, stride);
+        inner.arrays.push(Array {
+            name,
+            stride,
+            shadow,
+            words: Vec::new(),
+            at: 0,
+        });
+        number
+    }
+
+    /// A word of an array has grown.
+    pub fn word(&self, array: usize, word: usize, growth: u64) {
+        if let Some(array) = self.inner().arrays.get_mut(array) {
+            array.word(word, growth);
+        }
+    }
+
+    /// All rows of a map.
+    pub fn rows(&self, map: &'static str, key: usize, value: usize, rows: Vec<u8>) {
+        let inner = &mut *self.inner();
+        let rows = Rows {
+            key,
+            value,
+            bytes: rows,
+        };
+        let is_new = inner.rows.get(map).is_none_or(|last| last.bytes != rows.bytes);
+        if is_new {
+            put_rows(&mut inner.frames, map, &rows);
+            inner.rows.insert(map, rows);
+        }
+    }
+
+    /// A row was taken out, or was not there any more.
+    pub fn removed(&self, map: &'static str, key: &[u8], was_there: bool) {
+        let inner = &mut *self.inner();
+        if !was_there {
+            pair(&mut inner.frames, tag::REFUSED, map, key);
+        }
+        if let Some(rows) = inner.rows.get_mut(map) {
+            rows.remove(key);
+        }
+    }
+
+    /// What a row held when it was taken out.
+    pub fn taken(&self, map: &'static str, key: &[u8], value: &[u8]) {
+        let frames = &mut self.inner().frames;
+        pair(frames, tag::TAKEN, map, key);
+        bytes(frames, value);
+    }
+
+    /// An answer, as JSON.
+    pub fn fact(&self, key: &str, json: Vec<u8>) {
+        let inner = &mut *self.inner();
+        if inner.facts.get(key).is_some_and(|(_, last)| *last == json) {
+            return;
+        }
+        put_fact(&mut inner.frames, key, &json);
+        inner.told += 1;
+        inner.facts.insert(key.to_owned(), (inner.told, json));
+        if inner.facts.len() > FACTS {
+            let oldest = inner.told - FACTS as u64 / 2;
+            inner.facts.retain(|_, (told, _)| *told > oldest);
+        }
+    }
+
+    /// Something happened.
+    pub fn happened(&self, what: &str) {
+        let frames = &mut self.inner().frames;
+        frames.push(tag::HAPPENED);
+        bytes(frames, what.as_bytes());
+    }
+
+    /// A record of the ring. Stacks are left out: their names are asked of files that will be others then.
+    pub fn record(&self, record: &[u8]) {
+        if record.first() != Some(&kind::STACK) {
+            bytes(&mut self.inner().records, record);
+        }
+    }
+
+    /// The end of a step. A drain that has brought nothing is not written.
+    pub fn end(&self, step: Step, clock: &Clock) {
+        let inner = &mut *self.inner();
+        if step == Step::Drain && inner.records.is_empty() {
+            return;
+        }
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        for (number, array) in inner.arrays.iter_mut().enumerate() {
+            if !array.words.is_empty() {
+                put_words(&mut inner.frames, number, &array.words);
+                array.words.clear();
+                array.at = 0;
+            }
+        }
+        if !inner.records.is_empty() {
+            inner.frames.push(tag::RECORDS);
+            bytes(&mut inner.frames, &inner.records);
+            inner.records.clear();
+        }
+        inner.frames.push(tag::STEP);
+        let since = clock.now.saturating_duration_since(self.start);
+        let times = [since.as_nanos() as u64, clock.unix_nanos, clock.boot_to_unix];
+        for number in [step.number()].into_iter().chain(times) {
+            varint(&mut inner.frames, number);
+        }
+        match step {
+            Step::Attach | Step::Drain => {}
+            Step::Tick | Step::Last => inner.write(clock),
+        }
+    }
+
+    /// What has been written.
+    pub fn written(&self) -> super::Written {
+        self.inner().output.written()
+    }
+
+    /// Ends it: all is on the disk. A recording goes no further.
+    pub fn finish(&self) -> super::Written {
+        self.inner().output.finish()
+    }
+}
+
+impl Inner {
+    /// Hands the frames of a second to the writer. If it is too far behind, they are missing, and what follows begins anew.
+    fn write(&mut self, clock: &Clock) {
+        let frames = std::mem::take(&mut self.frames);
+        if !self.anew {
+            self.anew = !self.output.write(format::chunk(&frames), None);
+        }
+        if self.anew {
+            self.missing += 1;
+        } else if !self.output.turns(clock.now) {
+            return;
+        }
+        // The state has in it what the frames did, but for their records.
+        let state = format::chunk(&self.state());
+        if self.output.write(state, Some(clock.unix_nanos)) {
+            (self.anew, self.missing) = (false, 0);
+        }
+    }
+
+    /// Everything as it is now.
+    fn state(&self) -> Vec<u8> {
+        let mut out = vec![tag::RESET];
+        varint(&mut out, self.missing);
+        for (key, (_, json)) in &self.facts {
+            put_fact(&mut out, key, json);
+        }
+        for (map, rows) in &self.rows {
+            put_rows(&mut out, map, rows);
+        }
+        for (number, array) in self.arrays.iter().enumerate() {
+            declare(&mut out, number, array.name, array.stride);
+            let mut now = Array {
+                words: Vec::new(),
+                at: 0,
+                name: array.name,
+                stride: array.stride,
+                shadow: array.shadow.clone(),
+            };
+            array.shadow.each_read(|word| {
+                let value = array.shadow.words.get(word);
+                if value != 0 {
+                    now.word(word, value);
+                }
+            });
+            if !now.words.is_empty() {
+                put_words(&mut out, number, &now.words);
+            }
+        }
+        out
+    }
+}
+
+fn declare(out: &mut Vec<u8>, number: usize, name: &str, stride: usize) {
+    out.push(tag::ARRAY);
+    varint(out, number as u64);
+    bytes(out, name.as_bytes());
+    varint(out, stride as u64);
+}
+
+fn put_words(out: &mut Vec<u8>, number: usize, words: &[u8]) {
+    out.push(tag::WORDS);
+    varint(out, number as u64);
+    bytes(out, words);
+}
+
+fn put_rows(out: &mut Vec<u8>, map: &str, rows: &Rows) {
+    out.push(tag::ROWS);
+    bytes(out, map.as_bytes());
+    varint(out, rows.key as u64);
+    varint(out, rows.value as u64);
+    bytes(out, &rows.bytes);
+}
+
+fn put_fact(out: &mut Vec<u8>, key: &str, json: &[u8]) {
+    out.push(tag::FACT);
+    bytes(out, key.as_bytes());
+    bytes(out, json);
+}
+
+fn pair(out: &mut Vec<u8>, tag: u8, map: &str, key: &[u8]) {
+    out.push(tag);
+    bytes(out, map.as_bytes());
+    bytes(out, key);
+}

@@ -1,0 +1,185 @@
+//! Recordings: what a replay says is what the agent said that was recorded.
+
+use anyhow::{Context as _, Result, ensure};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use tests::harness::agent::{Scratch, binary, clean};
+use tests::harness::cli::{geophone, one_line, says};
+use tests::harness::command::said;
+use tests::harness::{Scene, equal};
+use tests::need_root;
+
+/// What the agent itself costs and covers: a replay costs something else, and says nothing of it.
+const OWN: [&str; 5] = [
+    "geophone_agent_",
+    "geophone_program",
+    "geophone_governor_",
+    "geophone_coverage_",
+    "geophone_map_memory_",
+];
+
+fn start(file: &Path, live: &Path, time: &str) -> Result<Child> {
+    let mut command = clean(binary());
+    command
+        .arg("record")
+        .arg(file)
+        .args(["--for", time])
+        .arg("--exposition")
+        .arg(live);
+    for setting in [
+        "probes.tcp.sweep_interval=1s",
+        "budget.enabled=false",
+        "probes.udp.enabled=true",
+        "probes.dns.enabled=true",
+        "probes.tunnel.enabled=false",
+    ] {
+        command.args(["--set", setting]);
+    }
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("set GEOPHONE_BIN")
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is no text")
+}
+
+fn replay(file: &Path, more: &[&str]) -> Result<(String, String)> {
+    let out = geophone(&[&["replay", text(file)?], more].concat())?;
+    ensure!(out.status.success(), "{}", said(&out));
+    Ok((String::from_utf8(out.stdout)?, String::from_utf8(out.stderr)?))
+}
+
+fn samples(exposition: &str) -> BTreeSet<&str> {
+    exposition.lines().filter(|l| !l.starts_with('#')).collect()
+}
+
+/// The sum of a family's samples that have all these words.
+fn sum(exposition: &str, words: &[&str]) -> f64 {
+    let lines = exposition.lines().filter(|l| words.iter().all(|w| l.contains(w)));
+    lines
+        .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+/// Cause: connections, datagrams and drops while a recording is made. Seen: the last second of the replay is that of the
+/// agent, sample by sample; a second replay says the same byte for byte; a store is filled with it.
+#[test]
+fn a_replay_says_what_the_agent_said() -> Result<()> {
+    need_root!();
+    let scratch = Scratch::new()?;
+    let (file, live) = (scratch.path("recording"), scratch.path("live"));
+    let mut scene = Scene::echo()?;
+    scene.net.b.ns.nft(
+        "table inet t { chain in { type filter hook input priority 0; udp dport 7000 counter drop; }; }",
+    )?;
+    let recorder = start(&file, &live, "8s")?;
+    std::thread::sleep(Duration::from_secs(2));
+    scene.exchange(30, 20, 500)?;
+    scene.client.udp(&scene.net.b.at(7000), 300, 100)?;
+    let name = scene.client.name().to_owned();
+    let out = recorder.wait_with_output()?;
+    ensure!(out.status.success(), "{}", said(&out));
+    says(&said(&out), &["ticks in", "not recorded: probes"])?;
+
+    let live = fs::read_to_string(&live)?;
+    let subject = format!("subject=\"{name}\"");
+    let opened = ["geophone_tcp_connections_total{", &subject, "outcome=\"opened\""];
+    equal("connections recorded", sum(&live, &opened), 30.0)?;
+    let dropped = [
+        "geophone_drops_packets_total{",
+        "NETFILTER_DROP",
+        "direction=\"receive\"",
+        &scene.net.b.device,
+    ];
+    equal("drops recorded", sum(&live, &dropped), 300.0)?;
+
+    let (once, left_out) = replay(&file, &[])?;
+    says(&left_out, &["not recorded"])?;
+    ensure!(!left_out.contains("damaged"), "{left_out}");
+    equal("connections replayed", sum(&once, &opened), 30.0)?;
+    equal("drops replayed", sum(&once, &dropped), 300.0)?;
+    let (said_then, says_now) = (samples(&live), samples(&once));
+    let invented: Vec<_> = says_now.difference(&said_then).take(20).collect();
+    ensure!(invented.is_empty(), "only in the replay: {invented:#?}");
+    let is_own = |line: &&&str| OWN.iter().any(|own| line.contains(own));
+    let missing: Vec<_> = said_then
+        .difference(&says_now)
+        .filter(|l| !is_own(l))
+        .take(20)
+        .collect();
+    ensure!(missing.is_empty(), "only in the agent: {missing:#?}");
+
+    let (twice, _) = replay(&file, &[])?;
+    ensure!(once == twice, "two replays differ");
+    let (ticks, _) = replay(&file, &["--ticks"])?;
+    ensure!(
+        ticks == replay(&file, &["--ticks"])?.0,
+        "two replays differ in a tick"
+    );
+    ensure!(
+        (7..=10).contains(&ticks.lines().count()),
+        "{} ticks",
+        ticks.lines().count()
+    );
+
+    let store = scratch.path("store");
+    replay(&file, &["--store", text(&store)?])?;
+    let query =
+        format!("sum(max_over_time(geophone_tcp_connections_total{{outcome=\"opened\",{subject}}}[1m]))");
+    let asked = geophone(&["query", "--store", text(&store)?, &query])?;
+    says(&said(&asked), &["30"])
+}
+
+/// Cause: a recording is cut, or a byte of it is another. Seen: what is whole is replayed, and one line names the rest.
+#[test]
+fn what_is_damaged_is_left_out_and_named() -> Result<()> {
+    need_root!();
+    let scratch = Scratch::new()?;
+    let (file, live) = (scratch.path("recording"), scratch.path("live"));
+    let mut recorder = start(&file, &live, "5s")?;
+    ensure!(recorder.wait()?.success(), "it failed");
+    let whole = fs::read(&file)?;
+    let (all, _) = replay(&file, &["--ticks"])?;
+
+    let cut = scratch.write("cut", whole.get(..whole.len() * 7 / 8).context("short")?)?;
+    let (some, left_out) = replay(&cut, &["--ticks"])?;
+    says(&left_out, &["bytes are damaged or cut off"])?;
+    ensure!(
+        !some.is_empty() && some.len() < all.len(),
+        "{} of {}",
+        some.len(),
+        all.len()
+    );
+    ensure!(all.starts_with(&some), "the beginning is another");
+
+    let mut flipped = whole.clone();
+    let at = flipped.len() * 7 / 8;
+    flipped[at] ^= 1;
+    let flipped = scratch.write("flipped", flipped)?;
+    let (some, left_out) = replay(&flipped, &["--ticks"])?;
+    says(&left_out, &["bytes are damaged or cut off"])?;
+    ensure!(
+        all.starts_with(&some) && some.len() < all.len(),
+        "it was not noticed"
+    );
+
+    for (name, content, words) in [
+        ("empty", &b""[..], "is no recording"),
+        ("foreign", b"GEOPHREC\x07\x00\x00\x00", "form 7"),
+        (
+            "short",
+            whole.get(..20).context("short")?,
+            "damaged at its beginning",
+        ),
+    ] {
+        let file = scratch.write(name, content)?;
+        says(&one_line(&geophone(&["replay", text(&file)?])?)?, &[name, words])?;
+    }
+    Ok(())
+}
