@@ -61,11 +61,12 @@ impl Symbols {
     }
 
     /// The functions of some addresses, without offsets, those of modules as `function [module]`, those of BPF programs as
-    /// `program [bpf]`. The table is kept: who asks for stacks asks all the time.
+    /// `program [bpf]`.
     pub fn functions(&mut self, addresses: &[u64]) -> Vec<String> {
         if addresses.is_empty() {
             return Vec::new();
         }
+        self.asked = Instant::now();
         let modules = loaded(&self.modules);
         let holds = |t: &Table| {
             t.modules == modules && (t.read.elapsed() < FRESH || !addresses.iter().any(|a| t.may_be_bpf(*a)))
@@ -253,6 +254,10 @@ mod tests {
         assert!(symbols.table.is_none());
         assert_eq!(symbols.name(0x6001), "module+0x1");
         assert!(symbols.table.is_none());
+        symbols.asked = Instant::now().checked_sub(KEEP * 2).unwrap();
+        assert_eq!(symbols.functions(&[0x6001]), ["module [m]"]);
+        symbols.rest();
+        assert!(symbols.table.is_some(), "somebody has just asked");
     }
 
     #[test]
