@@ -196,9 +196,9 @@ pub fn summary(store: &Store, rows: &[Row], sample: u8, window: Window, most: us
         .take(most)
         .map(|row| {
             let mut frames = shown_names(store, &row.frames);
-            if let Some((name, of)) = waker(store, row) {
+            if let Some((name, _)) = waker(store, row) {
                 frames.push(format!("-- woken by {name}"));
-                frames.extend(of);
+                frames.extend(shown_names(store, row.waker.get(1..).unwrap_or_default()));
             }
             (row.who.process.to_string(), frames, share(row.count.value))
         })
@@ -349,7 +349,10 @@ mod tests {
         let summary = summary(&store, &rows, sample::OFF_CPU, Window::default(), 10);
         assert_eq!(summary.functions.len(), 1, "what waited: {:?}", summary.functions);
         let shown = table(&summary, 80);
-        assert!(shown.contains("main\n       -- woken by a b\n"), "{shown}");
+        assert!(
+            shown.contains("main\n       -- woken by a b\n       try_to_wake_up\n       post\n"),
+            "{shown}"
+        );
         assert!(store.nameless_all().is_empty());
     }
 
