@@ -113,7 +113,7 @@ pub struct Located {
     pub end: u64,
     /// Offset of `start` in the file.
     pub offset: u64,
-    /// The file; `None` = code that was made at run time.
+    /// The file, or the code that the process has made at run time (jit.rs); `None` = the kernel's `[vsyscall]`.
     pub binary: Option<Arc<Binary>>,
 }
 

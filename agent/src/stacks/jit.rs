@@ -25,7 +25,7 @@ impl Jits {
     /// Gives the mappings of a process that are of no file to its code.
     pub fn place(&mut self, image: &mut Image, now: Instant) {
         let (tgid, start) = (image.tgid, image.start);
-        // The last page is the kernel's `[vsyscall]`.
+        // What is above is the kernel's: `[vsyscall]`, the only mapping that stays without.
         let anonymous = |m: &&mut super::image::Located| m.binary.is_none() && m.end <= KERNEL_START;
         let mut code = None;
         for mapping in image.mappings.iter_mut().filter(anonymous) {
@@ -72,7 +72,7 @@ impl Jits {
     }
 
     /// A process has ended.
-    pub fn gone(&mut self, tgid: u32, now: Instant) {
+    fn gone(&mut self, tgid: u32, now: Instant) {
         if let Some((_, code)) = self.known.remove(&tgid) {
             self.closing.push_back((now, code));
         }
@@ -94,7 +94,9 @@ impl Jits {
 
     /// Root directories that are open.
     pub fn open(&self) -> usize {
-        self.known.len() + self.closing.len()
+        let known = self.known.values().map(|(_, code)| code);
+        let all = known.chain(self.closing.iter().map(|(_, code)| code));
+        all.filter(|code| code.file.get().is_some()).count()
     }
 }
 
@@ -141,6 +143,11 @@ mod tests {
         );
         assert_eq!(code(&image(own, &mut jits), 0).unwrap().id, own_code.id);
         assert_ne!(code(&image(parent, &mut jits), 0).unwrap().id, own_code.id);
+        // No process has this id.
+        assert_eq!(
+            code(&image(1 << 30, &mut jits), 0).unwrap().perf_map,
+            Some(PerfMap::default())
+        );
         assert_eq!(jits.open(), 2);
         jits.tidy(now, |tgid| tgid == parent);
         assert!(own_code.file.get().is_some());

@@ -32,7 +32,7 @@ pub enum Place {
     Binary(u32, u64),
     /// A function of Python, and its line.
     Python(u32, u32),
-    /// Code that was made at run time.
+    /// An address of no file and not of the process's own code: the kernel's `[vsyscall]`.
     Anonymous(u64),
     /// Nobody knows what it belonged to.
     Unknown(u64),
