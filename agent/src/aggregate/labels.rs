@@ -97,6 +97,12 @@ pub fn clean(value: &str) -> String {
     out
 }
 
+/// A string of the kernel, up to its first NUL, made harmless.
+pub fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    clean(&String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()))
+}
+
 /// As [`clean`], of any length.
 pub fn printable(value: &str) -> String {
     value.chars().map(harmless).collect()
@@ -169,6 +175,8 @@ mod tests {
         );
         assert!(labels.text.ends_with("otel_metric_overflow=\"true\""));
         assert!(labels.peer().len() <= MAX_VALUE && labels.peer().ends_with('…'));
+        assert_eq!(text(b"a\n\xff\0rest\0"), "a\u{fffd}\u{fffd}");
+        assert_eq!(text(b"whole"), "whole");
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub mod symbols;
 pub use cgroups::find_cgroup2_root;
 pub use peers::{Peer, PeerSettings, Peers, Prefix};
 
-use crate::aggregate::labels::clean;
+use crate::aggregate::labels::{clean, text};
 use crate::record::Source;
 use agent_common::tcp::SubjectKey;
 use cache::Cache;
@@ -198,12 +198,6 @@ impl Subject {
 /// The fact that says who a key is.
 fn fact(key: &SubjectKey) -> String {
     format!("subject {} {} {} {}", key.cgroup, key.tgid, key.start, key.netns)
-}
-
-/// A kernel string: up to the first NUL, made harmless.
-fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    clean(&String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()))
 }
 
 #[cfg(test)]

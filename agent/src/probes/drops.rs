@@ -8,6 +8,7 @@
 mod table;
 
 use super::{Context, Probe, entries};
+use crate::aggregate::labels::text;
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
 use crate::bpf::KernelMap;
 use crate::bpf::fields::Group;
@@ -390,11 +391,6 @@ fn protocol(ethertype: u16, ip: u8) -> String {
         (0, _) => "unknown".into(),
         (n, _) => format!("ethertype_{n:#06x}"),
     }
-}
-
-fn text(bytes: &[u8; 16]) -> String {
-    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    crate::aggregate::labels::clean(&String::from_utf8_lossy(bytes.get(..end).unwrap_or(bytes)))
 }
 
 #[cfg(test)]

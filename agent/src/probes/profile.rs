@@ -22,6 +22,7 @@ mod waits;
 pub use metrics::METRICS;
 
 use super::{Context, Probe};
+use crate::aggregate::labels::text;
 use crate::aggregate::{Family, Labels, Metric, Series, Value};
 use crate::bpf::fields::Group;
 use crate::bpf::shards::Shards;
@@ -38,7 +39,7 @@ use crate::stacks::{Kinds, Stacks};
 use agent_common::account::program;
 use agent_common::profile::{Range, StackHead, end, python, sample, thinned_from};
 use agent_common::wire::{Wire as _, kind};
-use label::{Labeller, text};
+use label::Labeller;
 use metrics::{
     BINARIES, CPUS, LOOKED, LOST, NAME_FAILURES, OPEN_FILES, PROCESSES, PYTHON_LOST, PYTHON_STACKS, ROWS,
     SAMPLES, STACKS, STORE_BYTES, SYMBOLIZER_FAILURES, TABLE_BYTES, TABLE_FAILURES, TABLES,
@@ -356,7 +357,7 @@ impl Probe for Profile {
         let process = match text(&head.comm) {
             // What happens to a packet in a softirq is nobody's process.
             name if name.is_empty() => subject.label.as_str().into(),
-            name => name,
+            name => name.into(),
         };
         let sample = Sample {
             frames,
@@ -364,7 +365,7 @@ impl Probe for Profile {
                 subject: subject.label.as_str().into(),
                 process,
                 pid: head.subject.tgid,
-                thread: text(&head.thread),
+                thread: text(&head.thread).into(),
                 container: subject.container_id.as_str().into(),
                 cgroup: subject.cgroup.as_str().into(),
                 sample: head.sample,
@@ -378,12 +379,10 @@ impl Probe for Profile {
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {
-        if self.attached
-            && let Some(engine) = context.engine.as_deref_mut()
-        {
-            self.cpus = engine.follow_cpus(CPU.name, clock::period(self.hz));
-        }
         if let Some(engine) = context.engine.as_deref_mut() {
+            if self.attached {
+                self.cpus = engine.follow_cpus(CPU.name, clock::period(self.hz));
+            }
             engine.follow_cpus("profile_fault", self.options.fault_period << self.level);
         }
         if let Some((events, rows)) = &self.events {

@@ -2,7 +2,7 @@
 
 use super::names::{ANONYMOUS, INLINED};
 use super::store::{Place, Row, Store};
-use crate::aggregate::labels::clean;
+use crate::aggregate::labels::{clean, text};
 use agent_common::profile::end;
 
 /// Name of a frame, if it has one.
@@ -14,7 +14,7 @@ fn symbol(store: &Store, frame: u32) -> Option<String> {
             Some(format!("[cut: {why}]"))
         }
         (Place::Binary(id, _), None) if is_jit(store, id) => Some(ANONYMOUS.to_owned()),
-        (Place::Waker(name), None) => Some(clean(String::from_utf8_lossy(&name).trim_end_matches('\0'))),
+        (Place::Waker(name), None) => Some(text(&name)),
         (_, None) => None,
     }
 }

@@ -6,7 +6,6 @@ use crate::probes::drops;
 use agent_common::block::operation;
 use agent_common::profile::{StackHead, fault, retransmit, sample};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Gives details ([`StackHead::detail`]) their names.
 #[derive(Default)]
@@ -52,10 +51,4 @@ impl Labeller {
             .entry(number)
             .or_insert_with(|| block::disk_name(number))
     }
-}
-
-/// A kernel string, up to its first NUL.
-pub fn text(bytes: &[u8; 16]) -> Arc<str> {
-    let len = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    crate::aggregate::labels::clean(&String::from_utf8_lossy(bytes.get(..len).unwrap_or_default())).into()
 }

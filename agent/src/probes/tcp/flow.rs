@@ -1,6 +1,6 @@
 //! Flow records, from the kernel's form to everybody's.
 
-use crate::aggregate::labels::clean;
+use crate::aggregate::labels::text;
 use crate::probes::Context;
 use crate::records::Flow;
 use agent_common::tcp::{END_REASONS, FlowRecord, ROLES, end_reason};
@@ -16,7 +16,6 @@ pub fn flow(r: &FlowRecord, context: &mut Context<'_>) -> Flow {
         (7, _) => "failed",
         _ => "open",
     };
-    let end = r.comm.iter().position(|&b| b == 0).unwrap_or(r.comm.len());
     Flow {
         time: r.time.wrapping_add(context.boot_to_unix) as f64 / 1e9,
         event: event.into(),
@@ -28,7 +27,7 @@ pub fn flow(r: &FlowRecord, context: &mut Context<'_>) -> Flow {
             .unwrap_or("other")
             .into(),
         subject: subject.label.clone(),
-        process: clean(&String::from_utf8_lossy(r.comm.get(..end).unwrap_or_default())),
+        process: text(&r.comm),
         pid: r.subject.tgid,
         local: address(r.local, r.local_port),
         remote: address(r.remote, r.remote_port),
