@@ -5,13 +5,13 @@
 //! by its own id for itself, without a symbolic link on the way, a regular file of its user or root, and of bounded size.
 //! Its file system may be the process's as well and answer late or never: it is read by the process that reads symbols.
 
+use super::debug_files::descriptor;
 use super::symbolizer::{Function, cut};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _};
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 
 /// Largest file that is read, bytes. That of a large Java server has 20 MB.
@@ -57,8 +57,8 @@ pub struct Found {
     pub skipped: u64,
 }
 
-/// Finds functions in the map of the process whose root directory this is; `None` = it has no map.
-pub fn functions(root: &str, map: &PerfMap, addresses: &[u64]) -> Result<Option<Found>, String> {
+/// Finds functions in the map of the process whose root directory this is; where there is no map there are none.
+pub fn functions(root: &str, map: &PerfMap, addresses: &[u64]) -> Result<Found, String> {
     let name = map.path();
     let io = |what: &str, e: &dyn std::fmt::Display| format!("{name}: {what}: {e}");
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -69,7 +69,7 @@ pub fn functions(root: &str, map: &PerfMap, addresses: &[u64]) -> Result<Option<
     );
     let place = match openat2(&root, name.trim_start_matches('/'), how) {
         Ok(place) => File::from(place),
-        Err(nix::Error::ENOENT) => return Ok(None),
+        Err(nix::Error::ENOENT) => return Ok(Found::default()),
         Err(nix::Error::ELOOP) => return Err(format!("{name}: a symbolic link is on the way")),
         Err(e) => return Err(io("open", &e)),
     };
@@ -87,8 +87,8 @@ pub fn functions(root: &str, map: &PerfMap, addresses: &[u64]) -> Result<Option<
     if is.len() > LARGEST {
         return Err(format!("{name}: {} bytes are more than {LARGEST}", is.len()));
     }
-    let file = File::open(format!("/proc/self/fd/{}", place.as_raw_fd())).map_err(|e| io("open", &e))?;
-    Ok(Some(search(BufReader::new(file.take(LARGEST)), addresses)))
+    let file = File::open(descriptor(&place)).map_err(|e| io("open", &e))?;
+    Ok(search(BufReader::new(file.take(LARGEST)), addresses))
 }
 
 /// One pass over the lines. Code is moved and its place taken by other code: of several functions of an address the last
@@ -222,10 +222,10 @@ mod tests {
             uid: nix::unistd::geteuid().as_raw(),
         };
         let ask = |map: &PerfMap| functions(root.path().to_str().unwrap(), map, &[0x1001]);
-        assert_eq!(ask(&own), Ok(None));
+        assert_eq!(ask(&own), Ok(Found::default()));
         let path = tmp.join("perf-7.map");
         std::fs::write(&path, "1000 10 mine\n").unwrap();
-        let found = ask(&own).unwrap().unwrap();
+        let found = ask(&own).unwrap();
         assert_eq!(found.functions, [Some((0x1000, 0x10, "mine".to_owned()))]);
         let others = PerfMap {
             uid: own.uid + 1,

@@ -275,14 +275,11 @@ fn answer(dwarf: &mut Dwarf, question: &Question) -> Answer {
             }
         }
         Source::PerfMap { root, map } => match perf_map::functions(root, map, &question.addresses) {
-            Ok(found) => {
-                let found = found.unwrap_or_default();
-                Answer {
-                    functions: found.functions,
-                    skipped: found.skipped,
-                    ..Answer::default()
-                }
-            }
+            Ok(found) => Answer {
+                functions: found.functions,
+                skipped: found.skipped,
+                ..Answer::default()
+            },
             Err(refused) => Answer {
                 refused,
                 ..Answer::default()
