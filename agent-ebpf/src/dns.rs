@@ -235,7 +235,9 @@ fn query(walk: &mut Walk) {
         bump(&mut account.filtered);
         return;
     }
-    match counters(account, &walk.pair, &walk.comm) {
+    let own = counters(&walk.pair, &walk.comm);
+    add(&mut account.overflowed, own.is_none() as u64);
+    match own.or_else(others) {
         Some(counters) => {
             // Two constants: indexing by a variable would emit a panic path, which does not load.
             if walk.over_tcp != 0 {
@@ -287,8 +289,9 @@ fn answer(walk: &mut Walk) {
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     walk.pair.subject = asked.subject;
+    // Whether it goes to `other` is counted once, below.
     if walk.header.truncated()
-        && let Some(counters) = counters(account, &walk.pair, &[0; 16])
+        && let Some(counters) = counters(&walk.pair, &[0; 16]).or_else(others)
     {
         bump(&mut counters.truncated);
     }
@@ -314,14 +317,24 @@ fn answer(walk: &mut Walk) {
     }
 }
 
+/// The counters of a subject and a server, if they are there.
 #[inline(always)]
-fn counters(account: &mut Account, key: &DnsServerKey, comm: &[u8; 16]) -> Option<&'static mut DnsCounters> {
-    let find = |key: &DnsServerKey| {
-        DNS_SERVERS.get_ptr_mut(key).map(|value| {
-            // SAFETY: valid for the program's run; only added to atomically.
-            unsafe { &mut *value }
-        })
-    };
+fn find(key: &DnsServerKey) -> Option<&'static mut DnsCounters> {
+    DNS_SERVERS.get_ptr_mut(key).map(|value| {
+        // SAFETY: valid for the program's run; only added to atomically.
+        unsafe { &mut *value }
+    })
+}
+
+/// Those of `other`.
+#[inline(always)]
+fn others() -> Option<&'static mut DnsCounters> {
+    find(&DnsServerKey::NOBODY)
+}
+
+/// The counters of a subject and a server, new ones if need be; `None` = there is no room.
+#[inline(always)]
+fn counters(key: &DnsServerKey, comm: &[u8; 16]) -> Option<&'static mut DnsCounters> {
     if let Some(value) = find(key) {
         return Some(value);
     }
@@ -333,11 +346,7 @@ fn counters(account: &mut Account, key: &DnsServerKey, comm: &[u8; 16]) -> Optio
     };
     // Another CPU may be first.
     let _ = DNS_SERVERS.insert(key, value, NOEXIST);
-    if let Some(value) = find(key) {
-        return Some(value);
-    }
-    bump(&mut account.overflowed);
-    find(&DnsServerKey::NOBODY)
+    find(key)
 }
 
 /// The question as it is; userspace reads the name.

@@ -8,14 +8,14 @@ use super::{HEADER, Header};
 use crate::tunnel::parse::Packet;
 
 /// Bytes of a message that are looked at: its length, and the header up to the number of answers.
-pub const PREFIX: usize = 10;
+const PREFIX: usize = 10;
 
 /// Where one direction of a connection stands.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stream {
     /// Sequence number of the next byte that matters.
-    pub next: u32,
+    next: u32,
     /// Bytes in `prefix`.
     have: u32,
     /// The beginning of a message.

@@ -77,7 +77,6 @@ pub(super) fn look<const QUERY: bool>(account: &mut Account, packet: &Packet, wa
     if !QUERY && ahead < 0 && ahead.unsigned_abs() >= walk.segment.end - walk.segment.at {
         // It comes again, or late: of an answer that was taken nobody waits for a second one.
         stream = &mut streams.late;
-        stream.lose();
         if !stream.resume(&bytes, &walk.segment, true) {
             return;
         }
@@ -114,12 +113,12 @@ fn give_up<const REASON: usize>(account: &mut Account) {
 }
 
 extern "C" fn next_query(_: u64, walk: *mut Walk) -> u64 {
-    // SAFETY: what [`segment`] has made.
+    // SAFETY: what [`look`] has made.
     next::<true>(unsafe { &mut *walk })
 }
 
 extern "C" fn next_answer(_: u64, walk: *mut Walk) -> u64 {
-    // SAFETY: what [`segment`] has made.
+    // SAFETY: what [`look`] has made.
     next::<false>(unsafe { &mut *walk })
 }
 
