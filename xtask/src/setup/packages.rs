@@ -105,6 +105,11 @@ pub const TEST: &[Need] = &[
     need(&["python3"], "python3", "odd clients and servers of the tests"),
     need(&["curl"], "curl", "HTTP clients of the tests"),
     need(&["openssl"], "openssl", "certificates of the TLS tests"),
+    need(
+        &["node"],
+        "nodejs",
+        "code that is made at run time, and its names",
+    ),
     need(&["tmux"], "tmux", "drives the terminal view"),
     need(&["dot"], "graphviz", "reads the graphs of the topology"),
     need(

@@ -5,7 +5,7 @@ use super::history::{History, Seen};
 use super::metrics::{HOP_RTT, INFO};
 use super::sockets::{Own, Sockets};
 use super::target::Target;
-use super::trace::{LONGEST, Trace, trace};
+use super::trace::{Trace, trace};
 use crate::aggregate::{HistogramValue, Labels};
 use crate::error::{Context as _, Result};
 use crate::records::RouteChange;
@@ -43,7 +43,7 @@ pub struct Place {
 pub struct Way {
     target: Target,
     history: History,
-    /// The places on the way, [`LONGEST`] at most. Those beyond its end leave, and are new when they come again.
+    /// The places on the way, [`super::trace::LONGEST`] at most. Those beyond its end leave, and are new when they come again.
     pub places: Vec<Place>,
     /// Traces that could not be made.
     pub failed: u64,
@@ -206,7 +206,7 @@ impl Way {
     fn count(&mut self, trace: &Trace, seen: Vec<Seen>, series_start: u64) {
         let values = target_values(&self.target);
         self.places.truncate(seen.len());
-        for (i, seen) in seen.into_iter().enumerate().take(usize::from(LONGEST)) {
+        for (i, seen) in seen.into_iter().enumerate() {
             if self.places.len() == i {
                 let number = (i + 1).to_string();
                 let [peer, region, zone, remote] = &values;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// Traces that count; older ones are forgotten, and with them the hops that no longer answer.
-pub const WINDOW: usize = 10;
+const WINDOW: usize = 10;
 
 /// What is known of one hop.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,11 +7,10 @@
 //! Two bytes of payload make good for what the number does to the sum.
 
 use crate::config::PathProtocol;
+use agent_common::udp::{TCP, UDP};
 use std::net::IpAddr;
 
 const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 /// Checksum of all echo requests.
 const CHECKSUM: u16 = 0x6e0f;

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
 
 /// Sent as it is, with its IP header; nothing is received.
-const RAW: i32 = 255;
+const RAW: i32 = libc::IPPROTO_RAW;
 /// Bytes of an answer that are looked at; who quotes more quotes what is not asked for.
 const ANSWER: usize = 1280;
 

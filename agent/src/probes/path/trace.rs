@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Rounds of a trace: packets that each hop gets.
-pub const ROUNDS: u16 = 3;
+const ROUNDS: u16 = 3;
 /// Longest way that is followed.
 pub const LONGEST: u8 = 32;
 /// Hops in a row that may stay silent before a trace gives up: bounds the packets to an address that does not answer.

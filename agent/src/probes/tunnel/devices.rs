@@ -133,6 +133,7 @@ pub(super) fn find(
     let mut anywhere = always;
     let mut holders: Option<Vec<(u32, IpAddr)>> = None;
     let mut routes: BTreeMap<(IpAddr, u32), BTreeSet<u32>> = BTreeMap::new();
+    let mut default_routes: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
     for way in ways {
         if let Some(link) = way.link {
             wanted.insert(link);
@@ -161,11 +162,14 @@ pub(super) fn find(
         }
         if way.learns && way.link.is_none() && way.local.is_none_or(|l| l.is_unspecified()) {
             // A default route through a tunnel leads to where its own packets do not go.
-            let mut defaults = ask::default_routes(rtnetlink, way.mark);
             let good = |d: &Device| !d.loopback && d.tunnel.is_none();
-            defaults.retain(|index| devices.iter().any(|d| d.index == *index && good(d)));
+            let defaults = default_routes.entry(way.mark).or_insert_with(|| {
+                let mut all = ask::default_routes(rtnetlink, way.mark);
+                all.retain(|index| devices.iter().any(|d| d.index == *index && good(d)));
+                all
+            });
             anywhere |= defaults.is_empty();
-            wanted.extend(defaults);
+            wanted.extend(defaults.iter());
         }
     }
     if anywhere {
