@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tests::harness::delay::Delay;
 use tests::harness::dns::{BROKEN, Dnsmasq, dig};
@@ -19,10 +20,7 @@ const REPEATED: &str = "geophone_dns_repeated_queries_total";
 
 /// A server beside dnsmasq whose every answer is SERVFAIL; it ends with its socket's namespace. Not on port 53.
 fn broken(link: &Link) -> Result<()> {
-    let socket = link
-        .b
-        .ns
-        .enter(|| Ok(std::net::UdpSocket::bind(("127.0.0.1", BROKEN))?))?;
+    let socket = link.b.ns.enter(|| Ok(UdpSocket::bind(("127.0.0.1", BROKEN))?))?;
     socket.set_read_timeout(Some(Duration::from_secs(60)))?;
     std::thread::spawn(move || {
         let mut buffer = [0; 1500];
@@ -131,7 +129,7 @@ fn silence_is_a_timeout() -> Result<()> {
     }
     let query = question(0x1234);
     scene.net.a.ns.enter(|| {
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
         for _ in 0..4 {
             socket.send_to(&query, scene.net.b.at(53))?;
         }
@@ -176,7 +174,7 @@ fn what_was_not_asked_for_is_no_answer() -> Result<()> {
     let query = question(0x4321);
     let mut answer = query.clone();
     answer[2] = 0x81;
-    let client = link.a.ns.enter(|| Ok(std::net::UdpSocket::bind("0.0.0.0:0")?))?;
+    let client = link.a.ns.enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
     let port = client.local_addr()?.port();
     client.send_to(&query, link.b.at(53))?;
     // From port 53, but another address; then the right address, but another id.
@@ -186,7 +184,7 @@ fn what_was_not_asked_for_is_no_answer() -> Result<()> {
     for (from, id) in [("10.255.255.1:53".to_owned(), 0x21), (link.b.at(53), 0x22)] {
         answer[1] = id;
         link.b.ns.enter(|| {
-            let socket = std::net::UdpSocket::bind(&from)?;
+            let socket = UdpSocket::bind(&from)?;
             Ok(socket.send_to(&answer, link.a.at(port))?)
         })?;
     }
@@ -208,26 +206,10 @@ fn pipelined_over_tcp() -> Result<()> {
     const MESSAGES: u16 = 7;
     let link = Link::new()?;
     let agent = agent()?;
-    let listener = link.b.ns.enter(|| Ok(TcpListener::bind(link.b.at(53))?))?;
-    let server = std::thread::spawn(move || -> Result<()> {
-        let (mut stream, _) = listener.accept()?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut queries = Vec::new();
-        for _ in 0..MESSAGES {
-            queries.push(framed(&mut stream)?);
-        }
+    let server = answering(&link, MESSAGES, |stream, answers| {
         std::thread::sleep(Duration::from_millis(30));
-        for mut message in queries.into_iter().rev() {
-            if let Some(flags) = message.get_mut(2) {
-                *flags |= 0x80;
-            }
-            send(&mut stream, &message)?;
-        }
-        // Until the client has read it all.
-        let _ = stream.read(&mut [0]);
-        Ok(())
-    });
+        answers.iter().rev().try_for_each(|message| send(stream, message))
+    })?;
     let mut stream = link.a.ns.enter(|| Ok(TcpStream::connect(link.b.at(53))?))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -273,10 +255,7 @@ fn however_messages_are_cut_over_tcp() -> Result<()> {
         let mut stream = link.a.ns.enter(|| Ok(TcpStream::connect(format!("{to}:53"))?))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let message = |id: u16| {
-            let question = question(id);
-            [(question.len() as u16).to_be_bytes().to_vec(), question].concat()
-        };
+        let message = |id: u16| with_length(&question(id));
         let mut parts: Vec<Vec<u8>> = message(1).chunks(1).map(<[u8]>::to_vec).collect();
         for cut in 2..=10 {
             let whole = message(cut as u16);
@@ -327,32 +306,21 @@ fn however_answers_are_cut_over_tcp() -> Result<()> {
     const MESSAGES: u16 = 40;
     let link = Link::new()?;
     let agent = agent()?;
-    let listener = link.b.ns.enter(|| Ok(TcpListener::bind(link.b.at(53))?))?;
-    let server = std::thread::spawn(move || -> Result<()> {
-        let (mut stream, _) = listener.accept()?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut bytes = Vec::new();
-        for i in 0..MESSAGES {
-            let mut message = framed(&mut stream)?;
-            message[2] |= 0x80;
+    let server = answering(&link, MESSAGES, |stream, mut answers| {
+        for (i, message) in answers.iter_mut().enumerate() {
             // Longer than a segment, now and then.
-            message.resize(if i % 7 == 3 { 4000 } else { 30 + usize::from(i) }, 0);
-            bytes.push([(message.len() as u16).to_be_bytes().to_vec(), message].concat());
+            message.resize(if i % 7 == 3 { 4000 } else { 30 + i }, 0);
         }
-        bytes.reverse();
-        for part in bytes.concat().chunks(97) {
+        let bytes: Vec<u8> = answers.iter().rev().flat_map(|m| with_length(m)).collect();
+        for part in bytes.chunks(97) {
             stream.write_all(part)?;
             std::thread::sleep(Duration::from_millis(1));
         }
-        let _ = stream.read(&mut [0]);
         Ok(())
-    });
+    })?;
     let mut stream = link.a.ns.enter(|| Ok(TcpStream::connect(link.b.at(53))?))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let all: Vec<u8> = (1..=MESSAGES)
-        .flat_map(|id| [(question(id).len() as u16).to_be_bytes().to_vec(), question(id)].concat())
-        .collect();
+    let all: Vec<u8> = (1..=MESSAGES).flat_map(|id| with_length(&question(id))).collect();
     stream.write_all(&all)?;
     for id in (1..=MESSAGES).rev() {
         let message = framed(&mut stream)?;
@@ -385,7 +353,7 @@ fn what_cannot_be_followed_over_tcp_is_counted() -> Result<()> {
     let mut stream = link.a.ns.enter(|| Ok(TcpStream::connect(link.b.at(53))?))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     // Half a message.
-    let old = [vec![0, question(1).len() as u8], question(1)].concat();
+    let old = with_length(&question(1));
     let (begin, end) = old.split_at(20);
     stream.write_all(begin)?;
     std::thread::sleep(Duration::from_millis(50));
@@ -410,10 +378,61 @@ fn what_cannot_be_followed_over_tcp_is_counted() -> Result<()> {
     })
 }
 
+/// A message behind its length.
+fn with_length(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes(), message].concat()
+}
+
+/// Cause: lookups at more servers than there is room for, each answered with what does not fit. Seen: all of them; what
+/// found no room as `other`, each query and each answer once.
+#[test]
+fn what_finds_no_room_is_counted_once() -> Result<()> {
+    need_root!();
+    const SERVERS: u16 = 1100;
+    let agent = setup().set("limits.series", "100000").start()?;
+    let client = UdpSocket::bind("127.0.0.1:0")?;
+    client.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut buffer = [0; 512];
+    for id in 0..SERVERS {
+        let [high, low] = id.to_be_bytes();
+        let server = UdpSocket::bind((Ipv4Addr::new(127, 53, high, low), 53))?;
+        server.set_read_timeout(Some(Duration::from_secs(10)))?;
+        client.send_to(&question(id), server.local_addr()?)?;
+        let (n, from) = server.recv_from(&mut buffer)?;
+        // An answer, truncated.
+        buffer[2] |= 0x82;
+        server.send_to(&buffer[..n], from)?;
+        client.recv_from(&mut buffer)?;
+    }
+    agent.settles(|s| {
+        let sum = |name: &str, others: bool| {
+            let series = s.series(name, &[]).into_iter();
+            let count = |s: &Series| s.value["count"].as_u64().or(s.value.as_f64().map(|v| v as u64));
+            series
+                .filter(|s| s.overflow || !others)
+                .filter_map(count)
+                .sum::<u64>()
+        };
+        for (name, all) in [
+            ("queries", QUERIES),
+            ("answers", LOOKUP),
+            ("truncated", TRUNCATED),
+        ] {
+            ensure!(sum(all, false) >= SERVERS.into(), "{name}: {}", sum(all, false));
+            ensure!(sum(all, true) >= 70, "{name} of `other`: {}", sum(all, true));
+        }
+        let overflowed = s.sum(
+            "geophone_events_total",
+            &[("probe", "dns"), ("stage", "overflowed")],
+        );
+        equal("overflowed", overflowed, sum(QUERIES, true) + sum(LOOKUP, true))?;
+        s.lawful()
+    })
+}
+
 /// Sends a message behind its length, in one segment.
 fn send(stream: &mut TcpStream, message: &[u8]) -> Result<()> {
-    let length = (message.len() as u16).to_be_bytes();
-    Ok(stream.write_all(&[&length, message].concat())?)
+    Ok(stream.write_all(&with_length(message))?)
 }
 
 /// Reads such a message.
@@ -423,6 +442,31 @@ fn framed(stream: &mut TcpStream) -> Result<Vec<u8>> {
     let mut message = vec![0; u16::from_be_bytes(length).into()];
     stream.read_exact(&mut message)?;
     Ok(message)
+}
+
+/// A server of one connection, which reads so many queries and then answers as it is told; `answer` gets them as answers, in
+/// their order.
+fn answering(
+    link: &Link,
+    queries: u16,
+    answer: impl FnOnce(&mut TcpStream, Vec<Vec<u8>>) -> Result<()> + Send + 'static,
+) -> Result<JoinHandle<Result<()>>> {
+    let listener = link.b.ns.enter(|| Ok(TcpListener::bind(link.b.at(53))?))?;
+    Ok(std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut read = || -> Result<Vec<u8>> {
+            let mut message = framed(&mut stream)?;
+            *message.get_mut(2).context("no flags")? |= 0x80;
+            Ok(message)
+        };
+        let answers = (0..queries).map(|_| read()).collect::<Result<_>>()?;
+        answer(&mut stream, answers)?;
+        // Until the client has read it all.
+        let _ = stream.read(&mut [0]);
+        Ok(())
+    }))
 }
 
 /// Cause: names asked for more and less often, with two agents, of which one was asked for the three busiest. Seen: these

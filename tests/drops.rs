@@ -1,10 +1,10 @@
 //! Probe `drops`.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
 use tests::harness::cgroup::Cgroup;
 use tests::harness::traffic::Place;
-use tests::harness::{Agent, Link, Netns, Scene, Setup, Snapshot, Traffic, equal};
+use tests::harness::{Agent, Link, Scene, Setup, Snapshot, Traffic, equal};
 use tests::need_root;
 
 const PACKETS: &str = "geophone_drops_packets_total";
@@ -12,19 +12,6 @@ const PACKETS: &str = "geophone_drops_packets_total";
 /// Packets dropped for a reason at a device, with what is not under test left out.
 fn dropped(s: &Snapshot, reason: &str, device: &str) -> u64 {
     s.sum(PACKETS, &[("reason", reason), ("device", device)])
-}
-
-/// The packets that the first `counter` of a namespace's rule set has counted.
-fn nft_counter(ns: &Netns) -> Result<u64> {
-    let rules = ns.run("nft -j list ruleset")?;
-    let json: serde_json::Value = serde_json::from_str(&rules)?;
-    json["nftables"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .flat_map(|item| item["rule"]["expr"].as_array().into_iter().flatten())
-        .find_map(|e| e["counter"]["packets"].as_u64())
-        .context("no counter")
 }
 
 /// Cause: a rule of nft drops. Seen: as many packets as nft has counted, with reason, protocol, device and direction.
@@ -49,7 +36,7 @@ fn what_nft_drops() -> Result<()> {
     })?;
     let device = scene.net.b.device.as_str();
     agent.settles(|s| {
-        let truth = nft_counter(&scene.net.b.ns)?;
+        let truth = scene.net.b.ns.nft_counter()?;
         equal("nft's counter", truth, 500)?;
         let labels = [
             ("reason", "NETFILTER_DROP"),
@@ -100,7 +87,7 @@ fn what_is_dropped_on_its_way_out() -> Result<()> {
         Some("timed_out"),
     )?;
     agent.settles(|s| {
-        let truth = nft_counter(&scene.net.a.ns)?;
+        let truth = scene.net.a.ns.nft_counter()?;
         ensure!(truth > 0, "nothing was dropped");
         let labels = [
             ("reason", "NETFILTER_DROP"),

@@ -1,13 +1,12 @@
 //! What leaves the agent by being asked for: a real Prometheus gets the numbers that the API shows.
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tests::harness::agent::{PATIENCE, Scratch};
 use tests::harness::command::promtool;
-use tests::harness::{Agent, Scene, Setup, equal, http, near};
+use tests::harness::{Agent, Scene, Setup, equal, near, promql};
 use tests::need_root;
 
 /// A Prometheus of Debian.
@@ -44,25 +43,11 @@ impl Prometheus {
         })
     }
 
-    /// The value of a query that gives exactly one.
-    fn query(&self, query: &str) -> Result<f64> {
-        let encoded: String = query.bytes().map(|b| format!("%{b:02x}")).collect();
-        let path = format!("/api/v1/query?query={encoded}");
-        let answer = http::get(None, self.at, &path, "application/json")?;
-        let json: Value = serde_json::from_slice(&answer.body).with_context(|| answer.text())?;
-        let result = json["data"]["result"].as_array().with_context(|| answer.text())?;
-        ensure!(result.len() == 1, "{query}: {}", answer.text());
-        json["data"]["result"][0]["value"][1]
-            .as_str()
-            .and_then(|v| v.parse().ok())
-            .with_context(|| format!("{query}: {}", answer.text()))
-    }
-
     /// Asks until the answer is right.
     fn until(&self, query: &str, right: impl Fn(f64) -> Result<()>) -> Result<()> {
         let start = Instant::now();
         loop {
-            let error = match self.query(query).and_then(&right) {
+            let error = match promql::number(self.at, query).and_then(&right) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };

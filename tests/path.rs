@@ -108,12 +108,6 @@ fn chat(client: &mut Traffic, connection: u64, tenths: u32) -> Result<()> {
     Ok(())
 }
 
-fn topology(agent: &Agent) -> Result<Value> {
-    let answer = agent.get("/api/v1/topology", "application/json")?;
-    ensure!(answer.status == 200, "topology: {}", answer.text());
-    Ok(serde_json::from_slice(&answer.body)?)
-}
-
 /// Cause: the route moves from one router to two and back, while one connection talks and another one begins. Seen: hop
 /// counts 1 → 2 → 1, each change once, with before and after; the other connection is no change.
 #[test]
@@ -140,7 +134,7 @@ fn a_route_that_moves() -> Result<()> {
     roads.long()?;
     chat(&mut client, connection, 40)?;
     seen(2, 1)?;
-    let change = topology(&agent)?["route_changes"]
+    let change = agent.topology()?["route_changes"]
         .as_array()
         .into_iter()
         .flatten()
@@ -159,7 +153,7 @@ fn a_route_that_moves() -> Result<()> {
         let all = s["route_changes"].as_array().into_iter().flatten();
         all.filter(|c| c["subject"] == *name).count()
     };
-    equal("events", events(&topology(&agent)?), 2)?;
+    equal("events", events(&agent.topology()?), 2)?;
     ensure!(
         agent.log().contains(&format!("({SERVER}) changed: 2 → 1 hops")),
         "the log does not tell: {}",
@@ -239,7 +233,7 @@ fn congestion_marks() -> Result<()> {
     let (mut client, server, connection) = roads.connected()?;
     client.ping(connection, 50, 500)?;
     chat(&mut client, connection, 12)?;
-    let marked = nft_counter(&roads.r1)?;
+    let marked = roads.r1.nft_counter()?;
     ensure!(marked >= 50, "the router has marked {marked}");
     let told = roads.a.run(&format!("ss -tinH dst {SERVER}"))?;
     let told: u64 = told
@@ -270,17 +264,6 @@ fn congestion_marks() -> Result<()> {
     })
 }
 
-fn nft_counter(ns: &Netns) -> Result<u64> {
-    let json: Value = serde_json::from_str(&ns.run("nft -j list ruleset")?)?;
-    json["nftables"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .flat_map(|item| item["rule"]["expr"].as_array().into_iter().flatten())
-        .find_map(|e| e["counter"]["packets"].as_u64())
-        .context("no counter")
-}
-
 /// An agent at the client's place that traces the server.
 fn tracing(roads: &Roads, protocol: &str) -> Result<Agent> {
     Setup::new()
@@ -294,7 +277,7 @@ fn tracing(roads: &Roads, protocol: &str) -> Result<Agent> {
 
 /// The routers of the traced path, each with its counts.
 fn hops(agent: &Agent) -> Result<Vec<(String, u64, u64)>> {
-    let all = topology(agent)?;
+    let all = agent.topology()?;
     let path = all["paths"].get(0).cloned().unwrap_or_default();
     let hops = path["hops"].as_array().into_iter().flatten().map(|hop| {
         let names: Vec<&str> = hop["addresses"]
@@ -360,7 +343,7 @@ fn a_traced_path_that_changes() -> Result<()> {
     length(2)?;
     // Other tests move their routes as well, and their connections are seen.
     let events = || -> Result<Vec<Value>> {
-        let all = topology(&agent)?["route_changes"].clone();
+        let all = agent.topology()?["route_changes"].clone();
         let all = all.as_array().into_iter().flatten();
         Ok(all.filter(|c| c["source"] == "active").cloned().collect())
     };

@@ -158,14 +158,6 @@ fn targets() -> Vec<String> {
     (1..=TARGETS).flat_map(both).collect()
 }
 
-/// What a router has counted, by target.
-fn counted(router: &Netns) -> Result<Vec<u64>> {
-    let json: Value = serde_json::from_str(&router.run("nft -j list ruleset")?)?;
-    let items = json["nftables"].as_array().into_iter().flatten();
-    let rules = items.flat_map(|item| item["rule"]["expr"].as_array().into_iter().flatten());
-    Ok(rules.filter_map(|e| e["counter"]["packets"].as_u64()).collect())
-}
-
 struct Hop {
     who: String,
     sent: u64,
@@ -174,8 +166,7 @@ struct Hop {
 
 /// The hops of a path.
 fn hops(agent: &Agent, target: &str) -> Result<Vec<Hop>> {
-    let answer = agent.get("/api/v1/topology", "application/json")?;
-    let all: Value = serde_json::from_slice(&answer.body)?;
+    let all = agent.topology()?;
     let path = all["paths"]
         .as_array()
         .into_iter()
@@ -224,7 +215,7 @@ fn a_trace_is_one_flow() -> Result<()> {
     }
     let mut used = BTreeSet::new();
     for protocol in ["udp", "tcp", "icmp"] {
-        let before = [counted(&diamond.u)?, counted(&diamond.v)?];
+        let before = [diamond.u.nft_counters()?, diamond.v.nft_counters()?];
         let agent = agent(&diamond.a, protocol, &targets)?;
         agent.until(|_| {
             for target in &targets {
@@ -237,7 +228,7 @@ fn a_trace_is_one_flow() -> Result<()> {
             }
             Ok(())
         })?;
-        let after = [counted(&diamond.u)?, counted(&diamond.v)?];
+        let after = [diamond.u.nft_counters()?, diamond.v.nft_counters()?];
         for (i, target) in targets.iter().enumerate() {
             let found = hops(&agent, target)?;
             let who = &found[1].who;
@@ -289,7 +280,7 @@ fn loss_stays_where_it_is() -> Result<()> {
         let found = hops(&agent, target)?;
         let table: Vec<_> = found.iter().map(|h| (h.who.as_str(), h.sent, h.lost)).collect();
         ensure!(table.len() == 3 && table[0].1 >= 6, "{table:?}");
-        let kept = counted(&diamond.r)?[0];
+        let kept = diamond.r.nft_counters()?[0];
         ensure!(
             kept == table[0].2 && kept * 3 == table[0].1,
             "{kept} were kept: {table:?}"
@@ -338,7 +329,7 @@ fn a_route_that_flaps_is_no_change() -> Result<()> {
     over.store(true, Ordering::Relaxed);
     flapping.join().ok().context("a thread has panicked")??;
     equal("changes", seen?, 0)?;
-    let both = [counted(&diamond.u)?[0], counted(&diamond.v)?[0]];
+    let both = [diamond.u.nft_counters()?[0], diamond.v.nft_counters()?[0]];
     ensure!(both.iter().all(|n| *n > 0), "it has not flapped: {both:?}");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tests::harness::agent::{Agent, Scratch};
+use tests::harness::agent::Scratch;
 use tests::harness::stacks::{MAIN, all_named, cc, run_gently, seen, spin, taking_stacks};
 use tests::harness::{command, unique};
 use tests::need_root;
@@ -200,12 +200,6 @@ circle:
 .Llast:
 "#;
 
-fn metric(agent: &Agent, name: &str) -> Result<f64> {
-    let metrics = agent.metrics()?;
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
-    Ok(value.context(name.to_owned())?.parse()?)
-}
-
 /// The most memory that a process has had, bytes.
 fn peak(pid: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -221,7 +215,7 @@ fn peak(pid: u32) -> Result<u64> {
 /// its names in seconds.
 #[test]
 fn files_that_are_not_to_be_believed() -> Result<()> {
-    need_root!("cc");
+    need_root!("cc", "pgrep");
     let scratch = Scratch::new()?;
     let agent = taking_stacks().set("probes.profile.inlined", "true").start()?;
     let before = peak(agent.pid().as_raw() as u32)?;
@@ -253,13 +247,10 @@ fn files_that_are_not_to_be_believed() -> Result<()> {
         .context(*what)?;
     }
     // What cannot be unpacked ends the reader, and what is too much work is refused.
-    let (ended, refused) = (
-        metric(&agent, "geophone_profile_symbolizer_failures_total ")?,
-        metric(
-            &agent,
-            "geophone_profile_table_failures_total{reason=\"malformed\"} ",
-        )?,
-    );
+    let snapshot = agent.snapshot()?;
+    let ended = snapshot.number("geophone_profile_symbolizer_failures_total", &[])?;
+    let malformed = [("reason", "malformed")];
+    let refused = snapshot.number("geophone_profile_table_failures_total", &malformed)?;
     ensure!(
         (1.0..10.0).contains(&ended) && refused >= 1.0,
         "{ended} ended, {refused} refused"

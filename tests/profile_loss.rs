@@ -31,15 +31,6 @@ fn folded(agent: &Agent, kind: &str, label: &str) -> Result<Folded> {
     Ok(all)
 }
 
-/// The first number that nft has counted.
-fn counted(rules: &str) -> Result<f64> {
-    let word = rules
-        .split("packets ")
-        .nth(1)
-        .and_then(|rest| rest.split(' ').next());
-    Ok(word.context("no counter")?.parse()?)
-}
-
 /// Has the client send datagrams, a few at a time, to ports of the other side.
 fn send(scene: &mut Scene, port: u16) -> Result<()> {
     for _ in 0..20 {
@@ -75,7 +66,7 @@ fn where_packets_are_dropped() -> Result<()> {
     send(&mut scene, 7001)?;
     agent.until(|_| {
         let out = folded(&agent, "drop", "[NETFILTER_DROP lost]")?;
-        let truth = counted(&scene.net.a.ns.run("nft list ruleset")?)?;
+        let truth = scene.net.a.ns.nft_counter()? as f64;
         // Others' drops on this machine may make it sample ours more thinly.
         near("dropped on its way out", out.total() as f64, truth, 0.3)?;
         let own = out.count(|stack| stack.first() == Some(&name));
@@ -91,7 +82,7 @@ fn where_packets_are_dropped() -> Result<()> {
         let within = |stack: &[String], function: &str| stack.iter().any(|frame| frame == function);
         let received =
             all.count(|stack| within(stack, "handle_softirqs_[k]") || within(stack, "__do_softirq_[k]"));
-        let truth = counted(&scene.net.b.ns.run("nft list ruleset")?)?;
+        let truth = scene.net.b.ns.nft_counter()? as f64;
         near("dropped on its way in", received as f64, truth, 0.3)?;
         let with_user = all.count(|stack| within(stack, "main") || stack.first() == Some(&name));
         ensure!(with_user == 0, "{with_user} by whoever ran:\n{}", all.show());

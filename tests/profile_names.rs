@@ -13,15 +13,13 @@ use tests::harness::stacks::{Busy, Folded, MAIN, all_named, build_id, cc, run, s
 use tests::harness::{command, equal, pprof, unique};
 use tests::need_root;
 
-fn failures(agent: &Agent, reason: &str) -> Result<f64> {
-    let line = format!("geophone_profile_name_failures_total{{reason=\"{reason}\"}} ");
-    let metrics = agent.metrics()?;
-    let value = metrics.lines().find_map(|l| l.strip_prefix(&line));
-    Ok(value.unwrap_or("0").parse()?)
+fn failures(agent: &Agent, reason: &str) -> Result<u64> {
+    let all = "geophone_profile_name_failures_total";
+    Ok(agent.snapshot()?.sum(all, &[("reason", reason)]))
 }
 
 /// Waits until so many failures of a reason are told: they are with the next round of names.
-fn told(agent: &Agent, reason: &str, wanted: f64) -> Result<()> {
+fn told(agent: &Agent, reason: &str, wanted: u64) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
     while failures(agent, reason)? < wanted && Instant::now() < deadline {
         std::thread::sleep(Duration::from_secs(1));
@@ -124,8 +122,8 @@ fn code_made_at_run_time() -> Result<()> {
             Ok(())
         })?;
     }
-    told(&agent, "perf_map", 2.0)?;
-    told(&agent, "perf_map_line", 6.0)?;
+    told(&agent, "perf_map", 2)?;
+    told(&agent, "perf_map_line", 6)?;
     let log = agent.log();
     ensure!(
         log.contains("symbolic link") && log.contains("is user 1's"),
@@ -146,7 +144,8 @@ fn functions_of_node() -> Result<()> {
     let script = scratch.write("script.js", script)?;
     let name = unique("n");
     let node = scratch.path(&name);
-    std::os::unix::fs::symlink(which("node")?, &node)?;
+    let real = command::output(Command::new("node").args(["-p", "process.execPath"]))?;
+    std::os::unix::fs::symlink(real.trim(), &node)?;
     let busy = Busy::start(Command::new(&node).arg("--perf-basic-prof").arg(script))?;
     let _map = Maps(busy.0.id());
     seen(&agent, &name, |folded| {
@@ -159,16 +158,6 @@ fn functions_of_node() -> Result<()> {
         ensure!(folded.total() > 100 && share > 0.8, "{share}");
         Ok(())
     })
-}
-
-fn which(program: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|p| p.join(program))
-        .find(|p| p.exists());
-    Ok(std::fs::canonicalize(
-        found.unwrap_or_else(|| PathBuf::from(program)),
-    )?)
 }
 
 /// A C program whose debug information is in a file of its own. Returns the program, and that file.
@@ -337,7 +326,7 @@ fn servers_of_debug_information_and_what_is_kept() -> Result<()> {
         seen(&agent, name, nameless)?;
     }
     let deadline = Instant::now() + Duration::from_secs(60);
-    while failures(&agent, "debuginfod")? < 2.0 {
+    while failures(&agent, "debuginfod")? < 2 {
         ensure!(
             Instant::now() < deadline,
             "{} failures",
@@ -372,7 +361,7 @@ fn servers_of_debug_information_and_what_is_kept() -> Result<()> {
     std::fs::write(&functions, bytes)?;
     let agent = keeping().start()?;
     seen(&agent, &running[0].0, nameless)?;
-    told(&agent, "cache", 1.0)?;
+    told(&agent, "cache", 1)?;
     ensure!(agent.log().contains("it is thrown away"), "{}", agent.log());
     Ok(())
 }

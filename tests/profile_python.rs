@@ -131,7 +131,7 @@ fn shares_of_three_ways_through_python_and_c() -> Result<()> {
         for (truth, way) in ways {
             let way = [outer.as_slice(), &[frame("Work.__init__", 25)], &way].concat();
             let way: Vec<&str> = way.iter().map(String::as_str).collect();
-            let share = folded.through(&way) as f64 / total;
+            let share = folded.share(&way);
             println!("  {}: {share:.4}", way.last().copied().unwrap_or_default());
             ensure!(
                 (share - truth).abs() <= 0.03,
@@ -146,7 +146,7 @@ fn shares_of_three_ways_through_python_and_c() -> Result<()> {
     Ok(())
 }
 
-/// Cause: two threads of Python and one that C code started, code that was made at run time under names that no file has.
+/// Cause: Python in the first thread and in a second one, which C code has started, there code that was made at run time under names that no file has.
 /// Seen: each thread's own functions, and the names as far as a line of text can hold them.
 #[test]
 fn threads_and_names_that_no_file_has() -> Result<()> {
@@ -171,9 +171,8 @@ first()
         let (busy, file) = running(&scratch, &python, source)?;
         let folded = seen(&scratch, &busy)?;
         let total = folded.total() as f64;
-        let share = |way: &[&str]| folded.through(way) as f64 / total;
         let leaf = format!("leaf ({file}:2)");
-        let first = share(&[
+        let first = folded.share(&[
             "_start",
             &format!("<module> ({file}:1)"),
             &format!("first ({file}:6)"),

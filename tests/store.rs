@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use serde_json::Value;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 use tests::harness::agent::{Agent, PATIENCE, Scratch, binary, clean};
 use tests::harness::cli::{geophone, one_line, says};
 use tests::harness::command::output;
+use tests::harness::promql::{encoded, instant, number};
 use tests::harness::{Setup, scene::Scene};
 use tests::need_root;
 
@@ -22,36 +22,10 @@ fn now() -> Result<f64> {
         .as_secs_f64())
 }
 
-/// A query's text as it stands in a URL.
-fn encoded(query: &str) -> String {
-    query.bytes().map(|b| format!("%{b:02X}")).collect()
-}
-
-/// The result of an instant query.
-fn ask(agent: &Agent, query: &str) -> Result<Vec<Value>> {
-    let answer = agent.get(&format!("/api/v1/query?query={}", encoded(query)), "*/*")?;
-    let body: Value = serde_json::from_slice(&answer.body).with_context(|| answer.text())?;
-    ensure!(
-        answer.status == 200 && body["status"] == "success",
-        "{query}: {body}"
-    );
-    Ok(body["data"]["result"].as_array().cloned().unwrap_or_default())
-}
-
-/// The one number that a query comes to.
-fn number(agent: &Agent, query: &str) -> Result<f64> {
-    let result = ask(agent, query)?;
-    ensure!(result.len() == 1, "{query}: {result:?}");
-    let text = result[0]["value"][1]
-        .as_str()
-        .with_context(|| format!("{query}: {result:?}"))?;
-    Ok(text.parse()?)
-}
-
 /// Waits until a query comes to something.
 fn wait_for(agent: &Agent, query: &str) -> Result<()> {
     let start = Instant::now();
-    while ask(agent, query)?.is_empty() {
+    while instant(agent.at, query)?.is_empty() {
         ensure!(start.elapsed() < PATIENCE, "{query}: no series");
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -74,10 +48,10 @@ fn a_memory_is_asked_in_promql() -> Result<()> {
     let opened = &format!("sum(geophone_tcp_connections_total{{{ours}}})");
     wait_for(&agent, opened)?;
     agent.after(3)?;
-    let asked = number(&agent, opened)?;
+    let asked = number(agent.at, opened)?;
     ensure!((asked - 30.0).abs() < 1e-9, "{asked} connections of 30");
     // A histogram is one: its count is that of the exposition, and a quantile needs no `le`.
-    let p50 = number(&agent, "histogram_quantile(0.5, sum(geophone_tcp_rtt_seconds))")?;
+    let p50 = number(agent.at, "histogram_quantile(0.5, sum(geophone_tcp_rtt_seconds))")?;
     ensure!(p50 > 0.0 && p50 < 1.0, "p50 {p50}");
 
     let base = format!("http://{}", agent.at);
@@ -218,10 +192,10 @@ fn what_was_seen_outlives_the_agent() -> Result<()> {
 
     let agent = start(&scratch)?;
     wait_for(&agent, "up")?;
-    let before = number(&agent, &format!("count_over_time(up[1m] @ {killed:.3})"))?;
+    let before = number(agent.at, &format!("count_over_time(up[1m] @ {killed:.3})"))?;
     ensure!(before >= 7.0, "{before} samples from before the kill");
-    let dropped = number(&agent, "sum(geophone_store_dropped_total)")?;
-    let missed = number(&agent, "sum(geophone_store_missed_ticks_total)")?;
+    let dropped = number(agent.at, "sum(geophone_store_dropped_total)")?;
+    let missed = number(agent.at, "sum(geophone_store_missed_ticks_total)")?;
     ensure!(
         dropped == 0.0 && missed <= 2.0,
         "dropped {dropped}, missed {missed}"

@@ -37,9 +37,7 @@ fn what_was_said_is_an_edge() -> Result<()> {
     let truth = 20 * 50 * 1000;
     let from = format!("subject:{}", scene.client.name());
     agent.settles(|_| {
-        let answer = agent.get("/api/v1/topology", "application/json")?;
-        ensure!(answer.status == 200, "{}", answer.text());
-        let all: Value = serde_json::from_slice(&answer.body)?;
+        let all = agent.topology()?;
         ensure!(all["interval"].is_number(), "the first answer has no rates");
         let find = |key: &str, field: &str, value: &str| {
             let list = all[key].as_array().into_iter().flatten();
@@ -105,8 +103,7 @@ fn an_edge_that_is_not_well() -> Result<()> {
     let to = [scene.net.b.at(9)];
     for _ in 0..20 {
         scene.client.storm(&to, 5, 1, 1)?;
-        let answer = agent.get("/api/v1/topology", "application/json")?;
-        let all: Value = serde_json::from_slice(&answer.body)?;
+        let all = agent.topology()?;
         let edge = all["edges"]
             .as_array()
             .into_iter()
@@ -143,8 +140,7 @@ fn an_edge_over_a_tunnel() -> Result<()> {
     let inside = scene.client.connect(&at)?;
     let from = format!("subject:{}", scene.client.name());
     let edge = |peer: &str| -> Result<Value> {
-        let answer = agent.get("/api/v1/topology", "application/json")?;
-        let all: Value = serde_json::from_slice(&answer.body)?;
+        let all = agent.topology()?;
         let to = format!("peer:{peer}|there|");
         let found = all["edges"]
             .as_array()

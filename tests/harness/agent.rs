@@ -322,6 +322,13 @@ impl Agent {
         )?)
     }
 
+    /// /api/v1/topology.
+    pub fn topology(&self) -> Result<Value> {
+        let answer = self.get("/api/v1/topology", "application/json")?;
+        ensure!(answer.status == 200, "topology: {}", answer.text());
+        Ok(serde_json::from_slice(&answer.body)?)
+    }
+
     /// Whether a program whose name begins so is attached.
     pub fn attached(&self, program: &str) -> Result<bool> {
         Ok(self.status()?["programs"]

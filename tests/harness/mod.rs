@@ -14,6 +14,7 @@ pub mod otlp;
 pub mod pprof;
 pub mod programs;
 pub mod prometheus;
+pub mod promql;
 pub mod remote_write;
 pub mod scene;
 pub mod snapshot;

@@ -1,7 +1,7 @@
 //! Network namespaces and the wires between them. All of it goes when the value is dropped, also by a failed test.
 
 use super::{command, serial};
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -60,6 +60,24 @@ impl Netns {
     /// Feeds a rule set to nft.
     pub fn nft(&self, rules: &str) -> Result<String> {
         command::output(self.command("nft").arg(rules))
+    }
+
+    /// The packets that each `counter` of the rule set has counted, in its order.
+    pub fn nft_counters(&self) -> Result<Vec<u64>> {
+        let rules: serde_json::Value = serde_json::from_str(&self.run("nft -j list ruleset")?)?;
+        let items = rules["nftables"].as_array().into_iter().flatten();
+        let parts = items.flat_map(|item| item["rule"]["expr"].as_array().into_iter().flatten());
+        Ok(parts
+            .filter_map(|part| part["counter"]["packets"].as_u64())
+            .collect())
+    }
+
+    /// The only one of them.
+    pub fn nft_counter(&self) -> Result<u64> {
+        match self.nft_counters()?[..] {
+            [only] => Ok(only),
+            ref all => bail!("{} counters in {}", all.len(), self.name()),
+        }
     }
 
     /// Runs `f` on a thread that has entered the namespace.

@@ -1,13 +1,11 @@
 //! Programs of every kind of stack, written in C and C++, each busy for minutes on a way that is known.
 
 use super::agent::Scratch;
-use super::stacks::{Busy, cc, spin};
+use super::stacks::{Busy, MAIN, cc, named, spin};
 use super::{command, unique};
 use anyhow::{Context as _, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-
-const MAIN: &str = "int main(void) { return spinning_for(600) & 1; }\n";
 
 /// A running program and the name of its process, which no other has.
 pub struct Running {
@@ -18,23 +16,19 @@ pub struct Running {
     _busy: Busy,
 }
 
-fn start(kind: &'static str, program: PathBuf, mut command: Command) -> Result<Running> {
-    let name = program
-        .file_name()
-        .context("no name")?
-        .to_string_lossy()
-        .into_owned();
+fn start(kind: &'static str, program: &Path, command: &mut Command) -> Result<Running> {
+    let (name, busy) = named(program, command)?;
     Ok(Running {
         kind,
         name,
-        _busy: Busy::start(&mut command)?,
+        _busy: busy,
     })
 }
 
 /// A C program of these options.
 fn c(scratch: &Scratch, kind: &'static str, source: &str, options: &[&str]) -> Result<Running> {
     let program = cc(scratch, &unique("c"), source, options)?;
-    start(kind, program.clone(), Command::new(program))
+    start(kind, &program, &mut Command::new(&program))
 }
 
 /// As compilers make them: tables, no frame pointers.
@@ -102,7 +96,7 @@ pub fn contained(scratch: &Scratch) -> Result<Running> {
         .arg(&program)
         .arg(inside)
         .arg(name);
-    start("contained", program, command)
+    start("contained", &program, &mut command)
 }
 
 /// Virtual calls, threads, and exceptions through many frames.
@@ -144,7 +138,7 @@ int main() {
             .arg(&program)
             .arg(code),
     )?;
-    start("c++", program.clone(), Command::new(program))
+    start("c++", &program, &mut Command::new(&program))
 }
 
 /// CPython, by a name of its own.
@@ -156,7 +150,7 @@ pub fn python(scratch: &Scratch) -> Result<Running> {
                   def caller(n): return leaf(n) + 1\nwhile True: caller(3)\n";
     let mut command = Command::new(&program);
     command.args(["-c", script]);
-    start("python", program, command)
+    start("python", &program, &mut command)
 }
 
 /// Starts programs one after the other, `rate` a second, for so many seconds: each of `files` in turn, which live for some

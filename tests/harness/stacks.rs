@@ -210,7 +210,7 @@ pub fn seen(agent: &Agent, name: &str, check: impl Fn(&Folded) -> Result<()>) ->
 }
 
 /// The main function of [`spin`]'s `spinning`.
-pub const MAIN: &str = "int main(void) { return spinning_for(300) & 1; }\n";
+pub const MAIN: &str = "int main(void) { return spinning_for(600) & 1; }\n";
 /// Its functions, outermost first; none of them is exported.
 pub const SPINNING: &[&str] = &["_start", "main", "spinning_for", "spinning", "spinning_leaf"];
 
@@ -231,7 +231,8 @@ pub fn run_gently(program: &Path) -> Result<(String, Busy)> {
     named(program, Command::new("nice").args(["-n", "19"]).arg(program))
 }
 
-fn named(program: &Path, command: &mut Command) -> Result<(String, Busy)> {
+/// Starts a program by this command; returns its name.
+pub fn named(program: &Path, command: &mut Command) -> Result<(String, Busy)> {
     let name = program.file_name().context("no name")?.to_string_lossy();
     Ok((name.into_owned(), Busy::start(command)?))
 }
