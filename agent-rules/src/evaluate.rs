@@ -1,7 +1,10 @@
 //! Evaluation of a group at a time.
 
+mod past;
 #[cfg(test)]
 mod tests;
+
+pub use past::{Episode, Past, past};
 
 use crate::alert::{ALERTNAME, ALERTS, ALERTS_FOR_STATE, Alert, Alerts, State};
 use crate::file::{AlertFile, GroupFile, RuleFile, Text};
@@ -13,6 +16,10 @@ use agent_store::promql::{self, Element, Options, Sample, Value};
 use agent_store::series::{Bounds, Millis, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+
+/// So long after the first evaluation alerts that are new to this agent may be old ones: a rate needs its samples first.
+/// Prometheus waits for the second evaluation.
+const RESTORING: Millis = 60_000;
 
 /// What all rules have in common.
 #[derive(Clone, Debug, Default)]
@@ -59,8 +66,12 @@ pub struct Rule {
     alerts: Alerts,
     /// The series of the latest evaluation that went well.
     series: BTreeSet<Labels>,
-    /// At how many more evaluations new alerts are looked up in the past: Prometheus waits for the second.
-    restoring: u8,
+    /// Whether alerts go on where they were when the agent stopped.
+    restore: bool,
+    /// Time of the first evaluation that went well.
+    first: Option<Millis>,
+    /// How many there were, up to two.
+    early: u8,
 }
 
 /// A group, and what its rules are doing.
@@ -80,7 +91,9 @@ impl Group {
     /// A group that was never evaluated. `restore`: its alerts go on where they were when the agent stopped.
     pub fn new(mut file: GroupFile, restore: bool) -> Self {
         let rules = std::mem::take(&mut file.rules).into_iter().map(|file| Rule {
-            restoring: if restore { 2 } else { 0 },
+            restore: restore && file.alert.is_some(),
+            first: None,
+            early: 0,
             file,
             health: Health::Unknown,
             took: Duration::ZERO,
@@ -142,10 +155,25 @@ impl Rule {
             environment,
         };
         let found = ask.query(&self.file.expr)?;
-        let samples = match self.file.alert.clone() {
-            Some(alert) => self.alert(&found, &alert, limit, &ask)?,
-            None => self.record(&found, limit)?,
-        };
+        let samples = self.take(&found, limit, &ask)?;
+        self.put(samples, at, results);
+        Ok(())
+    }
+
+    /// What becomes of what the query found: the rule's series.
+    fn take(
+        &mut self,
+        found: &[Element],
+        limit: usize,
+        ask: &Ask<'_>,
+    ) -> Result<Vec<(Labels, Sample)>, String> {
+        match self.file.alert.clone() {
+            Some(alert) => self.alert(found, &alert, limit, ask),
+            None => self.record(found, limit),
+        }
+    }
+
+    fn put(&mut self, samples: Vec<(Labels, Sample)>, at: Millis, results: &mut Results) {
         let mut series = BTreeSet::new();
         for (labels, sample) in samples {
             results.add(&labels, at, sample);
@@ -155,7 +183,6 @@ impl Rule {
             results.end(ended, at);
         }
         self.series = series;
-        Ok(())
     }
 
     fn record(&self, found: &[Element], limit: usize) -> Result<Vec<(Labels, Sample)>, String> {
@@ -202,8 +229,9 @@ impl Rule {
             self.alerts = Alerts::default();
             return Err(format!("exceeded limit of {limit} with {active} alerts"));
         }
-        if self.restoring > 0 {
-            self.restoring -= 1;
+        self.early = (self.early + 1).min(3);
+        let first = *self.first.get_or_insert(ask.now);
+        if self.restore && (self.early <= 2 || ask.now - first <= RESTORING) {
             self.restore(alert, ask);
         }
         let samples = self.alerts.active().flat_map(|alert| {

@@ -15,6 +15,6 @@ pub mod template;
 mod yaml;
 
 pub use alert::{Alert, State};
-pub use evaluate::{Environment, Group, Health, Settings};
+pub use evaluate::{Environment, Episode, Group, Health, Past, Rule, Settings, past};
 pub use file::{Fault, load};
 pub use results::Results;

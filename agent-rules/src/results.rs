@@ -3,7 +3,7 @@
 use agent_store::labels::Labels;
 use agent_store::promql::Sample;
 use agent_store::series::{Bounds, Column, Matcher, Millis, Refusal, STALE, Samples, Series, Source};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Series that rules made, in memory.
 #[derive(Debug, Default)]
@@ -118,8 +118,14 @@ impl Source for Together<'_> {
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal> {
         let mut found = self.base.select(matchers, from, to, bounds)?;
-        for new in self.results.select(matchers, from, to, bounds)? {
-            match found.iter_mut().find(|series| series.labels == new.labels) {
+        let new = self.results.select(matchers, from, to, bounds)?;
+        if new.is_empty() {
+            return Ok(found);
+        }
+        let places = found.iter().enumerate();
+        let places: HashMap<Labels, usize> = places.map(|(at, series)| (series.labels.clone(), at)).collect();
+        for new in new {
+            match places.get(&new.labels).and_then(|at| found.get_mut(*at)) {
                 Some(known) => {
                     append(&mut known.samples.floats, new.samples.floats);
                     append(&mut known.samples.histograms, new.samples.histograms);

@@ -1,6 +1,7 @@
 //! Puts the parts together: configuration → collector → exporters, API and screen.
 
 use crate::aggregate::{Collect, Resource, Snapshot};
+use crate::alert::{self, Rules};
 use crate::bpf::{Sizes, Verdict, host};
 use crate::collector::{Collector, Outputs, Setup, Shared};
 use crate::config::{Config, Pairs, RttSource, TunnelUse};
@@ -419,6 +420,10 @@ impl Agent {
         if let Some(memory) = &memory {
             collects.push(Box::new(memory::StatsCollect::new(memory.clone(), start)));
         }
+        let rules = Rules::open(config, memory.as_ref());
+        if let Some(rules) = &rules {
+            collects.push(Box::new(alert::StatsCollect::new(rules.clone(), start)));
+        }
         let running = Running::start(collector, collects)?;
         let (shutdown, _) = watch::channel(false);
         let over = || {
@@ -442,6 +447,7 @@ impl Agent {
             topology: Arc::new(move || topology.topology()),
             stacks: running.stacks.clone(),
             memory: memory.clone(),
+            rules: rules.clone(),
             stats,
         };
         let mut tasks = Vec::new();
@@ -464,8 +470,13 @@ impl Agent {
         if let Some(memory) = memory {
             let (snapshots, host) = (running.snapshots.clone(), config.host_name());
             let runtime = tokio::runtime::Handle::current();
+            let (stored, ticks) = watch::channel(0);
+            if let Some(rules) = rules {
+                let runtime = runtime.clone();
+                tasks.push(tokio::task::spawn_blocking(move || rules.run(ticks, &runtime)));
+            }
             tasks.push(tokio::task::spawn_blocking(move || {
-                memory.record(snapshots, &host, &runtime);
+                memory.record(snapshots, &host, &stored, &runtime);
             }));
         }
         Ok(Self {

@@ -2,10 +2,12 @@
 
 mod memory;
 mod record;
+mod rules;
 mod score;
 
 pub use memory::{AnswerFormat, Query, Store, StoreCommand};
 pub use record::{Record, Replay};
+pub use rules::{Rules, RulesCommand, RulesTest};
 pub use score::{Capacity, FOREST, Score};
 
 use crate::config::{Given, HumanDuration};
@@ -116,6 +118,14 @@ pub enum Command {
     Query(Query),
     /// A store on disk: what it holds, whether it is whole, samples in and out
     Store(Store),
+    /// Rule files of Prometheus: what is wrong with them, what is in them, what would have fired
+    Rules(Rules),
+    /// Alerts of the running agent that are pending or fire
+    Alerts {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Which values of a series are anomalies: reads timestamp,value and says so line by line
     Score(Score),
     /// Where a series leads: its trend, what it will be in 30, 60 and 90 days, and when a limit is reached

@@ -23,6 +23,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Governor", crate::governor::METRICS),
         ("Export", crate::export::push::METRICS),
         ("Store", crate::memory::METRICS),
+        ("Rules", crate::alert::METRICS),
         ("API", crate::api::METRICS),
     ]
 }

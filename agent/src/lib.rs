@@ -3,6 +3,7 @@
 
 pub mod accounting;
 pub mod aggregate;
+pub mod alert;
 pub mod api;
 pub mod app;
 pub mod bpf;

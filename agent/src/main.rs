@@ -88,6 +88,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
         }
         Command::Store(options) => commands::store(&config, &options).map(|()| ExitCode::SUCCESS),
         Command::Replay(options) => commands::replay(&config, &options).map(|()| ExitCode::SUCCESS),
+        Command::Rules(options) => commands::rules(&config, &options).map(|()| ExitCode::SUCCESS),
         Command::TestCorpus => commands::test_corpus(&config, btf),
         Command::BenchRing { records } => commands::bench_ring(&config, btf, records),
         Command::BenchPackets { rounds } => commands::bench_packets(&config, btf, rounds),
@@ -119,6 +120,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
                     Command::Profile(options) => commands::profile(&config, btf, &options).await,
                     Command::Query(options) => commands::query(&config, &options).await,
                     Command::Record(options) => commands::record(&config, btf, &options).await,
+                    Command::Alerts { json } => commands::alerts(&config, json).await,
                     Command::Diff(options) => commands::diff(&config, &options).await,
                     Command::Drops(stream) => commands::stream(&config, btf, &stream, "drops").await,
                     _ => Ok(()),

@@ -157,3 +157,62 @@ fn alerts_go_on_after_a_restart() {
     assert_eq!(fires_after(25, 5, true), Some(50));
     assert_eq!(fires_after(25, 90, false), Some(135));
 }
+
+/// Over the past all steps are evaluated at once; step by step the same must come out.
+#[test]
+fn the_past_is_what_step_by_step_would_have_been() {
+    const RULES: &str = "groups:\n- name: g\n  interval: 15s\n  rules:\n  - {record: r, expr: 'sum(rate(x[1m]))'}\n  \
+        - {alert: A, expr: 'r > 0.5', for: 1m, annotations: {v: '{{ $value }} {{ query \"r\" | first | value }}'}}\n  \
+        - {alert: B, expr: 'ALERTS{alertname=\"A\",alertstate=\"firing\"}', keep_firing_for: 2m}\n  \
+        - {alert: C, expr: 'x * on() x'}\n";
+    let store = store();
+    let mut total = 0.0;
+    for second in 0..3600 {
+        total += if (second / 300) % 3 == 1 { 1.0 } else { 0.25 };
+        add(&store, second * 1000, &[("x", "1", total), ("x", "2", 1.0)]);
+    }
+    let bounds = || -> Box<dyn Bounds> { Box::new(Free) };
+    let settings = Settings::default();
+    let environment = Environment {
+        source: &store,
+        bounds: &bounds,
+        settings: &settings,
+    };
+    let to = 3_700_000;
+    let mut group = group(RULES, false);
+    let mut results = Results::default();
+    let mut fired = std::collections::BTreeSet::new();
+    for at in (0..=to).step_by(15_000) {
+        evaluate(&mut group, at, &store, &mut results);
+        for alert in group.rules.iter().flat_map(super::Rule::alerts) {
+            if let (Some(at), State::Firing) = (alert.fired_at, alert.state) {
+                fired.insert((at, alert.labels.clone()));
+            }
+        }
+    }
+    // What an agent has recorded before is not taken for what these rules come to.
+    add(&store, 3_600_000, &[("r", "old", 9.0), ("ALERTS", "1", 1.0)]);
+    let groups = parse("r.yaml", RULES).unwrap();
+    let past = super::past(groups, (0, to), MINUTE, &environment);
+    let episodes = past.episodes.iter();
+    let episodes: std::collections::BTreeSet<_> =
+        episodes.map(|one| (one.fired_at, one.labels.clone())).collect();
+    assert_eq!(episodes, fired);
+    assert_eq!(episodes.len(), 8);
+    assert!(past.episodes.iter().all(|one| one.resolved_at.is_some()));
+    assert_eq!(
+        past.episodes[0].annotations["v"]
+            .split(' ')
+            .collect::<std::collections::BTreeSet<_>>()
+            .len(),
+        1
+    );
+    assert_eq!(past.failed.keys().collect::<Vec<_>>(), ["C"]);
+    let recorded = |from: &dyn Source| {
+        from.select(&[Matcher::equal("__name__", "r")], 0, to, &Free)
+            .unwrap()
+    };
+    // The mark of the end is NaN, which equals nothing.
+    let shown = |series: Vec<Series>| format!("{series:?}");
+    assert_eq!(shown(recorded(&past.recorded)), shown(recorded(&results)));
+}

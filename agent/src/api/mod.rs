@@ -21,6 +21,7 @@ pub use settings::{ApiSettings, ApiTls};
 pub use stats::{METRICS, Stats, StatsCollect};
 
 use crate::aggregate::Snapshot;
+use crate::alert::Rules;
 use crate::memory::Memory;
 use crate::records::{Changes, Record};
 use crate::stacks::Stacks;
@@ -46,6 +47,8 @@ pub struct State {
     pub stacks: Option<Arc<Stacks>>,
     /// What is remembered, if anything is.
     pub memory: Option<Arc<Memory>>,
+    /// The rules, if there are any.
+    pub rules: Option<Arc<Rules>>,
     /// Where requests are counted.
     pub stats: Arc<Stats>,
 }

@@ -1,6 +1,7 @@
 //! Prometheus' HTTP API over the store: queries, series, labels, and what Grafana's data source asks besides.
 
 use super::routes::App;
+use crate::alert::view::{GroupView, RuleView};
 use crate::memory::{Limits, Memory};
 use agent_store::labels::Labels;
 use agent_store::promql::{self, Error, Options, json};
@@ -348,13 +349,39 @@ async fn build_info() -> Response {
     body_of(StatusCode::OK, success(&version))
 }
 
-/// There are no rules yet.
-async fn rules() -> Response {
-    body_of(StatusCode::OK, success(&json!({ "groups": [] })))
+/// The rules, of one `type`, or of these names, groups and files.
+async fn rules(From(app): From<App>, RawQuery(query): RawQuery) -> Response {
+    let params = match Params::read(&[], query.as_deref().unwrap_or_default()) {
+        Ok(params) => params,
+        Err(e) => return refuse(&e),
+    };
+    let kind = match params.get("type") {
+        None => None,
+        Some("alert") => Some("alerting"),
+        Some("record") => Some("recording"),
+        Some(other) => return refuse(&invalid("type", &format!("not supported value {other:?}"))),
+    };
+    let wanted = |name: &str, value: &str| {
+        let mut asked = params.all(name).peekable();
+        asked.peek().is_none() || asked.any(|one| one == value)
+    };
+    let groups = app.state.rules.iter().flat_map(|rules| rules.view());
+    let groups = groups.filter(|group| wanted("rule_group[]", &group.name) && wanted("file[]", &group.file));
+    let groups = groups.map(|group| {
+        let mut group = GroupView::clone(&group);
+        let asked =
+            |rule: &RuleView| kind.is_none_or(|kind| kind == rule.kind) && wanted("rule_name[]", &rule.name);
+        group.rules.retain(asked);
+        group
+    });
+    let groups: Vec<GroupView> = groups.filter(|group| !group.rules.is_empty()).collect();
+    body_of(StatusCode::OK, success(&json!({ "groups": groups })))
 }
 
-async fn alerts() -> Response {
-    body_of(StatusCode::OK, success(&json!({ "alerts": [] })))
+async fn alerts(From(app): From<App>) -> Response {
+    let groups: Vec<_> = app.state.rules.iter().flat_map(|rules| rules.view()).collect();
+    let alerts: Vec<_> = groups.iter().flat_map(|group| group.alerts()).collect();
+    body_of(StatusCode::OK, success(&json!({ "alerts": alerts })))
 }
 
 /// Our histograms have none.

@@ -7,6 +7,7 @@ mod error;
 mod layers;
 mod node;
 mod profile;
+mod rules;
 mod settings;
 mod store;
 mod tunnel;
@@ -16,6 +17,7 @@ pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;
 pub use layers::{ENV_ELSEWHERE, ENV_PREFIX, Given};
 pub use profile::ProfileProbe;
+pub use rules::RulesSettings;
 pub use settings::{
     Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, PathProtocol,
     Probes, RttSource, TcpProbe,

@@ -1,6 +1,7 @@
 //! The settings tree. The documentation of each field is the user's: `default_yaml` and docs/config.md are made of it.
 
 use super::profile::ProfileProbe;
+use super::rules::RulesSettings;
 use super::store::StoreSettings;
 use super::tunnel::TunnelProbe;
 use super::units::{Bytes, Glob, HumanDuration};
@@ -39,6 +40,8 @@ pub struct Config {
     pub budget: Budget,
     /// What the agent remembers of its own series, so that it can be asked in PromQL.
     pub store: StoreSettings,
+    /// Rules of Prometheus, evaluated over what the agent remembers.
+    pub rules: RulesSettings,
     /// HTTP: metrics, health and the API.
     pub api: ApiSettings,
     /// Where metrics are sent, besides being served by the API.

@@ -13,12 +13,14 @@ pub use metrics::{METRICS, StatsCollect};
 use crate::aggregate::Snapshot;
 use crate::config::{HumanDuration, StoreKind, StoreSettings};
 use crate::error::{Context as _, Error, Result};
-use agent_store::series::{Bounds, Millis, Refusal};
-use agent_store::store::{Place, Settings, Stats, Store};
+use agent_store::labels::Labels;
+use agent_store::series::{Bounds, Millis, Refusal, Series};
+use agent_store::store::{Place, Settings, Stats, Store, Value};
 pub use record::Recorder;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
@@ -37,6 +39,8 @@ pub struct Memory {
     settings: StoreSettings,
     /// Snapshots that came while an earlier one was still being stored.
     missed: AtomicU64,
+    /// Samples of rules, for the next tick.
+    kept: Mutex<BTreeMap<Labels, Value>>,
 }
 
 impl Memory {
@@ -102,6 +106,7 @@ impl Memory {
             store,
             settings: settings.clone(),
             missed: AtomicU64::new(0),
+            kept: Mutex::default(),
         })
     }
 
@@ -120,6 +125,17 @@ impl Memory {
         self.missed.load(Relaxed)
     }
 
+    /// Keeps what rules came to until the next snapshot is stored, together with it: a store's ticks come one after the other.
+    pub fn keep(&self, results: Vec<Series>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for Series { labels, samples } in results {
+            let float = samples.floats.values.last().map(|value| Value::Float(*value));
+            let histogram = samples.histograms.values.last();
+            let value = float.or_else(|| histogram.map(|value| Value::Histogram(value.clone())));
+            kept.extend(value.map(|value| (labels, value)));
+        }
+    }
+
     /// Longest time of a query.
     pub fn timeout(&self) -> Duration {
         self.settings.query_timeout.get()
@@ -136,12 +152,13 @@ impl Memory {
         }
     }
 
-    /// Stores each snapshot until the sender is gone; at the end, says of every series that it has ended. Blocks: for a thread
+    /// Stores each snapshot, and says to `stored` when it was made, until the sender is gone; at the end, says of every series that it has ended. Blocks: for a thread
     /// that may, so that a slow store delays neither a tick nor an answer.
     pub fn record(
         &self,
         mut snapshots: watch::Receiver<Arc<Snapshot>>,
         instance: &str,
+        stored: &watch::Sender<Millis>,
         runtime: &tokio::runtime::Handle,
     ) {
         let mut recorder = Recorder::new(instance);
@@ -155,7 +172,9 @@ impl Memory {
                 self.missed.fetch_add(snapshot.tick - last - 1, Relaxed);
             }
             last = snapshot.tick;
-            recorder.record(&snapshot, &self.store);
+            let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+            recorder.add(kept, &self.store);
+            stored.send_replace(recorder.record(&snapshot, &self.store));
         }
         recorder.end(&self.store);
         self.store.sync();

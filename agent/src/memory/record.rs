@@ -4,11 +4,12 @@ use super::JOB;
 use crate::aggregate::{self, Family, HistogramValue, Labels, Series, Snapshot};
 use crate::export::prometheus::{self, Scraped};
 use agent_common::histogram::otel_index;
+use agent_rules::alert::ALERTS_FOR_STATE;
 use agent_store::histogram::Histogram;
 use agent_store::promql::Options;
 use agent_store::series::{Free, Matcher, Millis, STALE};
 use agent_store::store::{SeriesRef, Store, Value};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Resolution of all our histograms.
@@ -35,6 +36,8 @@ pub struct Recorder {
     /// `up` and `target_info`, which no family has.
     constant: Vec<SeriesRef>,
     samples: Vec<(SeriesRef, Value)>,
+    /// Samples of rules that go with the next snapshot.
+    added: Vec<(SeriesRef, Value)>,
     last: Millis,
 }
 
@@ -47,12 +50,20 @@ impl Recorder {
             known: HashMap::new(),
             constant: Vec::new(),
             samples: Vec::new(),
+            added: Vec::new(),
             last: 0,
         }
     }
 
-    /// Stores a snapshot. A series that it no longer has ends.
-    pub fn record(&mut self, snapshot: &Snapshot, store: &Store) {
+    /// Samples that go with the next snapshot.
+    pub(super) fn add(&mut self, samples: BTreeMap<agent_store::labels::Labels, Value>, store: &Store) {
+        let found = samples.into_iter();
+        self.added
+            .extend(found.filter_map(|(labels, value)| Some((store.register(&labels)?, value))));
+    }
+
+    /// Stores a snapshot, and answers when it was made. A series that it no longer has ends.
+    pub fn record(&mut self, snapshot: &Snapshot, store: &Store) -> Millis {
         let tick = snapshot.tick;
         self.last = (snapshot.unix_nanos / 1_000_000) as Millis;
         self.samples.clear();
@@ -70,6 +81,7 @@ impl Recorder {
                 self.sample(family, series, tick, store);
             }
         }
+        self.samples.append(&mut self.added);
         let mut ended: Vec<SeriesRef> = self
             .known
             .extract_if(|_, known| known.tick != tick)
@@ -86,6 +98,7 @@ impl Recorder {
                 .extend(ended.map(|series| (series, Value::Float(STALE))));
         }
         store.append(self.last, &self.samples);
+        self.last
     }
 
     /// Says of every series that it has ended.
@@ -97,14 +110,15 @@ impl Recorder {
     }
 
     /// Series that an earlier agent was writing and could not end, because it was killed: to a query they would live on for
-    /// five minutes.
+    /// five minutes. Since when alerts are active is meant to outlive it.
     fn left(&self, store: &Store) -> Vec<SeriesRef> {
         let own =
             [("job", JOB), ("instance", &self.instance)].map(|(label, value)| Matcher::equal(label, value));
         let lookback = Options::default().lookback;
         let left = store.series(&own, self.last - lookback, self.last - 1, &Free);
         let left = left.unwrap_or_default();
-        left.iter().filter_map(|labels| store.register(labels)).collect()
+        let left = left.iter().filter(|labels| labels.name() != ALERTS_FOR_STATE);
+        left.filter_map(|labels| store.register(labels)).collect()
     }
 
     fn sample(&mut self, family: &Family, series: &Series, tick: u64, store: &Store) {

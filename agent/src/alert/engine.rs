@@ -1,0 +1,155 @@
+//! Evaluates the groups of rules when they are due.
+
+use super::files;
+use super::view::GroupView;
+use crate::config::Config;
+use crate::memory::Memory;
+use agent_rules::{Environment, Group, Health, Results, Settings};
+use agent_store::promql::Options;
+use agent_store::series::{Bounds, Millis};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::watch;
+
+/// What the rules have done.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub evaluations: AtomicU64,
+    pub failures: AtomicU64,
+    pub nanos: AtomicU64,
+    pub missed: AtomicU64,
+}
+
+/// The rules of the agent.
+pub struct Rules {
+    memory: Arc<Memory>,
+    settings: Settings,
+    interval: Millis,
+    /// For the thread that evaluates them.
+    groups: Mutex<Vec<Group>>,
+    /// What is told of each group: who asks does not wait for an evaluation.
+    published: RwLock<Vec<Arc<GroupView>>>,
+    pub(super) counters: Counters,
+    /// Files that could not be used.
+    pub(super) invalid: u64,
+}
+
+impl Rules {
+    /// Reads the files of the configuration; `None` if it names none, or if nothing is remembered.
+    pub fn open(config: &Config, memory: Option<&Arc<Memory>>) -> Option<Arc<Self>> {
+        if config.rules.files.is_empty() {
+            return None;
+        }
+        let Some(memory) = memory else {
+            tracing::warn!(
+                "rules.files: nothing is remembered, so no rule is evaluated; set store.kind to auto, memory or disk"
+            );
+            return None;
+        };
+        let mut invalid = 0;
+        let mut groups = Vec::new();
+        for path in &config.rules.files {
+            let found = files::find(std::slice::from_ref(path)).unwrap_or_else(|error| {
+                invalid += 1;
+                tracing::error!("rules.files: {error}");
+                Vec::new()
+            });
+            for file in found {
+                match agent_rules::load(&file) {
+                    Ok(read) => groups.extend(read.into_iter().map(|group| Group::new(group, true))),
+                    Err(faults) => {
+                        invalid += 1;
+                        tracing::error!("rules.files: {}; the file is left out", files::first(&faults));
+                    }
+                }
+            }
+        }
+        let interval = config.rules.interval.get().as_millis() as Millis;
+        let published = groups
+            .iter()
+            .map(|group| Arc::new(GroupView::new(group, interval)));
+        Some(Arc::new(Self {
+            memory: memory.clone(),
+            settings: Settings {
+                external_labels: files::external_labels(config),
+                external_url: files::external_url(config),
+                options: Options::default(),
+            },
+            interval,
+            published: RwLock::new(published.collect()),
+            groups: Mutex::new(groups),
+            counters: Counters::default(),
+            invalid,
+        }))
+    }
+
+    /// All groups, as they were after their latest evaluation.
+    pub fn view(&self) -> Vec<Arc<GroupView>> {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        published.clone()
+    }
+
+    /// Evaluates what is due each time that a snapshot was stored, until there are no more. Blocks: for a thread that may.
+    pub fn run(&self, mut stored: watch::Receiver<Millis>, runtime: &tokio::runtime::Handle) {
+        while runtime.block_on(stored.changed()).is_ok() {
+            let at = *stored.borrow_and_update();
+            self.evaluate(at);
+        }
+    }
+
+    /// Evaluates the groups that are due.
+    pub(super) fn evaluate(&self, at: Millis) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let (memory, timeout) = (self.memory.clone(), self.memory.timeout());
+        let bounds = move || -> Box<dyn Bounds> { Box::new(memory.limits(timeout)) };
+        let environment = Environment {
+            source: self.memory.store(),
+            bounds: &bounds,
+            settings: &self.settings,
+        };
+        let mut results = Results::default();
+        for (place, group) in groups.iter_mut().enumerate() {
+            let Some(slots) = self.slots(group, at) else {
+                continue;
+            };
+            self.counters.missed.fetch_add(slots - 1, Relaxed);
+            group.evaluate(at, &environment, &mut results);
+            self.count(group);
+            let view = Arc::new(GroupView::new(group, self.interval));
+            let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(old) = published.get_mut(place) {
+                *old = view;
+            }
+        }
+        self.memory.keep(results.take());
+    }
+
+    /// How many evaluations of a group fall between its latest and now; `None` if it is not due. Groups are spread over their
+    /// interval by their names.
+    fn slots(&self, group: &Group, at: Millis) -> Option<u64> {
+        let interval = group.file.interval.unwrap_or(self.interval).max(1000);
+        let mut hasher = DefaultHasher::new();
+        (&group.file.file, &group.file.name).hash(&mut hasher);
+        let offset = (hasher.finish() % interval.unsigned_abs()) as Millis;
+        let slot = |at: Millis| (at - offset).div_euclid(interval);
+        let Some(last) = group.evaluated_at else {
+            return Some(1);
+        };
+        u64::try_from(slot(at) - slot(last))
+            .ok()
+            .filter(|slots| *slots > 0)
+    }
+
+    fn count(&self, group: &Group) {
+        let failed = group
+            .rules
+            .iter()
+            .filter(|rule| matches!(rule.health, Health::Bad(_)));
+        let counters = &self.counters;
+        counters.evaluations.fetch_add(group.rules.len() as u64, Relaxed);
+        counters.failures.fetch_add(failed.count() as u64, Relaxed);
+        let nanos = u64::try_from(group.took.as_nanos()).unwrap_or(u64::MAX);
+        counters.nanos.fetch_add(nanos, Relaxed);
+    }
+}

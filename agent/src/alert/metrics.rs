@@ -1,0 +1,128 @@
+//! What the rules say of themselves.
+
+use super::Rules;
+use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Stability, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+static ALERTNAME: Label = Label {
+    prometheus: "alertname",
+    otlp: "geophone.alert.name",
+    help: "Name of the alert in its rule file",
+};
+static SEVERITY: Label = Label {
+    prometheus: "severity",
+    otlp: "geophone.alert.severity",
+    help: "What the alert's label `severity` says",
+};
+static STATE: Label = Label {
+    prometheus: "alertstate",
+    otlp: "geophone.alert.state",
+    help: "pending or firing",
+};
+
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $id:ident = $name:literal, $otlp:literal, $unit:literal, $kind:ident, $labels:expr, $help:literal;)*) => {
+        $($(#[$doc])* pub static $id: Metric = Metric {
+            name: $name, otlp: $otlp, unit: $unit, kind: Kind::$kind, help: $help, labels: $labels,
+            stability: Stability::Experimental,
+        };)*
+        /// All metrics of the rules.
+        pub static METRICS: &[&Metric] = &[$(&$id),*];
+    };
+}
+
+metrics! {
+    /// Alerts.
+    ALERTS = "geophone_alerts", "geophone.alerts", "{alert}", Gauge, &[&ALERTNAME, &SEVERITY, &STATE],
+        "Alerts that are pending or fire; with all their labels they are the series ALERTS of the store";
+    /// Evaluations.
+    EVALUATIONS = "geophone_rules_evaluations_total", "geophone.rules.evaluations", "{evaluation}", Counter, &[],
+        "Evaluations of a rule";
+    /// Failures.
+    FAILURES = "geophone_rules_failures_total", "geophone.rules.failures", "{evaluation}", Counter, &[],
+        "Evaluations that failed; /api/v1/rules says why";
+    /// Time.
+    SECONDS = "geophone_rules_evaluation_seconds_total", "geophone.rules.evaluation.time", "s", Counter, &[],
+        "Time that evaluations took";
+    /// Missed.
+    MISSED = "geophone_rules_missed_total", "geophone.rules.missed", "{evaluation}", Counter, &[],
+        "Evaluations of a group that were left out, because an earlier one took too long";
+    /// Files.
+    INVALID = "geophone_rules_invalid_files", "geophone.rules.files.invalid", "{file}", Gauge, &[],
+        "Rule files that are left out because they cannot be used; the log says why";
+}
+
+/// Makes the families.
+pub struct StatsCollect {
+    rules: Arc<Rules>,
+    none: Arc<Labels>,
+    start: u64,
+    alerts: BTreeMap<[String; 3], Arc<Labels>>,
+}
+
+impl StatsCollect {
+    /// Of these rules.
+    pub fn new(rules: Arc<Rules>, start_unix_nanos: u64) -> Self {
+        Self {
+            rules,
+            none: Arc::new(Labels::new(&[], &[], false, start_unix_nanos)),
+            start: start_unix_nanos,
+            alerts: BTreeMap::new(),
+        }
+    }
+
+    fn alerts(&mut self) -> Family {
+        let mut counts: BTreeMap<[String; 3], f64> = BTreeMap::new();
+        for group in self.rules.view() {
+            for alert in group.alerts() {
+                let get = |label: &str| alert.labels.get(label).cloned().unwrap_or_default();
+                *counts
+                    .entry([get("alertname"), get("severity"), alert.state.to_owned()])
+                    .or_default() += 1.0;
+            }
+        }
+        self.alerts.retain(|key, _| counts.contains_key(key));
+        let series = counts.into_iter().map(|(key, count)| {
+            let labels = self.alerts.entry(key).or_insert_with_key(|key| {
+                let values = key.each_ref().map(String::as_str);
+                Arc::new(Labels::new(ALERTS.labels, &values, false, self.start))
+            });
+            Series {
+                labels: labels.clone(),
+                value: Value::Gauge(count),
+            }
+        });
+        Family {
+            metric: &ALERTS,
+            series: series.collect(),
+        }
+    }
+}
+
+impl Collect for StatsCollect {
+    fn collect(&mut self, out: &mut Vec<Family>) {
+        let alerts = self.alerts();
+        let counters = &self.rules.counters;
+        let count = |counter: &AtomicU64| Value::Counter(counter.load(Relaxed));
+        let one = |metric: &'static Metric, value: Value| Family {
+            metric,
+            series: vec![Series {
+                labels: self.none.clone(),
+                value,
+            }],
+        };
+        out.extend([
+            alerts,
+            one(&EVALUATIONS, count(&counters.evaluations)),
+            one(&FAILURES, count(&counters.failures)),
+            one(
+                &SECONDS,
+                Value::CounterF(counters.nanos.load(Relaxed) as f64 / 1e9),
+            ),
+            one(&MISSED, count(&counters.missed)),
+            one(&INVALID, Value::Gauge(self.rules.invalid as f64)),
+        ]);
+    }
+}

@@ -1,0 +1,11 @@
+//! Rules over what is remembered, and the alerts that come of them. What a rule means is in the crate agent-rules.
+
+mod engine;
+pub mod files;
+mod metrics;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+pub use engine::Rules;
+pub use metrics::{METRICS, StatsCollect};

@@ -1,0 +1,201 @@
+//! Rules and alerts as Prometheus' HTTP API has them.
+
+use agent_rules::file::Text;
+use agent_rules::{Alert, Group, Health, Rule, State};
+use agent_store::labels::Labels;
+use agent_store::series::Millis;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// A group.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupView {
+    /// Its name.
+    pub name: String,
+    /// Its file.
+    pub file: String,
+    /// Its rules.
+    pub rules: Vec<RuleView>,
+    /// Seconds between evaluations.
+    pub interval: f64,
+    /// Most results of a rule; 0 = any number.
+    pub limit: usize,
+    /// Seconds that the latest evaluation took.
+    pub evaluation_time: f64,
+    /// When it was.
+    pub last_evaluation: String,
+}
+
+/// A rule.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleView {
+    /// What only alerting rules have.
+    #[serde(flatten)]
+    pub alerting: Option<AlertingView>,
+    /// The alert's name, or that of the series.
+    pub name: String,
+    /// The query.
+    pub query: String,
+    /// Labels that results get.
+    pub labels: BTreeMap<String, String>,
+    /// `ok`, `err` or `unknown`.
+    pub health: &'static str,
+    /// Why it is `err`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_error: String,
+    /// Seconds that the latest evaluation took.
+    pub evaluation_time: f64,
+    /// When it was.
+    pub last_evaluation: String,
+    /// `alerting` or `recording`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+}
+
+/// What only alerting rules have.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertingView {
+    /// The state of the alert that is furthest.
+    pub state: &'static str,
+    /// Seconds of `for`.
+    pub duration: f64,
+    /// Seconds of `keep_firing_for`.
+    pub keep_firing_for: f64,
+    /// Annotations before their templates are expanded.
+    pub annotations: BTreeMap<String, String>,
+    /// Alerts that are pending or fire.
+    pub alerts: Vec<AlertView>,
+}
+
+/// An alert.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertView {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// `pending` or `firing`.
+    pub state: &'static str,
+    /// Since when the query has it.
+    pub active_at: String,
+    /// Since when it fires only because of `keep_firing_for`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_firing_since: Option<String>,
+    /// The value, as Go writes it with an exponent.
+    pub value: String,
+}
+
+impl GroupView {
+    pub(super) fn new(group: &Group, default_interval: Millis) -> Self {
+        let last = group.evaluated_at.map_or_else(never, time);
+        Self {
+            name: group.file.name.clone(),
+            file: group.file.file.clone(),
+            rules: group.rules.iter().map(|rule| rule_view(rule, &last)).collect(),
+            interval: seconds(group.file.interval.unwrap_or(default_interval)),
+            limit: group.file.limit,
+            evaluation_time: group.took.as_secs_f64(),
+            last_evaluation: last,
+        }
+    }
+
+    /// All alerts that are pending or fire.
+    pub fn alerts(&self) -> impl Iterator<Item = &AlertView> {
+        let rules = self.rules.iter().filter_map(|rule| rule.alerting.as_ref());
+        rules.flat_map(|rule| &rule.alerts)
+    }
+}
+
+fn rule_view(rule: &Rule, last: &str) -> RuleView {
+    let (health, last_error) = match &rule.health {
+        Health::Unknown => ("unknown", String::new()),
+        Health::Ok => ("ok", String::new()),
+        Health::Bad(why) => ("err", why.clone()),
+    };
+    let alerting = rule.file.alert.as_ref().map(|alert| AlertingView {
+        state: rule.state().name(),
+        duration: seconds(alert.hold),
+        keep_firing_for: seconds(alert.keep_firing),
+        annotations: sources(&alert.annotations),
+        alerts: rule
+            .alerts()
+            .filter(|alert| alert.state != State::Inactive)
+            .map(alert_view)
+            .collect(),
+    });
+    RuleView {
+        kind: if alerting.is_some() {
+            "alerting"
+        } else {
+            "recording"
+        },
+        alerting,
+        name: rule.file.name.clone(),
+        query: rule.file.expr.clone(),
+        labels: sources(&rule.file.labels),
+        health,
+        last_error,
+        evaluation_time: rule.took.as_secs_f64(),
+        last_evaluation: last.to_owned(),
+    }
+}
+
+fn alert_view(alert: &Alert) -> AlertView {
+    AlertView {
+        labels: labels(&alert.labels),
+        annotations: alert.annotations.clone(),
+        state: alert.state.name(),
+        active_at: time(alert.active_at),
+        keep_firing_since: alert.keep_firing_since.map(time),
+        value: exponent(alert.value),
+    }
+}
+
+fn labels(labels: &Labels) -> BTreeMap<String, String> {
+    let pairs = labels.iter();
+    pairs
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect()
+}
+
+fn sources(texts: &[(String, Text)]) -> BTreeMap<String, String> {
+    let pairs = texts.iter();
+    pairs
+        .map(|(name, text)| (name.clone(), text.source.clone()))
+        .collect()
+}
+
+fn seconds(millis: Millis) -> f64 {
+    millis as f64 / 1000.0
+}
+
+/// Go's zero time.
+fn never() -> String {
+    "0001-01-01T00:00:00Z".to_owned()
+}
+
+fn time(at: Millis) -> String {
+    let at = UNIX_EPOCH + Duration::from_millis(at.unsigned_abs());
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+/// `1e+00`.
+fn exponent(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".to_owned();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    }
+    let text = format!("{value:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    match exponent.strip_prefix('-') {
+        Some(digits) => format!("{mantissa}e-{digits:0>2}"),
+        None => format!("{mantissa}e+{exponent:0>2}"),
+    }
+}

@@ -1,0 +1,294 @@
+//! `geophone rules`: what is wrong with rule files, what is in them, and what would have fired.
+
+use super::query::time;
+use super::{running_agent, say, terminal_width, token};
+use crate::alert::files;
+use crate::cli::{self, RulesCommand, RulesTest};
+use crate::config::Config;
+use crate::error::{Context as _, Error, Result};
+use crate::memory::{self, Memory};
+use crate::ui::print::table;
+use agent_rules::file::GroupFile;
+use agent_rules::{Environment, Episode, Past, Settings, past};
+use agent_store::labels::Labels;
+use agent_store::promql::Options;
+use agent_store::series::{Bounds, Millis};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+/// Does what was asked.
+pub fn rules(config: &Config, options: &cli::Rules) -> Result<()> {
+    match &options.command {
+        RulesCommand::Check { files } => check(files),
+        RulesCommand::List { files, json } => list(&groups(files)?, *json),
+        RulesCommand::Test(options) => test(config, options),
+    }
+}
+
+fn tell(line: &str) {
+    // Nobody may be left to read it.
+    let _ = writeln!(std::io::stderr(), "geophone: {line}");
+}
+
+fn check(paths: &[PathBuf]) -> Result<()> {
+    let mut wrong = 0;
+    let files = files::find(paths)?;
+    for file in &files {
+        match agent_rules::load(file) {
+            Ok(groups) => {
+                let rules: usize = groups.iter().map(|group| group.rules.len()).sum();
+                say(&format!(
+                    "{}: {} groups, {rules} rules: valid",
+                    file.display(),
+                    groups.len()
+                ))?;
+            }
+            Err(faults) => {
+                wrong += 1;
+                faults.iter().for_each(|fault| tell(&fault.to_string()));
+            }
+        }
+    }
+    match wrong {
+        0 => Ok(()),
+        wrong => Err(Error::new(format_args!(
+            "{wrong} of {} rule files cannot be used; the lines before say why",
+            files.len()
+        ))),
+    }
+}
+
+/// The groups of all files, or the first error: what is left out would not be missed.
+fn groups(paths: &[PathBuf]) -> Result<Vec<GroupFile>> {
+    let mut all = Vec::new();
+    for file in files::find(paths)? {
+        all.extend(agent_rules::load(&file).map_err(|faults| files::first(&faults))?);
+    }
+    Ok(all)
+}
+
+fn list(groups: &[GroupFile], as_json: bool) -> Result<()> {
+    let rules = groups
+        .iter()
+        .flat_map(|group| group.rules.iter().map(move |rule| (group, rule)));
+    let duration = |ms: Millis| Duration::from_millis(ms.unsigned_abs());
+    if as_json {
+        let all: Vec<Value> = rules
+            .map(|(group, rule)| {
+                let alert = rule.alert.as_ref();
+                let labels = rule
+                    .labels
+                    .iter()
+                    .map(|(name, text)| (name.clone(), text.source.clone()));
+                json!({
+                    "file": group.file, "line": rule.line, "group": group.name,
+                    "type": if alert.is_some() { "alerting" } else { "recording" },
+                    "name": rule.name, "query": rule.expr,
+                    "for": alert.map(|alert| duration(alert.hold).as_secs_f64()),
+                    "labels": labels.collect::<BTreeMap<_, _>>(),
+                })
+            })
+            .collect();
+        return say(&serde_json::to_string_pretty(&all).context("JSON")?);
+    }
+    let rows: Vec<Vec<String>> = rules
+        .map(|(group, rule)| {
+            let kind = if rule.alert.is_some() { "alert" } else { "record" };
+            let hold = rule.alert.as_ref().map_or(0, |alert| alert.hold);
+            let severity = rule.labels.iter().find(|(name, _)| name == "severity");
+            let words: Vec<&str> = rule.expr.split_whitespace().collect();
+            [
+                group.name.clone(),
+                kind.to_owned(),
+                rule.name.clone(),
+                severity.map(|(_, text)| text.source.clone()).unwrap_or_default(),
+                if hold > 0 {
+                    humantime::format_duration(duration(hold)).to_string()
+                } else {
+                    String::new()
+                },
+                words.join(" "),
+            ]
+            .into()
+        })
+        .collect();
+    let text = table(&["GROUP", "KIND", "NAME", "SEVERITY", "FOR", "QUERY"], &rows);
+    say(&narrowed(&text))
+}
+
+fn narrowed(text: &str) -> String {
+    let width = terminal_width();
+    let lines = text.trim_end().lines();
+    let lines: Vec<String> = lines.map(|line| line.chars().take(width).collect()).collect();
+    lines.join("\n")
+}
+
+fn test(config: &Config, options: &RulesTest) -> Result<()> {
+    let groups = groups(&options.files)?;
+    let directory = options.directory.as_deref().unwrap_or(&config.store.directory);
+    let memory = Memory::read(directory, &config.store)?;
+    let Some(span) = memory.store().info().span else {
+        return Err(Error::new(format_args!(
+            "--store {}: no samples",
+            directory.display()
+        )));
+    };
+    let now = memory::now();
+    let from = time("--from", options.from.as_deref(), now)?.map_or(span.0, |from| from.max(span.0));
+    let to = time("--to", options.to.as_deref(), now)?.map_or(span.1, |to| to.min(span.1));
+    if to < from {
+        return Err(Error::usage(format_args!(
+            "--from, --to: the store has samples from {} to {} only",
+            moment(span.0),
+            moment(span.1)
+        )));
+    }
+    let settings = Settings {
+        external_labels: files::external_labels(config),
+        external_url: files::external_url(config),
+        options: Options::default(),
+    };
+    let (timeout, memory) = (memory.timeout(), &memory);
+    let bounds = || -> Box<dyn Bounds> { Box::new(memory.limits(timeout)) };
+    let environment = Environment {
+        source: memory.store(),
+        bounds: &bounds,
+        settings: &settings,
+    };
+    let began = Instant::now();
+    let interval = config.rules.interval.get().as_millis() as Millis;
+    let past = past(groups, (from, to), interval, &environment);
+    if options.json {
+        say(&serde_json::to_string_pretty(&as_json(&past, (from, to))).context("JSON")?)?;
+    } else {
+        say(&told(&past, (from, to), began.elapsed()))?;
+    }
+    match past.failed.len() {
+        0 => Ok(()),
+        failed => {
+            for (rule, (times, why)) in &past.failed {
+                tell(&format!("{rule}: {times} evaluations failed: {why}"));
+            }
+            Err(Error::new(format_args!(
+                "{failed} rules failed; the lines before say why"
+            )))
+        }
+    }
+}
+
+fn moment(time: Millis) -> String {
+    let time = UNIX_EPOCH + Duration::from_millis(time.unsigned_abs());
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+fn lasting(from: Millis, to: Millis) -> String {
+    let seconds = Duration::from_secs((to - from).unsigned_abs() / 1000);
+    humantime::format_duration(seconds).to_string()
+}
+
+fn labels(labels: &Labels) -> String {
+    let pairs = labels
+        .iter()
+        .filter(|(name, _)| !matches!(&***name, "alertname" | "severity"));
+    let pairs: Vec<String> = pairs.map(|(name, value)| format!("{name}={value}")).collect();
+    pairs.join(" ")
+}
+
+fn told(past: &Past, (from, to): (Millis, Millis), took: Duration) -> String {
+    let rows: Vec<Vec<String>> = past
+        .episodes
+        .iter()
+        .map(|one| {
+            [
+                moment(one.fired_at),
+                one.resolved_at
+                    .map_or_else(|| "still".to_owned(), |at| lasting(one.fired_at, at)),
+                one.labels.get("severity").to_owned(),
+                one.labels.get("alertname").to_owned(),
+                labels(&one.labels),
+            ]
+            .into()
+        })
+        .collect();
+    let summary = format!(
+        "{} alerts from {} to {}; {} evaluations in {:.1} s",
+        rows.len(),
+        moment(from),
+        moment(to),
+        past.evaluations,
+        took.as_secs_f64()
+    );
+    if rows.is_empty() {
+        return summary;
+    }
+    let text = table(&["FIRED", "FOR", "SEVERITY", "ALERT", "LABELS"], &rows);
+    format!("{}\n\n{summary}", narrowed(&text))
+}
+
+fn as_json(past: &Past, (from, to): (Millis, Millis)) -> Value {
+    let one = |one: &Episode| {
+        let labels: serde_json::Map<String, Value> = one
+            .labels
+            .iter()
+            .map(|(name, value)| (name.to_string(), json!(&**value)))
+            .collect();
+        json!({
+            "labels": labels, "annotations": one.annotations, "value": one.value.to_string(),
+            "activeAt": moment(one.active_at), "firedAt": moment(one.fired_at),
+            "resolvedAt": one.resolved_at.map(moment),
+        })
+    };
+    json!({
+        "from": moment(from), "to": moment(to), "evaluations": past.evaluations,
+        "alerts": past.episodes.iter().map(one).collect::<Vec<_>>(),
+        "failed": past.failed,
+    })
+}
+
+/// `geophone alerts`.
+pub async fn alerts(config: &Config, as_json: bool) -> Result<()> {
+    let Some(base) = running_agent(config).await else {
+        return Err(Error::new(
+            "no agent answers; start one, or say where with --listen",
+        ));
+    };
+    let mut request = reqwest::Client::new().get(format!("{base}/api/v1/alerts"));
+    if let Some(token) = token(config)? {
+        request = request.bearer_auth(token);
+    }
+    let answer = request.send().await.and_then(reqwest::Response::error_for_status);
+    let body = answer.context(&base)?.bytes().await.context(&base)?;
+    let body: Value = serde_json::from_slice(&body).context(&base)?;
+    let alerts = body["data"]["alerts"].as_array().cloned().unwrap_or_default();
+    if as_json {
+        return say(&serde_json::to_string_pretty(&alerts).context("JSON")?);
+    }
+    if alerts.is_empty() {
+        return say("no alert is pending or fires");
+    }
+    let rows: Vec<Vec<String>> = alerts
+        .iter()
+        .map(|alert| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let given = alert["labels"].as_object().into_iter().flatten();
+            let given = Labels::new(given.map(|(name, value)| (name.clone(), text(value))));
+            [
+                text(&alert["state"]),
+                given.get("severity").to_owned(),
+                given.get("alertname").to_owned(),
+                text(&alert["activeAt"]),
+                text(&alert["annotations"]["summary"]),
+                labels(&given),
+            ]
+            .into()
+        })
+        .collect();
+    let text = table(
+        &["STATE", "SEVERITY", "ALERT", "SINCE", "SUMMARY", "LABELS"],
+        &rows,
+    );
+    say(&narrowed(&text))
+}
