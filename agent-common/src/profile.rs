@@ -269,6 +269,12 @@ pub mod kind {
     /// No table covers it: code that has frame pointers instead, or assembly that may have none. They are followed if what
     /// they lead to is code.
     pub const HOLE: u8 = 8;
+    /// In no table, as all that follow: an address in a mapping that is unwound by frame pointers.
+    pub const FRAME_POINTER: u8 = 9;
+    /// An address in a mapping whose rows are not loaded.
+    pub const NO_TABLE: u8 = 10;
+    /// An address in no mapping.
+    pub const NO_MAPPING: u8 = 11;
 }
 
 /// A row of a table, eight bytes: from `pc` on, until the next row.
@@ -292,6 +298,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// What is said of an address, without the address.
+    #[inline(always)]
+    pub const fn rule(self) -> u32 {
+        (self.pack() >> 32) as u32
+    }
+
     /// As it lies in the array.
     #[inline(always)]
     pub const fn pack(self) -> u64 {
@@ -312,6 +324,12 @@ impl Row {
         }
     }
 }
+
+/// Bits of [`Row::rule`] that are in use.
+pub const RULE_BITS: u32 = 28;
+const _: () = assert!((kind::NO_MAPPING as u32) < 1 << (RULE_BITS - 24));
+/// Rules that the kernel side remembers, on each CPU; a power of two: 32 KiB.
+pub const RULES: usize = 1 << 12;
 
 /// [`Range::rows`] of a mapping that is unwound by frame pointers: Go, code that was made at run time.
 pub const BY_FRAME_POINTER: u32 = u32::MAX;
@@ -335,8 +353,8 @@ crate::wire! {
         pub python: u64,
         /// Number of its [`PythonLayout`].
         pub layout: u32,
-        /// Always zero.
-        pub pad: u32,
+        /// Another one whenever anything of this, or of the ranges, is: what the kernel side remembers is of this one.
+        pub serial: u32,
     }
 
     /// Where things lie in a version of CPython: offsets in bytes.

@@ -199,9 +199,14 @@ pub fn make(
     };
     if sample.whose.is_none() && !kernel::is_kernel_thread(task) {
         match process(tgid, kernel::task_start(task)) {
-            Some((first, ranges, runtime, layout)) => {
-                python::walk(stack, runtime, layout, kernel::thread_pointer(task));
-                unwind::walk(stack, start, (first, ranges));
+            Some(process) => {
+                python::walk(
+                    stack,
+                    process.python,
+                    process.layout,
+                    kernel::thread_pointer(task),
+                );
+                unwind::walk(stack, start, process);
                 python::mark(stack);
             }
             None => by_frame_pointers(stack, context),

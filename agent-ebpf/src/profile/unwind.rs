@@ -1,16 +1,18 @@
 //! User stacks without frame pointers, by the tables that userspace makes of `.eh_frame`.
 //!
-//! One frame is one call of [`step`] by `bpf_loop`: the verifier looks at it once, and not for each of 128 frames. In it
-//! are two binary searches, for the mapping and for the row, of bounded length; all else is three reads of the stack.
+//! One frame is one call of [`step`] by `bpf_loop`: the verifier looks at it once, and not for each of 128 frames. What is
+//! to be done at an address is found by two binary searches, for the mapping and for the row, in a function that the verifier
+//! looks at once and not for each way that leads there ([`profile_find`]); and it is remembered, for a search touches some
+//! twenty cache lines that are cold by the next sample. All else is up to three reads of the stack.
 
 use super::Stack;
 use crate::settings::{FRAME_MASK, ROW_MASK};
 use agent_common::profile::{
-    BY_FRAME_POINTER, Process, ProcessKey, Range, Row, SHARD_ROWS, USER_FRAMES, end, kind,
+    BY_FRAME_POINTER, Process, ProcessKey, RULE_BITS, RULES, Range, Row, SHARD_ROWS, USER_FRAMES, end, kind,
 };
 use aya_ebpf::{
     btf_maps,
-    helpers::{bpf_probe_read_user, generated::bpf_loop},
+    helpers::{bpf_get_smp_processor_id, bpf_probe_read_user, generated::bpf_loop},
     macros::{btf_map, map},
     maps::{Array, HashMap},
 };
@@ -33,6 +35,15 @@ type Shard = btf_maps::Array<[u64; SHARD_ROWS], 1, { MMAPABLE as usize }>;
 #[btf_map]
 static UNWIND_SHARDS: btf_maps::ArrayOfMaps<Shard, 1> = btf_maps::ArrayOfMaps::new();
 
+/// [`Row::rule`]s of the addresses that each CPU has met lately, at the place that the first bits of a hash of process and
+/// address say; above them in the word are those that follow, of which 36 are kept. So a rule is another address's once in
+/// 2^36 times that the place is taken by one; the outcome is a wrong stack. A word is written at once, whoever interrupts.
+#[map]
+static PROFILE_RULES: Array<[u64; RULES]> = Array::with_max_entries(1, 0);
+
+/// Odd, so that multiplying by it is one-to-one: 2^64 by the golden ratio.
+const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Steps of the search for a mapping: 65,536 of them.
 const RANGE_STEPS: u32 = 17;
 /// Steps of the search for a row: 131,072 of them.
@@ -49,14 +60,16 @@ pub struct Start {
     pub fp: u64,
 }
 
-/// What is said of an address before the first row of a file.
-const BEFORE_ALL: u64 = Row {
-    pc: 0,
-    kind: kind::HOLE,
-    offset: 0,
-    frame_pointer: 0,
+/// What is said of an address by nothing but a kind.
+const fn only(kind: u8) -> u32 {
+    Row {
+        pc: 0,
+        kind,
+        offset: 0,
+        frame_pointer: 0,
+    }
+    .rule()
 }
-.pack();
 
 /// What an address of a frame is.
 mod origin {
@@ -75,10 +88,12 @@ const NOT_CODE: u8 = u8::MAX;
 #[repr(C)]
 struct Walk {
     stack: *mut Stack,
+    rules: *mut [u64; RULES],
     ip: u64,
     sp: u64,
     fp: u64,
-    range: Range,
+    /// Tells the process from others in the hash.
+    salt: u64,
     first: u32,
     ranges: u32,
     count: u32,
@@ -88,34 +103,33 @@ struct Walk {
     pad: u32,
 }
 
-/// The mappings of a process, if it is the one that userspace has looked at, and its Python.
+/// What userspace has found of a process, if it is the one that it has looked at.
 #[inline(always)]
-pub fn process(tgid: u32, start: u64) -> Option<(u32, u32, u64, u32)> {
+pub fn process(tgid: u32, start: u64) -> Option<&'static Process> {
     let process = PROCESSES.get_ptr(ProcessKey { tgid })?;
     // SAFETY: valid for the program's run; userspace replaces the whole value.
     let process = unsafe { &*process };
-    (process.start == start).then_some((process.range, process.ranges, process.python, process.layout))
+    (process.start == start).then_some(process)
 }
 
 /// Appends the user's frames.
 #[inline(always)]
-pub fn walk(stack: &mut Stack, start: Start, (first, ranges): (u32, u32)) {
+pub fn walk(stack: &mut Stack, start: Start, process: &Process) {
+    // SAFETY: no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    let Some(rules) = PROFILE_RULES.get_ptr_mut(cpu) else {
+        stack.head.end = end::NO_ROW;
+        return;
+    };
     let mut walk = Walk {
         stack,
+        rules,
         ip: start.ip,
         sp: start.sp,
         fp: start.fp,
-        range: Range {
-            start: 0,
-            end: 0,
-            bias: 0,
-            shard: 0,
-            row: 0,
-            rows: 0,
-            pad: 0,
-        },
-        first,
-        ranges,
+        salt: (process.serial as u64).wrapping_mul(SCATTER),
+        first: process.range,
+        ranges: process.ranges,
         count: 0,
         origin: origin::EXACT,
         end: end::TOO_DEEP as u32,
@@ -169,30 +183,7 @@ fn caller(walk: &mut Walk) -> Result<(), u8> {
     } else {
         walk.ip.wrapping_sub(1)
     };
-    #[expect(
-        clippy::nonminimal_bool,
-        reason = "as a value of its own it doubles what the verifier has to look at, beyond its million"
-    )]
-    if !(walk.range.start <= look && look < walk.range.end) && !find_range(walk, look) {
-        return Err(if origin == origin::GUESSED {
-            NOT_CODE
-        } else {
-            end::NO_MAPPING
-        });
-    }
-    if walk.range.rows == BY_FRAME_POINTER {
-        // The outermost frame of a goroutine, and of most run-time compilers, has none.
-        return match walk.fp {
-            0 => Err(end::COMPLETE),
-            _ => by_frame_pointer(walk),
-        };
-    }
-    let row = find_row(&walk.range, look.wrapping_sub(walk.range.bias) as u32);
-    // Without rows nothing is known of the code.
-    if walk.range.rows == 0 {
-        return Err(end::NO_ROW);
-    }
-    let row = Row::unpack(row.unwrap_or(BEFORE_ALL));
+    let row = Row::unpack((rule(walk, look) as u64) << 32);
     let offset = row.offset as u64 * 8;
     let cfa = match row.kind {
         kind::SP => walk.sp.wrapping_add(offset),
@@ -213,6 +204,12 @@ fn caller(walk: &mut Walk) -> Result<(), u8> {
             walk.origin = origin::GUESSED;
             return by_frame_pointer(walk).or(Err(end::NO_ROW));
         }
+        // The outermost frame of a goroutine, and of most run-time compilers, has none.
+        kind::FRAME_POINTER if walk.fp == 0 => return Err(end::COMPLETE),
+        kind::FRAME_POINTER => return by_frame_pointer(walk),
+        kind::NO_TABLE => return Err(end::NO_ROW),
+        kind::NO_MAPPING if origin == origin::GUESSED => return Err(NOT_CODE),
+        kind::NO_MAPPING => return Err(end::NO_MAPPING),
         _ => return Err(end::NO_RULE),
     };
     let ip = read(cfa.wrapping_sub(8))?;
@@ -250,25 +247,63 @@ fn read(address: u64) -> Result<u64, u8> {
     unsafe { bpf_probe_read_user(address as *const u64) }.or(Err(end::UNREADABLE))
 }
 
+/// What is said of an address: as remembered, or found anew.
+#[inline(always)]
+fn rule(walk: &mut Walk, address: u64) -> u32 {
+    let hash = (address ^ walk.salt).wrapping_mul(SCATTER);
+    // SAFETY: as many places as there are first bits.
+    let place = unsafe {
+        let rules: *mut u64 = walk.rules.cast();
+        rules.add((hash >> (u64::BITS - RULES.ilog2())) as usize)
+    };
+    let tag = hash << RULES.ilog2() >> RULE_BITS;
+    // SAFETY: as above.
+    let known = unsafe { place.read_volatile() };
+    if known >> RULE_BITS == tag {
+        return known as u32 & ((1 << RULE_BITS) - 1);
+    }
+    let rule = profile_find(walk.first, walk.ranges, address);
+    // SAFETY: as above.
+    unsafe { place.write_volatile(tag << RULE_BITS | rule as u64) };
+    rule as u32
+}
+
+/// What is said of an address of a process with these ranges. With linkage of its own and numbers alone for arguments it is
+/// verified once for all numbers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn profile_find(first: u32, ranges: u32, address: u64) -> u64 {
+    let rule = match find_range(first, ranges, address) {
+        None => only(kind::NO_MAPPING),
+        Some(range) if range.rows == BY_FRAME_POINTER => only(kind::FRAME_POINTER),
+        Some(range) if range.rows == 0 => only(kind::NO_TABLE),
+        Some(range) => match find_row(range, address.wrapping_sub(range.bias) as u32) {
+            Some(row) => (row >> 32) as u32,
+            // Before the first row of a file.
+            None => only(kind::HOLE),
+        },
+    };
+    rule as u64 & ((1 << RULE_BITS) - 1)
+}
+
 /// Finds the mapping of an address among those of the process.
 #[inline(always)]
-fn find_range(walk: &mut Walk, address: u64) -> bool {
-    let (mut low, mut high) = (walk.first, walk.first.wrapping_add(walk.ranges));
+fn find_range(first: u32, ranges: u32, address: u64) -> Option<&'static Range> {
+    let (mut low, mut high) = (first, first.wrapping_add(ranges));
     let mut i = 0;
     while i < RANGE_STEPS && low < high {
         let middle = (low >> 1) + (high >> 1) + (low & high & 1);
-        let Some(range) = RANGES.get(middle) else { break };
+        let range = RANGES.get(middle)?;
         if address < range.start {
             high = middle;
         } else if address >= range.end {
             low = middle + 1;
         } else {
-            walk.range = *range;
-            return true;
+            return Some(range);
         }
         i += 1;
     }
-    false
+    None
 }
 
 /// Finds the last row that begins at or before an address.

@@ -158,6 +158,7 @@ impl Engine {
             .map_max_entries("SCHED_FREE", sched_slots)
             .map_max_entries("SCHED_CELLS", sched_slots * sizes.shards)
             .map_max_entries("PROFILE_EVENTS", sample::COUNT as u32 * cpus)
+            .map_max_entries("PROFILE_RULES", if profile { cpus } else { 1 })
             .map_max_entries("PROFILE_REQUESTS", if profile { 1024 } else { 1 })
             .map_max_entries("PROFILE_OFF", if sizes.off_cpu { OFF_THREADS } else { 1 })
             .map_max_entries("PROFILE_WAITS", if sizes.locks { LOCK_THREADS } else { 1 })

@@ -344,13 +344,14 @@ impl Loader {
             }
         }
         self.forget(tgid, now);
+        self.next_id += 1;
         let value = Process {
             start,
             range: piece.row,
             ranges: piece.rows,
             python: image.python.as_ref().map_or(0, |python| python.runtime),
             layout: image.python.as_ref().map_or(0, |python| *python.layout),
-            pad: 0,
+            serial: self.next_id,
         };
         let known = Known {
             start,
