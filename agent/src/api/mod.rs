@@ -11,6 +11,7 @@ mod prometheus_tests;
 pub(crate) mod promql;
 #[cfg(test)]
 mod refused_tests;
+mod remote_read;
 mod routes;
 mod stream;
 #[cfg(test)]

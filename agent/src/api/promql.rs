@@ -1,5 +1,6 @@
 //! Prometheus' HTTP API over the store: queries, series, labels, and what Grafana's data source asks besides.
 
+use super::remote_read;
 use super::routes::App;
 use crate::alert::view::{GroupView, RuleView};
 use crate::memory::{Limits, Memory};
@@ -11,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State as From};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,7 +24,8 @@ const SERIES_SPAN: Millis = 24 * 3600 * 1000;
 /// Queries that are evaluated at a time; others wait.
 pub(super) const QUERIES: usize = 4;
 
-const FORMS: [&str; 5] = [
+const FORMS: [&str; 6] = [
+    remote_read::PATH,
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/series",
@@ -31,7 +33,7 @@ const FORMS: [&str; 5] = [
     "/api/v1/query_exemplars",
 ];
 
-/// Whether a path takes forms by POST.
+/// Whether a path takes forms, or another question, by POST.
 pub(super) fn takes_forms(path: &str) -> bool {
     FORMS.contains(&path)
 }
@@ -48,6 +50,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/v1/rules", get(rules))
         .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/query_exemplars", get(exemplars).post(exemplars))
+        .route(remote_read::PATH, post(remote_read::read))
         // The guard has read it already, and bounded it.
         .layer(DefaultBodyLimit::disable())
 }
@@ -154,34 +157,44 @@ fn duration(text: &str) -> Option<Millis> {
 }
 
 /// Evaluates on a thread that may take its time, once there is a place.
-async fn answer<F>(app: &App, (RawQuery(query), form): (RawQuery, Bytes), evaluate: F) -> Response
+pub(super) async fn evaluated<T, F>(app: &App, evaluate: F) -> Result<T, Response>
 where
-    F: FnOnce(&Memory, &Params) -> Result<String, Error> + Send + 'static,
+    T: Send + 'static,
+    F: FnOnce(&Memory) -> Result<T, Error> + Send + 'static,
 {
     let Some(memory) = app.state.memory.clone() else {
-        let why = "nothing is remembered: set store.kind to auto, memory or disk";
+        let why = "nothing is remembered: set store.kind to memory or disk";
         let body = json!({ "status": "error", "errorType": "unavailable", "error": why });
-        return body_of(StatusCode::SERVICE_UNAVAILABLE, body.to_string());
-    };
-    let params = match Params::read(&form, query.as_deref().unwrap_or_default()) {
-        Ok(params) => params,
-        Err(e) => return refuse(&e),
+        return Err(body_of(StatusCode::SERVICE_UNAVAILABLE, body.to_string()));
     };
     let place = tokio::time::timeout(memory.timeout(), app.queries.clone().acquire_owned()).await;
     let Ok(Ok(place)) = place else {
         let why = "query timed out in query queue: four others take all of store.query_timeout";
-        return refuse(&Error::Timeout(why.to_owned()));
+        return Err(refuse(&Error::Timeout(why.to_owned())));
     };
     let evaluated = tokio::task::spawn_blocking(move || {
-        let result = evaluate(&memory, &params);
+        let result = evaluate(&memory);
         drop(place);
         result
     });
     match evaluated.await {
-        Ok(Ok(body)) => body_of(StatusCode::OK, body),
-        Ok(Err(e)) => refuse(&e),
-        Err(_) => refuse(&Error::Internal("the query has panicked".to_owned())),
+        Ok(result) => result.map_err(|e| refuse(&e)),
+        Err(_) => Err(refuse(&Error::Internal("the query has panicked".to_owned()))),
     }
+}
+
+/// The same for a question of parameters.
+async fn answer<F>(app: &App, (RawQuery(query), form): (RawQuery, Bytes), evaluate: F) -> Response
+where
+    F: FnOnce(&Memory, &Params) -> Result<String, Error> + Send + 'static,
+{
+    let answered = evaluated(app, move |memory| {
+        let params = Params::read(&form, query.as_deref().unwrap_or_default())?;
+        evaluate(memory, &params)
+    });
+    answered
+        .await
+        .map_or_else(|refusal| refusal, |body| body_of(StatusCode::OK, body))
 }
 
 fn body_of(status: StatusCode, body: String) -> Response {

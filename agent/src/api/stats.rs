@@ -40,8 +40,11 @@ pub static LAGGED: Metric = Metric {
 /// All metrics of the API.
 pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED];
 
+/// The path with a part of the client's choice.
+const LABEL_VALUES: &str = "/api/v1/label/{name}/values";
+
 /// Paths that are counted by name.
-pub const PATHS: [&str; 18] = [
+pub const PATHS: [&str; 24] = [
     "/metrics",
     "/healthz",
     "/readyz",
@@ -58,7 +61,13 @@ pub const PATHS: [&str; 18] = [
     "/api/v1/query_range",
     "/api/v1/series",
     "/api/v1/labels",
+    LABEL_VALUES,
     "/api/v1/metadata",
+    "/api/v1/query_exemplars",
+    "/api/v1/rules",
+    "/api/v1/alerts",
+    "/api/v1/status/buildinfo",
+    "/api/v1/read",
     "other",
 ];
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
@@ -73,6 +82,13 @@ pub struct Stats {
 impl Stats {
     /// Counts a request by its path as the client sent it and the status that it got.
     pub fn request(&self, path: &str, status: u16) {
+        let values = path
+            .strip_prefix("/api/v1/label/")
+            .and_then(|rest| rest.strip_suffix("/values"));
+        let path = match values {
+            Some(name) if !name.contains('/') => LABEL_VALUES,
+            _ => path,
+        };
         let path = PATHS.iter().position(|p| *p == path).unwrap_or(PATHS.len() - 1);
         let class = match status {
             ..400 => 0,
@@ -136,5 +152,33 @@ impl Collect for StatsCollect {
                 value: lagged,
             }],
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_the_clients_choice_is_one_series() {
+        let stats = Arc::new(Stats::default());
+        for path in [
+            "/api/v1/label/job/values",
+            "/api/v1/label/a%2Fb/values",
+            "/api/v1/label/a/b/values",
+        ] {
+            stats.request(path, 200);
+        }
+        let mut families = Vec::new();
+        StatsCollect::new(stats, 1).collect(&mut families);
+        let counted: Vec<(&str, u64)> = families[0]
+            .series
+            .iter()
+            .map(|s| match s.value {
+                Value::Counter(count) => (s.labels.get(&PATH).unwrap(), count),
+                _ => panic!("no counter"),
+            })
+            .collect();
+        assert_eq!(counted, [(LABEL_VALUES, 2), ("other", 1)]);
     }
 }
