@@ -73,7 +73,7 @@ impl Bank {
             let (n, mut rare) = (basic.judged(), false);
             if n > 0 {
                 for (tops, z) in basic.tops.iter_mut().zip(distances) {
-                    rare |= tops.ratio(z) > 1.0;
+                    rare |= tops.is_beyond(z);
                     tops.learn(z, n);
                 }
             }
@@ -104,6 +104,9 @@ fn judge(
         .zip(distances)
         .zip(Detector::ALL)
     {
+        if !tops.is_beyond(z) {
+            continue;
+        }
         let surprise = tails.surprise(tops, z, n);
         tails.learn(tops, z, bar, n);
         if surprise >= bar {

@@ -56,6 +56,7 @@ impl Basic {
     }
 
     /// How far a value lies from what each expects.
+    #[inline]
     pub(super) fn distances(&self, value: f64) -> [f32; BASIC] {
         self.expected()
             .map(|(expected, sigma)| distance(value - expected, sigma, expected))
@@ -72,6 +73,7 @@ impl Basic {
     }
 
     /// Learns a value.
+    #[inline]
     pub(super) fn learn(&mut self, window: &mut Window, value: f64) {
         self.seen = self.seen.saturating_add(1);
         self.worth = (self.worth + 1).min(MEMORY);

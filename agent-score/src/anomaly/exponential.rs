@@ -39,6 +39,7 @@ impl Exponential {
         self.levels = [value; 3];
     }
 
+    #[inline]
     pub(super) fn learn(&mut self, value: f64, gain: f64) {
         for ((level, error), speed) in self.levels.iter_mut().zip(&mut self.errors).zip(SPEEDS) {
             let tamed = tame(value - *level, SIGMA * f64::from(*error));

@@ -34,14 +34,16 @@ impl MovingAverage {
         (self.at, self.filled, self.sum) = (0, 0, 0.0);
     }
 
+    #[inline]
     pub(super) fn learn(&mut self, window: &mut Window, value: f64, gain: f64) {
         if self.filled == 0 {
             self.origin = value;
         }
-        let residual = value - self.expected();
+        let expected = self.expected();
+        let residual = value - expected;
         let tamed = tame(residual, self.sigma());
         self.deviation += ((tamed.abs() - f64::from(self.deviation)) * gain) as f32;
-        let value = (self.expected() + tamed - self.origin) as f32;
+        let value = (expected + tamed - self.origin) as f32;
         let slot = &mut window.0[usize::from(self.at) % LENGTH];
         if usize::from(self.filled) == LENGTH {
             self.sum -= *slot;

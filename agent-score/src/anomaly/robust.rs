@@ -21,6 +21,7 @@ impl Robust {
     }
 
     /// The `n`th value; `mean` and `deviation` are those of all so far.
+    #[inline]
     pub(super) fn learn(&mut self, value: f64, n: u32, gain: f64, (mean, deviation): (f64, f32)) {
         if n <= SEEDED {
             (self.median, self.mad) = (mean, 0.8453 * deviation);

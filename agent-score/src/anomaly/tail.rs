@@ -55,17 +55,27 @@ impl Tops {
         z.abs() / self.top[usize::from(z < 0.0)]
     }
 
+    /// Whether a distance lies beyond the top of its side.
+    pub(super) fn is_beyond(&self, z: f32) -> bool {
+        z.abs() > self.top[usize::from(z < 0.0)]
+    }
+
     /// Learns a distance, the `n`th. Nothing is learned of what is exactly as expected.
     pub(super) fn learn(&mut self, z: f32, n: u32) {
         let n = n as f32;
-        self.share += (f32::from(u8::from(z > 0.0)) - self.share) / n.clamp(2.0, 1024.0);
+        self.share += (f32::from(u8::from(z > 0.0)) - self.share) * (1.0 / n.clamp(2.0, 1024.0));
         if z == 0.0 {
             return;
         }
         let side = usize::from(z < 0.0);
         // Robbins and Monro; the density of a Gaussian at its top makes 8 of the gain. Beyond a thousand samples of the
         // side it stays: 2 % of the top are then its standard deviation.
-        let gain = (8.0 / (n * self.of(side)).max(1.0)).clamp(0.004, 0.5);
+        let seen = n * self.of(side);
+        let gain = if seen > 2000.0 {
+            0.004
+        } else {
+            (8.0 / seen.max(16.0)).max(0.004)
+        };
         let top = &mut self.top[side];
         *top *= if z.abs() > *top {
             1.0 + gain * (1.0 - BEYOND)
@@ -124,7 +134,7 @@ impl Tails {
         let most = (bar - base(tops, side, n)).max(0.0) + 1.0;
         let tail = &mut self.0[side];
         if n - tail.last.min(n) > 1 && tail.peak > 0.0 {
-            tail.learn(tail.peak.min(tail.excess(most)));
+            tail.learn(tail.at_most(most));
             tail.peak = 0.0;
         }
         tail.peak = tail.peak.max(ratio - 1.0);
@@ -164,6 +174,17 @@ impl Tail {
             scale * surprise
         } else {
             scale * ((shape * surprise).min(60.0).exp() - 1.0) / shape
+        }
+    }
+
+    /// The peak, or the excess that is as surprising as this if that is less.
+    fn at_most(&self, surprise: f32) -> f32 {
+        let (shape, scale) = self.shape_and_scale();
+        // Mostly it is far below, and no exponential need be taken: the line of shape 0 lies below the curves of all greater.
+        if shape >= 0.0 && self.peak <= scale * surprise {
+            self.peak
+        } else {
+            self.peak.min(self.excess(surprise))
         }
     }
 

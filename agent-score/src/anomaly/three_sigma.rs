@@ -15,6 +15,7 @@ impl ThreeSigma {
         SIGMA * f64::from(self.deviation)
     }
 
+    #[inline]
     pub(super) fn learn(&mut self, value: f64, gain: f64) {
         let residual = value - self.mean;
         let tamed = tame(residual, self.sigma());

@@ -30,7 +30,7 @@ use serde_json::json;
 
 use crate::run::build_release;
 use crate::setup::{Group, How, setup};
-use crate::shell::{is_root, say};
+use crate::shell::{cargo, is_root, run, say};
 use crate::toolchain::find;
 use child::Scratch;
 use load::{Kind, Load};
@@ -43,7 +43,7 @@ use subject::{Place, Subject};
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
     #[command(subcommand)]
-    hidden: Option<Hidden>,
+    part: Option<Part>,
     /// Three short pairs instead of seven
     #[arg(long)]
     quick: bool,
@@ -67,7 +67,13 @@ pub struct Options {
 }
 
 #[derive(Subcommand)]
-enum Hidden {
+enum Part {
+    /// What the anomaly detectors find and cost; needs no root
+    Anomaly {
+        /// --seed N, --quick, --only DETECTOR, --peers PYTHON
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// A part of the benchmark that is a process of its own
     #[command(hide = true)]
     Role {
@@ -135,8 +141,21 @@ struct Extent {
 
 /// `cargo xtask bench`.
 pub fn bench(options: Options) -> Result<()> {
-    if let Some(Hidden::Role { role }) = options.hidden {
-        return roles::play(role);
+    match options.part {
+        Some(Part::Role { role }) => return roles::play(role),
+        Some(Part::Anomaly { arguments }) => {
+            let example = [
+                "run",
+                "--release",
+                "--quiet",
+                "--package",
+                "agent-score",
+                "--example",
+                "bench_anomaly",
+            ];
+            return run(cargo().args(example).arg("--").args(arguments));
+        }
+        None => {}
     }
     ensure!(
         is_root(),
