@@ -3,6 +3,10 @@
 //!
 //! All trees are complete and of one depth, in flat arrays, so that a walk has neither branches nor pointers; where a
 //! branch ends early, all that lies below it has its length. A forest is 300 KiB; serialised it is its reservoir.
+//!
+//! What lies far out is no easier to isolate than what lies just outside: the score has a greatest value, and the usual
+//! scores come near it. So its verdicts need more false alarms than one a week of samples a second: read its score, or
+//! allow more.
 
 use super::tail::{Tails, Tops};
 use super::{Detectors, Direction, Millis, Scored, Settings, Verdict, is_value, score};

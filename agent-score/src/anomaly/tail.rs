@@ -11,7 +11,7 @@ const BEYOND: f32 = 0.02;
 /// Surprise at the top: 2 % of one of two sides.
 const AT_TOP: f32 = 4.605;
 /// Samples that the start is worth, when the distribution beyond the top is fitted.
-const PRIOR: f32 = 20.0;
+const PRIOR: f32 = 40.0;
 /// Beyond so many the older ones fade.
 const REMEMBERED: f32 = 500.0;
 /// Shapes that are believed: from a tail that ends a little sooner than the exponential to one without a variance.
@@ -97,7 +97,7 @@ impl Default for Tails {
         Self(
             [Tail {
                 mean,
-                square: 2.25 * mean * mean,
+                square: 2.67 * mean * mean,
                 seen: 0.0,
                 peak: 0.0,
                 last: 0,

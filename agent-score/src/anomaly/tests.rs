@@ -165,7 +165,7 @@ fn a_lasting_shift_becomes_the_normal() {
     let value = 120.0 + gaussian(&mut fed.random);
     let scored = fed.say(value);
     assert_eq!(scored.verdict, Verdict::Normal);
-    assert!(scored.lower > 105.0 && scored.upper < 135.0, "{scored:?}");
+    assert!(scored.lower > 105.0 && scored.upper < 145.0, "{scored:?}");
 }
 
 #[test]
