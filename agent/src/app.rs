@@ -420,9 +420,16 @@ impl Agent {
         if let Some(memory) = &memory {
             collects.push(Box::new(memory::StatsCollect::new(memory.clone(), start)));
         }
+        let alertmanagers = alert::alertmanager::all(config)?;
         let rules = Rules::open(config, memory.as_ref());
+        if rules.is_none() && !alertmanagers.is_empty() {
+            tracing::warn!(
+                "rules.alertmanagers: there are no rules whose alerts could be sent; set rules.files"
+            );
+        }
         if let Some(rules) = &rules {
-            collects.push(Box::new(alert::StatsCollect::new(rules.clone(), start)));
+            let stats = alert::StatsCollect::new(rules.clone(), &alertmanagers, start);
+            collects.push(Box::new(stats));
         }
         let running = Running::start(collector, collects)?;
         let (shutdown, _) = watch::channel(false);
@@ -472,6 +479,9 @@ impl Agent {
             let runtime = tokio::runtime::Handle::current();
             let (stored, ticks) = watch::channel(0);
             if let Some(rules) = rules {
+                for alertmanager in alertmanagers {
+                    tasks.push(tokio::spawn(alertmanager.run(rules.clone(), over())));
+                }
                 let runtime = runtime.clone();
                 tasks.push(tokio::task::spawn_blocking(move || rules.run(ticks, &runtime)));
             }

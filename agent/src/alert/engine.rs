@@ -30,6 +30,8 @@ pub struct Rules {
     groups: Mutex<Vec<Group>>,
     /// What is told of each group: who asks does not wait for an evaluation.
     published: RwLock<Vec<Arc<GroupView>>>,
+    /// Counts the evaluations of groups, for who waits for one.
+    evaluated: watch::Sender<u64>,
     pub(super) counters: Counters,
     /// Files that could not be used.
     pub(super) invalid: u64,
@@ -79,6 +81,7 @@ impl Rules {
             interval,
             published: RwLock::new(published.collect()),
             groups: Mutex::new(groups),
+            evaluated: watch::channel(0).0,
             counters: Counters::default(),
             invalid,
         }))
@@ -88,6 +91,11 @@ impl Rules {
     pub fn view(&self) -> Vec<Arc<GroupView>> {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
         published.clone()
+    }
+
+    /// Changes with each evaluation.
+    pub(super) fn evaluated(&self) -> watch::Receiver<u64> {
+        self.evaluated.subscribe()
     }
 
     /// Evaluates what is due each time that a snapshot was stored, until there are no more. Blocks: for a thread that may.
@@ -121,6 +129,8 @@ impl Rules {
             if let Some(old) = published.get_mut(place) {
                 *old = view;
             }
+            drop(published);
+            self.evaluated.send_modify(|count| *count += 1);
         }
         self.memory.keep(results.take());
     }

@@ -1,6 +1,7 @@
 //! What the rules say of themselves.
 
 use super::Rules;
+use super::alertmanager::{Alertmanager, Stats};
 use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Stability, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,17 @@ static STATE: Label = Label {
     prometheus: "alertstate",
     otlp: "geophone.alert.state",
     help: "pending or firing",
+};
+
+static MANAGER: Label = Label {
+    prometheus: "alertmanager",
+    otlp: "geophone.alertmanager",
+    help: "Host and port of the Alertmanager",
+};
+static OUTCOME: Label = Label {
+    prometheus: "outcome",
+    otlp: "geophone.outcome",
+    help: "sent, or refused: the Alertmanager's answer is in the log",
 };
 
 macro_rules! metrics {
@@ -49,6 +61,12 @@ metrics! {
     /// Missed.
     MISSED = "geophone_rules_missed_total", "geophone.rules.missed", "{evaluation}", Counter, &[],
         "Evaluations of a group that were left out, because an earlier one took too long";
+    /// Alerts told.
+    TOLD = "geophone_alertmanager_alerts_total", "geophone.alertmanager.alerts", "{alert}", Counter, &[&MANAGER, &OUTCOME],
+        "Alerts that an Alertmanager was told, each time anew";
+    /// Failed requests.
+    UNTOLD = "geophone_alertmanager_failures_total", "geophone.alertmanager.failures", "{request}", Counter, &[&MANAGER],
+        "Requests to an Alertmanager that failed; what was in them is sent again";
     /// Files.
     INVALID = "geophone_rules_invalid_files", "geophone.rules.files.invalid", "{file}", Gauge, &[],
         "Rule files that are left out because they cannot be used; the log says why";
@@ -60,12 +78,22 @@ pub struct StatsCollect {
     none: Arc<Labels>,
     start: u64,
     alerts: BTreeMap<[String; 3], Arc<Labels>>,
+    /// Of each Alertmanager its labels: sent, refused, failures.
+    managers: Vec<([Arc<Labels>; 3], Arc<Stats>)>,
 }
 
 impl StatsCollect {
-    /// Of these rules.
-    pub fn new(rules: Arc<Rules>, start_unix_nanos: u64) -> Self {
+    /// Of these rules, and of the Alertmanagers that get their alerts.
+    pub fn new(rules: Arc<Rules>, managers: &[Alertmanager], start_unix_nanos: u64) -> Self {
+        let labels =
+            |declared, values: &[&str]| Arc::new(Labels::new(declared, values, false, start_unix_nanos));
+        let managers = managers.iter().map(|manager| {
+            let name = manager.name();
+            let [sent, refused] = ["sent", "refused"].map(|outcome| labels(TOLD.labels, &[&name, outcome]));
+            ([sent, refused, labels(UNTOLD.labels, &[&name])], manager.stats())
+        });
         Self {
+            managers: managers.collect(),
             rules,
             none: Arc::new(Labels::new(&[], &[], false, start_unix_nanos)),
             start: start_unix_nanos,
@@ -113,6 +141,24 @@ impl Collect for StatsCollect {
                 value,
             }],
         };
+        let managed = |at: usize, pick: fn(&Stats) -> &AtomicU64| {
+            let managers = self.managers.iter();
+            managers.filter_map(move |(labels, stats)| {
+                Some(Series {
+                    labels: labels.get(at)?.clone(),
+                    value: Value::Counter(pick(stats).load(Relaxed)),
+                })
+            })
+        };
+        let told = managed(0, |stats| &stats.sent).chain(managed(1, |stats| &stats.refused));
+        out.push(Family {
+            metric: &TOLD,
+            series: told.collect(),
+        });
+        out.push(Family {
+            metric: &UNTOLD,
+            series: managed(2, |stats| &stats.failures).collect(),
+        });
         out.extend([
             alerts,
             one(&EVALUATIONS, count(&counters.evaluations)),

@@ -1,5 +1,6 @@
 //! Rules over what is remembered, and the alerts that come of them. What a rule means is in the crate agent-rules.
 
+pub mod alertmanager;
 mod engine;
 pub mod files;
 mod metrics;

@@ -26,6 +26,20 @@ pub struct GroupView {
     pub evaluation_time: f64,
     /// When it was.
     pub last_evaluation: String,
+    /// Alerts that fire or did within the latest quarter of an hour.
+    #[serde(skip)]
+    pub(super) told: Vec<Told>,
+}
+
+/// An alert as an Alertmanager is told of it.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub labels: Labels,
+    pub annotations: BTreeMap<String, String>,
+    pub fired_at: Millis,
+    pub resolved_at: Option<Millis>,
+    pub query: String,
+    pub interval: Millis,
 }
 
 /// A rule.
@@ -93,11 +107,13 @@ pub struct AlertView {
 impl GroupView {
     pub(super) fn new(group: &Group, default_interval: Millis) -> Self {
         let last = group.evaluated_at.map_or_else(never, time);
+        let interval = group.file.interval.unwrap_or(default_interval);
         Self {
+            told: group.rules.iter().flat_map(|rule| told(rule, interval)).collect(),
             name: group.file.name.clone(),
             file: group.file.file.clone(),
             rules: group.rules.iter().map(|rule| rule_view(rule, &last)).collect(),
-            interval: seconds(group.file.interval.unwrap_or(default_interval)),
+            interval: seconds(interval),
             limit: group.file.limit,
             evaluation_time: group.took.as_secs_f64(),
             last_evaluation: last,
@@ -109,6 +125,19 @@ impl GroupView {
         let rules = self.rules.iter().filter_map(|rule| rule.alerting.as_ref());
         rules.flat_map(|rule| &rule.alerts)
     }
+}
+
+fn told(rule: &Rule, interval: Millis) -> impl Iterator<Item = Told> + '_ {
+    rule.alerts().filter_map(move |alert| {
+        Some(Told {
+            fired_at: alert.fired_at?,
+            labels: alert.labels.clone(),
+            annotations: alert.annotations.clone(),
+            resolved_at: alert.resolved_at,
+            query: rule.file.expr.clone(),
+            interval,
+        })
+    })
 }
 
 fn rule_view(rule: &Rule, last: &str) -> RuleView {
@@ -179,7 +208,7 @@ fn never() -> String {
     "0001-01-01T00:00:00Z".to_owned()
 }
 
-fn time(at: Millis) -> String {
+pub(super) fn time(at: Millis) -> String {
     let at = UNIX_EPOCH + Duration::from_millis(at.unsigned_abs());
     humantime::format_rfc3339_millis(at).to_string()
 }

@@ -19,6 +19,11 @@ pub struct RulesSettings {
     /// `$externalLabels` of templates, and labels that alerts get when they are sent. `instance` is the host's name, unless
     /// it is given here.
     pub external_labels: BTreeMap<String, String>,
+    /// Alertmanagers that get the alerts, e.g. http://127.0.0.1:9093: those that fire each minute again, as from a Prometheus.
+    /// They group, silence and notify.
+    pub alertmanagers: Vec<String>,
+    /// File with a bearer token for them.
+    pub alertmanager_token_file: Option<PathBuf>,
     /// `$externalURL` of templates: where people find this agent's API; empty = http:// and the address that it listens on.
     pub external_url: String,
 }
@@ -29,6 +34,8 @@ impl Default for RulesSettings {
             files: Vec::new(),
             interval: HumanDuration::from_secs(15),
             external_labels: BTreeMap::new(),
+            alertmanagers: Vec::new(),
+            alertmanager_token_file: None,
             external_url: String::new(),
         }
     }

@@ -1,0 +1,259 @@
+//! Alerts to Alertmanagers, as Prometheus sends them: again each minute while they fire, and for a quarter of an hour after
+//! their end, so that one that was away is told. Grouping, silences and receivers are the Alertmanager's.
+//!
+//! What is to be sent follows from the rules' own state, so nothing is queued: a failed attempt leaves the alert due. Each
+//! Alertmanager has a task of its own, and one that does not answer delays nobody.
+
+use super::Rules;
+use super::view::Told;
+use crate::config::Config;
+use crate::error::{Context as _, Error, Result};
+use agent_store::labels::Labels;
+use agent_store::series::Millis;
+use rand::Rng as _;
+use reqwest::{StatusCode, Url, header};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// An alert is told again after this time.
+const AGAIN: Millis = 60_000;
+/// Alerts of one request.
+const MOST: usize = 64;
+/// For one request.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The first and the longest wait after a failure.
+const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+
+/// What became of alerts.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Alerts that were accepted; each time counts.
+    pub sent: AtomicU64,
+    /// Alerts that were refused for good.
+    pub refused: AtomicU64,
+    /// Requests that failed and are made again.
+    pub failures: AtomicU64,
+}
+
+/// One of them.
+pub struct Alertmanager {
+    url: Url,
+    token_file: Option<PathBuf>,
+    external_labels: Labels,
+    external_url: String,
+    client: reqwest::Client,
+    told: HashMap<Labels, Sent>,
+    failing: bool,
+    stats: Arc<Stats>,
+}
+
+/// When an alert was told last, and whether its end was.
+struct Sent {
+    at: Millis,
+    resolved: bool,
+}
+
+/// How an attempt failed.
+enum Failure {
+    /// Another one may do.
+    Retry(String),
+    /// No other one will.
+    Refused(String),
+}
+
+/// Those of the configuration.
+pub fn all(config: &Config) -> Result<Vec<Alertmanager>> {
+    let one = |(at, given): (usize, &String)| {
+        let wrong = |why: &dyn std::fmt::Display| {
+            Error::usage(format_args!(
+                "rules.alertmanagers[{at}] {given:?}: {why}; write e.g. http://127.0.0.1:9093"
+            ))
+        };
+        let mut url = Url::parse(given).map_err(|error| wrong(&error))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(wrong(&"no address of a server"));
+        }
+        let path = format!("{}/api/v2/alerts", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        Ok(Alertmanager {
+            url,
+            token_file: config.rules.alertmanager_token_file.clone(),
+            external_labels: super::files::external_labels(config),
+            external_url: super::files::external_url(config),
+            client: reqwest::Client::builder()
+                .timeout(PATIENCE)
+                .build()
+                .context("rules.alertmanagers")?,
+            told: HashMap::new(),
+            failing: false,
+            stats: Arc::default(),
+        })
+    };
+    config.rules.alertmanagers.iter().enumerate().map(one).collect()
+}
+
+impl Alertmanager {
+    /// Host and port, for labels and the log.
+    pub fn name(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        match self.url.port_or_known_default() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        }
+    }
+
+    /// What became of the alerts.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.stats.clone()
+    }
+
+    /// Sends what is due until it is over.
+    pub async fn run(mut self, rules: Arc<Rules>, over: impl Future<Output = ()>) {
+        tokio::pin!(over);
+        let mut evaluated = rules.evaluated();
+        let mut backoff = BACKOFF[0];
+        loop {
+            evaluated.mark_unchanged();
+            let failed = self.send(&rules, crate::memory::now()).await.is_err();
+            if failed {
+                let wait = backoff.mul_f64(rand::rng().random_range(0.5..1.0));
+                backoff = (backoff * 2).min(BACKOFF[1]);
+                tokio::select! {
+                    () = &mut over => return,
+                    () = sleep(wait) => {}
+                }
+                continue;
+            }
+            backoff = BACKOFF[0];
+            tokio::select! {
+                () = &mut over => return,
+                changed = evaluated.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// One turn: all that is due; an error if some of it is to be tried again.
+    pub(super) async fn send(&mut self, rules: &Rules, now: Millis) -> std::result::Result<(), ()> {
+        let groups = rules.view();
+        let told: Vec<&Told> = groups.iter().flat_map(|group| &group.told).collect();
+        let known: std::collections::HashSet<&Labels> = told.iter().map(|alert| &alert.labels).collect();
+        self.told.retain(|labels, _| known.contains(labels));
+        let due: Vec<&Told> = told.into_iter().filter(|alert| self.is_due(alert, now)).collect();
+        for some in due.chunks(MOST) {
+            let body = payload(some, &self.external_labels, &self.external_url, now);
+            let count = some.len() as u64;
+            match self.post(body).await {
+                Ok(()) => {
+                    self.stats.sent.fetch_add(count, Relaxed);
+                    if std::mem::take(&mut self.failing) {
+                        tracing::info!("alertmanager {}: it accepts again", self.name());
+                    }
+                }
+                Err(Failure::Refused(why)) => {
+                    self.stats.refused.fetch_add(count, Relaxed);
+                    self.complain(&format!("{count} alerts were refused: {why}"));
+                }
+                Err(Failure::Retry(why)) => {
+                    self.stats.failures.fetch_add(1, Relaxed);
+                    self.complain(&format!("{why}; trying again"));
+                    return Err(());
+                }
+            }
+            for alert in some {
+                let resolved = alert.resolved_at.is_some();
+                self.told.insert(alert.labels.clone(), Sent { at: now, resolved });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever was never told that an alert fires need not be told that it ended.
+    fn is_due(&self, alert: &Told, now: Millis) -> bool {
+        match self.told.get(&alert.labels) {
+            None => alert.resolved_at.is_none(),
+            Some(sent) => sent.resolved != alert.resolved_at.is_some() || now - sent.at >= AGAIN,
+        }
+    }
+
+    async fn post(&self, body: String) -> std::result::Result<(), Failure> {
+        let mut request = self.client.post(self.url.clone()).body(body);
+        request = request.header(header::CONTENT_TYPE, "application/json");
+        if let Some(file) = &self.token_file {
+            // Read each time: it may have been renewed.
+            let token = std::fs::read_to_string(file);
+            let token = token.map_err(|error| {
+                Failure::Retry(format!(
+                    "rules.alertmanager_token_file {}: {error}",
+                    file.display()
+                ))
+            })?;
+            request = request.bearer_auth(token.trim());
+        }
+        let answer = request.send().await;
+        let answer = answer.map_err(|error| Failure::Retry(causes(&error)))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let mut said = answer.text().await.unwrap_or_default();
+        said.truncate(said.floor_char_boundary(200));
+        let why = format!("{status}: {}", said.trim());
+        let passing = matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED
+        );
+        Err(if status.is_client_error() && !passing {
+            Failure::Refused(why)
+        } else {
+            Failure::Retry(why)
+        })
+    }
+
+    /// One line at the first failure, not one each time.
+    fn complain(&mut self, what: &str) {
+        if std::mem::replace(&mut self.failing, true) {
+            tracing::debug!("alertmanager {}: {what}", self.name());
+        } else {
+            tracing::warn!("alertmanager {}: {what}", self.name());
+        }
+    }
+}
+
+/// An error with what caused it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+/// The body of `POST /api/v2/alerts`.
+fn payload(alerts: &[&Told], external: &Labels, external_url: &str, now: Millis) -> String {
+    let one = |alert: &&Told| -> Value {
+        // An alert's own labels win.
+        let pairs = external.iter().chain(alert.labels.iter());
+        let labels: BTreeMap<&str, &str> = pairs.map(|(name, value)| (&**name, &**value)).collect();
+        let ends = alert.resolved_at.unwrap_or(now + 4 * AGAIN.max(alert.interval));
+        let source =
+            Url::parse_with_params(&format!("{external_url}/api/v1/query"), [("query", &alert.query)]);
+        json!({
+            "labels": labels,
+            "annotations": alert.annotations,
+            "startsAt": super::view::time(alert.fired_at),
+            "endsAt": super::view::time(ends),
+            "generatorURL": source.map(String::from).unwrap_or_default(),
+        })
+    };
+    Value::Array(alerts.iter().map(one).collect()).to_string()
+}
+
+#[cfg(test)]
+mod tests;

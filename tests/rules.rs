@@ -1,0 +1,158 @@
+//! Rules of Prometheus over what the agent remembers: causes and what must be seen.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use tests::harness::agent::{PATIENCE, Scratch};
+use tests::harness::cli::{geophone, one_line, says};
+use tests::harness::command::said;
+use tests::harness::{Setup, equal};
+use tests::need_root;
+
+const RULES: &str = "
+groups:
+- name: g
+  interval: 1s
+  rules:
+  - {record: 'ticks', expr: 'sum(up)'}
+  - alert: Up
+    expr: ticks > 0
+    for: 2s
+    labels: {severity: info}
+    annotations: {summary: '{{ $value }} of {{ $externalLabels.instance }}'}
+";
+
+fn json(text: &str) -> Result<Value> {
+    serde_json::from_str(text).with_context(|| text.to_owned())
+}
+
+/// Cause: a rule that holds. Seen: pending, then firing, in the API, on the command line, in /metrics and as series; and, once
+/// the agent is gone, as what would have fired over its store.
+#[test]
+fn an_alert_is_seen_everywhere() -> Result<()> {
+    need_root!();
+    let scratch = Scratch::new()?;
+    let rules = scratch.write("rules.yaml", RULES)?;
+    let broken = scratch.write("broken.yaml", "groups:\n- name: g\n  rules:\n  - alert: A\n")?;
+    let config = format!(
+        "host: node-1\nstore: {{kind: disk, directory: {}}}\nrules: {{files: [{}, {}]}}\n",
+        scratch.path("store").display(),
+        rules.display(),
+        broken.display()
+    );
+    let agent = Setup::new().config(config).start()?;
+    let begin = Instant::now();
+    let alert = loop {
+        let answer = json(&agent.get("/api/v1/alerts", "*/*")?.text())?;
+        let alert = answer["data"]["alerts"][0].clone();
+        if alert["state"] == "firing" {
+            break alert;
+        }
+        ensure!(begin.elapsed() < PATIENCE, "{answer}\n{}", agent.log());
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    equal(
+        "summary",
+        alert["annotations"]["summary"].as_str(),
+        Some("1 of node-1"),
+    )?;
+    let answer = json(&agent.get("/api/v1/rules?type=alert", "*/*")?.text())?;
+    let group = &answer["data"]["groups"][0];
+    equal("rules", group["rules"].as_array().map(Vec::len), Some(1))?;
+    equal("health", group["rules"][0]["health"].as_str(), Some("ok"))?;
+    let shown = agent.command("alerts", &[])?;
+    ensure!(
+        shown.contains("firing") && shown.contains("1 of node-1"),
+        "{shown}"
+    );
+    agent.after(2)?;
+    let metrics = agent.metrics()?;
+    for line in [
+        "geophone_alerts{alertname=\"Up\",severity=\"info\",alertstate=\"firing\"} 1",
+        "geophone_rules_invalid_files 1",
+    ] {
+        ensure!(metrics.contains(line), "no {line}");
+    }
+    let answer = json(
+        &agent
+            .get("/api/v1/query?query=ALERTS%7Balertstate%3D%22firing%22%7D", "*/*")?
+            .text(),
+    )?;
+    equal(
+        "ALERTS",
+        answer["data"]["result"].as_array().map(Vec::len),
+        Some(1),
+    )?;
+    ensure!(
+        agent
+            .log()
+            .contains("broken.yaml:4: A: it has no `expr`, add the query"),
+        "{}",
+        agent.log()
+    );
+    agent.stop()?;
+    let (rules, store) = (rules.to_string_lossy().into_owned(), scratch.path("store"));
+    let past = geophone(&[
+        "rules",
+        "test",
+        &rules,
+        "--store",
+        &store.to_string_lossy(),
+        "--json",
+    ])?;
+    ensure!(past.status.success(), "{}", said(&past));
+    let past = json(&String::from_utf8_lossy(&past.stdout))?;
+    equal("episodes", past["alerts"].as_array().map(Vec::len), Some(1))?;
+    equal(
+        "alert",
+        past["alerts"][0]["labels"]["alertname"].as_str(),
+        Some("Up"),
+    )
+}
+
+/// Cause: rule files with and without mistakes. Said: each mistake in a line of its own, or how much there is.
+#[test]
+fn rule_files_are_checked() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let good = scratch.write("good.yaml", RULES)?;
+    let bad = scratch.write(
+        "bad.yaml",
+        "groups:\n- name: g\n  rules:\n  - {record: r, expr: 'sum(', for: 1m}\n",
+    )?;
+    let (good, bad) = (good.to_string_lossy(), bad.to_string_lossy());
+    let out = geophone(&["rules", "check", &good])?;
+    equal("exit status", out.status.code(), Some(0))?;
+    ensure!(
+        said(&out).contains("good.yaml: 1 groups, 2 rules: valid"),
+        "{}",
+        said(&out)
+    );
+    let out = geophone(&["rules", "check", &good, &bad])?;
+    equal("exit status", out.status.code(), Some(1))?;
+    let text = String::from_utf8_lossy(&out.stderr);
+    let lines: Vec<&str> = text.lines().collect();
+    equal("lines", lines.len(), 3).context(text.clone().into_owned())?;
+    ensure!(
+        lines.iter().take(2).all(|line| line.contains("bad.yaml:4: r: ")),
+        "{text}"
+    );
+    let out = geophone(&["rules", "list", &good])?;
+    ensure!(said(&out).contains("ticks > 0"), "{}", said(&out));
+    for (arguments, words) in [
+        (vec!["rules", "list", &bad], &["bad.yaml:4", "and 1 more"][..]),
+        (
+            vec!["rules", "check", "/nowhere.yaml"],
+            &["/nowhere.yaml", "cannot read"],
+        ),
+        (
+            vec!["rules", "test", &good, "--store", "/nowhere"],
+            &["/nowhere", "no such directory"],
+        ),
+    ] {
+        let out = geophone(&arguments)?;
+        equal("exit status", out.status.code(), Some(1))?;
+        let text = String::from_utf8_lossy(&out.stderr);
+        says(&text, words)?;
+    }
+    one_line(&geophone(&["rules", "list", &bad])?).map(drop)
+}
