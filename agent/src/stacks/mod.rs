@@ -7,6 +7,7 @@ pub mod arena;
 pub mod build_id;
 mod debug_files;
 pub mod debuginfod;
+mod dictionary;
 pub mod diff;
 pub mod elf;
 pub mod frames;

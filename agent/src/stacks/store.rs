@@ -3,11 +3,11 @@
 //! A frame is an address inside a file, a stack a list of frames, a sample a stack with who had it; each is kept once.
 //! Memory is bounded: over the budget the oldest slice goes first.
 
+use super::dictionary::Dictionary;
 use super::image::Binary;
 use super::python::{Function, Functions};
 pub use super::query::{Below, Query, Window, moment};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::Hash;
 use std::sync::Arc;
 
 /// A second, ns.
@@ -92,44 +92,6 @@ impl Slice {
     }
 }
 
-/// Each value once, by number. Numbers stay until [`Dictionary::keep`].
-struct Dictionary<T> {
-    values: Vec<T>,
-    numbers: HashMap<T, u32>,
-}
-
-impl<T: Clone + Eq + Hash> Dictionary<T> {
-    fn new() -> Self {
-        Self {
-            values: Vec::new(),
-            numbers: HashMap::new(),
-        }
-    }
-
-    fn number(&mut self, value: T) -> u32 {
-        if let Some(&number) = self.numbers.get(&value) {
-            return number;
-        }
-        let number = self.values.len() as u32;
-        self.values.push(value.clone());
-        self.numbers.insert(value, number);
-        number
-    }
-
-    /// Forgets all others; returns the new number of each.
-    fn keep(&mut self, used: &HashSet<u32>) -> HashMap<u32, u32> {
-        let old = std::mem::take(&mut self.values);
-        self.numbers.clear();
-        let mut moved = HashMap::new();
-        for (number, value) in old.into_iter().enumerate() {
-            if used.contains(&(number as u32)) {
-                moved.insert(number as u32, self.number(value));
-            }
-        }
-        moved
-    }
-}
-
 /// Samples by time, who and stack.
 pub struct Store {
     budget: usize,
@@ -139,7 +101,9 @@ pub struct Store {
     stacks: Dictionary<Arc<[u32]>>,
     frames: Dictionary<Place>,
     frames_in_stacks: usize,
-    names: HashMap<Place, Arc<str>>,
+    /// By the number of the frame; those of the last frames may be missing.
+    names: Vec<Option<Arc<str>>>,
+    bytes_of_names: usize,
     binaries: HashMap<u32, Arc<Binary>>,
     /// What places of Python are called.
     pub functions: Functions,
@@ -181,7 +145,8 @@ impl Store {
             stacks: Dictionary::new(),
             frames: Dictionary::new(),
             frames_in_stacks: 0,
-            names: HashMap::new(),
+            names: Vec::new(),
+            bytes_of_names: 0,
             binaries: HashMap::new(),
             functions: Functions::default(),
             since: 0,
@@ -300,12 +265,11 @@ impl Store {
     /// Bytes, as far as they can be told.
     pub fn bytes(&self) -> usize {
         let samples: usize = self.slices.iter().map(|slice| slice.samples.capacity()).sum();
-        let names: usize = self.names.values().map(|name| name.len()).sum();
         samples * SAMPLE_BYTES
             + self.stacks.values.len() * STACK_BYTES
             + self.frames_in_stacks * size_of::<u32>()
             + self.frames.values.len() * FRAME_BYTES
-            + names
+            + self.bytes_of_names
             + self.functions.size()
     }
 
@@ -377,8 +341,14 @@ impl Store {
             self.stacks.number(stack);
         }
         self.frames_in_stacks = self.stacks.values.iter().map(|s| s.len()).sum();
+        let mut names = std::mem::take(&mut self.names);
+        self.bytes_of_names = 0;
+        for (old, new) in moved {
+            if let Some(name) = names.get_mut(old as usize).and_then(Option::take) {
+                self.name_frame(new, name);
+            }
+        }
         let places: HashSet<Place> = self.frames.values.iter().copied().collect();
-        self.names.retain(|place, _| places.contains(place));
         let files: HashSet<u32> = places
             .iter()
             .filter_map(|place| match place {
@@ -394,13 +364,27 @@ impl Store {
     pub fn nameless(&self, frames: impl IntoIterator<Item = u32>) -> Vec<Place> {
         frames
             .into_iter()
+            .filter(|frame| self.name_of(*frame).is_none())
             .filter_map(|frame| self.frames.values.get(frame as usize))
-            .filter(|place| {
-                !matches!(place, Place::Cut(_) | Place::Python(..) | Place::Waker(_))
-                    && !self.names.contains_key(place)
-            })
+            .filter(|place| !matches!(place, Place::Cut(_) | Place::Python(..) | Place::Waker(_)))
             .copied()
             .collect()
+    }
+
+    fn name_of(&self, frame: u32) -> Option<&Arc<str>> {
+        self.names.get(frame as usize)?.as_ref()
+    }
+
+    fn name_frame(&mut self, frame: u32, name: Arc<str>) {
+        let at = frame as usize;
+        if self.names.len() <= at {
+            self.names.resize(at + 1, None);
+        }
+        if let Some(place) = self.names.get_mut(at) {
+            self.bytes_of_names += name.len();
+            let before = place.replace(name);
+            self.bytes_of_names -= before.map_or(0, |before| before.len());
+        }
     }
 
     /// All places that have no name yet.
@@ -417,7 +401,8 @@ impl Store {
 
     /// Gives a place its name.
     pub fn name(&mut self, place: Place, name: &str) {
-        self.names.insert(place, name.into());
+        let frame = self.frames.number(place);
+        self.name_frame(frame, name.into());
     }
 
     /// The function of Python that a frame is of, and its line there.
@@ -440,7 +425,7 @@ impl Store {
         let place = *self.frames.values.get(number as usize)?;
         let name = match place {
             Place::Python(..) => self.functions.at(place).map(|(function, _)| &function.shown),
-            _ => self.names.get(&place),
+            _ => self.name_of(number),
         };
         Some((place, name))
     }
