@@ -35,7 +35,8 @@ pub fn rules(weights: &Weights) -> String {
     }
     let of = |factor: &Factor| format!("geophone_health_factor{{factor=\"{}\"}}", factor.name);
     let sum = |term: &dyn Fn(&Factor) -> String| {
-        let terms: Vec<String> = FACTORS.iter().map(term).collect();
+        let counted = FACTORS.iter().filter(|factor| weights.of(factor) > 0);
+        let terms: Vec<String> = counted.map(term).collect();
         format!("sum by (instance, entity, name) ({})", terms.join(" or "))
     };
     let known = sum(&|factor| format!("0 * {} + {}", of(factor), weights.of(factor)));
@@ -48,7 +49,7 @@ pub fn rules(weights: &Weights) -> String {
         &format!("100 * {points} / {known}"),
     );
     // Who has no tunnel lacks nothing.
-    let always: f64 = FACTORS
+    let always: u32 = FACTORS
         .iter()
         .filter(|factor| factor.name != "availability")
         .map(|factor| weights.of(factor))
@@ -70,35 +71,37 @@ pub fn rules(weights: &Weights) -> String {
     out
 }
 
-/// What each factor counts in the mean. Not all are 0.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What each factor counts in the mean; 0 = it is not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weights {
     /// Round-trip time against its own median of the last day.
-    pub latency: f64,
+    pub latency: u32,
     /// Segments sent again, of those sent.
-    pub loss: f64,
+    pub loss: u32,
     /// Connections that failed, of those that were tried.
-    pub errors: f64,
+    pub errors: u32,
     /// Windows and queues that were full; of the node, what it has of everything.
-    pub saturation: f64,
+    pub saturation: u32,
     /// Tunnels that are up.
-    pub availability: f64,
+    pub availability: u32,
 }
 
 impl Default for Weights {
     fn default() -> Self {
         Self {
-            latency: 25.0,
-            loss: 25.0,
-            errors: 20.0,
-            saturation: 15.0,
-            availability: 15.0,
+            latency: 25,
+            loss: 25,
+            errors: 20,
+            saturation: 15,
+            availability: 15,
         }
     }
 }
 
 impl Weights {
-    fn of(self, factor: &Factor) -> f64 {
+    /// What a factor counts.
+    #[must_use]
+    pub fn of(self, factor: &Factor) -> u32 {
         match factor.name {
             "latency" => self.latency,
             "loss" => self.loss,
@@ -225,7 +228,8 @@ impl Entity {
         let rate = |metric: &str, matchers: &str, time: &str| {
             format!("sum by ({by}) (rate({metric}{{{some}{matchers}}}[{time}]))")
         };
-        let share = |part: String, all: String| format!("{part} / ({all} > 0)");
+        // What never happened has no series yet: where the whole is known, it is none of it.
+        let share = |part: String, all: String| format!("({part} or 0 * ({all})) / ({all} > 0)");
         let connections = |outcomes: &str| {
             rate(
                 "geophone_tcp_connections_total",
@@ -263,8 +267,11 @@ impl Entity {
             }
             // A window that is closed each second is always closed.
             "saturation" => format!(
-                "clamp_max({} / (sum by ({by}) (geophone_tcp_connections{{{some}}}) > 0), 1)",
-                rate("geophone_tcp_zero_windows_total", ",direction=\"receive\"", "1m")
+                "clamp_max({}, 1)",
+                share(
+                    rate("geophone_tcp_zero_windows_total", ",direction=\"receive\"", "1m"),
+                    format!("sum by ({by}) (geophone_tcp_connections{{{some}}})")
+                )
             ),
             "availability" if self.name == "node" => format!("1 - avg by (instance) ({TUNNEL})"),
             "availability" => match self.name {
@@ -304,21 +311,23 @@ const STATE: &str = "(geophone_health_score < 60) * 0 + 2 \
      or (geophone_health_score < 93) * 0 + 1 and on (instance, entity, name) last_over_time(geophone_health_state[2m]) >= 1 \
      or geophone_health_score * 0";
 
-/// The peers that are not healthy, by the subjects that talk to them: where to look first.
-const DEPENDS: &str = "sum by (instance, subject, peer) (geophone_tcp_connections) > 0 \
+/// The peers that are not healthy, by the subjects that talk to them, segments a second: where to look first.
+const DEPENDS: &str = "sum by (instance, subject, peer) (rate(geophone_tcp_segments_total[1m])) > 0 \
      and on (instance, peer) label_replace(geophone_health_state{entity=\"peer\"} >= 1, \"peer\", \"$1\", \"name\", \"(.+)\")";
 
-const HEAD: &str = "# Health as recording rules, written by `geophone rules print health`; the agent evaluates them itself.\n\
+const HEAD: &str = "# Health as recording rules, written by `geophone health --rules`; the agent evaluates them itself.\n\
      groups:\n  - name: geophone-health\n    interval: 15s\n    rules:\n";
 
-/// What needs no haste. Less than five minutes are no baseline.
+/// What needs no haste. Less than five minutes are no baseline, and ten no trend of an hour.
 const SLOW: &str = "  - name: geophone-health-slow\n    interval: 1m\n    rules:\n\
      \x20     - record: geophone_health_baseline\n\
      \x20       expr: |-\n\
      \x20         quantile_over_time(0.5, geophone_health_signal{factor=\"latency\"}[1d])\n\
      \x20           and count_over_time(geophone_health_signal{factor=\"latency\"}[1d]) >= 20\n\
      \x20     - record: geophone_health_trend\n\
-     \x20       expr: deriv(geophone_health_score[1h]) * 3600\n";
+     \x20       expr: |-\n\
+     \x20         3600 * deriv(geophone_health_score[1h])\n\
+     \x20           and count_over_time(geophone_health_score[1h]) >= 40\n";
 
 fn rule(out: &mut String, record: &str, entity: &str, factor: Option<&Factor>, expr: &str) {
     let _ = writeln!(

@@ -243,7 +243,7 @@ fn a_lossy_and_slow_peer_is_critical_and_the_others_are_not() {
         node.ask("geophone_health_factor{entity=\"peer\",name=\"a\",factor=\"loss\"}"),
         0.0,
     );
-    about(node.ask("geophone_health_depends_on"), 3.0);
+    about(node.ask("geophone_health_depends_on"), 1000.0 / 15.0);
     assert!(node.of("geophone_health_trend", "a").unwrap() < -50.0);
     let subject = node
         .ask("geophone_health_score{entity=\"subject\",name=\"web\"}")
@@ -287,7 +287,7 @@ fn who_says_nothing_loses_confidence_and_no_points() {
         node.step(&[], &[open("a")]);
     }
     about(node.of("geophone_health_score", "a"), 100.0);
-    about(node.of("geophone_health_confidence", "a"), 20.0 / 85.0);
+    about(node.of("geophone_health_confidence", "a"), 35.0 / 85.0);
     assert_eq!(node.of("geophone_health_score", "b"), None);
 }
 
@@ -350,4 +350,20 @@ fn promtool_takes_the_rules() {
         .unwrap();
     let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{said}");
+}
+
+#[test]
+fn whatever_is_looked_at_the_rules_are_whole() {
+    for chosen in 1..32u32 {
+        let weight = |place: u32| chosen >> place & 1;
+        let weights = Weights {
+            latency: weight(0),
+            loss: weight(1),
+            errors: weight(2),
+            saturation: weight(3),
+            availability: weight(4),
+        };
+        let read = file::parse("health.yaml", &rules(&weights));
+        assert!(read.is_ok(), "{weights:?}: {read:?}");
+    }
 }

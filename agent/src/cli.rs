@@ -118,6 +118,8 @@ pub enum Command {
     Query(Query),
     /// A store on disk: what it holds, whether it is whole, samples in and out
     Store(Store),
+    /// Health of subjects, peers, zones, regions and the node, 0 to 100; of one, what costs it points
+    Health(Health),
     /// Rule files of Prometheus: what is wrong with them, what is in them, what would have fired
     Rules(Rules),
     /// Alerts of the running agent that are pending or fire
@@ -178,6 +180,19 @@ pub enum Command {
         #[arg(long, default_value_t = 50)]
         rounds: u32,
     },
+}
+
+/// `geophone health`.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// A name, such as nginx.service, or all of a kind: peer; where several have it, peer/NAME
+    pub name: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The rules by which it is computed, for the Prometheus of a fleet
+    #[arg(long, conflicts_with_all = ["name", "json"])]
+    pub rules: bool,
 }
 
 /// `geophone run`.

@@ -38,19 +38,31 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Reads the files of the configuration; `None` if it names none, or if nothing is remembered.
+    /// Reads the files of the configuration, and makes the rules of health; `None` without any, or if nothing is remembered.
     pub fn open(config: &Config, memory: Option<&Arc<Memory>>) -> Option<Arc<Self>> {
-        if config.rules.files.is_empty() {
-            return None;
-        }
         let Some(memory) = memory else {
-            tracing::warn!(
-                "rules.files: nothing is remembered, so no rule is evaluated; set store.kind to auto, memory or disk"
-            );
+            if !config.rules.files.is_empty() {
+                tracing::warn!(
+                    "rules.files: nothing is remembered, so no rule is evaluated; set store.kind to auto, memory or disk"
+                );
+            }
             return None;
         };
+        if config.rules.files.is_empty() && !config.health.enabled {
+            return None;
+        }
         let mut invalid = 0;
         let mut groups = Vec::new();
+        if config.health.enabled {
+            let own =
+                agent_rules::file::parse("health", &agent_score::health::rules(&config.health.weights()));
+            // A test has them all parsed for any weights.
+            groups.extend(
+                own.unwrap_or_default()
+                    .into_iter()
+                    .map(|group| Group::new(group, true)),
+            );
+        }
         for path in &config.rules.files {
             let found = files::find(std::slice::from_ref(path)).unwrap_or_else(|error| {
                 invalid += 1;

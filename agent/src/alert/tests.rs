@@ -33,6 +33,7 @@ fn alerts_fire_are_stored_and_are_told() {
     std::fs::write(directory.path().join("bad.yml"), "groups: 5").unwrap();
     let mut config = Config::default();
     config.store.kind = StoreKind::Memory;
+    config.health.enabled = false;
     config.rules.files = vec![directory.path().to_owned(), directory.path().join("none.yaml")];
     config
         .rules

@@ -73,6 +73,15 @@ pub async fn query(config: &Config, options: &cli::Query) -> Result<()> {
     say(text.trim_end())
 }
 
+/// The running agent's answer to a query about now, as JSON.
+pub(super) async fn now(config: &Config, query: &str) -> Result<String> {
+    let when = When {
+        to: memory::now(),
+        range: None,
+    };
+    ask(config, query, &when).await
+}
+
 fn evaluate(memory: &Memory, query: &str, when: &When) -> Result<String> {
     let limits = memory.limits(memory.timeout());
     let options = Options::default();

@@ -50,6 +50,14 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         let message = "no waits are followed; set probes.profile.off_cpu: true";
         return Err(Invalid::new(&["probes", "profile", "off_cpu_waker"], message));
     }
+    let weights = config.health.weights();
+    if agent_score::health::FACTORS
+        .iter()
+        .all(|factor| weights.of(factor) == 0)
+    {
+        let message = "nothing is looked at; give one of them a weight, or set health.enabled: false";
+        return Err(Invalid::new(&["health", "weights"], message));
+    }
     foreign(&["probes", "profile"], config.probes.profile.validate())?;
     foreign(&["export"], config.export.otlp.validate())?;
     foreign(&["export"], config.export.remote_write.validate())

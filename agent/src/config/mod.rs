@@ -4,6 +4,7 @@ mod check;
 mod de;
 mod docs;
 mod error;
+mod health;
 mod layers;
 mod node;
 mod profile;
@@ -15,6 +16,7 @@ pub mod units;
 
 pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;
+pub use health::{HealthSettings, HealthWeights};
 pub use layers::{ENV_ELSEWHERE, ENV_PREFIX, Given};
 pub use profile::ProfileProbe;
 pub use rules::RulesSettings;

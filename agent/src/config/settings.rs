@@ -1,5 +1,6 @@
 //! The settings tree. The documentation of each field is the user's: `default_yaml` and docs/config.md are made of it.
 
+use super::health::HealthSettings;
 use super::profile::ProfileProbe;
 use super::rules::RulesSettings;
 use super::store::StoreSettings;
@@ -40,6 +41,8 @@ pub struct Config {
     pub budget: Budget,
     /// What the agent remembers of its own series, so that it can be asked in PromQL.
     pub store: StoreSettings,
+    /// Health of subjects, peers, zones, regions and this node, 0 to 100.
+    pub health: HealthSettings,
     /// Rules of Prometheus, evaluated over what the agent remembers.
     pub rules: RulesSettings,
     /// HTTP: metrics, health and the API.

@@ -1,0 +1,377 @@
+//! `geophone health`: scores, and what costs them points.
+
+use super::query::now;
+use super::say;
+use crate::cli;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::ui::print::table;
+use agent_score::health::{FACTORS, Factor, rules};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+/// Everything that the rules come to, and the fullest resource of a node.
+const QUERY: &str = "{__name__=~\"geophone_health_.+\"} or label_replace(\
+     topk(1, geophone_node_used{resource!=\"cpu\"} / (geophone_node_limit{resource!=\"cpu\"} > 0)), \
+     \"__name__\", \"fullest\", \"\", \"\")";
+
+#[derive(Deserialize)]
+struct Answer {
+    error: Option<String>,
+    data: Option<Data>,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    result: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    metric: BTreeMap<String, String>,
+    value: (f64, String),
+}
+
+impl Row {
+    fn label(&self, name: &str) -> &str {
+        self.metric.get(name).map_or("", String::as_str)
+    }
+
+    fn number(&self) -> f64 {
+        self.value.1.parse().unwrap_or(f64::NAN)
+    }
+}
+
+/// What is known of one subject, peer, zone, region or node.
+#[derive(Debug, Default)]
+struct Entity {
+    kind: String,
+    name: String,
+    score: f64,
+    confidence: f64,
+    state: f64,
+    trend: Option<f64>,
+    /// By factor: what it is, and what was measured.
+    factors: BTreeMap<String, (f64, Option<f64>)>,
+    baseline: Option<f64>,
+    /// Peers that are not healthy, if it is a subject.
+    depends_on: Vec<String>,
+    /// What is fullest, if it is the node.
+    fullest: Option<(String, f64)>,
+}
+
+/// Shows it.
+pub async fn health(config: &Config, options: &cli::Health) -> Result<()> {
+    if options.rules {
+        return say(rules(&config.health.weights()).trim_end());
+    }
+    let answer: Answer = serde_json::from_str(&now(config, QUERY).await?).map_err(Error::new)?;
+    if let Some(error) = answer.error {
+        return Err(Error::new(error));
+    }
+    let mut found = read(&answer.data.map(|data| data.result).unwrap_or_default());
+    if found.is_empty() {
+        return Err(Error::new(
+            "no scores yet: they come half a minute after the agent's start, with health.enabled and a store",
+        ));
+    }
+    if let Some(name) = &options.name {
+        let named = |entity: &Entity| entity.name == *name || entity.kind == *name;
+        found.retain(|entity| named(entity) || format!("{}/{}", entity.kind, entity.name) == *name);
+        if found.is_empty() {
+            return Err(Error::new(format_args!(
+                "{name}: no score; `geophone health` shows who has one"
+            )));
+        }
+    }
+    if options.json {
+        let all: Vec<Value> = found.iter().map(|entity| entity.json(config)).collect();
+        return say(&json!(all).to_string());
+    }
+    if options.name.is_some() {
+        let texts: Vec<String> = found.iter().map(|entity| entity.explain(config)).collect();
+        return say(texts.join("\n").trim_end());
+    }
+    let rows: Vec<Vec<String>> = found.iter().map(|entity| entity.row(config)).collect();
+    let heads = [
+        "ENTITY",
+        "NAME",
+        ">SCORE",
+        "STATE",
+        ">AN HOUR",
+        ">CONFIDENCE",
+        "WHY",
+    ];
+    say(table(&heads, &rows).trim_end())
+}
+
+fn read(rows: &[Row]) -> Vec<Entity> {
+    let mut found: BTreeMap<(String, String), Entity> = BTreeMap::new();
+    for row in rows {
+        let (kind, name) = (row.label("entity"), row.label("name"));
+        let metric = row
+            .label("__name__")
+            .strip_prefix("geophone_health_")
+            .unwrap_or_default();
+        if kind.is_empty() {
+            continue;
+        }
+        let entity = found.entry((kind.to_owned(), name.to_owned())).or_default();
+        (entity.kind, entity.name) = (kind.to_owned(), name.to_owned());
+        let value = row.number();
+        let factor = row.label("factor").to_owned();
+        match metric {
+            "score" => entity.score = value,
+            "confidence" => entity.confidence = value,
+            "state" => entity.state = value,
+            "trend" => entity.trend = Some(value),
+            "baseline" => entity.baseline = Some(value),
+            "factor" => entity.factors.entry(factor).or_default().0 = value,
+            // A signal alone, such as a latency without a baseline, is no factor yet.
+            _ => {}
+        }
+    }
+    for row in rows {
+        let key = (row.label("entity").to_owned(), row.label("name").to_owned());
+        match row.label("__name__") {
+            "geophone_health_signal" => {
+                let entity = found.get_mut(&key);
+                if let Some(factor) = entity.and_then(|entity| entity.factors.get_mut(row.label("factor"))) {
+                    factor.1 = Some(row.number());
+                }
+            }
+            "geophone_health_depends_on" => {
+                let key = ("subject".to_owned(), row.label("subject").to_owned());
+                if let Some(entity) = found.get_mut(&key) {
+                    entity.depends_on.push(row.label("peer").to_owned());
+                }
+            }
+            "fullest" => {
+                let what = format!("{} {}", row.label("resource"), row.label("device"));
+                let nodes = found.values_mut().filter(|entity| entity.kind == "node");
+                nodes.for_each(|entity| entity.fullest = Some((what.trim_end().to_owned(), row.number())));
+            }
+            _ => {}
+        }
+    }
+    // Who has no factor has no score.
+    let mut found: Vec<Entity> = found
+        .into_values()
+        .filter(|entity| !entity.factors.is_empty())
+        .collect();
+    found.sort_by(|a, b| a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal));
+    found
+}
+
+impl Entity {
+    fn state(&self) -> &'static str {
+        match self.state {
+            2.0 => "critical",
+            1.0 => "degraded",
+            _ => "healthy",
+        }
+    }
+
+    /// Points that each factor costs, the dearest first, and those that are not known.
+    fn losses(&self, config: &Config) -> (Vec<(&'static Factor, f64)>, Vec<&'static str>) {
+        let weights = config.health.weights();
+        let counted = || FACTORS.iter().filter(|factor| weights.of(factor) > 0);
+        let known = |factor: &Factor| self.factors.get(factor.name).map(|(value, _)| *value);
+        let all: f64 = counted()
+            .filter(|factor| known(factor).is_some())
+            .map(|factor| f64::from(weights.of(factor)))
+            .sum();
+        let mut losses: Vec<(&Factor, f64)> = counted()
+            .filter_map(|factor| {
+                Some((
+                    factor,
+                    (1.0 - known(factor)?) * 100.0 * f64::from(weights.of(factor)) / all,
+                ))
+            })
+            .filter(|(_, lost)| *lost >= 0.05)
+            .collect();
+        losses.sort_by(|a, b| b.1.total_cmp(&a.1));
+        // Who has no tunnel lacks nothing.
+        let unknown = counted().filter(|factor| known(factor).is_none() && factor.name != "availability");
+        (losses, unknown.map(|factor| factor.name).collect())
+    }
+
+    /// Why a factor costs points, in numbers.
+    fn reason(&self, factor: &Factor) -> String {
+        let signal = self
+            .factors
+            .get(factor.name)
+            .and_then(|(_, signal)| *signal)
+            .unwrap_or(f64::NAN);
+        let range = format!(
+            "good up to {} %, worst from {} %",
+            percent(factor.good),
+            percent(factor.bad)
+        );
+        match (factor.name, self.kind.as_str()) {
+            ("latency", _) => {
+                let usual = self.baseline.unwrap_or(f64::NAN) * 1e3;
+                let (good, bad) = (usual * factor.good + 1.0, usual * factor.bad + 10.0);
+                format!(
+                    "latency: median round-trip time {:.3} ms, usual {usual:.3} ms (good up to {good:.3} ms, worst from {bad:.3} ms)",
+                    signal * 1e3
+                )
+            }
+            ("loss", _) => format!(
+                "loss: {} % of the segments are sent again ({range})",
+                percent(signal)
+            ),
+            ("errors", _) => format!("errors: {} % of the connections fail ({range})", percent(signal)),
+            ("saturation", "node") => {
+                let fullest = self.fullest.as_ref().map_or_else(String::new, |(what, full)| {
+                    format!("; of what can run out {what} is fullest, {} %", percent(*full))
+                });
+                format!(
+                    "saturation: {} % full, or time lost waiting ({range}){fullest}",
+                    percent(signal)
+                )
+            }
+            ("saturation", "subject") => format!(
+                "saturation: {} % of the connection requests are refused, its queue is full",
+                percent(signal / 10.0)
+            ),
+            ("saturation", _) => format!(
+                "saturation: its receive windows are closed {signal:.2} times a second and connection"
+            ),
+            _ => format!("availability: {} % of its tunnels are not up", percent(signal)),
+        }
+    }
+
+    fn row(&self, config: &Config) -> Vec<String> {
+        let (losses, _) = self.losses(config);
+        vec![
+            self.kind.clone(),
+            self.name.clone(),
+            format!("{:.0}", self.score),
+            self.state().to_owned(),
+            self.trend
+                .map_or_else(|| "-".to_owned(), |trend| format!("{trend:+.0}")),
+            format!("{:.0} %", self.confidence * 100.0),
+            losses
+                .first()
+                .map_or_else(String::new, |(factor, _)| self.reason(factor)),
+        ]
+    }
+
+    fn explain(&self, config: &Config) -> String {
+        let (losses, unknown) = self.losses(config);
+        let mut out = format!(
+            "{} {}: {:.1} of 100, {}, confidence {:.0} %\n",
+            self.kind,
+            self.name,
+            self.score,
+            self.state(),
+            self.confidence * 100.0
+        );
+        for (factor, lost) in &losses {
+            out += &format!("  -{lost:.1}  {}\n", self.reason(factor));
+        }
+        if !unknown.is_empty() {
+            out += &format!(
+                "  not known, which costs confidence only: {}\n",
+                unknown.join(", ")
+            );
+        }
+        if let Some(trend) = self.trend.filter(|trend| trend.abs() >= 0.5) {
+            out += &format!("  trend of the last hour: {trend:+.1} points an hour\n");
+        }
+        if !self.depends_on.is_empty() {
+            out += &format!(
+                "  talks to what is not healthy itself, look there first: peer {}\n",
+                self.depends_on.join(", ")
+            );
+        }
+        out
+    }
+
+    fn json(&self, config: &Config) -> Value {
+        let (losses, unknown) = self.losses(config);
+        let lost: Vec<Value> = losses
+            .iter()
+            .map(|(factor, points)| json!({"factor": factor.name, "points": points, "why": self.reason(factor)}))
+            .collect();
+        json!({
+            "entity": self.kind, "name": self.name, "score": self.score, "state": self.state(),
+            "confidence": self.confidence, "trend": self.trend, "lost": lost, "unknown": unknown,
+            "depends_on": self.depends_on,
+        })
+    }
+}
+
+/// A share in percent, with as many digits as mean something.
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    let text = if percent < 10.0 {
+        format!("{percent:.2}")
+    } else {
+        format!("{percent:.1}")
+    };
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, labels: &[(&str, &str)], value: f64) -> Row {
+        let name = [("__name__", name)];
+        let pairs = name
+            .iter()
+            .chain(labels)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Row {
+            metric: pairs.collect(),
+            value: (0.0, value.to_string()),
+        }
+    }
+
+    #[test]
+    fn each_lost_point_has_its_reason() {
+        let web = [("entity", "subject"), ("name", "web")];
+        let of = |factor: &'static str| [("entity", "subject"), ("name", "web"), ("factor", factor)];
+        let rows = [
+            row("geophone_health_score", &web, 55.0),
+            row("geophone_health_confidence", &web, 0.8),
+            row("geophone_health_state", &web, 2.0),
+            row("geophone_health_trend", &web, -12.0),
+            row("geophone_health_baseline", &of("latency"), 0.01),
+            row("geophone_health_factor", &of("latency"), 0.0),
+            row("geophone_health_signal", &of("latency"), 0.2),
+            row("geophone_health_factor", &of("loss"), 0.5),
+            row("geophone_health_signal", &of("loss"), 0.0071),
+            row("geophone_health_factor", &of("errors"), 1.0),
+            row(
+                "geophone_health_depends_on",
+                &[("subject", "web"), ("peer", "db")],
+                3.0,
+            ),
+            row(
+                "geophone_health_signal",
+                &[("entity", "peer"), ("name", "quiet"), ("factor", "latency")],
+                0.1,
+            ),
+        ];
+        let found = read(&rows);
+        assert_eq!(found.len(), 1, "who has no factor has no score");
+        let config = Config::default();
+        let text = found[0].explain(&config);
+        // Of 70 points that are known, 25 and half of 25.
+        let wanted = [
+            "subject web: 55.0 of 100, critical, confidence 80 %",
+            "  -35.7  latency: median round-trip time 200.000 ms, usual 10.000 ms (good up to 16.000 ms, worst from 60.000 ms)",
+            "  -17.9  loss: 0.71 % of the segments are sent again (good up to 0.1 %, worst from 5 %)",
+            "  not known, which costs confidence only: saturation",
+            "  trend of the last hour: -12.0 points an hour",
+            "  talks to what is not healthy itself, look there first: peer db",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), wanted);
+        assert!(found[0].row(&config)[6].starts_with("latency"));
+    }
+}
