@@ -331,6 +331,64 @@ const _: () = assert!((kind::NO_MAPPING as u32) < 1 << (RULE_BITS - 24));
 /// Rules that the kernel side remembers, on each CPU; a power of two: 32 KiB.
 pub const RULES: usize = 1 << 12;
 
+/// Where to search among rows: for each block of addresses the number of the last row that begins at or before the block does,
+/// two to a word, and once more that of the last row of all. A search in all rows would touch a cache line a step, and all of
+/// them are cold by the next sample.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Index {
+    /// Address of the first row, where the first block begins.
+    pub base: u32,
+    /// Number of the last block.
+    pub last: u32,
+    /// A block has `1 << shift` addresses.
+    pub shift: u32,
+}
+
+/// About so many rows lie in a block, and in two of them, which a word of the index is for.
+const ROWS_OF_BLOCK: usize = 8;
+const ROWS_OF_WORD: usize = 2 * ROWS_OF_BLOCK;
+
+impl Index {
+    /// Of so many rows between two addresses.
+    pub fn new(rows: usize, base: u32, end: u32) -> Self {
+        let (span, most) = (end - base, (rows / ROWS_OF_BLOCK) as u32);
+        let shift = (0..u32::BITS - 1)
+            .find(|shift| span >> shift <= most)
+            .unwrap_or(u32::BITS - 1);
+        Self {
+            base,
+            last: span >> shift,
+            shift,
+        }
+    }
+
+    /// Words to ask for, for rows with their index: each shard that they are divided among has an index of its own.
+    pub const fn words(rows: usize) -> usize {
+        rows + rows / ROWS_OF_WORD + 4 * (1 + rows / (SHARD_ROWS / 2))
+    }
+
+    /// Rows that so many words of a shard have room for.
+    pub const fn rows(words: usize) -> usize {
+        words.saturating_sub(2) * ROWS_OF_WORD / (ROWS_OF_WORD + 1)
+    }
+
+    /// The words of it, for rows that are [packed](Row::pack).
+    pub fn entries(self, rows: &[u64]) -> impl Iterator<Item = u64> {
+        let mut at = 0;
+        let mut entry = move |block: u32| {
+            let from = u64::from(self.base) + (u64::from(block) << self.shift);
+            while rows
+                .get(at + 1)
+                .is_some_and(|row| block > self.last || u64::from(*row as u32) <= from)
+            {
+                at += 1;
+            }
+            at as u64
+        };
+        (0..=self.last.div_ceil(2)).map(move |pair| entry(2 * pair) | entry(2 * pair + 1) << 32)
+    }
+}
+
 /// [`Range::rows`] of a mapping that is unwound by frame pointers: Go, code that was made at run time.
 pub const BY_FRAME_POINTER: u32 = u32::MAX;
 
@@ -405,10 +463,14 @@ crate::wire! {
         pub shard: u32,
         /// First row in it.
         pub row: u32,
-        /// Number of rows; 0 = they are not loaded; or [`BY_FRAME_POINTER`].
+        /// Number of rows; 0 = they are not loaded; or [`BY_FRAME_POINTER`]. Behind them is their [`Index`].
         pub rows: u32,
-        /// Always zero.
-        pub pad: u32,
+        /// See [`Index`], and for the next.
+        pub base: u32,
+        /// Number of the last block.
+        pub last: u32,
+        /// A block has `1 << shift` addresses.
+        pub shift: u32,
     }
 
     /// Head of a record; behind it are `kernel` addresses, `python` pairs and `user` addresses of 8 bytes, innermost first.
@@ -459,6 +521,48 @@ mod tests {
         for level in 0..10 {
             assert_eq!(thinning(thinned_from(level)), level);
             assert!(level == 0 || thinning(thinned_from(level) - 1) == level - 1);
+        }
+    }
+
+    #[test]
+    fn an_index_leads_to_the_row() {
+        extern crate std;
+        use std::vec::Vec;
+        let mut seed = 1u64;
+        let mut next = || {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            seed >> 33
+        };
+        for count in [1, 2, 7, 8, 9, 64, 1000] {
+            for gap in [1, 40, 1 << 20] {
+                let mut pc = next() % 10_000;
+                let rows: Vec<u64> = (0..count)
+                    .map(|_| {
+                        pc += 1 + next() % gap;
+                        pc
+                    })
+                    .collect();
+                let index = Index::new(rows.len(), rows[0] as u32, pc as u32);
+                let words: Vec<u64> = index.entries(&rows).collect();
+                let room = Index::words(rows.len());
+                assert!(
+                    rows.len() + words.len() <= room && Index::rows(room) >= rows.len(),
+                    "{count} {gap}"
+                );
+                let entry = |n: u32| (words[n as usize / 2] >> (32 * (n & 1))) as u32 as usize;
+                for _ in 0..1000 {
+                    let pc = rows[0] + next() % (pc - rows[0] + 100);
+                    let block = (((pc - rows[0]) >> index.shift) as u32).min(index.last);
+                    let (low, high) = (entry(block), entry(block + 1));
+                    let wanted = rows.partition_point(|row| *row <= pc) - 1;
+                    assert!(
+                        (low..=high).contains(&wanted),
+                        "{count} {gap} {pc}: {low} {high} {wanted}"
+                    );
+                }
+            }
         }
     }
 

@@ -23,8 +23,8 @@ impl Shards {
         }
     }
 
-    /// Writes rows from a row on, and makes the shard if need be.
-    pub fn write(&mut self, shard: usize, row: usize, rows: &[u64]) -> Result<()> {
+    /// Writes words from a row on, and makes the shard if need be.
+    pub fn write(&mut self, shard: usize, row: usize, words: impl Iterator<Item = u64>) -> Result<()> {
         let place = self
             .inner
             .get_mut(shard)
@@ -42,8 +42,8 @@ impl Shards {
             *place = Some(mapped);
         }
         if let Some(array) = place {
-            for (i, word) in rows.iter().enumerate() {
-                array.set_u64(0, 8 * (row + i), *word);
+            for (i, word) in words.enumerate() {
+                array.set_u64(0, 8 * (row + i), word);
             }
         }
         Ok(())

@@ -10,20 +10,20 @@
 use super::arena::{Arena, Piece};
 use super::image::{Binary, Image, Located, Open, open, vdso};
 use super::maps::{self, FileId, Mapping, Origin};
+use super::parts::Part;
 use super::python::layouts::Layouts;
 use super::python::runtime;
-use super::ranges::{by_frame_pointer, split};
+use super::ranges::{self, by_frame_pointer, split};
 pub use super::stats::Stats;
 use super::table::{self, Table};
 use crate::bpf::KernelMap;
 use crate::bpf::shards::Shards;
 use crate::bpf::sys::{self, MappedArray};
 use crate::error::Result;
-use agent_common::profile::{Process, ProcessKey, Range, SHARD_ROWS};
+use agent_common::profile::{Index, Process, ProcessKey, Range, SHARD_ROWS};
 use agent_common::wire::Wire;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
-use std::mem::offset_of;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,8 +58,8 @@ pub struct Maps {
 
 struct Held {
     binary: Arc<Binary>,
-    /// First row's address and place of each piece, in order.
-    pieces: Vec<(u32, Piece)>,
+    /// Its rows, in order.
+    parts: Vec<Part>,
     users: usize,
     unused_since: Instant,
 }
@@ -146,7 +146,7 @@ impl Loader {
                     let layouts = &mut self.maps.layouts;
                     image.python = layouts.find(tgid, &held.binary.table, mapping).map(Arc::new);
                 }
-                split(mapping, &held.binary.table, &held.pieces, &mut ranges);
+                split(mapping, &held.binary.table, &held.parts, &mut ranges);
                 Some(held.binary.clone())
             });
             if key.is_none() {
@@ -199,22 +199,22 @@ impl Loader {
         };
         table.python = file.as_ref().and_then(|file| runtime::symbols(file, &path));
         let rows = std::mem::take(&mut table.rows);
-        let mut pieces = Vec::new();
+        let mut parts = Vec::new();
         if !rows.is_empty() {
-            match self.room(rows.len(), now) {
+            match self.room(Index::words(rows.len()), now) {
                 Some(room) => {
                     let mut rest = rows.as_slice();
                     for piece in room {
-                        let (part, after) = rest.split_at(piece.rows as usize);
-                        rest = after;
-                        if let Err(e) = self
-                            .maps
-                            .shards
-                            .write(piece.shard as usize, piece.row as usize, part)
-                        {
+                        if rest.is_empty() {
+                            self.rows.give(piece);
+                            continue;
+                        }
+                        let (part, after, written) = Part::write(&mut self.maps.shards, piece, rest);
+                        if let Err(e) = written {
                             tracing::warn!("{e}");
                         }
-                        pieces.push((part.first().map_or(0, |row| *row as u32), piece));
+                        rest = after;
+                        parts.push(part);
                     }
                 }
                 None => {
@@ -247,7 +247,7 @@ impl Loader {
                     fault,
                     perf_map: None,
                 }),
-                pieces,
+                parts,
                 users: 0,
                 unused_since: now,
             },
@@ -292,8 +292,8 @@ impl Loader {
         let Some(held) = oldest.and_then(|key| self.files.remove(&key)) else {
             return false;
         };
-        for (_, piece) in held.pieces {
-            self.garbage.push_back((now, Garbage::Rows(piece)));
+        for part in held.parts {
+            self.garbage.push_back((now, Garbage::Rows(part.piece)));
         }
         self.closing.push_back((held.unused_since, held.binary));
         true
@@ -327,16 +327,7 @@ impl Loader {
             return Ok(());
         };
         for (i, range) in ranges.iter().enumerate() {
-            let at = piece.row as usize + i;
-            let put = |byte, value| self.maps.ranges.set_u64(at, byte, value);
-            put(offset_of!(Range, start), range.start);
-            put(offset_of!(Range, end), range.end);
-            put(offset_of!(Range, bias), range.bias);
-            put(
-                offset_of!(Range, shard),
-                u64::from(range.shard) | u64::from(range.row) << 32,
-            );
-            put(offset_of!(Range, rows), u64::from(range.rows));
+            ranges::write(&self.maps.ranges, piece.row as usize + i, range);
         }
         for file in &files {
             if let Some(held) = self.files.get_mut(file) {
@@ -464,7 +455,7 @@ impl Loader {
                 .values()
                 .filter(old)
                 .fold((0, 0), |(files, rows), held| {
-                    let own: usize = held.pieces.iter().map(|(_, piece)| piece.rows as usize).sum();
+                    let own: usize = held.parts.iter().map(|part| part.piece.rows as usize).sum();
                     (files + 1, rows + own)
                 });
             if (files <= IDLE_FILES && rows <= IDLE_ROWS) || !self.evict(now) {

@@ -18,6 +18,7 @@ pub mod known;
 pub mod loader;
 pub mod maps;
 pub mod names;
+mod parts;
 pub mod perf_map;
 pub mod pprof;
 pub mod python;

@@ -128,7 +128,7 @@ pub static ROWS: Metric = Metric {
     otlp: "geophone.profile.table_rows",
     unit: "{row}",
     kind: Kind::Gauge,
-    help: "Rows of all unwind tables, 8 bytes each",
+    help: "Rows of all unwind tables with their indices, 8 bytes each",
     labels: &[],
     stability: Stability::Experimental,
 };
