@@ -339,11 +339,21 @@ fn servers_of_debug_information_and_what_is_kept() -> Result<()> {
     let kept = std::fs::read_dir(cache.join("debuginfod"))?.count();
     ensure!(kept == 1, "{kept} files are kept, what had no end among them");
     // Functions are written every ten seconds.
-    let functions = cache.join("functions").join(&ids[0]);
-    while !functions.exists() {
+    let functions = loop {
+        let kept = std::fs::read_dir(cache.join("functions"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let is_its = |path: &PathBuf| {
+            path.file_name()
+                .is_some_and(|f| f.to_string_lossy().starts_with(&ids[0]))
+        };
+        if let Some(functions) = kept.map(|entry| entry.path()).find(is_its) {
+            break functions;
+        }
         ensure!(Instant::now() < deadline, "no functions are kept");
         std::thread::sleep(Duration::from_secs(1));
-    }
+    };
     agent.signal(nix::sys::signal::Signal::SIGTERM)?;
     agent.wait(Duration::from_secs(20))?;
     std::fs::remove_dir_all(cache.join("debuginfod"))?;
@@ -363,6 +373,31 @@ fn servers_of_debug_information_and_what_is_kept() -> Result<()> {
     seen(&agent, &running[0].0, nameless)?;
     told(&agent, "cache", 1)?;
     ensure!(agent.log().contains("it is thrown away"), "{}", agent.log());
+    Ok(())
+}
+
+/// Cause: two programs that say that they are the same one, by their build id, and have other functions at the same places.
+/// Seen: of each its own names, also from an agent of later, which has kept them.
+#[test]
+fn a_build_id_that_is_another_programs() -> Result<()> {
+    need_root!("cc");
+    let scratch = Scratch::new()?;
+    let source = spin("spinning") + MAIN;
+    let forged = ["-Wl,--build-id=0xabababababababab"];
+    let first = run(&cc(&scratch, &unique("k"), &source, &forged)?)?;
+    let other = source.replace("spinning", "twisting");
+    let second = run(&cc(&scratch, &unique("k"), &other, &forged)?)?;
+    let cache = scratch.path("cache").display().to_string();
+    for _ in 0..2 {
+        let agent = taking_stacks().set("probes.profile.cache_dir", &cache).start()?;
+        seen(&agent, &first.0, all_named)?;
+        seen(&agent, &second.0, |folded| {
+            let share = folded.share(&["twisting_for", "twisting", "twisting_leaf"]);
+            ensure!(folded.total() > 100 && share > 0.95, "{share}");
+            Ok(())
+        })?;
+        agent.stop()?;
+    }
     Ok(())
 }
 

@@ -1,18 +1,51 @@
-//! What a file is known by where there is no build id, and the kernel's own.
+//! What a file is known by beside its build id, which anybody can write into any file; and the kernel's own.
 
-use super::image::Binary;
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 use ring::digest::{Context, SHA256};
-use std::os::unix::fs::FileExt as _;
+use std::fs::File;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 /// Bytes of head and tail.
 const PAGE: u64 = 4096;
 /// Type of the note that holds a build id (`NT_GNU_BUILD_ID`).
 const GNU_BUILD_ID: u32 = 3;
 
-/// `process.executable.build_id.htlhash` of OpenTelemetry: the first half of the SHA-256 of the file's head, its tail and its
-/// length. `None` = there is no file.
-pub fn htlhash(binary: &Binary) -> Option<String> {
-    let file = binary.file.get()?;
+/// What a file is known by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// `process.executable.build_id.htlhash` of OpenTelemetry; empty = it could not be read.
+    pub hash: String,
+    /// What no other file can have at the same time or later: device, inode and time of the last change, which no user can set
+    /// but by a file system of his own (FUSE). Empty = it has none.
+    pub inode: String,
+}
+
+impl Identity {
+    /// Of a file.
+    pub fn of(file: &File) -> Self {
+        Self {
+            hash: htlhash(file).unwrap_or_default(),
+            inode: inode(file).unwrap_or_default(),
+        }
+    }
+}
+
+fn inode(file: &File) -> Option<String> {
+    if fstatfs(file).ok()?.filesystem_type() == FUSE_SUPER_MAGIC {
+        return None;
+    }
+    let is = file.metadata().ok()?;
+    Some(format!(
+        "{:x}-{:x}-{:x}-{:x}",
+        is.dev(),
+        is.ino(),
+        is.ctime(),
+        is.ctime_nsec()
+    ))
+}
+
+/// The first half of the SHA-256 of the file's head, its tail and its length.
+fn htlhash(file: &File) -> Option<String> {
     let length = file.metadata().ok()?.len();
     let mut digest = Context::new(&SHA256);
     let mut part = vec![0; PAGE.min(length) as usize];
@@ -53,8 +86,6 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stacks::image::Open;
-    use crate::stacks::table::Table;
     use std::io::Write as _;
 
     #[test]
@@ -69,17 +100,23 @@ mod tests {
         ] {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(&bytes).unwrap();
-            let binary = Binary {
-                id: 1,
-                path: "f".into(),
-                file: Open::new(Some(file)),
-                build_id: String::new(),
-                table: Table::default(),
-                fault: String::new(),
-                perf_map: None,
-            };
-            assert_eq!(htlhash(&binary).unwrap(), want);
+            assert_eq!(Identity::of(&file).hash, want);
         }
+    }
+
+    #[test]
+    fn a_file_that_is_changed_is_another_one() {
+        let mut file = tempfile::tempfile().unwrap();
+        let (first, other) = (Identity::of(&file), Identity::of(&tempfile::tempfile().unwrap()));
+        assert_eq!(first, Identity::of(&file));
+        assert!(
+            !first.inode.is_empty() && first.inode != other.inode,
+            "{first:?} {other:?}"
+        );
+        // The clock of files is the kernel's tick.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        file.write_all(b"x").unwrap();
+        assert_ne!(Identity::of(&file).inode, first.inode);
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Binary {
     pub file: Open,
     /// Build id, lower-case hexadecimal; may be empty.
     pub build_id: String,
+    /// What it is known by besides.
+    pub identity: super::build_id::Identity,
     /// Its table without the rows.
     pub table: Table,
     /// Why it has no rows; empty = it has.

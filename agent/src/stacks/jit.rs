@@ -55,6 +55,7 @@ impl Jits {
             path: perf_map.path().into(),
             file: Open::new(root),
             build_id: String::new(),
+            identity: Default::default(),
             table: Table {
                 segments: vec![Segment {
                     offset: 0,

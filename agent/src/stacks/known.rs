@@ -1,4 +1,7 @@
-//! Functions that are known, by build id and address, here and on disk.
+//! Functions that are known, by file and address, here and on disk.
+//!
+//! A build id is not enough: anybody can give a program that of another file, and names would be told of the one that are the
+//! other's. So it is the same file only if nobody can have made another of it ([`super::build_id::Identity`]).
 //!
 //! A file of the cache has a line of head with the sum of what follows, and a line for each function. It is written beside
 //! its place and then put there, so that it is whole or not there; one that is not sound is thrown away.
@@ -63,7 +66,7 @@ impl Known {
     pub fn find(&mut self, binary: &Binary, address: u64) -> Option<&Arc<str>> {
         let file = self.file(binary);
         let (&(found, start), (size, name)) = self.functions.range(..=(file, address)).next_back()?;
-        // Sizes are claims, maybe another file's of the same build id: no function is in two parts of a file.
+        // Sizes are claims, whoever makes them: no function is in two parts of a file.
         let is_here = found == file && address - start < *size && binary.segment(address).address <= start;
         is_here.then_some(name)
     }
@@ -73,8 +76,8 @@ impl Known {
         self.make_room();
         let file = self.file(binary);
         self.functions.insert((file, start), (size, name.into()));
-        if !binary.build_id.is_empty() && self.disk.is_some() {
-            self.dirty.insert(binary.build_id.clone());
+        if let (Some(kept), true) = (kept(binary), self.disk.is_some()) {
+            self.dirty.insert(kept);
         }
     }
 
@@ -89,10 +92,8 @@ impl Known {
 
     /// Number of a file; its functions are read from disk when it is new.
     fn file(&mut self, binary: &Binary) -> u32 {
-        let key = match binary.build_id.as_str() {
-            "" => format!("#{}", binary.id),
-            id => id.to_owned(),
-        };
+        let kept = kept(binary);
+        let key = kept.clone().unwrap_or_else(|| format!("#{}", binary.id));
         if let Some(&number) = self.files.get(&key) {
             return number;
         }
@@ -100,8 +101,8 @@ impl Known {
         self.make_room();
         let number = self.files.len() as u32;
         self.files.insert(key, number);
-        if let (Some(disk), false) = (&self.disk, binary.build_id.is_empty()) {
-            match disk.read(&binary.build_id) {
+        if let (Some(disk), Some(kept)) = (&self.disk, kept) {
+            match disk.read(&kept) {
                 Ok(functions) => {
                     let functions = functions.into_iter().take(OF_A_FILE);
                     self.functions
@@ -136,6 +137,12 @@ impl Known {
             room(&disk.directory, disk.most, Path::new(""));
         }
     }
+}
+
+/// What a file is called on disk; `None` = it is not kept.
+fn kept(binary: &Binary) -> Option<String> {
+    let (id, inode) = (&binary.build_id, &binary.identity.inode);
+    (!id.is_empty() && !inode.is_empty()).then(|| format!("{id}.{inode}"))
 }
 
 /// A function: its first address, its bytes, its name.
@@ -208,6 +215,7 @@ fn crc(text: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stacks::build_id;
     use crate::stacks::image::Open;
     use crate::stacks::table::{Segment, Table};
 
@@ -217,6 +225,10 @@ mod tests {
             path: "f".into(),
             file: Open::default(),
             build_id: build_id.into(),
+            identity: build_id::Identity {
+                inode: "1".into(),
+                ..build_id::Identity::default()
+            },
             table: Table::default(),
             fault: String::new(),
             perf_map: None,
@@ -237,6 +249,16 @@ mod tests {
         assert_eq!(name(&mut known, &binary(9, "ab12"), 0x100f).unwrap(), "first one");
         assert_eq!(name(&mut known, &binary(9, "ab12"), 0x1010), None);
         assert_eq!(name(&mut known, &nameless, 0x1000).unwrap(), "second");
+        let mut other = binary(3, "ab12");
+        other.identity.inode = "2".into();
+        assert_eq!(
+            name(&mut known, &other, 0x1000),
+            None,
+            "it only says that it is the same"
+        );
+        other.identity.inode.clear();
+        assert_eq!(name(&mut known, &other, 0x1000), None);
+        known.add(&other, 0x1000, 0x10, "wrong");
         known.save();
         let mut known = new();
         assert_eq!(name(&mut known, &binary(1, "ab12"), 0x1000).unwrap(), "first one");
@@ -257,7 +279,7 @@ mod tests {
         let mut known = new();
         known.add(&binary(1, "ab12"), 0x1000, 0x10, "first");
         known.save();
-        let path = directory.path().join("functions/ab12");
+        let path = directory.path().join("functions/ab12.1");
         let sound = std::fs::read(&path).unwrap();
         let old = String::from_utf8(sound.clone())
             .unwrap()

@@ -8,6 +8,7 @@
 //! replaced, and what it had before is free a second later.
 
 use super::arena::{Arena, Piece};
+use super::build_id::Identity;
 use super::image::{Binary, Image, Located, Open, open, vdso};
 use super::maps::{self, FileId, Mapping, Origin};
 use super::parts::Part;
@@ -197,6 +198,7 @@ impl Loader {
                 (Table::default(), e.to_string())
             }
         };
+        let identity = file.as_ref().map(Identity::of).unwrap_or_default();
         table.python = file.as_ref().and_then(|file| runtime::symbols(file, &path));
         let rows = std::mem::take(&mut table.rows);
         let mut parts = Vec::new();
@@ -243,6 +245,7 @@ impl Loader {
                     path,
                     file: Open::of(tgid, self.may_open(file)),
                     build_id: table.build_id.clone(),
+                    identity,
                     table,
                     fault,
                     perf_map: None,

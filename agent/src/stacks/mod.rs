@@ -4,6 +4,7 @@
 //! gives each address its file; `names` (below) gives functions their names. Both are of low priority.
 
 pub mod arena;
+mod aside;
 pub mod build_id;
 mod debug_files;
 pub mod debuginfod;

@@ -80,6 +80,7 @@ mod tests {
             path: PathBuf::from("/bin/x"),
             file: Open::default(),
             build_id: String::new(),
+            identity: Default::default(),
             table: Table {
                 base: 0x40_0000,
                 segments: vec![Segment {

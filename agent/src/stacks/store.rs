@@ -410,11 +410,6 @@ impl Store {
         self.functions.at(*self.frames.values.get(frame as usize)?)
     }
 
-    /// All files.
-    pub fn binaries(&self) -> Vec<Arc<Binary>> {
-        self.binaries.values().cloned().collect()
-    }
-
     /// A file.
     pub fn binary(&self, id: u32) -> Option<&Arc<Binary>> {
         self.binaries.get(&id)

@@ -38,7 +38,7 @@ pub static PYTHON_LOST: Metric = Metric {
     otlp: "geophone.profile.python_lost_frames",
     unit: "{frame}",
     kind: Kind::Counter,
-    help: "Frames of Python without a name: unreadable = the process has ended or may not be looked at, replaced = its code object is gone, malformed = it makes no sense",
+    help: "Frames of Python without a name: unreadable = the process has ended or may not be looked at, replaced = its code object is gone, malformed = it makes no sense, silent = what stands behind its memory has not answered in time",
     labels: &[&label::REASON],
     stability: Stability::Experimental,
 };

@@ -73,11 +73,13 @@ pub enum Lost {
     Replaced,
     /// It makes no sense, or is larger than what is read.
     Malformed,
+    /// Whoever stands behind its memory does not answer.
+    Silent,
 }
 
 impl Lost {
     /// All, in the order of their counters.
-    pub const ALL: [Self; 3] = [Self::Unreadable, Self::Replaced, Self::Malformed];
+    pub const ALL: [Self; 4] = [Self::Unreadable, Self::Replaced, Self::Malformed, Self::Silent];
 
     /// Counts by name, of counts in this order.
     pub fn counted(counts: &[AtomicU64; Self::ALL.len()]) -> Vec<(&'static str, u64)> {
@@ -91,6 +93,7 @@ impl Lost {
             Self::Unreadable => "unreadable",
             Self::Replaced => "replaced",
             Self::Malformed => "malformed",
+            Self::Silent => "silent",
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Tells the kernel how to read the Python of a process.
 
-use super::Python;
 use super::runtime::{self, Version};
+use super::{PATIENCE, Python};
 use crate::bpf::KernelMap;
+use crate::stacks::aside::Aside;
 use crate::stacks::maps::Mapping;
 use crate::stacks::table::Table;
 use agent_common::profile::{PYTHON_LAYOUTS, PythonLayout};
@@ -19,6 +20,8 @@ const OF_ONE_USER: usize = 8;
 pub struct Layouts {
     map: KernelMap,
     numbers: Numbers,
+    /// Reads what processes say; by process.
+    aside: Aside<u32>,
     is_warned: bool,
 }
 
@@ -28,6 +31,7 @@ impl Layouts {
         Self {
             map,
             numbers: Numbers::new(),
+            aside: Aside::new("python", PATIENCE),
             is_warned: false,
         }
     }
@@ -35,14 +39,15 @@ impl Layouts {
     /// The Python that a mapping of a process is of, if it is one that can be read.
     pub fn find(&mut self, tgid: u32, table: &Table, mapping: &Mapping) -> Option<Python> {
         let symbols = table.python?.moved(table, mapping)?;
-        let read = || -> Result<_, String> {
+        let read = move || -> Result<_, String> {
             let memory = File::open(format!("/proc/{tgid}/mem")).map_err(|e| e.to_string())?;
             let owner = memory.metadata().map_err(|e| e.to_string())?.uid();
             Ok((runtime::version(&memory, symbols)?, memory, owner))
         };
-        match read() {
+        let silent = || Err("its memory does not answer".into());
+        match self.aside.run(tgid, read).unwrap_or_else(silent) {
             Ok((Version { layout, objects }, memory, owner)) => Some(Python {
-                memory,
+                memory: Arc::new(memory),
                 objects,
                 runtime: symbols.runtime,
                 layout: self.number(layout, tgid, owner)?,

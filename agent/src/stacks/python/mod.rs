@@ -12,6 +12,7 @@ use code::Code;
 pub use code::{Function, Lost};
 use lines::Lines;
 
+use super::aside::Aside;
 use super::store::Place;
 use agent_common::profile::python::{self, LAST_OF_RUN};
 use runtime::Objects;
@@ -24,6 +25,8 @@ use std::time::{Duration, Instant};
 const CODES: usize = 16_384;
 /// … and their bytes.
 const BYTES: usize = 8 << 20;
+/// A page of a process may be a file system's that never answers; all others are there in microseconds.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Code objects that could not be read are not tried again for this time …
 const PAUSE: Duration = Duration::from_secs(3);
 /// … so many of them.
@@ -36,7 +39,7 @@ const NAMED: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Python {
     /// Its memory: of this process and program, whoever has its id later.
-    pub memory: File,
+    pub memory: Arc<File>,
     /// How its objects are read.
     pub objects: Objects,
     /// Where its `_PyRuntime` lies.
@@ -114,8 +117,9 @@ struct Known {
 }
 
 /// All code objects that were seen.
-#[derive(Default)]
 pub struct Codes {
+    /// Reads them; by process and its start.
+    aside: Aside<(u32, u64)>,
     known: HashMap<Key, Known>,
     /// What could not be read, and when.
     failed: HashMap<Key, (Lost, Instant)>,
@@ -124,6 +128,20 @@ pub struct Codes {
     next: u32,
     /// Frames without a name, by [`Lost::ALL`].
     pub lost: [u64; Lost::ALL.len()],
+}
+
+impl Default for Codes {
+    fn default() -> Self {
+        Self {
+            aside: Aside::new("python", PATIENCE),
+            known: HashMap::new(),
+            failed: HashMap::new(),
+            bytes: 0,
+            numbers: HashMap::new(),
+            next: 0,
+            lost: Default::default(),
+        }
+    }
 }
 
 impl Codes {
@@ -195,7 +213,10 @@ impl Codes {
         {
             return Err(*why);
         }
-        match Code::read(&process.memory, process.objects, key.2, key.3) {
+        let ((tgid, start, at, seen), objects) = (key, process.objects);
+        let memory = process.memory.clone();
+        let read = move || Code::read(&memory, objects, at, seen);
+        match self.aside.run((tgid, start), read).unwrap_or(Err(Lost::Silent)) {
             Ok(code) => {
                 self.failed.remove(&key);
                 self.learn(key, code);

@@ -48,7 +48,7 @@ impl Memory {
     fn new() -> Self {
         let memory = Self {
             process: Python {
-                memory: tempfile::tempfile().unwrap(),
+                memory: Arc::new(tempfile::tempfile().unwrap()),
                 objects: OBJECTS,
                 runtime: 1,
                 layout: Arc::new(0),
@@ -139,8 +139,8 @@ fn what_makes_no_sense_is_counted_and_nothing_worse() {
         let (shown, _) = memory.shown(&mut codes, 0);
         (shown, codes.lost)
     };
-    let malformed = ("[python: malformed]".to_owned(), [0, 0, 1]);
-    let unreadable = ("[python: unreadable]".to_owned(), [1, 0, 0]);
+    let malformed = ("[python: malformed]".to_owned(), [0, 0, 1, 0]);
+    let unreadable = ("[python: unreadable]".to_owned(), [1, 0, 0, 0]);
     // A string that claims to be as long as the memory, of no kind, or in the old form.
     assert_eq!(lost(&|m| m.word(QUALIFIED + 16, u64::MAX)), malformed);
     assert_eq!(lost(&|m| m.word(QUALIFIED + 32, 7 << 2 | 1 << 5)), malformed);
@@ -148,8 +148,8 @@ fn what_makes_no_sense_is_counted_and_nothing_worse() {
     // A table that ends before its end.
     assert_eq!(lost(&|m| m.word(LINES + 16, 100)), unreadable);
     // Another object lies there by now.
-    assert_eq!(lost(&|m| m.word(CODE + CODE_NAMES, NAME)).1, [0, 1, 0]);
-    assert_eq!(lost(&|m| m.word(NAME + STRING_HASH, 1)).1, [0, 1, 0]);
+    assert_eq!(lost(&|m| m.word(CODE + CODE_NAMES, NAME)).1, [0, 1, 0, 0]);
+    assert_eq!(lost(&|m| m.word(NAME + STRING_HASH, 1)).1, [0, 1, 0, 0]);
     // One that is too large has the first line only.
     let memory = Memory::new();
     memory.word(LINES + 16, 1 << 40);
@@ -180,7 +180,7 @@ fn what_could_not_be_read_is_not_tried_at_once() {
     assert_eq!(memory.shown_at(&mut codes, 0, now), replaced);
     memory.word(CODE + CODE_NAMES, PATH);
     assert_eq!(memory.shown_at(&mut codes, 0, now + PAUSE / 2), replaced);
-    assert_eq!(codes.lost, [0, 2, 0], "every frame counts");
+    assert_eq!(codes.lost, [0, 2, 0, 0], "every frame counts");
     let found = ("K.f (ü.py:7)".to_owned(), 8);
     assert_eq!(memory.shown_at(&mut codes, 0, now + PAUSE), found);
     assert!(codes.failed.is_empty());

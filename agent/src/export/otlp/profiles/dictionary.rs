@@ -32,19 +32,10 @@ impl<K: Eq + Hash, T: Default> Table<K, T> {
         number
     }
 }
-
-/// How a file is known, besides by its build id.
-pub struct Ids<'a> {
-    /// By the number of the file: hash of its head, tail and length.
-    pub hashes: &'a HashMap<u32, String>,
-    /// Build id of the kernel.
-    pub kernel: &'a str,
-}
-
 /// The tables in the making.
 pub struct Dictionary<'a> {
     store: &'a Store,
-    ids: &'a Ids<'a>,
+    kernel: &'a str,
     strings: Table<String, String>,
     attributes: Table<(&'static str, String), KeyValueAndUnit>,
     mappings: Table<Option<(u32, u64)>, Mapping>,
@@ -55,10 +46,10 @@ pub struct Dictionary<'a> {
 
 impl<'a> Dictionary<'a> {
     /// Empty.
-    pub fn new(store: &'a Store, ids: &'a Ids<'a>) -> Self {
+    pub fn new(store: &'a Store, kernel: &'a str) -> Self {
         Self {
             store,
-            ids,
+            kernel,
             strings: Table::new(),
             attributes: Table::new(),
             mappings: Table::new(),
@@ -176,7 +167,7 @@ impl<'a> Dictionary<'a> {
             memory_limit: u64::MAX,
             file_offset: 0,
             filename_strindex: self.string("[kernel.kallsyms]"),
-            attribute_indices: self.attributes(&[("process.executable.build_id.gnu", self.ids.kernel)]),
+            attribute_indices: self.attributes(&[("process.executable.build_id.gnu", self.kernel)]),
         };
         self.mappings.insert(None, mapping)
     }
@@ -191,7 +182,6 @@ impl<'a> Dictionary<'a> {
         if let Some(&number) = self.mappings.numbers.get(&key) {
             return number;
         }
-        let hash = self.ids.hashes.get(&id).map_or("", String::as_str);
         let mapping = Mapping {
             memory_start: segment.address,
             memory_limit: segment.address.saturating_add(segment.size),
@@ -199,7 +189,7 @@ impl<'a> Dictionary<'a> {
             filename_strindex: self.string(&binary.path.to_string_lossy()),
             attribute_indices: self.attributes(&[
                 ("process.executable.build_id.gnu", &binary.build_id),
-                ("process.executable.build_id.htlhash", hash),
+                ("process.executable.build_id.htlhash", &binary.identity.hash),
             ]),
         };
         self.mappings.insert(key, mapping)

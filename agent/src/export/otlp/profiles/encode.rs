@@ -3,7 +3,7 @@
 //! Source: <https://github.com/open-telemetry/opentelemetry-proto/tree/v1.10.0/opentelemetry/proto/profiles/v1development>
 //! and <https://opentelemetry.io/docs/specs/otel/profiles/>. A process is a resource, with a profile for each kind of sample.
 
-use super::dictionary::{Dictionary, Ids};
+use super::dictionary::Dictionary;
 use crate::aggregate::Resource as Machine;
 use crate::export::otlp::encode::attributes;
 use crate::export::push::Part;
@@ -22,8 +22,8 @@ use prost::Message as _;
 const LIMIT: usize = 3 << 20;
 
 /// The stacks of a window in as many requests as they need.
-pub fn encode(store: &Store, kinds: &[u8], window: Window, machine: &Machine, ids: &Ids<'_>) -> Vec<Part> {
-    encode_limited(store, kinds, window, machine, ids, LIMIT)
+pub fn encode(store: &Store, kinds: &[u8], window: Window, machine: &Machine, kernel: &str) -> Vec<Part> {
+    encode_limited(store, kinds, window, machine, kernel, LIMIT)
 }
 
 pub(super) fn encode_limited(
@@ -31,7 +31,7 @@ pub(super) fn encode_limited(
     kinds: &[u8],
     window: Window,
     machine: &Machine,
-    ids: &Ids<'_>,
+    kernel: &str,
     limit: usize,
 ) -> Vec<Part> {
     let mut rows: Vec<Row> = kinds
@@ -55,7 +55,7 @@ pub(super) fn encode_limited(
         store,
         window,
         machine,
-        ids,
+        kernel,
     };
     let mut parts = Vec::new();
     context.split(&rows, limit, &mut parts);
@@ -71,7 +71,7 @@ struct Context<'a> {
     store: &'a Store,
     window: Window,
     machine: &'a Machine,
-    ids: &'a Ids<'a>,
+    kernel: &'a str,
 }
 
 impl Context<'_> {
@@ -93,7 +93,7 @@ impl Context<'_> {
     }
 
     fn request(&self, rows: &[Row]) -> (ExportProfilesServiceRequest, u64) {
-        let mut dictionary = Dictionary::new(self.store, self.ids);
+        let mut dictionary = Dictionary::new(self.store, self.kernel);
         let mut count = 0;
         let resource_profiles = rows
             .chunk_by(|a, b| process(&a.who) == process(&b.who))

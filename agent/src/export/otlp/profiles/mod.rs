@@ -14,8 +14,6 @@ use crate::stacks::build_id;
 use crate::stacks::store::{Query, SLICE};
 use crate::stacks::{PATIENCE, Stacks};
 use anyhow::Result;
-use dictionary::Ids;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,8 +21,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const GRACE: Duration = Duration::from_secs(2);
 /// So long names are waited for when the agent ends.
 const HURRY: Duration = Duration::from_secs(1);
-/// Files whose hashes are remembered.
-const FILES: usize = 16_384;
 
 /// An exporter of profiles, ready to run.
 pub struct Exporter(Lane<Collector>);
@@ -51,7 +47,6 @@ impl Exporter {
             stacks,
             machine,
             kernel: build_id::kernel(),
-            hashes: HashMap::new(),
         };
         self.0
             .run(async |queue: &Queue| {
@@ -82,12 +77,11 @@ impl Exporter {
     }
 }
 
-/// The stacks, and what more has to be known of their files.
+/// The stacks, and what more has to be known.
 struct Taken {
     stacks: Arc<Stacks>,
     machine: Resource,
     kernel: String,
-    hashes: HashMap<u32, String>,
 }
 
 impl Taken {
@@ -112,32 +106,12 @@ impl Taken {
             let patience = if last { HURRY } else { PATIENCE };
             self.stacks
                 .name(&kinds.iter().map(query).collect::<Vec<_>>(), patience);
-            self.hash();
-            let ids = Ids {
-                hashes: &self.hashes,
-                kernel: &self.kernel,
-            };
             let store = self.stacks.store();
-            let batch = encode::encode(&store, &kinds, window, &self.machine, &ids);
+            let batch = encode::encode(&store, &kinds, window, &self.machine, &self.kernel);
             if !batch.is_empty() {
                 batches.push(batch);
             }
         }
         batches
-    }
-
-    /// Files are read while nobody has to wait for the samples.
-    fn hash(&mut self) {
-        if self.hashes.len() > FILES {
-            self.hashes.clear();
-        }
-        let binaries = self.stacks.store().binaries();
-        for binary in binaries {
-            if !self.hashes.contains_key(&binary.id)
-                && let Some(hash) = build_id::htlhash(&binary)
-            {
-                self.hashes.insert(binary.id, hash);
-            }
-        }
     }
 }

@@ -36,6 +36,10 @@ fn store() -> Store {
         path: "/usr/sbin/nginx".into(),
         file: Default::default(),
         build_id: "abcdef".into(),
+        identity: build_id::Identity {
+            hash: "0011".into(),
+            ..build_id::Identity::default()
+        },
         table: Table {
             segments: vec![Segment {
                 offset: 0x1000,
@@ -93,13 +97,8 @@ fn encoded(store: &Store, limit: usize) -> (Vec<Part>, Vec<ExportProfilesService
         host: "h1".into(),
         ..Resource::default()
     };
-    let hashes = HashMap::from([(7, "0011".to_owned())]);
-    let ids = Ids {
-        hashes: &hashes,
-        kernel: "beef",
-    };
     let kinds = [sample::CPU, sample::OFF_CPU];
-    let parts = encode_limited(store, &kinds, WINDOW, &machine, &ids, limit);
+    let parts = encode_limited(store, &kinds, WINDOW, &machine, "beef", limit);
     let decode = |part: &Part| ExportProfilesServiceRequest::decode(part.body.clone()).unwrap();
     let requests = parts.iter().map(decode).collect();
     (parts, requests)
