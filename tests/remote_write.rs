@@ -81,7 +81,7 @@ fn same(a: &Value, b: &Value) -> bool {
 fn prometheus_knows_what_the_agent_knows() -> Result<()> {
     need_root!("prometheus");
     let mut scene = Scene::echo()?;
-    let prometheus = Prometheus::start("")?;
+    let prometheus = Prometheus::start("", &["--enable-feature=native-histograms"])?;
     let agent = setup(&format!("http://{}/api/v1/write", prometheus.at), 1)
         .arg("--store")
         .arg("memory")
@@ -140,6 +140,52 @@ fn prometheus_knows_what_the_agent_knows() -> Result<()> {
     equal("dropped", total(&last, "_dropped_total"), 0)?;
     agent.stop()?;
     equal("series after the end", query(prometheus.at, all, None)?.len(), 0)
+}
+
+/// Cause: a Prometheus as it comes, which takes no native histograms. Seen: the log says so, and what to set; once it is set,
+/// the quantile is that of classic buckets, and their count that of the API.
+#[test]
+fn prometheus_without_native_histograms() -> Result<()> {
+    need_root!("prometheus");
+    let prometheus = Prometheus::start("", &[])?;
+    let url = format!("http://{}/api/v1/write", prometheus.at);
+    let agent = setup(&url, 1).start()?;
+    until("the remedy", || {
+        let log = agent.log();
+        ensure!(log.contains("set remote_write.histograms: classic"), "{log}");
+        Ok(())
+    })?;
+    agent.stop()?;
+    let mut scene = Scene::echo()?;
+    let agent = setup(&url, 1)
+        .set("export.remote_write.histograms", "classic")
+        .start()?;
+    let truth = scene.talk(&agent)?;
+    let client = scene.client.name();
+    let of = format!("{{subject=\"{client}\"}}");
+    let number = |asked: &str| -> Result<f64> {
+        let answer = query(prometheus.at, asked, None)?;
+        let value = answer.values().next().with_context(|| asked.to_owned())?[1].to_string();
+        Ok(value.trim_matches('"').parse()?)
+    };
+    let want = truth.sum("geophone_tcp_rtt_seconds", &[("subject", client)]);
+    for series in ["count", "bucket"] {
+        let bound = if series == "bucket" {
+            of.replace('}', ",le=\"+Inf\"}")
+        } else {
+            of.clone()
+        };
+        until(series, || {
+            let asked = number(&format!("sum(geophone_tcp_rtt_seconds_{series}{bound})"))?;
+            equal(series, asked as u64, want)
+        })?;
+    }
+    let median = format!("histogram_quantile(0.5, sum by (le) (geophone_tcp_rtt_seconds_bucket{of}))");
+    let median = number(&median)?;
+    ensure!(median > 0.0 && median < 1.0, "{median}");
+    equal("dropped", total(&conserved(&agent)?, "_dropped_total"), 0)?;
+    agent.stop()?;
+    Ok(())
 }
 
 /// Cause: a receiver of version 2 that checks every rule. Seen: none is broken; values are those of the API; types, help, units

@@ -20,8 +20,8 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// With this configuration; it takes remote write and native histograms.
-    pub fn start(config: &str) -> Result<Self> {
+    /// With this configuration and these further arguments; it takes remote write.
+    pub fn start(config: &str, arguments: &[&str]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let at = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let child = clean("prometheus")
@@ -32,7 +32,7 @@ impl Prometheus {
             .arg(format!("--storage.tsdb.path={}", scratch.path("data").display()))
             .arg(format!("--web.listen-address={at}"))
             .arg("--web.enable-remote-write-receiver")
-            .arg("--enable-feature=native-histograms")
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(File::create(scratch.path("log"))?)
             .spawn()

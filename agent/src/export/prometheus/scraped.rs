@@ -1,7 +1,7 @@
 //! What a series is called once it has left the agent: as a scrape would have labelled it, so that a query means the same
 //! wherever it is asked.
 
-use super::{TARGET_INFO, target_labels};
+use super::{TARGET_INFO, target_labels, text};
 use crate::aggregate::{self, Kind, Metric, Snapshot, Stability};
 use crate::memory::JOB;
 use agent_store::labels::{Labels, NAME};
@@ -34,10 +34,24 @@ impl Scraped {
 
     /// All labels of a series.
     pub fn labels(&self, metric: &Metric, labels: &aggregate::Labels) -> Labels {
+        self.named(metric.name, None, labels)
+    }
+
+    /// Those of each classic series of a histogram.
+    pub fn classic(&self, metric: &Metric, labels: &aggregate::Labels) -> Vec<Labels> {
+        let names = text::classic_names();
+        let named = |(suffix, bound)| self.named(&format!("{}{suffix}", metric.name), bound, labels);
+        names.map(named).collect()
+    }
+
+    fn named(&self, name: &str, bound: Option<&str>, labels: &aggregate::Labels) -> Labels {
         let own = labels.values.iter();
         let own = own.map(|(label, value)| (label.prometheus, value.as_str()));
         let overflow = labels.overflow.then_some(("otel_metric_overflow", "true"));
-        let own = own.chain(overflow).chain([(NAME, metric.name)]);
+        let own = own
+            .chain(overflow)
+            .chain(bound.map(|le| ("le", le)))
+            .chain([(NAME, name)]);
         let own = own.map(|(name, value)| (Arc::from(name), Arc::from(value)));
         Labels::new(self.0.iter().cloned().chain(own))
     }

@@ -93,6 +93,22 @@ fn encode_family(family: &Family, open_metrics: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// What the name of each classic series of a histogram ends with, and its bound.
+pub(in crate::export) fn classic_names() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
+    let bounds = LE.iter().copied().chain(["+Inf"]);
+    bounds
+        .map(|le| ("_bucket", Some(le)))
+        .chain([("_sum", None), ("_count", None)])
+}
+
+/// Their values, in the same order.
+pub(in crate::export) fn classic_values(histogram: &HistogramValue) -> impl Iterator<Item = f64> {
+    let counts = classic(histogram).into_iter().chain([histogram.count]);
+    counts
+        .map(|count| count as f64)
+        .chain([histogram.sum, histogram.count as f64])
+}
+
 fn encode_histogram(
     name: &str,
     labels: &str,

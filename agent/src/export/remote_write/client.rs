@@ -86,7 +86,11 @@ pub(super) fn judge(answer: &Answer, protocol: u8, points: u64) -> Reply {
         },
         (429 | 500..600, _) => Reply::Retry {
             after: answer.header(header::RETRY_AFTER).and_then(retry_after),
-            cause: push::reply::printable(&cause),
+            // A Prometheus refuses the whole of a request for one of them.
+            cause: push::reply::printable(&match cause.contains("native histograms are disabled") {
+                true => format!("{cause}; set remote_write.histograms: classic"),
+                false => cause,
+            }),
         },
         (300..400, _) => Reply::permanent(format!(
             "HTTP {status}: redirects are not followed; check remote_write.url"

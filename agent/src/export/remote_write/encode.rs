@@ -1,11 +1,13 @@
 //! From snapshots to requests. A series that is in no snapshot any more is told to have ended.
 
 use super::message::{Message, Point, Row};
-use crate::aggregate::{Labels, Metric, Snapshot, Value};
-use crate::export::prometheus::Scraped;
+use super::settings::{Histograms, RemoteWriteSettings};
+use crate::aggregate::{Kind, Labels, Metric, Snapshot, Value};
+use crate::export::prometheus::{Scraped, text};
 use crate::export::push::Part;
 use agent_store::labels;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use agent_store::series::STALE;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Which series of a snapshot: its metric and its labels, by address. The labels are held as long as the address is a key, so
@@ -16,14 +18,15 @@ type Key = (usize, usize);
 struct Known {
     metric: &'static Metric,
     labels: Arc<Labels>,
-    /// As the receiver knows it.
-    identity: labels::Labels,
+    /// As the receiver knows it: a histogram that is sent as classic buckets is many.
+    identities: Vec<labels::Labels>,
     tick: u64,
 }
 
 /// Knows what was sent.
 pub(super) struct Encoder {
     protocol: u8,
+    histograms: Histograms,
     scraped: Scraped,
     known: HashMap<Key, Known>,
     /// `up` and `target_info`, which no family has.
@@ -37,10 +40,11 @@ const fn millis(unix_nanos: u64) -> i64 {
 }
 
 impl Encoder {
-    pub(super) fn new(protocol: u8, instance: &str, external: &BTreeMap<String, String>) -> Self {
+    pub(super) fn new(settings: &RemoteWriteSettings, instance: &str) -> Self {
         Self {
-            protocol,
-            scraped: Scraped::new(instance, external),
+            protocol: settings.protocol,
+            histograms: settings.histograms,
+            scraped: Scraped::new(instance, &settings.external_labels),
             known: HashMap::new(),
             constant: Vec::new(),
             last: 0,
@@ -70,24 +74,35 @@ impl Encoder {
                     std::ptr::from_ref(family.metric).addr(),
                     Arc::as_ptr(&series.labels).addr(),
                 );
+                let split = family.metric.kind == Kind::Histogram && self.histograms == Histograms::Classic;
                 let known = self.known.entry(key).or_insert_with(|| Known {
                     metric: family.metric,
                     labels: series.labels.clone(),
-                    identity: self.scraped.labels(family.metric, &series.labels),
+                    identities: if split {
+                        self.scraped.classic(family.metric, &series.labels)
+                    } else {
+                        vec![self.scraped.labels(family.metric, &series.labels)]
+                    },
                     tick,
                 });
                 known.tick = tick;
-                message.push(&Row {
-                    metric: known.metric,
-                    identity: &known.identity,
-                    start: millis(known.labels.start_unix_nanos),
-                    time,
-                    point: match &series.value {
-                        Value::Counter(count) => Point::Number(*count as f64),
-                        Value::CounterF(value) | Value::Gauge(value) => Point::Number(*value),
-                        Value::Histogram(histogram) => Point::Histogram(histogram),
-                    },
-                });
+                let points: Vec<Point<'_>> = match &series.value {
+                    Value::Counter(count) => vec![Point::Number(*count as f64)],
+                    Value::CounterF(value) | Value::Gauge(value) => vec![Point::Number(*value)],
+                    Value::Histogram(value) if split => {
+                        text::classic_values(value).map(Point::Number).collect()
+                    }
+                    Value::Histogram(value) => vec![Point::Histogram(value)],
+                };
+                for (identity, point) in known.identities.iter().zip(points) {
+                    message.push(&Row {
+                        metric: known.metric,
+                        identity,
+                        start: millis(known.labels.start_unix_nanos),
+                        time,
+                        point,
+                    });
+                }
             }
         }
         let ended: Vec<Known> = self
@@ -97,9 +112,13 @@ impl Encoder {
             .collect();
         if !ended.is_empty() {
             // Labels may have been made anew for a series that goes on.
-            let living: HashSet<_> = self.known.values().map(|known| &known.identity).collect();
-            for known in ended.iter().filter(|known| !living.contains(&known.identity)) {
-                message.push(&Row::ended(known.metric, &known.identity, time));
+            let living: HashSet<_> = self.known.values().flat_map(|known| &known.identities).collect();
+            for known in &ended {
+                let gone = known
+                    .identities
+                    .iter()
+                    .filter(|identity| !living.contains(identity));
+                gone.for_each(|identity| message.push(&self.ended(known.metric, identity, time)));
             }
         }
         message.finish()
@@ -109,12 +128,30 @@ impl Encoder {
     pub(super) fn end(&mut self) -> Vec<Part> {
         let mut message = Message::new(self.protocol);
         let time = self.last + 1;
-        for (metric, identity) in self.constant.drain(..) {
-            message.push(&Row::ended(metric, &identity, time));
+        for (metric, identity) in std::mem::take(&mut self.constant) {
+            message.push(&self.ended(metric, &identity, time));
         }
-        for (_, known) in self.known.drain() {
-            message.push(&Row::ended(known.metric, &known.identity, time));
+        for known in std::mem::take(&mut self.known).values() {
+            for identity in &known.identities {
+                message.push(&self.ended(known.metric, identity, time));
+            }
         }
         message.finish()
+    }
+
+    /// By the mark that belongs to what the series was sent as.
+    fn ended<'a>(&self, metric: &'static Metric, identity: &'a labels::Labels, time: i64) -> Row<'a> {
+        let native = metric.kind == Kind::Histogram && self.histograms == Histograms::Native;
+        Row {
+            metric,
+            identity,
+            start: 0,
+            time,
+            point: if native {
+                Point::HistogramEnded
+            } else {
+                Point::Number(STALE)
+            },
+        }
     }
 }

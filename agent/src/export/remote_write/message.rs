@@ -32,20 +32,8 @@ pub(super) struct Row<'a> {
 pub(super) enum Point<'a> {
     Number(f64),
     Histogram(&'a HistogramValue),
-    /// The series has ended.
-    Ended,
-}
-
-impl<'a> Row<'a> {
-    pub(super) fn ended(metric: &'static Metric, identity: &'a Labels, time: i64) -> Self {
-        Self {
-            metric,
-            identity,
-            start: 0,
-            time,
-            point: Point::Ended,
-        }
-    }
+    /// The series has ended, which was of histograms.
+    HistogramEnded,
 }
 
 /// Strings of a request of version 2, each once; the first is empty.
@@ -182,15 +170,10 @@ fn point(row: &Row<'_>, sample: u8, histogram: u8, start: Option<i64>, out: &mut
     };
     let value = match &row.point {
         Point::Histogram(value) => *value,
-        Point::Ended if row.metric.kind == Kind::Histogram => &empty,
-        other => {
-            let value = if let Point::Number(value) = other {
-                *value
-            } else {
-                STALE
-            };
+        Point::HistogramEnded => &empty,
+        Point::Number(value) => {
             let at = open_small(out, sample);
-            double(out, 1, value);
+            double(out, 1, *value);
             uint(out, 2, row.time as u64);
             started(start, &[tag(3, VARINT)], out);
             close_small(out, at);

@@ -41,7 +41,7 @@ impl Exporter {
         Ok(Some(Self {
             lane: Lane::new(delivery, receiver)?,
             interval: settings.interval,
-            encoder: Encoder::new(settings.protocol, instance, &settings.external_labels),
+            encoder: Encoder::new(settings, instance),
         }))
     }
 

@@ -27,6 +27,8 @@ pub struct RemoteWriteSettings {
     /// receiver says how much it has taken.
     #[schemars(range(min = 1, max = 2))]
     pub protocol: u8,
+    /// How histograms are sent.
+    pub histograms: Histograms,
     /// Time between two exports, each of the latest second.
     #[serde(with = "duration")]
     #[schemars(with = "String")]
@@ -48,11 +50,23 @@ pub struct RemoteWriteSettings {
     pub retry: Retry,
 }
 
+/// How histograms are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Histograms {
+    /// One sample each, which Prometheus 2 takes with `--enable-feature=native-histograms` only.
+    #[default]
+    Native,
+    /// Buckets, sum and count, 31 series a histogram, which every receiver takes.
+    Classic,
+}
+
 impl Default for RemoteWriteSettings {
     fn default() -> Self {
         Self {
             url: None,
             protocol: 1,
+            histograms: Histograms::default(),
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(10),
             external_labels: BTreeMap::new(),

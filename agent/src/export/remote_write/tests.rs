@@ -3,7 +3,9 @@
 use super::client::judge;
 use super::encode::Encoder;
 use super::message::{Message, Point, Row};
+use super::settings::{Histograms, RemoteWriteSettings};
 use crate::aggregate::{Snapshot, Value};
+use crate::export::prometheus;
 use crate::export::push::Part;
 use crate::export::push::http::Answer;
 use crate::export::push::reply::Reply;
@@ -161,7 +163,12 @@ fn decode(protocol: u8, part: &Part) -> Vec<Series> {
 fn encoder(protocol: u8) -> Encoder {
     let external = [("dc", "fra"), ("peer", "gives way")];
     let external: BTreeMap<_, _> = external.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-    Encoder::new(protocol, "host-1", &external)
+    let settings = RemoteWriteSettings {
+        protocol,
+        external_labels: external,
+        ..RemoteWriteSettings::default()
+    };
+    Encoder::new(&settings, "host-1")
 }
 
 fn encoded(
@@ -363,6 +370,46 @@ fn an_answer_is_believed_as_far_as_the_protocol_goes() {
             }
             reply => panic!("{status}: {reply:?}"),
         }
+    }
+}
+
+#[test]
+fn classic_buckets_are_those_of_the_exposition() {
+    for protocol in [1, 2] {
+        let settings = RemoteWriteSettings {
+            protocol,
+            histograms: Histograms::Classic,
+            ..RemoteWriteSettings::default()
+        };
+        let mut encoder = Encoder::new(&settings, "host-1");
+        let mut snapshot = snapshot(1, 1);
+        let all = encoded(protocol, &mut encoder, &snapshot);
+        assert_eq!(all.len(), 2 + 3 + 31);
+        assert!(all.values().all(|s| s.histograms.is_empty()));
+        let mut text = Vec::new();
+        prometheus::encode(&snapshot, prometheus::Format::Text, &mut text);
+        let text = String::from_utf8(text).unwrap();
+        let mut compared = 0;
+        for (labels, series) in &all {
+            let get = |name: &str| labels.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+            let (name, le) = (get("__name__").unwrap(), get("le"));
+            if let Some(suffix) = name.strip_prefix(RTT.name) {
+                let le = le.map(|le| format!("le=\"{le}\"}} ")).unwrap_or_default();
+                let line = text
+                    .lines()
+                    .find(|line| line.starts_with(&format!("{name}{{")) && line.contains(&le));
+                let value: f64 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+                assert_eq!(series.samples[0].value, value, "{suffix} {le}");
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, 31);
+        // Each of them ends.
+        snapshot.tick += 1;
+        snapshot.families[3].series.clear();
+        let all = encoded(protocol, &mut encoder, &snapshot);
+        assert_eq!(all.values().filter(|s| stale(s)).count(), 31);
+        assert!(all.values().all(|s| s.histograms.is_empty()));
     }
 }
 
