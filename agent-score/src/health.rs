@@ -146,7 +146,7 @@ pub const FACTORS: &[Factor] = &[
     },
     Factor {
         name: "errors",
-        signal: "connections that failed in the last 5 minutes, of those that were tried",
+        signal: "connections to others that failed in the last 5 minutes, of those that were tried",
         good: 0.01,
         bad: 0.2,
         logarithmic: false,
@@ -233,7 +233,7 @@ impl Entity {
         let connections = |outcomes: &str| {
             rate(
                 "geophone_tcp_connections_total",
-                &format!(",outcome=~\"{outcomes}\""),
+                &format!(",role=\"client\",outcome=~\"{outcomes}\""),
                 "5m",
             )
         };
@@ -262,7 +262,10 @@ impl Entity {
                 );
                 format!(
                     "clamp_max(10 * {}, 1)",
-                    share(refused.clone(), format!("({refused} + {taken})"))
+                    share(
+                        refused.clone(),
+                        format!("(({refused} or 0 * {taken}) + ({taken} or 0 * {refused}))")
+                    )
                 )
             }
             // A window that is closed each second is always closed.
@@ -296,9 +299,10 @@ const TUNNEL: &str = "max by (instance, type, id, local, remote, netns) (\
      or 0 * (geophone_tunnel_state{state=\"down\"} == 1))";
 
 /// The fullest of what can run out and of the links; waiting for memory or disks counts from a fifth of the time on as much as
-/// being full. A CPU that is busy is what it is there for: only waiting for it counts.
+/// being full. A CPU that is busy is what it is there for: only waiting for it counts. Swap fills and stays so, and what finds no room among
+/// the waiting is closed at once: both do no harm.
 const NODE_SATURATION: &str = "max by (instance, name) (label_replace(\
-     geophone_node_used{resource!=\"cpu\"} / (geophone_node_limit{resource!=\"cpu\"} > 0) \
+     geophone_node_used{resource!~\"cpu|swap|tcp_time_wait\"} / (geophone_node_limit > 0) \
      or rate(geophone_netdev_bytes_total[1m]) / on (instance, device) group_left () (geophone_netdev_speed_bytes > 0) \
      or clamp_max(rate(geophone_node_pressure_seconds_total{resource=\"cpu\",kind=\"some\"}[1m]), 1) \
      or clamp_max(5 * rate(geophone_node_pressure_seconds_total{resource!=\"cpu\",kind=\"full\"}[1m]), 1), \

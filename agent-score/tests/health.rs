@@ -110,13 +110,13 @@ impl Node {
             self.add(
                 "geophone_tcp_connections_total",
                 peer,
-                &[("outcome", "failed")],
+                &[("role", "client"), ("outcome", "failed")],
                 how.failed * 10.0,
             );
             self.add(
                 "geophone_tcp_connections_total",
                 peer,
-                &[("outcome", "opened")],
+                &[("role", "client"), ("outcome", "opened")],
                 10.0 - how.failed * 10.0,
             );
             self.add(

@@ -24,13 +24,35 @@ pub fn parse(mountinfo: &[u8], fs_type: &str) -> Vec<PathBuf> {
     whole
 }
 
+/// File systems that hold files on a block device of this machine. Not squashfs and the like, which are always full; nor FUSE,
+/// whose `/dev/` is anybody's word, and whose daemon may never answer.
+const ON_DISKS: &[&[u8]] = &[
+    b"ext2",
+    b"ext3",
+    b"ext4",
+    b"xfs",
+    b"btrfs",
+    b"f2fs",
+    b"bcachefs",
+    b"jfs",
+    b"nilfs2",
+    b"reiserfs",
+    b"vfat",
+    b"exfat",
+    b"ntfs3",
+];
+
 /// Block devices without `/dev/`, each with a mount point of its file system.
 pub fn on_block_devices(mountinfo: &[u8]) -> Vec<(String, PathBuf)> {
     let mut found: Vec<(String, PathBuf)> = Vec::new();
     for line in mountinfo.split(|b| *b == b'\n') {
         let mut fields = line.split(|b| *b == b' ');
         let Some(point) = fields.nth(4) else { continue };
-        let source = fields.skip_while(|field| *field != b"-").nth(2).map(unescape);
+        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        if !fields.next().is_some_and(|kind| ON_DISKS.contains(&kind)) {
+            continue;
+        }
+        let source = fields.next().map(unescape);
         let device = source.and_then(|source| {
             String::from_utf8(source)
                 .ok()?
@@ -95,7 +117,8 @@ mod tests {
     #[test]
     fn each_block_device_once() {
         let text = b"22 1 254:1 / / rw - ext4 /dev/vda1 rw\n23 22 0:5 / /proc rw shared:5 - proc proc rw\n\
-            24 22 254:1 /etc/hosts /a\\040b rw - ext4 /dev/vda1 rw\n25 22 254:2 / /a\\040c rw shared:1 master:2 - xfs /dev/mapper/vg-x rw\n";
+            24 22 254:1 /etc/hosts /a\\040b rw - ext4 /dev/vda1 rw\n25 22 254:2 / /a\\040c rw shared:1 master:2 - xfs /dev/mapper/vg-x rw\n\
+            26 22 7:0 / /snap/x ro - squashfs /dev/loop0 ro\n27 22 0:50 / /mnt rw - fuse.any /dev/vdb rw\n";
         let found = on_block_devices(text);
         assert_eq!(
             found,

@@ -87,6 +87,8 @@ pub fn all(config: &Config) -> Result<Vec<Alertmanager>> {
             external_url: super::files::external_url(config),
             client: reqwest::Client::builder()
                 .timeout(PATIENCE)
+                // Of a redirect a GET would be made, whose answer is no receipt.
+                .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .context("rules.alertmanagers")?,
             told: HashMap::new(),

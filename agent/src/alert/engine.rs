@@ -158,9 +158,11 @@ impl Rules {
         let Some(last) = group.evaluated_at else {
             return Some(1);
         };
-        u64::try_from(slot(at) - slot(last))
-            .ok()
-            .filter(|slots| *slots > 0)
+        match slot(at) - slot(last) {
+            0 => None,
+            // The clock was set back: not to evaluate until it has caught up would let what fires be taken for resolved.
+            slots => Some(slots.max(1).unsigned_abs()),
+        }
     }
 
     fn count(&self, group: &Group) {

@@ -21,7 +21,9 @@ use std::fmt::Write as _;
 /// Where it is asked.
 pub(super) const PATH: &str = "/api/v1/read";
 /// Longest question once it is unpacked.
-const LONGEST_QUESTION: usize = 4 << 20;
+const LONGEST_QUESTION: usize = 256 << 10;
+/// Queries in one question: Prometheus asks one.
+const MOST_QUERIES: usize = 64;
 /// Longest answer before it is packed: about four million samples.
 const LONGEST_ANSWER: usize = 64 << 20;
 /// The type of answers that we give.
@@ -94,7 +96,15 @@ fn answer(memory: &Memory, body: &[u8]) -> Result<Vec<u8>, Error> {
     }
     let limits = memory.limits(memory.timeout());
     let mut out = Vec::new();
+    if request.queries.len() > MOST_QUERIES {
+        return bad(format_args!(
+            "the question has {} queries, more than {MOST_QUERIES}",
+            request.queries.len()
+        ));
+    }
     for query in &request.queries {
+        // Who finds nothing is not asked for its time by the store.
+        limits.take(0, 0)?;
         let matchers = matchers(&query.matchers)?;
         let mut all = memory.store().select(&matchers, query.from, query.to, &limits)?;
         all.sort_by(|a, b| a.labels.cmp(&b.labels));

@@ -48,8 +48,13 @@ impl Memory {
         self.len / 8
     }
 
+    /// Whether so many bytes are there: a place may be a recording's.
+    fn holds(&self, at: usize, bytes: usize) -> bool {
+        at.checked_add(bytes).is_some_and(|end| end <= self.len)
+    }
+
     fn word(&self, at: usize) -> Option<&AtomicU64> {
-        if !at.is_multiple_of(8) || at + 8 > self.len {
+        if !at.is_multiple_of(8) || !self.holds(at, 8) {
             return None;
         }
         // SAFETY: inside the mapping, aligned, and the kernel side writes it by whole words.
@@ -57,7 +62,7 @@ impl Memory {
     }
 
     fn half(&self, at: usize) -> Option<&AtomicU32> {
-        if !at.is_multiple_of(4) || at + 4 > self.len {
+        if !at.is_multiple_of(4) || !self.holds(at, 4) {
             return None;
         }
         // SAFETY: as above.
@@ -235,5 +240,21 @@ impl MappedArray {
         if let Some(watched) = &self.watched {
             watched.shadow.words.set(at / 8, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_outside_is_none_however_far() {
+        let memory = Memory::zeros(64).unwrap();
+        for word in [8, usize::MAX / 8, usize::MAX / 8 + 1, usize::MAX] {
+            memory.set(word, 7);
+            assert_eq!(memory.get(word), 0, "word {word}");
+        }
+        memory.set(7, 7);
+        assert_eq!(memory.get(7), 7);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::sys::MappedArray;
 use super::{Engine, Sizes};
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::record::{Past, Source};
 use agent_common::account::{Account, program};
 use agent_common::tcp::{PairCells, home};
@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// The most that a recording is believed to have of each.
+const MOST_ROWS: usize = 1 << 20;
+const MOST_CPUS: u32 = 8192;
 
 /// What a recording has to know of the engine that it is of.
 #[derive(Serialize, Deserialize)]
@@ -27,6 +31,13 @@ impl Engine {
             .fact("engine")
             .context("the recording has no kernel side: its agent could load no programs")?;
         let rows = (told.sizes.slots as usize).saturating_mul(told.sizes.shards as usize);
+        // A file may say anything; a row of all shards is 4 KB.
+        if rows > MOST_ROWS || told.cpus > MOST_CPUS {
+            return Err(Error::new(format_args!(
+                "the recording says {rows} rows and {} CPUs, more than an agent has",
+                told.cpus
+            )));
+        }
         let accounts = program::COUNT.saturating_mul(told.cpus as usize);
         Ok(Self {
             ebpf: None,

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// Everything that the rules come to, and the fullest resource of a node.
 const QUERY: &str = "{__name__=~\"geophone_health_.+\"} or label_replace(\
-     topk(1, geophone_node_used{resource!=\"cpu\"} / (geophone_node_limit{resource!=\"cpu\"} > 0)), \
+     topk(1, geophone_node_used{resource!~\"cpu|swap|tcp_time_wait\"} / (geophone_node_limit > 0)), \
      \"__name__\", \"fullest\", \"\", \"\")";
 
 #[derive(Deserialize)]
@@ -234,8 +234,9 @@ impl Entity {
                 )
             }
             ("saturation", "subject") => format!(
-                "saturation: {} % of the connection requests are refused, its queue is full",
-                percent(signal / 10.0)
+                "saturation: {} % {}of the connection requests are refused, its queue is full",
+                percent(signal / 10.0),
+                if signal >= 1.0 { "or more " } else { "" }
             ),
             ("saturation", _) => format!(
                 "saturation: its receive windows are closed {signal:.2} times a second and connection"

@@ -77,6 +77,9 @@ fn exposition(snapshot: &Snapshot) -> Vec<u8> {
     out
 }
 
+/// Ticks after which a replay has its store make blocks of what is complete.
+const TICKS_TO_A_BLOCK: u64 = 60;
+
 /// `geophone replay`.
 pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
     let content = std::fs::read(&options.file).context(options.file.display())?;
@@ -94,7 +97,7 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
         .transpose()?;
     let mut recorder = Recorder::new(&replay.config().host_name());
     let (began, mut first) = (Instant::now(), None);
-    let mut last = None;
+    let (mut last, mut ticks) = (None, 0u64);
     while let Some(snapshot) = replay.tick()? {
         if options.real_time {
             let first = *first.get_or_insert(snapshot.unix_nanos);
@@ -103,6 +106,11 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
         }
         if let Some(memory) = &store {
             recorder.record(&snapshot, memory.store());
+            ticks += 1;
+            // The store's own thread does it each five seconds of real time, in which a replay makes hours.
+            if ticks % TICKS_TO_A_BLOCK == 0 {
+                memory.store().maintain();
+            }
         }
         if options.ticks {
             serde_json::to_writer(&mut out, &SnapshotView::from(&snapshot)).context("JSON")?;
@@ -127,6 +135,18 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
         recorder.end(memory.store());
         memory.store().sync();
         memory.store().maintain();
+        let stats = memory.stats();
+        let lost = stats.lost + stats.refused + stats.series_refused;
+        if lost > 0 {
+            return Err(Error::new(format_args!(
+                "--store {}: {lost} samples or series found no room; raise store.memory and replay into an empty directory",
+                options
+                    .directory
+                    .as_deref()
+                    .unwrap_or_else(|| std::path::Path::new(""))
+                    .display()
+            )));
+        }
     }
     if !options.ticks {
         out.write_all(&exposition(&last)).context("writing")?;

@@ -273,7 +273,8 @@ fn read(message: &LinkMessage) -> Option<Link> {
 
 /// Link speed in bytes per second. rtnetlink does not have it; sysfs asks the driver as ethtool does.
 fn speed(name: &str) -> Option<f64> {
-    if name.contains('/') {
+    // A tun says 10 Mb/s on kernels before 6.3, whatever it carries.
+    if name.contains('/') || std::path::Path::new(&format!("/sys/class/net/{name}/tun_flags")).exists() {
         return None;
     }
     let text = std::fs::read_to_string(format!("/sys/class/net/{name}/speed")).ok()?;

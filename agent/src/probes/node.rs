@@ -226,7 +226,7 @@ impl Node {
             let bytes = ("filesystem", used * size, (used + available) * size);
             let inodes = (
                 "inodes",
-                (seen.files() - seen.files_free()) as f64,
+                seen.files().saturating_sub(seen.files_free()) as f64,
                 seen.files() as f64,
             );
             found.push((device, [bytes, inodes]));

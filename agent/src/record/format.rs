@@ -17,7 +17,7 @@ pub const HEAD: usize = 12;
 /// Bytes before what a chunk holds.
 pub const CHUNK_HEAD: usize = 12;
 /// No chunk is longer; a length beyond it is damage.
-pub const LONGEST: usize = 256 << 20;
+pub const LONGEST: usize = 32 << 20;
 
 /// Frames.
 pub mod tag {

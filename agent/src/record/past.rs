@@ -11,6 +11,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Words of an array that are held until somebody asks for it.
+const EARLY_WORDS: usize = 1 << 22;
+
 /// What was read up to a step. Nothing here depends on the order of a hash: they are only looked up.
 struct Known {
     clock: Clock,
@@ -249,6 +252,7 @@ impl Known {
             let word = usize::try_from(at).ok()?;
             match memory {
                 Some(memory) => memory.set(word, memory.get(word).wrapping_add(growth)),
+                None if word >= EARLY_WORDS => return None,
                 None => {
                     let word = self
                         .early

@@ -11,6 +11,8 @@ use std::time::UNIX_EPOCH;
 const TOLD: usize = 10;
 /// From this number on a timestamp is in milliseconds: in seconds it would be the year 5138.
 const MILLISECONDS: f64 = 1e11;
+/// From this on in microseconds, and a thousand times it in nanoseconds.
+const MICROSECONDS: f64 = 1e14;
 
 /// A line of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,12 +138,14 @@ fn row(text: &str, last: Option<i64>) -> std::result::Result<Row, String> {
 
 fn time(text: &str) -> Option<i64> {
     if let Ok(number) = text.parse::<f64>() {
-        let ms = if number.abs() < MILLISECONDS {
-            number * 1e3
-        } else {
-            number
+        let ms = match number.abs() {
+            size if size < MILLISECONDS => number * 1e3,
+            size if size < MICROSECONDS => number,
+            size if size < MICROSECONDS * 1e3 => number / 1e3,
+            _ => number / 1e6,
         };
-        return (ms.abs() < 9e15).then_some(ms.round() as i64);
+        // The year 9999: nobody can write a later one.
+        return (ms.abs() < 2.5e14).then_some(ms.round() as i64);
     }
     let (local, offset) = zone(text)?;
     let time = humantime::parse_rfc3339_weak(&local).ok()?;
@@ -165,6 +169,8 @@ mod tests {
             ("1769860800", 1_769_860_800_000),
             ("1769860800.25", 1_769_860_800_250),
             ("1769860800250", 1_769_860_800_250),
+            ("1769860800250000", 1_769_860_800_250),
+            ("1769860800250000000", 1_769_860_800_250),
             ("2026-01-31T12:00:00Z", 1_769_860_800_000),
             ("2026-01-31T13:00:00+01:00", 1_769_860_800_000),
             ("2026-01-31 12:00:00", 1_769_860_800_000),
@@ -197,6 +203,6 @@ mod tests {
         assert_eq!(values[..2], [(10, 1.0), (15, 5.0)]);
         assert!(values[2].1.is_nan());
         assert_eq!(values[3], (40, -1000.0));
-        assert_eq!(table.step(), 15.0);
+        assert_eq!(table.step(), 10.0);
     }
 }

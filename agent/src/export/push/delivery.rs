@@ -88,13 +88,14 @@ impl reqwest::dns::Resolve for Instead {
 }
 
 /// Headers that say what a request is.
-const OURS: [&str; 7] = [
+const OURS: [&str; 8] = [
     "content-type",
     "content-length",
     "content-encoding",
     "host",
     "te",
     "transfer-encoding",
+    "user-agent",
     "x-prometheus-remote-write-version",
 ];
 

@@ -88,10 +88,21 @@ pub fn check(
     }
 }
 
+/// A text that was to be a URL, without what may be a password: that is before an `@`.
+fn harmless(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, rest)) => format!("\"…@{rest}\""),
+        None => format!("{text:?}"),
+    }
+}
+
 /// Reads a URL that may be shown; `setting` is where it stands.
 pub fn url(exporter: &str, setting: &str, text: &str, example: &str, tls: &Tls) -> Result<Url> {
     let Ok(url) = Url::parse(text) else {
-        bail!("{exporter}.{setting} {text:?}: not a URL; write e.g. {example}");
+        bail!(
+            "{exporter}.{setting} {}: not a URL; write e.g. {example}",
+            harmless(text)
+        );
     };
     // Not shown in messages from here on: it may hold a password.
     if !url.username().is_empty() || url.password().is_some() {
@@ -101,7 +112,8 @@ pub fn url(exporter: &str, setting: &str, text: &str, example: &str, tls: &Tls) 
     }
     if !matches!(url.scheme(), "http" | "https") {
         bail!(
-            "{exporter}.{setting} {text:?}: scheme {:?} is not http or https; put one before it",
+            "{exporter}.{setting} {}: scheme {:?} is not http or https; put one before it",
+            harmless(text),
             url.scheme()
         );
     }

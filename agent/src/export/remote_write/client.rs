@@ -88,14 +88,14 @@ pub(super) fn judge(answer: &Answer, protocol: u8, points: u64) -> Reply {
             after: answer.header(header::RETRY_AFTER).and_then(retry_after),
             // A Prometheus refuses the whole of a request for one of them.
             cause: push::reply::printable(&match cause.contains("native histograms are disabled") {
-                true => format!("{cause}; set remote_write.histograms: classic"),
+                true => format!("set remote_write.histograms: classic; {cause}"),
                 false => cause,
             }),
         },
         (300..400, _) => Reply::permanent(format!(
             "HTTP {status}: redirects are not followed; check remote_write.url"
         )),
-        (415, _) if protocol != 1 => Reply::permanent(format!("{cause}; set remote_write.protocol: 1")),
+        (415, _) if protocol != 1 => Reply::permanent(format!("set remote_write.protocol: 1; {cause}")),
         (200..300, Some(taken)) | (_, Some(taken @ 1..)) => {
             let rejected = points.saturating_sub(taken);
             let message = match rejected {

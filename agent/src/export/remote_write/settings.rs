@@ -143,6 +143,8 @@ mod tests {
                 "{url: 'http://u:secret@h/w'}",
                 "remote_write.url: has a user or password",
             ),
+            ("{url: 'http://u:secret@h:99999/w'}", "\"…@h:99999/w\": not a URL"),
+            ("{url: 'u:secret@h/w'}", "is not http or https"),
             ("{url: 'http://h/w#x'}", "has a fragment"),
             ("{interval: 100ms}", "remote_write.interval 100ms: out of range"),
             ("{external_labels: {a-b: x}}", "\"a-b\" is no name of a label"),
