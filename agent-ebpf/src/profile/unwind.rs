@@ -264,7 +264,7 @@ fn rule(walk: &mut Walk, address: u64) -> u32 {
     }
     let rule = profile_find(walk.first, walk.ranges, address);
     // SAFETY: as above.
-    unsafe { place.write_volatile(tag << RULE_BITS | rule as u64) };
+    unsafe { place.write_volatile(tag << RULE_BITS | rule) };
     rule as u32
 }
 

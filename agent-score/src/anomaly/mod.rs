@@ -1,7 +1,7 @@
 //! Anomalies of a series.
 //!
 //! Each detector says how far a value lies from what it expected, in units of its own usual error. What that is worth is
-//! learned from the series itself: the tail of each detector's errors is fitted ([`tail`]), so that a distance becomes the
+//! learned from the series itself: the tail of each detector's errors is fitted (tail.rs), so that a distance becomes the
 //! probability of one as large. The ensemble shares the false alarms that the user allows among the detectors, the better
 //! a forecaster the larger its share, and a value is an anomaly if one of them finds it rarer than its share. However the
 //! detectors depend on each other, the sum of the shares bounds the rate.

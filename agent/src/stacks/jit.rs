@@ -130,7 +130,9 @@ mod tests {
             jits.place(&mut image, now);
             image
         };
-        let (own, parent) = (std::process::id(), nix::unistd::getppid().as_raw() as u32);
+        // Another process whose root this user may open; its parent's it may not.
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (own, child) = (std::process::id(), other.id());
         let first = image(own, &mut jits);
         let code = |image: &Image, at: usize| image.mappings.get(at).and_then(|m| m.binary.clone());
         let own_code = code(&first, 0).unwrap();
@@ -143,17 +145,19 @@ mod tests {
             "addresses are those of the process"
         );
         assert_eq!(code(&image(own, &mut jits), 0).unwrap().id, own_code.id);
-        assert_ne!(code(&image(parent, &mut jits), 0).unwrap().id, own_code.id);
+        assert_ne!(code(&image(child, &mut jits), 0).unwrap().id, own_code.id);
         // No process has this id.
         assert_eq!(
             code(&image(1 << 30, &mut jits), 0).unwrap().perf_map,
             Some(PerfMap::default())
         );
         assert_eq!(jits.open(), 2);
-        jits.tidy(now, |tgid| tgid == parent);
+        jits.tidy(now, |tgid| tgid == child);
         assert!(own_code.file.get().is_some());
-        jits.tidy(now + IDLE, |tgid| tgid == parent);
+        jits.tidy(now + IDLE, |tgid| tgid == child);
         assert!(own_code.file.get().is_none());
         assert_eq!(jits.open(), 1);
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 }
