@@ -14,13 +14,15 @@ use tests::harness::command::said;
 use tests::harness::{Scene, equal};
 use tests::need_root;
 
-/// What the agent itself costs and covers: a replay costs something else, and says nothing of it.
-const OWN: [&str; 5] = [
+/// What the agent itself costs and covers: a replay costs something else, and says nothing of it. Nor of the node, which is
+/// not recorded.
+const OWN: [&str; 6] = [
     "geophone_agent_",
     "geophone_program",
     "geophone_governor_",
     "geophone_coverage_",
     "geophone_map_memory_",
+    "geophone_node_",
 ];
 
 /// A recorder that has attached its programs: its first tick is in the file.
