@@ -297,7 +297,9 @@ impl Worker {
             let fits = match head.end {
                 // Taken before it was looked at, or because it has become another program since.
                 end::UNKNOWN_PROCESS => head.time <= seen.looked,
-                end::NO_MAPPING => false,
+                // Without a row the caller is guessed, and one outside of all mappings is taken for a wrong guess: so it is
+                // as well in a program that was looked at before its libraries were mapped.
+                end::NO_MAPPING | end::NO_ROW => false,
                 _ => true,
             };
             let leaf = user.first().copied().unwrap_or_default() & !RUNS_PYTHON;
