@@ -116,8 +116,10 @@ fn windows_cgroups_and_differences() -> Result<()> {
         )?;
         let folded = Folded::parse(&std::fs::read_to_string(file("a.folded"))?)?;
         ensure!(folded.total() > 50, "{of}: {}", folded.show());
+        // The shell that became the program was in the cgroup as well: a tick or two of it may be seen.
+        let of_both = |stack: &[String]| stack.first().is_some_and(|name| *name == a || name == "sh");
         ensure!(
-            folded.0.iter().all(|(stack, _)| stack.first() == Some(&a)),
+            folded.0.iter().all(|(stack, _)| of_both(stack)),
             "{of}: {}",
             folded.show()
         );
