@@ -70,7 +70,7 @@ pub struct Rule {
     restore: bool,
     /// Time of the first evaluation that went well.
     first: Option<Millis>,
-    /// How many there were, up to two.
+    /// How many there were, up to three.
     early: u8,
 }
 

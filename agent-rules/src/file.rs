@@ -8,6 +8,7 @@ use crate::template::Template;
 use agent_store::series::Millis;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A group of rules, as the file has it.
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ pub struct RuleFile {
     /// Labels that the results get.
     pub labels: Vec<(String, Text)>,
     /// What only alerts have; `None` of a recording rule.
-    pub alert: Option<AlertFile>,
+    pub alert: Option<Arc<AlertFile>>,
 }
 
 /// What only alerts have.
@@ -57,7 +58,7 @@ pub struct AlertFile {
 pub struct Text {
     /// As it is in the file.
     pub source: String,
-    /// As it is evaluated; recording rules have no templates.
+    /// As it is evaluated; none of what is only text.
     pub template: Option<Template>,
 }
 

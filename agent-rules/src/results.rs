@@ -2,7 +2,9 @@
 
 use agent_store::labels::Labels;
 use agent_store::promql::Sample;
-use agent_store::series::{Bounds, Column, Matcher, Millis, Refusal, STALE, Samples, Series, Source};
+use agent_store::series::{
+    Bounds, Column, Matcher, Millis, Refusal, STALE, Samples, Series, Source, accepts,
+};
 use std::collections::{BTreeMap, HashMap};
 
 /// Series that rules made, in memory.
@@ -84,11 +86,7 @@ impl Source for Results {
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal> {
         let mut found = Vec::new();
-        let accepts = |labels: &Labels| {
-            let mut matchers = matchers.iter();
-            matchers.all(|matcher| matcher.accepts(labels.get(&matcher.label)))
-        };
-        for (labels, samples) in self.0.iter().filter(|(labels, _)| accepts(labels)) {
+        for (labels, samples) in self.0.iter().filter(|(labels, _)| accepts(matchers, labels)) {
             let samples = Samples {
                 floats: within(&samples.floats, from, to),
                 histograms: within(&samples.histograms, from, to),

@@ -7,7 +7,7 @@
 mod check;
 mod functions;
 mod humanize;
-mod number;
+pub mod number;
 mod printf;
 mod run;
 #[cfg(test)]

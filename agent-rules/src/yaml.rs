@@ -107,7 +107,11 @@ impl Reader {
             Event::SequenceStart(anchor, _) => self.begin(Value::List(Vec::new()), anchor, line),
             Event::MappingStart(anchor, _) => self.begin(Value::Map(Vec::new()), anchor, line),
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(open) => self.add(Rc::new(open.node), open.anchor),
+                Some(open) => {
+                    // Its parts were counted when they came.
+                    self.total = self.total.saturating_sub(open.node.size - 1);
+                    self.add(Rc::new(open.node), open.anchor)
+                }
                 None => Ok(()),
             },
             Event::Alias(id) => match self.anchors.get(&id).cloned() {
@@ -137,7 +141,7 @@ impl Reader {
     }
 
     fn add(&mut self, node: Rc<Node>, anchor: usize) -> Result<(), String> {
-        // A collection's parts were counted when they came; those of an alias come again.
+        // What an alias repeats counts again.
         self.total = self.total.saturating_add(node.size);
         if self.total > MOST {
             return Err(format!(

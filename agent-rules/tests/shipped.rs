@@ -105,6 +105,12 @@ fn an_alert_has_severity_words_a_runbook_and_a_test() {
         );
     }
     assert!(alerts >= 25, "{alerts}");
+    for page in ["rules.md", "../README.md"] {
+        assert!(
+            text(page).contains(&format!("has {alerts} alerts")),
+            "{page}: {alerts}"
+        );
+    }
 }
 
 /// Notes which names are asked for.

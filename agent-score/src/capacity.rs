@@ -16,7 +16,7 @@ const REACH: f64 = 10.0;
 const LEAST: usize = 20;
 /// Points that are fitted: means of as many spans of time, so that the pairs of them can be counted.
 const POINTS: usize = 512;
-/// A day must be seen so often before its course is known, and be cut into parts at least as short as the points.
+/// A day must be seen so often before its course is known, and in every second of so many parts.
 const CYCLES: f64 = 3.0;
 const PARTS: usize = 24;
 /// Part of the variance about the trend that the course of the day must explain.
@@ -24,6 +24,8 @@ const EXPLAINS: f64 = 0.25;
 /// 95 % of a Gaussian, two-sided.
 const NORMAL: f64 = 1.96;
 const DAY: f64 = 86_400_000.0;
+/// Latest points whose median says where it is now.
+const LATEST: usize = 5;
 
 /// How a trend is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -98,7 +100,7 @@ pub struct Forecast {
 pub struct Capacity {
     /// Days that were seen.
     pub days: f64,
-    /// The value of now, as the trusted fit has it.
+    /// The value of now: the trusted fit's end, as far off it as the latest points are.
     pub now: f64,
     /// All fits.
     pub forecasts: Vec<Forecast>,
@@ -135,7 +137,7 @@ type Point = (f64, f64);
 
 /// Fits a series and says where it leads. Values that are none are left out.
 pub fn forecast(series: &[(Millis, f64)], limit: Option<f64>) -> Result<Capacity, NotEnough> {
-    let points = reduced(series);
+    let points = reduced(series, POINTS);
     let (Some(first), true) = (points.first(), points.len() >= LEAST) else {
         return Err(NotEnough { values: points.len() });
     };
@@ -144,15 +146,20 @@ pub fn forecast(series: &[(Millis, f64)], limit: Option<f64>) -> Result<Capacity
     let robust = Fit::theil_sen(&points);
     // From here on the errors of the trend of a fit are its own.
     let mut fits = vec![(Method::LeastSquares, plain), (Method::TheilSen, robust)];
-    let outliers = (plain.slope - robust.slope).abs() > NORMAL * robust.slope_error
-        || plain.scale > 2.0 * robust.scale.max(1e-12 * plain.scale);
+    // A level that lasts to the end is no outlier.
+    let is_left = (robust.now(&points) - robust.line(0.0)).abs() > 3.0 * robust.scale;
+    let outliers = !is_left
+        && ((plain.slope - robust.slope).abs() > NORMAL * robust.slope_error
+            || plain.scale > 2.0 * robust.scale.max(1e-12 * plain.scale));
     let mut trusted = if outliers {
         Method::TheilSen
     } else {
         Method::LeastSquares
     };
     let end = series.iter().map(|(at, _)| *at).max().unwrap_or_default() as f64 / DAY;
-    if let Some((fit, explained)) = seasonal(&points, end) {
+    // The course of a day is seen in parts of it, however many days there are.
+    let parts = ((days * PARTS as f64) as usize).min(series.len());
+    if let Some((fit, explained)) = seasonal(&reduced(series, POINTS.max(parts)), end) {
         fits.push((Method::Seasonal, fit));
         if explained > EXPLAINS {
             trusted = Method::Seasonal;
@@ -160,12 +167,12 @@ pub fn forecast(series: &[(Millis, f64)], limit: Option<f64>) -> Result<Capacity
     }
     let forecasts: Vec<Forecast> = fits
         .iter()
-        .map(|(method, fit)| fit.forecast(*method, days, limit))
+        .map(|(method, fit)| fit.forecast(*method, days, limit, fit.now(&points)))
         .collect();
     let now = fits
         .iter()
         .find(|(method, _)| *method == trusted)
-        .map_or(f64::NAN, |(_, fit)| fit.line(0.0));
+        .map_or(f64::NAN, |(_, fit)| fit.now(&points));
     Ok(Capacity {
         days,
         now,
@@ -175,26 +182,24 @@ pub fn forecast(series: &[(Millis, f64)], limit: Option<f64>) -> Result<Capacity
 }
 
 /// Means over spans of equal length, in days before the last.
-fn reduced(series: &[(Millis, f64)]) -> Vec<Point> {
+fn reduced(series: &[(Millis, f64)], count: usize) -> Vec<Point> {
     let values = || series.iter().filter(|(_, value)| value.is_finite());
     let times = || values().map(|(at, _)| *at);
     let (Some(first), Some(last)) = (times().min(), times().max()) else {
         return Vec::new();
     };
-    let span = ((last - first) as f64 / POINTS as f64).max(1.0);
-    let mut sums = vec![(0.0, 0.0, 0.0); POINTS];
+    let span = ((last - first) as f64 / count as f64).max(1.0);
+    let mut sums = vec![(0.0, 0.0, 0.0); count];
     for (at, value) in values() {
         let place = ((at - first) as f64 / span) as usize;
-        if let Some((count, time, sum)) = sums.get_mut(place.min(POINTS - 1)) {
-            *count += 1.0;
+        if let Some((n, time, sum)) = sums.get_mut(place.min(count - 1)) {
+            *n += 1.0;
             *time += (at - last) as f64 / DAY;
             *sum += value;
         }
     }
-    let filled = sums.into_iter().filter(|(count, ..)| *count > 0.0);
-    filled
-        .map(|(count, time, sum)| (time / count, sum / count))
-        .collect()
+    let filled = sums.into_iter().filter(|(n, ..)| *n > 0.0);
+    filled.map(|(n, time, sum)| (time / n, sum / n)).collect()
 }
 
 /// A line with what is known of its errors.
@@ -295,13 +300,20 @@ impl Fit {
         self.level + self.slope * (days - self.centre)
     }
 
+    /// The end of the line, and by how much the latest points lie off it.
+    fn now(&self, points: &[Point]) -> f64 {
+        let latest = points.iter().rev().take(LATEST);
+        let mut off: Vec<f64> = latest.map(|p| p.1 - self.line(p.0)).collect();
+        self.line(0.0) + median(&mut off)
+    }
+
     /// Standard error of the line there.
     fn error(&self, days: f64) -> f64 {
         let level = self.scale * self.scale / self.worth;
         (level + ((days - self.centre) * self.slope_error).powi(2)).sqrt()
     }
 
-    fn forecast(&self, method: Method, seen: f64, limit: Option<f64>) -> Forecast {
+    fn forecast(&self, method: Method, seen: f64, limit: Option<f64>, now: f64) -> Forecast {
         let around = |value: f64, error: f64| Interval {
             value,
             lower: value - self.quantile * error,
@@ -319,12 +331,12 @@ impl Fit {
             per_day: around(self.slope, self.slope_error),
             r_squared: self.r_squared,
             values: values.collect(),
-            exhaustion: limit.map(|limit| self.exhaustion(limit, REACH * seen)),
+            exhaustion: limit.map(|limit| self.exhaustion(limit, now, REACH * seen)),
         }
     }
 
     /// A limit below what was usual is one that is fallen to.
-    fn exhaustion(&self, limit: f64, reach: f64) -> Exhaustion {
+    fn exhaustion(&self, limit: f64, now: f64, reach: f64) -> Exhaustion {
         let rises = self.level <= limit;
         let (sign, extreme) = if rises {
             (1.0, self.peak)
@@ -335,7 +347,7 @@ impl Fit {
         let passed = |days: f64, favour: f64| {
             sign * (self.line(days) - limit) + extreme + favour * self.quantile * self.error(days)
         };
-        if passed(0.0, 0.0) >= 0.0 {
+        if passed(0.0, 0.0) >= 0.0 || sign * (now - limit) >= 0.0 {
             return Exhaustion::Reached;
         }
         let when = |favour: f64| {
@@ -368,10 +380,7 @@ impl Fit {
 /// day of the last point.
 fn seasonal(points: &[Point], end: f64) -> Option<(Fit, f64)> {
     let days = -points.first()?.0;
-    if days < CYCLES
-        || days / POINTS as f64 > 1.0 / PARTS as f64 * 2.0
-        || points.len() < CYCLES as usize * PARTS
-    {
+    if days < CYCLES || (points.len() as f64) < days * PARTS as f64 / 2.0 {
         return None;
     }
     let part = |p: &Point| ((end + p.0).rem_euclid(1.0) * PARTS as f64) as usize % PARTS;

@@ -1,5 +1,5 @@
 //! Health of subjects, peers, zones, regions and the node, as Prometheus recording rules: the agent evaluates them over its
-//! own store, Prometheus over a fleet's, and both come to the same.
+//! own store, a fleet's Prometheus over what it scrapes every 15 s. Zones and regions are as each node sees them.
 //!
 //! A *signal* is a measured quantity, a *factor* what it means, by a curve from 1 (as good as it should be) to 0. The score is
 //! the mean of the factors that are known, by weight, of 100 points. What is not known lowers the confidence, never the score.
@@ -11,8 +11,9 @@ use std::fmt::Write as _;
 #[must_use]
 pub fn rules(weights: &Weights) -> String {
     let mut out = String::from(HEAD);
+    let counted: Vec<&Factor> = FACTORS.iter().filter(|factor| weights.of(factor) > 0).collect();
     for entity in ENTITIES {
-        for factor in FACTORS {
+        for &factor in &counted {
             if let Some(signal) = entity.signal(factor) {
                 rule(
                     &mut out,
@@ -24,7 +25,7 @@ pub fn rules(weights: &Weights) -> String {
             }
         }
     }
-    for factor in FACTORS {
+    for &factor in &counted {
         rule(
             &mut out,
             "geophone_health_factor",
@@ -35,8 +36,7 @@ pub fn rules(weights: &Weights) -> String {
     }
     let of = |factor: &Factor| format!("geophone_health_factor{{factor=\"{}\"}}", factor.name);
     let sum = |term: &dyn Fn(&Factor) -> String| {
-        let counted = FACTORS.iter().filter(|factor| weights.of(factor) > 0);
-        let terms: Vec<String> = counted.map(term).collect();
+        let terms: Vec<String> = counted.iter().map(|factor| term(factor)).collect();
         format!("sum by (instance, entity, name) ({})", terms.join(" or "))
     };
     let known = sum(&|factor| format!("0 * {} + {}", of(factor), weights.of(factor)));
@@ -49,7 +49,7 @@ pub fn rules(weights: &Weights) -> String {
         &format!("100 * {points} / {known}"),
     );
     // Who has no tunnel lacks nothing.
-    let always: u32 = FACTORS
+    let always: u32 = counted
         .iter()
         .filter(|factor| factor.name != "availability")
         .map(|factor| weights.of(factor))
@@ -238,10 +238,17 @@ impl Entity {
             )
         };
         let inner = match factor.name {
-            "latency" => format!(
-                "histogram_quantile(0.5, {}) > 0",
-                rate("geophone_tcp_rtt_seconds", "", "1m")
-            ),
+            // Native histograms, or buckets where there are none.
+            "latency" => {
+                let median = |metric: &str, le: &str| {
+                    format!("histogram_quantile(0.5, sum by ({by}{le}) (rate({metric}{{{some}}}[1m])))")
+                };
+                format!(
+                    "({} or {}) > 0",
+                    median("geophone_tcp_rtt_seconds", ""),
+                    median("geophone_tcp_rtt_seconds_bucket", ", le")
+                )
+            }
             "loss" => share(
                 rate("geophone_tcp_retransmits_total", "", "1m"),
                 rate("geophone_tcp_segments_total", ",direction=\"transmit\"", "1m"),
@@ -251,7 +258,7 @@ impl Entity {
                 "{} or 0 * (sum by ({by}) (geophone_tcp_connections{{{some}}}) > 0)",
                 share(connections("failed"), connections("failed|opened"))
             ),
-            "saturation" if self.name == "node" => return Some(NODE_SATURATION.to_owned()),
+            "saturation" if self.name == "node" => return Some(node_saturation()),
             // A tenth of the requests refused is as bad as all.
             "saturation" if self.name == "subject" => {
                 let refused = rate("geophone_tcp_listen_drops_total", "", "1m");
@@ -298,15 +305,23 @@ const TUNNEL: &str = "max by (instance, type, id, local, remote, netns) (\
      or 0.5 * (geophone_tunnel_state{state=\"degraded\"} == 1) \
      or 0 * (geophone_tunnel_state{state=\"down\"} == 1))";
 
+/// How full each is of what can run out and should not. Swap fills and stays so, and what finds no room among the waiting is
+/// closed at once: both do no harm. A CPU that is busy is what it is there for: only waiting for it counts.
+pub const FULLNESS: &str =
+    "geophone_node_used{resource!~\"cpu|swap|tcp_time_wait\"} / (geophone_node_limit > 0)";
+
 /// The fullest of what can run out and of the links; waiting for memory or disks counts from a fifth of the time on as much as
-/// being full. A CPU that is busy is what it is there for: only waiting for it counts. Swap fills and stays so, and what finds no room among
-/// the waiting is closed at once: both do no harm.
-const NODE_SATURATION: &str = "max by (instance, name) (label_replace(\
-     geophone_node_used{resource!~\"cpu|swap|tcp_time_wait\"} / (geophone_node_limit > 0) \
-     or rate(geophone_netdev_bytes_total[1m]) / on (instance, device) group_left () (geophone_netdev_speed_bytes > 0) \
-     or clamp_max(rate(geophone_node_pressure_seconds_total{resource=\"cpu\",kind=\"some\"}[1m]), 1) \
-     or clamp_max(5 * rate(geophone_node_pressure_seconds_total{resource!=\"cpu\",kind=\"full\"}[1m]), 1), \
-     \"name\", \"$1\", \"instance\", \"(.+)\"))";
+/// being full.
+fn node_saturation() -> String {
+    format!(
+        "max by (instance, name) (label_replace(\
+         {FULLNESS} \
+         or rate(geophone_netdev_bytes_total[1m]) / on (instance, device) group_left () (geophone_netdev_speed_bytes > 0) \
+         or clamp_max(rate(geophone_node_pressure_seconds_total{{resource=\"cpu\",kind=\"some\"}}[1m]), 1) \
+         or clamp_max(5 * rate(geophone_node_pressure_seconds_total{{resource!=\"cpu\",kind=\"full\"}}[1m]), 1), \
+         \"name\", \"$1\", \"instance\", \"(.+)\"))"
+    )
+}
 
 /// 0 healthy, 1 degraded, 2 critical. It gets worse at once, and better three or five points later.
 const STATE: &str = "(geophone_health_score < 60) * 0 + 2 \
@@ -320,6 +335,7 @@ const DEPENDS: &str = "sum by (instance, subject, peer) (rate(geophone_tcp_segme
      and on (instance, peer) label_replace(geophone_health_state{entity=\"peer\"} >= 1, \"peer\", \"$1\", \"name\", \"(.+)\")";
 
 const HEAD: &str = "# Health as recording rules, written by `geophone health --rules`; the agent evaluates them itself.\n\
+     # Scrape every 15 s: they look at a minute.\n\
      groups:\n  - name: geophone-health\n    interval: 15s\n    rules:\n";
 
 /// What needs no haste. Less than five minutes are no baseline, and ten no trend of an hour.

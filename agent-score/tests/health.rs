@@ -61,6 +61,10 @@ impl Node {
     }
 
     fn add(&mut self, name: &str, peer: &str, more: &[(&str, &str)], by: f64) {
+        // What never happened has no series, as from the agent.
+        if by == 0.0 {
+            return;
+        }
         let own = [
             ("__name__", name),
             ("instance", "n"),
@@ -339,7 +343,42 @@ fn the_node_is_as_full_as_the_fullest_and_has_its_tunnels() {
 }
 
 #[test]
+fn a_server_that_takes_all_is_not_saturated_and_one_that_takes_none_is() {
+    for (taken, refused, wanted) in [(10.0, 0.0, 1.0), (0.0, 10.0, 0.0)] {
+        let mut node = Node::new();
+        for _ in 0..6 {
+            let opened = [("role", "server"), ("outcome", "opened")];
+            node.add("geophone_tcp_connections_total", "a", &opened, taken);
+            node.add("geophone_tcp_listen_drops_total", "a", &[], refused);
+            node.step(&[], &[]);
+        }
+        let factor = "geophone_health_factor{entity=\"subject\",name=\"web\",factor=\"saturation\"}";
+        about(node.ask(factor), wanted);
+    }
+}
+
+#[test]
+fn what_has_no_weight_is_not_looked_at() {
+    let only = Weights {
+        latency: 1,
+        loss: 0,
+        errors: 0,
+        saturation: 0,
+        availability: 0,
+    };
+    let text = rules(&only);
+    assert!(
+        !text.contains("factor: loss") && text.contains("factor: latency"),
+        "{text}"
+    );
+}
+
+#[test]
 fn promtool_takes_the_rules() {
+    if Command::new("promtool").arg("--version").output().is_err() {
+        println!("SKIPPED: promtool is not installed");
+        return;
+    }
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("health.yaml");
     std::fs::write(&path, rules(&Weights::default())).unwrap();

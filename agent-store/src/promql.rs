@@ -20,7 +20,7 @@ mod tests;
 mod window;
 
 pub use error::Error;
-pub use functions::is_label_name;
+pub use functions::{civil, is_label_name};
 pub use grid::Sample;
 pub use parse::selector;
 

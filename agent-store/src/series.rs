@@ -94,6 +94,13 @@ impl Matcher {
     }
 }
 
+/// Whether all matchers accept these labels.
+pub fn accepts(matchers: &[Matcher], labels: &Labels) -> bool {
+    matchers
+        .iter()
+        .all(|matcher| matcher.accepts(labels.get(&matcher.label)))
+}
+
 /// Why a source could not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {

@@ -55,6 +55,7 @@ pub fn past(
     let names = groups
         .iter()
         .flat_map(|group| &group.rules)
+        .filter(|rule| rule.alert.is_none())
         .map(|rule| rule.name.clone());
     let source = Without {
         base: environment.source,

@@ -6,6 +6,7 @@ use crate::yaml::{self, Node, Value, Wrong};
 use agent_store::promql::{self, is_label_name};
 use agent_store::series::{Bounds, Free, Matcher, Millis, Refusal, Series, Source};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Entries of a map: key, line of the key, value.
 type Entry = (String, usize, Rc<Node>);
@@ -214,11 +215,11 @@ impl Read<'_> {
         Some(RuleFile {
             line,
             labels: self.templates(&name, "labels", all),
-            alert: Some(AlertFile {
+            alert: Some(Arc::new(AlertFile {
                 hold,
                 keep_firing,
                 annotations: self.templates(&name, "annotations", annotations),
-            }),
+            })),
             name,
             expr,
         })
@@ -279,7 +280,7 @@ impl Read<'_> {
         for (name, line, source) in texts {
             match Template::parse(&source) {
                 Ok(template) => {
-                    let template = Some(template);
+                    let template = source.contains("{{").then_some(template);
                     all.push((name, Text { source, template }));
                 }
                 Err(why) => {

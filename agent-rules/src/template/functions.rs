@@ -241,14 +241,16 @@ fn compared(a: &Value, b: &Value, wanted: impl Fn(Ordering) -> bool) -> Result<V
         (Value::Text(a), Value::Text(b)) => Some(a.cmp(b)),
         _ => return Err("incompatible types for comparison".to_owned()),
     };
-    Ok(Value::Bool(ordering.is_some_and(wanted)))
+    // Go has > and >= as what is not <= and <: of NaN they hold.
+    let of_none = !wanted(Ordering::Less);
+    Ok(Value::Bool(ordering.map_or(of_none, wanted)))
 }
 
 fn regex(pattern: &str) -> Result<Regex, String> {
     Regex::new(pattern).map_err(|error| format!("{pattern:?} is not a regular expression: {error}"))
 }
 
-/// Go's `strings.Title`: a letter that follows no letter, digit, underscore or apostrophe is in upper case.
+/// Go's `strings.Title`: a letter that follows no letter, digit or underscore is in upper case.
 fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut within = false;

@@ -88,7 +88,7 @@ pub(super) fn timestamp(value: f64) -> String {
     }
     let millis = (value * 1000.0) as i64;
     let (day, within) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
-    let (year, month, day) = date(day);
+    let (year, month, day) = agent_store::promql::civil(day);
     let seconds = within / 1000;
     let fraction = match within % 1000 {
         0 => String::new(),
@@ -100,16 +100,4 @@ pub(super) fn timestamp(value: f64) -> String {
         seconds / 60 % 60,
         seconds % 60
     )
-}
-
-/// Year, month and day of a day since 1970, by the calendar of eras of 400 years that begin in March.
-fn date(day: i64) -> (i64, i64, i64) {
-    let day = day.saturating_add(719_468);
-    let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, of_year - (153 * shifted + 2) / 5 + 1)
 }

@@ -1,7 +1,7 @@
 //! Numbers as Go's fmt writes them.
 
 /// `%e`, `%f` or `%g` of a float, with a precision or, without one, as many digits as it takes.
-pub(super) fn float(value: f64, verb: char, precision: Option<usize>) -> String {
+pub fn float(value: f64, verb: char, precision: Option<usize>) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }

@@ -1,5 +1,6 @@
 //! Change points: two-sided CUSUM (Page, 1954), of the values and of how far they lie from their median.
 
+use super::SIGMA;
 use serde::{Deserialize, Serialize};
 
 /// What is taken off each time, in standard deviations: half of the smallest change that is looked for.
@@ -32,7 +33,7 @@ impl Cusum {
     /// Adds a value and says the larger sum, negative if it is that of what lies below.
     pub(super) fn add(&mut self, value: f32, gain: f32) -> f32 {
         let residual = value - self.mean;
-        let unit = (1.2533 * self.deviation).max(1e-3);
+        let unit = (SIGMA as f32 * self.deviation).max(1e-3);
         let z = (residual / unit).clamp(-MOST, MOST);
         self.up = (self.up + z - SLACK).clamp(0.0, FULL);
         self.down = (self.down - z - SLACK).clamp(0.0, FULL);

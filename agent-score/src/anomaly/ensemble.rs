@@ -123,8 +123,10 @@ impl Series {
         }
         let forecasts = self.forecasts();
         let opinion = self.opinion(&forecasts, rest);
-        let mut scored = self.verdict(at, &opinion);
-        self.band(&mut scored, &forecasts, &opinion.share, season);
+        // One for both: an alarm raises it, and what is told as an anomaly does not lie in its own band.
+        let bar = self.bar();
+        let mut scored = self.verdict(at, bar, &opinion);
+        self.band(&mut scored, bar, &forecasts, &opinion.share, season);
         self.learn(at, value, rest, &opinion.distances, &forecasts);
         scored
     }
@@ -203,8 +205,7 @@ impl Series {
         self.settings.bar() + CAUTION * beyond.clamp(0.0, MOST_CAUTION)
     }
 
-    fn verdict(&mut self, at: Millis, opinion: &Opinion) -> Scored {
-        let bar = self.bar();
+    fn verdict(&mut self, at: Millis, bar: f32, opinion: &Opinion) -> Scored {
         let (mut most, mut direction) = (0.0, Direction::Up);
         let mut agreeing = Detectors::NONE;
         for (i, detector) in Detector::ALL.into_iter().enumerate() {
@@ -281,11 +282,11 @@ impl Series {
     fn band(
         &self,
         scored: &mut Scored,
+        bar: f32,
         forecasts: &[(f64, f64); FORECASTS],
         share: &[f32; ALL],
         season: f64,
     ) {
-        let bar = self.bar();
         let (mut lower, mut upper) = (f64::NEG_INFINITY, f64::INFINITY);
         let (mut expected, mut weights) = (0.0, 0.0);
         let mut robust = None;

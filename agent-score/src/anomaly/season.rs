@@ -98,7 +98,11 @@ impl Season {
             self.left += (error * error - self.left) * gain;
         }
         if cycles >= CYCLES {
-            let explained = 1.0 - self.left / self.plain.max(1e-300);
+            let explained = if self.plain > 0.0 {
+                1.0 - self.left / self.plain
+            } else {
+                0.0
+            };
             self.used = explained > if self.used { FAILS } else { EXPLAINS };
         }
     }

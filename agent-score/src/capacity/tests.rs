@@ -164,3 +164,37 @@ fn limits_are_reached_from_both_sides() {
     assert!(matches!(exhaustion(-1.0, 100.0), Exhaustion::NotWithin(_)));
     assert!(matches!(exhaustion(0.0, 60.0), Exhaustion::NotWithin(_)));
 }
+
+/// Cause: ninety days with a course of the day. Seen: it is taken off as in fourteen, and the limit is reached at a peak.
+#[test]
+fn the_course_of_the_day_is_seen_in_many_days_as_well() {
+    let mut random = StdRng::seed_from_u64(2);
+    let series = hourly(90, |day| {
+        50.0 + 0.2 * day + 30.0 * (TAU * day).sin() + gaussian(&mut random)
+    });
+    let found = forecast(&series, Some(110.0)).unwrap();
+    assert_eq!(found.trusted, Method::Seasonal);
+    let seasonal = found
+        .forecasts
+        .iter()
+        .find(|f| f.method == Method::Seasonal)
+        .unwrap();
+    assert!((seasonal.per_day.value - 0.2).abs() < 0.02, "{seasonal:?}");
+    // At 68 now, and at 98 by day: 110 by day is 60 days off.
+    let Some(Exhaustion::In { days, .. }) = seasonal.exhaustion else {
+        panic!("{seasonal:?}");
+    };
+    assert!((days - 60.0).abs() < 8.0, "{seasonal:?}");
+}
+
+/// Cause: a level that has lasted for three days, after another for 27. Seen: that is where it is now, and the limit below it
+/// is reached.
+#[test]
+fn a_level_that_lasts_is_where_it_is() {
+    let series = hourly(30, |day| if day < 27.0 { 40.0 } else { 97.0 });
+    let found = forecast(&series, Some(95.0)).unwrap();
+    assert!((found.now - 97.0).abs() < 1.0, "{found:?}");
+    for f in &found.forecasts {
+        assert_eq!(f.exhaustion, Some(Exhaustion::Reached), "{f:?}");
+    }
+}

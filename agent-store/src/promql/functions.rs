@@ -15,6 +15,7 @@ use super::grid::{Grid, Row, Sample, unite};
 use super::{Error, binary};
 use promql_parser::parser::{Call, Expr};
 
+pub use dates::civil;
 pub use labels::is_label_name;
 
 /// Those that are not in a table of their own.

@@ -32,7 +32,7 @@ impl Evaluator<'_> {
     fn select(&self, selector: &VectorSelector, from: Millis, to: Millis) -> Result<Vec<Series>, Error> {
         let matchers = parse::matchers(selector);
         let mut series = self.source.select(&matchers, from, to, self.bounds)?;
-        // A source may hand out whole blocks.
+        // The store hands out what was asked for; sources of tests hand out all that they have.
         for one in &mut series {
             trim(&mut one.samples.floats, from, to);
             trim(&mut one.samples.histograms, from, to);

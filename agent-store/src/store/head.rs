@@ -4,7 +4,7 @@
 use super::block::{Run, fingerprint};
 use crate::histogram::Histogram;
 use crate::labels::Labels;
-use crate::series::{Matcher, Millis};
+use crate::series::{Matcher, Millis, accepts};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -343,10 +343,4 @@ impl Head {
 /// About what an identity takes beside its words: pairs, slot, and its places in three maps.
 fn series_bytes(labels: &Labels) -> usize {
     labels.len() * 32 + 320
-}
-
-pub(super) fn accepts(matchers: &[Matcher], labels: &Labels) -> bool {
-    matchers
-        .iter()
-        .all(|matcher| matcher.accepts(labels.get(&matcher.label)))
 }

@@ -15,7 +15,7 @@ pub(super) struct Live {
     /// The first segment of the log that the head is from.
     first_log: u64,
     /// The time of the last tick as stored, and as the clock had it.
-    last: Millis,
+    pub(super) last: Millis,
     seen: Millis,
     /// The time from which age is counted: the last, unless that is a leap which nothing has confirmed.
     settled: Millis,

@@ -188,6 +188,11 @@ impl Store {
         self.inner.append(tick, samples);
     }
 
+    /// When the latest tick was stored; the clock may be behind.
+    pub fn last(&self) -> Millis {
+        read(&self.inner.live).last
+    }
+
     /// Writes and syncs the log.
     pub fn sync(&self) {
         self.inner.sync();

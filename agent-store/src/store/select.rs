@@ -2,11 +2,10 @@
 
 use super::block::Kind;
 use super::gather::{Gather, extend};
-use super::head::accepts;
 use super::rollup::ROLLUP;
 use super::{Store, View, read};
 use crate::labels::Labels;
-use crate::series::{Bounds, Comparison, Matcher, Millis, Refusal, Series, Source};
+use crate::series::{Bounds, Comparison, Matcher, Millis, Refusal, Series, Source, accepts};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 

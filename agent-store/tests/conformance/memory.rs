@@ -1,7 +1,7 @@
 //! Where the series come from on our side: vectors, and the store itself.
 
 pub use agent_store::series::Free;
-use agent_store::series::{Bounds, Matcher, Millis, Refusal, Series, Source};
+use agent_store::series::{Bounds, Matcher, Millis, Refusal, Series, Source, accepts};
 use agent_store::store::{Place, SeriesRef, Settings, Store, Value};
 use std::collections::BTreeMap;
 
@@ -15,11 +15,7 @@ impl Source for Memory {
         to: Millis,
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal> {
-        let accepted = |series: &&Series| {
-            matchers
-                .iter()
-                .all(|matcher| matcher.accepts(series.labels.get(&matcher.label)))
-        };
+        let accepted = |series: &&Series| accepts(matchers, &series.labels);
         let found: Vec<Series> = self.0.iter().filter(accepted).cloned().collect();
         for series in &found {
             let times = series

@@ -38,7 +38,7 @@ fn days(t: f64) -> i64 {
 
 /// Year, month and day of a number of days since 1970, in the Gregorian calendar: eras of 400 years that begin in March
 /// (Howard Hinnant's `civil_from_days`).
-fn civil(days: i64) -> (i64, i64, i64) {
+pub fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
