@@ -1,5 +1,9 @@
 //! Puts the parts together: configuration → collector → exporters, API and screen.
 
+mod views;
+
+pub use views::{Views, status};
+
 use crate::aggregate::{Collect, Resource, Snapshot};
 use crate::alert::{self, Rules};
 use crate::bpf::{Sizes, Verdict, host};
@@ -13,13 +17,11 @@ use crate::probes::{Probe, block, dns, drops, netdev, node, path, profile, sched
 use crate::record::{self, Source};
 use crate::records::Record;
 use crate::stacks::Stacks;
-use crate::topology::Topology;
 use crate::{api, ui};
 use agent_common::tcp::PairCells;
-use serde_json::json;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
@@ -296,90 +298,6 @@ impl Drop for Running {
     }
 }
 
-/// What `/api/v1/status` answers.
-pub fn status(shared: Shared, config: &Config) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
-    let config = config.clone();
-    move || {
-        let verdicts = shared.verdicts.read().map(|v| v.clone()).unwrap_or_default();
-        let error = shared.engine_error.read().map(|e| e.clone()).unwrap_or_default();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "kernel": host::kernel_release(),
-            "host": config.host_name(),
-            "pid": std::process::id(),
-            "engine_error": error,
-            "programs": verdicts,
-            "config": config,
-        })
-    }
-}
-
-/// Makes the views that a remote `top` asks for. Nothing is computed while nobody asks.
-#[derive(Clone)]
-pub struct Views {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    shared: Shared,
-    builder: Arc<RwLock<(u64, ui::view::ViewBuilder, Option<ui::view::View>)>>,
-    stacks: Option<ui::view::Watch>,
-}
-
-impl Views {
-    /// From the channel that the collector fills.
-    pub fn new(
-        snapshots: watch::Receiver<Arc<Snapshot>>,
-        shared: Shared,
-        stacks: Option<Arc<Stacks>>,
-    ) -> Self {
-        let stacks = stacks.map(ui::view::Watch::new);
-        Self {
-            snapshots,
-            shared,
-            builder: Arc::new(RwLock::new((0, ui::view::ViewBuilder::new(), None))),
-            stacks,
-        }
-    }
-
-    /// The view of the latest snapshot.
-    pub fn latest(&self) -> Option<serde_json::Value> {
-        self.with(|view, _| serde_json::to_value(view).ok())
-    }
-
-    /// The topology of the latest snapshot.
-    pub fn topology(&self) -> Option<serde_json::Value> {
-        let routes = self.shared.routes.read().map(|r| r.clone()).unwrap_or_default();
-        self.with(|view, snapshot| {
-            serde_json::to_value(Topology::new(view, snapshot, routes.into_iter().collect())).ok()
-        })
-    }
-
-    fn with<T>(&self, make: impl FnOnce(&ui::view::View, &Snapshot) -> Option<T>) -> Option<T> {
-        let snapshot = self.snapshots.borrow().clone();
-        let mut guard = self.builder.write().ok()?;
-        let (tick, builder, view) = &mut *guard;
-        if *tick != snapshot.tick {
-            if snapshot.tick > *tick + 10 {
-                // Nobody has asked for a while: rates over the pause would be of no second in particular.
-                *builder = ui::view::ViewBuilder::new();
-            }
-            builder.watch(self.stacks.clone());
-            *tick = snapshot.tick;
-            let verdicts = self.shared.verdicts.read().map(|v| v.clone()).unwrap_or_default();
-            builder.set_verdicts(
-                verdicts
-                    .into_iter()
-                    .map(|v| ui::view::Verdict {
-                        program: v.program,
-                        state: v.state.as_str().into(),
-                        note: v.reason,
-                    })
-                    .collect(),
-            );
-            *view = Some(builder.push(&snapshot));
-        }
-        make(view.as_ref()?, &snapshot)
-    }
-}
-
 /// Everything of `geophone run` but the screen: collector, API, exporters.
 pub struct Agent {
     /// The collector.
@@ -422,7 +340,7 @@ impl Agent {
         }
         let alertmanagers = alert::alertmanager::all(config)?;
         let rules = Rules::open(config, memory.as_ref());
-        if rules.is_none() && !alertmanagers.is_empty() {
+        if !alertmanagers.is_empty() && !rules.as_ref().is_some_and(|rules| rules.has_alerts()) {
             tracing::warn!(
                 "rules.alertmanagers: there are no rules whose alerts could be sent; set rules.files"
             );

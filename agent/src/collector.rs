@@ -148,7 +148,10 @@ impl Collector {
             };
             match loaded {
                 Ok(e) => engine = Some(e),
-                Err(e) => engine_error = e.to_string(),
+                Err(e) => {
+                    engine_error = e.to_string();
+                    source.tell("engine_error", || &engine_error);
+                }
             }
         }
         if let Some(Err(e)) = engine.as_mut().map(|e| e.write_peers(setup.peers.prefixes())) {

@@ -20,7 +20,7 @@ pub use diff::diff;
 pub use health::health;
 pub use profile::profile;
 pub use query::query;
-pub use record::{meta, record, replay};
+pub use record::{record, replay};
 pub use rules::{alerts, rules};
 pub use score::score;
 pub use store::store;

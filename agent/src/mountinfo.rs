@@ -4,17 +4,23 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
+/// Of each mount: root, mount point, type and source.
+fn mounts(mountinfo: &[u8]) -> impl Iterator<Item = [&[u8]; 4]> {
+    mountinfo.split(|b| *b == b'\n').filter_map(|line| {
+        // id parent major:minor root mount-point options [optional…] - type source options
+        let mut fields = line.split(|b| *b == b' ');
+        let (root, point) = (fields.nth(3)?, fields.next()?);
+        fields.find(|field| *field == b"-")?;
+        Some([root, point, fields.next()?, fields.next()?])
+    })
+}
+
 /// Mount points of a file system type in a text of mountinfo: those that show the whole file system before those that
 /// show a part of it, else as the kernel lists them.
 pub fn parse(mountinfo: &[u8], fs_type: &str) -> Vec<PathBuf> {
     let (mut whole, mut parts) = (Vec::new(), Vec::new());
-    for line in mountinfo.split(|b| *b == b'\n') {
-        // id parent major:minor root mount-point options [optional…] - type source options
-        let mut fields = line.split(|b| *b == b' ');
-        let (Some(root), Some(point)) = (fields.nth(3), fields.next()) else {
-            continue;
-        };
-        if fields.find(|field| *field == b"-").is_none() || fields.next() != Some(fs_type.as_bytes()) {
+    for [root, point, kind, _] in mounts(mountinfo) {
+        if kind != fs_type.as_bytes() {
             continue;
         }
         let list = if root == b"/" { &mut whole } else { &mut parts };
@@ -45,23 +51,18 @@ const ON_DISKS: &[&[u8]] = &[
 /// Block devices without `/dev/`, each with a mount point of its file system.
 pub fn on_block_devices(mountinfo: &[u8]) -> Vec<(String, PathBuf)> {
     let mut found: Vec<(String, PathBuf)> = Vec::new();
-    for line in mountinfo.split(|b| *b == b'\n') {
-        let mut fields = line.split(|b| *b == b' ');
-        let Some(point) = fields.nth(4) else { continue };
-        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-        if !fields.next().is_some_and(|kind| ON_DISKS.contains(&kind)) {
+    for [_, point, kind, source] in mounts(mountinfo) {
+        let point = PathBuf::from(OsString::from_vec(unescape(point)));
+        // A later mount on the same point covers the earlier one: who asks there asks that.
+        found.retain(|(_, known)| *known != point);
+        if !ON_DISKS.contains(&kind) {
             continue;
         }
-        let source = fields.next().map(unescape);
-        let device = source.and_then(|source| {
-            String::from_utf8(source)
-                .ok()?
-                .strip_prefix("/dev/")
-                .map(str::to_owned)
-        });
+        let source = String::from_utf8(unescape(source)).unwrap_or_default();
+        let device = source.strip_prefix("/dev/").map(str::to_owned);
         // It is mounted as often as parts of it are bound somewhere: its size is one.
         if let Some(device) = device.filter(|device| found.iter().all(|(known, _)| known != device)) {
-            found.push((device, PathBuf::from(OsString::from_vec(unescape(point)))));
+            found.push((device, point));
         }
     }
     found
@@ -118,7 +119,8 @@ mod tests {
     fn each_block_device_once() {
         let text = b"22 1 254:1 / / rw - ext4 /dev/vda1 rw\n23 22 0:5 / /proc rw shared:5 - proc proc rw\n\
             24 22 254:1 /etc/hosts /a\\040b rw - ext4 /dev/vda1 rw\n25 22 254:2 / /a\\040c rw shared:1 master:2 - xfs /dev/mapper/vg-x rw\n\
-            26 22 7:0 / /snap/x ro - squashfs /dev/loop0 ro\n27 22 0:50 / /mnt rw - fuse.any /dev/vdb rw\n";
+            26 22 7:0 / /snap/x ro - squashfs /dev/loop0 ro\n27 22 0:50 / /mnt rw - fuse.any /dev/vdb rw\n\
+            28 22 254:3 / /data rw - ext4 /dev/vdc rw\n29 28 0:51 / /data rw - nfs4 host:/ rw\n";
         let found = on_block_devices(text);
         assert_eq!(
             found,

@@ -151,3 +151,15 @@ pub mod label {
         METRIC: "metric", "geophone.metric", "What is reconciled";
     }
 }
+
+/// Metrics that may still change, and the list of them.
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $id:ident = $name:literal, $otlp:literal, $unit:literal, $kind:ident, $labels:expr, $help:literal;)*) => {
+        $($(#[$doc])* pub static $id: $crate::aggregate::Metric = $crate::aggregate::Metric::experimental(
+            $name, $otlp, $unit, $crate::aggregate::Kind::$kind, $labels, $help,
+        );)*
+        /// All of them.
+        pub static METRICS: &[&$crate::aggregate::Metric] = &[$(&$id),*];
+    };
+}
+pub(crate) use metrics;

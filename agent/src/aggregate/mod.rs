@@ -1,10 +1,13 @@
 //! From what the probes read to series: labels, families, and the snapshot of each tick.
 
 pub mod labels;
+mod living;
 pub mod metric;
 pub mod snapshot;
 
 pub use labels::Labels;
+pub use living::Living;
+pub(crate) use metric::metrics;
 pub use metric::{Kind, Label, Metric, Stability, label};
 pub use snapshot::{Family, HistogramValue, Resource, Series, Snapshot, Value};
 

@@ -8,6 +8,8 @@ use super::Rules;
 use super::view::Told;
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
+use crate::export::push::http::{AGENT, describe};
+use crate::export::push::reply::printable;
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
 use rand::Rng as _;
@@ -87,6 +89,9 @@ pub fn all(config: &Config) -> Result<Vec<Alertmanager>> {
             external_url: super::files::external_url(config),
             client: reqwest::Client::builder()
                 .timeout(PATIENCE)
+                .referer(false)
+                .no_proxy()
+                .user_agent(AGENT)
                 // Of a redirect a GET would be made, whose answer is no receipt.
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
@@ -142,10 +147,19 @@ impl Alertmanager {
     /// One turn: all that is due; an error if some of it is to be tried again.
     pub(super) async fn send(&mut self, rules: &Rules, now: Millis) -> std::result::Result<(), ()> {
         let groups = rules.view();
-        let told: Vec<&Told> = groups.iter().flat_map(|group| &group.told).collect();
-        let known: std::collections::HashSet<&Labels> = told.iter().map(|alert| &alert.labels).collect();
-        self.told.retain(|labels, _| known.contains(labels));
-        let due: Vec<&Told> = told.into_iter().filter(|alert| self.is_due(alert, now)).collect();
+        let mut told: BTreeMap<&Labels, &Told> = BTreeMap::new();
+        for alert in groups.iter().flat_map(|group| &group.told) {
+            let one = told.entry(&alert.labels).or_insert(alert);
+            // Of two rules whose alerts have the same labels the one that fires is told.
+            if one.resolved_at.is_some() || one.unknown {
+                *one = alert;
+            }
+        }
+        self.told.retain(|labels, _| told.contains_key(labels));
+        let due: Vec<&Told> = told
+            .into_values()
+            .filter(|alert| self.is_due(alert, now))
+            .collect();
         for some in due.chunks(MOST) {
             let body = payload(some, &self.external_labels, &self.external_url, now);
             let count = some.len() as u64;
@@ -176,9 +190,13 @@ impl Alertmanager {
 
     /// Whoever was never told that an alert fires need not be told that it ended.
     fn is_due(&self, alert: &Told, now: Millis) -> bool {
+        // As with a Prometheus: it ends at the Alertmanager if the rule goes on failing.
+        if alert.unknown {
+            return false;
+        }
         match self.told.get(&alert.labels) {
             None => alert.resolved_at.is_none(),
-            Some(sent) => sent.resolved != alert.resolved_at.is_some() || now - sent.at >= AGAIN,
+            Some(sent) => sent.resolved != alert.resolved_at.is_some() || (now - sent.at).abs() >= AGAIN,
         }
     }
 
@@ -197,14 +215,14 @@ impl Alertmanager {
             request = request.bearer_auth(token.trim());
         }
         let answer = request.send().await;
-        let answer = answer.map_err(|error| Failure::Retry(causes(&error)))?;
+        let mut answer = answer.map_err(|error| Failure::Retry(describe(&error)))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(());
         }
-        let mut said = answer.text().await.unwrap_or_default();
-        said.truncate(said.floor_char_boundary(200));
-        let why = format!("{status}: {}", said.trim());
+        // Its beginning is enough, and may be anything.
+        let said = answer.chunk().await.ok().flatten().unwrap_or_default();
+        let why = format!("{status}: {}", printable(String::from_utf8_lossy(&said).trim()));
         let passing = matches!(
             status,
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED
@@ -226,30 +244,22 @@ impl Alertmanager {
     }
 }
 
-/// An error with what caused it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}
-
 /// The body of `POST /api/v2/alerts`.
 fn payload(alerts: &[&Told], external: &Labels, external_url: &str, now: Millis) -> String {
     let one = |alert: &&Told| -> Value {
         // An alert's own labels win.
         let pairs = external.iter().chain(alert.labels.iter());
         let labels: BTreeMap<&str, &str> = pairs.map(|(name, value)| (&**name, &**value)).collect();
-        let ends = alert.resolved_at.unwrap_or(now + 4 * AGAIN.max(alert.interval));
+        // The clock may have been set back since: an end before its beginning would be refused.
+        let ends = alert
+            .resolved_at
+            .map_or(now + 4 * AGAIN.max(alert.interval), |at| at.min(now));
         let source =
             Url::parse_with_params(&format!("{external_url}/api/v1/query"), [("query", &alert.query)]);
         json!({
             "labels": labels,
             "annotations": alert.annotations,
-            "startsAt": super::view::time(alert.fired_at),
+            "startsAt": super::view::time(alert.fired_at.min(now)),
             "endsAt": super::view::time(ends),
             "generatorURL": source.map(String::from).unwrap_or_default(),
         })

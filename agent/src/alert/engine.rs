@@ -110,6 +110,13 @@ impl Rules {
         self.evaluated.subscribe()
     }
 
+    /// Whether any rule is an alert.
+    pub fn has_alerts(&self) -> bool {
+        let groups = self.view();
+        let mut rules = groups.iter().flat_map(|group| &group.rules);
+        rules.any(|rule| rule.alerting.is_some())
+    }
+
     /// Evaluates what is due each time that a snapshot was stored, until there are no more. Blocks: for a thread that may.
     pub fn run(&self, mut stored: watch::Receiver<Millis>, runtime: &tokio::runtime::Handle) {
         while runtime.block_on(stored.changed()).is_ok() {

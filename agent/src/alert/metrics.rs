@@ -2,7 +2,7 @@
 
 use super::Rules;
 use super::alertmanager::{Alertmanager, Stats};
-use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Stability, Value};
+use crate::aggregate::{Collect, Family, Label, Labels, Metric, Series, Value, metrics};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -33,17 +33,6 @@ static OUTCOME: Label = Label {
     otlp: "geophone.outcome",
     help: "sent, or refused: the Alertmanager's answer is in the log",
 };
-
-macro_rules! metrics {
-    ($($(#[$doc:meta])* $id:ident = $name:literal, $otlp:literal, $unit:literal, $kind:ident, $labels:expr, $help:literal;)*) => {
-        $($(#[$doc])* pub static $id: Metric = Metric {
-            name: $name, otlp: $otlp, unit: $unit, kind: Kind::$kind, help: $help, labels: $labels,
-            stability: Stability::Experimental,
-        };)*
-        /// All metrics of the rules.
-        pub static METRICS: &[&Metric] = &[$(&$id),*];
-    };
-}
 
 metrics! {
     /// Alerts.

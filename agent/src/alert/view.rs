@@ -1,6 +1,7 @@
 //! Rules and alerts as Prometheus' HTTP API has them.
 
 use agent_rules::file::Text;
+use agent_rules::template::number::float;
 use agent_rules::{Alert, Group, Health, Rule, State};
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
@@ -40,6 +41,8 @@ pub(super) struct Told {
     pub resolved_at: Option<Millis>,
     pub query: String,
     pub interval: Millis,
+    /// The rule's latest evaluation failed: what it said before is not known to hold.
+    pub unknown: bool,
 }
 
 /// A rule.
@@ -136,6 +139,7 @@ fn told(rule: &Rule, interval: Millis) -> impl Iterator<Item = Told> + '_ {
             resolved_at: alert.resolved_at,
             query: rule.file.expr.clone(),
             interval,
+            unknown: matches!(rule.health, Health::Bad(_)),
         })
     })
 }
@@ -181,7 +185,7 @@ fn alert_view(alert: &Alert) -> AlertView {
         state: alert.state.name(),
         active_at: time(alert.active_at),
         keep_firing_since: alert.keep_firing_since.map(time),
-        value: exponent(alert.value),
+        value: float(alert.value, 'e', None),
     }
 }
 
@@ -211,20 +215,4 @@ fn never() -> String {
 pub(super) fn time(at: Millis) -> String {
     let at = UNIX_EPOCH + Duration::from_millis(at.unsigned_abs());
     humantime::format_rfc3339_millis(at).to_string()
-}
-
-/// `1e+00`.
-fn exponent(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".to_owned();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
-    }
-    let text = format!("{value:e}");
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    match exponent.strip_prefix('-') {
-        Some(digits) => format!("{mantissa}e-{digits:0>2}"),
-        None => format!("{mantissa}e+{exponent:0>2}"),
-    }
 }

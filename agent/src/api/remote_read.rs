@@ -6,7 +6,7 @@
 
 use super::promql::evaluated;
 use super::routes::App;
-use crate::export::wire::{close, close_small, double, open, open_small, uint, zigzag};
+use crate::export::wire::{close, close_small, double, labels, open, open_small, uint, zigzag};
 use crate::memory::Memory;
 use agent_store::histogram::Histogram;
 use agent_store::promql::{Error, selector};
@@ -24,7 +24,7 @@ pub(super) const PATH: &str = "/api/v1/read";
 const LONGEST_QUESTION: usize = 256 << 10;
 /// Queries in one question: Prometheus asks one.
 const MOST_QUERIES: usize = 64;
-/// Longest answer before it is packed: about four million samples.
+/// Longest answer before it is packed: about 3.5 million samples.
 const LONGEST_ANSWER: usize = 64 << 20;
 /// The type of answers that we give.
 const SAMPLES: i32 = 0;
@@ -153,12 +153,7 @@ fn matchers(all: &[LabelMatcher]) -> Result<Vec<Matcher>, Error> {
 /// `TimeSeries timeseries = 1`.
 fn write(series: &Series, out: &mut Vec<u8>) {
     let message = open(out, 1);
-    for (name, value) in series.labels.iter() {
-        let label = open_small(out, 1);
-        crate::export::wire::bytes(out, 1, name.as_bytes());
-        crate::export::wire::bytes(out, 2, value.as_bytes());
-        close_small(out, label);
-    }
+    labels(out, 1, &series.labels);
     let floats = &series.samples.floats;
     let histograms = &series.samples.histograms;
     let ended = Histogram {

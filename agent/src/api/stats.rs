@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 static PATH: Label = Label {
     prometheus: "path",
     otlp: "http.route",
-    help: "Path of the API; other = any other, most of them unknown",
+    help: "Path of the API; other = no such path",
 };
 static CODE: Label = Label {
     prometheus: "code",

@@ -2,7 +2,6 @@
 
 use crate::error::{Context as _, Result};
 use crate::record::Tape;
-use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
@@ -28,7 +27,6 @@ impl Memory {
         let size = NonZeroUsize::new(len.next_multiple_of(4096)).context("mapping an empty array")?;
         // SAFETY: a new shared mapping at an address that the kernel chooses.
         let base = unsafe { mmap(None, size, Self::READ_WRITE, MapFlags::MAP_SHARED, map, 0) }
-            .map_err(|e: Errno| e)
             .context("mapping an array")?;
         Ok(Arc::new(Self { base, len }))
     }
@@ -38,7 +36,6 @@ impl Memory {
         let size = NonZeroUsize::new(len.next_multiple_of(4096)).context("an empty array")?;
         // SAFETY: a new private mapping at an address that the kernel chooses.
         let base = unsafe { mmap_anonymous(None, size, Self::READ_WRITE, MapFlags::MAP_PRIVATE) }
-            .map_err(|e: Errno| e)
             .context("memory of an array")?;
         Ok(Arc::new(Self { base, len }))
     }

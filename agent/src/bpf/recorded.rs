@@ -2,7 +2,7 @@
 
 use super::sys::MappedArray;
 use super::{Engine, Sizes};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 use crate::record::{Past, Source};
 use agent_common::account::{Account, program};
 use agent_common::tcp::{PairCells, home};
@@ -27,11 +27,15 @@ pub(super) struct Told {
 impl Engine {
     /// As the recorded one was.
     pub fn recorded(past: &Arc<Past>) -> Result<Self> {
-        let told: Told = past
-            .fact("engine")
-            .context("the recording has no kernel side: its agent could load no programs")?;
+        let Some(told) = past.fact::<Told>("engine") else {
+            let why: Option<String> = past.fact("engine_error");
+            let why = why.as_deref().unwrap_or("it does not say how it was");
+            return Err(Error::new(format_args!(
+                "the recording has no kernel side: {why}"
+            )));
+        };
         let rows = (told.sizes.slots as usize).saturating_mul(told.sizes.shards as usize);
-        // A file may say anything; a row of all shards is 4 KB.
+        // A file may say anything; a row is 4 KB.
         if rows > MOST_ROWS || told.cpus > MOST_CPUS {
             return Err(Error::new(format_args!(
                 "the recording says {rows} rows and {} CPUs, more than an agent has",

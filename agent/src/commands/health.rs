@@ -5,43 +5,26 @@ use super::say;
 use crate::cli;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::ui::print::table;
-use agent_score::health::{FACTORS, Factor, rules};
-use serde::Deserialize;
+use crate::ui::print::{Reply, Row, table};
+use agent_score::health::{FACTORS, FULLNESS, Factor, rules};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// Everything that the rules come to, and the fullest resource of a node.
-const QUERY: &str = "{__name__=~\"geophone_health_.+\"} or label_replace(\
-     topk(1, geophone_node_used{resource!~\"cpu|swap|tcp_time_wait\"} / (geophone_node_limit > 0)), \
-     \"__name__\", \"fullest\", \"\", \"\")";
-
-#[derive(Deserialize)]
-struct Answer {
-    error: Option<String>,
-    data: Option<Data>,
+fn query() -> String {
+    format!(
+        "{{__name__=~\"geophone_health_.+\"}} or label_replace(topk(1, {FULLNESS}), \"__name__\", \"fullest\", \"\", \"\")"
+    )
 }
 
-#[derive(Deserialize)]
-struct Data {
-    result: Vec<Row>,
+fn label<'a>(row: &'a Row, name: &str) -> &'a str {
+    row.metric.get(name).map_or("", String::as_str)
 }
 
-#[derive(Deserialize)]
-struct Row {
-    metric: BTreeMap<String, String>,
-    value: (f64, String),
-}
-
-impl Row {
-    fn label(&self, name: &str) -> &str {
-        self.metric.get(name).map_or("", String::as_str)
-    }
-
-    fn number(&self) -> f64 {
-        self.value.1.parse().unwrap_or(f64::NAN)
-    }
+fn number(row: &Row) -> f64 {
+    let value = row.value.as_ref();
+    value.and_then(|(_, text)| text.parse().ok()).unwrap_or(f64::NAN)
 }
 
 /// What is known of one subject, peer, zone, region or node.
@@ -67,11 +50,8 @@ pub async fn health(config: &Config, options: &cli::Health) -> Result<()> {
     if options.rules {
         return say(rules(&config.health.weights()).trim_end());
     }
-    let answer: Answer = serde_json::from_str(&now(config, QUERY).await?).map_err(Error::new)?;
-    if let Some(error) = answer.error {
-        return Err(Error::new(error));
-    }
-    let mut found = read(&answer.data.map(|data| data.result).unwrap_or_default());
+    let reply = Reply::read(now(config, &query()).await?.as_bytes())?;
+    let mut found = read(reply.rows());
     if found.is_empty() {
         return Err(Error::new(
             "no scores yet: they come half a minute after the agent's start, with health.enabled and a store",
@@ -110,9 +90,8 @@ pub async fn health(config: &Config, options: &cli::Health) -> Result<()> {
 fn read(rows: &[Row]) -> Vec<Entity> {
     let mut found: BTreeMap<(String, String), Entity> = BTreeMap::new();
     for row in rows {
-        let (kind, name) = (row.label("entity"), row.label("name"));
-        let metric = row
-            .label("__name__")
+        let (kind, name) = (label(row, "entity"), label(row, "name"));
+        let metric = label(row, "__name__")
             .strip_prefix("geophone_health_")
             .unwrap_or_default();
         if kind.is_empty() {
@@ -120,8 +99,8 @@ fn read(rows: &[Row]) -> Vec<Entity> {
         }
         let entity = found.entry((kind.to_owned(), name.to_owned())).or_default();
         (entity.kind, entity.name) = (kind.to_owned(), name.to_owned());
-        let value = row.number();
-        let factor = row.label("factor").to_owned();
+        let value = number(row);
+        let factor = label(row, "factor").to_owned();
         match metric {
             "score" => entity.score = value,
             "confidence" => entity.confidence = value,
@@ -134,24 +113,24 @@ fn read(rows: &[Row]) -> Vec<Entity> {
         }
     }
     for row in rows {
-        let key = (row.label("entity").to_owned(), row.label("name").to_owned());
-        match row.label("__name__") {
+        let key = (label(row, "entity").to_owned(), label(row, "name").to_owned());
+        match label(row, "__name__") {
             "geophone_health_signal" => {
                 let entity = found.get_mut(&key);
-                if let Some(factor) = entity.and_then(|entity| entity.factors.get_mut(row.label("factor"))) {
-                    factor.1 = Some(row.number());
+                if let Some(factor) = entity.and_then(|entity| entity.factors.get_mut(label(row, "factor"))) {
+                    factor.1 = Some(number(row));
                 }
             }
             "geophone_health_depends_on" => {
-                let key = ("subject".to_owned(), row.label("subject").to_owned());
+                let key = ("subject".to_owned(), label(row, "subject").to_owned());
                 if let Some(entity) = found.get_mut(&key) {
-                    entity.depends_on.push(row.label("peer").to_owned());
+                    entity.depends_on.push(label(row, "peer").to_owned());
                 }
             }
             "fullest" => {
-                let what = format!("{} {}", row.label("resource"), row.label("device"));
+                let what = format!("{} {}", label(row, "resource"), label(row, "device"));
                 let nodes = found.values_mut().filter(|entity| entity.kind == "node");
-                nodes.for_each(|entity| entity.fullest = Some((what.trim_end().to_owned(), row.number())));
+                nodes.for_each(|entity| entity.fullest = Some((what.trim_end().to_owned(), number(row))));
             }
             _ => {}
         }
@@ -229,7 +208,7 @@ impl Entity {
                     format!("; of what can run out {what} is fullest, {} %", percent(*full))
                 });
                 format!(
-                    "saturation: {} % full, or time lost waiting ({range}){fullest}",
+                    "saturation: {} %, of what is fullest or of five times the time lost waiting for memory or disks ({range}){fullest}",
                     percent(signal)
                 )
             }
@@ -323,14 +302,9 @@ mod tests {
 
     fn row(name: &str, labels: &[(&str, &str)], value: f64) -> Row {
         let name = [("__name__", name)];
-        let pairs = name
-            .iter()
-            .chain(labels)
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Row {
-            metric: pairs.collect(),
-            value: (0.0, value.to_string()),
-        }
+        let pairs = name.iter().chain(labels).copied();
+        let metric: BTreeMap<&str, &str> = pairs.collect();
+        serde_json::from_value(json!({"metric": metric, "value": [0.0, value.to_string()]})).unwrap()
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const SETTINGS: [&str; 6] = ["region", "zone", "attributes", "peers", "probes", "limits"];
 
 /// What a recording that begins now is of.
-pub fn meta(config: &Config) -> Result<Meta> {
+fn meta(config: &Config) -> Result<Meta> {
     let mut settings = serde_json::to_value(config).context("settings")?;
     if let Value::Object(all) = &mut settings {
         all.retain(|key, _| SETTINGS.contains(&key.as_str()));
@@ -60,15 +60,24 @@ pub async fn record(config: &Config, btf: Option<PathBuf>, options: &cli::Record
     if let Some(file) = &options.exposition {
         std::fs::write(file, exposition(&last)).context(file.display())?;
     }
-    let written = source.tape().map(|tape| tape.finish()).unwrap_or_default();
-    let mut text = format!("{} ticks in {}", last.tick, bytes(written.bytes as f64));
-    if written.lost > 0 {
-        text += &format!("; {} could not be written", written.lost);
-    }
+    let written = source
+        .tape()
+        .map(|tape| tape.finish())
+        .transpose()?
+        .unwrap_or_default();
+    let mut text = format!("{} ticks in {}", written.ticks, bytes(written.bytes as f64));
     if !left_out.is_empty() {
         text += &format!("; not recorded: probes {left_out}");
     }
-    say(&text)
+    say(&text)?;
+    match last.tick.saturating_sub(written.ticks) {
+        0 => Ok(()),
+        lost => Err(Error::new(format_args!(
+            "{}: {lost} of {} ticks could not be written",
+            options.file.display(),
+            last.tick
+        ))),
+    }
 }
 
 fn exposition(snapshot: &Snapshot) -> Vec<u8> {
@@ -131,7 +140,7 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
             options.file.display()
         )));
     };
-    if let Some(memory) = &store {
+    if let (Some(memory), Some(directory)) = (&store, &options.directory) {
         recorder.end(memory.store());
         memory.store().sync();
         memory.store().maintain();
@@ -140,11 +149,7 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
         if lost > 0 {
             return Err(Error::new(format_args!(
                 "--store {}: {lost} samples or series found no room; raise store.memory and replay into an empty directory",
-                options
-                    .directory
-                    .as_deref()
-                    .unwrap_or_else(|| std::path::Path::new(""))
-                    .display()
+                directory.display()
             )));
         }
     }

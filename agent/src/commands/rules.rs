@@ -1,6 +1,7 @@
 //! `geophone rules`: what is wrong with rule files, what is in them, and what would have fired.
 
 use super::query::time;
+use super::store::moment;
 use super::{running_agent, say, terminal_width, token};
 use crate::alert::files;
 use crate::cli::{self, RulesCommand, RulesTest};
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Does what was asked.
 pub fn rules(config: &Config, options: &cli::Rules) -> Result<()> {
@@ -179,11 +180,6 @@ fn test(config: &Config, options: &RulesTest) -> Result<()> {
     }
 }
 
-fn moment(time: Millis) -> String {
-    let time = UNIX_EPOCH + Duration::from_millis(time.unsigned_abs());
-    humantime::format_rfc3339_seconds(time).to_string()
-}
-
 fn lasting(from: Millis, to: Millis) -> String {
     let seconds = Duration::from_secs((to - from).unsigned_abs() / 1000);
     humantime::format_duration(seconds).to_string()
@@ -255,19 +251,29 @@ pub async fn alerts(config: &Config, as_json: bool) -> Result<()> {
             "no agent answers; start one, or say where with --listen",
         ));
     };
-    let mut request = reqwest::Client::new().get(format!("{base}/api/v1/alerts"));
-    if let Some(token) = token(config)? {
-        request = request.bearer_auth(token);
-    }
-    let answer = request.send().await.and_then(reqwest::Response::error_for_status);
-    let body = answer.context(&base)?.bytes().await.context(&base)?;
-    let body: Value = serde_json::from_slice(&body).context(&base)?;
+    let (client, token) = (reqwest::Client::new(), token(config)?);
+    let ask = async |path: &str| -> Result<Value> {
+        let mut request = client.get(format!("{base}/api/v1/{path}"));
+        if let Some(token) = &token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.and_then(reqwest::Response::error_for_status);
+        let body = answer.context(&base)?.bytes().await.context(&base)?;
+        serde_json::from_slice(&body).context(&base)
+    };
+    let body = ask("alerts").await?;
     let alerts = body["data"]["alerts"].as_array().cloned().unwrap_or_default();
     if as_json {
         return say(&serde_json::to_string_pretty(&alerts).context("JSON")?);
     }
     if alerts.is_empty() {
-        return say("no alert is pending or fires");
+        let rules = ask("rules?type=alert").await?;
+        let none = rules["data"]["groups"].as_array().is_none_or(Vec::is_empty);
+        return say(if none {
+            "no alerting rule is evaluated: see rules.files, and geophone_rules_invalid_files"
+        } else {
+            "no alert is pending or fires"
+        });
     }
     let rows: Vec<Vec<String>> = alerts
         .iter()

@@ -31,7 +31,8 @@ pub fn store(config: &Config, options: &cli::Store) -> Result<()> {
     }
 }
 
-fn moment(time: Millis) -> String {
+/// As people read it, to the second.
+pub(super) fn moment(time: Millis) -> String {
     let time = UNIX_EPOCH + Duration::from_millis(time.unsigned_abs());
     humantime::format_rfc3339_seconds(time).to_string()
 }

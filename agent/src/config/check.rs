@@ -55,7 +55,7 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         .iter()
         .all(|factor| weights.of(factor) == 0)
     {
-        let message = "nothing is looked at; give one of them a weight, or set health.enabled: false";
+        let message = "nothing is looked at; give one of them a weight";
         return Err(Invalid::new(&["health", "weights"], message));
     }
     foreign(&["probes", "profile"], config.probes.profile.validate())?;

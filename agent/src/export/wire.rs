@@ -52,6 +52,16 @@ pub fn close_small(out: &mut Vec<u8>, start: usize) {
     close_width::<2>(out, start);
 }
 
+/// Appends labels as Prometheus' messages have them: each a message of name = 1 and value = 2.
+pub fn labels(out: &mut Vec<u8>, number: u8, labels: &agent_store::labels::Labels) {
+    for (name, value) in labels.iter() {
+        let label = open_small(out, number);
+        bytes(out, 1, name.as_bytes());
+        bytes(out, 2, value.as_bytes());
+        close_small(out, label);
+    }
+}
+
 #[inline]
 fn close_width<const WIDTH: usize>(out: &mut Vec<u8>, start: usize) {
     let mut rest = out.len().saturating_sub(start);

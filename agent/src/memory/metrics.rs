@@ -1,7 +1,7 @@
 //! What the store says of itself.
 
 use super::Memory;
-use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Stability, Value};
+use crate::aggregate::{Collect, Family, Label, Labels, Metric, Series, Value, metrics};
 use std::sync::Arc;
 
 static PLACE: Label = Label {
@@ -14,17 +14,6 @@ static REASON: Label = Label {
     otlp: "geophone.reason",
     help: "Why: refused (its series has a sample of that moment already, or is forgotten), no_room (memory was full before a block could be written)",
 };
-
-macro_rules! metrics {
-    ($($(#[$doc:meta])* $id:ident = $name:literal, $otlp:literal, $unit:literal, $kind:ident, $labels:expr, $help:literal;)*) => {
-        $($(#[$doc])* pub static $id: Metric = Metric {
-            name: $name, otlp: $otlp, unit: $unit, kind: Kind::$kind, help: $help, labels: $labels,
-            stability: Stability::Experimental,
-        };)*
-        /// All metrics of the store.
-        pub static METRICS: &[&Metric] = &[$(&$id),*];
-    };
-}
 
 metrics! {
     /// Live series.

@@ -152,7 +152,7 @@ impl Memory {
         }
     }
 
-    /// Stores each snapshot, and says to `stored` when it was made, until the sender is gone; at the end, says of every series that it has ended. Blocks: for a thread
+    /// Stores each snapshot, and says to `stored` at which time, until the sender is gone; at the end, says of every series of the snapshots that it has ended. Blocks: for a thread
     /// that may, so that a slow store delays neither a tick nor an answer.
     pub fn record(
         &self,

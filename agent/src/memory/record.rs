@@ -1,7 +1,7 @@
 //! From snapshots to samples.
 
 use super::JOB;
-use crate::aggregate::{self, Family, HistogramValue, Labels, Series, Snapshot};
+use crate::aggregate::{self, Family, HistogramValue, Living, Series, Snapshot};
 use crate::export::prometheus::{self, Scraped};
 use agent_common::histogram::otel_index;
 use agent_rules::alert::ALERTS_FOR_STATE;
@@ -9,30 +9,24 @@ use agent_store::histogram::Histogram;
 use agent_store::promql::Options;
 use agent_store::series::{Free, Matcher, Millis, STALE};
 use agent_store::store::{SeriesRef, Store, Value};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// Resolution of all our histograms.
 const SCHEMA: i8 = 3;
 
-/// Which series of a snapshot: its metric and its labels, by address. The labels are held as long as the address is a key, so
-/// that no others can be there.
-type Key = (usize, usize);
-
 /// A series that the store knows.
 struct Known {
     series: SeriesRef,
-    labels: Arc<Labels>,
     /// The last histogram, as the snapshot and as the store have it: one that has not changed is not built again.
     histogram: Option<(Arc<HistogramValue>, Arc<Histogram>)>,
-    tick: u64,
 }
 
 /// Knows which series of the snapshots are which of the store.
 pub struct Recorder {
     instance: Arc<str>,
     scraped: Scraped,
-    known: HashMap<Key, Known>,
+    known: Living<Known>,
     /// `up` and `target_info`, which no family has.
     constant: Vec<SeriesRef>,
     samples: Vec<(SeriesRef, Value)>,
@@ -47,7 +41,7 @@ impl Recorder {
         Self {
             instance: instance.into(),
             scraped: Scraped::new(instance, &Default::default()),
-            known: HashMap::new(),
+            known: Living::default(),
             constant: Vec::new(),
             samples: Vec::new(),
             added: Vec::new(),
@@ -82,11 +76,8 @@ impl Recorder {
             }
         }
         self.samples.append(&mut self.added);
-        let mut ended: Vec<SeriesRef> = self
-            .known
-            .extract_if(|_, known| known.tick != tick)
-            .map(|(_, known)| known.series)
-            .collect();
+        let ended = self.known.ended(tick).into_iter();
+        let mut ended: Vec<SeriesRef> = ended.map(|known| known.series).collect();
         if first {
             ended.extend(self.left(store));
         }
@@ -98,12 +89,14 @@ impl Recorder {
                 .extend(ended.map(|series| (series, Value::Float(STALE))));
         }
         store.append(self.last, &self.samples);
+        // The clock may have been set back: rules look at what is there, not before it.
+        self.last = store.last();
         self.last
     }
 
     /// Says of every series that it has ended.
     pub fn end(mut self, store: &Store) {
-        let known = self.known.drain().map(|(_, known)| known.series);
+        let known = self.known.iter().map(|known| known.series);
         let all = known.chain(self.constant.drain(..));
         let samples: Vec<_> = all.map(|series| (series, Value::Float(STALE))).collect();
         store.append(self.last + 1, &samples);
@@ -122,28 +115,15 @@ impl Recorder {
     }
 
     fn sample(&mut self, family: &Family, series: &Series, tick: u64, store: &Store) {
-        let key = (
-            std::ptr::from_ref(family.metric).addr(),
-            Arc::as_ptr(&series.labels).addr(),
-        );
-        if !self.known.contains_key(&key) {
+        let known = self.known.of(family.metric, &series.labels, tick, || {
             // A series that there is no memory for is counted by the store, and asked for again.
-            let Some(found) = store.register(&self.scraped.labels(family.metric, &series.labels)) else {
-                return;
-            };
-            let known = Known {
-                series: found,
-                labels: series.labels.clone(),
+            let series = store.register(&self.scraped.labels(family.metric, &series.labels))?;
+            Some(Known {
+                series,
                 histogram: None,
-                tick,
-            };
-            self.known.insert(key, known);
-        }
-        let Some(known) = self.known.get_mut(&key) else {
-            return;
-        };
-        debug_assert!(Arc::ptr_eq(&known.labels, &series.labels));
-        known.tick = tick;
+            })
+        });
+        let Some(known) = known else { return };
         let value = match &series.value {
             aggregate::Value::Counter(count) => Value::Float(*count as f64),
             aggregate::Value::CounterF(value) | aggregate::Value::Gauge(value) => Value::Float(*value),

@@ -53,7 +53,7 @@ pub struct Context<'a> {
     pub last: bool,
     /// What the kernel gave up on each device; probe `drops` writes it, others read it.
     pub device_drops: &'a mut DeviceDrops,
-    /// The same, ns since the Unix epoch.
+    /// Now, ns since the Unix epoch.
     pub unix_nanos: u64,
     /// To be added to a time since boot to get a time since the epoch, ns.
     pub boot_to_unix: u64,

@@ -69,7 +69,7 @@ type Disk = (String, [(&'static str, f64, f64); 2]);
 pub struct Node {
     options: Options,
     proc: PathBuf,
-    /// Seconds of all CPUs, idle and in all, at the last tick.
+    /// Clock ticks of all CPUs, idle and in all, at the last tick.
     cpu: Option<(u64, u64)>,
     uses: Uses,
     /// Of them, those of file systems.

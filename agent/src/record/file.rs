@@ -1,16 +1,14 @@
-//! Where a tape goes: a file, or a ring of segments. A thread of its own writes, so that a slow disk delays no tick.
+//! Where a tape goes: a file. A thread of its own writes, so that a slow disk delays no tick.
 
 use super::format::{self, Meta};
-use super::ring::Ring;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 /// Seconds that may wait for the disk.
 const BEHIND: usize = 32;
@@ -18,42 +16,24 @@ const BEHIND: usize = 32;
 /// What has been written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Written {
-    /// Bytes, ever.
+    /// Bytes of chunks.
     pub bytes: u64,
-    /// Chunks that did not get to the disk.
-    pub lost: u64,
-}
-
-#[derive(Default)]
-struct Counters {
-    bytes: AtomicU64,
-    lost: AtomicU64,
-    /// A chunk was lost since the last look.
-    broken: AtomicBool,
+    /// Ticks that are in them.
+    pub ticks: u64,
 }
 
 struct Order {
     chunk: Vec<u8>,
-    /// It begins a segment, at this time.
-    begins: Option<u64>,
+    /// It begins anew; else it is a tick, and differences to what was before it.
+    anew: bool,
 }
 
 /// Where chunks go.
 pub struct Output {
     sender: Option<SyncSender<Order>>,
-    thread: Option<JoinHandle<()>>,
-    counters: Arc<Counters>,
-    /// Length of a segment.
-    segment: Option<Duration>,
-    began: Option<Instant>,
-}
-
-/// What is written to.
-pub(super) enum Place {
-    /// One file.
-    File(File),
-    /// The flight recorder.
-    Ring(Box<Ring>),
+    thread: Option<JoinHandle<io::Result<Written>>>,
+    /// A chunk was lost since the last look.
+    broken: Arc<AtomicBool>,
 }
 
 impl Output {
@@ -61,114 +41,109 @@ impl Output {
     pub fn file(path: &Path, meta: &Meta) -> Result<Self> {
         let mut file = File::create(path).context(path.display())?;
         file.write_all(&format::head(meta)).context(path.display())?;
-        Self::start(Place::File(file), None)
-    }
-
-    /// A ring of segments; see [`Ring`].
-    pub fn ring(ring: Ring) -> Result<Self> {
-        let segment = ring.segment();
-        Self::start(Place::Ring(Box::new(ring)), Some(segment))
-    }
-
-    fn start(place: Place, segment: Option<Duration>) -> Result<Self> {
         let (sender, receiver) = sync_channel(BEHIND);
-        let counters: Arc<Counters> = Arc::default();
-        let shared = counters.clone();
+        let broken: Arc<AtomicBool> = Arc::default();
+        let shared = broken.clone();
         let thread = std::thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || write(place, &receiver, &shared))
+            .spawn(move || {
+                let written = write(&receiver, &shared, |chunk| append(&mut file, chunk));
+                file.sync_all().map(|()| written)
+            })
             .context("starting the recorder's thread")?;
         Ok(Self {
             sender: Some(sender),
             thread: Some(thread),
-            counters,
-            segment,
-            began: None,
+            broken,
         })
     }
 
-    /// Whether it is time for a new segment.
-    pub(super) fn turns(&mut self, now: Instant) -> bool {
-        let Some(segment) = self.segment else { return false };
-        let began = *self.began.get_or_insert(now);
-        let turns = now.saturating_duration_since(began) >= segment;
-        if turns {
-            self.began = Some(now);
-        }
-        turns
-    }
-
     /// Hands a chunk over; false = it, or one before it, did not get there.
-    pub(super) fn write(&mut self, chunk: Vec<u8>, begins: Option<u64>) -> bool {
-        let Some(sender) = &self.sender else { return false };
-        let broken = self.counters.broken.swap(false, Relaxed) && begins.is_none();
-        let taken = !broken && sender.try_send(Order { chunk, begins }).is_ok();
-        if !taken {
-            self.counters.lost.fetch_add(1, Relaxed);
-        }
-        taken
-    }
-
-    pub(super) fn written(&self) -> Written {
-        Written {
-            bytes: self.counters.bytes.load(Relaxed),
-            lost: self.counters.lost.load(Relaxed),
-        }
+    pub(super) fn write(&self, chunk: Vec<u8>, anew: bool) -> bool {
+        let broken = self.broken.swap(false, Relaxed) && !anew;
+        let sender = self.sender.as_ref().filter(|_| !broken);
+        sender.is_some_and(|sender| sender.try_send(Order { chunk, anew }).is_ok())
     }
 
     /// Waits until all is on the disk.
-    pub(super) fn finish(&mut self) -> Written {
+    pub(super) fn finish(&mut self) -> Result<Written> {
         self.sender = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the recorder's thread has panicked");
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(written)) => written.context("writing the recording"),
+            Some(Err(_panic)) => Err(Error::new("the recorder's thread has panicked")),
+            None => Ok(Written::default()),
         }
-        self.written()
     }
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        self.finish();
+        if let Err(e) = self.finish() {
+            tracing::error!("{e}");
+        }
     }
 }
 
-fn write(mut place: Place, orders: &Receiver<Order>, counters: &Counters) {
-    let mut fails = false;
-    for order in orders {
-        let result = match &mut place {
-            Place::File(file) => append(file, &order.chunk),
-            Place::Ring(ring) => ring.write(&order.chunk, order.begins),
-        };
-        match result {
+/// Writes what comes. What follows a chunk that could not be written are differences to it: they go as well, until one
+/// begins anew.
+fn write(
+    orders: &Receiver<Order>,
+    broken: &AtomicBool,
+    mut append: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Written {
+    let (mut written, mut fails) = (Written::default(), false);
+    for Order { chunk, anew } in orders {
+        if fails && !anew {
+            continue;
+        }
+        match append(&chunk) {
             Ok(()) => {
                 fails = false;
-                counters.bytes.fetch_add(order.chunk.len() as u64, Relaxed);
+                written.bytes += chunk.len() as u64;
+                written.ticks += u64::from(!anew);
             }
             Err(e) => {
-                counters.lost.fetch_add(1, Relaxed);
-                counters.broken.store(true, Relaxed);
+                broken.store(true, Relaxed);
                 if !std::mem::replace(&mut fails, true) {
                     tracing::warn!("recording: {e}; what cannot be written is left out and counted");
                 }
             }
         }
     }
-    let synced = match &place {
-        Place::File(file) => file.sync_all(),
-        Place::Ring(ring) => ring.sync(),
-    };
-    if let Err(e) = synced {
-        tracing::warn!("recording: {e}");
-    }
+    written
 }
 
 /// Appends a chunk, or nothing: half a chunk would end the file for every reader.
-pub(super) fn append(file: &mut File, chunk: &[u8]) -> io::Result<()> {
+fn append(file: &mut File, chunk: &[u8]) -> io::Result<()> {
     let before = file.stream_position()?;
     file.write_all(chunk).inspect_err(|_| {
         let _ = file.set_len(before);
         let _ = file.seek(io::SeekFrom::Start(before));
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_follows_a_lost_chunk_until_one_begins_anew() {
+        let (sender, orders) = sync_channel(8);
+        for (chunk, anew) in [(1, false), (2, false), (3, false), (4, true), (5, false)] {
+            let chunk = vec![chunk];
+            sender.send(Order { chunk, anew }).unwrap();
+        }
+        drop(sender);
+        let (mut file, broken) = (Vec::new(), AtomicBool::new(false));
+        let written = write(&orders, &broken, |chunk| {
+            if chunk == [2] {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            file.extend_from_slice(chunk);
+            Ok(())
+        });
+        assert_eq!(file, [1, 4, 5]);
+        assert_eq!((written.bytes, written.ticks), (3, 2));
+        assert!(broken.into_inner());
+    }
 }

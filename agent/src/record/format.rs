@@ -4,7 +4,7 @@
 //! CRC-32 of these two and of what is stored (all u32, little-endian), then frames, compressed by LZ4. The first chunk is
 //! [`Meta`] as JSON. A frame is a tag and varints, names and bytes with their length before them. Frames up to a [`Step`] are
 //! what was read in it: the reader applies them, then does the step. Words of arrays are differences to what was there before;
-//! `RESET` begins anew, as a segment of the flight recorder does, or a file after something could not be written.
+//! `RESET` begins anew, after something could not be written.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +39,7 @@ pub mod tag {
     pub const HAPPENED: u8 = 8;
     /// which, ns since the recording began, ns since the epoch, from boot to epoch.
     pub const STEP: u8 = 9;
-    /// ticks that are missing. All arrays are zero and all maps empty now.
+    /// ticks so far, whether they were written or not. All arrays are zero and all maps empty now.
     pub const RESET: u8 = 10;
 }
 

@@ -10,14 +10,12 @@ pub mod format;
 mod past;
 mod reader;
 mod replay;
-mod ring;
 mod tape;
 
 pub use file::{Output, Written};
 pub use format::{Meta, Step};
 pub use past::{Past, verdict_key};
 pub use replay::Replay;
-pub use ring::{Ring, dump};
 pub use tape::Tape;
 
 use crate::probes::unix_nanos;

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Words of an array that are held until somebody asks for it.
+/// Words that are held for arrays until somebody asks for them, at the first step.
 const EARLY_WORDS: usize = 1 << 22;
 
 /// What was read up to a step. Nothing here depends on the order of a hash: they are only looked up.
@@ -26,7 +26,11 @@ struct Known {
     taken: HashMap<(String, Vec<u8>), Vec<u8>>,
     refused: HashSet<(String, Vec<u8>)>,
     happened: HashSet<String>,
+    /// Ticks so far.
+    ticks: u64,
     missing: u64,
+    /// Words in it so far.
+    early_words: usize,
     /// Arrays that nobody has asked for yet keep what was written to them.
     early: HashMap<String, HashMap<usize, u64>>,
 }
@@ -63,7 +67,9 @@ impl Past {
                 taken: HashMap::new(),
                 refused: HashSet::new(),
                 happened: HashSet::new(),
+                ticks: 0,
                 missing: 0,
+                early_words: 0,
                 early: HashMap::new(),
             }),
         }
@@ -219,16 +225,18 @@ impl Known {
                     unix_nanos: r.varint()?,
                     boot_to_unix: r.varint()?,
                 };
+                self.ticks += u64::from(matches!(step, Step::Tick | Step::Last));
                 return Some(Some(step));
             }
             tag::RESET => {
-                self.missing += r.varint()?;
+                self.missing = r.varint()?.saturating_sub(self.ticks);
                 for (_, memory) in self.arrays.values() {
                     // What is zero takes no memory, and shall not.
                     let set = (0..memory.words()).filter(|word| memory.get(*word) != 0);
                     set.for_each(|word| memory.set(word, 0));
                 }
                 self.early.clear();
+                self.early_words = 0;
                 self.rows.clear();
                 self.records.clear();
             }
@@ -252,8 +260,10 @@ impl Known {
             let word = usize::try_from(at).ok()?;
             match memory {
                 Some(memory) => memory.set(word, memory.get(word).wrapping_add(growth)),
-                None if word >= EARLY_WORDS => return None,
+                // Nor is it for an array that this version does not know, or no more.
+                None if self.early_words >= EARLY_WORDS => {}
                 None => {
+                    self.early_words += 1;
                     let word = self
                         .early
                         .entry(name.clone())
@@ -271,4 +281,27 @@ impl Known {
 /// The fact that says what became of a program.
 pub fn verdict_key(spec: &Spec) -> String {
     format!("program {}", spec.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::format::varint;
+
+    #[test]
+    fn ticks_that_are_not_there_are_counted() {
+        let mut frames = Vec::new();
+        // Of six ticks the first and the fifth are there.
+        for so_far in [4, 6] {
+            frames.push(tag::STEP);
+            [Step::Tick.number(), 0, 0, 0]
+                .iter()
+                .for_each(|number| varint(&mut frames, *number));
+            frames.push(tag::RESET);
+            varint(&mut frames, so_far);
+        }
+        let (past, mut reader) = (Past::new(), Reader(&frames));
+        while past.advance(&mut reader).unwrap().is_some() {}
+        assert_eq!(past.missing(), 4);
+    }
 }

@@ -21,10 +21,6 @@ pub struct Replay<'a> {
     /// Where in `frames` the next step begins.
     at: usize,
     damage: Option<String>,
-    /// Records and ticks so far.
-    pub records: u64,
-    /// Ticks so far.
-    pub ticks: u64,
 }
 
 impl<'a> Replay<'a> {
@@ -40,8 +36,6 @@ impl<'a> Replay<'a> {
             frames: Vec::new(),
             at: 0,
             damage: None,
-            records: 0,
-            ticks: 0,
         })
     }
 
@@ -68,10 +62,8 @@ impl<'a> Replay<'a> {
             };
             match step {
                 Step::Attach => {}
-                Step::Drain => self.records += collector.drain(false, drop) as u64,
+                Step::Drain => drop(collector.drain(false, drop)),
                 Step::Tick | Step::Last => {
-                    self.records += collector.drain(false, drop) as u64;
-                    self.ticks += 1;
                     let mut snapshot = collector.tick(&mut [], step == Step::Last);
                     snapshot.families.iter_mut().for_each(sort);
                     return Ok(Some(snapshot));
@@ -102,6 +94,11 @@ impl<'a> Replay<'a> {
     /// What could not be played, in one line; `None` = it was whole.
     pub fn left_out(&self) -> Option<String> {
         let mut all = Vec::new();
+        if let Some(collector) = &self.collector
+            && !collector.engine_error.is_empty()
+        {
+            all.push(collector.engine_error.clone());
+        }
         if let Some(damage) = &self.damage {
             all.push(format!("{damage}, nothing after it was read"));
         }
@@ -136,4 +133,41 @@ fn settings(meta: &Meta) -> Result<Config> {
     let mut config = Config::parse("settings", &meta.settings.to_string()).map_err(Error::new)?;
     config.host.clone_from(&meta.host);
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::format::{self, bytes, tag, varint};
+
+    #[test]
+    fn a_recording_without_a_kernel_side_says_why() {
+        let meta = Meta {
+            geophone: String::new(),
+            layout: agent_common::wire::LAYOUT,
+            kernel: String::new(),
+            host: "h".into(),
+            start_unix_nanos: 0,
+            settings: serde_json::json!({}),
+            left_out: Vec::new(),
+        };
+        let mut frames = vec![tag::FACT];
+        bytes(&mut frames, b"engine_error");
+        bytes(&mut frames, b"\"no right to\"");
+        for step in [Step::Attach, Step::Tick] {
+            frames.push(tag::STEP);
+            [step.number(), 0, 0, 0]
+                .iter()
+                .for_each(|number| varint(&mut frames, *number));
+        }
+        let content = [format::head(&meta), format::chunk(&frames)].concat();
+        let mut replay = Replay::new(&content, Path::new("f")).unwrap();
+        assert!(replay.tick().unwrap().is_some());
+        assert!(
+            replay
+                .left_out()
+                .unwrap()
+                .ends_with("no kernel side: no right to")
+        );
+    }
 }

@@ -4,13 +4,14 @@ use super::Clock;
 use super::file::Output;
 use super::format::{self, Step, bytes, signed, tag, varint};
 use crate::bpf::sys::Shadow;
+use crate::error::Result;
 use agent_common::wire::kind;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Facts that are kept for the beginning of a segment; the oldest go first.
+/// Facts whose last answer is kept, so that each is written once, and again after a gap; the oldest go first.
 const FACTS: usize = 65_536;
 
 /// Rows of a map.
@@ -65,9 +66,10 @@ struct Inner {
     facts: BTreeMap<String, (u64, Vec<u8>)>,
     told: u64,
     output: Output,
-    /// The next chunk begins with everything: nothing was written yet, or something could not be.
+    /// Something could not be written: what follows begins with everything.
     anew: bool,
-    missing: u64,
+    /// Ticks so far.
+    ticks: u64,
 }
 
 /// Writes down what is read.
@@ -92,7 +94,7 @@ impl Tape {
                 told: 0,
                 output,
                 anew: false,
-                missing: 0,
+                ticks: 0,
             }),
         }
     }
@@ -217,44 +219,37 @@ impl Tape {
         }
         match step {
             Step::Attach | Step::Drain => {}
-            Step::Tick | Step::Last => inner.write(clock),
+            Step::Tick | Step::Last => inner.write(),
         }
     }
 
-    /// What has been written.
-    pub fn written(&self) -> super::Written {
-        self.inner().output.written()
-    }
-
     /// Ends it: all is on the disk. A recording goes no further.
-    pub fn finish(&self) -> super::Written {
+    pub fn finish(&self) -> Result<super::Written> {
         self.inner().output.finish()
     }
 }
 
 impl Inner {
     /// Hands the frames of a second to the writer. If it is too far behind, they are missing, and what follows begins anew.
-    fn write(&mut self, clock: &Clock) {
+    fn write(&mut self) {
+        self.ticks += 1;
         let frames = std::mem::take(&mut self.frames);
-        if !self.anew {
-            self.anew = !self.output.write(format::chunk(&frames), None);
-        }
+        self.anew = self.anew || !self.put(&frames, false);
         if self.anew {
-            self.missing += 1;
-        } else if !self.output.turns(clock.now) {
-            return;
+            // The state has in it what the frames did, but for their records.
+            self.anew = !self.put(&self.state(), true);
         }
-        // The state has in it what the frames did, but for their records.
-        let state = format::chunk(&self.state());
-        if self.output.write(state, Some(clock.unix_nanos)) {
-            (self.anew, self.missing) = (false, 0);
-        }
+    }
+
+    /// A chunk that no reader takes is as good as lost.
+    fn put(&self, frames: &[u8], anew: bool) -> bool {
+        frames.len() <= format::LONGEST && self.output.write(format::chunk(frames), anew)
     }
 
     /// Everything as it is now.
     fn state(&self) -> Vec<u8> {
         let mut out = vec![tag::RESET];
-        varint(&mut out, self.missing);
+        varint(&mut out, self.ticks);
         for (key, (_, json)) in &self.facts {
             put_fact(&mut out, key, json);
         }

@@ -1,14 +1,20 @@
 //! Reading that may never end. A page of a process's memory may be a file system's that answers when it likes (FUSE), or a
 //! handler's of page faults. So it is read on a thread of its own and waited for only so long. One that hangs is
-//! left alone, and so is whose fault it is until it is back; the others get another thread, unless too many hang.
+//! left alone, and so is whose fault it is until it is back; the others get another thread, unless too many hang. Whoever was
+//! slow is left alone for twenty times as long as it took: nobody has more than a twenty-first of the time.
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Threads of one kind that may hang.
 const HANGING: usize = 16;
+
+/// What takes longer than this, which a thread that only waits for a CPU does not, is paid for …
+const SLOW: Duration = Duration::from_millis(100);
+/// … with so many times of it in which the same one's is left alone.
+const REST: u32 = 20;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -17,7 +23,8 @@ pub struct Aside<K> {
     name: &'static str,
     patience: Duration,
     worker: Option<Worker>,
-    hanging: Vec<(K, Weak<()>)>,
+    /// Who hangs or was slow, what lives while it hangs, and when it may be asked again.
+    hanging: Vec<(K, Weak<()>, Instant)>,
 }
 
 struct Worker {
@@ -39,8 +46,14 @@ impl<K: PartialEq> Aside<K> {
 
     /// Does it. `None` = it is not done in time, or something of the same key, or too much, hangs still.
     pub fn run<T: Send + 'static>(&mut self, key: K, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        self.hanging.retain(|(_, lives)| lives.strong_count() > 0);
-        if self.hanging.len() >= HANGING || self.hanging.iter().any(|(known, _)| *known == key) {
+        let start = Instant::now();
+        self.hanging
+            .retain(|(_, lives, until)| lives.strong_count() > 0 || start < *until);
+        let hanging = self
+            .hanging
+            .iter()
+            .filter(|(_, lives, _)| lives.strong_count() > 0);
+        if hanging.count() >= HANGING || self.hanging.iter().any(|(known, ..)| *known == key) {
             return None;
         }
         if self.worker.is_none() {
@@ -52,10 +65,14 @@ impl<K: PartialEq> Aside<K> {
         });
         self.worker.as_ref()?.work.send(work).ok()?;
         let result = result.recv_timeout(self.patience).ok();
-        if result.is_none()
-            && let Some(worker) = self.worker.take()
-        {
-            self.hanging.push((key, worker.lives));
+        let took = start.elapsed();
+        let lives = match result {
+            Some(_) => None,
+            None => self.worker.take().map(|worker| worker.lives),
+        };
+        if result.is_none() || took > SLOW {
+            let until = Instant::now() + REST * took;
+            self.hanging.push((key, lives.unwrap_or_default(), until));
         }
         result
     }
@@ -77,7 +94,6 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn what_hangs_is_left_alone_until_it_is_back() {
@@ -95,6 +111,15 @@ mod tests {
         while aside.run(1, || 7).is_none() {
             assert!(Instant::now() < deadline, "it is back");
         }
+    }
+
+    #[test]
+    fn who_was_slow_rests() {
+        let mut aside = Aside::new("test", Duration::from_secs(5));
+        let slow = || std::thread::sleep(Duration::from_millis(150));
+        assert_eq!(aside.run(1, slow), Some(()));
+        assert_eq!(aside.run(1, || ()), None);
+        assert_eq!(aside.run(2, || ()), Some(()));
     }
 
     #[test]

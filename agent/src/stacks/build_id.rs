@@ -16,7 +16,8 @@ pub struct Identity {
     /// `process.executable.build_id.htlhash` of OpenTelemetry; empty = it could not be read.
     pub hash: String,
     /// What no other file can have at the same time or later: device, inode and time of the last change, which no user can set
-    /// but by a file system of his own (FUSE). Empty = it has none.
+    /// but by a file system of his own: FUSE is left out; of an overlay above it only the device, a number that is used again
+    /// after an unmount, is not the user's. Empty = it has none.
     pub inode: String,
 }
 

@@ -96,12 +96,17 @@ fn annotation(store: &Store, frame: u32) -> &'static str {
 
 /// Who ended a wait, and where: frames innermost first.
 pub fn waker(store: &Store, row: &Row) -> Option<(String, Vec<String>)> {
-    let (name, frames) = row.waker.split_first()?;
+    let frames = row.waker.get(1..)?;
     let frames = frames
         .iter()
         .flat_map(|frame| folded_names(store, *frame))
         .collect();
-    Some((frame_name(store, *name).replace([';', '\n'], " "), frames))
+    Some((waker_name(store, row)?, frames))
+}
+
+/// Who ended a wait.
+pub fn waker_name(store: &Store, row: &Row) -> Option<String> {
+    Some(frame_name(store, *row.waker.first()?).replace([';', '\n'], " "))
 }
 
 /// Names of a frame among folded stacks, innermost first.

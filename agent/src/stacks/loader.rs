@@ -73,10 +73,8 @@ struct Known {
     layout: Option<Arc<u32>>,
 }
 
-enum Garbage {
-    Ranges(Piece, Option<Arc<u32>>),
-    Rows(Piece),
-}
+/// Ranges that nothing leads to any more, and the layout of the Python that they were of.
+type Garbage = (Piece, Option<Arc<u32>>);
 
 /// Tables, ranges and processes.
 pub struct Loader {
@@ -92,6 +90,8 @@ pub struct Loader {
     closing: VecDeque<(Instant, Arc<Binary>)>,
     garbage: VecDeque<(Instant, Garbage)>,
     next_id: u32,
+    /// Of the last entry in PROCESSES.
+    serial: u32,
     looked: Instant,
     stats: Stats,
 }
@@ -109,6 +109,7 @@ impl Loader {
             closing: VecDeque::new(),
             garbage: VecDeque::new(),
             next_id: 0,
+            serial: 0,
             looked: Instant::now(),
             stats: Stats::default(),
         }
@@ -166,11 +167,13 @@ impl Loader {
 
     /// Loads a file unless it is there.
     fn binary(&mut self, tgid: u32, key: Option<FileId>, mapping: &Mapping, now: Instant) -> Option<()> {
-        if let Some(held) = self.files.get(&key) {
-            let file = &held.binary.file;
-            file.is_of(tgid);
-            if let (Origin::File(_, path), None) = (&mapping.origin, file.get()) {
-                file.set(self.may_open(open(tgid, mapping, path).ok()));
+        if let Some(held) = self.files.get_mut(&key) {
+            // Not to be evicted for another file of the same process.
+            held.unused_since = now;
+            let binary = held.binary.clone();
+            binary.file.is_of(tgid);
+            if let (Origin::File(_, path), None) = (&mapping.origin, binary.file.get()) {
+                binary.file.set(self.may_open(open(tgid, mapping, path).ok()));
             }
             return Some(());
         }
@@ -277,28 +280,34 @@ impl Loader {
             if let Some(pieces) = self.rows.take(rows) {
                 return Some(pieces);
             }
-            // Room that is free in a moment is no use now, but the file may be asked for again.
             if !self.evict(now) {
                 return None;
             }
-            self.collect_garbage(now + GRACE);
         }
     }
 
+    /// Forgets the file that no process has had for the longest time. Its rows are free at once: the kernel reads them no more.
     fn evict(&mut self, now: Instant) -> bool {
+        let is_idle =
+            |held: &Held| held.users == 0 && now.saturating_duration_since(held.unused_since) >= GRACE;
         let oldest = self
             .files
             .iter()
-            .filter(|(_, held)| held.users == 0)
+            .filter(|(_, held)| is_idle(held))
             .min_by_key(|(_, held)| held.unused_since)
             .map(|(key, _)| *key);
         let Some(held) = oldest.and_then(|key| self.files.remove(&key)) else {
             return false;
         };
         for part in held.parts {
-            self.garbage.push_back((now, Garbage::Rows(part.piece)));
+            self.rows.give(part.piece);
+            if !self.rows.is_used(part.piece.shard as usize) {
+                self.maps.shards.remove(part.piece.shard as usize);
+            }
         }
-        self.closing.push_back((held.unused_since, held.binary));
+        if held.binary.file.get().is_some() {
+            self.closing.push_back((held.unused_since, held.binary));
+        }
         true
     }
 
@@ -338,14 +347,14 @@ impl Loader {
             }
         }
         self.forget(tgid, now);
-        self.next_id += 1;
+        self.serial = self.serial.wrapping_add(1);
         let value = Process {
             start,
             range: piece.row,
             ranges: piece.rows,
             python: image.python.as_ref().map_or(0, |python| python.runtime),
             layout: image.python.as_ref().map_or(0, |python| *python.layout),
-            serial: self.next_id,
+            serial: self.serial,
         };
         let known = Known {
             start,
@@ -359,6 +368,8 @@ impl Loader {
             .processes
             .update(&bytes(&ProcessKey { tgid }), &bytes(&value));
         if let Err(e) = written {
+            // The old entry leads to ranges that will be another process's.
+            let _ = self.maps.processes.remove(&bytes(&ProcessKey { tgid }));
             self.forget(tgid, now);
             self.stats.refused += 1;
             tracing::debug!("map PROCESSES: {e}");
@@ -371,8 +382,7 @@ impl Loader {
         let Some(known) = self.known.remove(&tgid) else {
             return;
         };
-        self.garbage
-            .push_back((now, Garbage::Ranges(known.ranges, known.layout)));
+        self.garbage.push_back((now, (known.ranges, known.layout)));
         for file in &known.files {
             if let Some(held) = self.files.get_mut(file) {
                 held.users = held.users.saturating_sub(1);
@@ -385,18 +395,9 @@ impl Loader {
         while let Some((since, _)) = self.garbage.front()
             && now.saturating_duration_since(*since) >= GRACE
         {
-            match self.garbage.pop_front() {
-                Some((_, Garbage::Ranges(piece, layout))) => {
-                    self.ranges.give(piece);
-                    drop(layout);
-                }
-                Some((_, Garbage::Rows(piece))) => {
-                    self.rows.give(piece);
-                    if !self.rows.is_used(piece.shard as usize) {
-                        self.maps.shards.remove(piece.shard as usize);
-                    }
-                }
-                None => {}
+            if let Some((_, (piece, layout))) = self.garbage.pop_front() {
+                self.ranges.give(piece);
+                drop(layout);
             }
         }
     }

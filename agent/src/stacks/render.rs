@@ -1,6 +1,6 @@
 //! Stacks as text and pictures: folded, a table, a flamegraph. The formats of other tools are in their own files.
 
-use super::frames::{folded_names, shown_names, waker};
+use super::frames::{folded_names, shown_names, waker, waker_name};
 use super::store::{Count, Place, Row, Store, Window};
 use crate::aggregate::labels::printable;
 use crate::error::{Error, Result};
@@ -196,7 +196,7 @@ pub fn summary(store: &Store, rows: &[Row], sample: u8, window: Window, most: us
         .take(most)
         .map(|row| {
             let mut frames = shown_names(store, &row.frames);
-            if let Some((name, _)) = waker(store, row) {
+            if let Some(name) = waker_name(store, row) {
                 frames.push(format!("-- woken by {name}"));
                 frames.extend(shown_names(store, row.waker.get(1..).unwrap_or_default()));
             }

@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 const WAITING: usize = 16_384;
 /// Processes that are looked at in a second; each takes about half a millisecond once its files are known.
 const LOOKS: u32 = 100;
-/// A process whose stacks end outside of all mappings is looked at again after this time; if it is as before, after twice
-/// of it …
+/// A process whose stacks end where nothing is known (outside of all mappings, or without a row) is looked at again after this
+/// time; if it is as before, after twice of it …
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ mod summary;
 mod tests;
 mod tunnels;
 
-pub use answer::Reply;
+pub use answer::{Reply, Row};
 pub use lines::{drop_header, flow_header, line, tunnel_header};
 pub use summary::{accounts, summary};
 pub use tunnels::tunnels;

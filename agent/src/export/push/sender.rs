@@ -154,7 +154,8 @@ impl<'a, T: Target> Sender<'a, T> {
         let _ = timeout(wait, self.hurry.changed()).await;
     }
 
-    /// One line at the first failure, not one each time.
+    /// One line at the first failure since a request was accepted, not one each time. An export of which one request is refused
+    /// and the next accepted has its line each time, and so has each partial success.
     fn complain(&mut self, cause: &str, what: &str) {
         let (name, host) = (
             self.delivery.name,
@@ -167,7 +168,7 @@ impl<'a, T: Target> Sender<'a, T> {
                 host,
                 cause,
                 what,
-                "{name}: attempt failed; further failures are counted, not logged"
+                "{name}: attempt failed; further failures are counted, not logged, until a request is accepted"
             );
         }
     }

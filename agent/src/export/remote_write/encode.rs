@@ -2,25 +2,18 @@
 
 use super::message::{Message, Point, Row};
 use super::settings::{Histograms, RemoteWriteSettings};
-use crate::aggregate::{Kind, Labels, Metric, Snapshot, Value};
+use crate::aggregate::{Kind, Living, Metric, Snapshot, Value};
 use crate::export::prometheus::{Scraped, text};
 use crate::export::push::Part;
 use agent_store::labels;
 use agent_store::series::STALE;
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-
-/// Which series of a snapshot: its metric and its labels, by address. The labels are held as long as the address is a key, so
-/// that no others can be there.
-type Key = (usize, usize);
+use std::collections::HashSet;
 
 /// A series that was sent.
 struct Known {
     metric: &'static Metric,
-    labels: Arc<Labels>,
     /// As the receiver knows it: a histogram that is sent as classic buckets is many.
     identities: Vec<labels::Labels>,
-    tick: u64,
 }
 
 /// Knows what was sent.
@@ -28,7 +21,7 @@ pub(super) struct Encoder {
     protocol: u8,
     histograms: Histograms,
     scraped: Scraped,
-    known: HashMap<Key, Known>,
+    known: Living<Known>,
     /// `up` and `target_info`, which no family has.
     constant: Vec<(&'static Metric, labels::Labels)>,
     /// Time of the last snapshot.
@@ -45,7 +38,7 @@ impl Encoder {
             protocol: settings.protocol,
             histograms: settings.histograms,
             scraped: Scraped::new(instance, &settings.external_labels),
-            known: HashMap::new(),
+            known: Living::default(),
             constant: Vec::new(),
             last: 0,
         }
@@ -70,22 +63,18 @@ impl Encoder {
         }
         for family in &snapshot.families {
             for series in &family.series {
-                let key = (
-                    std::ptr::from_ref(family.metric).addr(),
-                    Arc::as_ptr(&series.labels).addr(),
-                );
                 let split = family.metric.kind == Kind::Histogram && self.histograms == Histograms::Classic;
-                let known = self.known.entry(key).or_insert_with(|| Known {
-                    metric: family.metric,
-                    labels: series.labels.clone(),
-                    identities: if split {
-                        self.scraped.classic(family.metric, &series.labels)
-                    } else {
-                        vec![self.scraped.labels(family.metric, &series.labels)]
-                    },
-                    tick,
+                let known = self.known.of(family.metric, &series.labels, tick, || {
+                    Some(Known {
+                        metric: family.metric,
+                        identities: if split {
+                            self.scraped.classic(family.metric, &series.labels)
+                        } else {
+                            vec![self.scraped.labels(family.metric, &series.labels)]
+                        },
+                    })
                 });
-                known.tick = tick;
+                let Some(known) = known else { continue };
                 let points: Vec<Point<'_>> = match &series.value {
                     Value::Counter(count) => vec![Point::Number(*count as f64)],
                     Value::CounterF(value) | Value::Gauge(value) => vec![Point::Number(*value)],
@@ -98,21 +87,17 @@ impl Encoder {
                     message.push(&Row {
                         metric: known.metric,
                         identity,
-                        start: millis(known.labels.start_unix_nanos),
+                        start: millis(series.labels.start_unix_nanos),
                         time,
                         point,
                     });
                 }
             }
         }
-        let ended: Vec<Known> = self
-            .known
-            .extract_if(|_, known| known.tick != tick)
-            .map(|(_, known)| known)
-            .collect();
+        let ended = self.known.ended(tick);
         if !ended.is_empty() {
             // Labels may have been made anew for a series that goes on.
-            let living: HashSet<_> = self.known.values().flat_map(|known| &known.identities).collect();
+            let living: HashSet<_> = self.known.iter().flat_map(|known| &known.identities).collect();
             for known in &ended {
                 let gone = known
                     .identities
@@ -131,7 +116,7 @@ impl Encoder {
         for (metric, identity) in std::mem::take(&mut self.constant) {
             message.push(&self.ended(metric, &identity, time));
         }
-        for known in std::mem::take(&mut self.known).values() {
+        for known in std::mem::take(&mut self.known).iter() {
             for identity in &known.identities {
                 message.push(&self.ended(known.metric, identity, time));
             }

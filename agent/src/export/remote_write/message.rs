@@ -7,15 +7,14 @@ use crate::aggregate::{HistogramValue, Kind, Metric};
 use crate::export::prometheus::{ZERO_THRESHOLD, proto, text};
 use crate::export::push::Part;
 use crate::export::wire::{
-    VARINT, bytes, close, close_small, double, open, open_small, tag, uint, varint, zigzag,
+    VARINT, bytes, close, close_small, double, labels, open, open_small, tag, uint, varint, zigzag,
 };
 use agent_common::histogram::SCALE;
 use agent_store::labels::Labels;
 use agent_store::series::STALE;
 use std::collections::HashMap;
 
-/// A request is ended when it has grown to this size: about five thousand samples, as many as Prometheus sends at most in two
-/// of its own.
+/// A request is ended when it has grown to this size, before it is packed: some thousands of samples.
 const LIMIT: usize = 1 << 20;
 
 /// One sample of one series.
@@ -126,12 +125,7 @@ impl Message {
     fn first(&mut self, row: &Row<'_>) {
         let out = &mut self.series;
         let series = open(out, 1);
-        for (name, value) in row.identity.iter() {
-            let label = open_small(out, 1);
-            bytes(out, 1, name.as_bytes());
-            bytes(out, 2, value.as_bytes());
-            close_small(out, label);
-        }
+        labels(out, 1, row.identity);
         point(row, 2, 4, None, out);
         close(out, series);
     }

@@ -41,10 +41,13 @@ enum Data {
     String((f64, String)),
 }
 
+/// A series of it.
 #[derive(Deserialize)]
-struct Row {
-    metric: BTreeMap<String, String>,
-    value: Option<(f64, String)>,
+pub struct Row {
+    /// Its labels, the name among them.
+    pub metric: BTreeMap<String, String>,
+    /// Time, and value as text, if it is a number at a time.
+    pub value: Option<(f64, String)>,
     histogram: Option<(f64, Histogram)>,
     #[serde(default)]
     values: Vec<(f64, String)>,
@@ -95,7 +98,8 @@ impl Reply {
         Ok(reply)
     }
 
-    fn rows(&self) -> &[Row] {
+    /// Its series.
+    pub fn rows(&self) -> &[Row] {
         match &self.data {
             Some(Data::Vector(rows) | Data::Matrix(rows)) => rows,
             _ => &[],
