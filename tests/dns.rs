@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tests::harness::delay::Delay;
-use tests::harness::dns::{BROKEN, Dnsmasq, dig};
+use tests::harness::dns::{Dnsmasq, broken, dig};
 use tests::harness::snapshot::{Series, Snapshot};
 use tests::harness::{Agent, Link, Scene, Setup, equal};
 use tests::need_root;
@@ -17,23 +17,6 @@ const TIMEOUTS: &str = "geophone_dns_timeouts_total";
 const TRUNCATED: &str = "geophone_dns_truncated_total";
 const NAMES: &str = "geophone_dns_busiest_names";
 const REPEATED: &str = "geophone_dns_repeated_queries_total";
-
-/// A server beside dnsmasq whose every answer is SERVFAIL; it ends with its socket's namespace. Not on port 53.
-fn broken(link: &Link) -> Result<()> {
-    let socket = link.b.ns.enter(|| Ok(UdpSocket::bind(("127.0.0.1", BROKEN))?))?;
-    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
-    std::thread::spawn(move || {
-        let mut buffer = [0; 1500];
-        while let Ok((n, from)) = socket.recv_from(&mut buffer) {
-            let message = &mut buffer[..n];
-            if let [_, _, flags, code, ..] = message {
-                (*flags, *code) = (*flags | 0x80, 0x82);
-            }
-            let _ = socket.send_to(message, from);
-        }
-    });
-    Ok(())
-}
 
 /// A message that asks for the address of `ok.test`.
 fn question(id: u16) -> Vec<u8> {

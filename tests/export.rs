@@ -1,70 +1,10 @@
 //! What leaves the agent by being asked for: a real Prometheus gets the numbers that the API shows.
 
 use anyhow::{Context as _, Result, ensure};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use tests::harness::agent::{PATIENCE, Scratch};
 use tests::harness::command::promtool;
-use tests::harness::{Agent, Scene, Setup, equal, near, promql};
+use tests::harness::prometheus::Prometheus;
+use tests::harness::{Agent, Scene, Setup, equal, near};
 use tests::need_root;
-
-/// A Prometheus of Debian.
-struct Prometheus {
-    child: Child,
-    at: SocketAddr,
-    _scratch: Scratch,
-}
-
-impl Prometheus {
-    fn new(target: SocketAddr, arguments: &[&str]) -> Result<Self> {
-        let scratch = Scratch::new()?;
-        let config = scratch.write(
-            "prometheus.yml",
-            format!(
-                "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
-                 scrape_configs: [{{job_name: geophone, static_configs: [{{targets: ['{target}']}}]}}]\n"
-            ),
-        )?;
-        let at = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", scratch.path("data").display()))
-            .arg(format!("--web.listen-address={at}"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        Ok(Self {
-            child,
-            at,
-            _scratch: scratch,
-        })
-    }
-
-    /// Asks until the answer is right.
-    fn until(&self, query: &str, right: impl Fn(f64) -> Result<()>) -> Result<()> {
-        let start = Instant::now();
-        loop {
-            let error = match promql::number(self.at, query).and_then(&right) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if start.elapsed() > PATIENCE {
-                return Err(error.context(query.to_owned()));
-            }
-            std::thread::sleep(Duration::from_millis(300));
-        }
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Cause: two Prometheus, one that knows native histograms and one that does not. Seen: the totals and the quantiles of
 /// the API.
@@ -73,8 +13,13 @@ fn a_real_prometheus() -> Result<()> {
     need_root!("prometheus");
     let mut scene = Scene::echo()?;
     let agent = Setup::new().set("region", "r1").set("zone", "z1").start()?;
-    let classic = Prometheus::new(agent.at, &[])?;
-    let native = Prometheus::new(agent.at, &["--enable-feature=native-histograms"])?;
+    let config = format!(
+        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+         scrape_configs: [{{job_name: geophone, static_configs: [{{targets: ['{}']}}]}}]\n",
+        agent.at
+    );
+    let classic = Prometheus::start(&config, &[])?;
+    let native = Prometheus::start(&config, &["--enable-feature=native-histograms"])?;
     let truth = scene.talk(&agent)?;
     for subject in [scene.client.name(), scene.server.name()] {
         let own = [("subject", subject)];

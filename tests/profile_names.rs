@@ -387,15 +387,34 @@ fn a_build_id_that_is_another_programs() -> Result<()> {
     let first = run(&cc(&scratch, &unique("k"), &source, &forged)?)?;
     let other = source.replace("spinning", "twisting");
     let second = run(&cc(&scratch, &unique("k"), &other, &forged)?)?;
-    let cache = scratch.path("cache").display().to_string();
-    for _ in 0..2 {
-        let agent = taking_stacks().set("probes.profile.cache_dir", &cache).start()?;
+    let cache = scratch.path("cache");
+    let kept = || {
+        let files = std::fs::read_dir(cache.join("functions"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        files
+            .filter(|file| file.file_name().to_string_lossy().starts_with("abababababababab"))
+            .count()
+    };
+    for round in 0..2 {
+        equal("files kept", kept(), 2 * round)?;
+        let agent = taking_stacks()
+            .set("probes.profile.cache_dir", &cache.display().to_string())
+            .start()?;
         seen(&agent, &first.0, all_named)?;
         seen(&agent, &second.0, |folded| {
             let share = folded.share(&["twisting_for", "twisting", "twisting_leaf"]);
             ensure!(folded.total() > 100 && share > 0.95, "{share}");
             Ok(())
         })?;
+        // Functions are written every ten seconds.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while kept() < 2 {
+            ensure!(Instant::now() < deadline, "{} are kept", kept());
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        ensure!(failures(&agent, "cache")? == 0, "the cache is not sound");
         agent.stop()?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 use tests::harness::agent::PATIENCE;
 use tests::harness::prometheus::{Prometheus, query};
+use tests::harness::promql::number;
 use tests::harness::remote_write::{Receiver, obedient, written};
 use tests::harness::{Agent, Scene, Setup, Snapshot, equal};
 use tests::need_root;
@@ -90,11 +91,7 @@ fn prometheus_knows_what_the_agent_knows() -> Result<()> {
     let all = "{job=\"geophone\"}";
     let mut compared = 0;
     until("two stores", || {
-        let up = query(prometheus.at, "timestamp(up{job=\"geophone\"})", None)?;
-        let time: f64 = up.values().next().context("no up")?[1]
-            .as_str()
-            .context("no time")?
-            .parse()?;
+        let time = number(prometheus.at, "timestamp(up{job=\"geophone\"})")?;
         let theirs = query(prometheus.at, all, Some(time))?;
         let ours = query(agent.at, all, Some(time))?;
         for (labels, value) in &ours {
@@ -115,27 +112,12 @@ fn prometheus_knows_what_the_agent_knows() -> Result<()> {
         "geophone_tcp_bytes_total",
         "geophone_tcp_segments_total",
     ] {
-        let asked = query(
-            prometheus.at,
-            &format!("sum({metric}{{subject=\"{client}\"}})"),
-            None,
-        )?;
-        let asked = asked.values().next().context(metric)?[1].to_string();
-        let want = truth.sum(metric, &[("subject", client)]);
-        equal(metric, asked.trim_matches('"').parse::<f64>()? as u64, want)?;
+        let asked = number(prometheus.at, &format!("sum({metric}{{subject=\"{client}\"}})"))?;
+        equal(metric, asked as u64, truth.sum(metric, &[("subject", client)]))?;
     }
-    let asked = query(
-        prometheus.at,
-        &format!("histogram_count(sum(geophone_tcp_rtt_seconds{{subject=\"{client}\"}}))"),
-        None,
-    )?;
-    let asked = asked.values().next().context("no histogram")?[1].to_string();
+    let asked = format!("histogram_count(sum(geophone_tcp_rtt_seconds{{subject=\"{client}\"}}))");
     let want = truth.sum("geophone_tcp_rtt_seconds", &[("subject", client)]);
-    equal(
-        "round trips",
-        asked.trim_matches('"').parse::<f64>()? as u64,
-        want,
-    )?;
+    equal("round trips", number(prometheus.at, &asked)? as u64, want)?;
     let last = conserved(&agent)?;
     equal("dropped", total(&last, "_dropped_total"), 0)?;
     agent.stop()?;
@@ -163,11 +145,6 @@ fn prometheus_without_native_histograms() -> Result<()> {
     let truth = scene.talk(&agent)?;
     let client = scene.client.name();
     let of = format!("{{subject=\"{client}\"}}");
-    let number = |asked: &str| -> Result<f64> {
-        let answer = query(prometheus.at, asked, None)?;
-        let value = answer.values().next().with_context(|| asked.to_owned())?[1].to_string();
-        Ok(value.trim_matches('"').parse()?)
-    };
     let want = truth.sum("geophone_tcp_rtt_seconds", &[("subject", client)]);
     for series in ["count", "bucket"] {
         let bound = if series == "bucket" {
@@ -175,13 +152,13 @@ fn prometheus_without_native_histograms() -> Result<()> {
         } else {
             of.clone()
         };
-        until(series, || {
-            let asked = number(&format!("sum(geophone_tcp_rtt_seconds_{series}{bound})"))?;
-            equal(series, asked as u64, want)
-        })?;
+        prometheus.until(
+            &format!("sum(geophone_tcp_rtt_seconds_{series}{bound})"),
+            |asked| equal(series, asked as u64, want),
+        )?;
     }
     let median = format!("histogram_quantile(0.5, sum by (le) (geophone_tcp_rtt_seconds_bucket{of}))");
-    let median = number(&median)?;
+    let median = number(prometheus.at, &median)?;
     ensure!(median > 0.0 && median < 1.0, "{median}");
     equal("dropped", total(&conserved(&agent)?, "_dropped_total"), 0)?;
     agent.stop()?;

@@ -2,14 +2,15 @@
 
 use super::{Link, Netns};
 use anyhow::{Context as _, Result, bail};
+use std::net::UdpSocket;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// Port of a server beside it, for `broken.test`.
-pub const BROKEN: u16 = 5399;
+const BROKEN: u16 = 5399;
 
 /// A dnsmasq that goes with its owner. It knows `ok.test`, `big.test` (too big for a datagram of 512 bytes), asks
-/// [`BROKEN`] for `broken.test`, knows nothing else below `test`, and refuses the rest.
+/// [`broken`] for `broken.test`, knows nothing else below `test`, and refuses the rest.
 pub struct Dnsmasq(Child);
 
 impl Dnsmasq {
@@ -56,4 +57,21 @@ pub fn dig(from: &Netns, server: &str, words: &str) -> Result<String> {
         .args(words.split(' '))
         .output()?;
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// A server beside dnsmasq whose every answer is SERVFAIL; it ends with its socket's namespace. Not on port 53.
+pub fn broken(link: &Link) -> Result<()> {
+    let socket = link.b.ns.enter(|| Ok(UdpSocket::bind(("127.0.0.1", BROKEN))?))?;
+    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1500];
+        while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+            let message = &mut buffer[..n];
+            if let [_, _, flags, code, ..] = message {
+                (*flags, *code) = (*flags | 0x80, 0x82);
+            }
+            let _ = socket.send_to(message, from);
+        }
+    });
+    Ok(())
 }

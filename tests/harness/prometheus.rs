@@ -1,7 +1,7 @@
 //! A Prometheus of one's own, of Debian's package.
 
 use super::agent::{PATIENCE, Scratch, clean};
-use super::http;
+use super::{http, promql};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -50,6 +50,21 @@ impl Prometheus {
         Ok(this)
     }
 
+    /// Asks until the answer is right.
+    pub fn until(&self, query: &str, right: impl Fn(f64) -> Result<()>) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let error = match promql::number(self.at, query).and_then(&right) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if start.elapsed() > PATIENCE {
+                return Err(error.context(query.to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
     /// What it says.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.path("log")).unwrap_or_default()
@@ -65,22 +80,15 @@ impl Drop for Prometheus {
 
 /// An instant query, asked of a Prometheus or of an agent: labels as JSON, and the value or histogram with its time.
 pub fn query(at: SocketAddr, query: &str, time: Option<f64>) -> Result<BTreeMap<String, Value>> {
-    let escaped: String = query.bytes().map(|b| format!("%{b:02X}")).collect();
-    let time = time.map_or_else(String::new, |time| format!("&time={time:.3}"));
-    let answer = http::get(None, at, &format!("/api/v1/query?query={escaped}{time}"), "*/*")?;
-    let mut body: Value = serde_json::from_slice(&answer.body).with_context(|| answer.text())?;
-    ensure!(body["status"] == "success", "{query}: {body}");
-    let result = body["data"]["result"].take();
-    let result = result.as_array().with_context(|| format!("{query}: no vector"))?;
-    Ok(result
-        .iter()
-        .map(|one| {
-            let value = if one["value"].is_null() {
-                &one["histogram"]
+    let found = promql::instant_at(at, query, time)?.into_iter();
+    Ok(found
+        .map(|mut one| {
+            let of = if one["value"].is_null() {
+                "histogram"
             } else {
-                &one["value"]
+                "value"
             };
-            (one["metric"].to_string(), value.clone())
+            (one["metric"].to_string(), one[of].take())
         })
         .collect())
 }

@@ -12,7 +12,13 @@ pub fn encoded(query: &str) -> String {
 
 /// What an instant query comes to.
 pub fn instant(at: SocketAddr, query: &str) -> Result<Vec<Value>> {
-    let path = format!("/api/v1/query?query={}", encoded(query));
+    instant_at(at, query, None)
+}
+
+/// The same at a time, in seconds.
+pub fn instant_at(at: SocketAddr, query: &str, time: Option<f64>) -> Result<Vec<Value>> {
+    let time = time.map_or_else(String::new, |time| format!("&time={time:.3}"));
+    let path = format!("/api/v1/query?query={}{time}", encoded(query));
     let answer = http::get(None, at, &path, "application/json")?;
     let body: Value = serde_json::from_slice(&answer.body).with_context(|| answer.text())?;
     ensure!(

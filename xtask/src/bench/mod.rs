@@ -111,7 +111,7 @@ enum Name {
     Price,
     /// Stacks: nginx and wrk with them and without, CPU, memory, how soon a new program's are whole
     Stacks,
-    /// The store beside Prometheus and VictoriaMetrics, on the same data
+    /// The store; with --peers beside Prometheus and VictoriaMetrics, on the same data
     Store,
 }
 
@@ -290,7 +290,7 @@ fn measure(
     if wanted(Name::Store) {
         say("store");
         pairs::wait_for_quiet(&mut patience, Vec::new)?;
-        results.store = Some(store::measure(place, extent.rounds / 10, extent.idle * 2)?);
+        results.store = Some(store::measure(place, extent.rounds / 10, extent.idle * 2, peers)?);
     }
     if wanted(Name::Price) {
         for kind in [Kind::KeepAlive, Kind::Close] {

@@ -63,13 +63,15 @@ pub struct Store {
     own: (u64, String),
 }
 
-/// Measures everything. `rounds`: how often each is asked; `seconds`: how long the agent records itself.
-pub fn measure(place: &Place, rounds: u32, seconds: u64) -> Result<Store> {
+/// Measures everything. `rounds`: how often each is asked; `seconds`: how long the agent records itself; `peers`: beside the
+/// others.
+pub fn measure(place: &Place, rounds: u32, seconds: u64, peers: bool) -> Result<Store> {
     let figures = alone()?;
     let home = place.scratch.join("store");
     let data = Data::write(&home)?;
     let mut running = Vec::new();
-    for start in [geophone, prometheus, victoria] {
+    let others = [prometheus, victoria].into_iter().filter(|_| peers);
+    for start in std::iter::once(geophone as Start).chain(others.map(|start| start as Start)) {
         let engine = start(place, &home, &data)?;
         say(format_args!("store: {} has taken {SAMPLES} samples", engine.name));
         running.push(engine);
@@ -187,6 +189,8 @@ impl Data {
     }
 }
 
+type Start = fn(&Place, &Path, &Data) -> Result<Running>;
+
 /// An engine that has the data and answers.
 struct Running {
     name: &'static str,
@@ -236,16 +240,13 @@ fn agree(running: &[Running], data: &Data) -> Result<()> {
                 .filter_map(|value| value.get(1)?.as_str()?.parse().ok())
                 .collect();
             // VictoriaMetrics does not extrapolate rates: it may differ by a sample in thirty, not by more.
-            let (mean, known) = (
-                values.iter().sum::<f64>() / values.len() as f64,
-                known.get_or_insert(f64::NAN),
-            );
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            let first = *known.get_or_insert(mean);
             ensure!(
-                known.is_nan() || (mean / *known - 1.0).abs() < 0.05,
-                "{}: {query}: a mean of {mean}, but {known} of the first",
+                (mean / first - 1.0).abs() < 0.05,
+                "{}: {query}: a mean of {mean}, but {first} of the first",
                 engine.name
             );
-            *known = if known.is_nan() { mean } else { *known };
         }
     }
     Ok(())
