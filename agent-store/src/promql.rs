@@ -30,8 +30,8 @@ use eval::{Evaluated, Evaluator};
 use grid::{Grid, Row};
 use promql_parser::parser::Expr;
 use promql_parser::parser::value::ValueType;
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, PoisonError};
 
 /// Most steps of a range query: what Prometheus allows.
 const MOST_STEPS: i64 = 11_000;
@@ -216,8 +216,8 @@ fn evaluator<'a>(
         options,
         start,
         end,
-        warnings: RefCell::new(BTreeSet::new()),
-        worked: Cell::new(0),
+        warnings: Mutex::default(),
+        worked: AtomicUsize::new(0),
     }
 }
 
@@ -230,7 +230,12 @@ fn matrix(mut series: Vec<Series>) -> Value {
 fn answer(value: Value, evaluator: Evaluator) -> Answer {
     Answer {
         value,
-        warnings: evaluator.warnings.into_inner().into_iter().collect(),
+        warnings: evaluator
+            .warnings
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .into_iter()
+            .collect(),
     }
 }
 

@@ -141,3 +141,10 @@ pub trait Source: Sync {
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal>;
 }
+
+/// Threads that a query may take: not the node.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .min(4)
+}

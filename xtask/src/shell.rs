@@ -44,6 +44,9 @@ pub struct Package {
     pub name: String,
     /// Its Cargo.toml.
     pub manifest_path: PathBuf,
+    /// Its `package.metadata`.
+    #[serde(default)]
+    pub metadata: serde_json::Value,
 }
 
 /// Asks cargo about the workspace.

@@ -4,9 +4,9 @@ use super::grid::{Grid, Row, Sample, drop_name, unite};
 use super::{Error, MOST_STEPS, Options, float};
 use crate::series::{Bounds, Millis, Source};
 use promql_parser::parser::{Expr, UnaryExpr};
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What an expression is, over a grid. A range vector is `select::Ranges`.
 pub(super) enum Evaluated {
@@ -25,13 +25,13 @@ pub(super) struct Evaluator<'a> {
     pub start: Millis,
     /// Of the whole query.
     pub end: Millis,
-    pub warnings: RefCell<BTreeSet<String>>,
+    pub warnings: Mutex<BTreeSet<String>>,
     /// Samples looked at since the clock was.
-    pub worked: Cell<usize>,
+    pub worked: AtomicUsize,
 }
 
 /// How many samples are looked at between two looks at the clock: some tens of milliseconds.
-const BETWEEN_LOOKS: usize = 1 << 20;
+pub(super) const BETWEEN_LOOKS: usize = 1 << 20;
 
 /// What making labels costs, in samples.
 pub(super) const OF_LABELS: usize = 64;
@@ -79,19 +79,20 @@ impl Evaluator<'_> {
     /// Takes note of work that is not bounded by what was taken of samples, as these are looked at again and again: ends it
     /// when the time is over.
     pub fn work(&self, samples: usize) -> Result<(), Error> {
-        let worked = self.worked.get().saturating_add(samples);
+        let worked = self.worked.load(Relaxed).saturating_add(samples);
         if worked < BETWEEN_LOOKS {
-            self.worked.set(worked);
+            self.worked.store(worked, Relaxed);
             return Ok(());
         }
-        self.worked.set(0);
+        self.worked.store(0, Relaxed);
         Ok(self.bounds.take(0, 0)?)
     }
 
     /// Says something beside the answer, once.
     pub fn warn(&self, text: impl Into<String>) {
         self.warnings
-            .borrow_mut()
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
             .insert(format!("PromQL warning: {}", text.into()));
     }
 

@@ -1,11 +1,11 @@
 //! Windows that slide over the columns of a range vector.
 
 use super::Error;
-use super::eval::Evaluator;
+use super::eval::{BETWEEN_LOOKS, Evaluator};
 use super::grid::{Grid, Row, Sample, distinct, drop_name};
 use super::select::{Ranges, advance};
 use crate::histogram::Histogram;
-use crate::series::{Millis, Series};
+use crate::series::{Millis, Series, cores};
 use std::sync::Arc;
 
 /// What a function of a range vector sees at one step of one series; there is at least one sample.
@@ -29,6 +29,9 @@ pub(super) struct Window<'a> {
 /// What a histogram costs more than a float: it has that many buckets, about.
 pub(super) const OF_A_HISTOGRAM: usize = 64;
 
+/// From so many samples on, several threads slide; below, starting one takes longer.
+const MANY: usize = 1 << 18;
+
 impl Evaluator<'_> {
     /// Calls what `prepare` makes of a series with each of its windows.
     pub fn slide<'s, F>(
@@ -36,13 +39,53 @@ impl Evaluator<'_> {
         ranges: &'s Ranges,
         grid: Grid,
         keep_name: bool,
+        prepare: impl Fn(&'s Series) -> F + Sync,
+    ) -> Result<Vec<Row>, Error>
+    where
+        F: FnMut(Window) -> Result<Option<Sample>, Error>,
+    {
+        let samples: usize = ranges
+            .series
+            .iter()
+            .map(|one| one.samples.floats.times.len())
+            .sum();
+        let cores = if samples < MANY { 1 } else { cores() };
+        let share = ranges.series.len().div_ceil(cores).max(1);
+        let mut parts = ranges.series.chunks(share);
+        let first = parts.next().unwrap_or_default();
+        let part = |series| self.slide_part(ranges, series, grid, keep_name, &prepare);
+        let done: Vec<Result<Vec<Row>, Error>> = std::thread::scope(|scope| {
+            let others: Vec<_> = parts.map(|series| scope.spawn(move || part(series))).collect();
+            let first = part(first);
+            let others = others.into_iter().map(|other| {
+                other
+                    .join()
+                    .unwrap_or_else(|_| Error::execution("a thread has panicked"))
+            });
+            std::iter::once(first).chain(others).collect()
+        });
+        let mut rows = Vec::with_capacity(ranges.series.len());
+        for part in done {
+            rows.extend(part?);
+        }
+        distinct(rows)
+    }
+
+    fn slide_part<'s, F>(
+        &self,
+        ranges: &Ranges,
+        series: &'s [Series],
+        grid: Grid,
+        keep_name: bool,
         prepare: impl Fn(&'s Series) -> F,
     ) -> Result<Vec<Row>, Error>
     where
         F: FnMut(Window) -> Result<Option<Sample>, Error>,
     {
-        let mut rows = Vec::with_capacity(ranges.series.len());
-        for series in &ranges.series {
+        let mut rows = Vec::with_capacity(series.len());
+        // Counted here and not by `work`: the threads would fight for the line.
+        let mut worked = 0;
+        for series in series {
             self.bounds.take(0, 0)?;
             let labels = if keep_name {
                 series.labels.clone()
@@ -73,13 +116,17 @@ impl Evaluator<'_> {
                     histogram_times: &histograms.times[h_from..h_to],
                     histograms: &histograms.values[h_from..h_to],
                 };
-                self.work(1 + (to - from) + (h_to - h_from) * OF_A_HISTOGRAM)?;
+                worked += 1 + (to - from) + (h_to - h_from) * OF_A_HISTOGRAM;
+                if worked >= BETWEEN_LOOKS {
+                    worked = 0;
+                    self.bounds.take(0, 0)?;
+                }
                 if let Some(sample) = call(window)? {
                     row.set(step, sample);
                 }
             }
             rows.push(row);
         }
-        distinct(rows)
+        Ok(rows)
     }
 }

@@ -8,15 +8,13 @@ use super::head::{Held, Piece, within};
 use super::stats::Counters;
 use crate::histogram::Histogram;
 use crate::labels::Labels;
-use crate::series::{Bounds, Column, Matcher, Millis, Refusal, Samples, Series, is_stale};
+use crate::series::{Bounds, Column, Matcher, Millis, Refusal, Samples, Series, cores, is_stale};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
 /// From so many samples of a block on, they are decoded by more than one thread; below, starting one takes longer.
 const MANY: usize = 1 << 18;
-/// So many threads at most: a query is not to take the node.
-const CORES: usize = 4;
 /// Between so many columns a query's time is looked at.
 const AT_A_TIME: usize = 128;
 
@@ -187,15 +185,8 @@ impl Gather<'_> {
             return Ok(());
         }
         let samples: usize = tasks.iter().map(|task| task.place.n as usize).sum();
-        let cores = std::thread::available_parallelism()
-            .map_or(1, std::num::NonZero::get)
-            .min(CORES);
-        let share = if samples < MANY {
-            tasks.len()
-        } else {
-            tasks.len().div_ceil(cores)
-        }
-        .max(1);
+        let cores = if samples < MANY { 1 } else { cores() };
+        let share = tasks.len().div_ceil(cores).max(1);
         let mut parts = tasks.chunks(share);
         let first = parts.next().unwrap_or_default();
         let this = &*self;

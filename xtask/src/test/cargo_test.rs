@@ -1,13 +1,14 @@
 //! `cargo test`, with its results counted while it prints them.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 
 use super::Outcome;
-use crate::shell::{brief, cargo, shown};
+use crate::shell::{brief, capture, cargo, shown};
 
 /// Unit tests of the workspace, as whoever this is.
 pub fn unit(filter: &[String]) -> Result<Outcome> {
@@ -26,34 +27,37 @@ pub fn unit(filter: &[String]) -> Result<Outcome> {
     )
 }
 
-/// End-to-end tests against the released agent, one at a time: they measure.
-pub fn e2e(agent: &Path, filter: &[String]) -> Result<Outcome> {
-    let mut command = cargo();
-    command.args([
-        "test",
-        "--locked",
-        "--release",
-        "--package",
-        "tests",
-        "--no-fail-fast",
-    ]);
-    let list = tempfile::NamedTempFile::new().context("a temporary file")?;
-    let outcome = counted(
-        command
-            .args(["--", "--test-threads=1"])
-            .args(filter)
-            .env("GEOPHONE_BIN", agent)
-            .env("TESTS_SKIPPED", list.path()),
-    )?;
-    let skipped: Vec<String> = std::fs::read_to_string(list.path())
-        .unwrap_or_default()
+/// A line of `cargo --message-format=json`.
+#[derive(Deserialize)]
+struct Message {
+    #[serde(default)]
+    executable: Option<PathBuf>,
+    #[serde(default)]
+    target: Option<Target>,
+    #[serde(default)]
+    profile: Option<Profile>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+/// The test programs that a `cargo test --no-run` with messages in JSON builds: name and path.
+pub fn programs(command: &mut Command) -> Result<Vec<(String, PathBuf)>> {
+    let text = capture(command)?;
+    let messages = text
         .lines()
-        .map(str::to_owned)
-        .collect();
-    Ok(match outcome {
-        Outcome::Passed(held) if !skipped.is_empty() => Outcome::Tried(held, skipped),
-        outcome => outcome,
-    })
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
+        .filter(|message| message.profile.as_ref().is_some_and(|profile| profile.test));
+    Ok(messages
+        .filter_map(|message| Some((message.target?.name, message.executable?)))
+        .collect())
 }
 
 /// Runs test programs, shows what they print and adds up what they count.
@@ -87,7 +91,7 @@ pub fn counted(command: &mut Command) -> Result<Outcome> {
 }
 
 /// Reads `test result: ok. 5 passed; 0 failed; …`.
-fn counts(line: &str) -> Option<(u64, u64)> {
+pub fn counts(line: &str) -> Option<(u64, u64)> {
     let rest = line.strip_prefix("test result: ")?;
     let (_, rest) = rest.split_once(". ")?;
     let number = |word: &str| {

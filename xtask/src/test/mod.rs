@@ -2,6 +2,7 @@
 
 mod cargo_test;
 mod checks;
+mod e2e;
 mod unprivileged;
 
 use std::time::Instant;
@@ -36,12 +37,21 @@ pub struct Which {
 pub enum Outcome {
     /// All held.
     Passed(u64),
-    /// All held that could be tried here, and what could not.
-    Tried(u64, Vec<String>),
+    /// All held that could be tried here, and what is to be said of it.
+    Tried(u64, Notes),
     /// Some held, some did not, and why.
     Failed(u64, u64, String),
     /// It did not take place, and why.
     Skipped(String),
+}
+
+/// What a number of tests that passed does not say.
+#[derive(Default)]
+pub struct Notes {
+    /// Could not be tried here, and why.
+    pub skipped: Vec<String>,
+    /// Held only when they were run once more.
+    pub unstable: Vec<String>,
 }
 
 impl Outcome {
@@ -68,9 +78,12 @@ impl Report {
         match &outcome {
             Outcome::Failed(_, _, why) => say(format_args!("{name} FAILED: {why}")),
             Outcome::Skipped(why) => say(format_args!("{name} SKIPPED: {why}")),
-            Outcome::Tried(_, skipped) => {
-                for what in skipped {
+            Outcome::Tried(_, notes) => {
+                for what in &notes.skipped {
                     say(format_args!("SKIPPED {what}"));
+                }
+                for what in &notes.unstable {
+                    say(format_args!("UNSTABLE {what}: it held only at the second run"));
                 }
             }
             Outcome::Passed(_) => {}
@@ -88,8 +101,10 @@ impl Report {
         for (name, outcome, seconds) in &self.stages {
             let (word, held, broken, why) = match outcome {
                 Outcome::Passed(held) => ("ok", *held, 0, String::new()),
-                Outcome::Tried(held, left) => {
-                    ("ok", *held, 0, format!("{} skipped, named above", left.len()))
+                Outcome::Tried(held, notes) => {
+                    let (skipped, unstable) = (notes.skipped.len(), notes.unstable.len());
+                    let why = format!("{skipped} skipped, {unstable} unstable, named above");
+                    ("ok", *held, 0, why)
                 }
                 Outcome::Failed(held, broken, why) => {
                     let first = why.lines().next().unwrap_or_default();
@@ -102,7 +117,7 @@ impl Report {
             failed += broken;
             skipped += match outcome {
                 Outcome::Skipped(_) => 1,
-                Outcome::Tried(_, left) => left.len(),
+                Outcome::Tried(_, notes) => notes.skipped.len(),
                 _ => 0,
             };
         }
@@ -154,7 +169,7 @@ pub fn test(which: &Which, how: How, filter: &[String]) -> Result<()> {
     if all || which.e2e {
         report.stage("e2e", || {
             if root {
-                cargo_test::e2e(&build_release()?, filter)
+                e2e::run(&build_release()?, filter)
             } else {
                 Ok(needs_root("end-to-end"))
             }

@@ -2,30 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
 
 use super::Outcome;
-use super::cargo_test::counted;
-use crate::shell::{capture, cargo, is_root, root};
+use super::cargo_test::{counted, programs};
+use crate::shell::{cargo, is_root, root};
 use crate::toolchain::find;
-
-/// A line of `cargo --message-format=json`.
-#[derive(Deserialize)]
-struct Message {
-    #[serde(default)]
-    executable: Option<PathBuf>,
-    #[serde(default)]
-    target: Option<Target>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-}
 
 /// Runs copies of the test programs as nobody, from a directory that nobody can read.
 pub fn unit(filter: &[String]) -> Result<Outcome> {
@@ -63,7 +48,18 @@ fn run_copies(dir: &Path, filter: &[String]) -> Result<Outcome> {
     fs::set_permissions(&temp, fs::Permissions::from_mode(0o777))?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     let mut total = (0, 0);
-    for (name, program) in programs()? {
+    let mut build = cargo();
+    build.args([
+        "test",
+        "--locked",
+        "--workspace",
+        "--exclude",
+        "tests",
+        "--lib",
+        "--bins",
+    ]);
+    build.args(["--no-run", "--quiet", "--message-format=json"]);
+    for (name, program) in programs(&mut build)? {
         let copy = dir.join(&name);
         fs::copy(&program, &copy).with_context(|| format!("cannot copy {}", program.display()))?;
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
@@ -84,29 +80,6 @@ fn run_copies(dir: &Path, filter: &[String]) -> Result<Outcome> {
         (passed, 0) => Outcome::Passed(passed),
         (passed, failed) => Outcome::Failed(passed, failed, "these pass only as root".into()),
     })
-}
-
-/// The test programs that `cargo test` has just built.
-fn programs() -> Result<Vec<(String, PathBuf)>> {
-    let mut command = cargo();
-    command.args([
-        "test",
-        "--locked",
-        "--workspace",
-        "--exclude",
-        "tests",
-        "--lib",
-        "--bins",
-        "--no-run",
-        "--quiet",
-    ]);
-    let text = capture(command.arg("--message-format=json"))?;
-    let messages = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Message>(line).ok());
-    Ok(messages
-        .filter_map(|message| Some((message.target?.name, message.executable?)))
-        .collect())
 }
 
 fn nobody(program: &Path) -> Command {

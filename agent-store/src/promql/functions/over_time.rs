@@ -79,11 +79,10 @@ pub(super) fn quantile(args: &Arguments) -> Result<Evaluated, Error> {
     let q = args.scalar(0)?;
     args.evaluator.check_quantiles(&q);
     let ranges = args.evaluator.ranges(args.expr(1)?, args.grid)?;
-    let values = std::cell::RefCell::new(Vec::new());
     let rows = args.evaluator.slide(&ranges, args.grid, false, |_| {
-        |window: Window| {
+        let (q, mut values) = (&q, Vec::new());
+        move |window: Window| {
             Ok(floats(&window, |floats| {
-                let mut values = values.borrow_mut();
                 values.clear();
                 values.extend_from_slice(floats);
                 quantile::quantile(q[window.step], &mut values)
@@ -98,7 +97,7 @@ fn float(value: f64) -> Option<Sample> {
 }
 
 /// For functions that know only floats: nothing where there is none.
-fn floats(window: &Window, f: impl Fn(&[f64]) -> f64) -> Option<Sample> {
+fn floats(window: &Window, f: impl FnOnce(&[f64]) -> f64) -> Option<Sample> {
     (!window.floats.is_empty()).then(|| Sample::Float(f(window.floats)))
 }
 
