@@ -1,0 +1,257 @@
+#!/usr/bin/env python3
+"""Checks the chart by Helm itself, its manifests against the API's schemas, and kustomize against the chart.
+
+    pip install helm-python-sdk kubernetes-validate pyyaml
+    deploy/kubernetes/check.py            # says what is wrong, exit status 1
+    deploy/kubernetes/check.py --write    # writes what is made from the chart: kustomize/base/geophone.yaml and the like
+
+With GEOPHONE_BIN the agent's own program reads each configuration that the chart makes.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import helm_python
+import kubernetes_validate
+import yaml
+
+HERE = pathlib.Path(__file__).resolve().parent
+CHART = HERE / "helm/geophone"
+KUSTOMIZE = HERE / "kustomize"
+PLATFORMS = sorted(path.stem for path in (CHART / "platforms").glob("*.yaml"))
+# The oldest that the chart admits, and those that are maintained.
+VERSIONS = ["1.25", "1.29", "1.33", "1.35", "1.37"]
+# No schema of these is at hand: the first are looked at below, of the others the test of the prometheus operator's CRDs.
+FOREIGN = {"SecurityContextConstraints", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
+
+EXPOSED = {"api": {"expose": True, "tls": {"secretName": "tls"}, "token": {"secretName": "token"}}}
+# name: values. Each renders, is valid, and its configuration is one that the agent takes.
+GOOD = {
+    "default": {},
+    "exposed": EXPOSED,
+    "mutual TLS": {"api": {**EXPOSED["api"], "tls": {"secretName": "tls", "clientCaKey": "ca.crt"}}},
+    "pod monitor": {**EXPOSED, "podMonitor": {"create": True, "extra": {"scrapeNativeHistograms": True}}},
+    "service monitor": {**EXPOSED, "serviceMonitor": {"create": True, "labels": {"release": "prometheus"}}},
+    "all": {
+        **EXPOSED,
+        "config": {
+            "region": "eu-central-1",
+            "peers": [{"name": "db", "cidrs": ["10.1.2.0/24"]}],
+            "export": {"otlp": {"endpoint": "https://collector:4317"}},
+            "probes": {"dns": {"enabled": True}, "profile": {"enabled": True}},
+        },
+        "topologyFromLabels": True,
+        "env": [{"name": "GEOPHONE_LOG__LEVEL", "value": "debug"}],
+        "rules": {"alertmanagers": ["http://alertmanager:9093"]},
+        "priorityClass": {"create": True, "name": "geophone"},
+        "rbac": {"create": True, "peers": True},
+        "networkPolicy": {
+            "create": True,
+            "scrapeFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
+            "egress": [{"ports": [{"port": 4317}]}],
+        },
+        "prometheusRule": {"create": True},
+        "dashboards": {"create": True},
+        "image": {"digest": "sha256:" + "0" * 64},
+    },
+    "pod network": {**EXPOSED, "hostNetwork": False, "dnsPolicy": "ClusterFirst"},
+    "nothing kept": {"store": {"kind": "none"}, "rules": {"onNode": False}},
+}
+# values, and what the refusal says of them.
+BAD = [
+    ({"api": {"expose": True}}, "set api.tls.secretName and api.token.secretName"),
+    ({"hostNetwork": False}, "set api.expose"),
+    ({"podMonitor": {"create": True}}, "cannot reach 127.0.0.1"),
+    ({**EXPOSED, "podMonitor": {"create": True}, "serviceMonitor": {"create": True}}, "take one"),
+    ({"capabilities": ["BPF", "SYS_ADMIN"]}, "allowPrivilegeEscalation"),
+    ({"tolerations": "all"}, "tolerations"),
+    ({"api": {"ports": 1}}, "ports"),
+    ({"capabilities": ["ALL"]}, "capabilities"),
+    ({"store": {"kind": "disk"}}, "kind"),
+]
+
+faults = []
+
+
+def fault(what):
+    faults.append(what)
+
+
+def render(values):
+    """Objects of the chart by (kind, name); tests and notes aside."""
+    chart = helm_python.Chart.load(str(CHART))
+    chart.validate_schema(chart.merge_values(values) if hasattr(chart, "merge_values") else values)
+    objects = {}
+    for path, text in chart.render(values, name="geophone", namespace="geophone").items():
+        if path.endswith("NOTES.txt"):
+            continue
+        for item in yaml.safe_load_all(text):
+            if item:
+                key = (item["kind"], item["metadata"]["name"])
+                if key in objects:
+                    fault(f"{path}: {key} a second time")
+                objects[key] = item
+    return objects
+
+
+def is_test(item):
+    return "helm.sh/hook" in item["metadata"].get("annotations", {})
+
+
+def lint():
+    for name, values in GOOD.items():
+        report = helm_python.lint(str(CHART), values, strict=True)
+        for message in report["messages"]:
+            if message["severity"] >= 2:
+                fault(f"helm lint, {name}: {message['path']}: {message['error']}")
+        for error in report["errors"]:
+            fault(f"helm lint, {name}: {error}")
+
+
+def schemas(name, objects):
+    for (kind, called), item in objects.items():
+        if kind in FOREIGN:
+            continue
+        for version in VERSIONS:
+            try:
+                kubernetes_validate.validate(item, version, strict=True)
+            except Exception as error:  # jsonschema's, and its own
+                fault(f"{name}: {kind}/{called} is not valid in {version}: {str(error).splitlines()[0]}")
+
+
+def configuration(name, objects):
+    text = objects["ConfigMap", "geophone"]["data"]["geophone.yaml"]
+    agent = os.environ.get("GEOPHONE_BIN")
+    if agent:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(text)
+            file.flush()
+            done = subprocess.run([agent, "config", "validate", file.name], capture_output=True, text=True)
+            if done.returncode:
+                fault(f"{name}: the agent refuses its configuration: {done.stderr.strip()}")
+
+
+def least_privilege(name, objects):
+    pod = objects["DaemonSet", "geophone"]["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    context = container["securityContext"]
+    if context.get("privileged") or context["capabilities"]["drop"] != ["ALL"] or not context["readOnlyRootFilesystem"]:
+        fault(f"{name}: the container may more than it says")
+    writable = [m["name"] for m in container["volumeMounts"] if not m.get("readOnly")]
+    host = {v["name"] for v in pod["volumes"] if "hostPath" in v}
+    if set(writable) & host - {"store"}:
+        fault(f"{name}: {writable} of the host can be written")
+    if pod["automountServiceAccountToken"] and ("ClusterRole", "geophone") not in objects:
+        fault(f"{name}: a token without rights")
+    scc = objects.get(("SecurityContextConstraints", "geophone"))
+    if scc and (scc["allowPrivilegedContainer"] or scc["allowedCapabilities"] != context["capabilities"]["add"]):
+        fault(f"{name}: the constraints allow other capabilities than the container asks for")
+
+
+def refused():
+    for values, words in BAD:
+        try:
+            render(values)
+        except helm_python.HelmError as error:
+            if words not in str(error):
+                fault(f"{values}: refused, but not for {words!r}: {error}")
+        else:
+            fault(f"{values}: not refused")
+
+
+def plain(item):
+    """Without what only Helm reads."""
+    def walk(node):
+        if isinstance(node, dict):
+            if isinstance(node.get("labels"), dict):
+                for label in ("helm.sh/chart", "app.kubernetes.io/managed-by"):
+                    node["labels"].pop(label, None)
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+    walk(item)
+    return item
+
+
+def literal(dumper, text):
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+yaml.SafeDumper.add_representer(str, literal)
+
+
+def dump(items):
+    head = "# Made from the chart by `deploy/kubernetes/check.py --write`; do not edit.\n"
+    return head + yaml.safe_dump_all(items, sort_keys=False, width=120, allow_unicode=True)
+
+
+def platform(name):
+    values = yaml.safe_load((CHART / f"platforms/{name}.yaml").read_text())
+    return {key: plain(item) for key, item in render(values).items() if not is_test(item)}
+
+
+def generated():
+    """Path: text of the manifests that are made from the chart."""
+    base = {key: plain(item) for key, item in render({}).items() if not is_test(item)}
+    files = {KUSTOMIZE / "base/geophone.yaml": dump(base.values())}
+    for name in PLATFORMS:
+        for key, item in platform(name).items():
+            if key not in base:
+                short = {"SecurityContextConstraints": "scc"}.get(key[0], key[0].lower())
+                files[KUSTOMIZE / f"overlays/{name}/{short}.yaml"] = dump([item])
+    return files
+
+
+def kustomize(directory):
+    done = subprocess.run(["kubectl", "kustomize", str(directory)], capture_output=True, text=True)
+    if done.returncode:
+        fault(f"kubectl kustomize {directory}: {done.stderr.strip()}")
+        return {}
+    items = [item for item in yaml.safe_load_all(done.stdout) if item]
+    return {(item["kind"], item["metadata"]["name"]): item for item in items}
+
+
+def overlays():
+    """What kustomize makes is what Helm makes of the same platform."""
+    for name in ["base", *PLATFORMS]:
+        directory = KUSTOMIZE / ("base" if name == "base" else f"overlays/{name}")
+        built = kustomize(directory)
+        namespace = built.pop(("Namespace", "geophone"), {})
+        if namespace.get("metadata", {}).get("labels", {}).get("pod-security.kubernetes.io/enforce") != "privileged":
+            fault(f"{directory}: its namespace does not admit the pods")
+        wanted = {key: plain(item) for key, item in render({}).items() if not is_test(item)} if name == "base" else platform(name)
+        for key in sorted(built.keys() | wanted.keys()):
+            if built.get(key) != wanted.get(key):
+                fault(f"{directory}: {key[0]}/{key[1]} is not what the chart makes of it")
+
+
+def main():
+    if sys.argv[1:] == ["--write"]:
+        for path, text in generated().items():
+            path.write_text(text)
+        return 0
+    lint()
+    cases = {**GOOD, **{name: yaml.safe_load((CHART / f"platforms/{name}.yaml").read_text()) for name in PLATFORMS}}
+    for name, values in cases.items():
+        objects = render(values)
+        schemas(name, objects)
+        configuration(name, objects)
+        least_privilege(name, objects)
+    refused()
+    for path, text in generated().items():
+        if not path.exists() or path.read_text() != text:
+            fault(f"{path}: is not what the chart makes; run {sys.argv[0]} --write")
+    overlays()
+    for what in faults:
+        print(what)
+    print(f"{len(cases)} sets of values, {len(BAD)} refused, {1 + len(PLATFORMS)} kustomizations: {len(faults)} faults")
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

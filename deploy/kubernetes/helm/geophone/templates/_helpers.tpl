@@ -1,0 +1,106 @@
+{{- define "geophone.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "geophone.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else if contains (include "geophone.name" .) .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "geophone.name" .) | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "geophone.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "geophone.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "geophone.labels" -}}
+{{ include "geophone.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "geophone.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "geophone.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "geophone.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{- /* The agent's configuration: what the values say, under what the chart must say. */ -}}
+{{- define "geophone.config" -}}
+{{- $api := dict "listen" (printf "127.0.0.1:%v" .Values.api.port) }}
+{{- if .Values.api.expose }}
+{{- $tls := dict "cert_file" "/etc/geophone/tls/tls.crt" "key_file" "/etc/geophone/tls/tls.key" }}
+{{- with .Values.api.tls.clientCaKey }}
+{{- $_ := set $tls "client_ca_file" (printf "/etc/geophone/tls/%s" .) }}
+{{- end }}
+{{- $listen := printf "%s:%v" .Values.api.listenAddress .Values.api.port }}
+{{- $api = dict "listen" $listen "tls" $tls "token_file" (printf "/etc/geophone/token/%s" .Values.api.token.key) }}
+{{- end }}
+{{- $store := dict "kind" (get (dict "hostPath" "auto" "memory" "memory" "none" "none") .Values.store.kind) }}
+{{- $forced := dict "api" $api "store" $store }}
+{{- $rules := dict }}
+{{- if and .Values.rules.onNode (ne .Values.store.kind "none") }}
+{{- $_ := set $rules "files" (list "/etc/geophone/rules") }}
+{{- end }}
+{{- with .Values.rules.alertmanagers }}
+{{- $_ := set $rules "alertmanagers" . }}
+{{- end }}
+{{- if $rules }}
+{{- $_ := set $forced "rules" $rules }}
+{{- end }}
+{{- mergeOverwrite (deepCopy .Values.config) $forced | toYaml }}
+{{- end }}
+
+{{- define "geophone.probe" -}}
+{{- $root := index . 0 }}{{ $path := index . 1 }}
+{{- if and $root.Values.api.expose $root.Values.api.tls.clientCaKey }}
+tcpSocket:
+  port: api
+{{- else }}
+httpGet:
+  path: {{ $path }}
+  port: api
+{{- if $root.Values.api.expose }}
+  scheme: HTTPS
+{{- else }}
+  host: 127.0.0.1
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* What cannot be meant. */ -}}
+{{- define "geophone.check" -}}
+{{- if and .Values.api.expose (or (not .Values.api.tls.secretName) (not .Values.api.token.secretName)) }}
+{{- fail "api.expose: other machines can reach it; set api.tls.secretName and api.token.secretName" }}
+{{- end }}
+{{- if and (not .Values.api.expose) (not .Values.hostNetwork) }}
+{{- fail "hostNetwork: false: the kubelet cannot reach 127.0.0.1 of the pod; set api.expose" }}
+{{- end }}
+{{- if and (not .Values.api.expose) (or .Values.podMonitor.create .Values.serviceMonitor.create) }}
+{{- fail "podMonitor, serviceMonitor: Prometheus cannot reach 127.0.0.1 of the nodes; set api.expose, or send by config.export" }}
+{{- end }}
+{{- if and .Values.podMonitor.create .Values.serviceMonitor.create }}
+{{- fail "podMonitor, serviceMonitor: both would scrape the same series; take one" }}
+{{- end }}
+{{- if and .Values.securityContext (not .Values.securityContext.allowPrivilegeEscalation) (has "SYS_ADMIN" .Values.capabilities) }}
+{{- fail "capabilities: SYS_ADMIN needs securityContext.allowPrivilegeEscalation: true" }}
+{{- end }}
+{{- end }}
