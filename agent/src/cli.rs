@@ -1,10 +1,12 @@
 //! The command line.
 
+mod dashboards;
 mod memory;
 mod record;
 mod rules;
 mod score;
 
+pub use dashboards::Dashboards;
 pub use memory::{AnswerFormat, Query, Store, StoreCommand};
 pub use record::{Record, Replay};
 pub use rules::{Rules, RulesCommand, RulesTest};
@@ -120,6 +122,8 @@ pub enum Command {
     Store(Store),
     /// Health of subjects, peers, zones, regions and the node, 0 to 100; of one, what costs it points
     Health(Health),
+    /// Dashboards for Grafana, made from the metrics: listed, written to files, or pushed to a Grafana
+    Dashboards(Dashboards),
     /// Rule files of Prometheus: what is wrong with them, what is in them, what would have fired
     Rules(Rules),
     /// Alerts of the running agent that are pending or fire

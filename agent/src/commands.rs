@@ -3,6 +3,7 @@
 mod bench;
 mod bench_packets;
 mod capacity;
+mod dashboards;
 mod diff;
 mod health;
 mod profile;
@@ -16,6 +17,7 @@ mod topology;
 pub use bench::{bench_encode, bench_ring, test_corpus};
 pub use bench_packets::bench_packets;
 pub use capacity::capacity;
+pub use dashboards::dashboards;
 pub use diff::diff;
 pub use health::health;
 pub use profile::profile;

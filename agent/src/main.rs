@@ -118,6 +118,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
                     Command::Flows(stream) => commands::stream(&config, btf, &stream, "flows").await,
                     Command::Topology(options) => commands::topology(&config, btf, &options).await,
                     Command::Profile(options) => commands::profile(&config, btf, &options).await,
+                    Command::Dashboards(options) => commands::dashboards(&options).await,
                     Command::Health(options) => commands::health(&config, &options).await,
                     Command::Query(options) => commands::query(&config, &options).await,
                     Command::Record(options) => commands::record(&config, btf, &options).await,

@@ -47,7 +47,7 @@ GOOD = {
         "env": [{"name": "GEOPHONE_LOG__LEVEL", "value": "debug"}],
         "rules": {"alertmanagers": ["http://alertmanager:9093"]},
         "priorityClass": {"create": True, "name": "geophone"},
-        "rbac": {"create": True, "peers": True},
+        "rbac": {"create": True},
         "networkPolicy": {
             "create": True,
             "scrapeFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],

@@ -1,4 +1,5 @@
-//! `cargo xtask docs`: the pages of docs/ that the agent itself prints, from the declarations in its code.
+//! `cargo xtask docs`: what the agent itself prints, from the declarations in its code: pages of docs/, dashboards and rules of
+//! deploy/.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,49 +10,65 @@ use anyhow::{Context, Result, bail};
 use crate::setup::{Group, How, setup};
 use crate::shell::{capture, cargo, root, run, say, target_dir};
 
-/// `geophone docs NAME` prints docs/NAME.md.
-const PAGES: [&str; 2] = ["metrics", "config"];
+/// What prints which file. Of the dashboards the list of names comes from the agent.
+const PAGES: [(&[&str], &str); 3] = [
+    (&["docs", "metrics"], "docs/metrics.md"),
+    (&["docs", "config"], "docs/config.md"),
+    (&["health", "--rules"], "deploy/prometheus/health.yaml"),
+];
+const DASHBOARDS: &str = "deploy/grafana";
 
-/// Writes the pages.
+/// Writes them.
 pub fn write(how: How) -> Result<()> {
     setup(&[Group::Build], how)?;
     let agent = build()?;
-    for name in PAGES {
-        let (page, text) = (page(name), text(&agent, name)?);
-        if fs::read_to_string(&page).is_ok_and(|old| old == text) {
+    for (file, text) in printed(&agent)? {
+        if fs::read_to_string(&file).is_ok_and(|old| old == text) {
             continue;
         }
-        fs::create_dir_all(root().join("docs"))?;
-        fs::write(&page, text).with_context(|| format!("cannot write {}", page.display()))?;
-        say(format_args!("wrote {}", page.display()));
+        if let Some(directory) = file.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        say(format_args!("wrote {}", file.display()));
     }
     Ok(())
 }
 
-/// An error if a page is not what the agent prints; what is not checked, and why, if a page is not there.
-pub fn check() -> Result<Option<String>> {
-    let (there, missing): (Vec<_>, Vec<_>) = PAGES.into_iter().partition(|name| page(name).exists());
-    if !there.is_empty() {
-        let agent = build()?;
-        for name in there {
-            if fs::read_to_string(page(name))? != text(&agent, name)? {
-                bail!("docs/{name}.md is not what `geophone docs {name}` prints: run `cargo xtask docs`");
-            }
+/// An error if one of them is not what the agent prints.
+pub fn check() -> Result<()> {
+    let agent = build()?;
+    for (file, text) in printed(&agent)? {
+        if fs::read_to_string(&file).unwrap_or_default() != text {
+            bail!(
+                "{} is not what geophone prints: run `cargo xtask docs`",
+                file.display()
+            );
         }
     }
-    let missing: Vec<_> = missing.iter().map(|name| format!("docs/{name}.md")).collect();
-    Ok((!missing.is_empty()).then(|| format!("no {} yet: run `cargo xtask docs`", missing.join(", "))))
+    Ok(())
 }
 
-fn page(name: &str) -> PathBuf {
-    root().join(format!("docs/{name}.md"))
+/// Files and what is to be in them.
+fn printed(agent: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut out = Vec::new();
+    for (arguments, file) in PAGES {
+        out.push((root().join(file), capture(Command::new(agent).args(arguments))?));
+    }
+    let list = capture(Command::new(agent).arg("dashboards"))?;
+    let names = list
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next());
+    for name in names {
+        let text = capture(Command::new(agent).args(["dashboards", name]))?;
+        out.push((root().join(DASHBOARDS).join(format!("{name}.json")), text));
+    }
+    Ok(out)
 }
 
-fn text(agent: &Path, name: &str) -> Result<String> {
-    capture(Command::new(agent).args(["docs", name]))
-}
-
-fn build() -> Result<PathBuf> {
+/// The agent, as fast as it is built.
+pub fn build() -> Result<PathBuf> {
     run(cargo().args(["build", "--quiet", "--locked", "--package", "agent"]))?;
     Ok(target_dir()?.join("debug/geophone"))
 }

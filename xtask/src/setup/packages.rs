@@ -118,6 +118,17 @@ pub const TEST: &[Need] = &[
         "scrapes and checks what geophone exports",
     ),
     need(
+        &["amtool"],
+        "prometheus-alertmanager",
+        "checks the Alertmanager's configuration of deploy/stack",
+    ),
+    need(&["shellcheck"], "shellcheck", "checks deploy/install.sh"),
+    need(
+        &["systemd-analyze"],
+        "systemd",
+        "checks the unit of deploy/systemd",
+    ),
+    need(
         &["setpriv", "unshare"],
         "util-linux",
         "tests without root and with fewer capabilities",

@@ -1,0 +1,189 @@
+//! All regions and nodes on one page: is anything wrong, where, and what is it.
+
+use crate::maker::{Maker, places, share};
+use crate::panel::{Board, Show};
+
+/// The dashboard.
+pub fn board(m: &mut Maker) -> Board {
+    m.scope(&["region", "instance"]);
+    let mut panels = vec![m.row("Now")];
+
+    let nodes = m.recorded("count", "target_info", r#"job="geophone""#, &[]);
+    panels.push(m.stat("Nodes", nodes).about("Agents that tell"));
+    let regions = m.recorded("count", "target_info", r#"job="geophone""#, &["region"]);
+    panels.push(
+        m.stat("Regions", format!("count({regions})"))
+            .about("Regions that agents say they are in"),
+    );
+    let connections = m.value("sum", "geophone_tcp_connections", "", &[]);
+    panels.push(m.stat("Connections", connections));
+    let rtt = m.quantile(0.99, "geophone_tcp_rtt_seconds", "", &[]);
+    panels.push(m.stat("Round trip, p99", rtt));
+    let (again, sent) = loss(m, &[]);
+    panels.push(
+        m.stat("Sent again", share(&again, &sent))
+            .unit("percentunit")
+            .limits(0.005, 0.02),
+    );
+    let drops = m.rate("geophone_drops_packets_total", "", &[]);
+    panels.push(m.stat("Drops", drops));
+    let firing = m.recorded(
+        "count",
+        "ALERTS",
+        r#"alertname=~"Geophone.+",alertstate="firing""#,
+        &[],
+    );
+    let firing = m
+        .stat("Alerts", format!("{firing} or vector(0)"))
+        .limits(1.0, 5.0);
+    panels.push(firing.about("Alerts of geophone's rules that fire"));
+    let unaccounted = m.value("", "geophone_events_unaccounted", "", &[]);
+    panels.push(
+        m.stat("Unaccounted", format!("max(abs({unaccounted}))"))
+            .limits(1.0, 1.0),
+    );
+
+    panels.push(m.row("Regions"));
+    for (title, metric, unit, limits) in [
+        (
+            "Round trip from region to region, median",
+            "geophone:region_rtt_seconds:p50_5m",
+            "s",
+            None,
+        ),
+        ("Round trip, p99", "geophone:region_rtt_seconds:p99_5m", "s", None),
+        (
+            "Segments sent again",
+            "geophone:region_retransmits:ratio_5m",
+            "percentunit",
+            Some((0.005, 0.02)),
+        ),
+        (
+            "Connections that fail",
+            "geophone:region_connect_failures:ratio_5m",
+            "percentunit",
+            Some((0.01, 0.2)),
+        ),
+    ] {
+        let expr = m.recorded("max", metric, "", &["region", "peer_region"]);
+        let panel = m.panel(Show::Matrix, title, &[("", expr)]).unit(unit).size(12, 7);
+        let panel = panel.about("Rows: where the agents are. Columns: where their peers are");
+        panels.push(match limits {
+            Some((yellow, red)) => panel.limits(yellow, red),
+            None => panel,
+        });
+    }
+    let health = m.recorded("", "geophone:region_health_score:avg", "", &[]);
+    panels.push(
+        m.graph("Health by region", &[("{{region}}", health)])
+            .about("Mean score of its nodes, of 100"),
+    );
+    let bytes = m.recorded(
+        "sum",
+        "geophone:region_bytes:rate5m",
+        r#"direction="transmit""#,
+        &["region", "peer_region"],
+    );
+    panels.push(
+        m.graph("Traffic", &[("{{region}} → {{peer_region}}", bytes)])
+            .unit("Bps")
+            .about("Payload sent"),
+    );
+    let nodes = m.recorded("sum", "geophone:region_nodes:count", "", &["region"]);
+    panels.push(
+        m.graph("Nodes", &[("{{region}}", nodes)])
+            .about("Agents that tell"),
+    );
+
+    panels.push(m.row("What is wrong"));
+    let alerts = m.recorded(
+        "",
+        "ALERTS",
+        r#"alertname=~"Geophone.+",alertstate="firing""#,
+        &[],
+    );
+    let alerts = m.panel(Show::Table, "Alerts that fire", &[("firing", alerts)]);
+    panels.push(
+        alerts
+            .about("Of geophone's rules")
+            .link("instance", "geophone-node", "instance"),
+    );
+    let factor = m.recorded(
+        "min",
+        "geophone_health_factor",
+        "",
+        &["instance", "entity", "name", "factor"],
+    );
+    let worst = m.panel(
+        Show::Table,
+        "Least healthy",
+        &[("factor's value", format!("bottomk(15, {factor} < 0.9)"))],
+    );
+    panels.push(
+        worst
+            .about("From 1, as good as it should be, to 0; docs/rules.md")
+            .unit("percentunit")
+            .link("instance", "geophone-node", "instance"),
+    );
+    let by = ["instance", "subject", "peer"];
+    let slow = m.quantile(0.99, "geophone_tcp_rtt_seconds", "", &by);
+    let slow = m.panel(
+        Show::Table,
+        "Slowest pairs",
+        &[("p99", format!("topk(15, {slow})"))],
+    );
+    panels.push(slow.link("subject", "geophone-services", "subject"));
+    let (again, sent) = loss(m, &by);
+    let lossy = format!("topk(15, {} > 0)", share(&again, &sent));
+    let lossy = m.panel(Show::Table, "Pairs that lose most", &[("sent again", lossy)]);
+    panels.push(lossy.unit("percentunit").limits(0.005, 0.02).link(
+        "subject",
+        "geophone-services",
+        "subject",
+    ));
+
+    panels.push(m.row("Over time"));
+    panels.push(m.heat("Round trips", "geophone_tcp_rtt_seconds", ""));
+    let by_region = m.recorded(
+        "count",
+        "ALERTS",
+        r#"alertname=~"Geophone.+",alertstate="firing""#,
+        &["alertname"],
+    );
+    panels.push(
+        m.panel(Show::Stack, "Alerts", &[("{{alertname}}", by_region)])
+            .size(12, 9)
+            .about("That fire, by name"),
+    );
+    let reasons = m.rate("geophone_drops_packets_total", "", &["reason"]);
+    panels.push(
+        m.panel(
+            Show::Stack,
+            "Drops",
+            &[("{{reason}}", format!("topk(10, {reasons})"))],
+        )
+        .size(12, 8),
+    );
+    let cpu = m.value("max", "geophone_governor_cpu_ratio", "", &["instance"]);
+    let cpu = m
+        .graph(
+            "Price of the agents",
+            &[("{{instance}}", format!("topk(10, {cpu})"))],
+        )
+        .unit("percentunit");
+    panels.push(cpu.size(12, 8));
+    Board {
+        name: "geophone-overview",
+        title: "geophone / Overview",
+        about: "Regions, health, alerts, the slowest and the most lossy: where to begin",
+        variables: places(),
+        panels,
+    }
+}
+
+/// Segments that were sent again, and all that were sent.
+pub(super) fn loss(m: &mut Maker, by: &[&str]) -> (String, String) {
+    let again = m.rate("geophone_tcp_retransmits_total", "", by);
+    let sent = m.rate("geophone_tcp_segments_total", r#"direction="transmit""#, by);
+    (again, sent)
+}

@@ -1,0 +1,111 @@
+//! Stacks: how many there are and how good they are; the stacks themselves the agent answers for.
+
+use crate::maker::{Maker, places, share};
+use crate::panel::{Board, Panel, Show};
+
+const WHERE: &str = "The stacks of the last hour are with each agent: `geophone profile --last 10m` on the node, or \
+    `/api/v1/profile?from=&to=&subject=&comm=&format=svg` on its API; `geophone diff 10m..5m 5m..now` says what changed. Parca and \
+    Pyroscope scrape `/debug/pprof/profile` of the agent, and show flamegraphs beside these panels.";
+
+/// The dashboard.
+pub fn board(m: &mut Maker) -> Board {
+    m.scope(&["instance"]);
+    let mut panels: Vec<Panel> = vec![m.panel(Show::Text, "", &[]).about(WHERE).size(24, 4)];
+
+    panels.push(m.row("Samples"));
+    let samples = m.rate("geophone_profile_samples_total", "", &["sample"]);
+    panels.push(m.panel(Show::Stack, "By what they are of", &[("{{sample}}", samples)]));
+    let whole = m.rate(
+        "geophone_profile_stacks_total",
+        r#"end="complete""#,
+        &["instance"],
+    );
+    let all = m.rate("geophone_profile_stacks_total", "", &["instance"]);
+    panels.push(
+        m.graph("Whole stacks", &[("{{instance}}", share(&whole, &all))])
+            .unit("percentunit")
+            .limits(0.99, 0.95),
+    );
+    let ends = m.rate("geophone_profile_stacks_total", r#"end!="complete""#, &["end"]);
+    panels.push(m.panel(Show::Stack, "Why others are not", &[("{{end}}", ends)]));
+    let lost = m.rate("geophone_profile_lost_samples_total", "", &["reason"]);
+    panels.push(m.graph("Lost samples", &[("{{reason}}", lost)]));
+    let python = m.rate("geophone_profile_python_stacks_total", "", &["end"]);
+    panels.push(m.panel(Show::Stack, "Python", &[("{{end}}", python)]));
+    let frames = m.rate("geophone_profile_python_lost_frames_total", "", &["reason"]);
+    panels.push(m.graph("Frames of Python without a name", &[("{{reason}}", frames)]));
+
+    panels.push(m.row("Who uses the CPU"));
+    let cpu = m.rate("geophone_sched_cpu_seconds_total", "", &["subject"]);
+    let cpu = m.panel(
+        Show::Stack,
+        "CPU time by subject",
+        &[("{{subject}}", format!("topk(15, {cpu})"))],
+    );
+    panels.push(cpu.unit("short").size(12, 8));
+    let waits = m.quantile(0.99, "geophone_sched_runqueue_seconds", "", &["subject"]);
+    let waits = m.graph(
+        "Wait for a CPU, p99",
+        &[("{{subject}}", format!("topk(15, {waits})"))],
+    );
+    panels.push(waits.size(12, 8));
+
+    panels.push(m.row("Tables and names"));
+    let cpus = m.value("sum", "geophone_profile_cpus", "", &["instance"]);
+    let processes = m.value("sum", "geophone_profile_processes", "", &["instance"]);
+    let files = m.value("sum", "geophone_profile_binaries", "", &["instance"]);
+    let open = m.value("sum", "geophone_profile_open_files", "", &["instance"]);
+    let targets = [
+        ("{{instance}} CPUs", cpus),
+        ("{{instance}} processes", processes),
+        ("{{instance}} files", files),
+        ("{{instance}} open files", open),
+    ];
+    panels.push(
+        m.graph("What can be unwound", &targets)
+            .about("CPUs that are sampled, processes, files with tables, open files"),
+    );
+    let tables = m.value("sum", "geophone_profile_table_bytes", "", &["instance"]);
+    let store = m.value("sum", "geophone_profile_store_bytes", "", &["instance"]);
+    let targets = [("{{instance}} tables", tables), ("{{instance}} samples", store)];
+    panels.push(
+        m.graph("Memory", &targets)
+            .about("Of the unwind tables, and of the samples of the last hour"),
+    );
+    let rows = m.value("sum", "geophone_profile_table_rows", "", &["instance"]);
+    panels.push(m.graph("Rows of the tables", &[("{{instance}}", rows)]));
+    let made = m.rate("geophone_profile_tables_total", "", &["instance"]);
+    let read = m.rate("geophone_profile_processes_read_total", "", &["instance"]);
+    let targets = [
+        ("{{instance}} tables made", made),
+        ("{{instance}} processes read", read),
+    ];
+    panels.push(
+        m.graph("Work", &targets)
+            .about("Tables made, and mappings of processes read"),
+    );
+    let failed = m.rate(
+        "geophone_profile_table_failures_total",
+        "",
+        &["instance", "reason"],
+    );
+    panels.push(m.graph("Files without a table", &[("{{instance}} {{reason}}", failed)]));
+    let names = m.rate(
+        "geophone_profile_name_failures_total",
+        "",
+        &["instance", "reason"],
+    );
+    let died = m.rate("geophone_profile_symbolizer_failures_total", "", &["instance"]);
+    let targets = [
+        ("{{instance}} {{reason}}", names),
+        ("{{instance}} reader of symbols died", died),
+    ];
+    panels.push(m.graph("Names that could not be had", &targets));
+    Board {
+        name: "geophone-profiles",
+        title: "geophone / Profiles",
+        about: "How many stacks there are, how good they are, and who uses the CPU",
+        variables: places(),
+        panels,
+    }
+}

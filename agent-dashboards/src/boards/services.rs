@@ -1,0 +1,195 @@
+//! Services and what is behind them: who is slow or lossy to whom, one backend beside the other.
+
+use super::overview::loss;
+use crate::maker::{Maker, places, share, variable};
+use crate::panel::{Board, Show};
+
+/// The dashboard.
+pub fn board(m: &mut Maker) -> Board {
+    m.scope(&["instance", "subject", "peer"]);
+    let mut panels = vec![m.row("Backends")];
+    let by = ["subject", "peer"];
+    let median = m.quantile(0.5, "geophone_tcp_rtt_seconds", "", &by);
+    let last = m.quantile(0.99, "geophone_tcp_rtt_seconds", "", &by);
+    let jitter = m.quantile(0.99, "geophone_tcp_jitter_seconds", "", &by);
+    let (again, sent) = loss(m, &by);
+    let tried = m.rate(
+        "geophone_tcp_connections_total",
+        r#"role="client",outcome=~"opened|failed""#,
+        &by,
+    );
+    let failed = m.rate(
+        "geophone_tcp_connections_total",
+        r#"role="client",outcome="failed""#,
+        &by,
+    );
+    let open = m.value("sum", "geophone_tcp_connections", "", &by);
+    let bytes = m.rate("geophone_tcp_bytes_total", "", &by);
+    let targets = [
+        ("p50", median),
+        ("p99", last),
+        ("jitter", jitter),
+        ("sent again", share(&again, &sent)),
+        ("failed", share(&failed, &tried)),
+        ("connections", open),
+        ("bytes", bytes),
+    ];
+    let units = [
+        ("p50", "s"),
+        ("p99", "s"),
+        ("jitter", "s"),
+        ("sent again", "percentunit"),
+        ("failed", "percentunit"),
+        ("connections", "short"),
+        ("bytes", "Bps"),
+    ];
+    let table = m
+        .panel(Show::Table, "Each subject and each peer", &targets)
+        .size(24, 10);
+    panels.push(
+        table
+            .about("A peer is a prefix with a name: give each backend of a load-balanced service one, and the slow one stands out")
+            .units(&units)
+            .link("peer", "geophone-services", "peer"),
+    );
+    let spread = m.quantile(0.99, "geophone_tcp_rtt_seconds", "", &["peer"]);
+    panels.push(m.graph("Round trip by peer, p99", &[("{{peer}}", spread)]));
+    let (again, sent) = loss(m, &["peer"]);
+    panels.push(
+        m.graph(
+            "Segments sent again by peer",
+            &[("{{peer}}", share(&again, &sent))],
+        )
+        .unit("percentunit"),
+    );
+    let failures = m.rate(
+        "geophone_tcp_connections_total",
+        r#"outcome="failed""#,
+        &["peer", "error"],
+    );
+    panels.push(m.panel(
+        Show::Stack,
+        "Connections that fail",
+        &[("{{peer}} {{error}}", failures)],
+    ));
+
+    panels.push(m.row("Latency"));
+    panels.push(m.heat("Round trips", "geophone_tcp_rtt_seconds", ""));
+    let now = m.quantile(0.99, "geophone_tcp_rtt_seconds", "", &["subject"]);
+    let before = now.replace("[$__rate_interval]", "[$__rate_interval] offset 1d");
+    let targets = [("{{subject}}", now), ("{{subject}} a day before", before)];
+    panels.push(m.graph("Round trip, p99", &targets).size(12, 9));
+    panels.push(m.latency("Time to connect", "geophone_tcp_connect_seconds", ""));
+    panels.push(m.latency("Time until accepted", "geophone_tcp_accept_seconds", ""));
+    panels.push(m.latency("Jitter", "geophone_tcp_jitter_seconds", ""));
+
+    panels.push(m.row("Connections"));
+    let open = m.value("sum", "geophone_tcp_connections", "", &["subject"]);
+    panels.push(m.panel(Show::Stack, "Open", &[("{{subject}}", open)]));
+    let outcomes = m.rate("geophone_tcp_connections_total", "", &["role", "outcome"]);
+    panels.push(m.graph("Opened, closed, failed", &[("{{role}} {{outcome}}", outcomes)]));
+    let resets = m.rate("geophone_tcp_resets_total", "", &["subject", "direction"]);
+    panels.push(m.graph("Resets", &[("{{subject}} {{direction}}", resets)]));
+    let windows = m.rate(
+        "geophone_tcp_zero_windows_total",
+        "",
+        &["subject", "peer", "direction"],
+    );
+    panels.push(m.graph(
+        "Full receive windows",
+        &[("{{subject}} {{peer}} {{direction}}", windows)],
+    ));
+    let refused = m.rate("geophone_tcp_listen_drops_total", "", &["subject"]);
+    panels.push(m.graph("Refused: the queue was full", &[("{{subject}}", refused)]));
+    let bytes = m.rate("geophone_tcp_bytes_total", "", &["subject", "direction"]);
+    panels.push(m.graph("Traffic", &[("{{subject}} {{direction}}", bytes)]));
+    let segments = m.rate("geophone_tcp_segments_total", "", &["direction"]);
+    panels.push(m.graph("Segments", &[("{{direction}}", segments)]));
+    let drops = m.rate("geophone_drops_packets_total", "", &["subject", "reason"]);
+    panels.push(m.panel(
+        Show::Stack,
+        "Dropped packets",
+        &[("{{subject}} {{reason}}", format!("topk(10, {drops})"))],
+    ));
+    let queue = m.rate("geophone_drops_udp_queue_failures_total", "", &["subject"]);
+    panels.push(m.graph("Datagrams that found a full queue", &[("{{subject}}", queue)]));
+
+    panels.push(m.row("Lookups and datagrams"));
+    panels.push(m.heat("Lookups", "geophone_dns_lookup_seconds", ""));
+    let lookup = m.quantile(0.99, "geophone_dns_lookup_seconds", "", &["server"]);
+    panels.push(
+        m.graph("Lookups by server, p99", &[("{{server}}", lookup)])
+            .size(12, 9),
+    );
+    let answers = m.count("geophone_dns_lookup_seconds", "", &["rcode"]);
+    panels.push(
+        m.panel(Show::Stack, "Answers", &[("{{rcode}}", answers)])
+            .unit("cps"),
+    );
+    let queries = m.rate(
+        "geophone_dns_queries_total",
+        "",
+        &["subject", "server", "protocol"],
+    );
+    panels.push(m.graph("Queries", &[("{{subject}} {{server}} {{protocol}}", queries)]));
+    let timeouts = m.rate("geophone_dns_timeouts_total", "", &["subject", "server"]);
+    let repeated = m.rate("geophone_dns_repeated_queries_total", "", &["subject", "server"]);
+    let cut = m.rate("geophone_dns_truncated_total", "", &["subject", "server"]);
+    let targets = [
+        ("{{subject}} {{server}} timed out", timeouts),
+        ("{{subject}} {{server}} asked again", repeated),
+        ("{{subject}} {{server}} cut", cut),
+    ];
+    panels.push(m.graph("Lookups that went wrong", &targets));
+    let names = m.value("max", "geophone_dns_busiest_names", "", &["name", "qtype"]);
+    panels.push(m.panel(Show::Table, "Busiest names", &[("a minute", names)]));
+    let datagrams = m.rate("geophone_udp_datagrams_total", "", &["subject", "direction"]);
+    panels.push(
+        m.graph("Datagrams", &[("{{subject}} {{direction}}", datagrams)])
+            .size(6, 9),
+    );
+    let bytes = m.rate("geophone_udp_bytes_total", "", &["subject", "direction"]);
+    panels.push(
+        m.graph("Their payload", &[("{{subject}} {{direction}}", bytes)])
+            .size(6, 9),
+    );
+
+    panels.push(m.row("CPU"));
+    let cpu = m.rate("geophone_sched_cpu_seconds_total", "", &["subject"]);
+    panels.push(
+        m.panel(
+            Show::Stack,
+            "CPU time",
+            &[("{{subject}}", format!("topk(10, {cpu})"))],
+        )
+        .unit("short"),
+    );
+    let waits = m.quantile(0.99, "geophone_sched_runqueue_seconds", "", &["subject"]);
+    panels.push(m.graph(
+        "Wait for a CPU, p99",
+        &[("{{subject}}", format!("topk(10, {waits})"))],
+    ));
+    let switches = m.rate("geophone_sched_switches_total", "", &["subject", "switch"]);
+    panels.push(m.graph(
+        "Switches",
+        &[("{{subject}} {{switch}}", format!("topk(10, {switches})"))],
+    ));
+    let mut variables = places();
+    variables.push(variable(
+        "subject",
+        "Subject",
+        r#"geophone_tcp_connections{instance=~"$instance"}"#,
+    ));
+    variables.push(variable(
+        "peer",
+        "Peer",
+        r#"geophone_tcp_connections{instance=~"$instance",subject=~"$subject"}"#,
+    ));
+    Board {
+        name: "geophone-services",
+        title: "geophone / Services",
+        about: "Who is slow or lossy to whom: subjects, their peers, and each backend of a service",
+        variables,
+        panels,
+    }
+}

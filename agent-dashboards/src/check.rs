@@ -1,0 +1,202 @@
+//! Whether a query asks for what there is.
+
+use crate::maker::EVERYWHERE;
+use crate::{Kind, Metric, RECORDED};
+use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
+
+/// What Grafana's variables stand for where a query is only read.
+const STAND_INS: [(&str, &str); 3] = [
+    ("$__rate_interval", "1m"),
+    ("$__range", "1h"),
+    ("$__interval", "15s"),
+];
+
+/// A query as Prometheus reads it: durations in place of Grafana's, and in place of its other variables whatever they are given.
+pub fn plain(expr: &str, variable: impl Fn(&str) -> String) -> String {
+    let mut text = expr.to_owned();
+    for (from, to) in STAND_INS {
+        text = text.replace(from, to);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut parts = text.split('$');
+    out.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let end = part
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(part.len());
+        let (name, rest) = part.split_at(end);
+        out.push_str(&variable(name));
+        out.push_str(rest);
+    }
+    out
+}
+
+/// Parses a query, and looks up each metric and each label that it names.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(expr: &str, metrics: &[Metric]) -> Result<(), String> {
+    let text = plain(expr, |_| ".*".to_owned());
+    let tree = parser::parse(&text).map_err(|e| format!("{text}: {e}"))?;
+    let mut labels = Vec::new();
+    visit(&tree, metrics, &mut labels).map_err(|fault| format!("{text}: {fault}"))
+}
+
+/// The metrics that a query names.
+pub fn names(expr: &str) -> Vec<String> {
+    let text = plain(expr, |_| ".*".to_owned());
+    let mut found = Vec::new();
+    if let Ok(tree) = parser::parse(&text) {
+        selectors(&tree, &mut |selector| found.extend(selector.name.clone()));
+    }
+    found
+}
+
+/// Labels of a selector's series, if there is such a metric.
+fn labels_of(name: &str, metrics: &[Metric]) -> Option<Vec<String>> {
+    let extra = EVERYWHERE.iter().map(|&label| label.to_owned());
+    if let Some((_, labels)) = RECORDED.iter().find(|(recorded, _)| *recorded == name) {
+        let own = labels.iter().map(|&label| label.to_owned());
+        // What a rule has summed up over nodes is of no node any more.
+        return Some(if name.starts_with("geophone:") {
+            own.collect()
+        } else {
+            own.chain(extra).collect()
+        });
+    }
+    let found = metrics.iter().find_map(|metric| {
+        let rest = name.strip_prefix(metric.name.as_str())?;
+        let histogram = metric.kind == Kind::Histogram;
+        match rest {
+            "" => Some((metric, false)),
+            "_count" | "_sum" if histogram => Some((metric, false)),
+            "_bucket" if histogram => Some((metric, true)),
+            _ => None,
+        }
+    });
+    let (metric, bucket) = found?;
+    let le = bucket.then(|| "le".to_owned());
+    Some(metric.labels.iter().cloned().chain(extra).chain(le).collect())
+}
+
+fn known(selector: &VectorSelector, metrics: &[Metric]) -> Result<Vec<String>, String> {
+    let name = selector.name.as_deref().ok_or("a selector without a name")?;
+    let labels = labels_of(name, metrics).ok_or_else(|| format!("{name}: no such metric"))?;
+    let unknown = selector
+        .matchers
+        .matchers
+        .iter()
+        .find(|matcher| !labels.contains(&matcher.name));
+    match unknown {
+        Some(matcher) => Err(format!("{name}: no label {}", matcher.name)),
+        None => Ok(labels),
+    }
+}
+
+/// Adds the labels that can come out of a part of a query, and checks what it groups by against them.
+fn visit(expr: &Expr, metrics: &[Metric], out: &mut Vec<String>) -> Result<(), String> {
+    match expr {
+        Expr::VectorSelector(selector) => out.extend(known(selector, metrics)?),
+        Expr::MatrixSelector(selector) => out.extend(known(&selector.vs, metrics)?),
+        Expr::Aggregate(aggregate) => {
+            let mut inner = Vec::new();
+            visit(&aggregate.expr, metrics, &mut inner)?;
+            if let Some(LabelModifier::Include(by)) = &aggregate.modifier {
+                if let Some(label) = by.labels.iter().find(|label| !inner.contains(label)) {
+                    return Err(format!("grouped by {label}, which nothing has"));
+                }
+                out.extend(by.labels.iter().cloned());
+            } else {
+                out.extend(inner);
+            }
+        }
+        Expr::Binary(binary) => {
+            visit(&binary.lhs, metrics, out)?;
+            visit(&binary.rhs, metrics, out)?;
+        }
+        Expr::Call(call) => {
+            for argument in &call.args.args {
+                visit(argument, metrics, out)?;
+            }
+        }
+        Expr::Paren(paren) => visit(&paren.expr, metrics, out)?,
+        Expr::Unary(unary) => visit(&unary.expr, metrics, out)?,
+        Expr::Subquery(subquery) => visit(&subquery.expr, metrics, out)?,
+        Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {}
+    }
+    Ok(())
+}
+
+fn selectors(expr: &Expr, see: &mut impl FnMut(&VectorSelector)) {
+    match expr {
+        Expr::VectorSelector(selector) => see(selector),
+        Expr::MatrixSelector(selector) => see(&selector.vs),
+        Expr::Aggregate(aggregate) => selectors(&aggregate.expr, see),
+        Expr::Binary(binary) => {
+            selectors(&binary.lhs, see);
+            selectors(&binary.rhs, see);
+        }
+        Expr::Call(call) => call
+            .args
+            .args
+            .iter()
+            .for_each(|argument| selectors(argument, see)),
+        Expr::Paren(paren) => selectors(&paren.expr, see),
+        Expr::Unary(unary) => selectors(&unary.expr, see),
+        Expr::Subquery(subquery) => selectors(&subquery.expr, see),
+        Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Vec<Metric> {
+        let metric = |name: &str, kind| Metric {
+            name: name.to_owned(),
+            kind,
+            unit: "s".to_owned(),
+            labels: vec!["peer".to_owned()],
+            help: String::new(),
+        };
+        vec![
+            metric("rtt_seconds", Kind::Histogram),
+            metric("sent_total", Kind::Counter),
+        ]
+    }
+
+    #[test]
+    fn what_is_not_there_is_told() {
+        let check = |expr| check(expr, &metrics());
+        assert_eq!(
+            check(r#"sum by (peer) (rate(sent_total{peer=~"$peer"}[$__rate_interval]))"#),
+            Ok(())
+        );
+        assert_eq!(
+            check("histogram_quantile(0.5, sum by (le) (rate(rtt_seconds_bucket[5m])))"),
+            Ok(())
+        );
+        for (expr, fault) in [
+            ("sent", "sent: no such metric"),
+            ("sent_total_bucket", "no such metric"),
+            (r#"sent_total{subject="x"}"#, "no label subject"),
+            ("sum by (le) (sent_total)", "grouped by le"),
+            ("sum by (peer (sent_total)", "sent_total"),
+            (r#"{peer="x"}"#, "without a name"),
+        ] {
+            let said = check(expr).unwrap_err();
+            assert!(said.contains(fault), "{expr}: {said}");
+        }
+    }
+
+    #[test]
+    fn variables_are_replaced() {
+        assert_eq!(
+            plain(r#"x{a=~"$a",b="$b_c"}[$__rate_interval]"#, |name| format!(
+                "<{name}>"
+            )),
+            r#"x{a=~"<a>",b="<b_c>"}[1m]"#
+        );
+    }
+}

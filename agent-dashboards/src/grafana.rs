@@ -1,0 +1,285 @@
+//! Grafana's JSON: what versions 10 and 11 import, and later ones upgrade.
+
+use crate::panel::{Board, Panel, Show, Target, Variable};
+use crate::{Dashboard, Query};
+use serde_json::{Value, json};
+
+/// Version of the dashboard's form that Grafana 10.2 and later read as it is.
+const SCHEMA: u32 = 39;
+const COLUMNS: u8 = 24;
+
+fn source() -> Value {
+    json!({ "type": "prometheus", "uid": "${datasource}" })
+}
+
+/// The dashboard of a board.
+pub fn dashboard(board: Board) -> Dashboard {
+    let mut queries = Vec::new();
+    for panel in &board.panels {
+        queries.extend(panel.targets.iter().map(|target| Query {
+            panel: panel.title.clone(),
+            expr: target.expr.clone(),
+        }));
+    }
+    let mut variables = vec![json!({
+        "name": "datasource", "label": "Source", "type": "datasource", "query": "prometheus",
+        "hide": 0, "multi": false, "includeAll": false, "options": [], "refresh": 1, "regex": "",
+        "skipUrlSync": false,
+    })];
+    variables.extend(board.variables.iter().map(variable));
+    let json = json!({
+        "uid": board.name,
+        "title": board.title,
+        "description": board.about,
+        "tags": ["geophone"],
+        "schemaVersion": SCHEMA,
+        "version": 1,
+        "editable": true,
+        "graphTooltip": 1,
+        "timezone": "",
+        "refresh": "30s",
+        "time": { "from": "now-1h", "to": "now" },
+        "templating": { "list": variables },
+        "annotations": { "list": [{
+            "name": "Alerts", "enable": true, "iconColor": "red", "datasource": source(),
+            "target": {
+                "refId": "Anno", "datasource": source(),
+                "expr": "ALERTS{alertname=~\"Geophone.+\",alertstate=\"firing\"}",
+            },
+            "titleFormat": "{{alertname}} {{instance}}",
+        }] },
+        "links": [{
+            "title": "geophone", "type": "dashboards", "tags": ["geophone"], "asDropdown": true, "includeVars": true,
+            "keepTime": true, "targetBlank": false, "icon": "external link", "tooltip": "", "url": "",
+        }],
+        "panels": panels(&board.panels),
+    });
+    Dashboard {
+        name: board.name,
+        about: board.about,
+        json,
+        queries,
+    }
+}
+
+fn variable(variable: &Variable) -> Value {
+    json!({
+        "name": variable.name,
+        "label": variable.label,
+        "type": "query",
+        "datasource": source(),
+        "query": { "query": variable.query, "refId": variable.name },
+        "current": { "selected": true, "text": ["All"], "value": ["$__all"] },
+        "includeAll": true,
+        // What has no such label, as a peer without a region, is not left out.
+        "allValue": ".*",
+        "multi": true,
+        "refresh": 2,
+        "sort": 1,
+        "hide": 0,
+        "options": [],
+        "regex": "",
+        "skipUrlSync": false,
+    })
+}
+
+/// Panels one beside the other, as they fit, row by row.
+fn panels(all: &[Panel]) -> Vec<Value> {
+    let (mut x, mut y, mut tallest) = (0_u8, 0_u32, 0_u8);
+    let mut out = Vec::new();
+    for (number, panel) in all.iter().enumerate() {
+        if x + panel.width > COLUMNS {
+            (x, y, tallest) = (0, y + u32::from(tallest), 0);
+        }
+        let place = json!({ "x": x, "y": y, "w": panel.width, "h": panel.height });
+        out.push(one(panel, number + 1, place));
+        x += panel.width;
+        tallest = tallest.max(panel.height);
+    }
+    out
+}
+
+fn one(panel: &Panel, id: usize, place: Value) -> Value {
+    let mut value = json!({
+        "id": id,
+        "title": panel.title,
+        "type": kind(panel.show),
+        "gridPos": place,
+    });
+    match panel.show {
+        Show::Row => {
+            value["collapsed"] = json!(false);
+            value["panels"] = json!([]);
+            return value;
+        }
+        Show::Text => {
+            value["options"] = json!({ "mode": "markdown", "content": panel.description });
+            return value;
+        }
+        _ => {}
+    }
+    value["description"] = json!(panel.description);
+    value["datasource"] = source();
+    value["targets"] = panel
+        .targets
+        .iter()
+        .enumerate()
+        .map(|(n, target)| ask(panel.show, n, target))
+        .collect();
+    value["fieldConfig"] = fields(panel);
+    value["options"] = options(panel.show);
+    value["transformations"] = transformations(panel);
+    value
+}
+
+fn kind(show: Show) -> &'static str {
+    match show {
+        Show::Graph | Show::Stack => "timeseries",
+        Show::Stat => "stat",
+        Show::Table | Show::Matrix => "table",
+        Show::Heatmap => "heatmap",
+        Show::Row => "row",
+        Show::Text => "text",
+    }
+}
+
+/// A, B, C …
+fn letter(n: usize) -> String {
+    char::from(b'A' + u8::try_from(n % 26).unwrap_or(0)).to_string()
+}
+
+fn ask(show: Show, n: usize, target: &Target) -> Value {
+    let latest = matches!(show, Show::Table | Show::Matrix | Show::Stat);
+    let format = match show {
+        Show::Table | Show::Matrix => "table",
+        Show::Heatmap => "heatmap",
+        _ => "time_series",
+    };
+    json!({
+        "refId": letter(n),
+        "datasource": source(),
+        "editorMode": "code",
+        "expr": target.expr,
+        "legendFormat": if target.legend.is_empty() { "__auto" } else { &target.legend },
+        "format": format,
+        "instant": latest,
+        "range": !latest,
+    })
+}
+
+fn fields(panel: &Panel) -> Value {
+    let steps = match panel.limits {
+        Some((yellow, red)) if yellow <= red => json!([
+            { "color": "green", "value": null }, { "color": "yellow", "value": yellow }, { "color": "red", "value": red },
+        ]),
+        // Less is worse.
+        Some((yellow, red)) => json!([
+            { "color": "red", "value": null }, { "color": "yellow", "value": red }, { "color": "green", "value": yellow },
+        ]),
+        None => json!([{ "color": "green", "value": null }]),
+    };
+    let stacked = panel.show == Show::Stack;
+    let custom = match panel.show {
+        Show::Graph | Show::Stack => json!({
+            "drawStyle": "line", "lineWidth": 1, "fillOpacity": if stacked { 30 } else { 8 }, "showPoints": "never",
+            "spanNulls": false, "stacking": { "mode": if stacked { "normal" } else { "none" }, "group": "A" },
+        }),
+        Show::Table | Show::Matrix => json!({
+            "filterable": panel.show == Show::Table,
+            "cellOptions": { "type": if panel.limits.is_some() { "color-background" } else { "auto" } },
+        }),
+        _ => json!({}),
+    };
+    let mut overrides: Vec<Value> = panel
+        .units
+        .iter()
+        .map(|(legend, unit)| {
+            json!({
+                "matcher": { "id": "byName", "options": legend },
+                "properties": [{ "id": "unit", "value": unit }],
+            })
+        })
+        .collect();
+    overrides.extend(panel.link.map(|(label, board, variable)| {
+        json!({
+            "matcher": { "id": "byName", "options": label },
+            "properties": [{ "id": "links", "value": [{
+                "title": format!("Look at this {label}"),
+                "url": format!("/d/{board}?${{datasource:queryparam}}&var-{variable}=${{__value.raw}}&${{__url_time_range}}"),
+            }] }],
+        })
+    }));
+    json!({
+        "defaults": {
+            "unit": panel.unit,
+            "custom": custom,
+            "color": { "mode": if panel.limits.is_some() { "thresholds" } else { "palette-classic" } },
+            "thresholds": { "mode": "absolute", "steps": steps },
+        },
+        "overrides": overrides,
+    })
+}
+
+fn options(show: Show) -> Value {
+    match show {
+        Show::Graph | Show::Stack => json!({
+            "legend": { "displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": ["lastNotNull", "max"] },
+            "tooltip": { "mode": "multi", "sort": "desc" },
+        }),
+        Show::Stat => json!({
+            "colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "auto",
+            "reduceOptions": { "calcs": ["lastNotNull"], "fields": "", "values": false },
+        }),
+        Show::Table | Show::Matrix => {
+            json!({ "showHeader": true, "cellHeight": "sm", "footer": { "show": false, "reducer": ["sum"] } })
+        }
+        Show::Heatmap => json!({
+            "calculate": false,
+            "yAxis": { "unit": "s", "axisPlacement": "left" },
+            "color": { "mode": "scheme", "scheme": "Turbo", "steps": 64, "exponent": 0.5, "fill": "dark-orange", "reverse": false },
+            "cellGap": 0,
+            "legend": { "show": true },
+            "exemplars": { "color": "rgba(255,0,255,0.7)" },
+            "rowsFrame": { "layout": "auto" },
+            "filterValues": { "le": 1e-9 },
+            "showValue": "never",
+            "tooltip": { "mode": "single", "yHistogram": true },
+        }),
+        Show::Row | Show::Text => json!({}),
+    }
+}
+
+/// A table's targets become columns beside the labels, each named by its legend.
+fn transformations(panel: &Panel) -> Value {
+    match panel.show {
+        Show::Table => {
+            let single = panel.targets.len() == 1;
+            let names: serde_json::Map<String, Value> = panel
+                .targets
+                .iter()
+                .enumerate()
+                .map(|(n, target)| {
+                    let column = if single {
+                        "Value".to_owned()
+                    } else {
+                        format!("Value #{}", letter(n))
+                    };
+                    (column, json!(target.legend))
+                })
+                .collect();
+            json!([
+                { "id": "merge", "options": {} },
+                { "id": "organize", "options": {
+                    "excludeByName": { "Time": true, "__name__": true, "job": true },
+                    "indexByName": {}, "renameByName": names,
+                } },
+            ])
+        }
+        Show::Matrix => json!([
+            { "id": "groupingToMatrix", "options": {
+                "columnField": "peer_region", "rowField": "region", "valueField": "Value", "emptyValue": "null",
+            } },
+        ]),
+        _ => json!([]),
+    }
+}

@@ -1,0 +1,269 @@
+//! Queries and panels from the declarations.
+
+use crate::panel::{Panel, Show, Target, Variable};
+use crate::{Kind, Metric, RECORDED, Style};
+use std::collections::BTreeMap;
+
+/// Makes queries, and notes what is asked for that nobody declares.
+#[derive(Debug)]
+pub struct Maker<'a> {
+    metrics: BTreeMap<&'a str, &'a Metric>,
+    style: Style,
+    /// Labels that each query is narrowed by, if its metric has them, by the variable of the same name.
+    scope: Vec<&'static str>,
+    faults: Vec<String>,
+    /// The first metric that was asked for since the last panel, and whether by its rate.
+    first: Option<(&'a Metric, bool)>,
+}
+
+/// Labels that every series has.
+pub const EVERYWHERE: [&str; 2] = ["job", "instance"];
+
+impl<'a> Maker<'a> {
+    pub fn new(metrics: &'a [Metric], style: Style) -> Self {
+        Self {
+            metrics: metrics
+                .iter()
+                .map(|metric| (metric.name.as_str(), metric))
+                .collect(),
+            style,
+            scope: Vec::new(),
+            faults: Vec::new(),
+            first: None,
+        }
+    }
+
+    /// What was asked for and is not there.
+    pub fn faults(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// From here on queries are narrowed by these variables, each named as its label.
+    pub fn scope(&mut self, labels: &[&'static str]) {
+        labels.clone_into(&mut self.scope);
+    }
+
+    fn metric(&mut self, name: &str, rate: bool) -> Option<&'a Metric> {
+        let found = self.metrics.get(name).copied();
+        match found {
+            Some(metric) => {
+                self.first.get_or_insert((metric, rate));
+            }
+            None => self.faults.push(format!("{name}: no such metric")),
+        }
+        found
+    }
+
+    /// `name{…}` with the scope and further matchers; the labels of `by` must be the metric's.
+    fn selector(&mut self, metric: Option<&Metric>, name: &str, matchers: &str, by: &[&str]) -> String {
+        let labels: Vec<&str> =
+            metric.map_or_else(Vec::new, |m| m.labels.iter().map(String::as_str).collect());
+        let has = |label: &str| EVERYWHERE.contains(&label) || labels.contains(&label);
+        for label in by.iter().filter(|label| !has(label)) {
+            self.faults.push(format!("{name}: no label {label}"));
+        }
+        let scope = self.scope.iter().filter(|label| has(label));
+        let mut parts: Vec<String> = scope.map(|label| format!("{label}=~\"${label}\"")).collect();
+        parts.extend((!matchers.is_empty()).then(|| matchers.to_owned()));
+        format!("{name}{{{}}}", parts.join(","))
+    }
+
+    /// What a counter grows by in a second.
+    pub fn rate(&mut self, name: &str, matchers: &str, by: &[&str]) -> String {
+        let metric = self.metric(name, true);
+        if metric.is_some_and(|metric| metric.kind != Kind::Counter) {
+            self.faults
+                .push(format!("{name}: the rate of what is no counter"));
+        }
+        let selector = self.selector(metric, name, matchers, by);
+        sum(by, &format!("rate({selector}[$__rate_interval])"))
+    }
+
+    /// What a counter grew by in the time that is looked at.
+    pub fn increase(&mut self, name: &str, matchers: &str, by: &[&str]) -> String {
+        let metric = self.metric(name, false);
+        let selector = self.selector(metric, name, matchers, by);
+        sum(by, &format!("increase({selector}[$__range])"))
+    }
+
+    /// A gauge, put together by `sum`, `max` and the like.
+    pub fn value(&mut self, aggregate: &str, name: &str, matchers: &str, by: &[&str]) -> String {
+        let metric = self.metric(name, false);
+        if metric.is_some_and(|metric| metric.kind != Kind::Gauge) {
+            self.faults.push(format!("{name}: the value of what is no gauge"));
+        }
+        let selector = self.selector(metric, name, matchers, by);
+        aggregated(aggregate, by, &selector)
+    }
+
+    /// The same of a recorded series, or of Prometheus' own.
+    pub fn recorded(&mut self, aggregate: &str, name: &str, matchers: &str, by: &[&str]) -> String {
+        let Some((_, labels)) = RECORDED.iter().find(|(recorded, _)| *recorded == name) else {
+            self.faults.push(format!("{name}: nobody records it"));
+            return String::new();
+        };
+        let like = Metric {
+            name: name.to_owned(),
+            kind: Kind::Gauge,
+            unit: String::new(),
+            labels: labels.iter().map(|&label| label.to_owned()).collect(),
+            help: String::new(),
+        };
+        // Regions are recorded without the nodes that they are made of.
+        let kept = self.scope.clone();
+        if name.starts_with("geophone:") {
+            self.scope.retain(|label| *label != "instance");
+        }
+        let selector = self.selector(Some(&like), name, matchers, by);
+        self.scope = kept;
+        aggregated(aggregate, by, &selector)
+    }
+
+    /// A quantile of a histogram.
+    pub fn quantile(&mut self, quantile: f64, name: &str, matchers: &str, by: &[&str]) -> String {
+        let inner = self.buckets(name, matchers, by);
+        format!("histogram_quantile({quantile}, {inner})")
+    }
+
+    /// The histogram itself, for a heatmap or a quantile.
+    pub fn buckets(&mut self, name: &str, matchers: &str, by: &[&str]) -> String {
+        let metric = self.histogram(name);
+        if !self.style.classic {
+            let selector = self.selector(metric, name, matchers, by);
+            return sum(by, &format!("rate({selector}[$__rate_interval])"));
+        }
+        let selector = self.selector(metric, &format!("{name}_bucket"), matchers, by);
+        let by: Vec<&str> = by.iter().copied().chain(["le"]).collect();
+        sum(&by, &format!("rate({selector}[$__rate_interval])"))
+    }
+
+    /// How many values a histogram got in a second.
+    pub fn count(&mut self, name: &str, matchers: &str, by: &[&str]) -> String {
+        let metric = self.histogram(name);
+        if !self.style.classic {
+            let selector = self.selector(metric, name, matchers, by);
+            let summed = sum(by, &format!("rate({selector}[$__rate_interval])"));
+            return format!("histogram_count({summed})");
+        }
+        let selector = self.selector(metric, &format!("{name}_count"), matchers, by);
+        sum(by, &format!("rate({selector}[$__rate_interval])"))
+    }
+
+    fn histogram(&mut self, name: &str) -> Option<&'a Metric> {
+        let metric = self.metric(name, false);
+        if metric.is_some_and(|metric| metric.kind != Kind::Histogram) {
+            self.faults.push(format!("{name}: is no histogram"));
+        }
+        metric
+    }
+
+    /// A panel; its unit and its words are those of the first metric that was asked for since the last one.
+    pub fn panel(&mut self, show: Show, title: &str, targets: &[(&str, String)]) -> Panel {
+        let first = self.first.take();
+        let targets = targets.iter().map(|(legend, expr)| Target {
+            expr: expr.clone(),
+            legend: (*legend).to_owned(),
+        });
+        let (width, height) = match show {
+            Show::Stat => (3, 4),
+            Show::Graph | Show::Stack | Show::Matrix => (8, 8),
+            Show::Table | Show::Heatmap => (12, 9),
+            Show::Row => (24, 1),
+            Show::Text => (24, 5),
+        };
+        Panel {
+            show,
+            title: title.to_owned(),
+            description: first.map_or_else(String::new, |(metric, _)| metric.help.clone()),
+            unit: first.map_or("short", |(metric, rate)| unit(&metric.unit, rate)),
+            units: Vec::new(),
+            width,
+            height,
+            targets: targets.collect(),
+            limits: None,
+            link: None,
+        }
+    }
+
+    /// Lines.
+    pub fn graph(&mut self, title: &str, targets: &[(&str, String)]) -> Panel {
+        self.panel(Show::Graph, title, targets)
+    }
+
+    /// One number.
+    pub fn stat(&mut self, title: &str, expr: String) -> Panel {
+        self.panel(Show::Stat, title, &[("", expr)])
+    }
+
+    /// Latency of a histogram: the median, one in ten, one in a hundred.
+    pub fn latency(&mut self, title: &str, name: &str, matchers: &str) -> Panel {
+        let targets = [0.5, 0.9, 0.99].map(|q| self.quantile(q, name, matchers, &[]));
+        let [median, ninety, last] = targets;
+        self.graph(title, &[("p50", median), ("p90", ninety), ("p99", last)])
+    }
+
+    /// A heatmap.
+    pub fn heat(&mut self, title: &str, name: &str, matchers: &str) -> Panel {
+        let expr = self.buckets(name, matchers, &[]);
+        self.panel(Show::Heatmap, title, &[("{{le}}", expr)])
+    }
+
+    /// A title over what follows.
+    pub fn row(&mut self, title: &str) -> Panel {
+        self.panel(Show::Row, title, &[])
+    }
+}
+
+/// A part of a whole, by the same labels on both sides.
+pub fn share(part: &str, whole: &str) -> String {
+    format!("{part} / ({whole} > 0)")
+}
+
+/// A variable that takes the values of a label.
+pub fn variable(name: &'static str, label: &'static str, selector: &str) -> Variable {
+    Variable {
+        name,
+        label,
+        query: format!("label_values({selector}, {name})"),
+    }
+}
+
+/// The regions and the nodes in them.
+pub fn places() -> Vec<Variable> {
+    vec![
+        variable("region", "Region", r#"target_info{job="geophone"}"#),
+        variable(
+            "instance",
+            "Node",
+            r#"target_info{job="geophone",region=~"$region"}"#,
+        ),
+    ]
+}
+
+fn sum(by: &[&str], inner: &str) -> String {
+    aggregated("sum", by, inner)
+}
+
+fn aggregated(aggregate: &str, by: &[&str], inner: &str) -> String {
+    if aggregate.is_empty() {
+        inner.to_owned()
+    } else if by.is_empty() {
+        format!("{aggregate}({inner})")
+    } else {
+        format!("{aggregate} by ({}) ({inner})", by.join(", "))
+    }
+}
+
+/// Grafana's name of a unit.
+fn unit(ucum: &str, rate: bool) -> &'static str {
+    match (ucum, rate) {
+        ("s", false) => "s",
+        // Seconds in a second: cores, or a share of the time.
+        ("s", true) => "percentunit",
+        ("By", false) => "bytes",
+        ("By" | "By/s", _) => "Bps",
+        ("{packet}" | "{segment}" | "{datagram}", true) => "pps",
+        (_, true) => "cps",
+        _ => "short",
+    }
+}

@@ -1,0 +1,120 @@
+//! What a dashboard is made of, before it is JSON.
+
+/// How a panel shows what it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Lines over time.
+    Graph,
+    /// Areas over time, one on the other.
+    Stack,
+    /// One number.
+    Stat,
+    /// Rows by labels, the latest values of all targets joined.
+    Table,
+    /// From a region in each row to one in each column.
+    Matrix,
+    /// Where the values of a histogram lie, over time.
+    Heatmap,
+    /// A title over what follows.
+    Row,
+    /// Words.
+    Text,
+}
+
+/// A query and what it is called.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// PromQL.
+    pub expr: String,
+    /// Legend, or the title of its column.
+    pub legend: String,
+}
+
+/// A panel.
+#[derive(Clone, Debug)]
+pub struct Panel {
+    /// How it shows.
+    pub show: Show,
+    /// Its title.
+    pub title: String,
+    /// What it is, for who asks.
+    pub description: String,
+    /// Grafana's name of the unit.
+    pub unit: &'static str,
+    /// Units of the columns of a table, by legend.
+    pub units: Vec<(&'static str, &'static str)>,
+    /// Columns of 24.
+    pub width: u8,
+    /// Rows of about 30 pixels.
+    pub height: u8,
+    /// What it asks.
+    pub targets: Vec<Target>,
+    /// From these values on it is yellow, and red.
+    pub limits: Option<(f64, f64)>,
+    /// Label of a table's rows, and the dashboard and variable that a click on it leads to.
+    pub link: Option<(&'static str, &'static str, &'static str)>,
+}
+
+impl Panel {
+    /// Its size.
+    pub const fn size(mut self, width: u8, height: u8) -> Self {
+        (self.width, self.height) = (width, height);
+        self
+    }
+
+    /// Another unit than that of its first metric.
+    pub const fn unit(mut self, unit: &'static str) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    /// Other words than those of its first metric.
+    pub fn about(mut self, words: &str) -> Self {
+        words.clone_into(&mut self.description);
+        self
+    }
+
+    /// Yellow and red from these on; red below yellow where less is worse.
+    pub const fn limits(mut self, yellow: f64, red: f64) -> Self {
+        self.limits = Some((yellow, red));
+        self
+    }
+
+    /// Units of columns.
+    pub fn units(mut self, units: &[(&'static str, &'static str)]) -> Self {
+        units.clone_into(&mut self.units);
+        self
+    }
+
+    /// A click on a row's label leads there.
+    pub const fn link(mut self, label: &'static str, board: &'static str, variable: &'static str) -> Self {
+        self.link = Some((label, board, variable));
+        self
+    }
+}
+
+/// A variable of a dashboard.
+#[derive(Clone, Debug)]
+pub struct Variable {
+    /// Its name, `$name` in queries.
+    pub name: &'static str,
+    /// As people read it.
+    pub label: &'static str,
+    /// `label_values(…)`.
+    pub query: String,
+}
+
+/// A dashboard.
+#[derive(Debug)]
+pub struct Board {
+    /// Its name and uid.
+    pub name: &'static str,
+    /// Its title.
+    pub title: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// Its variables, besides the data source.
+    pub variables: Vec<Variable>,
+    /// Its panels in their order.
+    pub panels: Vec<Panel>,
+}

@@ -1,0 +1,188 @@
+//! The dashboards of the metrics that docs/metrics.md lists, which is made from the declarations.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends at what it does not expect"
+)]
+
+use agent_dashboards::{Dashboard, Kind, Metric, RECORDED, Style, check, dashboards};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Rows of docs/metrics.md: `| name | otlp | kind | unit | labels | help |`.
+fn declared() -> Vec<Metric> {
+    let text = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| `geophone_"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let name = |cell: &str| cell.trim_matches(['|', ' ', '`']).to_owned();
+        Metric {
+            name: name(cells[0]),
+            kind: match cells[2] {
+                "counter" => Kind::Counter,
+                "gauge" => Kind::Gauge,
+                "histogram" => Kind::Histogram,
+                other => panic!("{other}"),
+            },
+            unit: cells[3].to_owned(),
+            labels: cells[4].split_whitespace().map(name).collect(),
+            help: cells[5].trim_end_matches(" |").to_owned(),
+        }
+    })
+    .collect()
+}
+
+fn made() -> &'static [Dashboard] {
+    static MADE: OnceLock<Vec<Dashboard>> = OnceLock::new();
+    MADE.get_or_init(|| good(Style::default()))
+}
+
+fn good(style: Style) -> Vec<Dashboard> {
+    dashboards(&declared(), style).unwrap_or_else(|faults| panic!("{}", faults.join("\n")))
+}
+
+#[test]
+fn they_ask_for_what_there_is_native_and_classic() {
+    assert!(declared().len() > 100);
+    for classic in [false, true] {
+        let boards = good(Style { classic });
+        assert_eq!(boards.len(), 7);
+        let queries = boards.iter().flat_map(|board| &board.queries);
+        let buckets = queries.filter(|query| query.expr.contains("_bucket")).count();
+        assert_eq!(buckets > 0, classic);
+    }
+}
+
+#[test]
+fn each_metric_is_shown_somewhere() {
+    let boards = made();
+    let shown: BTreeSet<String> = boards
+        .iter()
+        .flat_map(|board| &board.queries)
+        .flat_map(|query| check::names(&query.expr))
+        .collect();
+    let hidden: Vec<String> = declared()
+        .into_iter()
+        .map(|metric| metric.name)
+        .filter(|name| !shown.contains(name))
+        .collect();
+    assert!(hidden.is_empty(), "in no dashboard: {hidden:?}");
+}
+
+#[test]
+fn what_is_missing_is_told() {
+    let mut metrics = declared();
+    metrics.retain(|metric| metric.name != "geophone_tunnel_state");
+    for metric in &mut metrics {
+        metric.labels.retain(|label| label != "rcode");
+    }
+    let faults = dashboards(&metrics, Style::default()).unwrap_err().join("\n");
+    assert!(
+        faults.contains("geophone_tunnel_state: no such metric"),
+        "{faults}"
+    );
+    assert!(
+        faults.contains("geophone_dns_lookup_seconds: no label rcode"),
+        "{faults}"
+    );
+}
+
+/// What rules record must be recorded by rules, with those labels.
+#[test]
+fn the_rules_record_it() {
+    let read = |file: &str| std::fs::read_to_string(root().join("deploy/prometheus").join(file)).unwrap();
+    let rules = read("fleet.yaml") + &read("health.yaml");
+    for (name, _) in RECORDED.iter().filter(|(name, _)| name.starts_with("geophone")) {
+        assert!(
+            rules.contains(&format!("record: {name}\n")),
+            "{name}: no rule records it"
+        );
+    }
+}
+
+#[test]
+fn panels_have_places_and_names_of_their_own() {
+    let mut uids = BTreeSet::new();
+    for board in made() {
+        assert_eq!(board.json["uid"], board.name);
+        assert!(uids.insert(board.name), "{}: twice", board.name);
+        let mut taken: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+        for panel in board.json["panels"].as_array().unwrap() {
+            let (id, at) = (panel["id"].as_u64().unwrap(), &panel["gridPos"]);
+            let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| at[side].as_u64().unwrap());
+            assert!(x + w <= 24, "{}: {panel}", board.name);
+            for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+                let other = taken.insert(place, id);
+                assert!(
+                    other.is_none(),
+                    "{}: panels {id} and {other:?} overlap",
+                    board.name
+                );
+            }
+            if panel["type"] != "row" {
+                assert!(
+                    panel["title"] == "" || !panel["description"].as_str().unwrap().is_empty(),
+                    "{panel}"
+                );
+            }
+        }
+    }
+}
+
+/// deploy/grafana is what `geophone dashboards -o deploy/grafana` writes.
+#[test]
+fn deploy_has_them() {
+    let directory = root().join("deploy/grafana");
+    let boards = made();
+    for board in boards {
+        let file = directory.join(format!("{}.json", board.name));
+        let there = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            there == board.text(),
+            "{}: run `cargo xtask docs`",
+            file.display()
+        );
+    }
+    let files = std::fs::read_dir(directory).unwrap();
+    let json = files.filter(|file| {
+        file.as_ref()
+            .unwrap()
+            .path()
+            .extension()
+            .is_some_and(|end| end == "json")
+    });
+    assert_eq!(json.count(), boards.len());
+}
+
+/// Each alert of the fleet has a page, and a test by promtool.
+#[test]
+fn fleet_alerts_have_runbooks_and_tests() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
+    let (rules, tests) = (
+        read("deploy/prometheus/fleet.yaml"),
+        read("deploy/prometheus/tests/fleet.yaml"),
+    );
+    let runbooks = read("docs/runbooks.md");
+    let alerts: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
+    assert!(alerts.len() >= 5);
+    for alert in alerts {
+        assert!(runbooks.contains(&format!("\n### {alert}\n")), "{alert}: no page");
+        assert!(
+            rules.contains(&format!("runbooks.md#{}\n", alert.to_lowercase())),
+            "{alert}: no runbook_url"
+        );
+        assert!(
+            tests.contains(&format!("alertname: {alert}\n")),
+            "{alert}: no test"
+        );
+    }
+}

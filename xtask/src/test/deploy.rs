@@ -1,0 +1,306 @@
+//! What is in deploy/, each piece by the tool that reads it in the end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::Outcome;
+use crate::shell::{root, target_dir};
+use crate::toolchain::find;
+
+/// What a check may need, and how one gets it. Programs are looked for on the path, the rest below the target directory.
+struct Tool {
+    programs: &'static [&'static str],
+    /// Below the target directory.
+    file: Option<&'static str>,
+    remedy: &'static str,
+}
+
+const fn program(programs: &'static [&'static str], remedy: &'static str) -> Tool {
+    Tool {
+        programs,
+        file: None,
+        remedy,
+    }
+}
+
+/// Helm as a library, the API's schemas, YAML.
+const PYTHON: Tool = Tool {
+    programs: &["kubectl"],
+    file: Some("python/bin/kubernetes-validate"),
+    remedy: "python3 -m venv target/python && target/python/bin/pip install helm-python-sdk kubernetes-validate pyyaml; and kubectl",
+};
+/// Grafana's own types.
+const TYPESCRIPT: Tool = Tool {
+    programs: &["node"],
+    file: Some("npm/node_modules/@grafana/schema/package.json"),
+    remedy: "npm install --prefix target/npm @grafana/schema@13.2.3 typescript@7.0.2",
+};
+const SYSTEMD: Tool = program(&["systemd-analyze"], "cargo xtask setup test");
+const SHELLCHECK: Tool = program(&["shellcheck"], "cargo xtask setup test");
+const PROMTOOL: Tool = program(&["promtool"], "cargo xtask setup test");
+const AMTOOL: Tool = program(&["amtool"], "cargo xtask setup test");
+const COMPOSE: Tool = program(&["docker-compose"], "apt-get install docker-compose");
+const COLLECTOR: Tool = program(
+    &["otelcol-contrib"],
+    "a release of opentelemetry-collector-contrib",
+);
+const NOTHING: Tool = program(&[], "");
+
+/// What is checked, with what, and how.
+type Check = (&'static str, Tool, fn(&Path) -> Result<()>);
+const CHECKS: &[Check] = &[
+    ("Kubernetes manifests", PYTHON, kubernetes),
+    ("all YAML", PYTHON, yaml),
+    ("systemd unit", SYSTEMD, unit),
+    ("install script's style", SHELLCHECK, style),
+    ("install script", NOTHING, install),
+    ("compose file", COMPOSE, compose),
+    ("settings of the stack's agent", NOTHING, settings),
+    ("Prometheus configurations and rules", PROMTOOL, prometheus),
+    ("Alertmanager configuration", AMTOOL, alertmanager),
+    ("collector's configuration", COLLECTOR, collector),
+    ("dashboards", TYPESCRIPT, dashboards),
+];
+
+/// Each in turn; what has no tool here is named.
+pub fn deploy(agent: &Path) -> Result<Outcome> {
+    let (mut passed, mut skipped, mut failed) = (0, Vec::new(), Vec::new());
+    for (what, tool, check) in CHECKS {
+        if let Some(missing) = missing(tool)? {
+            skipped.push(format!("{what}: no {missing}; {}", tool.remedy));
+            continue;
+        }
+        match check(agent) {
+            Ok(()) => passed += 1,
+            Err(error) => failed.push(format!("{what}: {error:#}")),
+        }
+    }
+    Ok(match failed.len() as u64 {
+        0 if skipped.is_empty() => Outcome::Passed(passed),
+        0 => Outcome::Tried(passed, skipped),
+        many => Outcome::Failed(passed, many, failed.join("\n")),
+    })
+}
+
+fn missing(tool: &Tool) -> Result<Option<String>> {
+    if let Some(program) = tool.programs.iter().find(|program| find(program).is_none()) {
+        return Ok(Some((*program).to_owned()));
+    }
+    let file = tool
+        .file
+        .map(|file| Ok::<_, anyhow::Error>(target_dir()?.join(file)));
+    let file = file.transpose()?.filter(|file| !file.exists());
+    Ok(file.map(|file| file.display().to_string()))
+}
+
+fn deploy_dir() -> PathBuf {
+    root().join("deploy")
+}
+
+fn python() -> Result<PathBuf> {
+    Ok(target_dir()?.join("python/bin/python"))
+}
+
+/// What a program says when it succeeds, both outputs; when it does not, that is the error.
+fn said(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{command:?}"))?;
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    ensure!(output.status.success(), "{text}");
+    Ok(text)
+}
+
+fn kubernetes(agent: &Path) -> Result<()> {
+    let mut check = Command::new(python()?);
+    check
+        .arg(deploy_dir().join("kubernetes/check.py"))
+        .env("GEOPHONE_BIN", agent);
+    said(&mut check).map(drop)
+}
+
+/// Whatever no other tool here reads must at least be YAML.
+fn yaml(_: &Path) -> Result<()> {
+    let script = "import pathlib, sys, yaml\n\
+        for path in pathlib.Path(sys.argv[1]).rglob('*.yaml'):\n\
+        \x20   if 'templates' not in path.parts:\n\
+        \x20       list(yaml.safe_load_all(path.read_text()))\n";
+    said(Command::new(python()?).args(["-c", script]).arg(deploy_dir())).map(drop)
+}
+
+fn unit(_: &Path) -> Result<()> {
+    let text = fs::read_to_string(deploy_dir().join("systemd/geophone.service"))?;
+    let scratch = tempfile::tempdir()?;
+    let file = scratch.path().join("geophone.service");
+    // It wants the program to be there.
+    fs::write(&file, text.replace("/usr/local/bin/geophone", "/bin/true"))?;
+    let said_of = said(
+        Command::new("systemd-analyze")
+            .args(["verify", "--man=no"])
+            .arg(&file),
+    )?;
+    // Of a key that it does not know it only speaks.
+    ensure!(said_of.is_empty(), "{said_of}");
+    let mut exposure = Command::new("systemd-analyze");
+    exposure.args(["security", "--no-pager", "--offline=true", "--threshold=32"]);
+    said(exposure.arg(&file)).map(drop)
+}
+
+fn style(_: &Path) -> Result<()> {
+    said(Command::new("shellcheck").arg(deploy_dir().join("install.sh"))).map(drop)
+}
+
+/// Installed below a directory: once, again, with settings that are wrong, and taken off.
+fn install(agent: &Path) -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let below = scratch.path().join("root");
+    let script = |arguments: &[&str]| {
+        let mut command = Command::new("sh");
+        command
+            .arg(deploy_dir().join("install.sh"))
+            .arg("--root")
+            .arg(&below);
+        command.args(arguments);
+        said(&mut command)
+    };
+    let agent = agent.to_str().context("the agent's path")?;
+    let wrong = scratch.path().join("wrong.yaml");
+    fs::write(&wrong, "no_such_key: 1\n")?;
+    let wrong = wrong.to_str().context("a path")?;
+    let refused = script(&["--binary", agent, "--config", wrong]);
+    ensure!(
+        refused.is_err_and(|e| e.to_string().contains("no_such_key")),
+        "a wrong configuration was taken"
+    );
+    ensure!(
+        !below.exists(),
+        "something was written although the configuration is wrong"
+    );
+    ensure!(
+        script(&["--binary", agent, "--sha256", "00"]).is_err(),
+        "a program with another checksum was taken"
+    );
+    let first = script(&["--binary", agent])?;
+    for file in [
+        "usr/local/bin/geophone",
+        "etc/geophone/geophone.yaml",
+        "etc/geophone/rules/loss.yaml",
+        "etc/systemd/system/geophone.service",
+    ] {
+        ensure!(below.join(file).is_file(), "no {file} after: {first}");
+    }
+    let own = below.join("etc/geophone/geophone.yaml");
+    fs::write(&own, "region: mine\n")?;
+    let second = script(&["--binary", agent])?;
+    ensure!(!second.contains("wrote"), "not idempotent: {second}");
+    ensure!(
+        fs::read_to_string(&own)? == "region: mine\n",
+        "settings were overwritten"
+    );
+    script(&["--uninstall"])?;
+    ensure!(
+        !below.join("usr/local/bin/geophone").exists() && own.exists(),
+        "uninstall took the wrong things"
+    );
+    script(&["--uninstall", "--purge"])?;
+    ensure!(!own.exists(), "purge left the settings");
+    Ok(())
+}
+
+fn compose(_: &Path) -> Result<()> {
+    let file = deploy_dir().join("stack/compose.yaml");
+    said(
+        Command::new("docker-compose")
+            .arg("-f")
+            .arg(file)
+            .args(["config", "-q"]),
+    )
+    .map(drop)
+}
+
+fn settings(agent: &Path) -> Result<()> {
+    let file = deploy_dir().join("stack/geophone.yaml");
+    said(Command::new(agent).args(["config", "validate"]).arg(file)).map(drop)
+}
+
+fn prometheus(_: &Path) -> Result<()> {
+    let promtool =
+        |what: &[&str], files: &[PathBuf]| said(Command::new("promtool").args(what).args(files)).map(drop);
+    let at = deploy_dir().join("prometheus");
+    let configurations = [
+        at.join("config/region.yaml"),
+        deploy_dir().join("stack/prometheus/prometheus.yaml"),
+    ];
+    for file in configurations {
+        promtool(&["check", "config", "--syntax-only"], &[file])?;
+    }
+    promtool(
+        &["check", "rules"],
+        &[at.join("fleet.yaml"), at.join("health.yaml")],
+    )?;
+    promtool(&["test", "rules"], &[at.join("tests/fleet.yaml")])
+}
+
+fn alertmanager(_: &Path) -> Result<()> {
+    let file = deploy_dir().join("stack/alertmanager/alertmanager.yaml");
+    said(Command::new("amtool").arg("check-config").arg(file)).map(drop)
+}
+
+fn collector(_: &Path) -> Result<()> {
+    let file = deploy_dir().join("stack/otelcol/config.yaml");
+    said(
+        Command::new("otelcol-contrib")
+            .arg("validate")
+            .arg(format!("--config={}", file.display())),
+    )
+    .map(drop)
+}
+
+/// Grafana's type of a dashboard, in which an enumeration is written as JSON has it, and what an annotation asks is Prometheus'.
+const TYPED: &str = "import type { AnnotationQuery, Dashboard } from '@grafana/schema';\n\
+    type Plain<T> = T extends string ? `${T}` : T extends (infer U)[] ? Plain<U>[]\n\
+    \x20 : T extends object ? { [K in keyof T]: Plain<T[K]> } : T;\n\
+    type Asks = Plain<AnnotationQuery> & { target: { expr: string }, titleFormat: string };\n\
+    type Board = Plain<Omit<Dashboard, 'annotations'>> & { annotations: { list: Asks[] } };\n";
+
+/// Each dashboard as a value of Grafana's own type.
+fn dashboards(_: &Path) -> Result<()> {
+    let modules = target_dir()?.join("npm/node_modules");
+    let scratch = tempfile::tempdir_in(target_dir()?)?;
+    std::os::unix::fs::symlink(&modules, scratch.path().join("node_modules"))?;
+    let mut files = Vec::new();
+    for entry in fs::read_dir(deploy_dir().join("grafana"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "json") {
+            let name = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let text = format!("{TYPED}export const d: Board = {};\n", fs::read_to_string(&path)?);
+            let file = scratch.path().join(format!("{name}.ts"));
+            fs::write(&file, text)?;
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        bail!("no dashboards in deploy/grafana");
+    }
+    let mut tsc = Command::new("node");
+    tsc.arg(modules.join("typescript/bin/tsc"))
+        .args([
+            "--noEmit",
+            "--strict",
+            "--skipLibCheck",
+            "--moduleResolution",
+            "bundler",
+        ])
+        .args(["--module", "esnext", "--target", "es2022"])
+        .args(files);
+    said(&mut tsc).map(drop)
+}
