@@ -10,7 +10,7 @@ pub fn board(m: &mut Maker) -> Board {
     let score = m.recorded("min", "geophone_health_score", r#"entity="node""#, &["instance"]);
     panels.push(
         m.graph("Score", &[("{{instance}}", score)])
-            .about("0 to 100; docs/rules.md")
+            .about("0 to 100; `geophone health` says why")
             .limits(90.0, 60.0),
     );
     let factor = m.recorded(

@@ -121,7 +121,7 @@ pub fn board(m: &mut Maker) -> Board {
     );
     panels.push(
         worst
-            .about("From 1, as good as it should be, to 0; docs/rules.md")
+            .about("From 1, as good as it should be, to 0; `geophone health` says why")
             .unit("percentunit")
             .link("instance", "geophone-node", "instance"),
     );
