@@ -2,8 +2,8 @@
 
 mod cargo_test;
 mod checks;
-mod e2e;
 mod deploy;
+mod e2e;
 mod unprivileged;
 
 use std::time::Instant;
