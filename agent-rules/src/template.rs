@@ -51,13 +51,71 @@ impl Template {
         let parsed = Parser::new(text, "{{", "}}").and_then(Parser::parse);
         let (body, defines) = parsed.map_err(|error| error.to_string())?;
         let template = Self { body, defines };
-        check::check(&template)?;
+        let variables = ["$labels", "$externalLabels", "$externalURL", "$value"];
+        check::check(&template, &variables, &[])?;
         Ok(template)
+    }
+
+    /// Parses one of a notification, as Alertmanager has them: its data is the notification, and there is no `query`.
+    pub fn of_notification(text: &str) -> Result<Self, String> {
+        let parsed = Parser::new(text, "{{", "}}").and_then(Parser::parse);
+        let (body, defines) = parsed.map_err(|error| error.to_string())?;
+        let template = Self { body, defines };
+        check::check(&template, &[], functions::OF_NOTIFICATIONS)?;
+        Ok(template)
+    }
+
+    /// What one of a notification comes to.
+    pub fn fill(&self, data: &Datum, external_url: &str) -> Result<String, String> {
+        let scope = Scope {
+            labels: &Labels::default(),
+            value: 0.0,
+            external_labels: &Labels::default(),
+            external_url,
+            query: &|_| Err("a notification has nothing to ask".to_owned()),
+        };
+        run::with(self, &scope, Vec::new(), &data.value())
     }
 
     /// What it comes to.
     pub fn expand(&self, scope: &Scope<'_>) -> Result<String, String> {
         run::run(self, scope)
+    }
+}
+
+/// The data of a notification.
+#[derive(Clone, Debug)]
+pub enum Datum {
+    /// A text.
+    Text(String),
+    /// Labels or annotations.
+    Pairs(BTreeMap<String, String>),
+    /// Fields with names.
+    Record(BTreeMap<&'static str, Datum>),
+    /// Several; those that have a field `Status` can be asked for `.Firing` and `.Resolved`.
+    List(Vec<Datum>),
+}
+
+impl Datum {
+    fn value(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::text(text),
+            Self::Pairs(pairs) => {
+                let pairs = pairs.iter();
+                Value::Pairs(Rc::new(
+                    pairs
+                        .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+                        .collect(),
+                ))
+            }
+            Self::Record(fields) => {
+                let fields = fields.iter();
+                Value::Data(Rc::new(
+                    fields.map(|(name, datum)| (*name, datum.value())).collect(),
+                ))
+            }
+            Self::List(items) => Value::List(items.iter().map(Self::value).collect()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod views;
 pub use views::{Views, status};
 
 use crate::aggregate::{Collect, Resource, Snapshot};
+use crate::alert::notify::Notifier;
 use crate::alert::{self, Rules};
 use crate::bpf::{Sizes, Verdict, host};
 use crate::collector::{Collector, Outputs, Setup, Shared};
@@ -345,9 +346,22 @@ impl Agent {
                 "rules.alertmanagers: there are no rules whose alerts could be sent; set rules.files"
             );
         }
+        let notifier = rules.as_ref().map(|_| Notifier::open(config)).transpose()?;
+        let notifier = notifier.map(Arc::new);
+        if !config.alerting.receivers.is_empty() && !rules.as_ref().is_some_and(|rules| rules.has_alerts()) {
+            tracing::warn!(
+                "alerting.receivers: there are no rules whose alerts could be told; set rules.files"
+            );
+        }
         if let Some(rules) = &rules {
             let stats = alert::StatsCollect::new(rules.clone(), &alertmanagers, start);
             collects.push(Box::new(stats));
+        }
+        if let Some(notifier) = &notifier {
+            collects.push(Box::new(alert::notify::StatsCollect::new(
+                notifier.clone(),
+                start,
+            )));
         }
         let running = Running::start(collector, collects)?;
         let (shutdown, _) = watch::channel(false);
@@ -373,6 +387,7 @@ impl Agent {
             stacks: running.stacks.clone(),
             memory: memory.clone(),
             rules: rules.clone(),
+            notifier: notifier.clone(),
             stats,
         };
         let mut tasks = Vec::new();
@@ -399,6 +414,14 @@ impl Agent {
             if let Some(rules) = rules {
                 for alertmanager in alertmanagers {
                     tasks.push(tokio::spawn(alertmanager.run(rules.clone(), over())));
+                }
+                if let Some(notifier) = notifier {
+                    tasks.extend(notifier.deliver(&shutdown.subscribe()));
+                    let (rules, over) = (rules.clone(), shutdown.subscribe());
+                    let (snapshots, runtime) = (running.snapshots.clone(), runtime.clone());
+                    tasks.push(tokio::task::spawn_blocking(move || {
+                        notifier.run(&rules, &snapshots, over, &runtime);
+                    }));
                 }
                 let runtime = runtime.clone();
                 tasks.push(tokio::task::spawn_blocking(move || rules.run(ticks, &runtime)));

@@ -1,11 +1,13 @@
 //! The command line.
 
+mod alerts;
 mod dashboards;
 mod memory;
 mod record;
 mod rules;
 mod score;
 
+pub use alerts::{Alerts, AlertsCommand, SilenceAdd, SilenceCommand};
 pub use dashboards::Dashboards;
 pub use memory::{AnswerFormat, Query, Store, StoreCommand};
 pub use record::{Record, Replay};
@@ -126,12 +128,8 @@ pub enum Command {
     Dashboards(Dashboards),
     /// Rule files of Prometheus: what is wrong with them, what is in them, what would have fired
     Rules(Rules),
-    /// Alerts of the running agent that are pending or fire
-    Alerts {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Alerts of the running agent that are pending or fire; silences, incidents, and a test of receivers
+    Alerts(Alerts),
     /// Which values of a series are anomalies: reads timestamp,value and says so line by line
     Score(Score),
     /// Where a series leads: its trend, what it will be in 30, 60 and 90 days, and when a limit is reached

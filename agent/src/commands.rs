@@ -1,5 +1,6 @@
 //! The commands that run an agent or talk to one.
 
+mod alerts;
 mod bench;
 mod bench_packets;
 mod capacity;
@@ -14,6 +15,7 @@ mod score;
 mod store;
 mod topology;
 
+pub use alerts::alerts;
 pub use bench::{bench_encode, bench_ring, test_corpus};
 pub use bench_packets::bench_packets;
 pub use capacity::capacity;
@@ -23,7 +25,7 @@ pub use health::health;
 pub use profile::profile;
 pub use query::query;
 pub use record::{record, replay};
-pub use rules::{alerts, rules};
+pub use rules::rules;
 pub use score::score;
 pub use store::store;
 pub use topology::topology;

@@ -122,7 +122,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
                     Command::Health(options) => commands::health(&config, &options).await,
                     Command::Query(options) => commands::query(&config, &options).await,
                     Command::Record(options) => commands::record(&config, btf, &options).await,
-                    Command::Alerts { json } => commands::alerts(&config, json).await,
+                    Command::Alerts(options) => commands::alerts(&config, &options).await,
                     Command::Diff(options) => commands::diff(&config, &options).await,
                     Command::Drops(stream) => commands::stream(&config, btf, &stream, "drops").await,
                     _ => Ok(()),

@@ -4,7 +4,12 @@ use super::Template;
 use super::functions::{NAMES, REFUSED};
 use gotmpl::parse::{Expr, ListNode, Node, PipeNode, Pos};
 
-pub(super) fn check(template: &Template) -> Result<(), String> {
+/// Checks one that may use these variables beside `$`; `more` are the functions that it may use beside those of rules.
+pub(super) fn check(
+    template: &Template,
+    variables: &[&str],
+    more: &'static [&'static str],
+) -> Result<(), String> {
     let names = template
         .defines
         .iter()
@@ -12,9 +17,11 @@ pub(super) fn check(template: &Template) -> Result<(), String> {
         .collect();
     let mut check = Check {
         templates: names,
-        variables: ["$", "$labels", "$externalLabels", "$externalURL", "$value"]
+        more,
+        variables: std::iter::once("$")
+            .chain(variables.iter().copied())
             .map(str::to_owned)
-            .to_vec(),
+            .collect(),
     };
     check.list(&template.body)?;
     for define in &template.defines {
@@ -26,6 +33,7 @@ pub(super) fn check(template: &Template) -> Result<(), String> {
 
 struct Check {
     templates: Vec<String>,
+    more: &'static [&'static str],
     variables: Vec<String>,
 }
 
@@ -76,7 +84,9 @@ impl Check {
             Expr::Identifier(pos, name) if REFUSED.contains(&name.as_str()) => {
                 Err(at(*pos, &format!("function {name} is not supported here")))
             }
-            Expr::Identifier(pos, name) if !NAMES.contains(&name.as_str()) => {
+            Expr::Identifier(pos, name)
+                if !NAMES.contains(&name.as_str()) && !self.more.contains(&name.as_str()) =>
+            {
                 Err(at(*pos, &format!("function {name:?} not defined")))
             }
             Expr::Variable(pos, name, _) if !self.variables.iter().any(|known| known == name) => {

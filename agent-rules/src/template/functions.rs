@@ -64,6 +64,9 @@ pub(super) const NAMES: [&str; 48] = [
 /// Those of [`NAMES`] that Prometheus has and we do not.
 pub(super) const REFUSED: [&str; 6] = ["now", "toDuration", "slice", "js", "call", "toTime"];
 
+/// What templates of notifications have beside those.
+pub(super) const OF_NOTIFICATIONS: &[&str] = &["join", "trimSpace"];
+
 pub(super) fn call(name: &str, args: &[Value], scope: &Scope<'_>) -> Result<Value, String> {
     let said = evaluate(name, args, scope);
     said.map_err(|why| format!("error calling {name}: {why}"))
@@ -143,6 +146,11 @@ fn evaluate(name: &str, args: &[Value], scope: &Scope<'_>) -> Result<Value, Stri
             let parsed = parsed.ok_or_else(|| format!("not a valid duration string: {value:?}"))?;
             Ok(Value::Float(parsed as f64 / 1000.0))
         }
+        ("join", [separator, Value::List(items)]) => {
+            let items: Vec<String> = items.iter().map(string).collect::<Result<_, _>>()?;
+            text(items.join(&string(separator)?))
+        }
+        ("trimSpace", [value]) => text(string(value)?.trim().to_owned()),
         ("externalURL", []) => text(scope.external_url.to_owned()),
         ("pathPrefix", []) => text(path(scope.external_url)),
         ("humanize", [value]) => text(humanize::humanize(float(value)?)),
@@ -202,7 +210,8 @@ fn print(args: &[Value]) -> String {
 fn len(value: &Value) -> Result<Value, String> {
     let count = match value {
         Value::Text(text) => text.len(),
-        Value::Texts(texts) => texts.len(),
+        Value::Texts(texts) | Value::Pairs(texts) => texts.len(),
+        Value::List(items) => items.len(),
         Value::Samples(samples) => samples.len(),
         Value::Named(values) => values.len(),
         other => return Err(format!("len of type {}", other.kind())),
@@ -212,7 +221,11 @@ fn len(value: &Value) -> Result<Value, String> {
 
 fn index(value: &Value, key: &Value) -> Result<Value, String> {
     match (value, key) {
-        (Value::Texts(texts), Value::Text(key)) => Ok(look_up(texts, key)),
+        (Value::Texts(texts) | Value::Pairs(texts), Value::Text(key)) => Ok(look_up(texts, key)),
+        (Value::List(items), Value::Int(at)) => {
+            let found = usize::try_from(*at).ok().and_then(|at| items.get(at));
+            found.cloned().ok_or_else(|| format!("index out of range: {at}"))
+        }
         (Value::Named(values), Value::Text(key)) => Ok(values.get(&**key).cloned().unwrap_or(Value::Nil)),
         (Value::Samples(samples), Value::Int(at)) => {
             let found = usize::try_from(*at).ok().and_then(|at| samples.get(at));

@@ -36,16 +36,26 @@ pub(super) fn run(template: &Template, scope: &Scope<'_>) -> Result<String, Stri
         ("$externalURL", get("ExternalURL")),
         ("$value", get("Value")),
     ];
-    let data = Value::Data(Rc::new(data));
+    let variables = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    with(template, scope, variables, &Value::Data(Rc::new(data)))
+}
+
+/// Evaluates a template with this as its data.
+pub(super) fn with(
+    template: &Template,
+    scope: &Scope<'_>,
+    variables: Vec<(String, Value)>,
+    data: &Value,
+) -> Result<String, String> {
     let mut run = Run {
         template,
         scope,
-        variables: variables.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        variables,
         out: String::new(),
         depth: 0,
     };
     run.variables.push(("$".to_owned(), data.clone()));
-    run.list(&template.body, &data)?;
+    run.list(&template.body, data)?;
     Ok(run.out)
 }
 
@@ -138,7 +148,12 @@ impl Run<'_> {
                 all.map(|(at, sample)| (Value::Int(at as i64), Value::Sample(sample.clone())))
                     .collect()
             }
-            Value::Texts(texts) => {
+            Value::List(items) => {
+                let all = items.iter().enumerate();
+                all.map(|(at, item)| (Value::Int(at as i64), item.clone()))
+                    .collect()
+            }
+            Value::Texts(texts) | Value::Pairs(texts) => {
                 let all = texts.iter();
                 all.map(|(name, value)| (Value::text(name), Value::text(value)))
                     .collect()

@@ -1,6 +1,7 @@
-use super::{Scope, Template};
+use super::{Datum, Scope, Template};
 use agent_store::labels::Labels;
 use agent_store::promql::{Element, Sample};
+use std::collections::BTreeMap;
 
 fn expand(text: &str) -> Result<String, String> {
     let labels = Labels::new([
@@ -101,4 +102,74 @@ fn templates_come_to_text_or_say_why_not() {
         let error = expand(text).unwrap_err();
         assert!(error.contains(wanted), "{text}: {error}");
     }
+}
+
+#[test]
+fn notifications_have_alertmanagers_data() {
+    let text = |text: &str| Datum::Text(text.to_owned());
+    let pairs = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter();
+        Datum::Pairs(
+            pairs
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
+    };
+    let alert = |status: &str, peer: &str| {
+        Datum::Record(BTreeMap::from([
+            ("Status", text(status)),
+            ("Labels", pairs(&[("alertname", "Down"), ("peer", peer)])),
+        ]))
+    };
+    let alerts = vec![alert("firing", "a"), alert("resolved", "b"), alert("firing", "c")];
+    let data = Datum::Record(BTreeMap::from([
+        ("Status", text("firing")),
+        ("CommonLabels", pairs(&[("a", "1"), ("alertname", "Down")])),
+        ("Alerts", Datum::List(alerts)),
+    ]));
+    let fill = |text: &str| Template::of_notification(text).and_then(|parsed| parsed.fill(&data, "http://h"));
+    for (text, wanted) in [
+        (
+            "[{{ .Status | toUpper }}:{{ .Alerts.Firing | len }}]",
+            "[FIRING:2]",
+        ),
+        ("{{ range .Alerts.Resolved }}{{ .Labels.peer }}{{ end }}", "b"),
+        (
+            "{{ range $i, $a := .Alerts }}{{ $i }}{{ $a.Labels.peer }} {{ end }}",
+            "0a 1b 2c ",
+        ),
+        (
+            "{{ range .CommonLabels.SortedPairs }}{{ .Name }}={{ .Value }} {{ end }}",
+            "alertname=Down a=1 ",
+        ),
+        ("{{ .CommonLabels.SortedPairs.Values | join \",\" }}", "Down,1"),
+        (
+            "{{ .CommonLabels.Names | join \" \" }}{{ .CommonLabels.nothing }}",
+            "a alertname",
+        ),
+        (
+            "{{ (index .Alerts 1).Labels.peer }} {{ trimSpace \" x \" }} {{ externalURL }}",
+            "b x http://h",
+        ),
+        (
+            "{{ define \"t\" }}{{ .Status }}{{ end }}{{ template \"t\" . }}",
+            "firing",
+        ),
+    ] {
+        assert_eq!(fill(text).as_deref(), Ok(wanted), "{text}");
+    }
+    for (text, wanted) in [
+        ("{{ .Nothing }}", "can't evaluate field Nothing"),
+        ("{{ .Alerts.Nothing }}", "can't evaluate field Nothing"),
+        ("{{ $labels.a }}", "undefined variable $labels"),
+        ("{{ query \"up\" }}", "nothing to ask"),
+        ("{{ join \",\" .Alerts }}", "expected string"),
+    ] {
+        let error = fill(text).unwrap_err();
+        assert!(error.contains(wanted), "{text}: {error}");
+    }
+    assert!(
+        Template::parse("{{ join \",\" 1 }}").is_err(),
+        "rules have no join"
+    );
 }

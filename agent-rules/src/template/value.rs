@@ -29,6 +29,10 @@ pub(super) enum Value {
     Data(Rc<BTreeMap<&'static str, Value>>),
     /// What `args` makes.
     Named(Rc<BTreeMap<String, Value>>),
+    /// Labels or annotations of a notification: as `Texts`, but Alertmanager gives them methods.
+    Pairs(Texts),
+    /// A list of a notification: its alerts, names, values.
+    List(Rc<[Value]>),
 }
 
 impl Value {
@@ -48,6 +52,8 @@ impl Value {
             Self::Samples(_) => "[]*sample",
             Self::Data(_) => "data",
             Self::Named(_) => "map[string]interface {}",
+            Self::Pairs(_) => "template.KV",
+            Self::List(_) => "list",
         }
     }
 
@@ -58,7 +64,8 @@ impl Value {
             Self::Int(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
             Self::Text(text) => !text.is_empty(),
-            Self::Texts(texts) => !texts.is_empty(),
+            Self::Texts(texts) | Self::Pairs(texts) => !texts.is_empty(),
+            Self::List(items) => !items.is_empty(),
             Self::Samples(samples) => !samples.is_empty(),
             Self::Named(values) => !values.is_empty(),
             Self::Sample(_) | Self::Data(_) => true,
@@ -73,6 +80,8 @@ impl Value {
             Self::Sample(sample) if name == "Labels" => Ok(Self::Texts(sample.labels.clone())),
             Self::Sample(sample) if name == "Value" => Ok(Self::Float(sample.value)),
             Self::Data(data) if data.contains_key(name) => Ok(data.get(name).cloned().unwrap_or(Self::Nil)),
+            Self::Pairs(texts) => Ok(method(texts, name).unwrap_or_else(|| look_up(texts, name))),
+            Self::List(items) => of_list(items, name),
             Self::Nil => Err(format!("nil has no field {name}")),
             other => Err(format!("can't evaluate field {name} in type {}", other.kind())),
         }
@@ -86,7 +95,19 @@ impl Value {
             Self::Int(value) => out.push_str(&value.to_string()),
             Self::Float(value) => out.push_str(&number::float(*value, 'g', None)),
             Self::Text(text) => out.push_str(text),
-            Self::Texts(texts) => write_map(out, texts.iter(), |out, text| out.push_str(text)),
+            Self::Texts(texts) | Self::Pairs(texts) => {
+                write_map(out, texts.iter(), |out, text| out.push_str(text));
+            }
+            Self::List(items) => {
+                out.push('[');
+                for (at, item) in items.iter().enumerate() {
+                    if at > 0 {
+                        out.push(' ');
+                    }
+                    item.write(out);
+                }
+                out.push(']');
+            }
             Self::Sample(sample) => {
                 out.push('{');
                 write_map(out, sample.labels.iter(), |out, text| out.push_str(text));
@@ -114,6 +135,47 @@ impl Value {
         self.write(&mut out);
         out
     }
+}
+
+/// What Alertmanager's `KV` can do.
+fn method(texts: &Texts, name: &str) -> Option<Value> {
+    let list: Vec<Value> = match name {
+        "SortedPairs" => {
+            // As Alertmanager has it: the name of the alert first.
+            let (first, others): (Vec<_>, Vec<_>) =
+                texts.iter().partition(|(name, _)| &***name == "alertname");
+            let pairs = first.into_iter().chain(others);
+            pairs
+                .map(|(name, value)| {
+                    let pair = [("Name", Value::text(name)), ("Value", Value::text(value))];
+                    Value::Data(Rc::new(BTreeMap::from(pair)))
+                })
+                .collect()
+        }
+        "Names" => texts.keys().map(|name| Value::text(name)).collect(),
+        "Values" => texts.values().map(|value| Value::text(value)).collect(),
+        _ => return None,
+    };
+    Some(Value::List(list.into()))
+}
+
+/// `Firing` and `Resolved` of alerts, `Names` and `Values` of pairs.
+fn of_list(items: &Rc<[Value]>, name: &str) -> Result<Value, String> {
+    let field = |item: &Value, name: &str| match item {
+        Value::Data(data) => data.get(name).cloned(),
+        _ => None,
+    };
+    let list: Vec<Value> = match name {
+        "Firing" | "Resolved" => {
+            let wanted = name.to_lowercase();
+            let is = |item: &&Value| field(item, "Status").is_some_and(|status| status.to_text() == wanted);
+            items.iter().filter(is).cloned().collect()
+        }
+        "Names" => items.iter().filter_map(|item| field(item, "Name")).collect(),
+        "Values" => items.iter().filter_map(|item| field(item, "Value")).collect(),
+        other => return Err(format!("can't evaluate field {other} in type list")),
+    };
+    Ok(Value::List(list.into()))
 }
 
 pub(super) fn look_up(texts: &Texts, name: &str) -> Value {

@@ -15,7 +15,7 @@ use agent_store::series::Millis;
 use rand::Rng as _;
 use reqwest::{StatusCode, Url, header};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -147,19 +147,10 @@ impl Alertmanager {
     /// One turn: all that is due; an error if some of it is to be tried again.
     pub(super) async fn send(&mut self, rules: &Rules, now: Millis) -> std::result::Result<(), ()> {
         let groups = rules.view();
-        let mut told: BTreeMap<&Labels, &Told> = BTreeMap::new();
-        for alert in groups.iter().flat_map(|group| &group.told) {
-            let one = told.entry(&alert.labels).or_insert(alert);
-            // Of two rules whose alerts have the same labels the one that fires is told.
-            if one.resolved_at.is_some() || one.unknown {
-                *one = alert;
-            }
-        }
-        self.told.retain(|labels, _| told.contains_key(labels));
-        let due: Vec<&Told> = told
-            .into_values()
-            .filter(|alert| self.is_due(alert, now))
-            .collect();
+        let told = super::view::told(&groups);
+        let known: HashSet<&Labels> = told.iter().map(|alert| &alert.labels).collect();
+        self.told.retain(|labels, _| known.contains(labels));
+        let due: Vec<&Told> = told.into_iter().filter(|alert| self.is_due(alert, now)).collect();
         for some in due.chunks(MOST) {
             let body = payload(some, &self.external_labels, &self.external_url, now);
             let count = some.len() as u64;
@@ -254,14 +245,12 @@ fn payload(alerts: &[&Told], external: &Labels, external_url: &str, now: Millis)
         let ends = alert
             .resolved_at
             .map_or(now + 4 * AGAIN.max(alert.interval), |at| at.min(now));
-        let source =
-            Url::parse_with_params(&format!("{external_url}/api/v1/query"), [("query", &alert.query)]);
         json!({
             "labels": labels,
-            "annotations": alert.annotations,
+            "annotations": *alert.annotations,
             "startsAt": super::view::time(alert.fired_at.min(now)),
             "endsAt": super::view::time(ends),
-            "generatorURL": source.map(String::from).unwrap_or_default(),
+            "generatorURL": super::view::generator_url(external_url, &alert.query),
         })
     };
     Value::Array(alerts.iter().map(one).collect()).to_string()

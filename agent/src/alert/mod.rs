@@ -4,6 +4,7 @@ pub mod alertmanager;
 mod engine;
 pub mod files;
 mod metrics;
+pub mod notify;
 #[cfg(test)]
 mod tests;
 pub mod view;

@@ -5,8 +5,10 @@ use agent_rules::template::number::float;
 use agent_rules::{Alert, Group, Health, Rule, State};
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
+use reqwest::Url;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A group.
@@ -36,7 +38,8 @@ pub struct GroupView {
 #[derive(Clone, Debug)]
 pub(super) struct Told {
     pub labels: Labels,
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Arc<BTreeMap<String, String>>,
+    pub active_at: Millis,
     pub fired_at: Millis,
     pub resolved_at: Option<Millis>,
     pub query: String,
@@ -112,7 +115,11 @@ impl GroupView {
         let last = group.evaluated_at.map_or_else(never, time);
         let interval = group.file.interval.unwrap_or(default_interval);
         Self {
-            told: group.rules.iter().flat_map(|rule| told(rule, interval)).collect(),
+            told: group
+                .rules
+                .iter()
+                .flat_map(|rule| told_of(rule, interval))
+                .collect(),
             name: group.file.name.clone(),
             file: group.file.file.clone(),
             rules: group.rules.iter().map(|rule| rule_view(rule, &last)).collect(),
@@ -130,12 +137,31 @@ impl GroupView {
     }
 }
 
-fn told(rule: &Rule, interval: Millis) -> impl Iterator<Item = Told> + '_ {
+/// What is to be told of all groups; of two rules whose alerts have the same labels, the one that fires.
+pub(super) fn told(groups: &[Arc<GroupView>]) -> Vec<&Told> {
+    let mut told: BTreeMap<&Labels, &Told> = BTreeMap::new();
+    for alert in groups.iter().flat_map(|group| &group.told) {
+        let one = told.entry(&alert.labels).or_insert(alert);
+        if one.resolved_at.is_some() || one.unknown {
+            *one = alert;
+        }
+    }
+    told.into_values().collect()
+}
+
+/// Where the query of an alert can be looked at.
+pub(super) fn generator_url(external_url: &str, query: &str) -> String {
+    let url = Url::parse_with_params(&format!("{external_url}/api/v1/query"), [("query", query)]);
+    url.map(String::from).unwrap_or_default()
+}
+
+fn told_of(rule: &Rule, interval: Millis) -> impl Iterator<Item = Told> + '_ {
     rule.alerts().filter_map(move |alert| {
         Some(Told {
             fired_at: alert.fired_at?,
             labels: alert.labels.clone(),
-            annotations: alert.annotations.clone(),
+            annotations: Arc::new(alert.annotations.clone()),
+            active_at: alert.active_at,
             resolved_at: alert.resolved_at,
             query: rule.file.expr.clone(),
             interval,

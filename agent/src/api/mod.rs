@@ -13,6 +13,7 @@ pub(crate) mod promql;
 mod refused_tests;
 mod remote_read;
 mod routes;
+mod silences;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use stats::{METRICS, Stats, StatsCollect};
 
 use crate::aggregate::Snapshot;
 use crate::alert::Rules;
+use crate::alert::notify::Notifier;
 use crate::memory::Memory;
 use crate::records::{Changes, Record};
 use crate::stacks::Stacks;
@@ -50,6 +52,8 @@ pub struct State {
     pub memory: Option<Arc<Memory>>,
     /// The rules, if there are any.
     pub rules: Option<Arc<Rules>>,
+    /// Who tells of alerts, if there are rules.
+    pub notifier: Option<Arc<Notifier>>,
     /// Where requests are counted.
     pub stats: Arc<Stats>,
 }

@@ -112,7 +112,7 @@ impl Params {
     }
 }
 
-fn invalid(name: &str, why: &str) -> Error {
+pub(super) fn invalid(name: &str, why: &str) -> Error {
     Error::BadData(format!("invalid parameter {name:?}: {why}"))
 }
 
@@ -123,7 +123,7 @@ fn seconds(text: &str) -> Option<Option<Millis>> {
 }
 
 /// Seconds since 1970, or RFC 3339.
-fn time(text: &str) -> Option<Millis> {
+pub(super) fn time(text: &str) -> Option<Millis> {
     if let Some(ms) = seconds(text) {
         return ms;
     }

@@ -3,6 +3,7 @@
 use super::json::SnapshotView;
 use super::profile::{next_profile, profile};
 use super::promql;
+use super::silences;
 use super::stats::PATHS;
 use super::stream::{Wanted, lines};
 use super::{State, server::Token};
@@ -90,6 +91,7 @@ pub(super) fn router(
         .route("/api/v1/drops", get(drops))
         .route("/api/v1/tunnels", get(tunnels))
         .merge(promql::routes())
+        .merge(silences::routes())
         .fallback(async || {
             problem(
                 StatusCode::NOT_FOUND,
@@ -144,12 +146,19 @@ async fn whole(request: Request, patience: Duration) -> Result<Request, Response
 
 fn refuse(app: &App, request: &Request) -> Option<Response> {
     let headers = request.headers();
-    let forms = promql::takes_forms(request.uri().path());
-    let posts = forms && *request.method() == Method::POST;
-    if !posts && !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let (told, allowed) = match forms {
-            true => ("only GET and POST", "GET, HEAD, POST"),
-            false => ("only GET", "GET, HEAD"),
+    let path = request.uri().path();
+    let more = match () {
+        () if promql::takes_forms(path) || path == silences::ALL => Some(Method::POST),
+        () if path.starts_with(silences::ONE) => Some(Method::DELETE),
+        () => None,
+    };
+    let method = request.method();
+    let posts = *method == Method::POST && more == Some(Method::POST);
+    if !matches!(*method, Method::GET | Method::HEAD) && more.as_ref() != Some(method) {
+        let (told, allowed) = match more {
+            Some(Method::POST) => ("only GET and POST", "GET, HEAD, POST"),
+            Some(_) => ("only GET and DELETE", "GET, HEAD, DELETE"),
+            None => ("only GET", "GET, HEAD"),
         };
         let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, told);
         response

@@ -43,8 +43,11 @@ pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED];
 /// The path with a part of the client's choice.
 const LABEL_VALUES: &str = "/api/v1/label/{name}/values";
 
+/// Another one.
+const SILENCE: &str = "/api/v2/silence/{id}";
+
 /// Paths that are counted by name.
-pub const PATHS: [&str; 24] = [
+pub const PATHS: [&str; 27] = [
     "/metrics",
     "/healthz",
     "/readyz",
@@ -66,6 +69,9 @@ pub const PATHS: [&str; 24] = [
     "/api/v1/query_exemplars",
     "/api/v1/rules",
     "/api/v1/alerts",
+    "/api/v1/incidents",
+    "/api/v2/silences",
+    SILENCE,
     "/api/v1/status/buildinfo",
     "/api/v1/read",
     "other",
@@ -85,8 +91,10 @@ impl Stats {
         let values = path
             .strip_prefix("/api/v1/label/")
             .and_then(|rest| rest.strip_suffix("/values"));
-        let path = match values {
-            Some(name) if !name.contains('/') => LABEL_VALUES,
+        let silence = path.strip_prefix(crate::api::silences::ONE);
+        let path = match (values, silence) {
+            (Some(name), _) if !name.contains('/') => LABEL_VALUES,
+            (_, Some(id)) if !id.contains('/') => SILENCE,
             _ => path,
         };
         let path = PATHS.iter().position(|p| *p == path).unwrap_or(PATHS.len() - 1);

@@ -1,4 +1,4 @@
-//! `geophone rules` and `geophone alerts`.
+//! `geophone rules`.
 
 use clap::{Args, Subcommand};
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use super::query::time;
 use super::store::moment;
-use super::{running_agent, say, terminal_width, token};
+use super::{say, terminal_width};
 use crate::alert::files;
 use crate::cli::{self, RulesCommand, RulesTest};
 use crate::config::Config;
@@ -120,7 +120,7 @@ fn list(groups: &[GroupFile], as_json: bool) -> Result<()> {
     say(&narrowed(&text))
 }
 
-fn narrowed(text: &str) -> String {
+pub(super) fn narrowed(text: &str) -> String {
     let width = terminal_width();
     let lines = text.trim_end().lines();
     let lines: Vec<String> = lines.map(|line| line.chars().take(width).collect()).collect();
@@ -185,7 +185,7 @@ fn lasting(from: Millis, to: Millis) -> String {
     humantime::format_duration(seconds).to_string()
 }
 
-fn labels(labels: &Labels) -> String {
+pub(super) fn labels(labels: &Labels) -> String {
     let pairs = labels
         .iter()
         .filter(|(name, _)| !matches!(&***name, "alertname" | "severity"));
@@ -242,59 +242,4 @@ fn as_json(past: &Past, (from, to): (Millis, Millis)) -> Value {
         "alerts": past.episodes.iter().map(one).collect::<Vec<_>>(),
         "failed": past.failed,
     })
-}
-
-/// `geophone alerts`.
-pub async fn alerts(config: &Config, as_json: bool) -> Result<()> {
-    let Some(base) = running_agent(config).await else {
-        return Err(Error::new(
-            "no agent answers; start one, or say where with --listen",
-        ));
-    };
-    let (client, token) = (reqwest::Client::new(), token(config)?);
-    let ask = async |path: &str| -> Result<Value> {
-        let mut request = client.get(format!("{base}/api/v1/{path}"));
-        if let Some(token) = &token {
-            request = request.bearer_auth(token);
-        }
-        let answer = request.send().await.and_then(reqwest::Response::error_for_status);
-        let body = answer.context(&base)?.bytes().await.context(&base)?;
-        serde_json::from_slice(&body).context(&base)
-    };
-    let body = ask("alerts").await?;
-    let alerts = body["data"]["alerts"].as_array().cloned().unwrap_or_default();
-    if as_json {
-        return say(&serde_json::to_string_pretty(&alerts).context("JSON")?);
-    }
-    if alerts.is_empty() {
-        let rules = ask("rules?type=alert").await?;
-        let none = rules["data"]["groups"].as_array().is_none_or(Vec::is_empty);
-        return say(if none {
-            "no alerting rule is evaluated: see rules.files, and geophone_rules_invalid_files"
-        } else {
-            "no alert is pending or fires"
-        });
-    }
-    let rows: Vec<Vec<String>> = alerts
-        .iter()
-        .map(|alert| {
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let given = alert["labels"].as_object().into_iter().flatten();
-            let given = Labels::new(given.map(|(name, value)| (name.clone(), text(value))));
-            [
-                text(&alert["state"]),
-                given.get("severity").to_owned(),
-                given.get("alertname").to_owned(),
-                text(&alert["activeAt"]),
-                text(&alert["annotations"]["summary"]),
-                labels(&given),
-            ]
-            .into()
-        })
-        .collect();
-    let text = table(
-        &["STATE", "SEVERITY", "ALERT", "SINCE", "SUMMARY", "LABELS"],
-        &rows,
-    );
-    say(&narrowed(&text))
 }

@@ -58,6 +58,10 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         let message = "nothing is looked at; give one of them a weight";
         return Err(Invalid::new(&["health", "weights"], message));
     }
+    crate::alert::notify::plan(config).map_err(|(path, message)| {
+        let path = format!("alerting.{path}").replace('[', ".[");
+        Invalid::new(&path.split('.').collect::<Vec<_>>(), message)
+    })?;
     foreign(&["probes", "profile"], config.probes.profile.validate())?;
     foreign(&["export"], config.export.otlp.validate())?;
     foreign(&["export"], config.export.remote_write.validate())

@@ -1,5 +1,6 @@
 //! One typed settings tree: defaults, over them one YAML file, over it the environment, over it flags.
 
+mod alerting;
 mod check;
 mod de;
 mod docs;
@@ -14,6 +15,10 @@ mod store;
 mod tunnel;
 pub mod units;
 
+pub use alerting::{
+    AlertingSettings, InhibitSettings, LogSettings, PagerDutySettings, ReceiverSettings, RouteSettings,
+    SlackSettings, WebhookSettings,
+};
 pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;
 pub use health::{HealthSettings, HealthWeights};

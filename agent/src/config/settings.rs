@@ -1,5 +1,6 @@
 //! The settings tree. The documentation of each field is the user's: `default_yaml` and docs/config.md are made of it.
 
+use super::alerting::AlertingSettings;
 use super::health::HealthSettings;
 use super::profile::ProfileProbe;
 use super::rules::RulesSettings;
@@ -45,6 +46,8 @@ pub struct Config {
     pub health: HealthSettings,
     /// Rules of Prometheus, evaluated over what the agent remembers.
     pub rules: RulesSettings,
+    /// Who is told of alerts, by the agent itself. The names are Alertmanager's. Without receivers nobody is told.
+    pub alerting: AlertingSettings,
     /// HTTP: metrics, health and the API.
     pub api: ApiSettings,
     /// Where metrics are sent, besides being served by the API.

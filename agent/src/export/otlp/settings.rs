@@ -150,7 +150,7 @@ impl OtlpSettings {
     /// The same as every exporter has it.
     pub fn delivery(&self, url: Url) -> Delivery {
         Delivery {
-            name: "otlp",
+            name: "otlp".into(),
             url,
             timeout: self.timeout,
             retry: self.retry.clone(),

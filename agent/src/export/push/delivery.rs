@@ -6,6 +6,7 @@ use super::tls::Files;
 use anyhow::{Context as _, Result, anyhow, bail};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// The exporter's name in the configuration and in the log.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Where to send.
     pub url: Url,
     /// Longest time for one attempt.
@@ -43,12 +44,12 @@ impl Delivery {
 
     /// The files of TLS.
     pub fn files(&self) -> Result<Files> {
-        Files::read(self.name, &self.tls)
+        Files::read(&self.name, &self.tls)
     }
 
     /// A client of HTTP/1.1, and the URL to give it.
     pub fn http(&self) -> Result<(reqwest::Client, Url)> {
-        let (name, mut url) = (self.name, self.url.clone());
+        let (name, mut url) = (&*self.name, self.url.clone());
         let mut builder = reqwest::Client::builder()
             .user_agent(AGENT)
             .redirect(reqwest::redirect::Policy::none())

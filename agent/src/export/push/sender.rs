@@ -158,7 +158,7 @@ impl<'a, T: Target> Sender<'a, T> {
     /// and the next accepted has its line each time, and so has each partial success.
     fn complain(&mut self, cause: &str, what: &str) {
         let (name, host) = (
-            self.delivery.name,
+            &self.delivery.name,
             self.delivery.url.host_str().unwrap_or_default(),
         );
         if std::mem::replace(&mut self.failing, true) {
@@ -176,7 +176,7 @@ impl<'a, T: Target> Sender<'a, T> {
 
 /// Half to all of the backoff, by chance, so that agents that failed together do not return together; at least what
 /// the receiver asks for, within the limit.
-fn wait(backoff: Duration, after: Option<Duration>, max: Duration) -> Duration {
+pub fn wait(backoff: Duration, after: Option<Duration>, max: Duration) -> Duration {
     let own = backoff.min(max).mul_f64(rand::rng().random_range(0.5..=1.0));
     after.map_or(own, |after| after.min(max).max(own))
 }

@@ -116,7 +116,7 @@ impl RemoteWriteSettings {
             bail!("remote_write.url {text:?}: has no path; most receivers have /api/v1/write");
         }
         Ok(Some(Delivery {
-            name: NAME,
+            name: NAME.into(),
             url,
             timeout: self.timeout,
             retry: self.retry.clone(),

@@ -1,0 +1,371 @@
+//! The state machine between alerts that fire and places that are told: groups and their times, who was told what.
+//!
+//! Whoever drives it says what time it is, gives it all alerts after each evaluation, and asks what is due. What it hands out is
+//! taken for told; who cannot deliver it says so by [`Dispatcher::failed`], and it is due again.
+
+mod group;
+#[cfg(test)]
+mod tests;
+
+use crate::alert::Alert;
+use crate::incident::{Edges, Incidents};
+use crate::inhibit::{Inhibited, Inhibition};
+use crate::notification::{Entry, Memo};
+use crate::route::Routes;
+use crate::silence::Silences;
+use agent_store::labels::Labels;
+use agent_store::series::Millis;
+use group::Group;
+use std::collections::BTreeMap;
+
+/// The end of an alert that a place could not be told is tried again for this long.
+const INSIST: Millis = 3_600_000;
+
+/// A receiver: several places that are told the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Receiver {
+    /// Its name.
+    pub name: String,
+    /// The places.
+    pub integrations: Vec<Integration>,
+}
+
+/// A place that is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Integration {
+    /// Its name within the receiver: `webhook[0]`.
+    pub name: String,
+    /// Whether it is told of the end as well.
+    pub send_resolved: bool,
+}
+
+/// What holds for all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// Ms after which an alert that nobody speaks of any more is taken for ended.
+    pub resolve_timeout: Millis,
+    /// Ms within which an alert that fires again after its end was told is not told again.
+    pub deduplication_window: Millis,
+    /// Where people find the agent.
+    pub external_url: String,
+}
+
+/// A group: the place of its route, and its labels.
+type Key = (usize, Labels);
+
+/// An alert that is known.
+struct Held {
+    alert: Alert,
+    seen: Millis,
+    /// In which groups it is.
+    groups: Vec<Key>,
+    /// Whether it has taken all of its routes: what is known from before a restart only has those that were told.
+    routed: bool,
+    /// Whether it was among the alerts that were given here, and not only in what was told before a restart.
+    observed: bool,
+}
+
+impl Held {
+    fn new(alert: &Alert, seen: Millis) -> Self {
+        Self {
+            alert: alert.clone(),
+            seen,
+            groups: Vec::new(),
+            routed: false,
+            observed: false,
+        }
+    }
+
+    fn is_in(&mut self, key: &Key) {
+        if !self.groups.contains(key) {
+            self.groups.push(key.clone());
+        }
+    }
+}
+
+/// All of it.
+pub struct Dispatcher {
+    routes: Option<Routes>,
+    receivers: Vec<Receiver>,
+    inhibitions: Vec<Inhibition>,
+    settings: Settings,
+    alerts: BTreeMap<Labels, Held>,
+    groups: BTreeMap<Key, Group>,
+    incidents: Incidents,
+}
+
+impl Dispatcher {
+    /// Knows nothing yet. Without routes nobody is told, but incidents are found all the same.
+    pub fn new(
+        routes: Option<Routes>,
+        receivers: Vec<Receiver>,
+        inhibitions: Vec<Inhibition>,
+        settings: Settings,
+        incidents: Incidents,
+    ) -> Self {
+        Self {
+            routes,
+            receivers,
+            inhibitions,
+            settings,
+            alerts: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            incidents,
+        }
+    }
+
+    /// Takes up what the places were told before a restart. Answers what no route leads to any more.
+    pub fn restore(&mut self, now: Millis, memos: Vec<(usize, usize, Memo)>) -> Vec<Memo> {
+        let mut orphans = Vec::new();
+        for (receiver, integration, memo) in memos {
+            let Some(key) = self.key_of(receiver, &memo) else {
+                orphans.push(memo);
+                continue;
+            };
+            for alert in &memo.open {
+                let held = self.alerts.entry(alert.labels.clone());
+                held.or_insert_with(|| Held::new(alert, now)).is_in(&key);
+            }
+            let Some(group) = self.group(&key, now) else {
+                continue;
+            };
+            group.flushed = true;
+            group
+                .members
+                .extend(memo.open.iter().map(|alert| alert.labels.clone()));
+            if let Some(told) = group.told.get_mut(integration) {
+                *told = memo.told;
+            }
+        }
+        orphans
+    }
+
+    fn key_of(&self, receiver: usize, memo: &Memo) -> Option<Key> {
+        let name = &self.receivers.get(receiver)?.name;
+        let mut routes = self.routes.as_ref()?.iter();
+        let place = routes.position(|route| {
+            route.receiver == *name && route.group_key(&memo.group_labels) == memo.group_key
+        })?;
+        Some((place, memo.group_labels.clone()))
+    }
+
+    /// The group of a key, made if it is not there.
+    fn group(&mut self, key: &Key, now: Millis) -> Option<&mut Group> {
+        let route = self.routes.as_ref()?.get(key.0)?;
+        let receiver = self.receivers.iter().position(|one| one.name == route.receiver)?;
+        let places = self.receivers.get(receiver)?.integrations.len();
+        let wait = route.group_wait;
+        Some(
+            self.groups
+                .entry(key.clone())
+                .or_insert_with(|| Group::new(receiver, places, now + wait)),
+        )
+    }
+
+    /// Takes what is known of all alerts now, and what depends on what.
+    pub fn observe(&mut self, now: Millis, alerts: &[Alert], edges: &Edges) {
+        for alert in alerts {
+            // Of one that nobody was told of, the end is no news.
+            if !alert.is_firing() && !self.alerts.contains_key(&alert.labels) {
+                continue;
+            }
+            let held = self.alerts.entry(alert.labels.clone());
+            let held = held.or_insert_with(|| Held::new(alert, now));
+            if alert.is_firing() && !held.alert.is_firing() {
+                // It fires again: into those of its groups that have told its end, or had none to tell, it comes anew.
+                let groups = &self.groups;
+                let member = |key: &Key| {
+                    groups
+                        .get(key)
+                        .is_some_and(|group| group.members.contains(&alert.labels))
+                };
+                held.groups.retain(member);
+                held.routed = false;
+            }
+            held.alert.clone_from(alert);
+            held.seen = now;
+            held.observed = true;
+        }
+        for held in self.alerts.values_mut() {
+            if held.alert.is_firing() && now - held.seen >= self.settings.resolve_timeout.max(1) {
+                held.alert.ends_at = Some(now);
+            }
+        }
+        let all = self.alerts.values().map(|held| &held.alert);
+        self.incidents.observe(now, all, edges);
+        self.route(now);
+        self.forget(now);
+    }
+
+    /// Puts alerts that are new into their groups.
+    fn route(&mut self, now: Millis) {
+        let Some(routes) = &self.routes else {
+            return;
+        };
+        let mut new = Vec::new();
+        let waiting = self.alerts.iter_mut();
+        for (labels, held) in waiting.filter(|(_, held)| held.observed && !held.routed) {
+            held.routed = true;
+            let incident = self.incidents.of(held.alert.fingerprint());
+            for place in routes.of(labels) {
+                // In a group of this route it is already if it was told before a restart.
+                let Some(route) = routes.get(place) else { continue };
+                if held.groups.iter().all(|(other, _)| *other != place) {
+                    let key = (place, route.group(labels, incident));
+                    held.groups.push(key.clone());
+                    new.push((key, held.alert.clone()));
+                }
+            }
+        }
+        let waits: Vec<Millis> = routes.iter().map(|route| route.group_wait).collect();
+        for (key, alert) in new {
+            let wait = waits.get(key.0).copied().unwrap_or_default();
+            if let Some(group) = self.group(&key, now) {
+                group.join(&alert, now, wait);
+            }
+        }
+    }
+
+    /// Lets go of what has ended and was told, or never needed to be.
+    fn forget(&mut self, now: Millis) {
+        let window = self.settings.deduplication_window;
+        for group in self.groups.values_mut() {
+            for told in &mut group.told {
+                told.ended.retain(|_, at| now < *at + window);
+            }
+        }
+        self.groups.retain(|_, group| {
+            !group.members.is_empty() || group.told.iter().any(|told| !told.ended.is_empty())
+        });
+        let groups = &self.groups;
+        self.alerts.retain(|labels, held| {
+            let member = |key: &Key| {
+                groups
+                    .get(key)
+                    .is_some_and(|group| group.members.contains(labels))
+            };
+            held.alert.is_firing() || held.groups.iter().any(member)
+        });
+    }
+
+    /// When something may be due next.
+    pub fn next(&self) -> Option<Millis> {
+        let waiting = self.groups.values().filter(|group| !group.members.is_empty());
+        waiting.map(|group| group.next).min()
+    }
+
+    /// What is to be told now.
+    pub fn due(&mut self, now: Millis, silences: &Silences) -> Vec<Entry> {
+        let Some(routes) = &self.routes else {
+            return Vec::new();
+        };
+        let mut entries = Vec::new();
+        let mut inhibited = None;
+        for (key, group) in &mut self.groups {
+            let Some(route) = routes.get(key.0) else {
+                continue;
+            };
+            // The clock was set back: what waits for a time far off would wait for ever.
+            group.next = group.next.min(now + route.group_wait.max(route.group_interval));
+            if group.members.is_empty() || now < group.next {
+                continue;
+            }
+            let Some(receiver) = self.receivers.get(group.receiver) else {
+                continue;
+            };
+            let firing = self.alerts.values().map(|held| &held.alert);
+            let firing = firing.filter(|alert| alert.is_firing());
+            let inhibited = inhibited.get_or_insert_with(|| Inhibited::new(&self.inhibitions, firing));
+            let members = group.members.iter().filter_map(|labels| self.alerts.get(labels));
+            let members: Vec<(&Alert, bool)> = members
+                .map(|held| {
+                    let labels = &held.alert.labels;
+                    let muted = silences.mute(labels, now) || inhibited.is(labels);
+                    (&held.alert, muted)
+                })
+                .collect();
+            let flush = group::Flush {
+                now,
+                route,
+                receiver,
+                group_labels: &key.1,
+                settings: &self.settings,
+                members: &members,
+            };
+            entries.extend(flush.entries(group));
+            let ended = members.iter().filter(|(alert, _)| !alert.is_firing());
+            let ended: Vec<Labels> = ended.map(|(alert, _)| alert.labels.clone()).collect();
+            for labels in ended {
+                group.members.remove(&labels);
+            }
+            group.flushed = true;
+            group.next = now + route.group_interval;
+        }
+        entries
+    }
+
+    /// A place will never have what was handed out for it: it is due again. Answers what is remembered now; `None` if a later
+    /// one says the same.
+    pub fn failed(&mut self, entry: &Entry, now: Millis) -> Option<Memo> {
+        let key = self.key_of(entry.receiver, &entry.memo)?;
+        let interval = self.routes.as_ref()?.get(key.0)?.group_interval;
+        let group = self.group(&key, now)?;
+        let told = group.told.get_mut(entry.integration)?;
+        if told.at != entry.notification.at {
+            return None;
+        }
+        told.at = 0;
+        let mut again = Vec::new();
+        for alert in &entry.notification.alerts {
+            let number = alert.fingerprint();
+            match alert.ends_at {
+                None => {
+                    told.open.remove(&number);
+                }
+                Some(at) if now - at < INSIST => {
+                    told.ended.remove(&number);
+                    told.open.insert(number, entry.notification.at);
+                    group.members.insert(alert.labels.clone());
+                    again.push(alert.clone());
+                }
+                Some(_) => {}
+            }
+        }
+        group.next = group.next.max(now + interval);
+        let mut memo = entry.memo.clone();
+        memo.told = told.clone();
+        memo.open
+            .retain(|alert| memo.told.open.contains_key(&alert.fingerprint()));
+        memo.open.extend(again.iter().map(|alert| Alert {
+            ends_at: None,
+            ..alert.clone()
+        }));
+        for alert in again {
+            let held = self.alerts.entry(alert.labels.clone());
+            held.or_insert_with(|| Held::new(&alert, now)).is_in(&key);
+        }
+        Some(memo)
+    }
+
+    /// The incidents.
+    pub fn incidents(&mut self) -> &mut Incidents {
+        &mut self.incidents
+    }
+
+    /// Alerts that fire, and why nobody is told of one: `silenced`, `inhibited` or empty.
+    pub fn states(&self, now: Millis, silences: &Silences) -> Vec<(&Alert, &'static str)> {
+        let firing = self.alerts.values().map(|held| &held.alert);
+        let firing = firing.filter(|alert| alert.is_firing());
+        let inhibited = Inhibited::new(&self.inhibitions, firing.clone());
+        firing
+            .map(|alert| {
+                let state = match () {
+                    () if silences.mute(&alert.labels, now) => "silenced",
+                    () if inhibited.is(&alert.labels) => "inhibited",
+                    () => "",
+                };
+                (alert, state)
+            })
+            .collect()
+    }
+}

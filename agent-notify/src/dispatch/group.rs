@@ -1,0 +1,137 @@
+//! A group: what is in it, and what each place was told of it.
+
+use super::{Receiver, Settings};
+use crate::alert::Alert;
+use crate::notification::{Entry, Memo, Notification, Told};
+use crate::route::Resolved;
+use agent_store::labels::Labels;
+use agent_store::series::Millis;
+use std::collections::BTreeSet;
+
+/// Alerts that are told together.
+pub(super) struct Group {
+    /// Who is told, by place in the list of receivers.
+    pub receiver: usize,
+    /// The alerts.
+    pub members: BTreeSet<Labels>,
+    /// When it is looked at next.
+    pub next: Millis,
+    /// Whether it was looked at since it was empty.
+    pub flushed: bool,
+    /// What each integration was told.
+    pub told: Vec<Told>,
+}
+
+impl Group {
+    pub fn new(receiver: usize, integrations: usize, next: Millis) -> Self {
+        Self {
+            receiver,
+            members: BTreeSet::new(),
+            next,
+            flushed: false,
+            told: vec![Told::default(); integrations],
+        }
+    }
+
+    pub fn join(&mut self, alert: &Alert, now: Millis, wait: Millis) {
+        if self.members.is_empty() {
+            self.flushed = false;
+            self.next = now + wait;
+        }
+        self.members.insert(alert.labels.clone());
+        // One that has fired for longer than the wait has waited already: before a restart, or in another group.
+        if !self.flushed && alert.starts_at + wait < now {
+            self.next = now;
+        }
+    }
+}
+
+/// A look at a group when its time has come.
+pub(super) struct Flush<'a> {
+    pub now: Millis,
+    pub route: &'a Resolved,
+    pub receiver: &'a Receiver,
+    pub group_labels: &'a Labels,
+    pub settings: &'a Settings,
+    /// The alerts, and whether a silence or an inhibition means them.
+    pub members: &'a [(&'a Alert, bool)],
+}
+
+impl Flush<'_> {
+    /// What is to be told; takes note that it was.
+    pub fn entries(&self, group: &mut Group) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for (place, integration) in self.receiver.integrations.iter().enumerate() {
+            let Some(told) = group.told.get_mut(place) else {
+                continue;
+            };
+            let alerts = self.look(told, integration.send_resolved);
+            let Some(alerts) = alerts else {
+                continue;
+            };
+            let group_key = self.route.group_key(self.group_labels);
+            let open = self.members.iter().map(|(alert, _)| *alert);
+            let open = open.filter(|alert| told.open.contains_key(&alert.fingerprint()));
+            entries.push(Entry {
+                receiver: group.receiver,
+                integration: place,
+                memo: Memo {
+                    receiver: self.receiver.name.clone(),
+                    group_key: group_key.clone(),
+                    group_labels: self.group_labels.clone(),
+                    told: told.clone(),
+                    open: open.cloned().collect(),
+                },
+                notification: Notification {
+                    receiver: self.receiver.name.clone(),
+                    group_key,
+                    group_labels: self.group_labels.clone(),
+                    at: self.now,
+                    alerts,
+                    external_url: self.settings.external_url.clone(),
+                },
+            });
+        }
+        entries
+    }
+
+    /// The alerts that a place is to be told, if it is to be told anything.
+    fn look(&self, told: &mut Told, send_resolved: bool) -> Option<Vec<Alert>> {
+        let of = |alert: &Alert| alert.fingerprint();
+        let firing = self
+            .members
+            .iter()
+            .filter(|(alert, muted)| alert.is_firing() && !muted);
+        let firing: Vec<&Alert> = firing.map(|(alert, _)| *alert).collect();
+        // The end of what was told is told even if a silence came in between: else it would be open there for ever.
+        let ended = self.members.iter().map(|(alert, _)| *alert);
+        let ended = ended.filter(|alert| !alert.is_firing() && told.open.contains_key(&of(alert)));
+        let ended: Vec<&Alert> = ended.collect();
+        let held_back = |alert: &Alert| {
+            let last = told.ended.get(&of(alert));
+            last.is_some_and(|last| self.now < *last + self.settings.deduplication_window)
+        };
+        let is_new = |alert: &&Alert| !told.open.contains_key(&of(alert)) && !held_back(alert);
+        let repeats = told.at > 0
+            && self.now >= told.at + self.route.repeat_interval
+            && firing.iter().any(|alert| told.open.contains_key(&of(alert)));
+        let speaks = firing.iter().any(is_new) || repeats || (send_resolved && !ended.is_empty());
+        let mut alerts = Vec::new();
+        if speaks {
+            told.at = self.now;
+            for alert in firing {
+                told.open.insert(of(alert), self.now);
+                told.ended.remove(&of(alert));
+                alerts.push(alert.clone());
+            }
+        }
+        for alert in ended {
+            let last = told.open.remove(&of(alert)).unwrap_or(self.now);
+            told.ended.insert(of(alert), last);
+            if send_resolved {
+                alerts.push(alert.clone());
+            }
+        }
+        speaks.then_some(alerts)
+    }
+}

@@ -1,0 +1,184 @@
+use super::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const WINDOW: Millis = 300_000;
+
+fn alert(name: &str, labels: &[(&str, &str)], at: Millis) -> Alert {
+    let all = [("alertname", name)].into_iter().chain(labels.iter().copied());
+    Alert {
+        labels: Labels::new(all),
+        annotations: Arc::new(BTreeMap::from([("summary".to_owned(), format!("{name} of it"))])),
+        active_at: at,
+        starts_at: at,
+        ends_at: None,
+        generator_url: "".into(),
+    }
+}
+
+fn ended(alert: &Alert, at: Millis) -> Alert {
+    Alert {
+        ends_at: Some(at),
+        ..alert.clone()
+    }
+}
+
+fn entity(kind: Kind, name: &str) -> Entity {
+    (kind, name.to_owned())
+}
+
+/// shop and cart talk to db, which lies in the region; mail talks to web.
+fn edges() -> Edges {
+    let subject = |name| entity(Kind::Subject, name);
+    let peer = |name| entity(Kind::Peer, name);
+    Edges::new([
+        (subject("shop"), peer("db")),
+        (subject("cart"), peer("db")),
+        (subject("mail"), peer("web")),
+        (peer("db"), entity(Kind::Region, "eu")),
+    ])
+}
+
+fn names(incident: &Incident) -> Vec<&str> {
+    let members = incident.alerts.iter();
+    members.map(|member| member.labels.get("alertname")).collect()
+}
+
+#[test]
+fn what_one_peer_does_is_one_incident_and_the_peer_is_its_cause() {
+    let mut incidents = Incidents::new(WINDOW);
+    // What suffers is told first: its rule is quicker.
+    let slow = alert("Slow", &[("subject", "shop")], 1_000);
+    let errors = alert("Errors", &[("subject", "cart"), ("peer", "db")], 2_000);
+    let loss = alert("Loss", &[("peer", "db")], 3_000);
+    let other = alert("Slow", &[("subject", "mail")], 3_000);
+    incidents.observe(1_000, [&slow].into_iter(), &edges());
+    incidents.observe(2_000, [&slow, &errors].into_iter(), &edges());
+    incidents.observe(3_000, [&slow, &errors, &loss, &other].into_iter(), &edges());
+    let all = incidents.all();
+    assert_eq!(all.len(), 2, "{all:#?}");
+    let loud = all.iter().find(|incident| incident.alerts.len() == 3).unwrap();
+    assert_eq!(loud.first_cause().unwrap().labels.get("alertname"), "Loss");
+    assert_eq!(loud.why, "peer db: 2 of the 2 others depend on it");
+    assert_eq!((loud.started_at, loud.ended_at), (1_000, None));
+    let id = loud.id.clone();
+    assert_eq!(incidents.of(slow.fingerprint()), id);
+    assert_eq!(incidents.of(loss.fingerprint()), id);
+    assert_ne!(incidents.of(other.fingerprint()), id);
+    // All ends but one: it is not over.
+    let all = [
+        ended(&slow, 9_000),
+        ended(&loss, 9_500),
+        errors.clone(),
+        other.clone(),
+    ];
+    incidents.observe(10_000, all.iter(), &edges());
+    assert!(incidents.all().iter().all(|incident| incident.ended_at.is_none()));
+    incidents.observe(11_000, [&ended(&errors, 10_500), &other].into_iter(), &edges());
+    let loud = incidents.all().iter().find(|incident| incident.id == id).unwrap();
+    assert_eq!(loud.ended_at, Some(10_500));
+}
+
+#[test]
+fn a_region_is_the_cause_of_what_its_peers_do() {
+    let mut incidents = Incidents::new(WINDOW);
+    let peer = alert("Loss", &[("peer", "db")], 1_000);
+    let region = alert("Far", &[("peer_region", "eu")], 2_000);
+    let subject = alert("Slow", &[("subject", "shop")], 2_500);
+    incidents.observe(3_000, [&peer, &region, &subject].into_iter(), &edges());
+    let [incident] = incidents.all() else { panic!() };
+    assert_eq!(incident.first_cause().unwrap().labels.get("alertname"), "Far");
+    assert!(
+        incident.why.starts_with("region eu: 2 of the 2"),
+        "{}",
+        incident.why
+    );
+}
+
+#[test]
+fn without_a_topology_labels_are_what_is_shared_and_the_first_is_the_cause() {
+    let mut incidents = Incidents::new(WINDOW);
+    let first = alert("A", &[("peer", "db"), ("subject", "x")], 1_000);
+    let second = alert("B", &[("entity", "peer"), ("name", "db")], 2_000);
+    let third = alert("C", &[("entity", "peer"), ("name", "db")], 1_500);
+    let node = alert("Conntrack", &[("instance", "n")], 2_000);
+    incidents.observe(
+        2_000,
+        [&first, &second, &third, &node].into_iter(),
+        &Edges::default(),
+    );
+    let [one, two] = incidents.all() else { panic!() };
+    assert_eq!(names(one), ["A", "C", "B"]);
+    // The peer itself, not one of its users; of two, the earlier.
+    assert_eq!(one.first_cause().unwrap().labels.get("alertname"), "C");
+    assert_eq!(
+        (names(two), two.why.as_str()),
+        (vec!["Conntrack"], "it is the only one")
+    );
+}
+
+#[test]
+fn what_comes_after_the_window_is_an_incident_of_its_own() {
+    let mut incidents = Incidents::new(WINDOW);
+    let first = alert("A", &[("peer", "db")], 0);
+    incidents.observe(0, [&first].into_iter(), &edges());
+    let late = alert("B", &[("peer", "db")], WINDOW + 1);
+    incidents.observe(WINDOW + 1, [&first, &late].into_iter(), &edges());
+    assert_eq!(incidents.all().len(), 2);
+    // It comes back within the window: the same.
+    let gone = ended(&late, WINDOW + 1000);
+    incidents.observe(WINDOW + 1000, [&first, &gone].into_iter(), &edges());
+    assert!(incidents.all()[1].ended_at.is_some());
+    let again = alert("B", &[("peer", "db")], WINDOW + 2000);
+    incidents.observe(WINDOW + 2000, [&first, &again].into_iter(), &edges());
+    assert_eq!(incidents.all().len(), 2);
+    assert_eq!(
+        (incidents.all()[1].ended_at, incidents.all()[1].alerts.len()),
+        (None, 1)
+    );
+}
+
+#[test]
+fn one_that_concerns_two_makes_them_one() {
+    let mut incidents = Incidents::new(WINDOW);
+    let a = alert("A", &[("subject", "s")], 0);
+    let b = alert("B", &[("peer", "p")], 1);
+    incidents.observe(1, [&a, &b].into_iter(), &Edges::default());
+    assert_eq!(incidents.all().len(), 2);
+    let id = incidents.of(a.fingerprint()).to_owned();
+    let both = alert("C", &[("subject", "s"), ("peer", "p")], 2);
+    incidents.observe(2, [&a, &b, &both].into_iter(), &Edges::default());
+    let [one] = incidents.all() else { panic!() };
+    assert_eq!((one.id.as_str(), one.alerts.len()), (id.as_str(), 3));
+    assert_eq!(incidents.of(b.fingerprint()), id);
+}
+
+#[test]
+fn they_survive_and_are_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("incidents.json");
+    let (mut incidents, wrong) = Incidents::open(WINDOW, path.clone());
+    assert_eq!(wrong, None);
+    let hostile = "\r\n\"}<b>".repeat(100_000);
+    let first = alert("A", &[("peer", "db"), ("l", &hostile)], 0);
+    incidents.observe(0, [&first].into_iter(), &edges());
+    incidents.save().unwrap();
+    assert!(std::fs::metadata(&path).unwrap().len() < 2_000);
+    let before = incidents.all().to_vec();
+    let (mut incidents, wrong) = Incidents::open(WINDOW, path);
+    assert_eq!((incidents.all(), wrong), (&before[..], None));
+    assert_eq!(incidents.of(first.fingerprint()), before[0].id);
+    for number in 0..KEPT + 10 {
+        let peer = format!("p{number}");
+        let one = alert("B", &[("peer", &peer)], number as Millis);
+        incidents.observe(number as Millis, [&first, &one].into_iter(), &edges());
+    }
+    assert_eq!(incidents.all().len(), KEPT);
+    assert_eq!(incidents.all()[0].id, before[0].id, "what is not over stays");
+    let many: Vec<Alert> = (0..MEMBERS + 5)
+        .map(|number| alert(&number.to_string(), &[("peer", "many")], 900))
+        .collect();
+    incidents.observe(900, many.iter(), &edges());
+    let last = incidents.all().last().unwrap();
+    assert_eq!((last.alerts.len(), last.more), (MEMBERS, 5));
+}

@@ -1,0 +1,288 @@
+//! Alertmanager's matchers: `name="value"`, with `=`, `!=`, `=~` and `!~`; regular expressions are anchored.
+
+use agent_store::labels::Labels;
+use agent_store::promql::is_label_name;
+use agent_store::series::Comparison;
+use regex::RegexBuilder;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest text of a matcher.
+const LONGEST: usize = 4096;
+/// What a compiled pattern may take: patterns come from outside.
+const PATTERN: usize = 1 << 20;
+
+/// A condition on one label; a label that is absent has the empty value.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    inner: agent_store::series::Matcher,
+    value: String,
+}
+
+/// As Alertmanager's API writes a matcher.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Plain {
+    name: String,
+    value: String,
+    is_regex: bool,
+    #[serde(default = "yes")]
+    is_equal: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Matcher {
+    fn new(name: &str, operator: &str, value: String) -> Result<Self, String> {
+        if !is_label_name(name) {
+            return Err(format!(
+                "{name:?} is no name of a label; write e.g. alertname=\"Down\""
+            ));
+        }
+        if value.len() > LONGEST {
+            return Err(format!(
+                "the value of {name} has {} bytes, more than {LONGEST}",
+                value.len()
+            ));
+        }
+        let pattern = || {
+            let build = |text: &str| RegexBuilder::new(text).size_limit(PATTERN).build();
+            // By itself first: "a)|(b" would become one by being anchored.
+            let anchored = build(&value).and_then(|_| build(&format!("^(?:{value})$")));
+            anchored.map_err(|error| {
+                let why = error.to_string();
+                let last = why.lines().last().unwrap_or_default();
+                format!("{value:?} is no regular expression: {last}")
+            })
+        };
+        let comparison = match operator {
+            "=" => Comparison::Equal(value.clone()),
+            "!=" => Comparison::NotEqual(value.clone()),
+            "=~" => Comparison::Matches(pattern()?),
+            _ => Comparison::MatchesNot(pattern()?),
+        };
+        let inner = agent_store::series::Matcher {
+            label: name.to_owned(),
+            comparison,
+        };
+        Ok(Self { inner, value })
+    }
+
+    /// `name="value"`.
+    pub fn equal(name: &str, value: &str) -> Self {
+        Self {
+            inner: agent_store::series::Matcher::equal(name, value),
+            value: value.to_owned(),
+        }
+    }
+
+    /// Whether these labels meet it.
+    pub fn accepts(&self, labels: &Labels) -> bool {
+        self.inner.accepts(labels.get(&self.inner.label))
+    }
+
+    fn operator(&self) -> &'static str {
+        match self.inner.comparison {
+            Comparison::Equal(_) => "=",
+            Comparison::NotEqual(_) => "!=",
+            Comparison::Matches(_) => "=~",
+            Comparison::MatchesNot(_) => "!~",
+        }
+    }
+}
+
+/// Whether labels meet all of them.
+pub fn accepts(matchers: &[Matcher], labels: &Labels) -> bool {
+    matchers.iter().all(|matcher| matcher.accepts(labels))
+}
+
+impl PartialEq for Matcher {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.inner.label, self.operator(), &self.value)
+            == (&other.inner.label, other.operator(), &other.value)
+    }
+}
+
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{:?}", self.inner.label, self.operator(), self.value)
+    }
+}
+
+/// As Alertmanager writes several.
+pub fn shown(matchers: &[Matcher]) -> String {
+    let all: Vec<String> = matchers.iter().map(ToString::to_string).collect();
+    format!("{{{}}}", all.join(","))
+}
+
+impl FromStr for Matcher {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut all = parse(text)?;
+        match (all.pop(), all.is_empty()) {
+            (Some(one), true) => Ok(one),
+            _ => Err(format!("{text:?} is not one matcher")),
+        }
+    }
+}
+
+/// Reads `a="b"`, or several with commas between, or `{a="b", c=~"d"}`. Quotes may be left out where the value has no comma.
+pub fn parse(text: &str) -> Result<Vec<Matcher>, String> {
+    let trimmed = text.trim();
+    let inner = match trimmed.strip_prefix('{') {
+        Some(rest) => rest
+            .strip_suffix('}')
+            .ok_or_else(|| format!("{text:?}: the brace is not closed"))?,
+        None => trimmed,
+    };
+    let mut all = Vec::new();
+    let mut rest = inner.trim();
+    while !rest.is_empty() {
+        let (matcher, after) = one(rest)?;
+        all.push(matcher);
+        rest = match after.trim_start().strip_prefix(',') {
+            Some(rest) => rest.trim_start(),
+            None if after.trim().is_empty() => "",
+            None => return Err(format!("{:?}: a comma is missing before it", after.trim())),
+        };
+    }
+    Ok(all)
+}
+
+fn one(text: &str) -> Result<(Matcher, &str), String> {
+    let none = || format!("{text:?} has none of = != =~ !~; write e.g. alertname=\"Down\"");
+    let at = text.find(['=', '!']).ok_or_else(none)?;
+    let (name, rest) = text.split_at(at);
+    let operator = ["=~", "!~", "!=", "="];
+    let operator = operator.into_iter().find(|operator| rest.starts_with(operator));
+    let operator = operator.ok_or_else(none)?;
+    let rest = rest.strip_prefix(operator).unwrap_or_default().trim_start();
+    let (value, after) = match rest.strip_prefix('"') {
+        Some(quoted) => unquoted(quoted).ok_or_else(|| format!("{rest:?}: the quote is not closed"))?,
+        None => {
+            let end = rest.find(',').unwrap_or(rest.len());
+            let (value, after) = rest.split_at(end);
+            (value.trim_end().to_owned(), after)
+        }
+    };
+    Ok((Matcher::new(name.trim(), operator, value)?, after))
+}
+
+/// The text up to the closing quote, and what follows that. Other escapes than \" \\ \n stay as they are: patterns have them.
+fn unquoted(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut rest = text.chars();
+    loop {
+        match rest.next()? {
+            '"' => return Some((value, rest.as_str())),
+            '\\' => match rest.next()? {
+                'n' => value.push('\n'),
+                c @ ('"' | '\\') => value.push(c),
+                other => value.extend(['\\', other]),
+            },
+            c => value.push(c),
+        }
+    }
+}
+
+impl Serialize for Matcher {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let plain = Plain {
+            name: self.inner.label.clone(),
+            value: self.value.clone(),
+            is_regex: self.operator().ends_with('~'),
+            is_equal: !self.operator().starts_with('!'),
+        };
+        plain.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Matcher {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let plain = Plain::deserialize(deserializer)?;
+        let operator = match (plain.is_regex, plain.is_equal) {
+            (false, true) => "=",
+            (false, false) => "!=",
+            (true, true) => "=~",
+            (true, false) => "!~",
+        };
+        Self::new(&plain.name, operator, plain.value).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matchers_are_read_as_alertmanager_reads_them() {
+        let labels = Labels::new([("alertname", "Down"), ("peer", "db-1"), ("q", "a,\"b\\\n")]);
+        for (text, fits) in [
+            ("alertname=\"Down\"", true),
+            ("alertname = Down", true),
+            ("alertname=Dow", false),
+            ("peer=~db-.*", true),
+            ("peer=~db", false),
+            ("peer=~\"a|db-1\"", true),
+            ("peer!~\"db-\\d\"", false),
+            ("nothing=\"\"", true),
+            ("nothing!=\"\"", false),
+            ("nothing=", true),
+            ("{alertname=\"Down\", peer!=\"x\"}", true),
+            ("q=\"a,\\\"b\\\\\\n\"", true),
+            // As in Alertmanager a dot is no line end.
+            ("q=~\"a.*\"", false),
+            ("q=~\"(?s)a.*\"", true),
+            ("", true),
+            ("{}", true),
+        ] {
+            let matchers = parse(text).unwrap();
+            assert_eq!(accepts(&matchers, &labels), fits, "{text}");
+        }
+        assert_eq!(
+            shown(&parse("b!~x,a=\"q\\\"\"").unwrap()),
+            "{b!~\"x\",a=\"q\\\"\"}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_matcher_is_told_why() {
+        for (text, why) in [
+            ("alertname", "has none of = != =~ !~"),
+            ("a-b=c", "\"a-b\" is no name of a label"),
+            ("=c", "is no name"),
+            ("a=~\"(\"", "is no regular expression: error: unclosed group"),
+            ("a=~\"(((.{500}){500}){500})\"", "is no regular expression"),
+            ("a=\"b", "the quote is not closed"),
+            ("{a=b", "the brace is not closed"),
+            ("a=\"b\" c=\"d\"", "a comma is missing"),
+            ("a!b", "has none of"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(why) && !error.contains('\n'), "{text}: {error}");
+        }
+        assert!("a=b,c=d".parse::<Matcher>().is_err());
+    }
+
+    #[test]
+    fn json_is_that_of_the_api() {
+        let matcher: Matcher = "peer!~\"a.*\"".parse().unwrap();
+        let json = serde_json::to_string(&matcher).unwrap();
+        assert_eq!(
+            json,
+            "{\"name\":\"peer\",\"value\":\"a.*\",\"isRegex\":true,\"isEqual\":false}"
+        );
+        assert_eq!(serde_json::from_str::<Matcher>(&json).unwrap(), matcher);
+        // Older clients have no isEqual.
+        let old: Matcher =
+            serde_json::from_str("{\"name\":\"a\",\"value\":\"b\",\"isRegex\":false}").unwrap();
+        assert_eq!(old, Matcher::equal("a", "b"));
+        assert!(
+            serde_json::from_str::<Matcher>("{\"name\":\"a\",\"value\":\"(\",\"isRegex\":true}").is_err()
+        );
+    }
+}

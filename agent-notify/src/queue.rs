@@ -1,0 +1,248 @@
+//! What waits for one place: a file to which records are appended, so that nothing is lost when the process is killed, and
+//! from which it is known again what the place was told.
+//!
+//! A record is its length and its CRC-32 (little-endian u32 each), then JSON: an entry, what became of one, or a memo. What can
+//! not be read is left out and reported; a torn end is cut off. When most of the file is history it is written anew.
+
+mod record;
+#[cfg(test)]
+mod tests;
+
+use crate::file::beside;
+use crate::notification::{Entry, Memo};
+use record::{Record, read, write};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Begin of the file.
+const MAGIC: &[u8; 8] = b"GPNOTIF1";
+/// History below this is not worth writing the file anew.
+const HISTORY: u64 = 1 << 20;
+/// A memo that is older is of a group that nobody will speak of again, ms.
+const FORGOTTEN: i64 = 30 * 24 * 3_600_000;
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The place has it.
+    Delivered,
+    /// Newer ones needed the room.
+    QueueFull,
+    /// The place said that it will never take it.
+    Refused,
+    /// Tried for too long.
+    Expired,
+}
+
+/// An entry that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waiting {
+    /// Its number within the queue.
+    pub number: u64,
+    /// What is to be delivered.
+    pub entry: Entry,
+    bytes: u64,
+}
+
+/// The queue of one place.
+#[derive(Debug)]
+pub struct Queue {
+    path: PathBuf,
+    file: File,
+    /// Bytes in the file.
+    length: u64,
+    waiting: VecDeque<Waiting>,
+    memos: BTreeMap<String, Memo>,
+    next: u64,
+    most: u64,
+    /// The last attempt to write failed, and somebody knows.
+    broken: bool,
+}
+
+/// What was found when a queue was opened.
+#[derive(Debug, Default, PartialEq)]
+pub struct Found {
+    /// Bytes that could not be read and are gone.
+    pub lost: u64,
+    /// What was left out because the queue has become smaller.
+    pub dropped: Vec<Waiting>,
+}
+
+impl Queue {
+    /// Opens the queue of a place, of so many bytes at most. `place` says whose entries these are.
+    pub fn open(path: &Path, most: u64, place: (usize, usize)) -> Result<(Self, Found), String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+        let mut bytes = Vec::new();
+        match File::open(path) {
+            Ok(mut file) => file.read_to_end(&mut bytes).map(drop).map_err(failed)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let (records, lost) = match bytes.strip_prefix(MAGIC) {
+            Some(rest) => read(rest),
+            None => (Vec::new(), bytes.len() as u64),
+        };
+        let mut waiting: VecDeque<Waiting> = VecDeque::new();
+        let (mut memos, mut next) = (BTreeMap::new(), 1);
+        for (record, bytes) in records {
+            match record {
+                Record::Made {
+                    number,
+                    notification,
+                    memo,
+                } => {
+                    let memo = memo.with(&notification);
+                    memos.insert(memo.group_key.clone(), memo.clone());
+                    next = next.max(number + 1);
+                    let entry = Entry {
+                        receiver: place.0,
+                        integration: place.1,
+                        notification,
+                        memo,
+                    };
+                    waiting.push_back(Waiting { number, entry, bytes });
+                }
+                Record::Done { number, .. } => waiting.retain(|one| one.number != number),
+                Record::Memo(memo) => {
+                    memos.insert(memo.group_key.clone(), memo);
+                }
+            }
+        }
+        let mut queue = Self {
+            path: path.to_owned(),
+            file: File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .map_err(failed)?,
+            length: bytes.len() as u64,
+            waiting,
+            memos,
+            next,
+            most,
+            broken: false,
+        };
+        let dropped = queue.shrink(0);
+        if lost > 0 || !bytes.starts_with(MAGIC) || !dropped.is_empty() {
+            queue.rewrite().map_err(failed)?;
+        }
+        Ok((queue, Found { lost, dropped }))
+    }
+
+    /// What the place was told, by group.
+    pub fn memos(&self) -> impl Iterator<Item = &Memo> {
+        self.memos.values()
+    }
+
+    /// Puts an entry at the end. Answers what had to go for it, and an error if it is in memory only.
+    pub fn push(&mut self, entry: Entry) -> (Vec<Waiting>, Result<(), String>) {
+        let number = self.next;
+        self.next += 1;
+        let bytes = write(&Record::made(number, &entry));
+        let size = bytes.len() as u64;
+        let dropped = self.shrink(size);
+        self.memos
+            .insert(entry.memo.group_key.clone(), entry.memo.clone());
+        self.waiting.push_back(Waiting {
+            number,
+            entry,
+            bytes: size,
+        });
+        let mut all: Vec<u8> = dropped
+            .iter()
+            .flat_map(|one| write(&Record::done(one.number, Outcome::QueueFull)))
+            .collect();
+        all.extend(bytes);
+        (dropped, self.append(&all, true))
+    }
+
+    /// The first that waits.
+    pub fn front(&self) -> Option<&Waiting> {
+        self.waiting.front()
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none does.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes note of what became of one; false if it is not there any more. Not synced: after a power cut it would be delivered
+    /// again, which is allowed, and a killed process loses nothing that was written.
+    pub fn done(&mut self, number: u64, outcome: Outcome) -> (bool, Result<(), String>) {
+        let Some(at) = self.waiting.iter().position(|one| one.number == number) else {
+            return (false, Ok(()));
+        };
+        self.waiting.remove(at);
+        (true, self.append(&write(&Record::done(number, outcome)), false))
+    }
+
+    /// Remembers something else of a group than its latest entry says.
+    pub fn remember(&mut self, memo: Memo) -> Result<(), String> {
+        let bytes = write(&Record::Memo(memo.clone()));
+        self.memos.insert(memo.group_key.clone(), memo);
+        self.append(&bytes, true)
+    }
+
+    /// Lets go of the oldest until so many bytes more have room.
+    fn shrink(&mut self, more: u64) -> Vec<Waiting> {
+        let mut held: u64 = self.waiting.iter().map(|one| one.bytes).sum();
+        let mut dropped = Vec::new();
+        while held + more > self.most
+            && let Some(one) = self.waiting.pop_front()
+        {
+            held -= one.bytes;
+            dropped.push(one);
+        }
+        dropped
+    }
+
+    fn append(&mut self, bytes: &[u8], sync: bool) -> Result<(), String> {
+        let live: u64 = self.waiting.iter().map(|one| one.bytes).sum();
+        let mut result = if self.broken || self.length > 2 * live + HISTORY {
+            // All that counts is in memory, this record too.
+            self.rewrite()
+        } else {
+            self.length += bytes.len() as u64;
+            self.file.write_all(bytes)
+        };
+        if result.is_ok() && sync {
+            result = self.file.sync_data();
+        }
+        self.broken = result.is_err();
+        result.map_err(|error| format!("{}: {error}", self.path.display()))
+    }
+
+    /// Writes the file anew, with what waits and what is remembered.
+    fn rewrite(&mut self) -> std::io::Result<()> {
+        let newest = self.memos.values().map(|memo| memo.told.at).max().unwrap_or(0);
+        let wanted = |memo: &Memo| !memo.open.is_empty() || newest - memo.told.at < FORGOTTEN;
+        self.memos.retain(|_, memo| wanted(memo));
+        let mut bytes = MAGIC.to_vec();
+        for one in &self.waiting {
+            bytes.extend(write(&Record::made(one.number, &one.entry)));
+        }
+        // After the entries: the latest says what holds.
+        for memo in self.memos.values() {
+            bytes.extend(write(&Record::Memo(memo.clone())));
+        }
+        let beside = beside(&self.path);
+        let mut file = File::create(&beside)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, &self.path)?;
+        if let Some(directory) = self.path.parent() {
+            File::open(directory)?.sync_all()?;
+        }
+        self.file = File::options().append(true).open(&self.path)?;
+        self.length = bytes.len() as u64;
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+use super::*;
+use crate::alert::Alert;
+use crate::notification::{Notification, Told};
+use agent_store::labels::Labels;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+fn alert(name: &str, text: &str) -> Alert {
+    Alert {
+        labels: Labels::new([("alertname", name)]),
+        annotations: Arc::new(BTreeMap::from([("summary".to_owned(), text.to_owned())])),
+        active_at: 1,
+        starts_at: 2,
+        ends_at: None,
+        generator_url: "http://h".into(),
+    }
+}
+
+/// Of a group: one alert that fires and is told, one that is muted, but was told before.
+fn entry(group: &str, at: i64, text: &str) -> Entry {
+    let (told, muted) = (alert(group, text), alert("Muted", "m"));
+    let open = [&told, &muted].map(|alert| (alert.fingerprint(), at));
+    Entry {
+        receiver: 1,
+        integration: 2,
+        notification: Notification {
+            receiver: "ops".to_owned(),
+            group_key: group.to_owned(),
+            group_labels: Labels::new([("g", group)]),
+            at,
+            alerts: vec![told.clone()],
+            external_url: "http://h".to_owned(),
+        },
+        memo: Memo {
+            receiver: "ops".to_owned(),
+            group_key: group.to_owned(),
+            group_labels: Labels::new([("g", group)]),
+            told: Told {
+                at,
+                open: BTreeMap::from(open),
+                ended: BTreeMap::from([(7, 5)]),
+            },
+            open: vec![told, muted],
+        },
+    }
+}
+
+fn open(path: &Path, most: u64) -> (Queue, Found) {
+    Queue::open(path, most, (1, 2)).unwrap()
+}
+
+fn groups(queue: &Queue) -> Vec<&str> {
+    let waiting = queue.waiting.iter();
+    waiting
+        .map(|one| one.entry.notification.group_key.as_str())
+        .collect()
+}
+
+#[test]
+fn what_waits_and_what_was_told_is_there_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("q");
+    let (mut queue, found) = open(&path, 1 << 20);
+    assert_eq!(found, Found::default());
+    let hostile = "\"}\r\n<b>\u{0}é".repeat(1000);
+    let entries = [
+        entry("a", 10, &hostile),
+        entry("b", 20, ""),
+        entry("a", 30, "later"),
+    ];
+    for one in &entries {
+        let (dropped, written) = queue.push(one.clone());
+        assert_eq!((dropped.len(), written), (0, Ok(())));
+    }
+    let first = queue.front().unwrap().number;
+    assert_eq!(queue.done(first, Outcome::Delivered), (true, Ok(())));
+    assert_eq!(queue.done(first, Outcome::Delivered), (false, Ok(())));
+    // No drop, no flush: the process is killed here.
+    std::mem::forget(queue);
+    let (queue, found) = open(&path, 1 << 20);
+    assert_eq!(found, Found::default());
+    assert_eq!(groups(&queue), ["b", "a"]);
+    assert_eq!(queue.front().unwrap().entry, entries[1]);
+    let memos: Vec<&Memo> = queue.memos().collect();
+    assert_eq!(memos, [&entries[2].memo, &entries[1].memo]);
+}
+
+#[test]
+fn the_oldest_makes_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("q");
+    let size = write(&Record::made(1, &entry("a", 1, ""))).len() as u64;
+    let (mut queue, _) = open(&path, 3 * size + size / 2);
+    for group in ["a", "b", "c"] {
+        assert!(queue.push(entry(group, 1, "")).0.is_empty());
+    }
+    let (dropped, _) = queue.push(entry("d", 1, ""));
+    assert_eq!(dropped.len(), 1);
+    assert_eq!(groups(&queue), ["b", "c", "d"]);
+    std::mem::forget(queue);
+    let (queue, found) = open(&path, 2 * size + size / 2);
+    assert_eq!((groups(&queue), found.dropped.len()), (vec!["c", "d"], 1));
+    // Larger than the whole queue: alone it may be in it.
+    drop(queue);
+    let (mut queue, _) = open(&path, 10);
+    assert!(queue.is_empty());
+    let _ = queue.push(entry("e", 1, ""));
+    assert_eq!(groups(&queue), ["e"]);
+}
+
+#[test]
+fn torn_and_broken_records_cost_themselves_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("q");
+    let (mut queue, _) = open(&path, 1 << 20);
+    for group in ["a", "b", "c"] {
+        let _ = queue.push(entry(group, 1, ""));
+    }
+    let whole = fs::read(&path).unwrap();
+    let size = (whole.len() - MAGIC.len()) / 3;
+    for end in [whole.len() - 1, whole.len() - size + 3, whole.len() - size] {
+        fs::write(&path, &whole[..end]).unwrap();
+        let (mut queue, found) = open(&path, 1 << 20);
+        assert_eq!(groups(&queue), ["a", "b"], "{end}");
+        assert_eq!(found.lost, (end - (whole.len() - size)) as u64);
+        let _ = queue.push(entry("d", 1, ""));
+        drop(queue);
+        let (queue, found) = open(&path, 1 << 20);
+        assert_eq!((groups(&queue), found.lost), (vec!["a", "b", "d"], 0));
+    }
+    let mut flipped = whole.clone();
+    flipped[MAGIC.len() + size + 20] ^= 1;
+    fs::write(&path, &flipped).unwrap();
+    let (queue, found) = open(&path, 1 << 20);
+    assert_eq!((groups(&queue), found.lost), (vec!["a", "c"], size as u64));
+    drop(queue);
+    for bytes in [&b"something else"[..], &whole[..3], &[0xff; 100]] {
+        fs::write(&path, bytes).unwrap();
+        let (mut queue, found) = open(&path, 1 << 20);
+        assert_eq!((queue.len(), found.lost), (0, bytes.len() as u64));
+        let _ = queue.push(entry("a", 1, ""));
+        drop(queue);
+        assert_eq!(groups(&open(&path, 1 << 20).0), ["a"]);
+    }
+}
+
+#[test]
+fn history_does_not_grow_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("q");
+    let (mut queue, _) = open(&path, 1 << 20);
+    let text = "x".repeat(50_000);
+    for at in 0..200 {
+        let _ = queue.push(entry("a", at, &text));
+        let number = queue.front().unwrap().number;
+        let _ = queue.done(number, Outcome::Delivered);
+    }
+    let length = fs::metadata(&path).unwrap().len();
+    assert!(length < 2 * HISTORY, "{length}");
+    drop(queue);
+    let (mut queue, _) = open(&path, 1 << 20);
+    assert_eq!(queue.memos().next().unwrap().told.at, 199);
+    let mut memo = queue.memos().next().unwrap().clone();
+    memo.told.at = 0;
+    queue.remember(memo).unwrap();
+    drop(queue);
+    assert_eq!(open(&path, 1 << 20).0.memos().next().unwrap().told.at, 0);
+}
+
+#[test]
+fn a_full_disk_is_told_and_what_waits_is_written_once_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("d/q");
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    let (mut queue, _) = open(&path, 1 << 20);
+    // A file that takes nothing more, and a place where none can be made.
+    queue.file = File::open("/dev/null").unwrap();
+    let away = directory.path().join("away");
+    fs::rename(path.parent().unwrap(), &away).unwrap();
+    assert!(queue.push(entry("a", 1, "")).1.is_err());
+    assert!(queue.push(entry("b", 1, "")).1.is_err());
+    assert_eq!(queue.len(), 2, "they are in memory");
+    fs::rename(&away, path.parent().unwrap()).unwrap();
+    assert_eq!(queue.push(entry("c", 1, "")).1, Ok(()));
+    drop(queue);
+    assert_eq!(groups(&open(&path, 1 << 20).0), ["a", "b", "c"]);
+}

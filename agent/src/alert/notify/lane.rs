@@ -1,0 +1,285 @@
+//! The way to one place: its queue on disk, and the task that delivers.
+
+use super::place::{Client, Place};
+use crate::export::push::reply::Reply;
+use crate::export::push::sender::wait;
+use agent_notify::notification::{Entry, Memo};
+use agent_notify::queue::{Outcome, Queue, Waiting};
+use agent_store::series::Millis;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+/// An attempt that has begun when the agent ends may take this long.
+const LAST: Duration = Duration::from_secs(3);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What became of the notifications of a place.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Made, those found in the queue at the start among them.
+    pub made: AtomicU64,
+    /// Delivered.
+    pub delivered: AtomicU64,
+    /// Given up: [`Outcome::QueueFull`], [`Outcome::Refused`], [`Outcome::Expired`].
+    pub dropped: [AtomicU64; 3],
+    /// In the queue.
+    pub in_flight: AtomicU64,
+    /// When the first of the queue was made, ms since 1970; 0 = it is empty.
+    pub oldest: AtomicI64,
+    /// Attempts that failed and were repeated.
+    pub retries: AtomicU64,
+    /// Writes to the queue's file that failed.
+    pub write_errors: AtomicU64,
+}
+
+/// The way to a place.
+pub struct Lane {
+    /// The place.
+    pub place: Place,
+    queue: Mutex<Queue>,
+    changed: Notify,
+    /// What became of it all.
+    pub stats: Stats,
+}
+
+impl Lane {
+    /// Opens the queue. `place_at` is where the place stands in the lists of receivers and integrations.
+    pub fn open(place: Place, path: &Path, most: u64, place_at: (usize, usize)) -> Result<Self, String> {
+        let (queue, found) = Queue::open(path, most, place_at)?;
+        if found.lost > 0 {
+            tracing::warn!(
+                "{}: {} bytes could not be read and are gone",
+                path.display(),
+                found.lost
+            );
+        }
+        let lane = Self {
+            place,
+            queue: Mutex::new(queue),
+            changed: Notify::new(),
+            stats: Stats::default(),
+        };
+        let gone = found.dropped.len() as u64;
+        let waiting = lane.lock().len() as u64;
+        lane.stats.made.store(waiting + gone, Relaxed);
+        lane.count(Outcome::QueueFull, gone);
+        lane.measure(&lane.lock());
+        if waiting > 0 {
+            tracing::info!("{}: {waiting} notifications wait from before", lane.place.name());
+        }
+        Ok(lane)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn measure(&self, queue: &Queue) {
+        self.stats.in_flight.store(queue.len() as u64, Relaxed);
+        let oldest = queue.front().map_or(0, |one| one.entry.notification.at);
+        self.stats.oldest.store(oldest, Relaxed);
+    }
+
+    fn count(&self, outcome: Outcome, times: u64) {
+        let stats = &self.stats;
+        let [full, refused, expired] = &stats.dropped;
+        let counter = match outcome {
+            Outcome::Delivered => &stats.delivered,
+            Outcome::QueueFull => full,
+            Outcome::Refused => refused,
+            Outcome::Expired => expired,
+        };
+        counter.fetch_add(times, Relaxed);
+    }
+
+    fn written(&self, result: Result<(), String>) {
+        if let Err(error) = result {
+            self.stats.write_errors.fetch_add(1, Relaxed);
+            tracing::error!(
+                "{}: {error}; until it can be written notifications are in memory only",
+                self.place.name()
+            );
+        }
+    }
+
+    /// What was remembered of what the place was told.
+    pub fn memos(&self) -> Vec<Memo> {
+        self.lock().memos().cloned().collect()
+    }
+
+    /// Puts something into the queue. Answers what had to go for it. Blocks until it is safe on disk.
+    pub fn push(&self, entry: Entry) -> Vec<Entry> {
+        let mut queue = self.lock();
+        let (dropped, result) = queue.push(entry);
+        self.stats.made.fetch_add(1, Relaxed);
+        self.count(Outcome::QueueFull, dropped.len() as u64);
+        self.measure(&queue);
+        drop(queue);
+        self.written(result);
+        self.changed.notify_one();
+        dropped.into_iter().map(|one| one.entry).collect()
+    }
+
+    /// Remembers something else of a group. Blocks.
+    pub fn remember(&self, memo: Memo) {
+        let result = self.lock().remember(memo);
+        self.written(result);
+    }
+
+    fn done(&self, number: u64, outcome: Outcome) {
+        let mut queue = self.lock();
+        let (was_there, result) = queue.done(number, outcome);
+        self.measure(&queue);
+        drop(queue);
+        self.written(result);
+        if was_there {
+            self.count(outcome, 1);
+        }
+    }
+
+    /// Does something with the queue where it may block.
+    async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        what: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let lane = self.clone();
+        tokio::task::spawn_blocking(move || what(&lane)).await.ok()
+    }
+
+    /// Delivers until it is over. What cannot be delivered is given back to `failed`.
+    pub async fn run(self: Arc<Self>, failed: mpsc::UnboundedSender<Entry>, mut over: watch::Receiver<bool>) {
+        let mut task = Task {
+            client: None,
+            backoff: self.place.retry.initial,
+            attempts: VecDeque::new(),
+            failing: false,
+        };
+        loop {
+            let front = self.aside(|lane| lane.lock().front().cloned()).await.flatten();
+            let Some(waiting) = front else {
+                tokio::select! {
+                    _ = over.wait_for(|over| *over) => return,
+                    () = self.changed.notified() => continue,
+                }
+            };
+            if let Some(pause) = task.pause(self.place.rate_limit)
+                && rest(pause, &mut over).await
+            {
+                return;
+            }
+            let reply = tokio::select! {
+                reply = task.attempt(&self.place, &waiting) => reply,
+                () = async { let _ = over.wait_for(|over| *over).await; sleep(LAST).await } => return,
+            };
+            let number = waiting.number;
+            match reply {
+                Reply::Accepted { .. } => {
+                    self.aside(move |lane| lane.done(number, Outcome::Delivered))
+                        .await;
+                    task.backoff = self.place.retry.initial;
+                    if std::mem::take(&mut task.failing) {
+                        tracing::info!("{}: it accepts again", self.place.name());
+                    }
+                }
+                Reply::Permanent { cause } => {
+                    task.give_up(&self.place, &cause, "refused");
+                    self.aside(move |lane| lane.done(number, Outcome::Refused)).await;
+                    let _ = failed.send(waiting.entry);
+                }
+                Reply::Retry { after, cause } => {
+                    let pause = wait(task.backoff, after, self.place.retry.max);
+                    let age = crate::memory::now() - waiting.entry.notification.at;
+                    let age = Duration::from_millis(age.max(0).unsigned_abs());
+                    if age + pause > self.place.retry.max_elapsed {
+                        task.give_up(&self.place, &cause, "given up");
+                        self.aside(move |lane| lane.done(number, Outcome::Expired)).await;
+                        let _ = failed.send(waiting.entry);
+                        continue;
+                    }
+                    task.give_up(&self.place, &cause, "trying again");
+                    self.stats.retries.fetch_add(1, Relaxed);
+                    task.backoff = (task.backoff * 2).min(self.place.retry.max);
+                    if rest(pause, &mut over).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits; true if it is over.
+async fn rest(pause: Duration, over: &mut watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        _ = over.wait_for(|over| *over) => true,
+        () = sleep(pause) => false,
+    }
+}
+
+/// What the task of a lane knows from one attempt to the next.
+struct Task {
+    /// `None` after a failure.
+    client: Option<Client>,
+    backoff: Duration,
+    /// When the attempts of the latest minute were.
+    attempts: VecDeque<Instant>,
+    /// The last attempt failed, and the log has said so.
+    failing: bool,
+}
+
+impl Task {
+    /// How long the next attempt has to wait so that there are no more than `most` in a minute.
+    fn pause(&mut self, most: usize) -> Option<Duration> {
+        while self.attempts.front().is_some_and(|at| at.elapsed() >= MINUTE) {
+            self.attempts.pop_front();
+        }
+        let first = self.attempts.front().filter(|_| self.attempts.len() >= most)?;
+        Some(MINUTE.saturating_sub(first.elapsed()))
+    }
+
+    async fn attempt(&mut self, place: &Place, waiting: &Waiting) -> Reply {
+        self.attempts.push_back(Instant::now());
+        let client = match self.client.take().map_or_else(|| place.client(), Ok) {
+            Ok(client) => client,
+            Err(error) => return Reply::retry(format!("{error:#}")),
+        };
+        let told = timeout(place.timeout, place.tell(&client, &waiting.entry.notification)).await;
+        let reply = told.unwrap_or_else(|_| {
+            Reply::retry(format!(
+                "no reply within {}",
+                humantime::format_duration(place.timeout)
+            ))
+        });
+        if let Reply::Accepted { .. } = reply {
+            self.client = Some(client);
+        }
+        reply
+    }
+
+    /// One line at the first failure, not one each time.
+    fn give_up(&mut self, place: &Place, cause: &str, what: &str) {
+        let name = place.name();
+        if std::mem::replace(&mut self.failing, true) {
+            tracing::debug!(cause, what, "{name}: attempt failed");
+        } else {
+            tracing::warn!(
+                cause,
+                what,
+                "{name}: attempt failed; further failures are counted, not logged, until one is accepted"
+            );
+        }
+    }
+}
+
+/// How old the oldest of a queue is.
+pub fn age(stats: &Stats, now: Millis) -> f64 {
+    match stats.oldest.load(Relaxed) {
+        0 => 0.0,
+        at => (now - at).max(0) as f64 / 1000.0,
+    }
+}

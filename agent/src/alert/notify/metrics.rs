@@ -1,0 +1,124 @@
+//! What became of notifications.
+
+use super::Notifier;
+use super::lane::{Stats, age};
+use crate::aggregate::{Collect, Family, Label, Labels, Metric, Series, Value, metrics};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+static RECEIVER: Label = Label {
+    prometheus: "receiver",
+    otlp: "geophone.receiver",
+    help: "Name of the receiver in alerting.receivers",
+};
+static INTEGRATION: Label = Label {
+    prometheus: "integration",
+    otlp: "geophone.integration",
+    help: "Which of the receiver's places, e.g. webhook[0]",
+};
+static REASON: Label = Label {
+    prometheus: "reason",
+    otlp: "geophone.reason",
+    help: "queue_full: newer ones needed the room; refused: the place said that it will never take it; expired: tried for too long",
+};
+
+metrics! {
+    /// Made.
+    MADE = "geophone_notifications_total", "geophone.notifications", "{notification}", Counter, &[&RECEIVER, &INTEGRATION],
+        "Notifications that were made, those found in the queue at the start included: delivered + dropped + in flight";
+    /// Delivered.
+    DELIVERED = "geophone_notifications_delivered_total", "geophone.notifications.delivered", "{notification}", Counter, &[&RECEIVER, &INTEGRATION],
+        "Notifications that the place has accepted";
+    /// Dropped.
+    DROPPED = "geophone_notifications_dropped_total", "geophone.notifications.dropped", "{notification}", Counter, &[&RECEIVER, &INTEGRATION, &REASON],
+        "Notifications that were given up; what they told is due again with the next look at their group";
+    /// In flight.
+    IN_FLIGHT = "geophone_notifications_in_flight", "geophone.notifications.in_flight", "{notification}", Gauge, &[&RECEIVER, &INTEGRATION],
+        "Notifications that wait in the queue or are being delivered";
+    /// Age.
+    OLDEST = "geophone_notifications_oldest_seconds", "geophone.notifications.oldest", "s", Gauge, &[&RECEIVER, &INTEGRATION],
+        "Age of the oldest notification that waits; 0 = none does";
+    /// Retries.
+    RETRIES = "geophone_notifications_retries_total", "geophone.notifications.retries", "{attempt}", Counter, &[&RECEIVER, &INTEGRATION],
+        "Attempts that failed and were to be repeated";
+    /// Errors of the disk.
+    UNWRITTEN = "geophone_notifications_write_errors_total", "geophone.notifications.write_errors", "{write}", Counter, &[&RECEIVER, &INTEGRATION],
+        "Writes to the queue's file that failed: what it holds is in memory only until one succeeds";
+    /// Incidents.
+    INCIDENTS = "geophone_incidents", "geophone.incidents", "{incident}", Gauge, &[],
+        "Incidents that are not over";
+    /// Silences.
+    SILENCES = "geophone_silences", "geophone.silences", "{silence}", Gauge, &[],
+        "Silences that are active";
+}
+
+const REASONS: [&str; 3] = ["queue_full", "refused", "expired"];
+
+/// Makes the families.
+pub struct StatsCollect {
+    notifier: Arc<Notifier>,
+    none: Arc<Labels>,
+    /// Of each place its labels: its own, and those with each reason.
+    places: Vec<(Arc<Labels>, [Arc<Labels>; REASONS.len()])>,
+}
+
+impl StatsCollect {
+    /// Of all places.
+    pub fn new(notifier: Arc<Notifier>, start_unix_nanos: u64) -> Self {
+        let labels =
+            |declared, values: &[&str]| Arc::new(Labels::new(declared, values, false, start_unix_nanos));
+        let places = notifier.lanes().map(|lane| {
+            let (receiver, integration) = (&*lane.place.receiver, &*lane.place.integration);
+            let reasons = REASONS.map(|reason| labels(DROPPED.labels, &[receiver, integration, reason]));
+            (labels(MADE.labels, &[receiver, integration]), reasons)
+        });
+        Self {
+            places: places.collect(),
+            none: Arc::new(Labels::new(&[], &[], false, start_unix_nanos)),
+            notifier,
+        }
+    }
+}
+
+impl Collect for StatsCollect {
+    fn collect(&mut self, out: &mut Vec<Family>) {
+        let now = crate::memory::now();
+        let all = || self.notifier.lanes().map(|lane| &lane.stats).zip(&self.places);
+        let series = |labels: &Arc<Labels>, value| Series {
+            labels: labels.clone(),
+            value,
+        };
+        let of = |metric: &'static Metric, value: &dyn Fn(&Stats) -> Value| Family {
+            metric,
+            series: all()
+                .map(|(stats, (labels, _))| series(labels, value(stats)))
+                .collect(),
+        };
+        let dropped = all().flat_map(|(stats, (_, labels))| stats.dropped.iter().zip(labels));
+        let dropped = Family {
+            metric: &DROPPED,
+            series: dropped
+                .map(|(count, labels)| series(labels, Value::Counter(count.load(Relaxed))))
+                .collect(),
+        };
+        let one = |metric: &'static Metric, value: u64| Family {
+            metric,
+            series: vec![series(&self.none, Value::Gauge(value as f64))],
+        };
+        out.extend([
+            of(&MADE, &|stats| Value::Counter(stats.made.load(Relaxed))),
+            of(&DELIVERED, &|stats| Value::Counter(stats.delivered.load(Relaxed))),
+            dropped,
+            of(&IN_FLIGHT, &|stats| {
+                Value::Gauge(stats.in_flight.load(Relaxed) as f64)
+            }),
+            of(&OLDEST, &|stats| Value::Gauge(age(stats, now))),
+            of(&RETRIES, &|stats| Value::Counter(stats.retries.load(Relaxed))),
+            of(&UNWRITTEN, &|stats| {
+                Value::Counter(stats.write_errors.load(Relaxed))
+            }),
+            one(&INCIDENTS, self.notifier.open_incidents.load(Relaxed)),
+            one(&SILENCES, self.notifier.active_silences.load(Relaxed)),
+        ]);
+    }
+}

@@ -1,0 +1,346 @@
+//! The thread that looks what is due, and what others ask it.
+
+use super::lane::Lane;
+use super::plan::{Plan, plan};
+use super::view;
+use crate::aggregate::Snapshot;
+use crate::aggregate::label;
+use crate::alert::Rules;
+use crate::alert::files;
+use crate::config::Config;
+use crate::error::{Context as _, Error, Result};
+use crate::memory::now;
+use agent_notify::incident::{Edges, Entity, Kind};
+use agent_notify::notification::Entry;
+use agent_notify::{Alert, Dispatcher, Incidents, Silence, Silences};
+use agent_store::labels::Labels;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+
+/// It looks at least so often.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// What fires, who was told, what is silenced.
+struct State {
+    dispatcher: Dispatcher,
+    silences: Silences,
+}
+
+/// All of it.
+pub struct Notifier {
+    state: Mutex<State>,
+    /// Of each receiver its places.
+    lanes: Vec<Vec<Arc<Lane>>>,
+    /// Something has changed that is not an alert.
+    wake: Notify,
+    failed: Mutex<mpsc::UnboundedReceiver<Entry>>,
+    give_back: mpsc::UnboundedSender<Entry>,
+    external_labels: Labels,
+    external_url: String,
+    /// Held as long as the directory is.
+    _lock: Option<File>,
+    /// Incidents that are not over, and silences that are active.
+    pub(super) open_incidents: AtomicU64,
+    pub(super) active_silences: AtomicU64,
+}
+
+impl Notifier {
+    /// Opens the queues. Without receivers there are only incidents, in memory.
+    pub fn open(config: &Config) -> Result<Self> {
+        let Plan {
+            routes,
+            receivers,
+            places,
+            inhibitions,
+            settings,
+        } = plan(config).map_err(|(path, why)| Error::usage(format_args!("alerting.{path}: {why}")))?;
+        let window = i64::try_from(config.alerting.incident_window.get().as_millis()).unwrap_or(i64::MAX);
+        let directory = &config.alerting.directory;
+        let has_receivers = !receivers.is_empty();
+        let lock = has_receivers.then(|| lock(directory)).transpose()?;
+        let complain = |wrong: Option<String>| {
+            if let Some(wrong) = wrong {
+                tracing::error!("{wrong}");
+            }
+        };
+        let (silences, incidents) = if has_receivers {
+            let (silences, wrong) = Silences::open(directory.join("silences.json"));
+            complain(wrong);
+            let (incidents, wrong) = Incidents::open(window, directory.join("incidents.json"));
+            complain(wrong);
+            (silences, incidents)
+        } else {
+            (Silences::default(), Incidents::new(window))
+        };
+        let mut dispatcher = Dispatcher::new(routes, receivers, inhibitions, settings, incidents);
+        let (mut lanes, mut memos, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for (receiver, places) in places.into_iter().enumerate() {
+            let mut own = Vec::new();
+            for (integration, place) in places.into_iter().enumerate() {
+                let name = file_name(&place.name());
+                let path = directory.join(&name);
+                let most = config.alerting.queue_size.get();
+                let lane = Lane::open(place, &path, most, (receiver, integration)).map_err(Error::new)?;
+                memos.extend(lane.memos().into_iter().map(|memo| (receiver, integration, memo)));
+                used.insert(name);
+                own.push(Arc::new(lane));
+            }
+            lanes.push(own);
+        }
+        if has_receivers {
+            unused(directory, &used);
+        }
+        let orphans = dispatcher.restore(now(), memos);
+        let left: usize = orphans.iter().map(|memo| memo.open.len()).sum();
+        if left > 0 {
+            tracing::warn!(
+                "alerting.route: {left} alerts that were told to fire are in groups that no route makes any more: \
+                 their end will not be told"
+            );
+        }
+        let (give_back, failed) = mpsc::unbounded_channel();
+        Ok(Self {
+            state: Mutex::new(State { dispatcher, silences }),
+            lanes,
+            wake: Notify::new(),
+            failed: Mutex::new(failed),
+            give_back,
+            external_labels: files::external_labels(config),
+            external_url: files::external_url(config),
+            _lock: lock,
+            open_incidents: AtomicU64::new(0),
+            active_silences: AtomicU64::new(0),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All places.
+    pub fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lanes.iter().flatten()
+    }
+
+    /// Starts the tasks that deliver.
+    pub fn deliver(&self, over: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
+        let start = |lane: &Arc<Lane>| tokio::spawn(lane.clone().run(self.give_back.clone(), over.clone()));
+        self.lanes().map(start).collect()
+    }
+
+    /// Looks after each evaluation what is due, until it is over. Blocks: for a thread that may.
+    pub fn run(
+        &self,
+        rules: &Rules,
+        snapshots: &watch::Receiver<Arc<Snapshot>>,
+        mut over: watch::Receiver<bool>,
+        runtime: &tokio::runtime::Handle,
+    ) {
+        let mut evaluated = rules.evaluated();
+        loop {
+            evaluated.mark_unchanged();
+            let pause = self.step(rules, snapshots);
+            let ended = runtime.block_on(async {
+                tokio::select! {
+                    _ = over.wait_for(|over| *over) => true,
+                    changed = evaluated.changed() => changed.is_err(),
+                    () = self.wake.notified() => false,
+                    () = tokio::time::sleep(pause) => false,
+                }
+            });
+            if ended {
+                return;
+            }
+        }
+    }
+
+    /// One look; answers when the next is due.
+    fn step(&self, rules: &Rules, snapshots: &watch::Receiver<Arc<Snapshot>>) -> Duration {
+        let groups = rules.view();
+        let told = view::told(&groups);
+        let alerts: Vec<Alert> = told
+            .iter()
+            .map(|told| view::alert(told, &self.external_labels, &self.external_url))
+            .collect();
+        self.look(now(), &alerts, || edges(&snapshots.borrow()))
+    }
+
+    /// What is due now, of these alerts.
+    pub(super) fn look(&self, now: i64, alerts: &[Alert], edges: impl FnOnce() -> Edges) -> Duration {
+        let failed: Vec<Entry> = {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            std::iter::from_fn(|| failed.try_recv().ok()).collect()
+        };
+        let mut state = self.state();
+        let State { dispatcher, silences } = &mut *state;
+        let mut memos = Vec::new();
+        for entry in failed {
+            let memo = dispatcher.failed(&entry, now);
+            memos.extend(memo.map(|memo| (entry.receiver, entry.integration, memo)));
+        }
+        let incidents = dispatcher.incidents();
+        let mut firing = alerts.iter().filter(|alert| alert.is_firing());
+        let edges = match firing.any(|alert| incidents.of(alert.fingerprint()).is_empty()) {
+            true => edges(),
+            false => Edges::default(),
+        };
+        dispatcher.observe(now, alerts, &edges);
+        let entries = dispatcher.due(now, silences);
+        if let Err(error) = dispatcher.incidents().save() {
+            tracing::error!("{error}");
+        }
+        let open = dispatcher.incidents().all().iter();
+        let open = open.filter(|incident| incident.ended_at.is_none()).count();
+        self.open_incidents.store(open as u64, Relaxed);
+        let active = silences
+            .all()
+            .iter()
+            .filter(|silence| silence.state(now) == "active");
+        self.active_silences.store(active.count() as u64, Relaxed);
+        let next = dispatcher.next();
+        drop(state);
+        for (receiver, integration, memo) in memos {
+            if let Some(lane) = self.lane(receiver, integration) {
+                lane.remember(memo);
+            }
+        }
+        for entry in entries {
+            let lane = self.lane(entry.receiver, entry.integration);
+            for dropped in lane.map(|lane| lane.push(entry)).unwrap_or_default() {
+                let _ = self.give_back.send(dropped);
+            }
+        }
+        let pause = next.map_or(LONGEST, |next| {
+            Duration::from_millis((next - now).max(10).unsigned_abs())
+        });
+        pause.min(LONGEST)
+    }
+
+    fn lane(&self, receiver: usize, integration: usize) -> Option<&Arc<Lane>> {
+        self.lanes.get(receiver)?.get(integration)
+    }
+
+    /// The silences, as Alertmanager's API has them. Blocks.
+    pub fn silences(&self) -> Vec<Value> {
+        let (state, now) = (self.state(), now());
+        state
+            .silences
+            .all()
+            .iter()
+            .map(|silence| view::silence(silence, now))
+            .collect()
+    }
+
+    /// Adds a silence, or changes the one of its id. Blocks until it is safe on disk.
+    pub fn add(&self, silence: Silence) -> std::result::Result<(), String> {
+        if self.lanes.is_empty() {
+            return Err("nobody is told of alerts here: alerting.receivers is empty".to_owned());
+        }
+        self.state().silences.add(silence, now())?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Ends a silence. Blocks.
+    pub fn expire(&self, id: &str) -> std::result::Result<(), String> {
+        self.state().silences.expire(id, now())?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// The incidents, the latest first. Blocks.
+    pub fn incidents(&self) -> Vec<Value> {
+        let mut state = self.state();
+        let all = state.dispatcher.incidents().all();
+        all.iter().rev().map(view::incident).collect()
+    }
+
+    /// Why nobody is told of alerts that fire: their labels, and `silenced` or `inhibited`. Blocks.
+    pub fn muted(&self) -> Vec<(Labels, &'static str)> {
+        let state = self.state();
+        let states = state.dispatcher.states(now(), &state.silences);
+        let muted = states.into_iter().filter(|(_, state)| !state.is_empty());
+        muted
+            .map(|(alert, state)| (alert.labels.clone(), state))
+            .collect()
+    }
+}
+
+/// Makes the directory and takes it.
+fn lock(directory: &Path) -> Result<File> {
+    let named = format!("alerting.directory {}", directory.display());
+    fs::create_dir_all(directory).context(&named)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(directory.join("lock"))
+        .context(&named)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::new(format_args!(
+            "{named}: another agent has it; give each its own"
+        ))),
+        Err(fs::TryLockError::Error(error)) => Err(error).context(&named),
+    }
+}
+
+/// The name of a queue's file: no two places have the same.
+fn file_name(place: &str) -> String {
+    let mut name = String::new();
+    for byte in place.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_".contains(&byte) {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    format!("{name}.queue")
+}
+
+/// Says which queues nobody delivers any more: the receiver has another name now, or is gone.
+fn unused(directory: &Path, used: &BTreeSet<String>) {
+    let files = fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+    for name in names.filter(|name| name.ends_with(".queue") && !used.contains(name)) {
+        tracing::warn!(
+            "{}: no receiver of this name is left; what waits in it is not delivered. Remove it, or name a receiver so",
+            directory.join(name).display()
+        );
+    }
+}
+
+/// What depends on what, as the series say: who talks to whom, and where that lies.
+fn edges(snapshot: &Snapshot) -> Edges {
+    let mut pairs: BTreeSet<(Entity, Entity)> = BTreeSet::new();
+    for labels in snapshot
+        .families
+        .iter()
+        .flat_map(|family| &family.series)
+        .map(|series| &series.labels)
+    {
+        let peer = labels.peer();
+        if peer.is_empty() {
+            continue;
+        }
+        let entity = |kind, name: &str| (kind, name.to_owned());
+        let mut add = |from: Entity, to: Entity| {
+            if !from.1.is_empty() && !to.1.is_empty() {
+                pairs.insert((from, to));
+            }
+        };
+        let region = labels.get(&label::PEER_REGION).unwrap_or_default();
+        let zone = labels.get(&label::PEER_ZONE).unwrap_or_default();
+        add(entity(Kind::Subject, labels.subject()), entity(Kind::Peer, peer));
+        add(entity(Kind::Peer, peer), entity(Kind::Zone, zone));
+        add(entity(Kind::Peer, peer), entity(Kind::Region, region));
+        add(entity(Kind::Zone, zone), entity(Kind::Region, region));
+    }
+    Edges::new(pairs)
+}

@@ -1,0 +1,293 @@
+//! From the settings to routes and places; what is wrong with them is told with its path.
+
+use super::place::{Kind, Place};
+use crate::alert::files;
+use crate::config::{Config, HumanDuration, ReceiverSettings, RouteSettings};
+use agent_notify::dispatch::Settings;
+use agent_notify::matcher::{self, Matcher};
+use agent_notify::receivers::{log::Log, pagerduty::PagerDuty, slack::Slack, webhook::Webhook};
+use agent_notify::text::{BODY, SUBJECT, Text};
+use agent_notify::{Inhibition, Receiver, Route, Routes};
+use agent_store::series::Millis;
+use reqwest::Url;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// Longest name of a receiver in bytes: it is in the name of a file.
+const LONGEST: usize = 60;
+
+/// Path of a setting below `alerting`, and what is wrong with it.
+pub type Wrong = (String, String);
+
+/// All that the settings come to.
+pub struct Plan {
+    /// The tree; `None` without receivers.
+    pub routes: Option<Routes>,
+    /// Who is told.
+    pub receivers: Vec<Receiver>,
+    /// The places of each receiver.
+    pub places: Vec<Vec<Place>>,
+    /// What inhibits what.
+    pub inhibitions: Vec<Inhibition>,
+    /// What holds for all.
+    pub settings: Settings,
+}
+
+fn wrong<T>(path: impl Into<String>, why: impl Into<String>) -> Result<T, Wrong> {
+    Err((path.into(), why.into()))
+}
+
+fn millis(duration: HumanDuration) -> Millis {
+    Millis::try_from(duration.get().as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// Reads the settings. Of files only the templates are looked at.
+pub fn plan(config: &Config) -> Result<Plan, Wrong> {
+    let alerting = &config.alerting;
+    for (name, given, most) in [
+        ("initial", alerting.retry.initial, alerting.retry.max),
+        ("max", alerting.retry.max, alerting.retry.max_elapsed),
+    ] {
+        if given.is_zero() || given > most {
+            return wrong(
+                format!("retry.{name}"),
+                format!(
+                    "{} is out of range; initial, max and max_elapsed grow",
+                    humantime::format_duration(given)
+                ),
+            );
+        }
+    }
+    let defines = templates(&alerting.templates)?;
+    let (mut receivers, mut places) = (Vec::new(), Vec::new());
+    let mut names = BTreeSet::new();
+    for (at, receiver) in alerting.receivers.iter().enumerate() {
+        let path = format!("receivers[{at}]");
+        if receiver.name.is_empty() || receiver.name.len() > LONGEST {
+            return wrong(
+                format!("{path}.name"),
+                format!("a receiver has a name of 1 to {LONGEST} bytes"),
+            );
+        }
+        if !names.insert(&receiver.name) {
+            return wrong(
+                format!("{path}.name"),
+                format!("{:?} is the name of another one", receiver.name),
+            );
+        }
+        let own = Reader {
+            config,
+            receiver,
+            defines: &defines,
+        };
+        let own = own.places(&path)?;
+        if own.is_empty() {
+            return wrong(path, "it tells nobody; add e.g. webhook_configs");
+        }
+        receivers.push(Receiver {
+            name: receiver.name.clone(),
+            integrations: own.iter().map(Place::integration).collect(),
+        });
+        places.push(own);
+    }
+    let routes = match receivers.is_empty() {
+        true if alerting.route != RouteSettings::default() => {
+            return wrong("route", "there are no receivers; add them to alerting.receivers");
+        }
+        true => None,
+        false => Some(routes(&alerting.route, &names)?),
+    };
+    let inhibitions = alerting.inhibit_rules.iter().enumerate().map(|(at, rule)| {
+        let path = format!("inhibit_rules[{at}]");
+        let sides = [
+            ("source_matchers", &rule.source_matchers),
+            ("target_matchers", &rule.target_matchers),
+        ];
+        for (name, given) in sides {
+            if given.is_empty() {
+                return wrong(format!("{path}.{name}"), "is empty: every alert would be meant");
+            }
+        }
+        Ok(Inhibition {
+            source: matchers(&format!("{path}.source_matchers"), &rule.source_matchers)?,
+            target: matchers(&format!("{path}.target_matchers"), &rule.target_matchers)?,
+            equal: rule.equal.clone(),
+        })
+    });
+    Ok(Plan {
+        routes,
+        receivers,
+        places,
+        inhibitions: inhibitions.collect::<Result<_, _>>()?,
+        settings: Settings {
+            resolve_timeout: millis(alerting.resolve_timeout),
+            deduplication_window: millis(alerting.deduplication_window),
+            external_url: files::external_url(config),
+        },
+    })
+}
+
+/// What the files define, one after the other.
+fn templates(files: &[PathBuf]) -> Result<String, Wrong> {
+    let mut all = String::new();
+    for (at, path) in files.iter().enumerate() {
+        let failed = |why: String| (format!("templates[{at}]"), why);
+        let bytes =
+            crate::export::secret::read("template", path).map_err(|error| failed(format!("{error:#}")))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| failed(format!("{}: not UTF-8: {error}", path.display())))?;
+        Text::new(&text).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+        all.push_str(&text);
+    }
+    Ok(all)
+}
+
+fn matchers(path: &str, given: &[String]) -> Result<Vec<Matcher>, Wrong> {
+    let mut all = Vec::new();
+    for (at, text) in given.iter().enumerate() {
+        all.extend(matcher::parse(text).map_err(|why| (format!("{path}[{at}]"), why))?);
+    }
+    Ok(all)
+}
+
+fn routes(root: &RouteSettings, names: &BTreeSet<&String>) -> Result<Routes, Wrong> {
+    let tree = route(root, "route", names)?;
+    Routes::new(&tree).map_err(|(path, why)| (format!("route.{path}"), why))
+}
+
+fn route(given: &RouteSettings, path: &str, names: &BTreeSet<&String>) -> Result<Route, Wrong> {
+    if let Some(name) = given.receiver.as_ref().filter(|name| !names.contains(name)) {
+        let known: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        return wrong(
+            format!("{path}.receiver"),
+            format!("there is no receiver {name:?}; known: {}", known.join(", ")),
+        );
+    }
+    let below = given.routes.iter().enumerate();
+    let below = below.map(|(at, inner)| route(inner, &format!("{path}.routes[{at}]"), names));
+    Ok(Route {
+        receiver: given.receiver.clone(),
+        group_by: given.group_by.clone(),
+        group_wait: given.group_wait.map(millis),
+        group_interval: given.group_interval.map(millis),
+        repeat_interval: given.repeat_interval.map(millis),
+        matchers: matchers(&format!("{path}.matchers"), &given.matchers)?,
+        goes_on: given.r#continue,
+        routes: below.collect::<Result<_, _>>()?,
+    })
+}
+
+/// Reads a receiver.
+struct Reader<'a> {
+    config: &'a Config,
+    receiver: &'a ReceiverSettings,
+    defines: &'a str,
+}
+
+impl Reader<'_> {
+    fn text(&self, path: &str, given: Option<&String>, default: &str) -> Result<Text, Wrong> {
+        let own = given.map_or(default, String::as_str);
+        let text = format!("{}{own}", self.defines);
+        Text::new(&text).map_err(|why| (path.to_owned(), why))
+    }
+
+    fn place(&self, path: &str, kind: &str, at: usize, send_resolved: bool, what: Kind) -> Place {
+        let alerting = &self.config.alerting;
+        Place {
+            receiver: self.receiver.name.clone(),
+            integration: format!("{kind}[{at}]"),
+            setting: format!("alerting.{path}.{kind}_configs[{at}]"),
+            send_resolved,
+            kind: what,
+            timeout: alerting.timeout.get(),
+            retry: alerting.retry.clone(),
+            rate_limit: alerting.rate_limit as usize,
+        }
+    }
+
+    fn places(&self, path: &str) -> Result<Vec<Place>, Wrong> {
+        let mut all = Vec::new();
+        for (at, given) in self.receiver.webhook_configs.iter().enumerate() {
+            let own = format!("{path}.webhook_configs[{at}]");
+            let url = match (&given.url, &given.url_file) {
+                (Some(url), None) => Some(address(&format!("{own}.url"), url)?),
+                (None, Some(_)) => None,
+                _ => return wrong(own, "needs one of url and url_file"),
+            };
+            let what = Kind::Webhook {
+                webhook: Webhook {
+                    max_alerts: given.max_alerts as usize,
+                },
+                url,
+                url_file: given.url_file.clone(),
+                headers_file: given.headers_file.clone(),
+                tls: given.tls.clone(),
+            };
+            all.push(self.place(path, "webhook", at, given.send_resolved, what));
+        }
+        for (at, given) in self.receiver.slack_configs.iter().enumerate() {
+            let own = format!("{path}.slack_configs[{at}]");
+            let Some(url_file) = given.api_url_file.clone() else {
+                return wrong(own, "needs api_url_file: the webhook's address is a secret");
+            };
+            let what = Kind::Slack {
+                slack: Slack {
+                    channel: given.channel.clone(),
+                    username: given.username.clone(),
+                    title: self.text(&format!("{own}.title"), given.title.as_ref(), SUBJECT)?,
+                    text: self.text(&format!("{own}.text"), given.text.as_ref(), BODY)?,
+                },
+                url_file,
+                tls: given.tls.clone(),
+            };
+            all.push(self.place(path, "slack", at, given.send_resolved, what));
+        }
+        for (at, given) in self.receiver.pagerduty_configs.iter().enumerate() {
+            let own = format!("{path}.pagerduty_configs[{at}]");
+            let Some(key_file) = given.routing_key_file.clone() else {
+                return wrong(own, "needs routing_key_file");
+            };
+            let what = Kind::PagerDuty {
+                pagerduty: PagerDuty {
+                    description: self.text(
+                        &format!("{own}.description"),
+                        given.description.as_ref(),
+                        SUBJECT,
+                    )?,
+                    details: self.text(&format!("{own}.details"), given.details.as_ref(), BODY)?,
+                    client: format!("geophone {}", self.config.host_name()),
+                },
+                url: address(&format!("{own}.url"), &given.url)?,
+                key_file,
+                tls: given.tls.clone(),
+            };
+            all.push(self.place(path, "pagerduty", at, given.send_resolved, what));
+        }
+        for (at, given) in self.receiver.log_configs.iter().enumerate() {
+            let own = format!("{path}.log_configs[{at}]");
+            let what = Kind::Log(Log {
+                text: self.text(&format!("{own}.text"), given.text.as_ref(), SUBJECT)?,
+            });
+            all.push(self.place(path, "log", at, given.send_resolved, what));
+        }
+        Ok(all)
+    }
+}
+
+/// An address that may be shown.
+fn address(path: &str, text: &str) -> Result<Url, Wrong> {
+    let url = Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"));
+    match url {
+        Some(url) if url.username().is_empty() && url.password().is_none() => Ok(url),
+        Some(_) => wrong(
+            path,
+            "has a user or password; put an authorization header into headers_file",
+        ),
+        None => wrong(
+            path,
+            format!("{text:?} is no http address; write e.g. https://host/path"),
+        ),
+    }
+}

@@ -1,0 +1,70 @@
+//! Alerts as receivers are told of them; silences and incidents as the API shows them.
+
+use crate::alert::view::{Told, generator_url, time};
+use agent_notify::{Alert, Incident, Silence};
+use agent_store::labels::Labels;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+pub(super) use crate::alert::view::told;
+
+/// With the labels and the address that alerts get when they are sent.
+pub(super) fn alert(told: &Told, external_labels: &Labels, external_url: &str) -> Alert {
+    // An alert's own labels win.
+    let pairs = external_labels.iter().chain(told.labels.iter());
+    Alert {
+        labels: Labels::new(pairs.map(|(name, value)| (name.clone(), value.clone()))),
+        annotations: told.annotations.clone(),
+        active_at: told.active_at,
+        starts_at: told.fired_at,
+        ends_at: told.resolved_at,
+        generator_url: generator_url(external_url, &told.query),
+    }
+}
+
+/// As `GET /api/v2/silences` of Alertmanager.
+pub(super) fn silence(silence: &Silence, now: i64) -> Value {
+    json!({
+        "id": silence.id,
+        "status": { "state": silence.state(now) },
+        "matchers": silence.matchers,
+        "startsAt": time(silence.starts_at),
+        "endsAt": time(silence.ends_at),
+        "updatedAt": time(silence.updated_at),
+        "createdBy": silence.created_by,
+        "comment": silence.comment,
+    })
+}
+
+pub(super) fn incident(incident: &Incident) -> Value {
+    let labels = |labels: &Labels| -> BTreeMap<String, String> {
+        let pairs = labels.iter();
+        pairs
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect()
+    };
+    let members: Vec<Value> = incident
+        .alerts
+        .iter()
+        .map(|member| {
+            json!({
+                "labels": labels(&member.labels),
+                "summary": member.summary,
+                "activeAt": time(member.active_at),
+                "startsAt": time(member.starts_at),
+                "endsAt": member.ends_at.map(time),
+                "fingerprint": format!("{:016x}", member.fingerprint),
+            })
+        })
+        .collect();
+    json!({
+        "id": incident.id,
+        "state": if incident.ended_at.is_some() { "resolved" } else { "open" },
+        "startedAt": time(incident.started_at),
+        "endedAt": incident.ended_at.map(time),
+        "cause": members.get(incident.cause),
+        "why": incident.why,
+        "alerts": members,
+        "more": incident.more,
+    })
+}

@@ -1,0 +1,260 @@
+//! Settings of what happens to alerts once they fire.
+
+use super::units::{Bytes, HumanDuration};
+use crate::export::push::settings::{Retry, Tls};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Who is told of alerts, by the agent itself. The names are Alertmanager's. Without receivers nobody is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlertingSettings {
+    /// Directory of what waits to be delivered, of silences and of incidents. One agent at a time may have it.
+    pub directory: PathBuf,
+    /// Which receiver is told of what, and what is told together.
+    pub route: RouteSettings,
+    /// Who is told. Each place has a queue on disk and a task of its own, so that one that does not answer delays no other.
+    #[schemars(example = receivers_example())]
+    pub receivers: Vec<ReceiverSettings>,
+    /// Alerts that nobody need be told of while others fire.
+    #[schemars(example = inhibit_example())]
+    pub inhibit_rules: Vec<InhibitSettings>,
+    /// Files with templates, `{{ define "name" }}…{{ end }}`, for the texts of receivers.
+    pub templates: Vec<PathBuf>,
+    /// An alert that the rules do not speak of any more is taken for resolved after this time: after a restart, when its rule is
+    /// gone.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1d"))]
+    pub resolve_timeout: HumanDuration,
+    /// An alert whose end was told and that fires again is told again only when this time has passed since it was told to fire.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1d"))]
+    pub deduplication_window: HumanDuration,
+    /// Alerts that concern the same peer, region or subject, or what these depend on, are one incident if they come within this
+    /// time.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1d"))]
+    pub incident_window: HumanDuration,
+    /// Most bytes that wait for one place; the oldest goes first, and is counted.
+    #[schemars(extend("x-minimum" = "64KiB", "x-maximum" = "1GiB"))]
+    pub queue_size: Bytes,
+    /// Longest time for one attempt.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "10m"))]
+    pub timeout: HumanDuration,
+    /// Most notifications a minute to one place; the others wait.
+    #[schemars(range(min = 1, max = 6000))]
+    pub rate_limit: u32,
+    /// What happens after an attempt that may succeed later.
+    pub retry: Retry,
+}
+
+fn receivers_example() -> serde_json::Value {
+    serde_json::json!([{
+        "name": "ops",
+        "webhook_configs": [{ "url": "http://127.0.0.1:9094/alerts" }],
+        "slack_configs": [{ "api_url_file": "/etc/geophone/slack-url", "channel": "#ops" }],
+    }])
+}
+
+fn inhibit_example() -> serde_json::Value {
+    serde_json::json!([{
+        "source_matchers": ["severity=critical"],
+        "target_matchers": ["severity=warning"],
+        "equal": ["instance", "peer"],
+    }])
+}
+
+impl Default for AlertingSettings {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::from("/var/lib/geophone/alerting"),
+            route: RouteSettings::default(),
+            receivers: Vec::new(),
+            inhibit_rules: Vec::new(),
+            templates: Vec::new(),
+            resolve_timeout: HumanDuration::from_secs(300),
+            deduplication_window: HumanDuration::from_secs(300),
+            incident_window: HumanDuration::from_secs(300),
+            queue_size: Bytes::mib(8),
+            timeout: HumanDuration::from_secs(10),
+            rate_limit: 60,
+            retry: Retry {
+                max: Duration::from_secs(60),
+                max_elapsed: Duration::from_secs(24 * 3600),
+                ..Retry::default()
+            },
+        }
+    }
+}
+
+/// A route. What it leaves out it has from the route above it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteSettings {
+    /// Name of the receiver. The first route needs one.
+    pub receiver: Option<String>,
+    /// Labels by which alerts are told together; `incident` = those of one incident, `...` = each by itself. None by default: all
+    /// of a route are told together.
+    #[schemars(example = ["alertname", "peer"])]
+    pub group_by: Option<Vec<String>>,
+    /// How long a new group waits for others before it is told; 30s if no route says it.
+    pub group_wait: Option<HumanDuration>,
+    /// How long after that the group is told what has changed; 5m if no route says it.
+    pub group_interval: Option<HumanDuration>,
+    /// How long until a group that has not changed is told again; 4h if no route says it.
+    pub repeat_interval: Option<HumanDuration>,
+    /// What an alert must have to take this route: `name="value"`, with `=`, `!=`, `=~` or `!~`.
+    #[schemars(example = ["severity=~\"warning|critical\""])]
+    pub matchers: Vec<String>,
+    /// Whether the routes beside it are tried after it has taken an alert.
+    pub r#continue: bool,
+    /// Routes below it, each with the same keys: the first that fits takes the alert.
+    #[schemars(with = "Vec<serde_json::Value>")]
+    pub routes: Vec<RouteSettings>,
+}
+
+/// Alerts that nobody need be told of while others fire.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct InhibitSettings {
+    /// What must fire.
+    pub source_matchers: Vec<String>,
+    /// What is not told then.
+    pub target_matchers: Vec<String>,
+    /// Labels that must be the same in both.
+    pub equal: Vec<String>,
+}
+
+/// A receiver.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiverSettings {
+    /// Its name, for routes.
+    pub name: String,
+    /// Webhooks, which get Alertmanager's payload.
+    #[serde(default)]
+    pub webhook_configs: Vec<WebhookSettings>,
+    /// Incoming webhooks of Slack.
+    #[serde(default)]
+    pub slack_configs: Vec<SlackSettings>,
+    /// Services of PagerDuty, by its Events API version 2.
+    #[serde(default)]
+    pub pagerduty_configs: Vec<PagerDutySettings>,
+    /// Lines in the agent's own log.
+    #[serde(default)]
+    pub log_configs: Vec<LogSettings>,
+}
+
+/// A webhook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhookSettings {
+    /// Where to post.
+    pub url: Option<String>,
+    /// File with that address, if it is a secret.
+    pub url_file: Option<PathBuf>,
+    /// Whether the end of alerts is told.
+    pub send_resolved: bool,
+    /// Most alerts of a message; 0 = all.
+    pub max_alerts: u32,
+    /// File with headers to send, one `name: value` a line, for tokens.
+    pub headers_file: Option<PathBuf>,
+    /// Whom to trust and who we are. Needs an `https` address.
+    pub tls: Tls,
+}
+
+/// An incoming webhook of Slack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SlackSettings {
+    /// File with the webhook's address, which is a secret.
+    pub api_url_file: Option<PathBuf>,
+    /// Channel or user; empty = the one that the webhook was made for.
+    pub channel: String,
+    /// Who is said to write.
+    pub username: String,
+    /// Template of the title.
+    pub title: Option<String>,
+    /// Template of the text.
+    pub text: Option<String>,
+    /// Whether the end of alerts is told.
+    pub send_resolved: bool,
+    /// Whom to trust and who we are.
+    pub tls: Tls,
+}
+
+/// A service of PagerDuty.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PagerDutySettings {
+    /// File with the integration's key.
+    pub routing_key_file: Option<PathBuf>,
+    /// Where events are posted.
+    pub url: String,
+    /// Template of the summary.
+    pub description: Option<String>,
+    /// Template of what the details say of the alerts.
+    pub details: Option<String>,
+    /// Whether the end of alerts is told; it resolves the incident there.
+    pub send_resolved: bool,
+    /// Whom to trust and who we are.
+    pub tls: Tls,
+}
+
+/// Lines in the agent's own log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// Template of the line.
+    pub text: Option<String>,
+    /// Whether the end of alerts is told.
+    pub send_resolved: bool,
+}
+
+impl Default for WebhookSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            send_resolved: true,
+            max_alerts: 0,
+            headers_file: None,
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Default for SlackSettings {
+    fn default() -> Self {
+        Self {
+            api_url_file: None,
+            channel: String::new(),
+            username: "geophone".to_owned(),
+            title: None,
+            text: None,
+            send_resolved: true,
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Default for PagerDutySettings {
+    fn default() -> Self {
+        Self {
+            routing_key_file: None,
+            url: "https://events.pagerduty.com/v2/enqueue".to_owned(),
+            description: None,
+            details: None,
+            send_resolved: true,
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            text: None,
+            send_resolved: true,
+        }
+    }
+}
