@@ -57,7 +57,9 @@ fn queries(root: &Path) -> Result<Vec<(String, String)>> {
     let mut out = Vec::new();
     for file in std::fs::read_dir(root.join("deploy/grafana"))? {
         let board: Value = serde_json::from_slice(&std::fs::read(file?.path())?)?;
-        for panel in board["panels"].as_array().context("panels")? {
+        // Of what is new, and at the end until somebody finds it a place, nobody knows whether it is on here.
+        let panels = board["panels"].as_array().context("panels")?.iter();
+        for panel in panels.take_while(|panel| panel["title"] != "Further") {
             for target in panel["targets"].as_array().into_iter().flatten() {
                 let expr = target["expr"].as_str().context("expr")?;
                 out.push((format!("{}: {}", board["uid"], panel["title"]), asked(expr)));

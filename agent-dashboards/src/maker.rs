@@ -2,7 +2,7 @@
 
 use crate::panel::{Panel, Show, Target, Variable};
 use crate::{Kind, Metric, RECORDED, Style};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Makes queries, and notes what is asked for that nobody declares.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub struct Maker<'a> {
     /// Labels that each query is narrowed by, if its metric has them, by the variable of the same name.
     scope: Vec<&'static str>,
     faults: Vec<String>,
+    /// Metrics that were asked for.
+    asked: BTreeSet<&'a str>,
     /// The first metric that was asked for since the last panel, and whether by its rate.
     first: Option<(&'a Metric, bool)>,
 }
@@ -29,6 +31,7 @@ impl<'a> Maker<'a> {
             style,
             scope: Vec::new(),
             faults: Vec::new(),
+            asked: BTreeSet::new(),
             first: None,
         }
     }
@@ -47,6 +50,7 @@ impl<'a> Maker<'a> {
         let found = self.metrics.get(name).copied();
         match found {
             Some(metric) => {
+                self.asked.insert(&metric.name);
                 self.first.get_or_insert((metric, rate));
             }
             None => self.faults.push(format!("{name}: no such metric")),
@@ -206,6 +210,34 @@ impl<'a> Maker<'a> {
     pub fn heat(&mut self, title: &str, name: &str, matchers: &str) -> Panel {
         let expr = self.buckets(name, matchers, &[]);
         self.panel(Show::Heatmap, title, &[("{{le}}", expr)])
+    }
+
+    /// A panel for each metric that nothing has asked for yet: what is new has a place before somebody finds it a better one.
+    pub fn further(&mut self) -> Vec<Panel> {
+        self.scope(&["instance"]);
+        let all = self.metrics.values().copied();
+        let left: Vec<&Metric> = all
+            .filter(|metric| !self.asked.contains(metric.name.as_str()))
+            .collect();
+        left.into_iter()
+            .map(|metric| {
+                let by: Vec<&str> = metric
+                    .labels
+                    .iter()
+                    .map(String::as_str)
+                    .take(2)
+                    .chain(["instance"])
+                    .collect();
+                let expr = match metric.kind {
+                    Kind::Counter => self.rate(&metric.name, "", &by),
+                    Kind::Gauge => self.value("max", &metric.name, "", &by),
+                    Kind::Histogram => self.quantile(0.99, &metric.name, "", &by),
+                };
+                let legend: Vec<String> = by.iter().map(|label| format!("{{{{{label}}}}}")).collect();
+                let title = metric.name.trim_start_matches("geophone_").replace('_', " ");
+                self.graph(&title, &[(&legend.join(" "), expr)])
+            })
+            .collect()
     }
 
     /// A title over what follows.

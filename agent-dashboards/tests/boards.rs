@@ -32,7 +32,10 @@ fn declared() -> Vec<Metric> {
             },
             unit: cells[3].to_owned(),
             labels: cells[4].split_whitespace().map(name).collect(),
-            help: cells[5].trim_end_matches(" |").to_owned(),
+            help: cells[5]
+                .trim_end_matches(" |")
+                .trim_end_matches(" *(experimental)*")
+                .to_owned(),
         }
     })
     .collect()
@@ -73,6 +76,34 @@ fn each_metric_is_shown_somewhere() {
         .filter(|name| !shown.contains(name))
         .collect();
     assert!(hidden.is_empty(), "in no dashboard: {hidden:?}");
+}
+
+#[test]
+fn what_is_new_has_a_place() {
+    let mut metrics = declared();
+    let new = |name: &str, kind, labels: &[&str]| Metric {
+        name: name.to_owned(),
+        kind,
+        unit: "s".to_owned(),
+        labels: labels.iter().map(|&label| label.to_owned()).collect(),
+        help: "New".to_owned(),
+    };
+    metrics.extend([
+        new("geophone_new_total", Kind::Counter, &[]),
+        new("geophone_new", Kind::Gauge, &["a", "b", "c"]),
+        new("geophone_new_seconds", Kind::Histogram, &["a"]),
+    ]);
+    let boards = dashboards(&metrics, Style::default()).unwrap();
+    let queries = &boards.last().unwrap().queries;
+    let found = |expr: &str| queries.iter().any(|query| query.expr.contains(expr));
+    assert!(
+        found("sum by (instance) (rate(geophone_new_total{"),
+        "{queries:?}"
+    );
+    assert!(found("max by (a, b, instance) (geophone_new{"));
+    assert!(found(
+        "histogram_quantile(0.99, sum by (a, instance) (rate(geophone_new_seconds{"
+    ));
 }
 
 #[test]

@@ -32,6 +32,15 @@ pub fn write(how: How) -> Result<()> {
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         say(format_args!("wrote {}", file.display()));
     }
+    // Plain manifests are made from the chart, in which docs/rules are.
+    let python = target_dir()?.join("python/bin/python");
+    if python.exists() {
+        run(Command::new(python)
+            .arg(root().join("deploy/kubernetes/check.py"))
+            .arg("--write"))?;
+    } else {
+        say("deploy/kubernetes/kustomize is left as it is: no target/python, see CONTRIBUTING.md");
+    }
     Ok(())
 }
 

@@ -11,15 +11,25 @@ mod tunnels;
 use crate::maker::Maker;
 use crate::panel::Board;
 
-/// All of them, the one to begin with first.
+/// Title over panels that nobody has thought about yet.
+const FURTHER: &str = "Further";
+
+/// All of them, the one to begin with first. What none of them shows is at the end of the last.
 pub fn all(maker: &mut Maker) -> Vec<Board> {
-    vec![
+    let mut boards = vec![
         overview::board(maker),
         region::board(maker),
         services::board(maker),
         tunnels::board(maker),
         node::board(maker),
         profiles::board(maker),
-        agent::board(maker),
-    ]
+    ];
+    let mut last = agent::board(maker);
+    let further = maker.further();
+    if !further.is_empty() {
+        last.panels.push(maker.row(FURTHER));
+        last.panels.extend(further);
+    }
+    boards.push(last);
+    boards
 }

@@ -23,6 +23,9 @@ pub struct Which {
     /// Only what needs no root: format, lints, unit tests, documentation
     #[arg(long)]
     unit: bool,
+    /// Only what is in deploy/, each piece by its own tool
+    #[arg(long)]
+    deploy: bool,
     /// Only the end-to-end tests
     #[arg(long)]
     e2e: bool,
@@ -135,9 +138,9 @@ impl Report {
 
 /// Runs the stages; a failed one does not stop those after it.
 pub fn test(which: &Which, how: How, filter: &[String]) -> Result<()> {
-    let all = which.all || !(which.unit || which.e2e || which.vm);
+    let all = which.all || !(which.unit || which.deploy || which.e2e || which.vm);
     let root = is_root();
-    let groups: &[Group] = if (all || !which.unit) && root {
+    let groups: &[Group] = if (all || !(which.unit || which.deploy)) && root {
         &[Group::Build, Group::Test]
     } else {
         &[Group::Build, Group::Lint]
@@ -157,9 +160,11 @@ pub fn test(which: &Which, how: How, filter: &[String]) -> Result<()> {
         if filter.is_empty() {
             report.stage("rustdoc", checks::rustdoc);
             report.stage("generated files", || Ok(Outcome::of(docs::check())));
-            report.stage("deploy", || deploy::deploy(&docs::build()?));
             report.stage("deny", checks::deny);
         }
+    }
+    if which.deploy || (all || which.unit) && filter.is_empty() {
+        report.stage("deploy", deploy::deploy);
     }
     let needs_root = |name: &str| {
         Outcome::Skipped(format!(
