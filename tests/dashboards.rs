@@ -35,6 +35,9 @@ const SILENT: &[(&str, &str)] = &[
         "geophone_tunnel_device_drops_total",
         "the tunnels' devices drop nothing",
     ),
+    ("geophone_notifications_", "no receiver of notifications is set"),
+    ("geophone_incidents", "no receiver of notifications is set"),
+    ("geophone_silences", "no receiver of notifications is set"),
     ("geophone_netdev_speed_bytes", "virtual devices have no speed"),
     (
         "geophone_tcp_accept_seconds",

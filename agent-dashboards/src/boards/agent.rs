@@ -194,6 +194,63 @@ pub fn board(m: &mut Maker) -> Board {
         ("{{alertmanager}} requests failed", failed),
     ];
     panels.push(m.graph("Alertmanagers", &targets));
+
+    panels.push(m.row("Notifications"));
+    let open = m.value("max", "geophone_incidents", "", &["instance"]);
+    let quiet = m.value("max", "geophone_silences", "", &["instance"]);
+    let targets = [("{{instance}} incidents", open), ("{{instance}} silences", quiet)];
+    panels.push(m.graph("Incidents and silences", &targets).size(6, 8));
+    let made = m.rate("geophone_notifications_total", "", &["receiver", "integration"]);
+    let told = m.rate(
+        "geophone_notifications_delivered_total",
+        "",
+        &["receiver", "integration"],
+    );
+    let again = m.rate(
+        "geophone_notifications_retries_total",
+        "",
+        &["receiver", "integration"],
+    );
+    let targets = [
+        ("{{receiver}} {{integration}} made", made),
+        ("{{receiver}} {{integration}} accepted", told),
+        ("{{receiver}} {{integration}} tried again", again),
+    ];
+    panels.push(m.graph("Notifications", &targets).size(6, 8));
+    let dropped = m.rate(
+        "geophone_notifications_dropped_total",
+        "",
+        &["receiver", "reason"],
+    );
+    let unwritten = m.rate("geophone_notifications_write_errors_total", "", &["receiver"]);
+    let targets = [
+        ("{{receiver}} {{reason}}", dropped),
+        ("{{receiver}} not written", unwritten),
+    ];
+    panels.push(m.graph("Given up", &targets).size(6, 8));
+    let waiting = m.value(
+        "max",
+        "geophone_notifications_oldest_seconds",
+        "",
+        &["instance", "receiver"],
+    );
+    panels.push(
+        m.graph(
+            "Age of the oldest that waits",
+            &[("{{instance}} {{receiver}}", waiting)],
+        )
+        .size(3, 8),
+    );
+    let flight = m.value(
+        "max",
+        "geophone_notifications_in_flight",
+        "",
+        &["instance", "receiver"],
+    );
+    panels.push(
+        m.graph("Waiting", &[("{{instance}} {{receiver}}", flight)])
+            .size(3, 8),
+    );
     Board {
         name: "geophone-agent",
         title: "geophone / Agent",
