@@ -1,0 +1,165 @@
+//! Least privilege: what the manifests of deploy/ give is enough, and each of it is needed.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
+use tests::harness::agent::{binary, clean};
+use tests::harness::{Link, Setup, Traffic, equal};
+use tests::need_root;
+
+/// Everything that has programs, but for tunnels: there is none.
+const PROBES: [&str; 6] = [
+    "probes.dns.enabled=true",
+    "probes.udp.enabled=true",
+    "probes.sched.enabled=true",
+    "probes.block.enabled=true",
+    "probes.profile.enabled=true",
+    "probes.profile.drops=true",
+];
+
+fn deploy(file: &str) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file);
+    std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+/// The capabilities of the DaemonSet, in setpriv's words.
+fn capabilities() -> Result<BTreeSet<String>> {
+    let text = deploy("kubernetes/kustomize/base/geophone.yaml")?;
+    let lines = text.lines().skip_while(|line| line.trim() != "add:").skip(1);
+    let names = lines.map_while(|line| line.trim().strip_prefix("- ").map(str::to_lowercase));
+    Ok(names.collect())
+}
+
+/// Root as a container has it: with these capabilities and no way to others.
+fn as_container(capabilities: &BTreeSet<String>) -> Vec<String> {
+    let list: Vec<String> = capabilities.iter().map(|name| format!("+{name}")).collect();
+    vec![
+        "setpriv".to_owned(),
+        "--inh-caps=-all".to_owned(),
+        format!("--bounding-set=-all,{}", list.join(",")),
+        "--no-new-privs".to_owned(),
+        "--".to_owned(),
+    ]
+}
+
+/// What `geophone check` says with these: whether all is well, and all that it says.
+fn check(capabilities: &BTreeSet<String>) -> Result<(bool, Value)> {
+    let words = as_container(capabilities);
+    let (program, rest) = words.split_first().context("no program")?;
+    let mut command = clean(program);
+    command
+        .args(rest)
+        .arg(binary())
+        .args(["check", "--json", "--set", "store.kind=none"]);
+    for probe in PROBES {
+        command.args(["--set", probe]);
+    }
+    let out = command.output()?;
+    let said: Value = serde_json::from_slice(&out.stdout).context("check --json")?;
+    Ok((out.status.success(), said))
+}
+
+/// Programs that ought to run and do not, with what would help. What this kernel cannot do as root it cannot do here either.
+fn refused(said: &Value) -> BTreeSet<(String, String)> {
+    let programs = said["programs"].as_array().into_iter().flatten();
+    let text = |program: &Value, name: &str| program[name].as_str().unwrap_or_default().to_owned();
+    programs
+        .filter(|program| matches!(program["verdict"].as_str(), Some("unsupported" | "broken")))
+        .map(|program| (text(program, "name"), text(program, "remedy")))
+        .collect()
+}
+
+/// Cause: the capabilities of the DaemonSet, and one fewer each time. Seen: with all of them every program that root can run
+/// runs; the ones that programs need are named when they are missing. The systemd unit and the stack give the same.
+#[test]
+fn the_capabilities_are_enough_and_needed() -> Result<()> {
+    need_root!("setpriv");
+    let given = capabilities()?;
+    ensure!(given.len() >= 6 && !given.contains("sys_admin"), "{given:?}");
+    let lower = |text: &str, from: &str| {
+        let line = text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(from).map(str::to_lowercase));
+        line.map(|line| {
+            let names = line.split([' ', ',', '[', ']']).filter(|name| !name.is_empty());
+            names
+                .map(|name| name.trim_start_matches("cap_").to_owned())
+                .collect::<BTreeSet<_>>()
+        })
+    };
+    let unit = deploy("systemd/geophone.service")?;
+    for line in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+        equal(line, lower(&unit, line), Some(given.clone()))?;
+    }
+    equal(
+        "stack",
+        lower(&deploy("stack/compose.yaml")?, "cap_add: "),
+        Some(given.clone()),
+    )?;
+
+    let all: BTreeSet<String> = [
+        "bpf",
+        "perfmon",
+        "net_admin",
+        "sys_ptrace",
+        "dac_read_search",
+        "syslog",
+        "sys_admin",
+    ]
+    .map(str::to_owned)
+    .into();
+    let (well, root) = check(&all)?;
+    ensure!(well, "{root}");
+    let (well, said) = check(&given)?;
+    ensure!(well, "{said}");
+    equal("programs that do not run", refused(&said), refused(&root))?;
+    for (one, words) in [
+        ("bpf", "CAP_BPF"),
+        ("perfmon", "CAP_PERFMON"),
+        ("net_admin", "CAP_NET_ADMIN"),
+    ] {
+        let mut fewer = given.clone();
+        fewer.remove(one);
+        let (_, said) = check(&fewer)?;
+        ensure!(said.to_string().contains(words), "without {one}: {said}");
+        let lost = refused(&said).len() > refused(&root).len() || said["engine_error"] != "";
+        ensure!(lost, "{one} is not needed: {said}");
+    }
+    Ok(())
+}
+
+/// Cause: an agent with the DaemonSet's capabilities; a datagram to a port where nobody listens. Seen: the function that dropped
+/// it, by name, which takes the last of them.
+#[test]
+fn the_place_of_a_drop_has_a_name() -> Result<()> {
+    need_root!("setpriv");
+    let given = capabilities()?;
+    let mut fewer = given.clone();
+    fewer.remove("syslog");
+    let sysctl = |name: &str| -> Result<i32> {
+        Ok(std::fs::read_to_string(format!("/proc/sys/kernel/{name}"))?
+            .trim()
+            .parse()?)
+    };
+    // Else addresses are everybody's to see.
+    let hidden = sysctl("kptr_restrict")? > 0 || sysctl("perf_event_paranoid")? > 1;
+    for (capabilities, named) in [(&given, true), (&fewer, false)] {
+        let link = Link::new()?;
+        let mut traffic = Traffic::new("udp", &link.a.ns)?;
+        let agent = Setup::new().through(as_container(capabilities)).start()?;
+        let drops = agent.drops("2s", || {
+            traffic.udp(&format!("{}:9", link.b.v4), 5, 100)?;
+            Ok(())
+        })?;
+        let places: BTreeSet<&str> = drops
+            .iter()
+            .filter(|drop| drop["reason"] == "NO_SOCKET")
+            .filter_map(|drop| drop["location"].as_str())
+            .collect();
+        ensure!(!places.is_empty(), "no drop is told: {drops:?}");
+        let numbers = places.iter().all(|place| place.starts_with("0x"));
+        ensure!(numbers != named || !hidden, "with SYSLOG: {named}: {places:?}");
+    }
+    Ok(())
+}
