@@ -38,6 +38,7 @@ const SILENT: &[(&str, &str)] = &[
     ("geophone_notifications_", "no receiver of notifications is set"),
     ("geophone_incidents", "no receiver of notifications is set"),
     ("geophone_silences", "no receiver of notifications is set"),
+    ("geophone_dns_busiest_names", "of a full minute"),
     ("geophone_netdev_speed_bytes", "virtual devices have no speed"),
     (
         "geophone_tcp_accept_seconds",
@@ -99,6 +100,8 @@ struct Places {
     /// A server inside of one of them, and one of datagrams that nobody reads.
     inside: String,
     full: String,
+    /// Who listens, and accepts nobody.
+    shut: String,
     /// The server's address.
     server: String,
 }
@@ -111,6 +114,9 @@ fn happen(scene: &mut Scene, places: &Places) -> Result<()> {
     scene.client.ping(inside, 20, 500)?;
     scene.client.close(inside)?;
     scene.client.udp(&places.full, 50, 500)?;
+    scene
+        .client
+        .ask(json!({ "do": "connect", "to": places.shut, "wait_ms": 50 }))?;
     // Too short for what its port says that it is.
     scene.client.udp(&format!("{server}:4789"), 5, 3)?;
     let _ = scene.client.connect_fails(&format!("{server}:9"));
@@ -164,6 +170,7 @@ fn each_panel_shows_something() -> Result<()> {
     let far = format!("{server}/32");
     let inside = scene.server.serve(&format!("{}:0", there.v4), "echo")?;
     let full = scene.server.udp_bind(&scene.net.b.at(0), 2_000)?;
+    let shut = scene.server.listen(&scene.net.b.at(0), 1)?;
     let sip = scene.server.serve(&scene.net.b.at(0), "sip")?;
     let [_, through] = &wireguard.mouths;
     let through = Mouth {
@@ -174,12 +181,16 @@ fn each_panel_shows_something() -> Result<()> {
         mouths: vec![there, through],
         inside,
         full,
+        shut,
         server: server.clone(),
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let rules = root.join("docs/rules");
     let python = clean("python3")
-        .args(["-c", "while True: sum(range(1000))"])
+        .args([
+            "-c",
+            "import time\nwhile True: sum(range(100000)); time.sleep(0.02)",
+        ])
         .stdout(Stdio::null())
         .spawn();
     let _python = python.map(Reaped);
