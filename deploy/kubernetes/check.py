@@ -42,6 +42,7 @@ GOOD = {
             "peers": [{"name": "db", "cidrs": ["10.1.2.0/24"]}],
             "export": {"otlp": {"endpoint": "https://collector:4317"}},
             "probes": {"dns": {"enabled": True}, "profile": {"enabled": True}},
+            "rules": {"files": ["/etc/mine"], "interval": "30s"},
         },
         "topologyFromLabels": True,
         "env": [{"name": "GEOPHONE_LOG__LEVEL", "value": "debug"}],
@@ -124,6 +125,10 @@ def schemas(name, objects):
 
 def configuration(name, objects):
     text = objects["ConfigMap", "geophone"]["data"]["geophone.yaml"]
+    own = GOOD.get(name, {}).get("config", {}).get("rules")
+    rules = yaml.safe_load(text).get("rules", {})
+    if own and (own["files"][0] not in rules["files"] or len(rules["files"]) != 2 or rules["interval"] != own["interval"]):
+        fault(f"{name}: {own} came to {rules}")
     agent = os.environ.get("GEOPHONE_BIN")
     if agent:
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:

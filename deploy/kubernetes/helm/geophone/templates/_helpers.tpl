@@ -58,10 +58,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $forced := dict "api" $api "store" $store }}
 {{- $rules := dict }}
 {{- if and .Values.rules.onNode (ne .Values.store.kind "none") }}
-{{- $_ := set $rules "files" (list "/etc/geophone/rules") }}
+{{- $_ := set $rules "files" (append (dig "rules" "files" list .Values.config) "/etc/geophone/rules") }}
 {{- end }}
 {{- with .Values.rules.alertmanagers }}
-{{- $_ := set $rules "alertmanagers" . }}
+{{- $_ := set $rules "alertmanagers" (concat (dig "rules" "alertmanagers" list $.Values.config) .) }}
 {{- end }}
 {{- if $rules }}
 {{- $_ := set $forced "rules" $rules }}
