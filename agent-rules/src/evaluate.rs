@@ -108,6 +108,30 @@ impl Group {
         }
     }
 
+    /// Goes on where an earlier reading of the same group was: alerts of rules that have the name and the labels of one there,
+    /// as in Prometheus, keep their state. What is left there goes to `results` as ended.
+    pub fn inherit(&mut self, mut old: Self, at: Millis, results: &mut Results) {
+        for rule in &mut self.rules {
+            let is_it = |known: &Rule| known.file.is_same(&rule.file);
+            if let Some(place) = old.rules.iter().position(is_it) {
+                let known = old.rules.remove(place);
+                *rule = Rule {
+                    file: rule.file.clone(),
+                    ..known
+                };
+            }
+        }
+        self.evaluated_at = old.evaluated_at;
+        self.took = old.took;
+        old.end(at, results);
+    }
+
+    /// It is evaluated no more: its series end.
+    pub fn end(self, at: Millis, results: &mut Results) {
+        let series = self.rules.iter().flat_map(|rule| &rule.series);
+        series.for_each(|labels| results.end(labels, at));
+    }
+
     /// Evaluates all rules, one after the other; each sees what those before it came to.
     pub fn evaluate(&mut self, at: Millis, environment: &Environment<'_>, results: &mut Results) {
         let began = Instant::now();

@@ -1,11 +1,17 @@
 //! Rule files as Prometheus has them, read strictly.
 
+mod print;
 mod read;
+mod short;
 #[cfg(test)]
 mod tests;
 
+pub use print::yaml;
+pub use short::SEVERITIES;
+
 use crate::template::Template;
 use agent_store::series::Millis;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,6 +46,21 @@ pub struct RuleFile {
     pub labels: Vec<(String, Text)>,
     /// What only alerts have; `None` of a recording rule.
     pub alert: Option<Arc<AlertFile>>,
+    /// Alerts that its query is made of, where a short form names them.
+    pub refers: Vec<String>,
+}
+
+impl RuleFile {
+    /// Whether it is the same rule, perhaps with another query: of the same kind, name and labels.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let labels = |rule: &Self| -> BTreeSet<(String, String)> {
+            let labels = rule.labels.iter();
+            labels.map(|(name, text)| (name.clone(), text.source.clone())).collect()
+        };
+        self.name == other.name
+            && self.alert.is_some() == other.alert.is_some()
+            && labels(self) == labels(other)
+    }
 }
 
 /// What only alerts have.
@@ -101,6 +122,35 @@ fn fault(file: &str, line: Option<usize>, what: &str) -> Fault {
     let place = line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"));
     let what: Vec<&str> = what.split_whitespace().collect();
     Fault(format!("{place}: {}", what.join(" ")))
+}
+
+/// What may be meant otherwise in files that can be used: severities that nobody else knows, and alerts that are named and are
+/// not there, so that what is made of them never fires.
+pub fn remarks(groups: &[GroupFile]) -> Vec<Fault> {
+    let all = || groups.iter().flat_map(|group| &group.rules);
+    let is_there = |name: &String| all().any(|rule| rule.alert.is_some() && rule.name == *name);
+    let mut remarks = Vec::new();
+    for group in groups {
+        let mut remark = |rule: &RuleFile, what: String| {
+            let what = format!("{}: {what}", rule.name);
+            remarks.push(fault(&group.file, Some(rule.line), &what));
+        };
+        for rule in group.rules.iter().filter(|rule| rule.alert.is_some()) {
+            let severity = rule.labels.iter().find(|(label, _)| label == "severity");
+            if let Some((_, text)) = severity
+                && text.template.is_none()
+                && !SEVERITIES.contains(&text.source.as_str())
+            {
+                let known = SEVERITIES.join(", ");
+                remark(rule, format!("severity {:?} is none of {known}", text.source));
+            }
+            for name in rule.refers.iter().filter(|name| !is_there(name)) {
+                let what = format!("no rule here is called {name:?}: without it this never fires as it is meant");
+                remark(rule, what);
+            }
+        }
+    }
+    remarks
 }
 
 /// A duration as rule files have it, in milliseconds.

@@ -216,3 +216,42 @@ fn the_past_is_what_step_by_step_would_have_been() {
     let shown = |series: Vec<Series>| format!("{series:?}");
     assert_eq!(shown(recorded(&past.recorded)), shown(recorded(&results)));
 }
+
+/// Cause: the file is read again, with a rule as it was, one whose query is another, a new one, and one less. Seen: the first two
+/// fire on, the third begins, and the series of the fourth end.
+#[test]
+fn a_file_that_is_read_again_changes_only_what_changed() {
+    let store = store();
+    let mut results = Results::default();
+    let rules = |of_b: &str, last: &str| {
+        format!(
+            "groups:
+- name: g
+  rules:
+  - {{alert: A, expr: x > 0, for: 2m}}
+  - {{alert: B, expr: '{of_b}', for: 2m, labels: {{severity: info}}}}
+  - {last}
+"
+        )
+    };
+    let mut old = group(&rules("x > 0", "{record: 'old:x', expr: x}"), false);
+    for minute in 0..4 {
+        add(&store, minute * MINUTE, &[("x", "1", 1.0)]);
+        evaluate(&mut old, minute * MINUTE, &store, &mut results);
+    }
+    let state = |group: &Group, at: usize| group.rules[at].state();
+    assert_eq!((state(&old, 0), state(&old, 1)), (State::Firing, State::Firing));
+    let mut new = group(&rules("x > 0.5", "{alert: C, expr: x > 0, for: 2m}"), true);
+    new.inherit(old, 3 * MINUTE + 1, &mut results);
+    assert_eq!(new.evaluated_at, Some(3 * MINUTE));
+    let active_at = |group: &Group, at: usize| group.rules[at].alerts().next().map(|alert| alert.active_at);
+    assert_eq!((active_at(&new, 0), active_at(&new, 1)), (Some(0), Some(0)));
+    add(&store, 4 * MINUTE, &[("x", "1", 1.0)]);
+    evaluate(&mut new, 4 * MINUTE, &store, &mut results);
+    assert_eq!((state(&new, 0), state(&new, 1)), (State::Firing, State::Firing));
+    assert_eq!(new.rules[1].file.expr, "x > 0.5");
+    assert_eq!(state(&new, 2), State::Pending);
+    let ended = results.take().into_iter().find(|series| series.labels.name() == "old:x").unwrap();
+    let last = ended.samples.floats.values.last().copied().unwrap();
+    assert!(is_stale(last) && ended.samples.floats.times.last() == Some(&(3 * MINUTE + 1)));
+}

@@ -1,5 +1,6 @@
 //! From the tree of a file to its groups.
 
+use super::short::{FORMS, SEVERITIES};
 use super::{AlertFile, GroupFile, RuleFile, Text, duration};
 use crate::template::Template;
 use crate::yaml::{self, Node, Value, Wrong};
@@ -9,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// Entries of a map: key, line of the key, value.
-type Entry = (String, usize, Rc<Node>);
+pub(super) type Entry = (String, usize, Rc<Node>);
 
 /// What a file has, and what is wrong with it.
 pub(super) fn read(file: &str, text: &str) -> (Vec<GroupFile>, Vec<Wrong>) {
@@ -28,19 +29,19 @@ pub(super) fn read(file: &str, text: &str) -> (Vec<GroupFile>, Vec<Wrong>) {
     (groups, read.wrong)
 }
 
-struct Read<'a> {
+pub(super) struct Read<'a> {
     file: &'a str,
     wrong: Vec<Wrong>,
 }
 
 impl Read<'_> {
-    fn wrong<T>(&mut self, line: usize, what: impl Into<String>) -> Option<T> {
+    pub(super) fn wrong<T>(&mut self, line: usize, what: impl Into<String>) -> Option<T> {
         self.wrong.push((line, what.into()));
         None
     }
 
     /// Entries of a map of which only `known` keys may be given.
-    fn map<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> Option<&'n [Entry]> {
+    pub(super) fn map<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> Option<&'n [Entry]> {
         let Value::Map(entries) = &node.value else {
             let keys = known.join(", ");
             return self.wrong(
@@ -143,8 +144,11 @@ impl Read<'_> {
             "keep_firing_for",
             "labels",
             "annotations",
+            "severity",
+            "summary",
+            "description",
         ];
-        let entries = self.map(node, "rule", &known)?;
+        let entries = self.map(node, "rule", &[&known[..], &FORMS].concat())?;
         let given = |key| find(entries, key).and_then(|(line, value)| Some((line, text(value)?)));
         let given = |key| given(key).filter(|(_, text)| !text.is_empty());
         let (line, name, alerts) = match (given("record"), given("alert")) {
@@ -164,7 +168,14 @@ impl Read<'_> {
             let what = format!("{name}: no series can have this name, use letters, digits, _ and :");
             self.wrong::<()>(line, what);
         }
+        let is_short = entries.iter().any(|(key, ..)| FORMS.contains(&key.as_str()));
+        let short = if is_short {
+            Some(self.short(&name, entries)?)
+        } else {
+            None
+        };
         let expr = match given("expr") {
+            _ if short.is_some() => short.as_ref().map(|short| short.expr.clone())?,
             Some((line, expr)) => {
                 if let Err(why) = check(&expr) {
                     self.wrong::<()>(line, format!("{name}: expr: {why}"));
@@ -183,7 +194,14 @@ impl Read<'_> {
             all.retain(|(known, ..)| *known != label);
             all.push((label, line, value));
         }
-        let annotations = self.texts(entries, "annotations", &name);
+        let mut annotations = self.texts(entries, "annotations", &name);
+        if alerts {
+            self.said(&name, entries, &mut all, &mut annotations);
+            let says = annotations.iter().any(|(annotation, ..)| annotation == "summary");
+            if let Some(short) = short.as_ref().filter(|_| !says) {
+                annotations.push(("summary".to_owned(), line, short.summary.clone()));
+            }
+        }
         for (annotation, line, _) in &annotations {
             if !is_label_name(annotation) {
                 let what = format!(
@@ -194,7 +212,8 @@ impl Read<'_> {
         }
         let times = ["for", "keep_firing_for"].map(|key| self.duration(entries, key, &name));
         if !alerts {
-            for key in ["for", "keep_firing_for", "annotations"] {
+            let only = ["for", "keep_firing_for", "annotations", "severity", "summary", "description"];
+            for key in only.iter().chain(&FORMS) {
                 if let Some((line, _)) = find(entries, key) {
                     self.wrong::<()>(line, format!("{name}: only alerts have `{key}`, remove it"));
                 }
@@ -209,6 +228,7 @@ impl Read<'_> {
                 expr,
                 labels: labels.collect(),
                 alert: None,
+                refers: Vec::new(),
             });
         }
         let [hold, keep_firing] = times.map(|time| time.unwrap_or(0));
@@ -222,7 +242,45 @@ impl Read<'_> {
             })),
             name,
             expr,
+            refers: short.map(|short| short.refers).unwrap_or_default(),
         })
+    }
+
+    /// What an alert says by keys of its own instead of labels and annotations.
+    fn said(
+        &mut self,
+        name: &str,
+        entries: &[Entry],
+        labels: &mut Vec<(String, usize, String)>,
+        annotations: &mut Vec<(String, usize, String)>,
+    ) {
+        for key in ["severity", "summary", "description"] {
+            let Some((line, node)) = find(entries, key) else { continue };
+            let (all, place) = match key {
+                "severity" => (&mut *labels, "labels"),
+                _ => (&mut *annotations, "annotations"),
+            };
+            // A group's own is for those that say nothing.
+            let own = find(entries, place).is_some_and(
+                |(_, node)| matches!(&node.value, Value::Map(entries) if entries.iter().any(|(known, ..)| known == key)),
+            );
+            let Some(text) = text(node) else {
+                let found = node.describe();
+                self.wrong::<()>(line, format!("{name}: {key}: expected a text, found {found}"));
+                continue;
+            };
+            if own {
+                let what = format!("{name}: `{key}` is among the {place} as well, remove one");
+                self.wrong::<()>(line, what);
+            }
+            if key == "severity" && !SEVERITIES.contains(&text.as_str()) {
+                let known = SEVERITIES.join(", ");
+                let what = format!("{name}: severity: {text:?} is none of {known}");
+                self.wrong::<()>(line, what);
+            }
+            all.retain(|(known, ..)| known != key);
+            all.push((key.to_owned(), line, text));
+        }
     }
 
     fn duration(&mut self, entries: &[Entry], key: &str, what: &str) -> Option<Millis> {
@@ -239,7 +297,7 @@ impl Read<'_> {
     }
 
     /// Names with texts.
-    fn texts(&mut self, entries: &[Entry], key: &str, what: &str) -> Vec<(String, usize, String)> {
+    pub(super) fn texts(&mut self, entries: &[Entry], key: &str, what: &str) -> Vec<(String, usize, String)> {
         let Some((line, node)) = find(entries, key) else {
             return Vec::new();
         };
@@ -295,12 +353,12 @@ impl Read<'_> {
     }
 }
 
-fn find<'e>(entries: &'e [Entry], key: &str) -> Option<(usize, &'e Node)> {
+pub(super) fn find<'e>(entries: &'e [Entry], key: &str) -> Option<(usize, &'e Node)> {
     let found = entries.iter().find(|(known, ..)| known == key);
     found.map(|(_, line, value)| (*line, &**value))
 }
 
-fn text(node: &Node) -> Option<String> {
+pub(super) fn text(node: &Node) -> Option<String> {
     match &node.value {
         Value::Scalar(text) => Some(text.clone()),
         _ => None,
@@ -323,7 +381,7 @@ impl Source for Nothing {
     }
 }
 
-fn check(expr: &str) -> Result<(), String> {
+pub(super) fn check(expr: &str) -> Result<(), String> {
     match promql::instant(expr, 0, &promql::Options::default(), &Nothing, &Free) {
         Ok(answer) => match answer.value {
             promql::Value::Scalar(..) | promql::Value::Vector(..) => Ok(()),

@@ -148,3 +148,136 @@ groups:
         Some(5_400_000)
     );
 }
+
+fn query(rule: &str) -> String {
+    let text = format!("groups:\n- name: g\n  rules:\n  - {{alert: A, {rule}}}\n");
+    let groups = parse("r.yaml", &text).unwrap_or_else(|faults| panic!("{text}{faults:?}"));
+    groups[0].rules[0].expr.clone()
+}
+
+#[test]
+fn short_forms_are_queries() {
+    for (rule, wanted) in [
+        ("threshold: {of: x, above: 0.50}", "x > 0.5"),
+        ("threshold: {of: 'a / b', below: -1}", "(a / b) < -1"),
+        ("rate: {of: x_total, over: 5m, above: 1e3}", "rate(x_total[5m]) > 1000"),
+        (
+            "rate: {of: 'x_total{a=\"b\"}', over: 1h30m, by: [peer, subject], above: 1}",
+            "sum by (peer, subject) (rate(x_total{a=\"b\"}[1h30m])) > 1",
+        ),
+        ("change: {of: x, over: 15m, above: 5}", "x - (x offset 15m) > 5"),
+        ("change: {of: x, over: 15m, below: -50%}", "x / (x offset 15m) - 1 < -0.5"),
+        (
+            "change: {of: 'sum(x)', over: 1d, above: 20%}",
+            "(sum(x)) / (last_over_time((sum(x))[1m:1m] offset 1d)) - 1 > 0.2",
+        ),
+        (
+            "anomaly: {}",
+            "max without (change, detectors) (geophone_anomaly_active) == 1",
+        ),
+        (
+            "anomaly: {watch: w, where: {peer: 'a\"b'}, score_above: 0.9}",
+            "geophone_anomaly_score{watch=\"w\",peer=\"a\\\"b\"} > 0.9",
+        ),
+        (
+            "composite: {all: [A, B], any: [C, D], unless: [E], on: [peer]}",
+            "max by (peer) (ALERTS{alertname=\"A\",alertstate=\"firing\"})\n\
+             and max by (peer) (ALERTS{alertname=\"B\",alertstate=\"firing\"})\n\
+             and (max by (peer) (ALERTS{alertname=\"C\",alertstate=\"firing\"}) \
+             or max by (peer) (ALERTS{alertname=\"D\",alertstate=\"firing\"}))\n\
+             unless max by (peer) (ALERTS{alertname=\"E\",alertstate=\"firing\"})",
+        ),
+    ] {
+        assert_eq!(query(rule), wanted);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_short_form_is_told() {
+    for (rule, wanted) in [
+        ("threshold: 5", "threshold: expected the keys of, above, below, found \"5\""),
+        ("threshold: {above: 5}", "threshold: it has no `of`"),
+        ("threshold: {of: 'sum(', above: 5}", "threshold: of: "),
+        ("threshold: {of: x}", "threshold: neither `above` nor `below`"),
+        ("threshold: {of: x, above: 1, below: 2}", "threshold: both `above` and `below`"),
+        ("threshold: {of: x, above: 50%}", "threshold: above: expected a number like 0.5, found \"50%\""),
+        ("change: {of: x, over: 5m, above: lots}", "change: above: expected a number like 0.5 or 50%"),
+        ("change: {of: x, above: 1}", "change: it has no `over`"),
+        ("change: {of: x, over: 5, above: 1}", "change: over: expected a duration like 15m, found \"5\""),
+        ("rate: {of: 'a / b', over: 5m, above: 1}", "rate: of: a rate is of a counter"),
+        ("rate: {of: x, over: 5m, above: 1, by: a-b}", "rate: by: \"a-b\" cannot be a label's name"),
+        ("anomaly: {score_above: 2}", "anomaly: score_above: expected a number from 0 to 1"),
+        ("anomaly: {peer: x}", "anomaly: unknown key \"peer\", there are watch, where, score_above"),
+        ("composite: {unless: [B]}", "composite: neither `all` nor `any` has an alert"),
+        ("composite: {all: {B: C}}", "composite: all: expected a list of names"),
+        ("threshold: {of: x, above: 1}, expr: x", "both `threshold` and `expr` are given"),
+        ("threshold: {of: x, above: 1}, rate: {}", "both `threshold` and `rate` are given"),
+        ("expr: x, severity: page", "severity: \"page\" is none of info, warning, critical"),
+        ("expr: x, severity: info, labels: {severity: info}", "`severity` is among the labels as well"),
+    ] {
+        let text = format!("groups:\n- name: g\n  rules:\n  - {{alert: A, {rule}}}\n");
+        let faults = parse("r.yaml", &text).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        let told = faults[0].to_string();
+        let told = told.strip_prefix("r.yaml:4: A: ").unwrap_or(&told);
+        assert!(told.starts_with(wanted), "{rule}\n{told}\n{wanted}");
+    }
+}
+
+/// Cause: two files' worth of groups, with a severity of somebody's own and an alert of alerts that are not there. Seen: both are
+/// remarked, with their place, and nothing else is.
+#[test]
+fn what_may_be_meant_otherwise_is_remarked() {
+    let text = "
+groups:
+- name: a
+  rules:
+  - {alert: A, expr: up == 0, labels: {severity: page}}
+  - {alert: B, expr: up == 0, labels: {severity: '{{ $value }}'}}
+  - {record: r, expr: up, labels: {severity: page}}
+- name: b
+  rules:
+  - {alert: C, composite: {all: [A], unless: [r, D]}}
+";
+    let told: Vec<String> = super::remarks(&parse("r.yaml", text).unwrap())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let wanted = [
+        "r.yaml:5: A: severity \"page\" is none of info, warning, critical",
+        "r.yaml:10: C: no rule here is called \"r\": without it this never fires as it is meant",
+        "r.yaml:10: C: no rule here is called \"D\": without it this never fires as it is meant",
+    ];
+    assert_eq!(told, wanted);
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let text = "
+groups:
+- name: \"a: 'b'\"
+  interval: 90s
+  limit: 3
+  query_offset: 10s
+  rules:
+  - record: r
+    expr: |-
+      sum(up)
+        / count(up)
+  - alert: A
+    expr: ' up == 0'
+    for: 1h30m
+    keep_firing_for: 100ms
+    labels: {severity: info}
+    annotations: {summary: \"{{ $value }} \\\"of\\\"\\nthat\"}
+";
+    let read = parse("r.yaml", text).unwrap();
+    let again = parse("r.yaml", &super::yaml(&read)).unwrap();
+    // Only the lines are others.
+    let shown = |groups: &[super::GroupFile]| {
+        let mut groups = groups.to_vec();
+        groups.iter_mut().flat_map(|group| &mut group.rules).for_each(|rule| rule.line = 0);
+        format!("{groups:#?}")
+    };
+    assert_eq!(shown(&read), shown(&again));
+}

@@ -66,10 +66,10 @@ impl Promtool {
         version.is_ok().then_some(Self)
     }
 
-    /// What promtool says, if it does not agree.
-    pub fn agrees(&self, scenario: &Scenario, expected: &[Expected]) -> Result<(), String> {
+    /// What promtool says of these rules, if it does not agree.
+    pub fn agrees(&self, scenario: &Scenario, rules: &str, expected: &[Expected]) -> Result<(), String> {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("rules.yaml"), scenario.rules).unwrap();
+        std::fs::write(directory.path().join("rules.yaml"), rules).unwrap();
         let test = directory.path().join("test.yaml");
         std::fs::write(&test, written(scenario, expected)).unwrap();
         let run = |what: [&str; 2], file: &str| {

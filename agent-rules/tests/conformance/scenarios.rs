@@ -11,7 +11,7 @@ pub struct Scenario {
 }
 
 pub fn all() -> Vec<Scenario> {
-    vec![life(), recording(), templates(), numbers()]
+    vec![life(), recording(), templates(), numbers(), short()]
 }
 
 fn line(labels: &[(&'static str, &'static str)], values: &'static str) -> Line {
@@ -157,5 +157,51 @@ fn numbers() -> Scenario {
         rules: include_str!("numbers.yaml"),
         steps: values.len(),
         series: vec![(vec![("__name__", "level")], values.to_vec())],
+    }
+}
+
+/// Short forms: thresholds, rates and changes of series that rise and fall, anomalies, and alerts of alerts.
+fn short() -> Scenario {
+    let queue = |instance| [("__name__", "queue"), ("instance", instance)];
+    let resets = |instance, peer| {
+        [
+            ("__name__", "resets_total"),
+            ("instance", instance),
+            ("peer", peer),
+        ]
+    };
+    let anomaly = |name, peer| {
+        [
+            ("__name__", name),
+            ("instance", "a"),
+            ("watch", "tcp_resets"),
+            ("peer", peer),
+            ("detectors", "robust"),
+        ]
+    };
+    Scenario {
+        name: "short",
+        rules: include_str!("short.yaml"),
+        series: vec![
+            line(&queue("a"), "1 2 3 4 5 6 7 8 9 8 7 6 5 4 3 2 1 2 3 4 5 6 7 8 9 8 7 6 5 4"),
+            line(&queue("b"), "4 4 4 4 9 9 9 9 4 4 4 4 9 9 9 9 4 4 0 0 0 0 9 9 _ _ 9 9 stale 9"),
+            line(
+                &resets("a", "db"),
+                "0 60 120 180 240 300 301 302 303 304 305 306 307 308 309 310 400 500 600 0 60 120 120 120 120 120 120 120 120 120",
+            ),
+            line(
+                &resets("a", "web"),
+                "0 1 2 3 4 5 65 125 185 245 305 306 307 308 309 310 310 310 310 310 310 310 310 310 310 310 310 310 310 310",
+            ),
+            line(
+                &anomaly("geophone_anomaly_active", "db"),
+                "0 0 0 1 1 1 1 0 0 0 0 0 0 0 1 1 1 1 1 1 0 0 0 0 0 0 0 0 0 0",
+            ),
+            line(
+                &anomaly("geophone_anomaly_score", "db"),
+                "0.1 0.2 0.3 0.91 0.95 0.99 0.9 0.4 0 0 0 0 0 0 1 1 1 1 0.95 0.7 0.4 0 0 0 0 0 0 0 0 0",
+            ),
+        ],
+        steps: 30,
     }
 }
