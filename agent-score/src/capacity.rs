@@ -4,8 +4,12 @@
 //! least squares of what the course of the day leaves. Errors that follow each other are worth fewer samples than they
 //! are: the intervals are widened by their autocorrelation.
 
+mod points;
+
+pub use points::{Points, Reduce};
+
 use crate::anomaly::Millis;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Days that are foretold.
@@ -28,7 +32,7 @@ const DAY: f64 = 86_400_000.0;
 const LATEST: usize = 5;
 
 /// How a trend is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// The line with the least squares of its errors.
@@ -51,7 +55,7 @@ impl Method {
 }
 
 /// A value with the interval in which 19 of 20 lie.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// The middle.
     pub value: f64,
@@ -62,7 +66,7 @@ pub struct Interval {
 }
 
 /// When a limit is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exhaustion {
     /// It is reached already.
@@ -81,7 +85,7 @@ pub enum Exhaustion {
 }
 
 /// What a fit foretells.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
     /// Which fit.
     pub method: Method,
@@ -96,7 +100,7 @@ pub struct Forecast {
 }
 
 /// The forecasts of a series.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Capacity {
     /// Days that were seen.
     pub days: f64,

@@ -4,6 +4,8 @@
 //! A *signal* is a measured quantity, a *factor* what it means, by a curve from 1 (as good as it should be) to 0. The score is
 //! the mean of the factors that are known, by weight, of 100 points. What is not known lowers the confidence, never the score.
 
+pub mod cause;
+
 use std::fmt::Write as _;
 
 /// The file of rules for these weights. All series have the labels `instance`, `entity` and `name`, those of signals and
@@ -306,9 +308,10 @@ const TUNNEL: &str = "max by (instance, type, id, local, remote, netns) (\
      or 0 * (geophone_tunnel_state{state=\"down\"} == 1))";
 
 /// How full each is of what can run out and should not. Swap fills and stays so, and what finds no room among the waiting is
-/// closed at once: both do no harm. A CPU that is busy is what it is there for: only waiting for it counts.
+/// closed at once: both do no harm. A CPU that is busy is what it is there for: only waiting for it counts. A listen queue is
+/// its subject's, which loses points for what is refused.
 pub const FULLNESS: &str =
-    "geophone_node_used{resource!~\"cpu|swap|tcp_time_wait\"} / (geophone_node_limit > 0)";
+    "geophone_node_used{resource!~\"cpu|swap|tcp_time_wait|listen_queue\"} / (geophone_node_limit > 0)";
 
 /// The fullest of what can run out and of the links; waiting for memory or disks counts from a fifth of the time on as much as
 /// being full.
