@@ -52,6 +52,10 @@ fn loss_costs_the_peer_points_and_says_so() -> Result<()> {
     );
     let told = agent.command("health", &["peer/private"])?;
     ensure!(told.contains("% of the segments are sent again"), "{told}");
+    // Whose fault it is, or why that cannot be said.
+    let roles = ["cause", "symptom", "unclear"];
+    ensure!(roles.iter().any(|role| lossy["role"] == *role), "{lossy}");
+    ensure!(told.contains("  cause") || told.contains("  symptom"), "{told}");
     let subjects = all.iter().filter(|e| e["entity"] == "subject");
     let dependent = subjects.filter(|e| {
         e["depends_on"]

@@ -1,6 +1,8 @@
 //! Probe `node`.
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use tests::harness::command::output;
 use tests::harness::{Agent, Scene, Setup, Snapshot, equal};
@@ -109,4 +111,52 @@ fn time_wait_is_the_namespaces() -> Result<()> {
             limit.trim().parse()?,
         )
     })
+}
+
+/// Cause: a listener of this process that accepts nobody, and thirty connections to it. Seen: as many wait and take as many ports,
+/// beside the limits that ss and the kernel say; and `geophone capacity` names the queue, the memory and a map with how full they are.
+#[test]
+fn what_runs_out_of_sockets_is_seen_and_told() -> Result<()> {
+    need_root!("ss");
+    const THIRTY: usize = 30;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    let clients: Vec<TcpStream> = (0..THIRTY)
+        .map(|_| TcpStream::connect(&address))
+        .collect::<Result<_, _>>()?;
+    let truth = output(Command::new("ss").args(["-Hltn", "src", &address]))?;
+    let mut words = truth.split_whitespace().skip(1);
+    let mut number = || words.next().context("ss")?.parse::<f64>().context("ss");
+    let (waiting, most) = (number()?, number()?);
+    let agent = Setup::new().config("store: {kind: memory}").start()?;
+    agent.until(|s| {
+        let labels = [("resource", "listen_queue"), ("device", address.as_str())];
+        equal("waiting", s.number(USED, &labels)?, waiting)?;
+        equal("most", s.number("geophone_node_limit", &labels)?, most)?;
+        let ports = used(s, "ephemeral_ports")?;
+        ensure!(ports >= THIRTY as f64, "{ports} ephemeral ports");
+        Ok(())
+    })?;
+    let text = agent.command("capacity", &["--json"])?;
+    let report: Value = serde_json::from_str(&text).context(text)?;
+    let all = report["resources"].as_array().context("resources")?;
+    let share = |resource: &str, name: &str| {
+        let found = all
+            .iter()
+            .find(|r| r["resource"] == resource && r["name"] == name);
+        let share = found.and_then(|r| r["utilization"].as_f64());
+        share.with_context(|| format!("no {resource} {name}: {report}"))
+    };
+    ensure!((share("listen_queue", &address)? - waiting / most).abs() < 1e-9);
+    for (resource, name) in [("memory", ""), ("map", "PAIRS")] {
+        let share = share(resource, name)?;
+        ensure!((0.0..=1.0).contains(&share), "{resource} {name}: {share}");
+    }
+    let told = agent.command("capacity", &["listen_queue"])?;
+    ensure!(
+        told.contains(&format!("listen_queue {address} on ")) && told.contains("not enough data"),
+        "{told}"
+    );
+    drop(clients);
+    Ok(())
 }

@@ -1,11 +1,13 @@
 //! Rules of Prometheus over what the agent remembers: causes and what must be seen.
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tests::harness::agent::{PATIENCE, Scratch};
 use tests::harness::cli::{geophone, one_line, says};
-use tests::harness::command::said;
+use tests::harness::command::{output, said};
 use tests::harness::{Setup, equal};
 use tests::need_root;
 
@@ -20,6 +22,15 @@ groups:
     for: 2s
     labels: {severity: info}
     annotations: {summary: '{{ $value }} of {{ $externalLabels.instance }}'}
+";
+
+const SHORT: &str = "
+groups:
+- name: short
+  interval: 1s
+  rules:
+  - {alert: Short, threshold: {of: ticks, above: 0.5}, severity: info}
+  - {alert: Shorter, composite: {all: [Up, Short], on: []}, severity: critical}
 ";
 
 fn json(text: &str) -> Result<Value> {
@@ -90,6 +101,42 @@ fn an_alert_is_seen_everywhere() -> Result<()> {
         "{}",
         agent.log()
     );
+    // The broken one is mended, then breaks the other: what fires goes on.
+    std::fs::write(&broken, SHORT)?;
+    equal("reload", agent.post("/-/reload")?.status, 200)?;
+    agent.until(|_| {
+        let answer = json(&agent.get("/api/v1/rules?rule_name[]=Short", "*/*")?.text())?;
+        let rule = &answer["data"]["groups"][0]["rules"][0];
+        equal("query", rule["query"].as_str(), Some("ticks > 0.5"))?;
+        equal("state", rule["state"].as_str(), Some("firing"))
+    })?;
+    std::fs::write(&rules, "groups: 5")?;
+    agent.signal(Signal::SIGHUP)?;
+    agent.until(|_| {
+        let (log, metrics) = (agent.log(), agent.metrics()?);
+        ensure!(
+            log.contains("rules.yaml:1: ") && log.contains("read of it before stays"),
+            "{log}"
+        );
+        for line in [
+            "geophone_rules_invalid_files 1",
+            "geophone_rules_reloads_total{outcome=\"done\"} 1",
+            "geophone_rules_reloads_total{outcome=\"failed\"} 1",
+        ] {
+            ensure!(metrics.contains(line), "no {line}");
+        }
+        Ok(())
+    })?;
+    equal("reload", agent.post("/-/reload")?.status, 500)?;
+    let answer = json(&agent.get("/api/v1/alerts", "*/*")?.text())?;
+    let alerts = answer["data"]["alerts"].as_array().context("alerts")?;
+    let kept = alerts.iter().find(|one| one["labels"]["alertname"] == "Up");
+    equal(
+        "since",
+        kept.map(|one| &one["activeAt"]),
+        Some(&alert["activeAt"]),
+    )?;
+    std::fs::write(&rules, RULES)?;
     agent.stop()?;
     let (rules, store) = (rules.to_string_lossy().into_owned(), scratch.path("store"));
     let past = geophone(&[
@@ -136,6 +183,22 @@ fn rule_files_are_checked() -> Result<()> {
         lines.iter().take(2).all(|line| line.contains("bad.yaml:4: r: ")),
         "{text}"
     );
+    let short = scratch.write("short.yaml", SHORT)?;
+    let short = short.to_string_lossy();
+    let out = geophone(&["rules", "print", &short])?;
+    let written = scratch.write("written.yaml", &out.stdout)?;
+    match Command::new("promtool").arg("--version").output() {
+        Ok(_) => {
+            let judged = output(Command::new("promtool").args(["check", "rules"]).arg(&written))?;
+            ensure!(judged.contains("2 rules found"), "{judged}");
+        }
+        Err(_) => eprintln!("SKIPPED: no promtool here; `cargo xtask setup test` installs it"),
+    }
+    let out = geophone(&["rules", "check", &short])?;
+    says(
+        &String::from_utf8_lossy(&out.stderr),
+        &["short.yaml:7: Shorter: ", "\"Up\""],
+    )?;
     let out = geophone(&["rules", "list", &good])?;
     ensure!(said(&out).contains("ticks > 0"), "{}", said(&out));
     for (arguments, words) in [

@@ -155,6 +155,77 @@ fn a_trend_and_its_limit() -> Result<()> {
     equal("exit status", out.status.code(), Some(1))
 }
 
+/// Cause: a store of two days, in which a disk fills by 4 GB a day and has 4 left, and nothing else moves. Said, with no agent: that
+/// this disk is first, in a day, and what is to be done; of one resource all fits; of what is not there that it is not.
+#[test]
+fn what_runs_out_of_a_store() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let line = |name: &str, labels: &str, value: f64, at: u32| {
+        let labels = format!("instance=\"n\",job=\"geophone\",{labels}");
+        format!("{name}{{{labels}}} {value} {at}\n")
+    };
+    let series = [
+        ("geophone_node_limit", "resource=\"conntrack\"", 1000.0, 0.0),
+        (
+            "geophone_node_limit",
+            "resource=\"filesystem\",device=\"vda1\"",
+            60e9,
+            0.0,
+        ),
+        ("geophone_node_used", "resource=\"conntrack\"", 100.0, 0.0),
+        (
+            "geophone_node_used",
+            "resource=\"filesystem\",device=\"vda1\"",
+            48e9,
+            4e9,
+        ),
+    ];
+    let mut text = String::new();
+    for (name, labels, first, per_day) in series {
+        for minute in 0..=2880_u32 {
+            let value = first + per_day * f64::from(minute) / 1440.0;
+            text += &line(name, labels, value, 1_769_860_800 + minute * 60);
+        }
+    }
+    let file = scratch.write("days.om", text + "# EOF\n")?;
+    let (file, store) = (file.to_string_lossy(), scratch.path("store"));
+    let store = store.to_string_lossy();
+    let out = geophone(&["store", "import", &file, "--store", &store])?;
+    ensure!(out.status.success(), "{}", said(&out));
+    let out = geophone(&["capacity", "--store", &store, "--json"])?;
+    ensure!(out.status.success(), "{}", said(&out));
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout)?;
+    let disk = &report["resources"][0];
+    equal("first", disk["name"].as_str(), Some("vda1"))?;
+    let trusted = &disk["forecast"]["trusted"];
+    let fits = disk["forecast"]["forecasts"].as_array().context("forecasts")?;
+    let best = fits
+        .iter()
+        .find(|fit| fit["method"] == *trusted)
+        .context("a fit")?;
+    let days = best["exhaustion"]["in"]["days"].as_f64().context("days")?;
+    ensure!((days - 1.0).abs() < 0.05, "{best}");
+    let out = geophone(&["capacity", "--store", &store])?;
+    says(
+        &String::from_utf8(out.stdout)?,
+        &[
+            "filesystem vda1",
+            "93.3%",
+            "+4.00GB",
+            "conntrack",
+            "first of all: ",
+            "free space",
+        ],
+    )?;
+    let out = geophone(&["capacity", "--store", &store, "filesystem/vda1"])?;
+    says(
+        &String::from_utf8(out.stdout)?,
+        &["theil-sen", "least-squares", "56.0GB of 60.0GB"],
+    )?;
+    let out = geophone(&["capacity", "--store", &store, "tape"])?;
+    says(&one_line(&out)?, &["tape", "geophone capacity"])
+}
+
 /// Cause: a file that is not there, one without a value, a detector that there is not. Said: what it was, in one line, and
 /// what helps.
 #[test]

@@ -55,7 +55,9 @@ impl RuleFile {
     pub fn is_same(&self, other: &Self) -> bool {
         let labels = |rule: &Self| -> BTreeSet<(String, String)> {
             let labels = rule.labels.iter();
-            labels.map(|(name, text)| (name.clone(), text.source.clone())).collect()
+            labels
+                .map(|(name, text)| (name.clone(), text.source.clone()))
+                .collect()
         };
         self.name == other.name
             && self.alert.is_some() == other.alert.is_some()
@@ -145,7 +147,8 @@ pub fn remarks(groups: &[GroupFile]) -> Vec<Fault> {
                 remark(rule, format!("severity {:?} is none of {known}", text.source));
             }
             for name in rule.refers.iter().filter(|name| !is_there(name)) {
-                let what = format!("no rule here is called {name:?}: without it this never fires as it is meant");
+                let what =
+                    format!("no rule here is called {name:?}: without it this never fires as it is meant");
                 remark(rule, what);
             }
         }

@@ -139,8 +139,18 @@ impl fmt::Display for NotEnough {
 /// Days before the last point, and the value.
 type Point = (f64, f64);
 
-/// Fits a series and says where it leads. Values that are none are left out.
+/// Fits a series and says where it leads. Values that are none are left out. A limit below what was usual is one that is
+/// fallen to.
 pub fn forecast(series: &[(Millis, f64)], limit: Option<f64>) -> Result<Capacity, NotEnough> {
+    found(series, limit, false)
+}
+
+/// The same of what is used of something: however much that is, the limit is above it.
+pub fn forecast_use(series: &[(Millis, f64)], limit: Option<f64>) -> Result<Capacity, NotEnough> {
+    found(series, limit, true)
+}
+
+fn found(series: &[(Millis, f64)], limit: Option<f64>, rises: bool) -> Result<Capacity, NotEnough> {
     let points = reduced(series, POINTS);
     let (Some(first), true) = (points.first(), points.len() >= LEAST) else {
         return Err(NotEnough { values: points.len() });
@@ -171,7 +181,11 @@ pub fn forecast(series: &[(Millis, f64)], limit: Option<f64>) -> Result<Capacity
     }
     let forecasts: Vec<Forecast> = fits
         .iter()
-        .map(|(method, fit)| fit.forecast(*method, days, limit, fit.now(&points)))
+        .map(|(method, fit)| {
+            let rises = |limit: f64| rises || fit.level <= limit;
+            let limit = limit.map(|limit| (limit, rises(limit)));
+            fit.forecast(*method, days, limit, fit.now(&points))
+        })
         .collect();
     let now = fits
         .iter()
@@ -317,7 +331,8 @@ impl Fit {
         (level + ((days - self.centre) * self.slope_error).powi(2)).sqrt()
     }
 
-    fn forecast(&self, method: Method, seen: f64, limit: Option<f64>, now: f64) -> Forecast {
+    /// Of a limit, and whether it is risen to.
+    fn forecast(&self, method: Method, seen: f64, limit: Option<(f64, bool)>, now: f64) -> Forecast {
         let around = |value: f64, error: f64| Interval {
             value,
             lower: value - self.quantile * error,
@@ -339,9 +354,7 @@ impl Fit {
         }
     }
 
-    /// A limit below what was usual is one that is fallen to.
-    fn exhaustion(&self, limit: f64, now: f64, reach: f64) -> Exhaustion {
-        let rises = self.level <= limit;
+    fn exhaustion(&self, (limit, rises): (f64, bool), now: f64, reach: f64) -> Exhaustion {
         let (sign, extreme) = if rises {
             (1.0, self.peak)
         } else {

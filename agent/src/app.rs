@@ -18,7 +18,7 @@ use crate::probes::{Probe, block, dns, drops, netdev, node, path, profile, sched
 use crate::record::{self, Source};
 use crate::records::Record;
 use crate::stacks::Stacks;
-use crate::{api, ui};
+use crate::{api, capacity, ui};
 use agent_common::tcp::PairCells;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -339,6 +339,10 @@ impl Agent {
         if let Some(memory) = &memory {
             collects.push(Box::new(memory::StatsCollect::new(memory.clone(), start)));
         }
+        let capacity = capacity::Live::new(config, memory.as_ref());
+        if let Some(capacity) = &capacity {
+            collects.push(Box::new(capacity::StatsCollect::new(capacity.clone(), start)));
+        }
         let alertmanagers = alert::alertmanager::all(config)?;
         let rules = Rules::open(config, memory.as_ref());
         if !alertmanagers.is_empty() && !rules.as_ref().is_some_and(|rules| rules.has_alerts()) {
@@ -388,6 +392,7 @@ impl Agent {
             memory: memory.clone(),
             rules: rules.clone(),
             notifier: notifier.clone(),
+            capacity: capacity.clone(),
             stats,
         };
         let mut tasks = Vec::new();
@@ -407,11 +412,16 @@ impl Agent {
         if let (Some(profiles), Some(stacks)) = (profiles, running.stacks.clone()) {
             tasks.push(tokio::spawn(profiles.run(stacks, resource(config), over())));
         }
+        if let Some(capacity) = capacity {
+            let interval = config.capacity.interval.get();
+            tasks.push(tokio::spawn(capacity.run(interval, over())));
+        }
         if let Some(memory) = memory {
             let (snapshots, host) = (running.snapshots.clone(), config.host_name());
             let runtime = tokio::runtime::Handle::current();
             let (stored, ticks) = watch::channel(0);
             if let Some(rules) = rules {
+                tasks.push(tokio::spawn(alert::on_hangup(rules.clone(), over())));
                 for alertmanager in alertmanagers {
                     tasks.push(tokio::spawn(alertmanager.run(rules.clone(), over())));
                 }

@@ -132,7 +132,7 @@ pub enum Command {
     Alerts(Alerts),
     /// Which values of a series are anomalies: reads timestamp,value and says so line by line
     Score(Score),
-    /// Where a series leads: its trend, what it will be in 30, 60 and 90 days, and when a limit is reached
+    /// What runs out, and when: use, trend and 30, 60 and 90 days on of all that can; of any series with --csv
     Capacity(Capacity),
     /// Write down all that the kernel tells, to be replayed elsewhere and later
     Record(Record),

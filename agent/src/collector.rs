@@ -347,7 +347,12 @@ impl Collector {
             }
         }
         if let Some(price) = &mut self.price {
-            price.collect(self.parts.engine.as_ref(), &mut families);
+            let engine = self.parts.engine.as_ref();
+            let fills = engine.iter().flat_map(|engine| {
+                let probes = self.probes.iter();
+                probes.flat_map(|probe| probe.fill(&engine.sizes))
+            });
+            price.collect(engine, &fills.collect::<Vec<_>>(), &mut families);
         }
         for collect in collects {
             collect.collect(&mut families);

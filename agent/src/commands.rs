@@ -18,7 +18,7 @@ mod topology;
 pub use alerts::alerts;
 pub use bench::{bench_encode, bench_ring, test_corpus};
 pub use bench_packets::bench_packets;
-pub use capacity::capacity;
+pub use capacity::{capacity, capacity_of_file};
 pub use dashboards::dashboards;
 pub use diff::diff;
 pub use health::health;

@@ -9,6 +9,7 @@
 
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Value, label};
 use crate::bpf::{Engine, Verdict, host};
+use crate::probes::Fill;
 use agent_common::account::{Account, program, reason};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
@@ -53,6 +54,24 @@ pub static MAP_MEMORY: Metric = Metric::stable(
     &[&label::MAP],
     "Kernel memory of an eBPF map",
 );
+/// Entries of maps.
+pub static MAP_USED: Metric = Metric::experimental(
+    "geophone_map_used",
+    "geophone.map.usage",
+    "{entry}",
+    Kind::Gauge,
+    &[&label::MAP],
+    "Entries of an eBPF map that are somebody's, of the maps whose size is set; what finds no room counts as other",
+);
+/// How many there may be.
+pub static MAP_LIMIT: Metric = Metric::experimental(
+    "geophone_map_limit",
+    "geophone.map.limit",
+    "{entry}",
+    Kind::Gauge,
+    &[&label::MAP],
+    "How many there may be: PAIRS by limits.memory or limits.pairs, DROPS by limits.drop_keys, TUNNELS by limits.tunnels",
+);
 /// CPU.
 pub static CPU: Metric = Metric::stable(
     "geophone_agent_cpu_seconds_total",
@@ -73,7 +92,16 @@ pub static MEMORY: Metric = Metric::stable(
 );
 
 /// All of them.
-pub const METRICS: &[&Metric] = &[&RUN_SECONDS, &RUNS, &PROGRAM_INFO, &MAP_MEMORY, &CPU, &MEMORY];
+pub const METRICS: &[&Metric] = &[
+    &RUN_SECONDS,
+    &RUNS,
+    &PROGRAM_INFO,
+    &MAP_MEMORY,
+    &MAP_USED,
+    &MAP_LIMIT,
+    &CPU,
+    &MEMORY,
+];
 
 /// Dispatch of a BTF tracepoint, ns: what the tracepoint spends around an empty program, measured with a counting body
 /// (47–49 ns on 6.18).
@@ -279,7 +307,20 @@ impl Cost {
     }
 
     /// Appends the families.
-    pub fn collect(&mut self, engine: Option<&Engine>, out: &mut Vec<Family>) {
+    pub fn collect(&mut self, engine: Option<&Engine>, fills: &[Fill], out: &mut Vec<Family>) {
+        let (mut used, mut limits) = (Vec::new(), Vec::new());
+        for Fill { map, used: now, most } in fills {
+            let labels = self.labels(&MAP_USED, &[map]);
+            let gauge = |value: usize| Series {
+                labels: labels.clone(),
+                value: Value::Gauge(value as f64),
+            };
+            used.push(gauge(*now));
+            limits.push(gauge(*most));
+        }
+        for (metric, series) in [(&MAP_USED, used), (&MAP_LIMIT, limits)] {
+            out.push(Family { metric, series });
+        }
         let (mut seconds, mut runs_of) = (Vec::new(), Vec::new());
         for (name, account, cost) in self.programs.clone() {
             let runs = engine.map_or(0, |e| runs(e, account));

@@ -23,6 +23,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Governor", crate::governor::METRICS),
         ("Export", crate::export::push::METRICS),
         ("Store", crate::memory::METRICS),
+        ("Capacity", crate::capacity::METRICS),
         ("Rules", crate::alert::METRICS),
         ("Alerting", crate::alert::notify::METRICS),
         ("API", crate::api::METRICS),

@@ -7,6 +7,7 @@ pub mod alert;
 pub mod api;
 pub mod app;
 pub mod bpf;
+pub mod capacity;
 pub mod check;
 pub mod cli;
 pub mod collector;

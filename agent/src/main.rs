@@ -55,8 +55,10 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
     if let Command::Score(options) = &cli.command {
         return commands::score(options).map(|()| ExitCode::SUCCESS);
     }
-    if let Command::Capacity(options) = &cli.command {
-        return commands::capacity(options).map(|()| ExitCode::SUCCESS);
+    if let Command::Capacity(options) = &cli.command
+        && let Some(file) = &options.csv
+    {
+        return commands::capacity_of_file(options, file).map(|()| ExitCode::SUCCESS);
     }
     if let Command::Symbolize = cli.command {
         agent::stacks::symbolizer::serve()?;
@@ -120,6 +122,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
                     Command::Profile(options) => commands::profile(&config, btf, &options).await,
                     Command::Dashboards(options) => commands::dashboards(&options).await,
                     Command::Health(options) => commands::health(&config, &options).await,
+                    Command::Capacity(options) => commands::capacity(&config, &options).await,
                     Command::Query(options) => commands::query(&config, &options).await,
                     Command::Record(options) => commands::record(&config, btf, &options).await,
                     Command::Alerts(options) => commands::alerts(&config, &options).await,

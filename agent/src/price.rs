@@ -4,6 +4,7 @@ use crate::aggregate::Family;
 use crate::bpf::{Engine, host};
 use crate::cost::Cost;
 use crate::governor::Governor;
+use crate::probes::Fill;
 use std::time::Instant;
 
 /// Cost and budget.
@@ -55,8 +56,8 @@ impl Price {
     }
 
     /// Appends its families.
-    pub fn collect(&mut self, engine: Option<&Engine>, out: &mut Vec<Family>) {
-        self.cost.collect(engine, out);
+    pub fn collect(&mut self, engine: Option<&Engine>, fills: &[Fill], out: &mut Vec<Family>) {
+        self.cost.collect(engine, fills, out);
         self.governor.collect(out);
     }
 }

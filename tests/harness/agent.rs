@@ -254,6 +254,11 @@ impl Agent {
         http::get(self.netns.as_ref(), self.at, path, accept)
     }
 
+    /// POST of nothing.
+    pub fn post(&self, path: &str) -> Result<Answer> {
+        http::post(self.netns.as_ref(), self.at, path)
+    }
+
     /// /metrics as text.
     pub fn metrics(&self) -> Result<String> {
         Ok(self.get("/metrics", "text/plain")?.text())

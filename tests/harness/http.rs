@@ -26,16 +26,25 @@ impl Answer {
 
 /// GET, in a namespace or in this one.
 pub fn get(netns: Option<&Netns>, at: SocketAddr, path: &str, accept: &str) -> Result<Answer> {
+    request(netns, at, &format!("GET {path}"), accept)
+}
+
+/// POST of nothing.
+pub fn post(netns: Option<&Netns>, at: SocketAddr, path: &str) -> Result<Answer> {
+    request(netns, at, &format!("POST {path}"), "*/*")
+}
+
+fn request(netns: Option<&Netns>, at: SocketAddr, asked: &str, accept: &str) -> Result<Answer> {
     let ask = || {
         let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: {at}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+            "{asked} HTTP/1.1\r\nHost: {at}\r\nAccept: {accept}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         )?;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes)?;
-        parse(&bytes).with_context(|| format!("GET {path}"))
+        parse(&bytes).with_context(|| asked.to_owned())
     };
     match netns {
         Some(netns) => netns.enter(ask),

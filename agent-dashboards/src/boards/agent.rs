@@ -1,6 +1,6 @@
 //! The agent itself: does it see all, what does it cost, does it get rid of what it knows.
 
-use crate::maker::{Maker, places};
+use crate::maker::{Maker, places, share};
 use crate::panel::{Board, Show};
 
 /// The dashboard.
@@ -85,6 +85,15 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(m.graph("Runs", &[("{{program}}", format!("topk(15, {runs})"))]));
     let memory = m.value("max", "geophone_agent_memory_bytes", "", &["instance"]);
     panels.push(m.graph("Memory", &[("{{instance}}", memory)]));
+    let used = m.value("max", "geophone_map_used", "", &["instance", "map"]);
+    let most = m.value("max", "geophone_map_limit", "", &["instance", "map"]);
+    panels.push(
+        m.graph("Maps", &[("{{instance}} {{map}}", share(&used, &most))])
+            .unit("percentunit")
+            .about(
+                "Entries that are somebody's, of those that there may be: what finds no room counts as other",
+            ),
+    );
     let maps = m.value("sum", "geophone_map_memory_bytes", "", &["map"]);
     panels.push(m.panel(
         Show::Stack,
@@ -174,11 +183,13 @@ pub fn board(m: &mut Maker) -> Board {
     let failed = m.rate("geophone_rules_failures_total", "", &["instance"]);
     let missed = m.rate("geophone_rules_missed_total", "", &["instance"]);
     let invalid = m.value("max", "geophone_rules_invalid_files", "", &["instance"]);
+    let reloads = m.rate("geophone_rules_reloads_total", "", &["instance", "outcome"]);
     let targets = [
         ("{{instance}} evaluated", done),
         ("{{instance}} failed", failed),
         ("{{instance}} left out", missed),
         ("{{instance}} invalid files", invalid),
+        ("{{instance}} read again, {{outcome}}", reloads),
     ];
     panels.push(m.graph("Rules", &targets).size(6, 9));
     let time = m.rate("geophone_rules_evaluation_seconds_total", "", &["instance"]);

@@ -62,6 +62,23 @@ pub fn board(m: &mut Maker) -> Board {
         .about("What is in use, of what there is")
         .size(12, 9),
     );
+    let by = ["instance", "resource", "name"];
+    let left = m.value("min", "geophone_capacity_exhaustion_seconds", "", &by);
+    let latest = m.value("min", "geophone_capacity_exhaustion_latest_seconds", "", &by);
+    let earliest = m.value("min", "geophone_capacity_exhaustion_earliest_seconds", "", &by);
+    let targets = [
+        ("{{instance}} {{resource}} {{name}}", left),
+        ("{{instance}} {{resource}} {{name}} at the latest", latest),
+        ("{{instance}} {{resource}} {{name}} at the earliest", earliest),
+    ];
+    panels.push(m.graph("Used up in", &targets));
+    let used = m.value("max", "geophone_capacity_utilization_ratio", "", &by);
+    let growth = m.value("max", "geophone_capacity_growth_per_day_ratio", "", &by);
+    let targets = [
+        ("{{instance}} {{resource}} {{name}} in use", used),
+        ("{{instance}} {{resource}} {{name}} a day more", growth),
+    ];
+    panels.push(m.graph("Use and growth", &targets).unit("percentunit"));
     let pressure = m.rate(
         "geophone_node_pressure_seconds_total",
         "",

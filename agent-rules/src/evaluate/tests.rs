@@ -251,7 +251,11 @@ fn a_file_that_is_read_again_changes_only_what_changed() {
     assert_eq!((state(&new, 0), state(&new, 1)), (State::Firing, State::Firing));
     assert_eq!(new.rules[1].file.expr, "x > 0.5");
     assert_eq!(state(&new, 2), State::Pending);
-    let ended = results.take().into_iter().find(|series| series.labels.name() == "old:x").unwrap();
+    let ended = results
+        .take()
+        .into_iter()
+        .find(|series| series.labels.name() == "old:x")
+        .unwrap();
     let last = ended.samples.floats.values.last().copied().unwrap();
     assert!(is_stale(last) && ended.samples.floats.times.last() == Some(&(3 * MINUTE + 1)));
 }

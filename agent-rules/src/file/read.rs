@@ -212,7 +212,14 @@ impl Read<'_> {
         }
         let times = ["for", "keep_firing_for"].map(|key| self.duration(entries, key, &name));
         if !alerts {
-            let only = ["for", "keep_firing_for", "annotations", "severity", "summary", "description"];
+            let only = [
+                "for",
+                "keep_firing_for",
+                "annotations",
+                "severity",
+                "summary",
+                "description",
+            ];
             for key in only.iter().chain(&FORMS) {
                 if let Some((line, _)) = find(entries, key) {
                     self.wrong::<()>(line, format!("{name}: only alerts have `{key}`, remove it"));
@@ -255,7 +262,9 @@ impl Read<'_> {
         annotations: &mut Vec<(String, usize, String)>,
     ) {
         for key in ["severity", "summary", "description"] {
-            let Some((line, node)) = find(entries, key) else { continue };
+            let Some((line, node)) = find(entries, key) else {
+                continue;
+            };
             let (all, place) = match key {
                 "severity" => (&mut *labels, "labels"),
                 _ => (&mut *annotations, "annotations"),

@@ -44,7 +44,9 @@ fn quoted(text: &str) -> String {
 
 /// An expression as an operand.
 fn operand(of: &str) -> String {
-    let plain = of.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':'));
+    let plain = of
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':'));
     if plain { of.to_owned() } else { format!("({of})") }
 }
 
@@ -107,7 +109,9 @@ impl Read<'_> {
         let bound = self.bound(what, line, entries, false)?;
         let rate = format!("rate({of}[{over}])");
         if check(&rate).is_err() {
-            let told = format!("{what}: of: a rate is of a counter, e.g. geophone_tcp_resets_total{{peer=\"db\"}}, not of {of}");
+            let told = format!(
+                "{what}: of: a rate is of a counter, e.g. geophone_tcp_resets_total{{peer=\"db\"}}, not of {of}"
+            );
             return self.wrong(line, told);
         }
         let rate = match by {
@@ -135,10 +139,7 @@ impl Read<'_> {
             Err(_) => format!("last_over_time(({of})[1m:1m] offset {over})"),
         };
         let (change, value) = if bound.percent {
-            (
-                format!("{} / ({before}) - 1", operand(&of)),
-                "humanizePercentage",
-            )
+            (format!("{} / ({before}) - 1", operand(&of)), "humanizePercentage")
         } else {
             (format!("{} - ({before})", operand(&of)), "humanize")
         };
@@ -170,10 +171,7 @@ impl Read<'_> {
         }
         for (label, line, value) in self.texts(entries, "where", what) {
             if !is_label_name(&label) {
-                return self.wrong(
-                    line,
-                    format!("{what}: where: {label:?} cannot be a label's name"),
-                );
+                return self.wrong(line, format!("{what}: where: {label:?} cannot be a label's name"));
             }
             matchers.push(format!("{label}={}", quoted(&value)));
         }
@@ -188,15 +186,15 @@ impl Read<'_> {
                 format!("{of} is an anomaly"),
             ),
             Some((line, node)) => {
-                let score = text(node).filter(|text| {
-                    text.parse::<f64>()
-                        .is_ok_and(|score| (0.0..1.0).contains(&score))
-                });
+                let score = text(node)
+                    .filter(|text| text.parse::<f64>().is_ok_and(|score| (0.0..1.0).contains(&score)));
                 let Some(score) = score else {
                     let found = node.describe();
                     return self.wrong(
                         line,
-                        format!("{what}: score_above: expected a number from 0 to 1, e.g. 0.9, found {found}"),
+                        format!(
+                            "{what}: score_above: expected a number from 0 to 1, e.g. 0.9, found {found}"
+                        ),
                     );
                 };
                 (
@@ -238,15 +236,14 @@ impl Read<'_> {
         }
         let mut expr = parts.join("\nand ");
         let mut said = [all.join(" and "), any.join(" or ")];
-        said.iter_mut()
-            .for_each(|words| *words = words.replace("{{", ""));
-        let mut summary = said.iter().filter(|words| !words.is_empty()).fold(
-            String::new(),
-            |so_far, words| match so_far.is_empty() {
-                true => words.clone(),
-                false => format!("{so_far} and ({words})"),
-            },
-        );
+        said.iter_mut().for_each(|words| *words = words.replace("{{", ""));
+        let mut summary =
+            said.iter()
+                .filter(|words| !words.is_empty())
+                .fold(String::new(), |so_far, words| match so_far.is_empty() {
+                    true => words.clone(),
+                    false => format!("{so_far} and ({words})"),
+                });
         for alert in &unless {
             let _ = write!(expr, "\nunless {}", firing(alert, &on));
             let _ = write!(summary, ", not {}", alert.replace("{{", ""));
@@ -296,7 +293,10 @@ impl Read<'_> {
             (Some(above), None) => ("above", ">", above),
             (None, Some(below)) => ("below", "<", below),
             (None, None) => {
-                return self.wrong(line, format!("{what}: neither `above` nor `below` is given, add one"));
+                return self.wrong(
+                    line,
+                    format!("{what}: neither `above` nor `below` is given, add one"),
+                );
             }
             (Some((line, _)), Some(_)) => {
                 return self.wrong(

@@ -160,13 +160,19 @@ fn short_forms_are_queries() {
     for (rule, wanted) in [
         ("threshold: {of: x, above: 0.50}", "x > 0.5"),
         ("threshold: {of: 'a / b', below: -1}", "(a / b) < -1"),
-        ("rate: {of: x_total, over: 5m, above: 1e3}", "rate(x_total[5m]) > 1000"),
+        (
+            "rate: {of: x_total, over: 5m, above: 1e3}",
+            "rate(x_total[5m]) > 1000",
+        ),
         (
             "rate: {of: 'x_total{a=\"b\"}', over: 1h30m, by: [peer, subject], above: 1}",
             "sum by (peer, subject) (rate(x_total{a=\"b\"}[1h30m])) > 1",
         ),
         ("change: {of: x, over: 15m, above: 5}", "x - (x offset 15m) > 5"),
-        ("change: {of: x, over: 15m, below: -50%}", "x / (x offset 15m) - 1 < -0.5"),
+        (
+            "change: {of: x, over: 15m, below: -50%}",
+            "x / (x offset 15m) - 1 < -0.5",
+        ),
         (
             "change: {of: 'sum(x)', over: 1d, above: 20%}",
             "(sum(x)) / (last_over_time((sum(x))[1m:1m] offset 1d)) - 1 > 0.2",
@@ -195,25 +201,70 @@ fn short_forms_are_queries() {
 #[test]
 fn what_is_wrong_with_a_short_form_is_told() {
     for (rule, wanted) in [
-        ("threshold: 5", "threshold: expected the keys of, above, below, found \"5\""),
+        (
+            "threshold: 5",
+            "threshold: expected the keys of, above, below, found \"5\"",
+        ),
         ("threshold: {above: 5}", "threshold: it has no `of`"),
         ("threshold: {of: 'sum(', above: 5}", "threshold: of: "),
         ("threshold: {of: x}", "threshold: neither `above` nor `below`"),
-        ("threshold: {of: x, above: 1, below: 2}", "threshold: both `above` and `below`"),
-        ("threshold: {of: x, above: 50%}", "threshold: above: expected a number like 0.5, found \"50%\""),
-        ("change: {of: x, over: 5m, above: lots}", "change: above: expected a number like 0.5 or 50%"),
+        (
+            "threshold: {of: x, above: 1, below: 2}",
+            "threshold: both `above` and `below`",
+        ),
+        (
+            "threshold: {of: x, above: 50%}",
+            "threshold: above: expected a number like 0.5, found \"50%\"",
+        ),
+        (
+            "change: {of: x, over: 5m, above: lots}",
+            "change: above: expected a number like 0.5 or 50%",
+        ),
         ("change: {of: x, above: 1}", "change: it has no `over`"),
-        ("change: {of: x, over: 5, above: 1}", "change: over: expected a duration like 15m, found \"5\""),
-        ("rate: {of: 'a / b', over: 5m, above: 1}", "rate: of: a rate is of a counter"),
-        ("rate: {of: x, over: 5m, above: 1, by: a-b}", "rate: by: \"a-b\" cannot be a label's name"),
-        ("anomaly: {score_above: 2}", "anomaly: score_above: expected a number from 0 to 1"),
-        ("anomaly: {peer: x}", "anomaly: unknown key \"peer\", there are watch, where, score_above"),
-        ("composite: {unless: [B]}", "composite: neither `all` nor `any` has an alert"),
-        ("composite: {all: {B: C}}", "composite: all: expected a list of names"),
-        ("threshold: {of: x, above: 1}, expr: x", "both `threshold` and `expr` are given"),
-        ("threshold: {of: x, above: 1}, rate: {}", "both `threshold` and `rate` are given"),
-        ("expr: x, severity: page", "severity: \"page\" is none of info, warning, critical"),
-        ("expr: x, severity: info, labels: {severity: info}", "`severity` is among the labels as well"),
+        (
+            "change: {of: x, over: 5, above: 1}",
+            "change: over: expected a duration like 15m, found \"5\"",
+        ),
+        (
+            "rate: {of: 'a / b', over: 5m, above: 1}",
+            "rate: of: a rate is of a counter",
+        ),
+        (
+            "rate: {of: x, over: 5m, above: 1, by: a-b}",
+            "rate: by: \"a-b\" cannot be a label's name",
+        ),
+        (
+            "anomaly: {score_above: 2}",
+            "anomaly: score_above: expected a number from 0 to 1",
+        ),
+        (
+            "anomaly: {peer: x}",
+            "anomaly: unknown key \"peer\", there are watch, where, score_above",
+        ),
+        (
+            "composite: {unless: [B]}",
+            "composite: neither `all` nor `any` has an alert",
+        ),
+        (
+            "composite: {all: {B: C}}",
+            "composite: all: expected a list of names",
+        ),
+        (
+            "threshold: {of: x, above: 1}, expr: x",
+            "both `threshold` and `expr` are given",
+        ),
+        (
+            "threshold: {of: x, above: 1}, rate: {}",
+            "both `threshold` and `rate` are given",
+        ),
+        (
+            "expr: x, severity: page",
+            "severity: \"page\" is none of info, warning, critical",
+        ),
+        (
+            "expr: x, severity: info, labels: {severity: info}",
+            "`severity` is among the labels as well",
+        ),
     ] {
         let text = format!("groups:\n- name: g\n  rules:\n  - {{alert: A, {rule}}}\n");
         let faults = parse("r.yaml", &text).unwrap_err();
@@ -276,7 +327,10 @@ groups:
     // Only the lines are others.
     let shown = |groups: &[super::GroupFile]| {
         let mut groups = groups.to_vec();
-        groups.iter_mut().flat_map(|group| &mut group.rules).for_each(|rule| rule.line = 0);
+        groups
+            .iter_mut()
+            .flat_map(|group| &mut group.rules)
+            .for_each(|rule| rule.line = 0);
         format!("{groups:#?}")
     };
     assert_eq!(shown(&read), shown(&again));

@@ -202,7 +202,11 @@ mod tests {
         points.add(START + 3_620_000, f64::NAN);
         points.add(START + 3_630_000, 0.0);
         points.add(START + 3_640_000, 70.0);
-        assert_eq!(points.now(), Some(80.0 / 20.0), "the end of a series is no growth");
+        assert_eq!(
+            points.now(),
+            Some(80.0 / 20.0),
+            "the end of a series is no growth"
+        );
     }
 
     #[test]

@@ -198,3 +198,16 @@ fn a_level_that_lasts_is_where_it_is() {
         assert_eq!(f.exhaustion, Some(Exhaustion::Reached), "{f:?}");
     }
 }
+
+/// Cause: more is used than there is, since the middle of the time. Seen: of what is used it is exhausted; of any series the limit
+/// is one that is far away below.
+#[test]
+fn more_than_there_is_is_no_way_down() {
+    let series = hourly(30, |day| 110.0 + day);
+    let of = |found: Result<Capacity, NotEnough>| found.unwrap().forecasts[0].exhaustion.unwrap();
+    assert_eq!(of(forecast_use(&series, Some(100.0))), Exhaustion::Reached);
+    assert!(matches!(
+        of(forecast(&series, Some(100.0))),
+        Exhaustion::NotWithin(_)
+    ));
+}

@@ -120,7 +120,12 @@ impl Found<'_> {
     }
 
     fn peers(&mut self) {
-        let ill: Vec<Entity> = self.ill.iter().filter(|(kind, _)| kind == "peer").cloned().collect();
+        let ill: Vec<Entity> = self
+            .ill
+            .iter()
+            .filter(|(kind, _)| kind == "peer")
+            .cloned()
+            .collect();
         for peer in ill {
             if self.is_explained("peer", &peer.1) {
                 continue;
@@ -154,7 +159,12 @@ impl Found<'_> {
     }
 
     fn subjects(&mut self) {
-        let ill: Vec<Entity> = self.ill.iter().filter(|(kind, _)| kind == "subject").cloned().collect();
+        let ill: Vec<Entity> = self
+            .ill
+            .iter()
+            .filter(|(kind, _)| kind == "subject")
+            .cloned()
+            .collect();
         for subject in ill {
             let peers = self.peers_of(&subject.1);
             let ill: Vec<Entity> = peers
@@ -173,11 +183,17 @@ impl Found<'_> {
                 .collect();
             let unclear: BTreeSet<Entity> = ill
                 .iter()
-                .filter(|peer| self.unclear.get(*peer).is_some_and(|with| with.contains(&subject)))
+                .filter(|peer| {
+                    self.unclear
+                        .get(*peer)
+                        .is_some_and(|with| with.contains(&subject))
+                })
                 .cloned()
                 .collect();
             if !causes.is_empty() {
-                causes.iter().for_each(|cause| self.explain(subject.clone(), cause));
+                causes
+                    .iter()
+                    .for_each(|cause| self.explain(subject.clone(), cause));
             } else if !unclear.is_empty() {
                 self.unclear.insert(subject, unclear);
             }
@@ -223,7 +239,13 @@ mod tests {
 
     #[test]
     fn a_peer_that_all_its_users_suffer_from_is_the_cause() {
-        let topology = topology(&[("web", "db"), ("web", "cache"), ("shop", "db"), ("shop", "cache"), ("cron", "cache")]);
+        let topology = topology(&[
+            ("web", "db"),
+            ("web", "cache"),
+            ("shop", "db"),
+            ("shop", "cache"),
+            ("cron", "cache"),
+        ]);
         let ill = ill(&[("peer", "db"), ("subject", "web"), ("subject", "shop")]);
         let roles = roles(&ill, &topology, "n");
         let users = list(&[("subject", "shop"), ("subject", "web")]);
@@ -313,7 +335,12 @@ mod tests {
     #[test]
     fn where_everybody_suffers_everywhere_it_is_the_node() {
         let topology = topology(&[("web", "db"), ("shop", "cache")]);
-        let all = [("peer", "cache"), ("peer", "db"), ("subject", "shop"), ("subject", "web")];
+        let all = [
+            ("peer", "cache"),
+            ("peer", "db"),
+            ("subject", "shop"),
+            ("subject", "web"),
+        ];
         let roles = roles(&ill(&all), &topology, "n");
         assert_eq!(roles[&entity("node", "n")], Role::Cause(list(&all)));
         assert_eq!(

@@ -131,7 +131,7 @@ pub mod label {
         DEVICE: "device", "network.interface.name", "Network interface";
         BLOCK_DEVICE: "device", "system.device", "Block device";
         RESOURCE: "resource", "geophone.node.resource", "What can run out";
-        MOUNT_DEVICE: "device", "system.device", "Block device of a file system";
+        MOUNT_DEVICE: "device", "system.device", "Block device of a file system; of a listen queue its address and port";
         PRESSURE: "kind", "geophone.node.pressure.kind", "some tasks waited, or all that were not idle (full)";
         OPERATION: "operation", "geophone.block.operation", "read, write, flush or discard";
         PROBE: "probe", "geophone.probe", "Probe";

@@ -1,13 +1,15 @@
 //! Evaluates the groups of rules when they are due.
 
-use super::files;
 use super::view::GroupView;
+use super::{files, reload};
 use crate::config::Config;
+use crate::error::{Error, Result};
 use crate::memory::Memory;
 use agent_rules::{Environment, Group, Health, Results, Settings};
 use agent_store::promql::Options;
 use agent_store::series::{Bounds, Millis};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
@@ -19,6 +21,9 @@ pub(super) struct Counters {
     pub failures: AtomicU64,
     pub nanos: AtomicU64,
     pub missed: AtomicU64,
+    /// Times that the files were read again, and all could be used; or not all.
+    pub reloads: AtomicU64,
+    pub failed_reloads: AtomicU64,
 }
 
 /// The rules of the agent.
@@ -33,8 +38,12 @@ pub struct Rules {
     /// Counts the evaluations of groups, for who waits for one.
     evaluated: watch::Sender<u64>,
     pub(super) counters: Counters,
+    /// Of the configuration: files, and directories of them.
+    files: Vec<PathBuf>,
+    /// How many of the groups, the first ones, are the agent's own and not of files.
+    own: usize,
     /// Files that could not be used.
-    pub(super) invalid: u64,
+    pub(super) invalid: AtomicU64,
 }
 
 impl Rules {
@@ -51,7 +60,6 @@ impl Rules {
         if config.rules.files.is_empty() && !config.health.enabled {
             return None;
         }
-        let mut invalid = 0;
         let mut groups = Vec::new();
         if config.health.enabled {
             let own =
@@ -63,19 +71,14 @@ impl Rules {
                     .map(|group| Group::new(group, true)),
             );
         }
-        for path in &config.rules.files {
-            let found = files::find(std::slice::from_ref(path)).unwrap_or_else(|error| {
-                invalid += 1;
-                tracing::error!("rules.files: {error}");
-                Vec::new()
-            });
-            for file in found {
-                match agent_rules::load(&file) {
-                    Ok(read) => groups.extend(read.into_iter().map(|group| Group::new(group, true))),
-                    Err(faults) => {
-                        invalid += 1;
-                        tracing::error!("rules.files: {}; the file is left out", files::first(&faults));
-                    }
+        let own = groups.len();
+        let mut invalid = 0;
+        for source in reload::read(&config.rules.files) {
+            match source.groups {
+                Ok(read) => groups.extend(read.into_iter().map(|group| Group::new(group, true))),
+                Err(error) => {
+                    invalid += 1;
+                    tracing::error!("rules.files: {error}; the file is left out");
                 }
             }
         }
@@ -95,8 +98,67 @@ impl Rules {
             groups: Mutex::new(groups),
             evaluated: watch::channel(0).0,
             counters: Counters::default(),
-            invalid,
+            files: config.rules.files.clone(),
+            own,
+            invalid: AtomicU64::new(invalid),
         }))
+    }
+
+    /// Reads the files again. Rules that are there as before go on where they were; those of a file that cannot be used any more
+    /// stay, which is the error. Waits for the end of an evaluation.
+    pub(super) fn reload(&self) -> Result<()> {
+        let sources = reload::read(&self.files);
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, mut results) = (self.memory.store().last(), Results::default());
+        let mut old = std::mem::take(&mut *groups);
+        let files = old.split_off(self.own.min(old.len()));
+        let (mut new, mut old) = (old, files);
+        let mut errors = Vec::new();
+        for source in sources {
+            match &source.groups {
+                Ok(read) => new.extend(read.iter().map(|file| {
+                    let mut group = Group::new(file.clone(), true);
+                    let is_it = |known: &Group| known.file.file == file.file && known.file.name == file.name;
+                    if let Some(place) = old.iter().position(is_it) {
+                        group.inherit(old.remove(place), at, &mut results);
+                    }
+                    group
+                })),
+                Err(error) => {
+                    new.extend(old.extract_if(.., |known| source.has(&known.file)));
+                    errors.push(error.to_string());
+                }
+            }
+        }
+        old.into_iter().for_each(|group| group.end(at, &mut results));
+        let views = new
+            .iter()
+            .map(|group| Arc::new(GroupView::new(group, self.interval)));
+        let views = views.collect();
+        *groups = new;
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = views;
+        drop(groups);
+        self.memory.keep(results.take());
+        self.evaluated.send_modify(|count| *count += 1);
+        self.invalid.store(errors.len() as u64, Relaxed);
+        let counted = match errors.is_empty() {
+            true => &self.counters.reloads,
+            false => &self.counters.failed_reloads,
+        };
+        counted.fetch_add(1, Relaxed);
+        let Some(first) = errors.first() else {
+            tracing::info!("rules.files: read again");
+            return Ok(());
+        };
+        let more = match errors.len() {
+            1 => String::new(),
+            count => format!(" (and {} other files)", count - 1),
+        };
+        let error = Error::new(format_args!(
+            "rules.files: {first}{more}; what was read of it before stays"
+        ));
+        tracing::error!("{error}");
+        Err(error)
     }
 
     /// All groups, as they were after their latest evaluation.

@@ -31,7 +31,7 @@ static MANAGER: Label = Label {
 static OUTCOME: Label = Label {
     prometheus: "outcome",
     otlp: "geophone.outcome",
-    help: "sent, or refused: the Alertmanager's answer is in the log",
+    help: "Of alerts: sent, or refused, and the Alertmanager's answer is in the log; of reloads: done, or failed",
 };
 
 metrics! {
@@ -56,15 +56,20 @@ metrics! {
     /// Failed requests.
     UNTOLD = "geophone_alertmanager_failures_total", "geophone.alertmanager.failures", "{request}", Counter, &[&MANAGER],
         "Requests to an Alertmanager that failed; what was in them is sent again";
+    /// Reloads.
+    RELOADS = "geophone_rules_reloads_total", "geophone.rules.reloads", "{reload}", Counter, &[&OUTCOME],
+        "Times that rule files were read again; failed = one could not be used, and its old rules stay";
     /// Files.
     INVALID = "geophone_rules_invalid_files", "geophone.rules.files.invalid", "{file}", Gauge, &[],
-        "Rule files that are left out because they cannot be used; the log says why";
+        "Rule files that cannot be used, as of the last time that they were read; the log says why";
 }
 
 /// Makes the families.
 pub struct StatsCollect {
     rules: Arc<Rules>,
     none: Arc<Labels>,
+    /// Of reloads: done, failed.
+    reloads: [Arc<Labels>; 2],
     start: u64,
     alerts: BTreeMap<[String; 3], Arc<Labels>>,
     /// Of each Alertmanager its labels: sent, refused, failures.
@@ -85,6 +90,7 @@ impl StatsCollect {
             managers: managers.collect(),
             rules,
             none: Arc::new(Labels::new(&[], &[], false, start_unix_nanos)),
+            reloads: ["done", "failed"].map(|outcome| labels(RELOADS.labels, &[outcome])),
             start: start_unix_nanos,
             alerts: BTreeMap::new(),
         }
@@ -139,6 +145,14 @@ impl Collect for StatsCollect {
                 })
             })
         };
+        let reloads = self
+            .reloads
+            .iter()
+            .zip([&counters.reloads, &counters.failed_reloads]);
+        let reloads = reloads.map(|(labels, counter)| Series {
+            labels: labels.clone(),
+            value: count(counter),
+        });
         let told = managed(0, |stats| &stats.sent).chain(managed(1, |stats| &stats.refused));
         out.push(Family {
             metric: &TOLD,
@@ -157,7 +171,11 @@ impl Collect for StatsCollect {
                 Value::CounterF(counters.nanos.load(Relaxed) as f64 / 1e9),
             ),
             one(&MISSED, count(&counters.missed)),
-            one(&INVALID, Value::Gauge(self.rules.invalid as f64)),
+            one(&INVALID, Value::Gauge(self.rules.invalid.load(Relaxed) as f64)),
+            Family {
+                metric: &RELOADS,
+                series: reloads.collect(),
+            },
         ]);
     }
 }

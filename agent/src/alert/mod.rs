@@ -5,9 +5,11 @@ mod engine;
 pub mod files;
 mod metrics;
 pub mod notify;
+mod reload;
 #[cfg(test)]
 mod tests;
 pub mod view;
 
 pub use engine::Rules;
 pub use metrics::{METRICS, StatsCollect};
+pub use reload::{on_hangup, reload};

@@ -41,7 +41,7 @@ fn alerts_fire_are_stored_and_are_told() {
         .insert("site".to_owned(), "here".to_owned());
     let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
     let rules = Rules::open(&config, Some(&memory)).unwrap();
-    assert_eq!(rules.invalid, 2);
+    assert_eq!(rules.invalid.load(std::sync::atomic::Ordering::Relaxed), 2);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_time()
         .build()
@@ -106,4 +106,75 @@ fn nothing_is_evaluated_over_nothing() {
     assert!(Rules::open(&config, None).is_none());
     config.rules.files.push("r.yaml".into());
     assert!(Rules::open(&config, None).is_none());
+}
+
+/// Cause: files are read again: changed, broken, mended, gone. Seen: what did not change fires on, a broken file keeps what was read
+/// of it, and each time is counted.
+#[test]
+fn files_are_read_again() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let one =
+        |alert: &str| format!("groups:\n- {{name: g, rules: [{{alert: {alert}, expr: '1', for: 1m}}]}}\n");
+    write("a.yaml", &one("A"));
+    write("b.yaml", &one("B"));
+    let mut config = Config::default();
+    config.store.kind = StoreKind::Memory;
+    config.health.enabled = false;
+    config.rules.files = vec![directory.path().to_owned()];
+    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
+    let rules = Rules::open(&config, Some(&memory)).unwrap();
+    let at = |minute: Millis| 1_700_000_000_000 + minute * 60_000;
+    let series = memory
+        .store()
+        .register(&agent_store::labels::Labels::new([("__name__", "up")]))
+        .unwrap();
+    let evaluate = |minute| {
+        memory
+            .store()
+            .append(at(minute), &[(series, agent_store::store::Value::Float(1.0))]);
+        rules.evaluate(at(minute));
+    };
+    let states = || -> Vec<(String, &'static str)> {
+        let view = rules.view();
+        let all = view.iter().flat_map(|group| &group.rules);
+        all.map(|rule| (rule.name.clone(), rule.alerting.as_ref().unwrap().state))
+            .collect()
+    };
+    let is = |wanted: &[(&str, &str)]| {
+        let states = states();
+        let states: Vec<(&str, &str)> = states
+            .iter()
+            .map(|(name, state)| (name.as_str(), *state))
+            .collect();
+        assert_eq!(states, wanted);
+    };
+    (0..3).for_each(evaluate);
+    is(&[("A", "firing"), ("B", "firing")]);
+    write("b.yaml", &one("C"));
+    rules.reload().unwrap();
+    evaluate(3);
+    is(&[("A", "firing"), ("C", "pending")]);
+    write("a.yaml", "groups: 5");
+    write("d.yaml", "groups: 6");
+    let told = rules.reload().unwrap_err().to_string();
+    assert!(
+        told.contains("a.yaml:1: ") && told.contains("and 1 other") && told.contains("stays"),
+        "{told}"
+    );
+    assert_eq!(rules.invalid.load(Relaxed), 2);
+    evaluate(4);
+    is(&[("A", "firing"), ("C", "firing")]);
+    std::fs::remove_file(directory.path().join("d.yaml")).unwrap();
+    write("a.yaml", &one("A"));
+    rules.reload().unwrap();
+    is(&[("A", "firing"), ("C", "firing")]);
+    std::fs::remove_dir_all(directory.path()).unwrap();
+    rules.reload().unwrap_err();
+    is(&[("A", "firing"), ("C", "firing")]);
+    assert_eq!(rules.invalid.load(Relaxed), 1);
+    let counted =
+        [&rules.counters.reloads, &rules.counters.failed_reloads].map(|counter| counter.load(Relaxed));
+    assert_eq!(counted, [2, 2]);
 }

@@ -25,6 +25,7 @@ pub use stats::{METRICS, Stats, StatsCollect};
 use crate::aggregate::Snapshot;
 use crate::alert::Rules;
 use crate::alert::notify::Notifier;
+use crate::capacity;
 use crate::memory::Memory;
 use crate::records::{Changes, Record};
 use crate::stacks::Stacks;
@@ -54,6 +55,8 @@ pub struct State {
     pub rules: Option<Arc<Rules>>,
     /// Who tells of alerts, if there are rules.
     pub notifier: Option<Arc<Notifier>>,
+    /// Forecasts, if any are made.
+    pub capacity: Option<Arc<capacity::Live>>,
     /// Where requests are counted.
     pub stats: Arc<Stats>,
 }

@@ -229,3 +229,25 @@ async fn a_form_that_does_not_come_is_not_waited_for() {
         "{answer}"
     );
 }
+
+#[tokio::test]
+async fn no_web_page_may_have_the_rules_read_again() {
+    let server = start(ApiSettings::default());
+    for (request, code, words) in [
+        ("GET /-/reload HTTP/1.1\r\n", "405", "only POST"),
+        (
+            "POST /-/reload HTTP/1.1\r\nOrigin: https://evil.example\r\n",
+            "403",
+            "no web page",
+        ),
+        ("POST /-/reload HTTP/1.1\r\n", "503", "rules.files"),
+        ("GET /api/v1/capacity HTTP/1.1\r\n", "503", "capacity.enabled"),
+    ] {
+        let rest = "Host: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let answer = server.raw(&format!("{request}{rest}")).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {code}")) && answer.contains(words),
+            "{request:?}: {answer}"
+        );
+    }
+}

@@ -7,6 +7,7 @@ use super::silences;
 use super::stats::PATHS;
 use super::stream::{Wanted, lines};
 use super::{State, server::Token};
+use crate::alert;
 use crate::export::prometheus::{encode, negotiate};
 use crate::export::spare::Spare;
 use axum::Router;
@@ -17,7 +18,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ const STREAMS: usize = 16;
 const PROFILES: usize = 2;
 /// Clients that wait for the end of a profile.
 pub(super) const WAITING: usize = 8;
+/// Reads the rule files again, as a Prometheus does.
+const RELOAD: &str = "/-/reload";
 /// Longest time that a stream may be asked for by `?for=`.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -85,11 +88,13 @@ pub(super) fn router(
         .route("/api/v1/snapshot", get(snapshot))
         .route("/api/v1/view", get(view))
         .route("/api/v1/topology", get(topology))
+        .route("/api/v1/capacity", get(capacity))
         .route("/api/v1/profile", get(profile))
         .route("/debug/pprof/profile", get(next_profile))
         .route("/api/v1/flows", get(flows))
         .route("/api/v1/drops", get(drops))
         .route("/api/v1/tunnels", get(tunnels))
+        .route(RELOAD, post(reload))
         .merge(promql::routes())
         .merge(silences::routes())
         .fallback(async || {
@@ -147,15 +152,21 @@ async fn whole(request: Request, patience: Duration) -> Result<Request, Response
 fn refuse(app: &App, request: &Request) -> Option<Response> {
     let headers = request.headers();
     let path = request.uri().path();
+    let is_order = path == RELOAD;
+    if is_order && headers.contains_key(header::ORIGIN) {
+        return Some(problem(StatusCode::FORBIDDEN, "no web page may ask for this"));
+    }
     let more = match () {
-        () if promql::takes_forms(path) || path == silences::ALL => Some(Method::POST),
+        () if is_order || promql::takes_forms(path) || path == silences::ALL => Some(Method::POST),
         () if path.starts_with(silences::ONE) => Some(Method::DELETE),
         () => None,
     };
     let method = request.method();
     let posts = *method == Method::POST && more == Some(Method::POST);
-    if !matches!(*method, Method::GET | Method::HEAD) && more.as_ref() != Some(method) {
+    let gets = matches!(*method, Method::GET | Method::HEAD) && !is_order;
+    if !gets && more.as_ref() != Some(method) {
         let (told, allowed) = match more {
+            Some(_) if is_order => ("only POST", "POST"),
             Some(Method::POST) => ("only GET and POST", "GET, HEAD, POST"),
             Some(_) => ("only GET and DELETE", "GET, HEAD, DELETE"),
             None => ("only GET", "GET, HEAD"),
@@ -259,6 +270,30 @@ async fn topology(From(app): From<App>) -> Response {
     match answer {
         Some(answer) => axum::Json(answer).into_response(),
         None => problem(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet"),
+    }
+}
+
+/// Made on a thread that may take its time, one at a time.
+async fn capacity(From(app): From<App>) -> Response {
+    let Some(live) = app.state.capacity.clone() else {
+        let why = "no forecasts are made: set capacity.enabled, and store.kind to memory or disk";
+        return problem(StatusCode::SERVICE_UNAVAILABLE, why);
+    };
+    match tokio::task::spawn_blocking(move || live.report()).await {
+        Ok(Ok(report)) => axum::Json(report.as_ref()).into_response(),
+        Ok(Err(error)) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the forecast has panicked"),
+    }
+}
+
+async fn reload(From(app): From<App>) -> Response {
+    let Some(rules) = app.state.rules.clone() else {
+        let why = "no rules are evaluated: set rules.files, and store.kind to memory or disk";
+        return problem(StatusCode::SERVICE_UNAVAILABLE, why);
+    };
+    match alert::reload(rules).await {
+        Ok(()) => axum::Json(serde_json::json!({ "status": "ok" })).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 

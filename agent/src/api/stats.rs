@@ -47,7 +47,7 @@ const LABEL_VALUES: &str = "/api/v1/label/{name}/values";
 const SILENCE: &str = "/api/v2/silence/{id}";
 
 /// Paths that are counted by name.
-pub const PATHS: [&str; 27] = [
+pub const PATHS: [&str; 29] = [
     "/metrics",
     "/healthz",
     "/readyz",
@@ -55,6 +55,7 @@ pub const PATHS: [&str; 27] = [
     "/api/v1/snapshot",
     "/api/v1/view",
     "/api/v1/topology",
+    "/api/v1/capacity",
     "/api/v1/profile",
     "/debug/pprof/profile",
     "/api/v1/flows",
@@ -74,6 +75,7 @@ pub const PATHS: [&str; 27] = [
     SILENCE,
     "/api/v1/status/buildinfo",
     "/api/v1/read",
+    "/-/reload",
     "other",
 ];
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];

@@ -29,6 +29,12 @@ pub enum RulesCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Write them as a rule file that any Prometheus takes: short forms as the queries that they are
+    Print {
+        /// Rule files, or directories of them
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
     /// What would have fired, over what a store remembers
     Test(RulesTest),
 }

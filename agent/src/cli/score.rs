@@ -39,11 +39,17 @@ fn alarms(text: &str) -> Result<f64, String> {
 /// `geophone capacity`.
 #[derive(Debug, Args)]
 pub struct Capacity {
-    /// Lines of timestamp,value: RFC 3339, or seconds or milliseconds since 1970; - for standard input
+    /// Only this, with all that is known of it: a resource (filesystem), a name (vda1), or both (filesystem/vda1)
+    #[arg(conflicts_with = "csv")]
+    pub name: Option<String>,
+    /// Read this store; no agent need run
+    #[arg(long = "store", value_name = "DIRECTORY", conflicts_with = "csv")]
+    pub directory: Option<PathBuf>,
+    /// Instead, lines of timestamp,value: RFC 3339, or seconds or milliseconds since 1970; - for standard input
     #[arg(long, value_name = "FILE", value_parser = super::any_path())]
-    pub csv: PathBuf,
-    /// The value at which it is exhausted: above what is usual for what fills up, below for what runs out
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = limit)]
+    pub csv: Option<PathBuf>,
+    /// Of --csv, the value at which it is exhausted: above what is usual for what fills up, below for what runs out
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = limit, requires = "csv")]
     pub limit: Option<f64>,
     /// As JSON
     #[arg(long)]

@@ -1,23 +1,154 @@
-//! `geophone capacity`.
+//! `geophone capacity`: what runs out, and when; of the running agent, of a store, or of any series in a file.
 
-use super::say;
+use super::{running_agent, say, terminal_width, token};
+use crate::capacity::words::{amount, growth, when};
+use crate::capacity::{self, Report, Resource};
 use crate::cli;
+use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::score::csv::Table;
 use crate::ui::print::table;
-use agent_score::capacity::{self, Capacity, DAYS, Exhaustion, Forecast, Interval};
+use crate::ui::units::{percent, span};
+use agent_score::capacity::{Capacity, DAYS, Exhaustion, Forecast, Interval, forecast};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// Says where the series of a file leads.
-pub fn capacity(options: &cli::Capacity) -> Result<()> {
-    let read = Table::read(&options.csv)?;
+pub fn capacity_of_file(options: &cli::Capacity, file: &Path) -> Result<()> {
+    let read = Table::read(file)?;
     let series: Vec<(i64, f64)> = read.rows.iter().map(|row| (row.at, row.value)).collect();
-    let found = capacity::forecast(&series, options.limit);
-    let found = found.map_err(|e| Error::new(format_args!("{}: {e}", options.csv.display())))?;
+    let found = forecast(&series, options.limit);
+    let found = found.map_err(|e| Error::new(format_args!("{}: {e}", file.display())))?;
     if options.json {
         return say(&serde_json::to_string_pretty(&found).context("JSON")?);
     }
     say(text(&found, options.limit).trim_end())
+}
+
+/// Says where everything that can run out is going.
+pub async fn capacity(config: &Config, options: &cli::Capacity) -> Result<()> {
+    let mut report = match &options.directory {
+        Some(directory) => capacity::of_store(directory, &config.store)?,
+        None => ask(config).await?,
+    };
+    if let Some(name) = &options.name {
+        report.resources.retain(|one| one.is_called(name));
+        if report.resources.is_empty() {
+            return Err(Error::new(format_args!(
+                "{name}: nothing that can run out is called so; `geophone capacity` shows what is"
+            )));
+        }
+    }
+    if options.json {
+        return say(&serde_json::to_string_pretty(&report).context("JSON")?);
+    }
+    if options.name.is_some() {
+        let texts: Vec<String> = report.resources.iter().map(explain).collect();
+        return say(texts.join("\n").trim_end());
+    }
+    say(overview(&report).trim_end())
+}
+
+async fn ask(config: &Config) -> Result<Report> {
+    let Some(base) = running_agent(config).await else {
+        return Err(Error::new(
+            "no agent answers; start one, say where with --listen, or read a store with --store DIR",
+        ));
+    };
+    let mut request = reqwest::Client::new().get(format!("{base}/api/v1/capacity"));
+    if let Some(token) = token(config)? {
+        request = request.bearer_auth(token);
+    }
+    let answer = request.send().await.context(&base)?;
+    let (status, body) = (answer.status(), answer.bytes().await.context(&base)?);
+    if !status.is_success() {
+        let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let why = said["error"].as_str().unwrap_or("no forecasts").to_owned();
+        return Err(Error::new(format_args!("{base}: {why}")));
+    }
+    serde_json::from_slice(&body).context(&base)
+}
+
+/// A line for each resource whose limit is known.
+fn overview(report: &Report) -> String {
+    let (known, unknown): (Vec<&Resource>, Vec<&Resource>) =
+        report.resources.iter().partition(|one| one.limit.is_some());
+    let instances: BTreeSet<&str> = known.iter().map(|one| one.instance.as_str()).collect();
+    let rows: Vec<Vec<String>> = known.iter().map(|one| row(one, instances.len() > 1)).collect();
+    let days = DAYS.map(|days| format!("IN {days} DAYS"));
+    let [a, b, c] = days.each_ref().map(String::as_str);
+    let heads = [
+        "RESOURCE",
+        ">USED",
+        ">OF",
+        ">%",
+        ">A DAY",
+        a,
+        b,
+        c,
+        ">R2",
+        "EXHAUSTED",
+    ];
+    let lines = table(&heads, &rows);
+    let width = terminal_width();
+    let lines: Vec<String> = lines
+        .lines()
+        .map(|line| line.chars().take(width).collect())
+        .collect();
+    let mut text = format!("{}\n\n{}\n", lines.join("\n"), report.bottleneck);
+    if !unknown.is_empty() {
+        let names: Vec<String> = unknown.iter().map(|one| one.title()).collect();
+        let _ = writeln!(
+            text,
+            "no limit is known of {}: `geophone capacity NAME` shows the trend",
+            names.join(", ")
+        );
+    }
+    text
+}
+
+fn row(one: &Resource, with_instance: bool) -> Vec<String> {
+    let title = match with_instance {
+        true => format!("{} {}", one.instance, one.title()),
+        false => one.title(),
+    };
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let best = one.forecast.as_ref().and_then(Capacity::best);
+    let value = |at: usize| {
+        let value = (*best?.values.get(at)?)?;
+        let share = |value: f64| one.limit.map(|limit| value.max(0.0) / limit * 100.0);
+        let [middle, lower, upper] = [value.value, value.lower, value.upper].map(share);
+        Some(format!("{:.0}% ({:.0} to {:.0})", middle?, lower?, upper?))
+    };
+    let unit = one.unit.as_str();
+    vec![
+        title,
+        or_none(one.used.map(|used| amount(unit, used))),
+        or_none(one.limit.map(|limit| amount(unit, limit))),
+        or_none(one.utilization.map(percent)),
+        or_none(best.map(|best| growth(unit, best.per_day.value))),
+        or_none(value(0)),
+        or_none(value(1)),
+        or_none(value(2)),
+        or_none(best.map(|best| format!("{:.2}", best.r_squared))),
+        best.and_then(|best| best.exhaustion)
+            .map_or_else(|| "not enough data".to_owned(), |exhaustion| when(&exhaustion)),
+    ]
+}
+
+/// Everything of one.
+fn explain(one: &Resource) -> String {
+    let mut text = format!("{} on {}\n", one.title(), one.instance);
+    if let Some(found) = &one.forecast {
+        let unit = one.unit.as_str();
+        let seen = span(found.days * 86_400.0);
+        let now = amount(unit, found.now);
+        text += &format!("{seen} seen, {now} now\n\n");
+        text += &fits(found, &|value| amount(unit, value), &|value| growth(unit, value));
+        text.push('\n');
+    }
+    text + &one.recommendation + "\n"
 }
 
 /// Four digits, as many as an interval is worth.
@@ -31,8 +162,8 @@ fn number(value: f64) -> String {
     }
 }
 
-fn interval(interval: &Interval) -> String {
-    let [value, lower, upper] = [interval.value, interval.lower, interval.upper].map(number);
+fn interval(interval: &Interval, show: &dyn Fn(f64) -> String) -> String {
+    let [value, lower, upper] = [interval.value, interval.lower, interval.upper].map(show);
     format!("{value} ({lower} to {upper})")
 }
 
@@ -52,33 +183,34 @@ fn exhaustion(forecast: &Forecast) -> String {
     }
 }
 
-fn text(found: &Capacity, limit: Option<f64>) -> String {
-    let mut text = format!("{} days seen, {} now\n\n", number(found.days), number(found.now));
+/// A line for each fit; how values and their growth are shown.
+fn fits(found: &Capacity, show: &dyn Fn(f64) -> String, grown: &dyn Fn(f64) -> String) -> String {
     let row = |f: &Forecast| {
         let not_enough = || "not enough data".to_owned();
-        let values = f
-            .values
-            .iter()
-            .map(|v| v.as_ref().map_or_else(not_enough, interval));
+        let values = f.values.iter();
+        let values = values.map(|v| v.as_ref().map_or_else(not_enough, |value| interval(value, show)));
         let head = [
             f.method.name().to_owned(),
-            interval(&f.per_day),
+            interval(&f.per_day, grown),
             format!("{:.3}", f.r_squared),
         ];
-        head.into_iter()
-            .chain(values)
-            .chain([exhaustion(f)])
-            .collect::<Vec<_>>()
+        let row = head.into_iter().chain(values).chain([exhaustion(f)]);
+        row.collect::<Vec<_>>()
     };
     let rows: Vec<Vec<String>> = found.forecasts.iter().map(row).collect();
     let days = DAYS.map(|days| format!("IN {days} DAYS"));
     let [a, b, c] = days.each_ref().map(String::as_str);
-    text += &table(&["FIT", "A DAY", ">R2", a, b, c, "LIMIT REACHED"], &rows);
+    table(&["FIT", "A DAY", ">R2", a, b, c, "LIMIT REACHED"], &rows)
+}
+
+fn text(found: &Capacity, limit: Option<f64>) -> String {
+    let mut text = format!("{} days seen, {} now\n\n", number(found.days), number(found.now));
+    text += &fits(found, &number, &number);
     let (Some(best), Some(limit)) = (found.best(), limit) else {
         return text;
     };
     let name = best.method.name();
-    let growth = interval(&best.per_day);
+    let growth = interval(&best.per_day, &number);
     let limit = number(limit);
     let _ = match best.exhaustion {
         Some(Exhaustion::Reached) => writeln!(text, "\n{limit} is reached already"),

@@ -6,16 +6,32 @@ use crate::cli;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::ui::print::{Reply, Row, table};
+use agent_score::health::cause::{self, Role, Topology};
 use agent_score::health::{FACTORS, FULLNESS, Factor, rules};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Everything that the rules come to, and the fullest resource of a node.
+/// Entities that a sentence names.
+const MOST_NAMES: usize = 5;
+
+/// Everything that the rules come to, the fullest resource of a node, who talks to whom, and where the peers are. `or` takes two of
+/// the same labels for one, whatever their names.
 fn query() -> String {
-    format!(
-        "{{__name__=~\"geophone_health_.+\"}} or label_replace(topk(1, {FULLNESS}), \"__name__\", \"fullest\", \"\", \"\")"
-    )
+    let named = |query: &str, name: &str| format!("label_replace({query}, \"as\", \"{name}\", \"\", \"\")");
+    [
+        "{__name__=~\"geophone_health_.+\"}".to_owned(),
+        named(&format!("topk(1, {FULLNESS})"), "fullest"),
+        named(
+            "sum by (subject, peer) (rate(geophone_tcp_segments_total[1m])) > 0",
+            "talks",
+        ),
+        named(
+            "count by (peer, peer_zone, peer_region) (geophone_tcp_connections)",
+            "lies",
+        ),
+    ]
+    .join(" or ")
 }
 
 fn label<'a>(row: &'a Row, name: &str) -> &'a str {
@@ -41,6 +57,8 @@ struct Entity {
     baseline: Option<f64>,
     /// Peers that are not healthy, if it is a subject.
     depends_on: Vec<String>,
+    /// Of what is not healthy.
+    role: Option<Role>,
     /// What is fullest, if it is the node.
     fullest: Option<(String, f64)>,
 }
@@ -127,12 +145,24 @@ fn read(rows: &[Row]) -> Vec<Entity> {
                     entity.depends_on.push(label(row, "peer").to_owned());
                 }
             }
-            "fullest" => {
+            _ if label(row, "as") == "fullest" => {
                 let what = format!("{} {}", label(row, "resource"), label(row, "device"));
                 let nodes = found.values_mut().filter(|entity| entity.kind == "node");
                 nodes.for_each(|entity| entity.fullest = Some((what.trim_end().to_owned(), number(row))));
             }
             _ => {}
+        }
+    }
+    let ill = found
+        .iter()
+        .filter(|(_, entity)| entity.state >= 1.0)
+        .map(|(key, _)| key.clone());
+    let ill: BTreeSet<cause::Entity> = ill.collect();
+    let node = found.keys().find(|(kind, _)| kind == "node");
+    let node = node.map(|(_, name)| name.clone()).unwrap_or_default();
+    for (key, role) in cause::roles(&ill, &topology(rows), &node) {
+        if let Some(entity) = found.get_mut(&key) {
+            entity.role = Some(role);
         }
     }
     // Who has no factor has no score.
@@ -142,6 +172,43 @@ fn read(rows: &[Row]) -> Vec<Entity> {
         .collect();
     found.sort_by(|a, b| a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal));
     found
+}
+
+/// Who talks to whom, and where.
+fn topology(rows: &[Row]) -> Topology {
+    let mut topology = Topology::default();
+    let owned = |row: &Row, name: &str| label(row, name).to_owned();
+    for row in rows {
+        match label(row, "as") {
+            "talks" => {
+                topology.talks.insert((owned(row, "subject"), owned(row, "peer")));
+            }
+            "lies" => {
+                for (kind, name) in [("zone", "peer_zone"), ("region", "peer_region")] {
+                    let place = label(row, name);
+                    if !place.is_empty() {
+                        let place = cause::entity(kind, place);
+                        topology.places.insert((place, owned(row, "peer")));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    topology
+}
+
+/// Who they are, a few of them.
+fn names(all: &[cause::Entity]) -> String {
+    let named: Vec<String> = all
+        .iter()
+        .take(MOST_NAMES)
+        .map(|(kind, name)| format!("{kind} {name}"))
+        .collect();
+    match all.len().saturating_sub(MOST_NAMES) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }
 
 impl Entity {
@@ -264,9 +331,27 @@ impl Entity {
         }
         if !self.depends_on.is_empty() {
             out += &format!(
-                "  talks to what is not healthy itself, look there first: peer {}\n",
+                "  talks to what is not healthy: peer {}\n",
                 self.depends_on.join(", ")
             );
+        }
+        match &self.role {
+            None => {}
+            Some(Role::Cause(others)) if others.is_empty() => {
+                out += "  cause: nothing that it depends on explains it\n";
+            }
+            Some(Role::Cause(others)) => {
+                out += &format!("  cause: it explains {}\n", names(others));
+            }
+            Some(Role::Symptom(causes)) => {
+                out += &format!("  symptom: look at {} first\n", names(causes));
+            }
+            Some(Role::Unclear(others)) => {
+                out += &format!(
+                    "  cause or symptom: not to be told apart from {}\n",
+                    names(others)
+                );
+            }
         }
         out
     }
@@ -277,10 +362,21 @@ impl Entity {
             .iter()
             .map(|(factor, points)| json!({"factor": factor.name, "points": points, "why": self.reason(factor)}))
             .collect();
+        let (role, with) = match &self.role {
+            None => (None, None),
+            Some(Role::Cause(others)) => (Some("cause"), Some(others)),
+            Some(Role::Symptom(causes)) => (Some("symptom"), Some(causes)),
+            Some(Role::Unclear(others)) => (Some("unclear"), Some(others)),
+        };
+        let with: Vec<Value> = with
+            .into_iter()
+            .flatten()
+            .map(|(kind, name)| json!({"entity": kind, "name": name}))
+            .collect();
         json!({
             "entity": self.kind, "name": self.name, "score": self.score, "state": self.state(),
             "confidence": self.confidence, "trend": self.trend, "lost": lost, "unknown": unknown,
-            "depends_on": self.depends_on,
+            "depends_on": self.depends_on, "role": role, "with": with,
         })
     }
 }
@@ -328,13 +424,31 @@ mod tests {
                 3.0,
             ),
             row(
+                "geophone_health_state",
+                &[("entity", "peer"), ("name", "db")],
+                1.0,
+            ),
+            row(
+                "geophone_health_factor",
+                &[("entity", "peer"), ("name", "db"), ("factor", "loss")],
+                0.9,
+            ),
+            row(
+                "geophone_health_score",
+                &[("entity", "peer"), ("name", "db")],
+                88.0,
+            ),
+            row("", &[("as", "talks"), ("subject", "web"), ("peer", "db")], 3.0),
+            row("", &[("as", "talks"), ("subject", "web"), ("peer", "mail")], 3.0),
+            row("", &[("as", "lies"), ("peer", "db"), ("peer_zone", "a")], 1.0),
+            row(
                 "geophone_health_signal",
                 &[("entity", "peer"), ("name", "quiet"), ("factor", "latency")],
                 0.1,
             ),
         ];
         let found = read(&rows);
-        assert_eq!(found.len(), 1, "who has no factor has no score");
+        assert_eq!(found.len(), 2, "who has no factor has no score");
         let config = Config::default();
         let text = found[0].explain(&config);
         // Of 70 points that are known, 25 and half of 25.
@@ -344,9 +458,13 @@ mod tests {
             "  -17.9  loss: 0.71 % of the segments are sent again (good up to 0.1 %, worst from 5 %)",
             "  not known, which costs confidence only: saturation",
             "  trend of the last hour: -12.0 points an hour",
-            "  talks to what is not healthy itself, look there first: peer db",
+            "  talks to what is not healthy: peer db",
+            "  symptom: look at peer db first",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), wanted);
         assert!(found[0].row(&config)[6].starts_with("latency"));
+        let peer = found[1].explain(&config);
+        assert!(peer.ends_with("  cause: it explains subject web\n"), "{peer}");
+        assert_eq!(found[1].json(&config)["with"][0]["name"], "web");
     }
 }

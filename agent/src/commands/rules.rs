@@ -9,13 +9,13 @@ use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::memory::{self, Memory};
 use crate::ui::print::table;
-use agent_rules::file::GroupFile;
+use agent_rules::file::{self, GroupFile};
 use agent_rules::{Environment, Episode, Past, Settings, past};
 use agent_store::labels::Labels;
 use agent_store::promql::Options;
 use agent_store::series::{Bounds, Millis};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ pub fn rules(config: &Config, options: &cli::Rules) -> Result<()> {
     match &options.command {
         RulesCommand::Check { files } => check(files),
         RulesCommand::List { files, json } => list(&groups(files)?, *json),
+        RulesCommand::Print { files } => print(&groups(files)?),
         RulesCommand::Test(options) => test(config, options),
     }
 }
@@ -36,22 +37,27 @@ fn tell(line: &str) {
 
 fn check(paths: &[PathBuf]) -> Result<()> {
     let mut wrong = 0;
+    let mut all = Vec::new();
     let files = files::find(paths)?;
     for file in &files {
         match agent_rules::load(file) {
-            Ok(groups) => {
+            Ok(mut groups) => {
                 let rules: usize = groups.iter().map(|group| group.rules.len()).sum();
                 say(&format!(
                     "{}: {} groups, {rules} rules: valid",
                     file.display(),
                     groups.len()
                 ))?;
+                all.append(&mut groups);
             }
             Err(faults) => {
                 wrong += 1;
                 faults.iter().for_each(|fault| tell(&fault.to_string()));
             }
         }
+    }
+    for remark in file::remarks(&all) {
+        tell(&remark.to_string());
     }
     match wrong {
         0 => Ok(()),
@@ -69,6 +75,17 @@ fn groups(paths: &[PathBuf]) -> Result<Vec<GroupFile>> {
         all.extend(agent_rules::load(&file).map_err(|faults| files::first(&faults))?);
     }
     Ok(all)
+}
+
+fn print(groups: &[GroupFile]) -> Result<()> {
+    let mut names = BTreeSet::new();
+    if let Some(group) = groups.iter().find(|group| !names.insert(&group.name)) {
+        return Err(Error::new(format_args!(
+            "{}: group {:?} is in another of the files as well, and one file cannot have both: print them one by one",
+            group.file, group.name
+        )));
+    }
+    say(file::yaml(groups).trim_end())
 }
 
 fn list(groups: &[GroupFile], as_json: bool) -> Result<()> {

@@ -1,6 +1,7 @@
 //! One typed settings tree: defaults, over them one YAML file, over it the environment, over it flags.
 
 mod alerting;
+mod capacity;
 mod check;
 mod de;
 mod docs;
@@ -19,6 +20,7 @@ pub use alerting::{
     AlertingSettings, InhibitSettings, LogSettings, PagerDutySettings, ReceiverSettings, RouteSettings,
     SlackSettings, WebhookSettings,
 };
+pub use capacity::CapacitySettings;
 pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;
 pub use health::{HealthSettings, HealthWeights};

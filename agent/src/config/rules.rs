@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[serde(default, deny_unknown_fields)]
 pub struct RulesSettings {
     /// Rule files of Prometheus; of a directory, those in it that end in .yaml or .yml. One that has a mistake is left out,
-    /// and the log says where it is.
+    /// and the log says where it is. SIGHUP or POST /-/reload reads them again.
     pub files: Vec<PathBuf>,
     /// How often groups are evaluated that do not say it themselves.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]

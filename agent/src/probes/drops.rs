@@ -7,13 +7,13 @@
 
 mod table;
 
-use super::{Context, Probe, entries};
+use super::{Context, Fill, Probe, entries};
 use crate::aggregate::labels::text;
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
 use crate::bpf::KernelMap;
 use crate::bpf::fields::Group;
 use crate::bpf::sys::MappedArray;
-use crate::bpf::{Hook, Spec};
+use crate::bpf::{Hook, Sizes, Spec};
 use crate::error::{Context as _, Result};
 use crate::identity::symbols::Symbols;
 use crate::probes::tcp::flow::address;
@@ -311,6 +311,14 @@ impl Probe for Drops {
 
     fn relieve(&mut self, level: u32, _context: &mut Context<'_>) {
         self.level = level;
+    }
+
+    fn fill(&self, sizes: &Sizes) -> Vec<Fill> {
+        vec![Fill {
+            map: "DROPS",
+            used: self.table.used(),
+            most: sizes.drop_keys as usize,
+        }]
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {

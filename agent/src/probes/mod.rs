@@ -22,7 +22,7 @@ mod watch;
 
 use crate::aggregate::{Family, Metric};
 use crate::bpf::KernelMap;
-use crate::bpf::{Engine, Spec};
+use crate::bpf::{Engine, Sizes, Spec};
 use crate::coverage::Reading;
 use crate::error::Result;
 use crate::governor::MAX_LEVEL;
@@ -59,6 +59,17 @@ pub struct Context<'a> {
     pub boot_to_unix: u64,
     /// Where what is asked of the kernel comes from.
     pub source: &'a Source,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// The map.
+    pub map: &'static str,
+    /// Entries that are somebody's.
+    pub used: usize,
+    /// How many there may be.
+    pub most: usize,
 }
 
 /// Packets by reason; by network namespace (its inode) and interface index.
@@ -113,6 +124,11 @@ pub trait Probe: Send {
     /// CPU seconds of the kernel for it that are in no program's time.
     fn kernel_seconds(&self) -> f64 {
         0.0
+    }
+
+    /// How full those of its maps are whose size is set.
+    fn fill(&self, _sizes: &Sizes) -> Vec<Fill> {
+        Vec::new()
     }
 
     /// Appends its families.

@@ -3,10 +3,13 @@
 //! One metric for all that can run out, by resource: one rule then watches, and one forecast answers, for every one of
 //! them.
 
+mod sockets;
+
 use super::{Context, Probe};
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
 use crate::error::{Error, Result};
 use crate::mountinfo;
+use sockets::Sockets;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +24,8 @@ pub static USED: Metric = Metric {
     unit: "1",
     kind: Kind::Gauge,
     help: "What is in use of a resource: cores (cpu), bytes (memory, swap, tcp_memory, filesystem), else pieces: inodes, \
-           conntrack entries, orphans and time_wait of TCP, file_descriptors, threads, neighbours",
+           conntrack entries, orphans and time_wait of TCP, file_descriptors, threads, neighbours, connections that wait in a \
+           listen_queue, ephemeral_ports of TCP that the busiest destination takes of one local address",
     labels: RESOURCE_DEVICE,
     stability: Stability::Experimental,
 };
@@ -55,7 +59,7 @@ const FILE_SYSTEMS_EVERY: u64 = 10;
 /// What the configuration says.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Most file systems with series of their own, the fullest first.
+    /// Most file systems, and most listen queues, with series of their own, the fullest first.
     pub max_devices: usize,
 }
 
@@ -74,6 +78,8 @@ pub struct Node {
     uses: Uses,
     /// Of them, those of file systems.
     file_systems: Uses,
+    /// `None` where not this machine's /proc is read.
+    sockets: Option<Sockets>,
     ticks: u64,
     /// By resource and kind, microseconds.
     pressure: BTreeMap<(&'static str, &'static str), u64>,
@@ -86,7 +92,10 @@ pub struct Node {
 impl Node {
     /// A probe that has read nothing yet.
     pub fn new(options: Options) -> Self {
-        Self::at(options, Path::new("/proc"))
+        Self {
+            sockets: Some(Sockets::default()),
+            ..Self::at(options, Path::new("/proc"))
+        }
     }
 
     fn at(options: Options, proc: &Path) -> Self {
@@ -96,6 +105,7 @@ impl Node {
             cpu: None,
             uses: Uses::new(),
             file_systems: Uses::new(),
+            sockets: None,
             ticks: 0,
             pressure: BTreeMap::new(),
             labels: BTreeMap::new(),
@@ -178,6 +188,9 @@ impl Node {
         }
         self.ticks += 1;
         uses.extend(self.file_systems.clone());
+        if let Some(sockets) = &mut self.sockets {
+            uses.extend(sockets.uses(&self.proc, self.options.max_devices));
+        }
         self.uses = uses;
         self.pressures();
     }

@@ -10,12 +10,12 @@
 
 use super::slots::Reading;
 use super::totals::{OTHER, Totals};
-use super::{Context, Probe, entries, relieve_packets};
+use super::{Context, Fill, Probe, entries, relieve_packets};
 use crate::aggregate::{Family, HistogramValue, Kind, Labels, Metric, Series, Stability, Value, label};
 use crate::bpf::KernelMap;
 use crate::bpf::fields::Group;
 use crate::bpf::sys::MappedArray;
-use crate::bpf::{Hook, Spec, State};
+use crate::bpf::{Hook, Sizes, Spec, State};
 use crate::error::{Context as _, Result};
 use crate::governor::MAX_LEVEL;
 use agent_common::account::program;
@@ -362,6 +362,14 @@ impl Probe for Sched {
         if let (true, Some(engine)) = (back, context.engine.as_deref_mut()) {
             let _ = engine.run_iterator(PROGRAMS[0].name);
         }
+    }
+
+    fn fill(&self, _sizes: &Sizes) -> Vec<Fill> {
+        vec![Fill {
+            map: "SCHED_SUBJECTS",
+            used: self.rows.iter().filter(|row| row.key.is_some()).count(),
+            most: SLOTS as usize - 1,
+        }]
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {

@@ -18,10 +18,10 @@ mod table;
 
 pub use metrics::METRICS;
 
-use super::{Context, Probe};
+use super::{Context, Fill, Probe};
 use crate::aggregate::{Family, Labels};
 use crate::bpf::KernelMap;
-use crate::bpf::{Engine, State, host};
+use crate::bpf::{Engine, Sizes, State, host};
 use crate::coverage::Reading;
 use crate::error::{Context as _, Result};
 use crate::records::Record;
@@ -353,6 +353,16 @@ impl Probe for Tcp {
 
     fn kernel_seconds(&self) -> f64 {
         self.storage
+    }
+
+    fn fill(&self, sizes: &Sizes) -> Vec<Fill> {
+        let fill = |table: &Table| Fill {
+            map: "PAIRS",
+            used: table.used(),
+            // `other` has one.
+            most: sizes.slots as usize - 1,
+        };
+        self.table.iter().map(fill).collect()
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {

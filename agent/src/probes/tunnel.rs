@@ -29,12 +29,12 @@ pub(super) use devices::named;
 pub use metrics::METRICS;
 
 use super::watch::{self, LOOK, Underlay};
-use super::{Context, Probe};
+use super::{Context, Fill, Probe};
 use crate::aggregate::{Family, Labels, Series, Value};
 use crate::bpf::KernelMap;
 use crate::bpf::sys::MappedArray;
 use crate::bpf::tc::Way;
-use crate::bpf::{Engine, Hook, Spec, State};
+use crate::bpf::{Engine, Hook, Sizes, Spec, State};
 use crate::config::Glob;
 use crate::error::{Context as _, Result};
 use crate::identity::Peers;
@@ -402,6 +402,16 @@ impl Probe for Tunnel {
 
     fn changes(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.changes)
+    }
+
+    fn fill(&self, sizes: &Sizes) -> Vec<Fill> {
+        let fill = |table: &Table| Fill {
+            map: "TUNNELS",
+            used: table.used(),
+            // `other` has one.
+            most: sizes.tunnels as usize - 1,
+        };
+        self.table.iter().map(fill).collect()
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {

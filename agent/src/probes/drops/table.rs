@@ -53,6 +53,11 @@ impl<K: Wire + Eq + Hash, N: Eq + Hash> Table<K, N> {
         self.rows.contains_key(key)
     }
 
+    /// Rows that are somebody's.
+    pub fn used(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Takes what a row holds now; of one that is not known `place` says the series. Returns how much is new.
     pub fn take(&mut self, key: K, now: [u64; 2], at: Instant, place: usize) -> [u64; 2] {
         let row = self.rows.entry(key).or_insert(Row {

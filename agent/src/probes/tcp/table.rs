@@ -144,6 +144,12 @@ impl Table {
         self.pairs.iter().map(both).fold(0, u64::wrapping_add)
     }
 
+    /// Rows that are somebody's, or were until a sweep ago.
+    pub fn used(&self) -> usize {
+        let rows = self.rows.iter().flatten();
+        rows.filter(|row| row.key.is_some()).count() + self.retired.len()
+    }
+
     /// Gives rows back whose owners are gone, and lets series end that nothing adds to.
     pub fn recycle(&mut self, now: Instant, engine: &Engine, map: &KernelMap, free: &mut KernelMap) {
         for slot in self.retired.drain(..) {

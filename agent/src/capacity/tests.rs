@@ -1,0 +1,181 @@
+//! Weeks of series go into a store, and what runs out comes out.
+
+use super::history::History;
+use super::*;
+use crate::aggregate::{Collect as _, Value as Shown};
+use crate::config::StoreKind;
+use agent_store::labels::Labels;
+use agent_store::store::Value;
+
+const START: Millis = 1_760_000_000_000;
+const MINUTE: Millis = 60_000;
+const DAY: Millis = 86_400_000;
+
+fn labels(name: &str, more: &[(&str, &str)]) -> Labels {
+    let own = [("__name__", name), ("instance", "n"), ("job", "geophone")];
+    Labels::new(own.into_iter().chain(more.iter().copied()))
+}
+
+/// Three days, a sample a minute: a disk that fills in two more, a conntrack table that does not, an interface at a tenth of its speed, a
+/// listen queue that was full for a moment each hour, an interface whose speed nobody says, and a disk that was taken out.
+fn fill(memory: &Memory, minutes: std::ops::Range<Millis>) {
+    let disk = [("resource", "filesystem"), ("device", "vda1")];
+    let old = [("resource", "filesystem"), ("device", "usb1")];
+    let queue = [("resource", "listen_queue"), ("device", "0.0.0.0:80")];
+    let conntrack = [("resource", "conntrack")];
+    let (eth0, veth) = (
+        [("device", "eth0"), ("direction", "transmit")],
+        [("device", "veth"), ("direction", "transmit")],
+    );
+    let limit = "geophone_node_limit";
+    for minute in minutes {
+        let days = minute as f64 / 1440.0;
+        let mut all = vec![
+            (labels("geophone_node_used", &disk), 40e9 + 4e9 * days),
+            (labels(limit, &disk), 60e9),
+            (labels("geophone_node_used", &conntrack), 1000.0),
+            (labels(limit, &conntrack), 10_000.0),
+            (
+                labels("geophone_node_used", &queue),
+                if minute % 60 == 30 { 128.0 } else { 0.0 },
+            ),
+            (labels(limit, &queue), 128.0),
+            (
+                labels("geophone_netdev_bytes_total", &eth0),
+                minute as f64 * 60.0 * 12.5e6,
+            ),
+            (labels("geophone_netdev_speed_bytes", &eth0[..1]), 125e6),
+            (labels("geophone_netdev_bytes_total", &veth), 0.0),
+            (labels("geophone_map_used", &[("map", "PAIRS")]), 10.0),
+            (labels("geophone_map_limit", &[("map", "PAIRS")]), 255.0),
+        ];
+        if minute < 1440 {
+            all.push((labels("geophone_node_used", &old), 1e9));
+        }
+        let samples = all
+            .iter()
+            .map(|(labels, value)| (memory.store().register(labels).unwrap(), Value::Float(*value)));
+        memory
+            .store()
+            .append(START + minute * MINUTE, &samples.collect::<Vec<_>>());
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.store.kind = StoreKind::Memory;
+    config.host = "n".to_owned();
+    config
+}
+
+fn of<'a>(report: &'a Report, title: &str) -> &'a Resource {
+    let found = report.resources.iter().find(|one| one.title() == title);
+    found.unwrap_or_else(|| panic!("no {title}: {report:#?}"))
+}
+
+#[test]
+fn what_fills_up_is_first_and_the_rest_is_as_full_as_it_is() {
+    let config = config();
+    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
+    fill(&memory, 0..3 * 1440);
+    let live = Live::new(&config, Some(&memory)).unwrap();
+    let report = live.report().unwrap();
+    let titles: Vec<String> = report.resources.iter().map(Resource::title).collect();
+    assert_eq!(titles.len(), 6, "{titles:?}");
+    let disk = &report.resources[0];
+    assert_eq!(disk.title(), "filesystem vda1");
+    // 52 of 60 GB after three days, and 4 a day.
+    let (days, earliest, latest) = disk.days().unwrap();
+    assert!(
+        (days - 2.0).abs() < 0.05 && earliest <= days && latest.unwrap() >= days,
+        "{days}"
+    );
+    assert!((disk.utilization.unwrap() - 52.0 / 60.0).abs() < 0.001);
+    assert!((disk.growth().unwrap() - 4.0 / 60.0).abs() < 0.001);
+    let best = disk.forecast.as_ref().unwrap().best().unwrap();
+    assert!(best.r_squared > 0.999 && best.values[0].is_none(), "{best:?}");
+    assert!(
+        report
+            .bottleneck
+            .starts_with("first of all: filesystem vda1 is exhausted in "),
+        "{}",
+        report.bottleneck
+    );
+    assert!(
+        (of(&report, "interface eth0 transmit").utilization.unwrap() - 0.1).abs() < 1e-6,
+        "{report:#?}"
+    );
+    assert_eq!(of(&report, "interface veth transmit").limit, None);
+    assert!((of(&report, "map PAIRS").utilization.unwrap() - 10.0 / 255.0).abs() < 1e-9);
+    assert_eq!(of(&report, "conntrack").days(), None);
+    assert_eq!(of(&report, "listen_queue 0.0.0.0:80").used, Some(0.0));
+    // As others get it.
+    let text = serde_json::to_string(report.as_ref()).unwrap();
+    let again: Report = serde_json::from_str(&text).unwrap();
+    assert_eq!(again.resources.len(), 6);
+}
+
+#[test]
+fn what_is_read_bit_by_bit_is_what_is_read_at_once() {
+    let config = config();
+    let memory = Memory::open(&config.store).unwrap().unwrap();
+    let retention = retention(&config.store);
+    let mut bits = History::new(Some("n".to_owned()), 15 * DAY);
+    for day in 0..3 {
+        fill(&memory, day * 1440..(day + 1) * 1440);
+        bits.read(&memory, memory.store().last(), retention).unwrap();
+    }
+    let mut whole = History::new(None, 15 * DAY);
+    whole.read(&memory, memory.store().last(), retention).unwrap();
+    assert_eq!(bits.entries.len(), whole.entries.len());
+    for (key, entry) in &bits.entries {
+        let other = &whole.entries[key];
+        assert_eq!(entry.points.series(), other.points.series(), "{key:?}");
+        assert_eq!(entry.limit, other.limit, "{key:?}");
+        if key.resource == "listen_queue" {
+            // A moment counts as much as the minutes beside it.
+            let full = entry.points.series().into_iter().filter(|point| point.1 == 128.0);
+            assert_eq!(full.count(), 72);
+        }
+    }
+    let mut nobody = History::new(Some("m".to_owned()), 15 * DAY);
+    nobody.read(&memory, memory.store().last(), retention).unwrap();
+    assert!(nobody.entries.is_empty());
+}
+
+#[test]
+fn the_metrics_are_those_of_the_latest_report() {
+    let config = config();
+    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
+    fill(&memory, 0..3 * 1440);
+    let live = Live::new(&config, Some(&memory)).unwrap();
+    let mut collect = StatsCollect::new(live.clone(), 1);
+    let mut ask = |name: &str, resource: &str| {
+        let mut families = Vec::new();
+        collect.collect(&mut families);
+        let family = families.into_iter().find(|family| family.metric.name == name)?;
+        let series = family.series.into_iter();
+        let mut values = series
+            .filter(|one| one.labels.get(&crate::aggregate::label::RESOURCE).unwrap_or("") == resource)
+            .map(|one| match one.value {
+                Shown::Gauge(value) => value,
+                _ => f64::NAN,
+            });
+        values.next()
+    };
+    assert_eq!(ask("geophone_capacity_utilization_ratio", "filesystem"), None);
+    live.report().unwrap();
+    let seconds = ask("geophone_capacity_exhaustion_seconds", "filesystem").unwrap();
+    assert!((seconds - 2.0 * 86_400.0).abs() < 5_000.0, "{seconds}");
+    assert!(ask("geophone_capacity_exhaustion_latest_seconds", "filesystem").unwrap() >= seconds);
+    assert!(ask("geophone_capacity_exhaustion_earliest_seconds", "filesystem").unwrap() <= seconds);
+    assert_eq!(ask("geophone_capacity_exhaustion_seconds", "conntrack"), None);
+    assert_eq!(ask("geophone_capacity_utilization_ratio", "conntrack"), Some(0.1));
+    assert_eq!(
+        ask("geophone_capacity_computed_timestamp_seconds", ""),
+        Some((START + (3 * 1440 - 1) * MINUTE) as f64 / 1e3)
+    );
+    let mut off = config.clone();
+    off.capacity.enabled = false;
+    assert!(Live::new(&off, Some(&memory)).is_none() && Live::new(&config, None).is_none());
+}
