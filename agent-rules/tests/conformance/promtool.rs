@@ -2,6 +2,7 @@
 
 use crate::STEP;
 use crate::scenarios::Scenario;
+use agent_rules::file;
 use agent_store::labels::Labels;
 use agent_store::promql::json;
 use agent_store::series::Millis;
@@ -92,7 +93,13 @@ impl Promtool {
 }
 
 fn written(scenario: &Scenario, expected: &[Expected]) -> String {
-    let mut out = String::from("rule_files: [rules.yaml]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n");
+    let groups = file::parse("rules.yaml", scenario.rules).unwrap();
+    let groups: Vec<String> = groups.iter().map(|group| quoted(&group.name)).collect();
+    // Without an order promtool takes any.
+    let mut out = format!(
+        "rule_files: [rules.yaml]\nevaluation_interval: 1m\ngroup_eval_order: [{}]\ntests:\n- interval: 1m\n",
+        groups.join(", ")
+    );
     out.push_str("  external_labels: {site: 'here & there'}\n  external_url: http://here.example:9090/p\n");
     out.push_str("  input_series:\n");
     for (labels, values) in &scenario.series {
