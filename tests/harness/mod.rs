@@ -10,6 +10,7 @@ pub mod disk;
 pub mod dns;
 pub mod http;
 pub mod netns;
+pub mod notify;
 pub mod otlp;
 pub mod pprof;
 pub mod programs;

@@ -139,6 +139,9 @@ pub struct ReceiverSettings {
     /// Services of PagerDuty, by its Events API version 2.
     #[serde(default)]
     pub pagerduty_configs: Vec<PagerDutySettings>,
+    /// Mail, by a mail server with STARTTLS.
+    #[serde(default)]
+    pub email_configs: Vec<EmailSettings>,
     /// Lines in the agent's own log.
     #[serde(default)]
     pub log_configs: Vec<LogSettings>,
@@ -200,6 +203,36 @@ pub struct PagerDutySettings {
     pub tls: Tls,
 }
 
+/// Mail.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmailSettings {
+    /// Who gets it: addresses, with commas between.
+    pub to: String,
+    /// Who sends it.
+    pub from: String,
+    /// Host and port of the mail server. At port 465 TLS begins at once, elsewhere by STARTTLS.
+    pub smarthost: String,
+    /// How the agent calls itself; empty = by the name of this host.
+    pub hello: String,
+    /// User of the mail server; empty = the agent does not log in.
+    pub auth_username: String,
+    /// File with the user's password.
+    pub auth_password_file: Option<PathBuf>,
+    /// Whether a server that cannot encrypt is sent nothing.
+    pub require_tls: bool,
+    /// Template of the subject.
+    pub subject: Option<String>,
+    /// Template of the text.
+    pub text: Option<String>,
+    /// Template of the text as HTML; without it there is plain text only.
+    pub html: Option<String>,
+    /// Whether the end of alerts is told.
+    pub send_resolved: bool,
+    /// Whom to trust and who we are.
+    pub tls: Tls,
+}
+
 /// Lines in the agent's own log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -244,6 +277,25 @@ impl Default for PagerDutySettings {
             url: "https://events.pagerduty.com/v2/enqueue".to_owned(),
             description: None,
             details: None,
+            send_resolved: true,
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Default for EmailSettings {
+    fn default() -> Self {
+        Self {
+            to: String::new(),
+            from: String::new(),
+            smarthost: String::new(),
+            hello: String::new(),
+            auth_username: String::new(),
+            auth_password_file: None,
+            require_tls: true,
+            subject: None,
+            text: None,
+            html: None,
             send_resolved: true,
             tls: Tls::default(),
         }

@@ -17,8 +17,8 @@ mod tunnel;
 pub mod units;
 
 pub use alerting::{
-    AlertingSettings, InhibitSettings, LogSettings, PagerDutySettings, ReceiverSettings, RouteSettings,
-    SlackSettings, WebhookSettings,
+    AlertingSettings, EmailSettings, InhibitSettings, LogSettings, PagerDutySettings, ReceiverSettings,
+    RouteSettings, SlackSettings, WebhookSettings,
 };
 pub use capacity::CapacitySettings;
 pub use docs::{default_yaml, markdown, schema};

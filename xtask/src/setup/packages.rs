@@ -103,6 +103,11 @@ pub const TEST: &[Need] = &[
     need(&["dnsmasq"], "dnsmasq-base", "a DNS server for the tests"),
     need(&["dig"], "bind9-dnsutils", "a DNS client for the tests"),
     need(&["python3"], "python3", "odd clients and servers of the tests"),
+    need(
+        &["/usr/lib/python3/dist-packages/aiosmtpd"],
+        "python3-aiosmtpd",
+        "a mail server for the tests",
+    ),
     need(&["curl"], "curl", "HTTP clients of the tests"),
     need(&["openssl"], "openssl", "certificates of the TLS tests"),
     need(

@@ -9,6 +9,7 @@ mod metrics;
 mod notifier;
 mod place;
 mod plan;
+mod smtp;
 #[cfg(test)]
 mod tests;
 mod view;

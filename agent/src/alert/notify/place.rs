@@ -1,11 +1,14 @@
 //! A place that is told: how it is reached, and one attempt.
 
+use super::smtp::{self, Smtp};
 use crate::export::push::delivery::Delivery;
 use crate::export::push::http::{self, Answer};
 use crate::export::push::reply::{Reply, printable, retry_after};
 use crate::export::push::settings::{Retry, Tls};
 use crate::export::secret::read_secret;
-use agent_notify::receivers::{self, Post, log::Log, pagerduty::PagerDuty, slack::Slack, webhook::Webhook};
+use agent_notify::receivers::{
+    self, Post, email::Email, log::Log, pagerduty::PagerDuty, slack::Slack, webhook::Webhook,
+};
 use agent_notify::{Integration, Notification};
 use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
@@ -71,6 +74,15 @@ pub enum Kind {
         /// Whom to trust.
         tls: Tls,
     },
+    /// Mail.
+    Email {
+        /// What is sent.
+        email: Box<Email>,
+        /// Which way.
+        route: Box<smtp::Route>,
+        /// File with the password.
+        password_file: Option<PathBuf>,
+    },
     /// The agent's own log.
     Log(Log),
 }
@@ -79,6 +91,8 @@ pub enum Kind {
 pub enum Client {
     /// For whoever takes posts.
     Http(Box<Http>),
+    /// For a mail server.
+    Smtp(Box<Smtp>),
     /// Nothing is needed.
     Log,
 }
@@ -132,6 +146,16 @@ impl Place {
             } => {
                 let key = self.secret("routing_key_file", key_file)?;
                 self.http(url.clone(), None, tls, key)
+            }
+            Kind::Email {
+                route, password_file, ..
+            } => {
+                let password = password_file.as_ref();
+                let password = password
+                    .map(|file| self.secret("auth_password_file", file))
+                    .transpose()?;
+                let smtp = Smtp::new(route, &self.setting, password, self.timeout)?;
+                Ok(Client::Smtp(Box::new(smtp)))
             }
             Kind::Log(_) => Ok(Client::Log),
         }
@@ -188,6 +212,12 @@ impl Place {
             (Kind::PagerDuty { pagerduty, .. }, Client::Http(client)) => {
                 let event = pagerduty.post(notification, &client.key);
                 post(client, event, PagerDuty::judge).await
+            }
+            (Kind::Email { email, route, .. }, Client::Smtp(smtp)) => {
+                match smtp::message(email, route, notification) {
+                    Ok(message) => smtp.send(&message).await,
+                    Err(error) => Reply::permanent(format!("{error:#}")),
+                }
             }
             (Kind::Log(log), _) => {
                 tracing::warn!(receiver = self.receiver, "alert: {}", log.line(notification));

@@ -1,11 +1,12 @@
 //! From the settings to routes and places; what is wrong with them is told with its path.
 
 use super::place::{Kind, Place};
+use super::smtp;
 use crate::alert::files;
-use crate::config::{Config, HumanDuration, ReceiverSettings, RouteSettings};
+use crate::config::{Config, EmailSettings, HumanDuration, ReceiverSettings, RouteSettings};
 use agent_notify::dispatch::Settings;
 use agent_notify::matcher::{self, Matcher};
-use agent_notify::receivers::{log::Log, pagerduty::PagerDuty, slack::Slack, webhook::Webhook};
+use agent_notify::receivers::{email::Email, log::Log, pagerduty::PagerDuty, slack::Slack, webhook::Webhook};
 use agent_notify::text::{BODY, SUBJECT, Text};
 use agent_notify::{Inhibition, Receiver, Route, Routes};
 use agent_store::series::Millis;
@@ -263,6 +264,11 @@ impl Reader<'_> {
             };
             all.push(self.place(path, "pagerduty", at, given.send_resolved, what));
         }
+        for (at, given) in self.receiver.email_configs.iter().enumerate() {
+            let own = format!("{path}.email_configs[{at}]");
+            let what = self.email(&own, given)?;
+            all.push(self.place(path, "email", at, given.send_resolved, what));
+        }
         for (at, given) in self.receiver.log_configs.iter().enumerate() {
             let own = format!("{path}.log_configs[{at}]");
             let what = Kind::Log(Log {
@@ -271,6 +277,50 @@ impl Reader<'_> {
             all.push(self.place(path, "log", at, given.send_resolved, what));
         }
         Ok(all)
+    }
+}
+
+impl Reader<'_> {
+    fn email(&self, own: &str, given: &EmailSettings) -> Result<Kind, Wrong> {
+        let address = |name: &str, text: &str, error: &lettre::address::AddressError| {
+            let why = format!("{text:?}: {error}; write e.g. ops@example.org");
+            (format!("{own}.{name}"), why)
+        };
+        let server = given.smarthost.rsplit_once(':');
+        let server = server.and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let Some((host, port)) = server.filter(|(host, _)| !host.is_empty()) else {
+            let why = format!(
+                "{:?} is no host with a port; write e.g. mail.example.org:587",
+                given.smarthost
+            );
+            return wrong(format!("{own}.smarthost"), why);
+        };
+        let from = given.from.parse();
+        let to = given.to.parse();
+        if given.auth_username.is_empty() != given.auth_password_file.is_none() {
+            let why = "auth_username and auth_password_file go together; set both or none";
+            return wrong(format!("{own}.auth_username"), why);
+        }
+        let html = given.html.as_ref();
+        let html = html.map(|text| self.text(&format!("{own}.html"), Some(text), BODY));
+        Ok(Kind::Email {
+            email: Box::new(Email {
+                subject: self.text(&format!("{own}.subject"), given.subject.as_ref(), SUBJECT)?,
+                text: self.text(&format!("{own}.text"), given.text.as_ref(), BODY)?,
+                html: html.transpose()?,
+            }),
+            route: Box::new(smtp::Route {
+                from: from.map_err(|error| address("from", &given.from, &error))?,
+                to: to.map_err(|error| address("to", &given.to, &error))?,
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port,
+                hello: given.hello.clone(),
+                username: given.auth_username.clone(),
+                require_tls: given.require_tls,
+                tls: given.tls.clone(),
+            }),
+            password_file: given.auth_password_file.clone(),
+        })
     }
 }
 

@@ -43,6 +43,18 @@ impl Files {
         Ok(Self { ca, identity })
     }
 
+    /// The authorities, as PEM.
+    pub fn ca(&self) -> Option<&[u8]> {
+        self.ca.as_deref()
+    }
+
+    /// Certificate and key, as PEM.
+    pub fn identity(&self) -> Option<(&[u8], &[u8])> {
+        self.identity
+            .as_ref()
+            .map(|(certificate, key)| (certificate.as_slice(), key.as_slice()))
+    }
+
     /// For gRPC.
     pub fn tonic(&self, server_name: Option<&str>) -> ClientTlsConfig {
         let mut config = match &self.ca {
