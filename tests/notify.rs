@@ -3,9 +3,10 @@
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::process::Command;
 use tests::harness::agent::{PATIENCE, Scratch};
 use tests::harness::cli::geophone;
-use tests::harness::command::said;
+use tests::harness::command::{output, present, said};
 use tests::harness::notify::{Mail, Sink, can_mail, until};
 use tests::harness::{Agent, Scene, Setup, equal, skipped};
 use tests::need_root;
@@ -15,7 +16,8 @@ const HOSTILE: &str = "\"}]\r\nBcc: all@example.org\r\n\r\n<b>&<!channel>";
 
 /// All that the test has.
 struct Stage {
-    scratch: Scratch,
+    /// Goes with it.
+    _scratch: Scratch,
     /// Takes all.
     sink: Sink,
     /// Takes nothing at first.
@@ -69,7 +71,7 @@ impl Stage {
         });
         Ok(Self {
             config: config.to_string(),
-            scratch,
+            _scratch: scratch,
             sink,
             dead,
             mail,
@@ -112,7 +114,7 @@ fn conserved(metrics: &str, integration: &str) -> Result<()> {
 /// once that it fires and once that it has ended, the one that was away after the restart, and labels break nothing.
 #[test]
 fn each_place_is_told_once_whatever_happens() -> Result<()> {
-    need_root!("openssl");
+    need_root!("openssl", "curl");
     if !can_mail() {
         skipped("notify: there is no python3-aiosmtpd");
         return Ok(());
@@ -120,7 +122,7 @@ fn each_place_is_told_once_whatever_happens() -> Result<()> {
     let mut scene = Scene::alone("sink")?;
     let stage = Stage::new(scene.client.name())?;
     let mut agent = stage.agent()?;
-    let mut busy = |scene: &mut Scene<_>, what: &str, is: &dyn Fn() -> Result<bool>| {
+    let busy = |scene: &mut Scene<_>, what: &str, is: &dyn Fn() -> Result<bool>| {
         until(what, || {
             scene.deliver(50_000)?;
             Ok(is()?.then_some(()))
@@ -216,6 +218,7 @@ fn each_place_is_told_once_whatever_happens() -> Result<()> {
         "{kept}"
     );
     agent.command("alerts", &["silence", "expire", silence.trim()])?;
+    only_json_silences(&agent)?;
     ensure!(
         agent
             .command("alerts", &["silence", "list"])?
@@ -253,9 +256,54 @@ fn each_place_is_told_once_whatever_happens() -> Result<()> {
     agent.stop().map(drop)
 }
 
+/// A web page elsewhere cannot silence anything; Alertmanager's own tool can.
+fn only_json_silences(agent: &Agent) -> Result<()> {
+    let url = format!("http://{}", agent.at);
+    let post = |kind: &str| {
+        let body = r#"{"matchers":[{"name":"a","value":"b","isRegex":false}],"startsAt":"2026-01-01T00:00:00Z","endsAt":"2099-01-01T00:00:00Z","createdBy":"x","comment":"x"}"#;
+        let words = [
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-d",
+            body,
+            "-H",
+            kind,
+        ];
+        output(
+            Command::new("curl")
+                .args(words)
+                .arg(format!("{url}/api/v2/silences")),
+        )
+    };
+    equal("a form", post("Content-Type: text/plain")?.as_str(), "415")?;
+    equal("JSON", post("Content-Type: application/json")?.as_str(), "200")?;
+    let all: Value = serde_json::from_str(&agent.command("alerts", &["silence", "list", "--json"])?)?;
+    let id = all[0]["id"].as_str().context("no id")?.to_owned();
+    if present("amtool") {
+        let amtool = |words: &[&str]| {
+            output(
+                Command::new("amtool")
+                    .arg("--alertmanager.url")
+                    .arg(&url)
+                    .arg("silence")
+                    .args(words),
+            )
+        };
+        ensure!(amtool(&["query", "-q"])?.trim() == id);
+        amtool(&["expire", &id])?;
+        let added = amtool(&["add", "alertname=~X.*", "-c", "why", "-a", "me"])?;
+        agent.command("alerts", &["silence", "expire", added.trim()])?;
+    } else {
+        agent.command("alerts", &["silence", "expire", &id])?;
+    }
+    Ok(())
+}
+
 fn seconds(text: &str) -> Result<f64> {
-    let out =
-        tests::harness::command::output(std::process::Command::new("date").args(["+%s.%N", "-d", text]))?;
+    let out = output(Command::new("date").args(["+%s.%N", "-d", text]))?;
     Ok(out.trim().parse()?)
 }
 

@@ -195,7 +195,7 @@ impl Drop for Mail {
 }
 
 /// Asks until it is so.
-pub fn until<T>(what: &str, ask: impl Fn() -> Result<Option<T>>) -> Result<T> {
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let begin = Instant::now();
     loop {
         if let Some(answer) = ask()? {

@@ -135,3 +135,72 @@ pub fn message(email: &Email, route: &Route, notification: &Notification) -> Res
     };
     built.map_err(|error| anyhow!("the mail cannot be written: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_notify::Alert;
+    use agent_notify::text::{BODY, SUBJECT, Text};
+    use agent_store::labels::Labels;
+    use std::sync::Arc;
+
+    /// What is in labels stays in the body, whatever it looks like, and lines are no longer than mail allows.
+    #[test]
+    fn labels_become_neither_headers_nor_parts() {
+        let hostile = "\"}\r\nBcc: all@example.org\r\n.\r\nQUIT\r\n--boundary\r\n<b>\u{0}é😀";
+        let route = Route {
+            from: "geophone@example.org".parse().unwrap(),
+            to: "Ops <a@example.org>, b@example.org".parse().unwrap(),
+            host: "localhost".to_owned(),
+            port: 25,
+            hello: String::new(),
+            username: String::new(),
+            require_tls: true,
+            tls: TlsSettings::default(),
+        };
+        let email = Email {
+            subject: Text::new(SUBJECT).unwrap(),
+            text: Text::new(BODY).unwrap(),
+            html: Some(Text::new("<p>{{ .CommonLabels.peer }}</p>").unwrap()),
+        };
+        for value in [hostile.to_owned(), hostile.repeat((1 << 20) / hostile.len())] {
+            let notification = Notification {
+                receiver: "ops".to_owned(),
+                group_key: "{}:{}".to_owned(),
+                group_labels: Labels::default(),
+                at: 0,
+                alerts: vec![Alert {
+                    labels: Labels::new([("alertname", value.as_str()), ("peer", value.as_str())]),
+                    annotations: Arc::default(),
+                    active_at: 0,
+                    starts_at: 0,
+                    ends_at: None,
+                    generator_url: String::new(),
+                }],
+                external_url: String::new(),
+            };
+            let message = message(&email, &route, &notification).unwrap();
+            assert_eq!(message.envelope().to().len(), 2);
+            let bytes = message.formatted();
+            let text = String::from_utf8(bytes).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            let names = head.lines().filter(|line| !line.starts_with([' ', '\t']));
+            let names: Vec<&str> = names.filter_map(|line| Some(line.split_once(':')?.0)).collect();
+            let mut wanted = [
+                "Content-Type",
+                "Date",
+                "From",
+                "MIME-Version",
+                "Message-ID",
+                "Subject",
+                "To",
+            ];
+            wanted.sort_unstable();
+            let mut names = names;
+            names.sort_unstable();
+            assert_eq!(names, wanted);
+            assert!(!body.contains("<b>"));
+            assert!(text.lines().all(|line| line.len() <= 998), "too long a line");
+        }
+    }
+}
