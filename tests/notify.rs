@@ -79,7 +79,11 @@ impl Stage {
     }
 
     fn agent(&self) -> Result<Agent> {
-        Setup::new().config(self.config.as_str()).start()
+        // The harness takes it for a configuration without a store otherwise: it is JSON.
+        Setup::new()
+            .config(self.config.as_str())
+            .set("store.kind", "disk")
+            .start()
     }
 
     /// How many messages have come to webhook, Slack, PagerDuty, by mail.
