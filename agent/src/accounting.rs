@@ -3,6 +3,7 @@
 use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
 use crate::bpf::Engine;
 use agent_common::account::{Account, reason};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub static UNACCOUNTED: Metric = Metric {
 pub const METRICS: &[&Metric] = &[&EVENTS, &DROPPED, &IN_FLIGHT, &UNACCOUNTED];
 
 /// What userspace did with the records of a program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Records {
     /// Decoded and handed on.
     pub delivered: u64,

@@ -15,7 +15,7 @@ use crate::export::{otlp, push, remote_write};
 use crate::identity::Peers;
 use crate::memory::{self, Memory};
 use crate::probes::{Probe, block, dns, drops, netdev, node, path, profile, sched, tcp, tunnel, udp};
-use crate::record::{self, Source};
+use crate::record::{self, Flight, Source};
 use crate::records::Record;
 use crate::stacks::Stacks;
 use crate::{api, capacity, ui};
@@ -305,6 +305,7 @@ pub struct Agent {
     pub running: Running,
     shutdown: watch::Sender<bool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    flight: Option<Arc<Flight>>,
 }
 
 impl Agent {
@@ -317,7 +318,8 @@ impl Agent {
         let remote =
             remote_write::Exporter::new(&config.export.remote_write, &config.host_name()).map_err(failed)?;
         let memory = Memory::open(&config.store)?.map(Arc::new);
-        let collector = collector(config, btf)?;
+        let (source, flight) = Flight::start(config)?;
+        let collector = collector_of(config, btf, source)?;
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
@@ -344,7 +346,7 @@ impl Agent {
             collects.push(Box::new(capacity::StatsCollect::new(capacity.clone(), start)));
         }
         let alertmanagers = alert::alertmanager::all(config)?;
-        let rules = Rules::open(config, memory.as_ref());
+        let rules = Rules::open(config, memory.as_ref(), flight.clone());
         if !alertmanagers.is_empty() && !rules.as_ref().is_some_and(|rules| rules.has_alerts()) {
             tracing::warn!(
                 "rules.alertmanagers: there are no rules whose alerts could be sent; set rules.files"
@@ -366,6 +368,9 @@ impl Agent {
                 notifier.clone(),
                 start,
             )));
+        }
+        if let Some(flight) = &flight {
+            collects.push(Box::new(record::StatsCollect::new(flight.clone(), start)));
         }
         let running = Running::start(collector, collects)?;
         let (shutdown, _) = watch::channel(false);
@@ -393,6 +398,7 @@ impl Agent {
             rules: rules.clone(),
             notifier: notifier.clone(),
             capacity: capacity.clone(),
+            flight: flight.clone(),
             stats,
         };
         let mut tasks = Vec::new();
@@ -444,12 +450,16 @@ impl Agent {
             running,
             shutdown,
             tasks,
+            flight,
         })
     }
 
     /// Stops the collector, lets the exporters send the last snapshot, ends the API.
     pub async fn stop(mut self) -> Arc<Snapshot> {
         let snapshot = self.running.stop();
+        if let Some(flight) = &self.flight {
+            flight.finish();
+        }
         let _ = self.shutdown.send(true);
         for task in self.tasks {
             let _ = tokio::time::timeout(Duration::from_secs(6), task).await;

@@ -91,6 +91,8 @@ pub struct Outputs {
 /// The loop's state.
 pub struct Collector {
     probes: Vec<Box<dyn Probe>>,
+    /// By kind of record, which of them takes it; `u8::MAX` = none.
+    takers: Box<[u8; 256]>,
     parts: Parts,
     /// Why there is no kernel side.
     pub engine_error: String,
@@ -194,8 +196,9 @@ impl Collector {
             let _ = e.run_iterator("tcp_sweep");
             Coverage::new(e, start)
         });
-        parts.source.end(Step::Attach, &clock);
+        parts.source.end(Step::Attach, &clock, &[]);
         Self {
+            takers: takers(&probes),
             probes,
             parts,
             engine_error,
@@ -237,6 +240,7 @@ impl Collector {
         let mut context = self.parts.context(&clock, self.last_unix_nanos);
         context.listened = listened;
         let (probes, records, refused) = (&mut self.probes, &mut self.records, &mut self.refused);
+        let takers = &self.takers;
         let n = self.ring.take(BURST, |bytes| {
             let header = bytes.get(..Header::SIZE).and_then(Header::decode);
             let account = header.and_then(|h| records.get_mut(h.program as usize));
@@ -249,9 +253,9 @@ impl Collector {
                 return;
             }
             let body = bytes.get(..h.len as usize).unwrap_or_default();
+            let taker = takers[usize::from(h.kind)];
             let record = probes
-                .iter_mut()
-                .find(|p| p.kinds().contains(&h.kind))
+                .get_mut(usize::from(taker))
                 .and_then(|p| p.record(h.kind, body, &mut context));
             match record {
                 Some(record) => {
@@ -263,7 +267,7 @@ impl Collector {
                 None => account.refused += 1,
             }
         });
-        self.parts.source.end(Step::Drain, &clock);
+        self.parts.source.end(Step::Drain, &clock, &[]);
         n
     }
 
@@ -293,6 +297,10 @@ impl Collector {
         let unix_nanos = clock.unix_nanos;
         // What is new in this tick began after the last one.
         let series_start = std::mem::replace(&mut self.last_unix_nanos, unix_nanos);
+        if self.parts.source.is_due(&clock) {
+            // What is told once may be forgotten by now.
+            self.parts.identity.tell_all();
+        }
         let mut context = self.parts.context(&clock, series_start);
         context.last = last;
         for probe in &mut self.probes {
@@ -310,6 +318,7 @@ impl Collector {
         for probe in &mut self.probes {
             probe.collect(&mut families);
         }
+        self.settle_records();
         if let Some(engine) = &self.parts.engine {
             let misses = self
                 .parts
@@ -346,6 +355,8 @@ impl Collector {
                 coverage.collect(&mut families);
             }
         }
+        // What follows is the agent's own, and in no replay.
+        let told = families.len();
         if let Some(price) = &mut self.price {
             let engine = self.parts.engine.as_ref();
             let fills = engine.iter().flat_map(|engine| {
@@ -358,13 +369,29 @@ impl Collector {
             collect.collect(&mut families);
         }
         let step = if last { Step::Last } else { Step::Tick };
-        self.parts.source.end(step, &clock);
+        let told = families.get(..told).unwrap_or_default();
+        self.parts.source.end(step, &clock, told);
         Snapshot {
             tick: self.tick,
             unix_nanos,
             start_unix_nanos: self.start_unix_nanos,
             resource: self.resource.clone(),
             families,
+        }
+    }
+
+    /// Says what was counted of the records, for a replay that does not have them all.
+    fn settle_records(&mut self) {
+        let source = &self.parts.source;
+        source.tell("records", || (self.records.as_slice(), self.refused));
+        if let Source::Recorded(past) = source
+            && past.lacks_records()
+            && let Some((records, refused)) = past.fact::<(Vec<Records>, Records)>("records")
+        {
+            self.refused = refused;
+            for (own, known) in self.records.iter_mut().zip(records) {
+                *own = known;
+            }
         }
     }
 
@@ -392,8 +419,8 @@ impl Collector {
         let mut next = Instant::now() + TICK;
         let mut more = false;
         let mut listened = false;
-        // A recording is somebody who listens.
-        let records_wanted = self.parts.source.tape().is_some();
+        // A recording that somebody asked for is somebody who listens.
+        let records_wanted = self.parts.source.tape().is_some_and(|tape| tape.listens());
         if records_wanted {
             self.listen(true);
         }
@@ -455,4 +482,15 @@ impl Collector {
             .spawn(move || self.run(outputs))
             .map_err(|e| Error::new(format_args!("starting the collector's thread: {e}")))
     }
+}
+
+/// Which probe takes each kind of record, so that no probe is asked for each record.
+fn takers(probes: &[Box<dyn Probe>]) -> Box<[u8; 256]> {
+    let mut out = Box::new([u8::MAX; 256]);
+    for (place, probe) in probes.iter().enumerate().rev() {
+        for kind in probe.kinds() {
+            out[usize::from(*kind)] = place as u8;
+        }
+    }
+    out
 }

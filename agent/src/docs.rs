@@ -26,6 +26,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Capacity", crate::capacity::METRICS),
         ("Rules", crate::alert::METRICS),
         ("Alerting", crate::alert::notify::METRICS),
+        ("Flight recorder", crate::record::METRICS),
         ("API", crate::api::METRICS),
     ]
 }

@@ -262,6 +262,26 @@ pub fn board(m: &mut Maker) -> Board {
         m.graph("Waiting", &[("{{instance}} {{receiver}}", flight)])
             .size(3, 8),
     );
+
+    panels.push(m.row("Flight recorder"));
+    let ticks = m.rate("geophone_record_ticks_total", "", &["instance", "outcome"]);
+    let waiting = m.value("max", "geophone_record_ticks_waiting", "", &["instance"]);
+    let left_out = m.rate("geophone_record_left_out_total", "", &["instance"]);
+    let targets = [
+        ("{{instance}} seconds {{outcome}}", ticks),
+        ("{{instance}} seconds waiting", waiting),
+        ("{{instance}} records left out", left_out),
+    ];
+    panels.push(m.graph("Recorded", &targets).size(8, 8));
+    let disk = m.value("max", "geophone_record_disk_bytes", "", &["instance", "what"]);
+    panels.push(m.graph("On disk", &[("{{instance}} {{what}}", disk)]).size(6, 8));
+    let written = m.rate("geophone_record_bytes_total", "", &["instance"]);
+    panels.push(m.graph("Written", &[("{{instance}}", written)]).size(5, 8));
+    let dumps = m.rate("geophone_record_dumps_total", "", &["instance", "outcome"]);
+    panels.push(
+        m.graph("Dumps of alerts", &[("{{instance}} {{outcome}}", dumps)])
+            .size(5, 8),
+    );
     Board {
         name: "geophone-agent",
         title: "geophone / Agent",

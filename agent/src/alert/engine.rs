@@ -5,7 +5,8 @@ use super::{files, reload};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::Memory;
-use agent_rules::{Environment, Group, Health, Results, Settings};
+use crate::record::Flight;
+use agent_rules::{Environment, Group, Health, Results, Settings, State};
 use agent_store::promql::Options;
 use agent_store::series::{Bounds, Millis};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -42,13 +43,20 @@ pub struct Rules {
     files: Vec<PathBuf>,
     /// How many of the groups, the first ones, are the agent's own and not of files.
     own: usize,
+    /// What is told when an alert begins to fire.
+    flight: Option<Arc<Flight>>,
     /// Files that could not be used.
     pub(super) invalid: AtomicU64,
 }
 
 impl Rules {
     /// Reads the files of the configuration, and makes the rules of health; `None` without any, or if nothing is remembered.
-    pub fn open(config: &Config, memory: Option<&Arc<Memory>>) -> Option<Arc<Self>> {
+    /// A flight recorder is told when an alert begins to fire.
+    pub fn open(
+        config: &Config,
+        memory: Option<&Arc<Memory>>,
+        flight: Option<Arc<Flight>>,
+    ) -> Option<Arc<Self>> {
         let Some(memory) = memory else {
             if !config.rules.files.is_empty() {
                 tracing::warn!(
@@ -98,6 +106,7 @@ impl Rules {
             groups: Mutex::new(groups),
             evaluated: watch::channel(0).0,
             counters: Counters::default(),
+            flight,
             files: config.rules.files.clone(),
             own,
             invalid: AtomicU64::new(invalid),
@@ -205,6 +214,7 @@ impl Rules {
             self.counters.missed.fetch_add(slots - 1, Relaxed);
             group.evaluate(at, &environment, &mut results);
             self.count(group);
+            self.fly(group, at);
             let view = Arc::new(GroupView::new(group, self.interval));
             let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(old) = published.get_mut(place) {
@@ -231,6 +241,17 @@ impl Rules {
             0 => None,
             // The clock was set back: not to evaluate until it has caught up would let what fires be taken for resolved.
             slots => Some(slots.max(1).unsigned_abs()),
+        }
+    }
+
+    /// Tells the flight recorder which alerts have begun to fire in this evaluation.
+    fn fly(&self, group: &Group, at: Millis) {
+        let Some(flight) = &self.flight else { return };
+        for rule in &group.rules {
+            let mut firing = rule.alerts().filter(|alert| alert.state == State::Firing);
+            if firing.any(|alert| alert.fired_at == Some(at)) {
+                flight.alert(&rule.file.name);
+            }
         }
     }
 

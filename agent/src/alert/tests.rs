@@ -40,7 +40,7 @@ fn alerts_fire_are_stored_and_are_told() {
         .external_labels
         .insert("site".to_owned(), "here".to_owned());
     let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
-    let rules = Rules::open(&config, Some(&memory)).unwrap();
+    let rules = Rules::open(&config, Some(&memory), None).unwrap();
     assert_eq!(rules.invalid.load(std::sync::atomic::Ordering::Relaxed), 2);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_time()
@@ -103,9 +103,9 @@ fn alerts_fire_are_stored_and_are_told() {
 #[test]
 fn nothing_is_evaluated_over_nothing() {
     let mut config = Config::default();
-    assert!(Rules::open(&config, None).is_none());
+    assert!(Rules::open(&config, None, None).is_none());
     config.rules.files.push("r.yaml".into());
-    assert!(Rules::open(&config, None).is_none());
+    assert!(Rules::open(&config, None, None).is_none());
 }
 
 /// Cause: files are read again: changed, broken, mended, gone. Seen: what did not change fires on, a broken file keeps what was read
@@ -124,7 +124,7 @@ fn files_are_read_again() {
     config.health.enabled = false;
     config.rules.files = vec![directory.path().to_owned()];
     let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
-    let rules = Rules::open(&config, Some(&memory)).unwrap();
+    let rules = Rules::open(&config, Some(&memory), None).unwrap();
     let at = |minute: Millis| 1_700_000_000_000 + minute * 60_000;
     let series = memory
         .store()

@@ -9,6 +9,7 @@ mod profile;
 #[cfg(test)]
 mod prometheus_tests;
 pub(crate) mod promql;
+mod record;
 #[cfg(test)]
 mod refused_tests;
 mod remote_read;
@@ -27,6 +28,7 @@ use crate::alert::Rules;
 use crate::alert::notify::Notifier;
 use crate::capacity;
 use crate::memory::Memory;
+use crate::record::Flight;
 use crate::records::{Changes, Record};
 use crate::stacks::Stacks;
 use std::sync::Arc;
@@ -57,6 +59,8 @@ pub struct State {
     pub notifier: Option<Arc<Notifier>>,
     /// Forecasts, if any are made.
     pub capacity: Option<Arc<capacity::Live>>,
+    /// The flight recorder, if it is on.
+    pub flight: Option<Arc<Flight>>,
     /// Where requests are counted.
     pub stats: Arc<Stats>,
 }

@@ -3,6 +3,7 @@
 use super::json::SnapshotView;
 use super::profile::{next_profile, profile};
 use super::promql;
+use super::record::record;
 use super::silences;
 use super::stats::PATHS;
 use super::stream::{Wanted, lines};
@@ -95,6 +96,7 @@ pub(super) fn router(
         .route("/api/v1/drops", get(drops))
         .route("/api/v1/tunnels", get(tunnels))
         .route(RELOAD, post(reload))
+        .route("/api/v1/record", get(record))
         .merge(promql::routes())
         .merge(silences::routes())
         .fallback(async || {

@@ -3,6 +3,7 @@
 use super::sys;
 use crate::error::Result;
 use crate::record::{Past, Source, Tape};
+use agent_common::wire::Wire;
 use aya::maps::MapData;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -128,6 +129,17 @@ impl KernelMap {
                 result
             }
             From::Recorded(past) => past.take(self.name, key).ok_or_else(gone),
+        }
+    }
+
+    /// Keys that the recorded agent took out and a replay, which began later, did not. In an agent there are none.
+    pub fn vanished<K: Wire>(&self) -> Vec<K> {
+        match &self.from {
+            From::Kernel(..) => Vec::new(),
+            From::Recorded(past) => {
+                let keys = past.vanished(self.name);
+                keys.iter().filter_map(|key| K::decode(key)).collect()
+            }
         }
     }
 

@@ -95,6 +95,8 @@ pub struct MappedArray {
     /// Bytes from one element to the next.
     stride: usize,
     watched: Option<Watched>,
+    /// A recording fills it.
+    is_recorded: bool,
 }
 
 /// What a recording needs of an array: each part is read once a tick, when a probe first looks at it, so that what is
@@ -142,6 +144,20 @@ impl Shadow {
 }
 
 impl Watched {
+    /// What is written is told; the next difference is from there.
+    fn set(&self, word: usize, value: u64) {
+        let last = self.shadow.words.get(word);
+        if last == value {
+            return;
+        }
+        self.shadow.words.set(word, value);
+        self.tape.set(self.array, word, value.wrapping_sub(last));
+        if let Some(read) = self.shadow.read.half(4 * (word / self.shadow.part)) {
+            // Known, though not read in this step.
+            let _ = read.compare_exchange(0, u32::MAX, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
     fn look(&self, live: &Memory, at: usize) {
         let part = at / 8 / self.shadow.part;
         let epoch = self.tape.epoch();
@@ -169,6 +185,7 @@ impl MappedArray {
             memory: Memory::shared(map, stride * entries)?,
             stride,
             watched: None,
+            is_recorded: false,
         })
     }
 
@@ -179,6 +196,7 @@ impl MappedArray {
             memory: Memory::zeros(stride * entries)?,
             stride,
             watched: None,
+            is_recorded: true,
         })
     }
 
@@ -227,15 +245,14 @@ impl MappedArray {
             .map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
-    /// Writes a 64-bit word; outside the array nothing happens.
+    /// Writes a 64-bit word; outside the array nothing happens, nor in a recording's: what came of it is there.
     pub fn set_u64(&self, element: usize, byte: usize, value: u64) {
-        let Some(at) = self.offset(element, byte, 8) else {
+        let Some(at) = self.offset(element, byte, 8).filter(|_| !self.is_recorded) else {
             return;
         };
         self.memory.set(at / 8, value);
-        // A replay writes the same: the next difference is from here.
         if let Some(watched) = &self.watched {
-            watched.shadow.words.set(at / 8, value);
+            watched.set(at / 8, value);
         }
     }
 }

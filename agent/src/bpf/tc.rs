@@ -9,6 +9,7 @@ use super::{Engine, Spec, State, Verdict, host, sys};
 use crate::aggregate::labels::clean;
 use crate::bpf::KernelMap;
 use crate::error::{Context as _, Result};
+use crate::record::Source;
 use crate::rtnetlink::Rtnetlink;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, loaded_programs, tc};
@@ -86,6 +87,9 @@ pub struct Attachment {
     /// The kernel's id of the program.
     id: u32,
     link: Option<SchedClassifierLink>,
+    /// Whose facts it asks or tells, and what it is called there.
+    source: Source,
+    fact: String,
 }
 
 impl Engine {
@@ -155,15 +159,42 @@ impl Engine {
         device: &str,
         place: Place,
     ) -> Result<Attachment> {
-        let Place { ifindex, way, netns } = place;
         let what = format!("{program} on {device}");
+        let fact = format!("{what} {} {}", place.ifindex, place.netns);
+        if let Source::Recorded(past) = &self.source {
+            let is_on = past.fact(&fact).unwrap_or(false);
+            return is_on
+                .then(|| Attachment {
+                    ifindex: place.ifindex,
+                    way: place.way,
+                    id: 0,
+                    link: None,
+                    source: self.source.clone(),
+                    fact: is_there(&fact),
+                })
+                .context(what);
+        }
+        let attached = self.put_on_device(program, device, place, &what, &fact);
+        self.source.tell(&fact, || attached.is_ok());
+        attached
+    }
+
+    fn put_on_device(
+        &mut self,
+        program: &'static str,
+        device: &str,
+        Place { ifindex, way, netns }: Place,
+        what: &str,
+        fact: &str,
+    ) -> Result<Attachment> {
+        let source = self.source.clone();
         let program: &mut SchedClassifier = if netns == 0 {
             let program = self.program_mut(program).context("no such program")?;
-            program.try_into().context(&what)?
+            program.try_into().context(what)?
         } else {
             self.entries.get_mut(&(netns, program)).context("no such entry")?
         };
-        let id = program.info().context(&what)?.id();
+        let id = program.info().context(what)?.id();
         let options = if mechanism() == "tcx" {
             TcAttachOptions::TcxOrder(LinkOrder::first())
         } else {
@@ -176,13 +207,15 @@ impl Engine {
         };
         let link = program
             .attach_with_options(device, way.aya(), options)
-            .context(&what)?;
-        let link = program.take_link(link).context(&what)?;
+            .context(what)?;
+        let link = program.take_link(link).context(what)?;
         Ok(Attachment {
             ifindex,
             way,
             id,
             link: Some(link),
+            source,
+            fact: is_there(fact),
         })
     }
 }
@@ -190,6 +223,17 @@ impl Engine {
 impl Attachment {
     /// Whether it is still there. An error means that the device is not.
     pub fn is_there(&self) -> Result<bool> {
+        if let Source::Recorded(past) = &self.source {
+            return Ok(past.fact(&self.fact).unwrap_or(true));
+        }
+        let is_there = self.look();
+        if let Ok(is_there) = &is_there {
+            self.source.tell(&self.fact, || is_there);
+        }
+        is_there
+    }
+
+    fn look(&self) -> Result<bool> {
         if mechanism() == "tcx" {
             let ids = sys::query_tcx(self.ifindex, self.way.tcx()).context("tcx query")?;
             return Ok(ids.contains(&self.id));
@@ -216,6 +260,11 @@ impl Drop for Attachment {
             std::mem::forget(self.link.take());
         }
     }
+}
+
+/// The fact by which an attachment says that it is still there. That it was made is another: both may be told in one step.
+fn is_there(fact: &str) -> String {
+    format!("{fact} is there")
 }
 
 /// Removes clsact filters that an agent has left which was killed. Only to be called when no other agent runs.

@@ -8,14 +8,20 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 pub struct Record {
     /// The file to write
-    #[arg(value_name = "FILE", value_parser = super::writable)]
-    pub file: PathBuf,
+    #[arg(value_name = "FILE", value_parser = super::writable, required_unless_present = "dump")]
+    pub file: Option<PathBuf>,
     /// End by itself after this time
     #[arg(long = "for", value_name = "TIME", value_parser = super::time)]
     pub duration: Option<Duration>,
     /// Write the last exposition to this file as well: what a replay must say
     #[arg(long, value_name = "FILE", value_parser = super::writable)]
     pub exposition: Option<PathBuf>,
+    /// Record nothing: write what the flight recorder (record.flight) has to this file
+    #[arg(long, value_name = "FILE", value_parser = super::writable, conflicts_with_all = ["file", "duration", "exposition"])]
+    pub dump: Option<PathBuf>,
+    /// Not of the latest agent, but of the one before (1), or before that (2)
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "dump")]
+    pub back: usize,
 }
 
 /// `geophone replay`.
@@ -30,6 +36,12 @@ pub struct Replay {
     /// Fill this store, for `geophone query --store`
     #[arg(long = "store", value_name = "DIRECTORY")]
     pub directory: Option<PathBuf>,
+    /// Say which alerts of these rule files of Prometheus would have fired when, not the last exposition; may be repeated
+    #[arg(long, value_name = "FILE", conflicts_with = "ticks")]
+    pub rules: Vec<PathBuf>,
+    /// The alerts as JSON
+    #[arg(long, requires = "rules")]
+    pub json: bool,
     /// Each tick as a line of JSON, not the last exposition
     #[arg(long)]
     pub ticks: bool,

@@ -1,56 +1,34 @@
 //! `geophone record` and `geophone replay`.
 
-use super::{explain, over, say};
+use super::store::moment;
+use super::{explain, over, rules, say};
 use crate::aggregate::Snapshot;
 use crate::api::json::SnapshotView;
 use crate::app::{self, Running};
-use crate::bpf::host;
 use crate::cli;
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::export::prometheus::{self, Format};
 use crate::memory::{Memory, Recorder};
-use crate::probes::unix_nanos;
 use crate::record::{self, Meta, Output, Replay, Source};
 use crate::ui::units::bytes;
-use agent_common::wire::LAYOUT;
-use serde_json::Value;
+use agent_store::store::Place;
 use std::io::{BufWriter, Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Settings that decide what is read and how it is named. None of them is a secret.
-const SETTINGS: [&str; 6] = ["region", "zone", "attributes", "peers", "probes", "limits"];
-
-/// What a recording that begins now is of.
-fn meta(config: &Config) -> Result<Meta> {
-    let mut settings = serde_json::to_value(config).context("settings")?;
-    if let Value::Object(all) = &mut settings {
-        all.retain(|key, _| SETTINGS.contains(&key.as_str()));
-    }
-    let on = app::probes(config);
-    let is_left_out = |name: &&str| record::LEFT_OUT.contains(name);
-    Ok(Meta {
-        geophone: env!("CARGO_PKG_VERSION").into(),
-        layout: LAYOUT,
-        kernel: host::kernel_release(),
-        host: config.host_name(),
-        start_unix_nanos: unix_nanos(),
-        settings,
-        left_out: on
-            .iter()
-            .map(|p| p.name())
-            .filter(is_left_out)
-            .map(str::to_owned)
-            .collect(),
-    })
-}
-
-/// `geophone record`: an agent of its own, because a recording begins with the attaching of the programs.
+/// `geophone record`: an agent of its own, because a recording begins with the attaching of the programs; or a dump of the
+/// flight recorder.
 pub async fn record(config: &Config, btf: Option<PathBuf>, options: &cli::Record) -> Result<()> {
-    let meta = meta(config)?;
+    if let Some(file) = &options.dump {
+        return dump(config, file, options.back);
+    }
+    let Some(file) = &options.file else {
+        return Err(Error::usage("FILE: which file is to be written?"));
+    };
+    let meta = Meta::now(config)?;
     let left_out = meta.left_out.join(", ");
-    let source = Source::to(Output::file(&options.file, &meta)?);
+    let source = Source::to(Output::file(file, &meta)?);
     let collector = app::collector_of(config, btf, source.clone())?;
     let mut running = Running::start(collector, Vec::new())?;
     let _ = running.snapshots.wait_for(|s| s.tick > 0).await;
@@ -74,10 +52,28 @@ pub async fn record(config: &Config, btf: Option<PathBuf>, options: &cli::Record
         0 => Ok(()),
         lost => Err(Error::new(format_args!(
             "{}: {lost} of {} ticks could not be written",
-            options.file.display(),
+            file.display(),
             last.tick
         ))),
     }
+}
+
+/// The directory is read, not the agent asked: what happened before it crashed is there as well.
+fn dump(config: &Config, file: &Path, back: usize) -> Result<()> {
+    let mut out = BufWriter::new(std::fs::File::create(file).context(file.display())?);
+    let dumped = record::dump(&config.record.flight.directory, back, &mut out).inspect_err(|_| {
+        let _ = std::fs::remove_file(file);
+    })?;
+    let began = moment((dumped.began / 1_000_000) as i64);
+    let mut text = format!("{} from {began} on", bytes(dumped.bytes as f64));
+    if dumped.earlier > 0 {
+        text += &format!(
+            "; {} earlier agents have recorded here too: --back {}",
+            dumped.earlier,
+            back + 1
+        );
+    }
+    say(&text)
 }
 
 fn exposition(snapshot: &Snapshot) -> Vec<u8> {
@@ -99,11 +95,15 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
         )),
         None => Box::new(BufWriter::new(stdout().lock())),
     };
-    let store = options
-        .directory
-        .as_ref()
-        .map(|directory| Memory::replayed(directory, &config.store))
-        .transpose()?;
+    let store = match &options.directory {
+        Some(directory) => Some(Memory::replayed(
+            Place::Directory(directory.clone()),
+            &config.store,
+        )?),
+        // What rules look at has to be somewhere.
+        None if !options.rules.is_empty() => Some(Memory::replayed(Place::Memory, &config.store)?),
+        None => None,
+    };
     let mut recorder = Recorder::new(&replay.config().host_name());
     let (began, mut first) = (Instant::now(), None);
     let (mut last, mut ticks) = (None, 0u64);
@@ -140,7 +140,8 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
             options.file.display()
         )));
     };
-    if let (Some(memory), Some(directory)) = (&store, &options.directory) {
+    let mut past = None;
+    if let Some(memory) = &store {
         recorder.end(memory.store());
         memory.store().sync();
         memory.store().maintain();
@@ -148,13 +149,21 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
         let lost = stats.lost + stats.refused + stats.series_refused;
         if lost > 0 {
             return Err(Error::new(format_args!(
-                "--store {}: {lost} samples or series found no room; raise store.memory and replay into an empty directory",
-                directory.display()
+                "{lost} samples or series found no room; raise store.memory, or replay into an empty --store DIRECTORY"
             )));
         }
+        if !options.rules.is_empty() {
+            // The recording's names of the host; how rules are evaluated is today's question.
+            let mut config = config.clone();
+            config.host.clone_from(&replay.meta().host);
+            let (text, came_to) = rules::replayed(&config, memory, &options.rules, options.json)?;
+            writeln!(out, "{text}").context("writing")?;
+            past = Some(came_to);
+        }
     }
-    if !options.ticks {
+    if !options.ticks && past.is_none() {
         out.write_all(&exposition(&last)).context("writing")?;
     }
-    out.flush().context("writing")
+    out.flush().context("writing")?;
+    past.map_or(Ok(()), |past| rules::failures(&past))
 }

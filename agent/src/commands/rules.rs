@@ -164,26 +164,61 @@ fn test(config: &Config, options: &RulesTest) -> Result<()> {
             moment(span.1)
         )));
     }
+    let began = Instant::now();
+    let past = evaluate(config, &memory, groups, (from, to));
+    if options.json {
+        say(&serde_json::to_string_pretty(&as_json(&past, (from, to))).context("JSON")?)?;
+    } else {
+        say(&told(&past, (from, to), Some(began.elapsed())))?;
+    }
+    failures(&past)
+}
+
+/// What rules would have come to over what a store remembers.
+fn evaluate(config: &Config, memory: &Memory, groups: Vec<GroupFile>, span: (Millis, Millis)) -> Past {
     let settings = Settings {
         external_labels: files::external_labels(config),
         external_url: files::external_url(config),
         options: Options::default(),
     };
-    let (timeout, memory) = (memory.timeout(), &memory);
+    let timeout = memory.timeout();
     let bounds = || -> Box<dyn Bounds> { Box::new(memory.limits(timeout)) };
     let environment = Environment {
         source: memory.store(),
         bounds: &bounds,
         settings: &settings,
     };
-    let began = Instant::now();
     let interval = config.rules.interval.get().as_millis() as Millis;
-    let past = past(groups, (from, to), interval, &environment);
-    if options.json {
-        say(&serde_json::to_string_pretty(&as_json(&past, (from, to))).context("JSON")?)?;
-    } else {
-        say(&told(&past, (from, to), began.elapsed()))?;
+    past(groups, span, interval, &environment)
+}
+
+/// Which alerts would have fired over a store that a recording has filled: text, or JSON. The rules of health come first, so
+/// that others can ask for their scores. The same recording gives the same bytes.
+pub(super) fn replayed(
+    config: &Config,
+    memory: &Memory,
+    paths: &[PathBuf],
+    json: bool,
+) -> Result<(String, Past)> {
+    let mut all = Vec::new();
+    if config.health.enabled {
+        let own = agent_score::health::rules(&config.health.weights());
+        // A test has them all parsed for any weights.
+        all.extend(file::parse("health", &own).unwrap_or_default());
     }
+    all.extend(groups(paths)?);
+    let span = memory.store().info().span.unwrap_or_default();
+    let past = evaluate(config, memory, all, span);
+    let text = if json {
+        serde_json::to_string_pretty(&as_json(&past, span)).context("JSON")?
+    } else {
+        told(&past, span, None)
+    };
+    Ok((text, past))
+}
+
+/// What could not be evaluated, line by line.
+pub(super) fn failures(past: &Past) -> Result<()> {
     match past.failed.len() {
         0 => Ok(()),
         failed => {
@@ -210,7 +245,7 @@ pub(super) fn labels(labels: &Labels) -> String {
     pairs.join(" ")
 }
 
-fn told(past: &Past, (from, to): (Millis, Millis), took: Duration) -> String {
+fn told(past: &Past, (from, to): (Millis, Millis), took: Option<Duration>) -> String {
     let rows: Vec<Vec<String>> = past
         .episodes
         .iter()
@@ -227,12 +262,12 @@ fn told(past: &Past, (from, to): (Millis, Millis), took: Duration) -> String {
         })
         .collect();
     let summary = format!(
-        "{} alerts from {} to {}; {} evaluations in {:.1} s",
+        "{} alerts from {} to {}; {} evaluations{}",
         rows.len(),
         moment(from),
         moment(to),
         past.evaluations,
-        took.as_secs_f64()
+        took.map_or_else(String::new, |took| format!(" in {:.1} s", took.as_secs_f64()))
     );
     if rows.is_empty() {
         return summary;

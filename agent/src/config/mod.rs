@@ -10,6 +10,7 @@ mod health;
 mod layers;
 mod node;
 mod profile;
+mod record;
 mod rules;
 mod settings;
 mod store;
@@ -26,6 +27,7 @@ pub use error::ConfigError;
 pub use health::{HealthSettings, HealthWeights};
 pub use layers::{ENV_ELSEWHERE, ENV_PREFIX, Given};
 pub use profile::ProfileProbe;
+pub use record::{FlightSettings, RecordSettings};
 pub use rules::RulesSettings;
 pub use settings::{
     Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, PathProtocol,

@@ -4,6 +4,7 @@ use super::alerting::AlertingSettings;
 use super::capacity::CapacitySettings;
 use super::health::HealthSettings;
 use super::profile::ProfileProbe;
+use super::record::RecordSettings;
 use super::rules::RulesSettings;
 use super::store::StoreSettings;
 use super::tunnel::TunnelProbe;
@@ -51,6 +52,8 @@ pub struct Config {
     pub rules: RulesSettings,
     /// Who is told of alerts, by the agent itself. The names are Alertmanager's. Without receivers nobody is told.
     pub alerting: AlertingSettings,
+    /// Recordings that the agent makes by itself.
+    pub record: RecordSettings,
     /// HTTP: metrics, health and the API.
     pub api: ApiSettings,
     /// Where metrics are sent, besides being served by the API.

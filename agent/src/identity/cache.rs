@@ -41,6 +41,11 @@ impl<K: Eq + Hash, V> Cache<K, V> {
         self.entries.insert(key, (value, now)).map(|(before, _)| before)
     }
 
+    /// All entries, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(key, (value, _))| (key, value))
+    }
+
     /// Forgets the entries for which `keep` is false.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
         self.entries.retain(|key, (value, _)| keep(key, value));

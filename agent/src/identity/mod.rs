@@ -136,6 +136,13 @@ impl Identity {
         subject
     }
 
+    /// Tells a recording all names again that are known.
+    pub fn tell_all(&self) {
+        for (key, entry) in self.subjects.iter() {
+            self.source.tell(&fact(key), || &*entry.subject);
+        }
+    }
+
     /// The name as far as it is known now, and whether that is all.
     fn name(&mut self, key: &SubjectKey, comm: &[u8; 16], now: Instant) -> (Subject, bool) {
         let mut subject = Subject {

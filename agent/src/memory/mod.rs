@@ -79,14 +79,14 @@ impl Memory {
     }
 
     /// Opens a store to fill it from a recording, however old that is.
-    pub fn replayed(directory: &Path, settings: &StoreSettings) -> Result<Self> {
+    pub fn replayed(place: Place, settings: &StoreSettings) -> Result<Self> {
         let ages = HumanDuration::from_secs(100 * 366 * 86_400);
         let settings = StoreSettings {
             retention: ages,
             downsampled_retention: ages,
             ..settings.clone()
         };
-        Self::write(directory, &settings)
+        Self::at(place, &settings)
     }
 
     fn at(place: Place, settings: &StoreSettings) -> Result<Self> {

@@ -214,14 +214,20 @@ impl Block {
             found.extend(BlockKey::decode(key).zip(decode(value)));
         })?;
         // Behind our own: what ends between the two readings makes the ratio less, and never too good.
-        self.disks = disks::read();
+        self.disks = disks::of(context.source);
         for (key, now) in found {
             let is_used = key != BlockKey::OTHER || now.bytes != 0 || now.latency.sum_micros != 0;
             if is_used {
                 self.take(key, now, context);
             }
         }
-        let kernels = self.coverage.update(&self.disks, false);
+        let mut kernels = self.coverage.update(&self.disks, false, context.source);
+        const FACT: &str = "block coverage";
+        if let Some((counted, then)) = context.source.resume(FACT) {
+            (self.counted, kernels) = (counted, then);
+            self.coverage.resume(kernels);
+        }
+        context.source.tell(FACT, || (self.counted, kernels));
         self.ratio = (kernels > 0).then(|| self.counted as f64 / kernels as f64);
         // Disks that are gone give their rows back.
         let (disks, map) = (&self.disks, &self.map);
@@ -276,7 +282,8 @@ impl Probe for Block {
         for spec in &PROGRAMS {
             engine.attach(spec);
         }
-        self.coverage.update(&disks::read(), true);
+        self.coverage
+            .update(&disks::of(context.source), true, context.source);
         Ok(())
     }
 

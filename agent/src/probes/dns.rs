@@ -269,6 +269,8 @@ impl Dns {
                 maps.tokens.set_u64(cpu, 0, limit);
             }
         }
+        self.table
+            .forget(&maps.servers.vanished(), &maps.answers.vanished());
         // Counters first: they bring the names of processes.
         for (key, value) in entries::<DnsServerKey, DnsCounters>(&maps.servers)? {
             self.table.counters(key, &value, context);

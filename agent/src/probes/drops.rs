@@ -160,6 +160,9 @@ impl Drops {
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<()> {
         let Some(drops) = &self.drops else { return Ok(()) };
+        for key in drops.vanished() {
+            self.table.forget(&key);
+        }
         let mut found = entries::<DropKey, DropValue>(drops)?;
         found.retain(|(_, value)| value.packets > 0);
         for (key, value) in found {
@@ -179,6 +182,9 @@ impl Drops {
         let Some(queue) = &self.udp_queue else {
             return Ok(());
         };
+        for key in queue.vanished() {
+            self.udp.forget(&key);
+        }
         let mut found = Vec::new();
         queue.for_each(SubjectKey::SIZE, 8, |key, value| {
             found.extend(SubjectKey::decode(key).zip(counter(value)));

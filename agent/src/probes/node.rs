@@ -9,7 +9,10 @@ use super::{Context, Probe};
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
 use crate::error::{Error, Result};
 use crate::mountinfo;
+use crate::record::Source;
+use serde::{Deserialize, Serialize};
 use sockets::Sockets;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,8 +69,47 @@ pub struct Options {
 /// Resource and device; used, and the limit where there is one.
 type Uses = BTreeMap<(&'static str, String), (f64, Option<f64>)>;
 
-/// A device; of its bytes and inodes, the resource's name, used and limit.
-type Disk = (String, [(&'static str, f64, f64); 2]);
+/// A device; used and limit of its bytes and its inodes.
+type Disk = (String, [(f64, f64); 2]);
+
+/// What is used of a resource, by its name, and the limit where there is one.
+type Use = (Cow<'static, str>, f64, Option<f64>);
+
+/// What is read in a tick, without the file systems.
+#[derive(Default, Serialize, Deserialize)]
+struct Seen {
+    /// Clock ticks of all CPUs, idle and in all, and how many CPUs there are.
+    cpu: Option<(u64, u64, u32)>,
+    uses: Vec<Use>,
+    /// Resource and kind; microseconds.
+    pressure: Vec<(Cow<'static, str>, Cow<'static, str>, u64)>,
+}
+
+/// The resources but those of file systems.
+const RESOURCES: [&str; 9] = [
+    "memory",
+    "swap",
+    "tcp_memory",
+    "tcp_orphans",
+    "tcp_time_wait",
+    "conntrack",
+    "file_descriptors",
+    "threads",
+    "neighbours",
+];
+/// What a file system has.
+const OF_FILE_SYSTEMS: [&str; 2] = ["filesystem", "inodes"];
+/// What sockets.rs says.
+const OF_SOCKETS: [&str; 2] = ["ephemeral_ports", "listen_queue"];
+/// What is waited for.
+const PRESSURES: [&str; 3] = ["cpu", "memory", "io"];
+/// Who waits.
+const KINDS: [&str; 2] = ["some", "full"];
+
+/// The name of a list that is the same: a recording has names of its own.
+fn own(list: &[&'static str], name: &str) -> Option<&'static str> {
+    list.iter().find(|own| **own == name).copied()
+}
 
 /// The probe.
 pub struct Node {
@@ -121,12 +163,54 @@ impl Node {
         self.text(path)?.trim().parse().ok()
     }
 
-    fn update(&mut self) {
+    /// Reads what there is; of a recording, what was read then.
+    fn update(&mut self, source: &Source) {
+        let seen = source.ask("node", || self.seen()).unwrap_or_default();
         let mut uses = Uses::new();
-        let mut put = |resource, found: Option<(f64, Option<f64>)>| {
-            uses.extend(found.map(|found| ((resource, String::new()), found)));
+        if let Some(found) = seen.cpu.and_then(|cpu| self.busy(cpu)) {
+            uses.insert(("cpu", String::new()), found);
+        }
+        for (name, used, limit) in seen.uses {
+            let name = own(&RESOURCES, &name);
+            uses.extend(name.map(|name| ((name, String::new()), (used, limit))));
+        }
+        const FACT: &str = "node file systems";
+        if let Source::Recorded(past) = source {
+            self.file_systems = fullest(past.fact(FACT).unwrap_or_default(), self.options.max_devices);
+        } else if self.ticks.is_multiple_of(FILE_SYSTEMS_EVERY) {
+            let found = self.file_systems();
+            source.tell(FACT, || &found);
+            self.file_systems = fullest(found, self.options.max_devices);
+        }
+        self.ticks += 1;
+        uses.extend(self.file_systems.clone());
+        let live = || {
+            let found = self
+                .sockets
+                .as_mut()
+                .map(|s| s.uses(&self.proc, self.options.max_devices));
+            let found = found.unwrap_or_default().into_iter();
+            found
+                .map(|((name, device), (used, limit))| (name.into(), device, used, limit))
+                .collect()
         };
-        put("cpu", self.cpu());
+        let found: Vec<(Cow<'static, str>, String, f64, Option<f64>)> =
+            source.ask("node sockets", live).unwrap_or_default();
+        for (name, device, used, limit) in found {
+            uses.extend(own(&OF_SOCKETS, &name).map(|name| ((name, device), (used, limit))));
+        }
+        self.uses = uses;
+        for (resource, kind, micros) in seen.pressure {
+            let names = own(&PRESSURES, &resource).zip(own(&KINDS, &kind));
+            self.pressure.extend(names.map(|names| (names, micros)));
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        let mut uses: Vec<Use> = Vec::new();
+        let mut put = |resource, found: Option<(f64, Option<f64>)>| {
+            uses.extend(found.map(|(used, limit)| (Cow::Borrowed(resource), used, limit)));
+        };
         let memory = self.text("meminfo").unwrap_or_default();
         put("memory", part(&memory, "MemAvailable:", "MemTotal:"));
         put(
@@ -183,20 +267,14 @@ impl Node {
                 )
             }),
         );
-        if self.ticks.is_multiple_of(FILE_SYSTEMS_EVERY) {
-            self.file_systems = self.file_systems();
+        Seen {
+            cpu: self.cpu(),
+            uses,
+            pressure: self.pressures(),
         }
-        self.ticks += 1;
-        uses.extend(self.file_systems.clone());
-        if let Some(sockets) = &mut self.sockets {
-            uses.extend(sockets.uses(&self.proc, self.options.max_devices));
-        }
-        self.uses = uses;
-        self.pressures();
     }
 
-    /// Cores that were busy since the last tick, and how many there are.
-    fn cpu(&mut self) -> Option<(f64, Option<f64>)> {
+    fn cpu(&self) -> Option<(u64, u64, u32)> {
         let text = self.text("stat")?;
         let mut lines = text.lines();
         let ticks: Vec<u64> = lines
@@ -211,19 +289,24 @@ impl Node {
         };
         let idle = idle + iowait;
         let all = idle + user + nice + system + irq + softirq + steal;
-        let cores = lines.take_while(|line| line.starts_with("cpu")).count() as f64;
+        let cores = lines.take_while(|line| line.starts_with("cpu")).count();
+        Some((idle, all, cores as u32))
+    }
+
+    /// Cores that were busy since the last tick, and how many there are.
+    fn busy(&mut self, (idle, all, cores): (u64, u64, u32)) -> Option<(f64, Option<f64>)> {
         let (idle_before, all_before) = self.cpu.replace((idle, all))?;
         let passed = all.saturating_sub(all_before);
         // The kernel's idle time may fall by a tick.
         let busy = passed.saturating_sub(idle.saturating_sub(idle_before));
+        let cores = f64::from(cores);
         (passed > 0).then(|| (busy as f64 / passed as f64 * cores, Some(cores)))
     }
 
     /// File systems on block devices: one on a network may hang whoever asks for its size.
-    fn file_systems(&self) -> Uses {
-        let mut uses = Uses::new();
+    fn file_systems(&self) -> Vec<Disk> {
         let text = std::fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
-        let mut found: Vec<Disk> = Vec::new();
+        let mut found = Vec::new();
         for (device, point) in mountinfo::on_block_devices(&text) {
             let Ok(seen) = nix::sys::statvfs::statvfs(&point) else {
                 continue;
@@ -236,34 +319,27 @@ impl Node {
             );
             // As df has it: what is kept for root is neither used nor to be had.
             let used = all - free;
-            let bytes = ("filesystem", used * size, (used + available) * size);
+            let bytes = (used * size, (used + available) * size);
             let inodes = (
-                "inodes",
                 seen.files().saturating_sub(seen.files_free()) as f64,
                 seen.files() as f64,
             );
             found.push((device, [bytes, inodes]));
         }
-        let fill = |(_, [bytes, _]): &Disk| bytes.1 / bytes.2.max(1.0);
-        found.sort_by(|a, b| fill(b).total_cmp(&fill(a)));
-        for (device, parts) in found.into_iter().take(self.options.max_devices) {
-            for (resource, used, limit) in parts.into_iter().filter(|(_, _, limit)| *limit > 0.0) {
-                uses.insert((resource, device.clone()), (used, Some(limit)));
-            }
-        }
-        uses
+        found
     }
 
-    fn pressures(&mut self) {
-        for resource in ["cpu", "memory", "io"] {
+    fn pressures(&self) -> Vec<(Cow<'static, str>, Cow<'static, str>, u64)> {
+        let mut all = Vec::new();
+        for resource in PRESSURES {
             let text = self.text(&format!("pressure/{resource}")).unwrap_or_default();
-            for kind in ["some", "full"] {
+            for kind in KINDS {
                 let line = text.lines().find(|line| line.starts_with(kind));
                 let total = line.and_then(|line| line.rsplit_once("total=")?.1.parse().ok());
-                self.pressure
-                    .extend(total.map(|total: u64| ((resource, kind), total)));
+                all.extend(total.map(|total: u64| (resource.into(), kind.into(), total)));
             }
         }
+        all
     }
 
     fn labels_of(
@@ -277,6 +353,21 @@ impl Node {
         let make = || Arc::new(Labels::new(names, &[resource, other], false, start));
         self.labels.entry(key).or_insert_with(make).clone()
     }
+}
+
+/// The fullest file systems.
+fn fullest(mut found: Vec<Disk>, most: usize) -> Uses {
+    let fill = |(_, [bytes, _]): &Disk| bytes.0 / bytes.1.max(1.0);
+    found.sort_by(|a, b| fill(b).total_cmp(&fill(a)));
+    let mut uses = Uses::new();
+    for (device, parts) in found.into_iter().take(most) {
+        for (resource, (used, limit)) in OF_FILE_SYSTEMS.into_iter().zip(parts) {
+            if limit > 0.0 {
+                uses.insert((resource, device.clone()), (used, Some(limit)));
+            }
+        }
+    }
+    uses
 }
 
 /// Total less free, and total, bytes: /proc/meminfo counts in KiB.
@@ -314,18 +405,18 @@ impl Probe for Node {
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
         self.start = context.series_start;
-        if self.text("stat").is_none() {
+        if context.source.past().is_none() && self.text("stat").is_none() {
             return Err(Error::new(format_args!(
                 "{}: not the kernel's /proc",
                 self.proc.display()
             )));
         }
-        self.update();
+        self.update(context.source);
         Ok(())
     }
 
-    fn tick(&mut self, _context: &mut Context<'_>) {
-        self.update();
+    fn tick(&mut self, context: &mut Context<'_>) {
+        self.update(context.source);
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {
@@ -412,7 +503,7 @@ mod tests {
             ),
         ]);
         let mut node = node(&home);
-        node.update();
+        node.update(&Source::Kernel);
         assert_eq!(
             used(&node, "memory"),
             Some((750.0 * 1024.0, Some(1000.0 * 1024.0)))
@@ -435,13 +526,21 @@ mod tests {
     }
 
     #[test]
+    fn every_resource_that_is_read_has_its_name_in_the_list() {
+        let node = Node::new(Options { max_devices: 4 });
+        for (name, ..) in node.seen().uses {
+            assert!(own(&RESOURCES, &name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
     fn busy_cores_are_those_since_the_last_tick() {
         let home = proc(&[(
             "stat",
             "cpu 100 0 100 800 0 0 0 0 0 0\ncpu0 1 1\ncpu1 1 1\nintr 5\n",
         )]);
         let mut node = node(&home);
-        node.update();
+        node.update(&Source::Kernel);
         assert_eq!(used(&node, "cpu"), None, "of the time before it is not known");
         // A quarter of 200 ticks is idle.
         std::fs::write(
@@ -449,7 +548,7 @@ mod tests {
             "cpu 200 0 150 840 10 0 0 0 0 0\ncpu0 1 1\ncpu1 1 1\nintr 5\n",
         )
         .unwrap();
-        node.update();
+        node.update(&Source::Kernel);
         assert_eq!(used(&node, "cpu"), Some((1.5, Some(2.0))));
     }
 
@@ -461,7 +560,7 @@ mod tests {
         ]);
         let mut node = node(&home);
         let mut collect = || {
-            node.update();
+            node.update(&Source::Kernel);
             let mut out = Vec::new();
             node.collect(&mut out);
             out.into_iter()

@@ -117,14 +117,15 @@ impl Probe for Path {
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
         if !self.options.targets.is_empty() {
-            self.active = Some(Active::start(&self.options, context.series_start)?);
+            let active = Active::start(&self.options, context.source, context.series_start)?;
+            self.active = Some(active);
         }
-        let (now, start) = (context.now, context.series_start);
+        let begin = (context.now, context.series_start);
         if let Some(engine) = context.engine.as_deref_mut()
             && !self.options.devices.is_empty()
         {
             let (devices, most) = (&self.options.devices, self.options.max_series);
-            self.forwarded = Some(Forwarded::start(devices, most, engine, now, start)?);
+            self.forwarded = Some(Forwarded::start(devices, most, engine, context.source, begin)?);
         }
         Ok(())
     }
@@ -157,7 +158,8 @@ impl Probe for Path {
 
     fn tick(&mut self, context: &mut Context<'_>) {
         if let Some(active) = &mut self.active {
-            self.changes.extend(active.take(context.series_start));
+            self.changes
+                .extend(active.take(context.source, context.series_start));
         }
         if let Some(forwarded) = &mut self.forwarded {
             forwarded.tick(context);

@@ -185,6 +185,11 @@ impl Sched {
     /// Learns whose the rows are. One whose owner has no final name yet is not read: what it counts waits in the kernel.
     fn refresh(&mut self, context: &mut Context<'_>) -> Result<()> {
         let Some(maps) = &self.maps else { return Ok(()) };
+        for gone in maps.subjects.vanished::<SubjectKey>() {
+            if let Some(row) = self.rows.iter_mut().find(|row| row.key == Some(gone)) {
+                row.key = None;
+            }
+        }
         for (key, value) in entries::<SubjectKey, SchedSubject>(&maps.subjects)? {
             let slot = value.slot as usize;
             if self.rows.get(slot).is_none_or(|row| row.key == Some(key)) {

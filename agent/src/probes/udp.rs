@@ -225,7 +225,12 @@ impl Probe for Udp {
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {
-        let found = self.subjects.as_ref().map(entries::<SubjectKey, UdpValue>);
+        let found = self.subjects.as_ref().map(|map| {
+            for key in map.vanished() {
+                self.rows.remove(&key);
+            }
+            entries::<SubjectKey, UdpValue>(map)
+        });
         match found {
             Some(Ok(found)) => {
                 for (key, value) in found {

@@ -4,6 +4,7 @@
 use crate::aggregate::{Family, Labels, Metric, Series, Value};
 use crate::bpf::tc::{self, Attachment, Place, Way};
 use crate::bpf::{Engine, Hook, Spec, State};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub const WAYS: [Way; 2] = [Way::Ingress, Way::Egress];
 const DIRECTIONS: [&str; 2] = ["receive", "transmit"];
 
 /// A device whose packets are wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Underlay {
     /// Its name.
     pub name: String,

@@ -1,39 +1,87 @@
-//! Where a tape goes: a file. A thread of its own writes, so that a slow disk delays no tick.
+//! Where a tape goes: a file, or the segments of the flight recorder. A thread of its own writes, so that a slow disk delays
+//! no tick.
 
 use super::format::{self, Meta};
+use super::segments::Segments;
 use crate::error::{Context as _, Error, Result};
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Seconds that may wait for the disk.
 const BEHIND: usize = 32;
+/// At least so much time lies between two chunks that begin anew: each has everything in it.
+const LEAST: Duration = Duration::from_secs(10);
 
 /// What has been written.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Bytes of chunks.
     pub bytes: u64,
     /// Ticks that are in them.
     pub ticks: u64,
+    /// Ticks that the disk did not take.
+    pub lost: u64,
+}
+
+#[derive(Default)]
+struct Shared {
+    bytes: AtomicU64,
+    ticks: AtomicU64,
+    lost: AtomicU64,
+    /// A chunk was lost since the last look.
+    broken: AtomicBool,
+    /// Orders that are not carried out yet.
+    waiting: AtomicU64,
 }
 
 struct Order {
     chunk: Vec<u8>,
     /// It begins anew; else it is a tick, and differences to what was before it.
     anew: bool,
+    /// When it was made, ns since the epoch.
+    at: u64,
+}
+
+/// What is written to.
+pub(super) trait Place: Send {
+    /// Appends a chunk or nothing. `anew`, `at`: as of the order.
+    fn append(&mut self, chunk: &[u8], anew: bool, at: u64) -> io::Result<()>;
+    /// Makes it safe from a power cut.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+impl Place for File {
+    fn append(&mut self, chunk: &[u8], _: bool, _: u64) -> io::Result<()> {
+        append(self, chunk)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+/// When the flight recorder's next segment begins.
+struct Turns {
+    length: Duration,
+    bytes: u64,
+    began: Option<Instant>,
+    written: u64,
 }
 
 /// Where chunks go.
 pub struct Output {
     sender: Option<SyncSender<Order>>,
-    thread: Option<JoinHandle<io::Result<Written>>>,
-    /// A chunk was lost since the last look.
-    broken: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+    shared: Arc<Shared>,
+    turns: Option<Turns>,
+    /// When a chunk that begins anew was made last.
+    anew: Option<Instant>,
 }
 
 impl Output {
@@ -41,38 +89,106 @@ impl Output {
     pub fn file(path: &Path, meta: &Meta) -> Result<Self> {
         let mut file = File::create(path).context(path.display())?;
         file.write_all(&format::head(meta)).context(path.display())?;
+        Self::start(file, None)
+    }
+
+    /// The flight recorder's: a segment of this length, or of so many bytes, after the other.
+    pub(super) fn segments(segments: Segments, length: Duration, bytes: u64) -> Result<Self> {
+        let turns = Turns {
+            length,
+            bytes,
+            began: None,
+            written: 0,
+        };
+        Self::start(segments, Some(turns))
+    }
+
+    fn start(mut place: impl Place + 'static, turns: Option<Turns>) -> Result<Self> {
         let (sender, receiver) = sync_channel(BEHIND);
-        let broken: Arc<AtomicBool> = Arc::default();
-        let shared = broken.clone();
+        let shared: Arc<Shared> = Arc::default();
+        let own = shared.clone();
         let thread = std::thread::Builder::new()
             .name("recorder".into())
             .spawn(move || {
-                let written = write(&receiver, &shared, |chunk| append(&mut file, chunk));
-                file.sync_all().map(|()| written)
+                write(&receiver, &own, &mut place);
+                place.sync()
             })
             .context("starting the recorder's thread")?;
         Ok(Self {
             sender: Some(sender),
             thread: Some(thread),
-            broken,
+            shared,
+            turns,
+            anew: None,
         })
     }
 
-    /// Hands a chunk over; false = it, or one before it, did not get there.
-    pub(super) fn write(&self, chunk: Vec<u8>, anew: bool) -> bool {
-        let broken = self.broken.swap(false, Relaxed) && !anew;
-        let sender = self.sender.as_ref().filter(|_| !broken);
-        sender.is_some_and(|sender| sender.try_send(Order { chunk, anew }).is_ok())
+    /// Whether it is one file, which somebody has asked for.
+    pub(super) fn is_file(&self) -> bool {
+        self.turns.is_none()
+    }
+
+    /// Whether it is time for the next segment.
+    pub(super) fn turns(&self, now: Instant) -> bool {
+        self.turns.as_ref().is_some_and(|turns| {
+            let age = turns
+                .began
+                .map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+            age >= turns.length || turns.written >= turns.bytes && age >= LEAST
+        })
+    }
+
+    /// Whether a chunk that begins anew may be made now: it costs what a hundred others do.
+    pub(super) fn may_begin(&mut self, now: Instant) -> bool {
+        let last = self.anew;
+        let may = last.is_none_or(|last| now.saturating_duration_since(last) >= LEAST);
+        if may {
+            self.anew = Some(now);
+        }
+        may
+    }
+
+    /// Hands a chunk over; false = it, or one before it, did not get there. `at`: ns since the epoch.
+    pub(super) fn write(&mut self, chunk: Vec<u8>, anew: bool, now: Instant, at: u64) -> bool {
+        if let Some(turns) = &mut self.turns {
+            if anew || turns.began.is_none() {
+                (turns.began, turns.written) = (Some(now), 0);
+            }
+            turns.written += chunk.len() as u64;
+        }
+        let broken = self.shared.broken.swap(false, Relaxed) && !anew;
+        let Some(sender) = self.sender.as_ref().filter(|_| !broken) else {
+            return false;
+        };
+        let ticks = u64::from(!anew);
+        self.shared.waiting.fetch_add(ticks, Relaxed);
+        let taken = sender.try_send(Order { chunk, anew, at }).is_ok();
+        if !taken {
+            self.shared.waiting.fetch_sub(ticks, Relaxed);
+        }
+        taken
+    }
+
+    /// What is on the disk, and how many ticks are on their way there.
+    pub(super) fn written(&self) -> (Written, u64) {
+        let waiting = self.shared.waiting.load(Relaxed);
+        let written = Written {
+            bytes: self.shared.bytes.load(Relaxed),
+            ticks: self.shared.ticks.load(Relaxed),
+            lost: self.shared.lost.load(Relaxed),
+        };
+        (written, waiting)
     }
 
     /// Waits until all is on the disk.
     pub(super) fn finish(&mut self) -> Result<Written> {
         self.sender = None;
         match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(written)) => written.context("writing the recording"),
-            Some(Err(_panic)) => Err(Error::new("the recorder's thread has panicked")),
-            None => Ok(Written::default()),
+            Some(Ok(synced)) => synced.context("writing the recording")?,
+            Some(Err(_panic)) => return Err(Error::new("the recorder's thread has panicked")),
+            None => {}
         }
+        Ok(self.written().0)
     }
 }
 
@@ -86,35 +202,36 @@ impl Drop for Output {
 
 /// Writes what comes. What follows a chunk that could not be written are differences to it: they go as well, until one
 /// begins anew.
-fn write(
-    orders: &Receiver<Order>,
-    broken: &AtomicBool,
-    mut append: impl FnMut(&[u8]) -> io::Result<()>,
-) -> Written {
-    let (mut written, mut fails) = (Written::default(), false);
-    for Order { chunk, anew } in orders {
-        if fails && !anew {
-            continue;
-        }
-        match append(&chunk) {
-            Ok(()) => {
+fn write(orders: &Receiver<Order>, shared: &Shared, place: &mut impl Place) {
+    let mut fails = false;
+    for Order { chunk, anew, at } in orders {
+        let ticks = u64::from(!anew);
+        let result = if fails && !anew {
+            Ok(false)
+        } else {
+            place.append(&chunk, anew, at).map(|()| true)
+        };
+        match result {
+            Ok(true) => {
                 fails = false;
-                written.bytes += chunk.len() as u64;
-                written.ticks += u64::from(!anew);
+                shared.bytes.fetch_add(chunk.len() as u64, Relaxed);
+                shared.ticks.fetch_add(ticks, Relaxed);
             }
+            Ok(false) => drop(shared.lost.fetch_add(ticks, Relaxed)),
             Err(e) => {
-                broken.store(true, Relaxed);
+                shared.lost.fetch_add(ticks, Relaxed);
+                shared.broken.store(true, Relaxed);
                 if !std::mem::replace(&mut fails, true) {
                     tracing::warn!("recording: {e}; what cannot be written is left out and counted");
                 }
             }
         }
+        shared.waiting.fetch_sub(ticks, Relaxed);
     }
-    written
 }
 
 /// Appends a chunk, or nothing: half a chunk would end the file for every reader.
-fn append(file: &mut File, chunk: &[u8]) -> io::Result<()> {
+pub(super) fn append(file: &mut File, chunk: &[u8]) -> io::Result<()> {
     let before = file.stream_position()?;
     file.write_all(chunk).inspect_err(|_| {
         let _ = file.set_len(before);
@@ -126,24 +243,38 @@ fn append(file: &mut File, chunk: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// Refuses one chunk, as a full disk does.
+    #[derive(Default)]
+    struct Full(Vec<u8>);
+
+    impl Place for Full {
+        fn append(&mut self, chunk: &[u8], _: bool, _: u64) -> io::Result<()> {
+            if chunk == [2] {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.extend_from_slice(chunk);
+            Ok(())
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn nothing_follows_a_lost_chunk_until_one_begins_anew() {
         let (sender, orders) = sync_channel(8);
         for (chunk, anew) in [(1, false), (2, false), (3, false), (4, true), (5, false)] {
             let chunk = vec![chunk];
-            sender.send(Order { chunk, anew }).unwrap();
+            sender.send(Order { chunk, anew, at: 0 }).unwrap();
         }
         drop(sender);
-        let (mut file, broken) = (Vec::new(), AtomicBool::new(false));
-        let written = write(&orders, &broken, |chunk| {
-            if chunk == [2] {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            file.extend_from_slice(chunk);
-            Ok(())
-        });
-        assert_eq!(file, [1, 4, 5]);
-        assert_eq!((written.bytes, written.ticks), (3, 2));
-        assert!(broken.into_inner());
+        let (mut place, shared) = (Full::default(), Shared::default());
+        shared.waiting.store(4, Relaxed);
+        write(&orders, &shared, &mut place);
+        assert_eq!(place.0, [1, 4, 5]);
+        assert_eq!((shared.bytes.into_inner(), shared.ticks.into_inner()), (3, 2));
+        assert_eq!((shared.waiting.into_inner(), shared.lost.into_inner()), (0, 2));
+        assert!(shared.broken.into_inner());
     }
 }

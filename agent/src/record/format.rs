@@ -4,14 +4,17 @@
 //! CRC-32 of these two and of what is stored (all u32, little-endian), then frames, compressed by LZ4. The first chunk is
 //! [`Meta`] as JSON. A frame is a tag and varints, names and bytes with their length before them. Frames up to a [`Step`] are
 //! what was read in it: the reader applies them, then does the step. Words of arrays are differences to what was there before;
-//! `RESET` begins anew, after something could not be written.
+//! `RESET` begins anew: a segment of the flight recorder, or after something could not be written. `BASE` says what the series
+//! were then, and `Step::Begin` that this is all.
 
 use serde::{Deserialize, Serialize};
 
 /// Beginning of every file.
 pub const MAGIC: &[u8; 8] = b"GEOPHREC";
 /// Version of the form.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+/// The oldest that is read: it has no `BASE` and no `Step::Begin`.
+pub const OLDEST: u16 = 1;
 /// Bytes before the first chunk.
 pub const HEAD: usize = 12;
 /// Bytes before what a chunk holds.
@@ -41,6 +44,10 @@ pub mod tag {
     pub const STEP: u8 = 9;
     /// ticks so far, whether they were written or not. All arrays are zero and all maps empty now.
     pub const RESET: u8 = 10;
+    /// What the series are, after a `RESET`; see base.rs.
+    pub const BASE: u8 = 11;
+    /// map, key: the agent took it out in this step. So does a replay, unless it began later and does not know that it is due.
+    pub const REMOVED: u8 = 12;
 }
 
 /// What the collector does.
@@ -54,6 +61,8 @@ pub enum Step {
     Tick,
     /// The last tick.
     Last,
+    /// None: what is read up to here is what was known at a tick before.
+    Begin,
 }
 
 impl Step {
@@ -64,6 +73,7 @@ impl Step {
             Self::Drain => 1,
             Self::Tick => 2,
             Self::Last => 3,
+            Self::Begin => 4,
         }
     }
 
@@ -74,6 +84,7 @@ impl Step {
             1 => Self::Drain,
             2 => Self::Tick,
             3 => Self::Last,
+            4 => Self::Begin,
             _ => return None,
         })
     }

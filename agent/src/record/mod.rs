@@ -5,19 +5,28 @@
 //! what lies behind (decoding, names, series, the store, exports) is the same code and cannot tell. The form of a file is at
 //! the head of format.rs.
 
+mod base;
 mod file;
+mod flight;
 pub mod format;
+mod meta;
+mod metrics;
 mod past;
 mod reader;
 mod replay;
+mod segments;
 mod tape;
 
 pub use file::{Output, Written};
+pub use flight::Flight;
 pub use format::{Meta, Step};
+pub use metrics::{METRICS, StatsCollect};
 pub use past::{Past, verdict_key};
 pub use replay::Replay;
-pub use tape::Tape;
+pub use segments::{Dumped, dump};
+pub use tape::{Stats, Tape};
 
+use crate::aggregate::Family;
 use crate::probes::unix_nanos;
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -26,19 +35,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Probes that a recording does not have: what they read goes through files and sockets of their own.
-pub const LEFT_OUT: [&str; 6] = ["profile", "path", "block", "sched", "tunnel", "node"];
+pub const LEFT_OUT: [&str; 2] = ["profile", "tunnel"];
 /// The beginnings of the names of their maps.
-const MAPS_LEFT_OUT: [&str; 9] = [
-    "PROFILE_",
-    "PROCESSES",
-    "RANGES",
-    "UNWIND_",
-    "PYTHON_",
-    "PATH_",
-    "BLOCK_",
-    "SCHED_",
-    "TUNNEL",
-];
+const MAPS_LEFT_OUT: [&str; 6] = ["PROFILE_", "PROCESSES", "RANGES", "UNWIND_", "PYTHON_", "TUNNEL"];
 
 /// Where what the collector learns comes from.
 #[derive(Clone, Default)]
@@ -121,6 +120,11 @@ impl Source {
         }
     }
 
+    /// Whether the tick that begins now ends with all that is known: for what is told once, to tell it again.
+    pub fn is_due(&self, clock: &Clock) -> bool {
+        self.tape().is_some_and(|tape| tape.is_due(clock.now))
+    }
+
     /// A fact: asked of the machine, or of the recording; `None` = the recording does not know.
     pub fn ask<T: Serialize + DeserializeOwned>(&self, key: &str, live: impl FnOnce() -> T) -> Option<T> {
         if let Self::Recorded(past) = self {
@@ -129,6 +133,11 @@ impl Source {
         let value = live();
         self.tell(key, || &value);
         Some(value)
+    }
+
+    /// What was told of something that adds up since the agent began, where a replay begins in the middle.
+    pub fn resume<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        self.past().filter(|past| past.has_jumped())?.fact(key)
     }
 
     /// Whether something that takes its own time happened in this tick.
@@ -145,10 +154,10 @@ impl Source {
         }
     }
 
-    /// The end of a step: what has been written down since the last one belongs to it.
-    pub fn end(&self, step: Step, clock: &Clock) {
+    /// The end of a step: what has been written down since the last one belongs to it. `families` is what a tick came to.
+    pub fn end(&self, step: Step, clock: &Clock, families: &[Family]) {
         if let Self::Recording(tape) = self {
-            tape.end(step, clock);
+            tape.end(step, clock, families);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Gives back what a recording says, step by step.
 
 use super::Clock;
+use super::base::Offsets;
 use super::format::{Reader, Step, tag};
-use super::tape::Rows;
+use super::tape::{LEFT_OUT, Rows};
 use crate::bpf::sys::{MappedArray, Memory};
 use crate::bpf::{Spec, State, Verdict};
 use crate::error::Result;
@@ -25,10 +26,22 @@ struct Known {
     records: Vec<u8>,
     taken: HashMap<(String, Vec<u8>), Vec<u8>>,
     refused: HashSet<(String, Vec<u8>)>,
+    /// What the agent takes out in this step, and the replay has not yet.
+    leaving: HashSet<(String, Vec<u8>)>,
+    /// By map: what it never did.
+    vanished: HashMap<String, Vec<Vec<u8>>>,
     happened: HashSet<String>,
     /// Ticks so far.
     ticks: u64,
+    /// Ticks that were over when the recording began.
+    before: u64,
     missing: u64,
+    /// There was a step.
+    begun: bool,
+    /// What this step does is not the next after the one before it.
+    jumped: bool,
+    /// What the series were at the last beginning.
+    base: Option<Offsets>,
     /// Words in it so far.
     early_words: usize,
     /// Arrays that nobody has asked for yet keep what was written to them.
@@ -66,9 +79,15 @@ impl Past {
                 records: Vec::new(),
                 taken: HashMap::new(),
                 refused: HashSet::new(),
+                leaving: HashSet::new(),
+                vanished: HashMap::new(),
                 happened: HashSet::new(),
                 ticks: 0,
+                before: 0,
                 missing: 0,
+                begun: false,
+                jumped: false,
+                base: None,
                 early_words: 0,
                 early: HashMap::new(),
             }),
@@ -82,9 +101,11 @@ impl Past {
     /// Applies the frames up to the next step. `None` = there is none; `Err` says at what it stopped.
     pub fn advance(&self, frames: &mut Reader<'_>) -> std::result::Result<Option<Step>, u8> {
         let state = &mut *self.state();
+        state.leave();
         state.taken.clear();
         state.refused.clear();
         state.happened.clear();
+        state.jumped = false;
         while let Some(tag) = frames.byte() {
             if let Some(step) = state.frame(tag, frames, self.start).ok_or(tag)? {
                 return Ok(Some(step));
@@ -135,8 +156,14 @@ impl Past {
         let state = &mut *self.state();
         let rows = Arc::make_mut(state.rows.get_mut(map)?);
         let gone = rows.remove(key)?;
-        let refused = state.refused.remove(&(map.to_owned(), key.to_vec()));
-        (!refused).then_some(gone)
+        let at = (map.to_owned(), key.to_vec());
+        state.leaving.remove(&at);
+        (!state.refused.remove(&at)).then_some(gone)
+    }
+
+    /// Rows that the agent took out, and the replay did not; each is told once.
+    pub fn vanished(&self, map: &str) -> Vec<Vec<u8>> {
+        self.state().vanished.remove(map).unwrap_or_default()
     }
 
     /// Takes a row out; what it held then.
@@ -165,6 +192,24 @@ impl Past {
         self.state().happened.contains(what)
     }
 
+    /// At a [`Step::Begin`]: what the series were, if ticks are missing before it or it is the first step.
+    pub(super) fn jumped(&self) -> Option<Offsets> {
+        let mut state = self.state();
+        let base = state.base.take();
+        base.filter(|_| state.jumped)
+    }
+
+    /// Whether this step is not the next after the one before it.
+    pub fn has_jumped(&self) -> bool {
+        self.state().jumped
+    }
+
+    /// Whether what was counted from the records up to this tick is only known from what the agent said.
+    pub fn lacks_records(&self) -> bool {
+        let state = self.state();
+        state.jumped || state.happened.contains(LEFT_OUT)
+    }
+
     /// The records of this step.
     pub fn records(&self) -> Vec<u8> {
         std::mem::take(&mut self.state().records)
@@ -177,6 +222,18 @@ impl Past {
 }
 
 impl Known {
+    /// The step is over: what the agent has taken out is gone.
+    fn leave(&mut self) {
+        let mut leaving: Vec<_> = self.leaving.drain().collect();
+        leaving.sort();
+        for (map, key) in leaving {
+            if let Some(rows) = self.rows.get_mut(&map) {
+                Arc::make_mut(rows).remove(&key);
+            }
+            self.vanished.entry(map).or_default().push(key);
+        }
+    }
+
     /// Applies a frame; `None` = it is damaged.
     fn frame(&mut self, tag: u8, r: &mut Reader<'_>, start: Instant) -> Option<Option<Step>> {
         match tag {
@@ -215,11 +272,16 @@ impl Known {
             tag::REFUSED => {
                 self.refused.insert((r.text()?.to_owned(), r.bytes()?.to_vec()));
             }
+            tag::REMOVED => {
+                self.leaving.insert((r.text()?.to_owned(), r.bytes()?.to_vec()));
+            }
             tag::HAPPENED => {
                 self.happened.insert(r.text()?.to_owned());
             }
+            tag::BASE => self.base = Some(Offsets::read(Reader(r.bytes()?))?),
             tag::STEP => {
                 let step = Step::of(r.varint()?)?;
+                self.begun = true;
                 self.clock = Clock {
                     now: start.checked_add(Duration::from_nanos(r.varint()?))?,
                     unix_nanos: r.varint()?,
@@ -229,7 +291,14 @@ impl Known {
                 return Some(Some(step));
             }
             tag::RESET => {
-                self.missing = r.varint()?.saturating_sub(self.ticks);
+                let so_far = r.varint()?;
+                if !self.begun {
+                    self.before = so_far;
+                    self.jumped = true;
+                }
+                let missing = so_far.saturating_sub(self.ticks + self.before);
+                self.jumped |= missing > self.missing;
+                self.missing = missing;
                 for (_, memory) in self.arrays.values() {
                     // What is zero takes no memory, and shall not.
                     let set = (0..memory.words()).filter(|word| memory.get(*word) != 0);
@@ -237,7 +306,6 @@ impl Known {
                 }
                 self.early.clear();
                 self.early_words = 0;
-                self.rows.clear();
                 self.records.clear();
             }
             _ => return None,

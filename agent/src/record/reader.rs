@@ -1,8 +1,9 @@
 //! Reads the chunks of a recording, as far as it is whole.
 
-use super::format::{CHUNK_HEAD, HEAD, LONGEST, MAGIC, Meta, VERSION};
-use crate::error::{Error, Result};
+use super::format::{CHUNK_HEAD, HEAD, LONGEST, MAGIC, Meta, OLDEST, VERSION};
+use crate::error::{Context as _, Error, Result};
 use agent_common::wire::LAYOUT;
+use std::io::Read;
 use std::path::Path;
 
 /// The chunks of a file.
@@ -21,9 +22,9 @@ impl<'a> Chunks<'a> {
             .and_then(|rest| rest.first_chunk())
             .map(|v| u16::from_le_bytes(*v))
             .ok_or_else(|| refuse("is no recording; `geophone record FILE` makes one"))?;
-        if version != VERSION {
+        if !(OLDEST..=VERSION).contains(&version) {
             return Err(refuse(&format!(
-                "is a recording of form {version}, and this geophone reads form {VERSION}"
+                "is a recording of form {version}, and this geophone reads forms {OLDEST} to {VERSION}"
             )));
         }
         let (meta, at) = read(content, HEAD).ok_or_else(|| refuse("is damaged at its beginning"))?;
@@ -41,6 +42,13 @@ impl<'a> Chunks<'a> {
     /// What it is of.
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// Goes to the next chunk without unpacking this one; false = it is not whole.
+    pub fn pass(&mut self) -> bool {
+        let next = whole(self.content, self.at).map(|(_, _, end)| end);
+        self.at = next.unwrap_or(self.at);
+        next.is_some()
     }
 
     /// Where the next chunk begins.
@@ -64,8 +72,31 @@ impl Iterator for Chunks<'_> {
     }
 }
 
+impl Meta {
+    /// What a recording is of, without reading all of it.
+    pub(super) fn read(file: &mut impl Read, path: &Path) -> Result<Self> {
+        /// Of a description; its settings may name many peers.
+        const MOST: u64 = 16 << 20;
+        let mut head = vec![0; HEAD + CHUNK_HEAD];
+        file.read_exact(&mut head).context(path.display())?;
+        let packed = head.get(HEAD..).and_then(|chunk| chunk.first_chunk());
+        let packed = packed.map_or(0, |length| u32::from_le_bytes(*length));
+        file.take(u64::from(packed).min(MOST))
+            .read_to_end(&mut head)
+            .context(path.display())?;
+        Chunks::new(&head, path).map(|chunks| chunks.meta)
+    }
+}
+
 /// The frames of the chunk at a place, and where the next begins; `None` = it is not whole.
 fn read(content: &[u8], at: usize) -> Option<(Vec<u8>, usize)> {
+    let (stored, raw, end) = whole(content, at)?;
+    let frames = lz4_flex::block::decompress(stored, raw).ok()?;
+    Some((frames, end))
+}
+
+/// The chunk at a place as it is stored, its length as it was, and where the next begins; `None` = it is not whole.
+fn whole(content: &[u8], at: usize) -> Option<(&[u8], usize, usize)> {
     let head = content.get(at..at + CHUNK_HEAD)?;
     let word = |i: usize| Some(u32::from_le_bytes(*head.get(4 * i..)?.first_chunk()?));
     let (packed, raw, crc) = (word(0)? as usize, word(1)? as usize, word(2)?);
@@ -77,9 +108,5 @@ fn read(content: &[u8], at: usize) -> Option<(Vec<u8>, usize)> {
     let mut sum = crc32fast::Hasher::new();
     sum.update(head.get(..8)?);
     sum.update(stored);
-    if sum.finalize() != crc {
-        return None;
-    }
-    let frames = lz4_flex::block::decompress(stored, raw).ok()?;
-    Some((frames, end))
+    (sum.finalize() == crc).then_some((stored, raw, end))
 }

@@ -1,5 +1,6 @@
 //! Plays a recording: the same collector, without a kernel.
 
+use super::base::Offsets;
 use super::format::{Meta, Reader, Step};
 use super::reader::Chunks;
 use super::{Past, Source};
@@ -21,6 +22,10 @@ pub struct Replay<'a> {
     /// Where in `frames` the next step begins.
     at: usize,
     damage: Option<String>,
+    /// Where the recording does not begin with the agent: the difference to what the agent said.
+    offsets: Option<Offsets>,
+    /// Ticks that were given.
+    ticks: u64,
 }
 
 impl<'a> Replay<'a> {
@@ -36,6 +41,8 @@ impl<'a> Replay<'a> {
             frames: Vec::new(),
             at: 0,
             damage: None,
+            offsets: None,
+            ticks: 0,
         })
     }
 
@@ -63,9 +70,20 @@ impl<'a> Replay<'a> {
             match step {
                 Step::Attach => {}
                 Step::Drain => drop(collector.drain(false, drop)),
+                Step::Begin => {
+                    if let Some(mut offsets) = self.past.jumped() {
+                        offsets.begin(&collector.tick(&mut [], false).families);
+                        self.offsets = Some(offsets);
+                    }
+                }
                 Step::Tick | Step::Last => {
                     let mut snapshot = collector.tick(&mut [], step == Step::Last);
+                    if let Some(offsets) = &mut self.offsets {
+                        offsets.apply(&mut snapshot.families);
+                    }
                     snapshot.families.iter_mut().for_each(sort);
+                    self.ticks += 1;
+                    snapshot.tick = self.ticks;
                     return Ok(Some(snapshot));
                 }
             }

@@ -1,8 +1,9 @@
 //! Writes down what is read.
 
-use super::Clock;
-use super::file::Output;
+use super::file::{Output, Written};
 use super::format::{self, Step, bytes, signed, tag, varint};
+use super::{Clock, base};
+use crate::aggregate::Family;
 use crate::bpf::sys::Shadow;
 use crate::error::Result;
 use agent_common::wire::kind;
@@ -13,6 +14,14 @@ use std::time::Instant;
 
 /// Facts whose last answer is kept, so that each is written once, and again after a gap; the oldest go first.
 const FACTS: usize = 65_536;
+/// Bytes of records that the flight recorder takes in a second: 8,000 flows or drops. It always runs, and a flood of records
+/// must not make it dear. Those beyond are counted, and no series misses them.
+const RECORDS: usize = 1 << 20;
+/// What has happened in a step some of whose records are not there.
+pub(super) const LEFT_OUT: &str = "records left out";
+
+/// The first epoch.
+const ATTACHING: u32 = 1;
 
 /// Rows of a map.
 #[derive(Clone, Default)]
@@ -62,6 +71,8 @@ struct Inner {
     /// Records of this step.
     records: Vec<u8>,
     arrays: Vec<Array>,
+    /// What was written to arrays in this step.
+    set: Vec<(usize, usize, u64)>,
     rows: BTreeMap<&'static str, Rows>,
     facts: BTreeMap<String, (u64, Vec<u8>)>,
     told: u64,
@@ -70,6 +81,14 @@ struct Inner {
     anew: bool,
     /// Ticks so far.
     ticks: u64,
+    /// Those of them that were not handed over.
+    lost: u64,
+    /// Records that were too many.
+    left_out: u64,
+    /// Some of them since the last tick.
+    over: bool,
+    /// Bytes of records since the last tick.
+    taken: usize,
 }
 
 /// Writes down what is read.
@@ -84,17 +103,22 @@ impl Tape {
     pub fn new(output: Output) -> Self {
         Self {
             start: Instant::now(),
-            epoch: 1.into(),
+            epoch: ATTACHING.into(),
             inner: Mutex::new(Inner {
                 frames: Vec::new(),
                 records: Vec::new(),
                 arrays: Vec::new(),
+                set: Vec::new(),
                 rows: BTreeMap::new(),
                 facts: BTreeMap::new(),
                 told: 0,
                 output,
                 anew: false,
                 ticks: 0,
+                lost: 0,
+                left_out: 0,
+                over: false,
+                taken: 0,
             }),
         }
     }
@@ -130,6 +154,11 @@ impl Tape {
         }
     }
 
+    /// A word of an array is written by the agent: to a replay too, but not before it has read what was there in this step.
+    pub fn set(&self, array: usize, word: usize, growth: u64) {
+        self.inner().set.push((array, word, growth));
+    }
+
     /// All rows of a map.
     pub fn rows(&self, map: &'static str, key: usize, value: usize, rows: Vec<u8>) {
         let inner = &mut *self.inner();
@@ -148,9 +177,8 @@ impl Tape {
     /// A row was taken out, or was not there any more.
     pub fn removed(&self, map: &'static str, key: &[u8], was_there: bool) {
         let inner = &mut *self.inner();
-        if !was_there {
-            pair(&mut inner.frames, tag::REFUSED, map, key);
-        }
+        let tag = if was_there { tag::REMOVED } else { tag::REFUSED };
+        pair(&mut inner.frames, tag, map, key);
         if let Some(rows) = inner.rows.get_mut(map) {
             rows.remove(key);
         }
@@ -166,15 +194,24 @@ impl Tape {
     /// An answer, as JSON.
     pub fn fact(&self, key: &str, json: Vec<u8>) {
         let inner = &mut *self.inner();
-        if inner.facts.get(key).is_some_and(|(_, last)| *last == json) {
-            return;
+        inner.told += 1;
+        // What was told while the programs were attached is asked for by every replay.
+        let told = if self.epoch() == ATTACHING {
+            u64::MAX
+        } else {
+            inner.told
+        };
+        if let Some((last_told, last)) = inner.facts.get_mut(key) {
+            *last_told = told.max(*last_told);
+            if *last == json {
+                return;
+            }
         }
         put_fact(&mut inner.frames, key, &json);
-        inner.told += 1;
-        inner.facts.insert(key.to_owned(), (inner.told, json));
+        let known = inner.facts.entry(key.to_owned()).or_default();
+        *known = (known.0.max(told), json);
         if inner.facts.len() > FACTS {
-            let oldest = inner.told - FACTS as u64 / 2;
-            inner.facts.retain(|_, (told, _)| *told > oldest);
+            inner.forget();
         }
     }
 
@@ -187,13 +224,45 @@ impl Tape {
 
     /// A record of the ring. Stacks are left out: their names are asked of files that will be others then.
     pub fn record(&self, record: &[u8]) {
-        if record.first() != Some(&kind::STACK) {
-            bytes(&mut self.inner().records, record);
+        if record.first() == Some(&kind::STACK) {
+            return;
+        }
+        let inner = &mut *self.inner();
+        if !inner.output.is_file() && inner.taken + record.len() > RECORDS {
+            inner.left_out += 1;
+            inner.over = true;
+            return;
+        }
+        inner.taken += record.len();
+        bytes(&mut inner.records, record);
+    }
+
+    /// Whether somebody has asked for the recording: records are made for it as for one who listens.
+    pub fn listens(&self) -> bool {
+        self.inner().output.is_file()
+    }
+
+    /// Whether the tick that begins now ends with a chunk that has everything.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let inner = self.inner();
+        inner.anew || inner.output.turns(now)
+    }
+
+    /// What became of the ticks, and of records.
+    pub fn stats(&self) -> Stats {
+        let inner = self.inner();
+        let (written, waiting) = inner.output.written();
+        Stats {
+            written,
+            waiting,
+            ticks: inner.ticks,
+            lost: inner.lost + written.lost,
+            records_left_out: inner.left_out,
         }
     }
 
-    /// The end of a step. A drain that has brought nothing is not written.
-    pub fn end(&self, step: Step, clock: &Clock) {
+    /// The end of a step, with what it came to. A drain that has brought nothing is not written.
+    pub fn end(&self, step: Step, clock: &Clock, families: &[Family]) {
         let inner = &mut *self.inner();
         if step == Step::Drain && inner.records.is_empty() {
             return;
@@ -206,49 +275,79 @@ impl Tape {
                 array.at = 0;
             }
         }
+        for (array, word, growth) in std::mem::take(&mut inner.set) {
+            if let Some(array) = inner.arrays.get_mut(array) {
+                array.word(word, growth);
+            }
+        }
+        if matches!(step, Step::Tick | Step::Last) && std::mem::take(&mut inner.over) {
+            inner.frames.push(tag::HAPPENED);
+            bytes(&mut inner.frames, LEFT_OUT.as_bytes());
+        }
         if !inner.records.is_empty() {
             inner.frames.push(tag::RECORDS);
             bytes(&mut inner.frames, &inner.records);
             inner.records.clear();
         }
-        inner.frames.push(tag::STEP);
-        let since = clock.now.saturating_duration_since(self.start);
-        let times = [since.as_nanos() as u64, clock.unix_nanos, clock.boot_to_unix];
-        for number in [step.number()].into_iter().chain(times) {
-            varint(&mut inner.frames, number);
-        }
+        put_step(&mut inner.frames, step, self.start, clock);
         match step {
-            Step::Attach | Step::Drain => {}
-            Step::Tick | Step::Last => inner.write(),
+            Step::Attach | Step::Drain | Step::Begin => {}
+            Step::Tick | Step::Last => inner.write(self.start, clock, families),
         }
     }
 
     /// Ends it: all is on the disk. A recording goes no further.
-    pub fn finish(&self) -> Result<super::Written> {
+    pub fn finish(&self) -> Result<Written> {
         self.inner().output.finish()
     }
 }
 
 impl Inner {
     /// Hands the frames of a second to the writer. If it is too far behind, they are missing, and what follows begins anew.
-    fn write(&mut self) {
+    fn write(&mut self, start: Instant, clock: &Clock, families: &[Family]) {
         self.ticks += 1;
+        self.taken = 0;
         let frames = std::mem::take(&mut self.frames);
-        self.anew = self.anew || !self.put(&frames, false);
-        if self.anew {
+        let is_lost = self.anew || !self.put(&frames, false, clock);
+        self.lost += u64::from(is_lost);
+        self.anew |= is_lost;
+        let wanted = self.anew || self.output.turns(clock.now);
+        if wanted && self.output.may_begin(clock.now) {
             // The state has in it what the frames did, but for their records.
-            self.anew = !self.put(&self.state(), true);
+            let mut state = self.state();
+            let mut series = Vec::new();
+            base::put(&mut series, families);
+            state.push(tag::BASE);
+            bytes(&mut state, &series);
+            put_step(&mut state, Step::Begin, start, clock);
+            self.anew = !self.put(&state, true, clock);
         }
     }
 
     /// A chunk that no reader takes is as good as lost.
-    fn put(&self, frames: &[u8], anew: bool) -> bool {
-        frames.len() <= format::LONGEST && self.output.write(format::chunk(frames), anew)
+    fn put(&mut self, frames: &[u8], anew: bool, clock: &Clock) -> bool {
+        frames.len() <= format::LONGEST
+            && self
+                .output
+                .write(format::chunk(frames), anew, clock.now, clock.unix_nanos)
+    }
+
+    /// Forgets the oldest quarter of what may be forgotten.
+    fn forget(&mut self) {
+        let mut told: Vec<u64> = self.facts.values().map(|(told, _)| *told).collect();
+        let (_, &mut oldest, _) = told.select_nth_unstable(FACTS / 4);
+        self.facts
+            .retain(|_, (told, _)| *told > oldest || *told == u64::MAX);
     }
 
     /// Everything as it is now.
-    fn state(&self) -> Vec<u8> {
+    fn state(&mut self) -> Vec<u8> {
         let mut out = vec![tag::RESET];
+        // It has what was written.
+        for array in &mut self.arrays {
+            array.words.clear();
+            array.at = 0;
+        }
         varint(&mut out, self.ticks);
         for (key, (_, json)) in &self.facts {
             put_fact(&mut out, key, json);
@@ -276,6 +375,30 @@ impl Inner {
             }
         }
         out
+    }
+}
+
+/// What became of all that a tape was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// On the disk.
+    pub written: Written,
+    /// Ticks that the disk has still to take.
+    pub waiting: u64,
+    /// Ticks so far: written, waiting and lost.
+    pub ticks: u64,
+    /// Ticks that are not in it: the disk was full or too slow, or a second was too long.
+    pub lost: u64,
+    /// Records that were too many for a second of the flight recorder.
+    pub records_left_out: u64,
+}
+
+fn put_step(out: &mut Vec<u8>, step: Step, start: Instant, clock: &Clock) {
+    out.push(tag::STEP);
+    let since = clock.now.saturating_duration_since(start);
+    let times = [since.as_nanos() as u64, clock.unix_nanos, clock.boot_to_unix];
+    for number in [step.number()].into_iter().chain(times) {
+        varint(out, number);
     }
 }
 

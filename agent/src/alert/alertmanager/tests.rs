@@ -37,7 +37,7 @@ fn rules(directory: &TempDir, config: &mut Config) -> Arc<Rules> {
             .insert(name.to_owned(), value.to_owned());
     }
     let memory = Memory::open(&config.store).unwrap().map(Arc::new);
-    Rules::open(config, memory.as_ref()).unwrap()
+    Rules::open(config, memory.as_ref(), None).unwrap()
 }
 
 type Got = Arc<Mutex<(Vec<StatusCode>, Vec<(String, Value)>)>>;

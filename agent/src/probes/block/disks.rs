@@ -1,9 +1,11 @@
 //! /proc/diskstats: what disks are called, and what the kernel itself counts.
 
+use crate::record::Source;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// A disk, or a part of one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// Its name.
     pub name: String,
@@ -11,6 +13,11 @@ pub struct Disk {
     pub requests: u64,
     /// Requests that have begun and not ended.
     pub in_flight: u64,
+}
+
+/// All of them; of a recording, as they were then.
+pub fn of(source: &Source) -> HashMap<u32, Disk> {
+    source.ask("disks", read).unwrap_or_default()
 }
 
 /// All of them, by number: major << 20 | minor.
@@ -40,9 +47,12 @@ fn line(text: &str) -> Option<(u32, Disk)> {
 
 /// Whether a disk is worked off by requests. Others (dm, md, zram) hand on or serve what they are given at once, and have no
 /// request that could be timed.
-pub fn has_requests(name: &str) -> bool {
-    !name.contains("..")
-        && std::path::Path::new(&format!("/sys/block/{}/mq", name.replace('/', "!"))).exists()
+fn has_requests(name: &str, source: &Source) -> bool {
+    let live = || {
+        !name.contains("..")
+            && std::path::Path::new(&format!("/sys/block/{}/mq", name.replace('/', "!"))).exists()
+    };
+    source.ask(&format!("disk {name} has requests"), live) == Some(true)
 }
 
 /// Our count of requests beside that of the kernel.
@@ -61,12 +71,12 @@ struct Counted {
 
 impl Coverage {
     /// What the kernel has counted since the first call.
-    pub fn update(&mut self, disks: &HashMap<u32, Disk>, is_first: bool) -> u64 {
+    pub fn update(&mut self, disks: &HashMap<u32, Disk>, is_first: bool, source: &Source) -> u64 {
         for (number, disk) in disks {
             let counted = self.disks.entry(*number).or_insert_with(|| Counted {
                 base: if is_first { disk.requests } else { 0 },
                 last: 0,
-                has_requests: has_requests(&disk.name),
+                has_requests: has_requests(&disk.name, source),
             });
             if disk.requests < counted.last {
                 // Another disk of the same number.
@@ -76,7 +86,7 @@ impl Coverage {
                     0
                 };
                 counted.base = 0;
-                counted.has_requests = has_requests(&disk.name);
+                counted.has_requests = has_requests(&disk.name, source);
             }
             counted.last = disk.requests;
         }
@@ -88,8 +98,17 @@ impl Coverage {
             }
             is_there
         });
+        self.living().wrapping_add(self.gone)
+    }
+
+    fn living(&self) -> u64 {
         let living = self.disks.values().filter(|counted| counted.has_requests);
-        living.map(|counted| counted.last - counted.base).sum::<u64>() + self.gone
+        living.map(|counted| counted.last - counted.base).sum()
+    }
+
+    /// What the kernel has counted is this now: a replay that begins in the middle has not seen it all.
+    pub fn resume(&mut self, kernels: u64) {
+        self.gone = kernels.wrapping_sub(self.living());
     }
 }
 
@@ -126,7 +145,7 @@ mod tests {
         };
         let mut update = |requests: &[(u32, u64)], is_first| {
             let disks = with(requests);
-            let n = coverage.update(&disks, is_first);
+            let n = coverage.update(&disks, is_first, &Source::Kernel);
             // No such disk is in /sys: let them all have requests.
             for counted in coverage.disks.values_mut() {
                 counted.has_requests = true;

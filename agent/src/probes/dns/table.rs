@@ -195,6 +195,16 @@ impl Table {
         }
     }
 
+    /// Forgets rows that are gone.
+    pub fn forget(&mut self, servers: &[DnsServerKey], answers: &[DnsAnswerKey]) {
+        for key in servers {
+            self.counted.remove(key);
+        }
+        for key in answers {
+            self.answered.remove(key);
+        }
+    }
+
     /// Gives back the rows in which nothing has happened for a while, and lets series end that none adds to.
     pub fn recycle(&mut self, now: Instant, servers: &KernelMap, answers: &KernelMap) {
         let patience = |key: &DnsServerKey| match key.subject.tgid {

@@ -78,6 +78,11 @@ impl<K: Wire + Eq + Hash, N: Eq + Hash> Table<K, N> {
         new
     }
 
+    /// Forgets a row that is gone.
+    pub fn forget(&mut self, key: &K) {
+        self.rows.remove(key);
+    }
+
     /// Once in a while: gives back the rows that have long been still, but for `other`, and ends series. `read` makes
     /// counters of a kernel value of `value_size` bytes.
     pub fn recycle(

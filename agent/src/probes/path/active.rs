@@ -8,6 +8,7 @@ use super::target::Target;
 use super::trace::{Trace, trace};
 use crate::aggregate::{HistogramValue, Labels};
 use crate::error::{Context as _, Result};
+use crate::record::Source;
 use crate::records::RouteChange;
 use agent_common::histogram::{cell, from_micros};
 use std::sync::Arc;
@@ -65,15 +66,17 @@ pub struct Active {
 }
 
 impl Active {
-    /// Starts the thread.
-    pub fn start(options: &Options, series_start: u64) -> Result<Self> {
+    /// Starts the thread; a recording has its traces.
+    pub fn start(options: &Options, source: &Source, series_start: u64) -> Result<Self> {
         let (sender, outcomes) = sync_channel(WAITING);
         let stop = Arc::new(AtomicBool::new(false));
         let (own, ended) = (options.clone(), stop.clone());
-        std::thread::Builder::new()
-            .name("path".into())
-            .spawn(move || run(&own, &sender, &ended))
-            .context("starting the thread of probe path")?;
+        if source.past().is_none() {
+            std::thread::Builder::new()
+                .name("path".into())
+                .spawn(move || run(&own, &sender, &ended))
+                .context("starting the thread of probe path")?;
+        }
         let ways = options.targets.iter().map(|target| Way {
             target: target.clone(),
             history: History::default(),
@@ -97,9 +100,10 @@ impl Active {
     }
 
     /// Takes the traces that are done; returns the changes.
-    pub fn take(&mut self, series_start: u64) -> Vec<RouteChange> {
+    pub fn take(&mut self, source: &Source, series_start: u64) -> Vec<RouteChange> {
         let mut changes = Vec::new();
-        while let Ok((index, time, outcome)) = self.outcomes.try_recv() {
+        let live = || self.outcomes.try_iter().collect::<Vec<Outcome>>();
+        for (index, time, outcome) in source.ask("path traces", live).unwrap_or_default() {
             let Some(way) = self.ways.get_mut(index) else {
                 continue;
             };

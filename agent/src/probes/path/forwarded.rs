@@ -18,6 +18,7 @@ use crate::error::{Context as _, Result};
 use crate::probes::totals::Totals;
 use crate::probes::watch::{self, LOOK, Means, WAYS, Watch};
 use crate::probes::{Context, histograms, tunnel};
+use crate::record::Source;
 use crate::rtnetlink::Rtnetlink;
 use agent_common::account::program;
 use agent_common::histogram::Histogram;
@@ -34,6 +35,11 @@ use std::time::Instant;
 pub const ACCOUNTS: &[usize] = &[program::PATH_INGRESS, program::PATH_EGRESS];
 /// Rows are given back after this many ticks without a sample.
 const IDLE: u32 = 600;
+/// Facts: the devices that are wanted, and whether the governor has had the programs taken off.
+const DEVICES: &str = "path devices";
+const PAUSED: &str = "path paused";
+/// What happens when it looks which devices there are.
+const LOOKED: &str = "path looked";
 const REMEDY: &str = "round-trip times of forwarded connections are missing; give the process CAP_NET_ADMIN, or empty \
                       probes.path.forwarded.devices";
 
@@ -95,8 +101,8 @@ impl Forwarded {
         patterns: &[Glob],
         most: usize,
         engine: &mut Engine,
-        now: Instant,
-        start: u64,
+        source: &Source,
+        (now, start): (Instant, u64),
     ) -> Result<Self> {
         let rows_map = engine.take_data("PATH_FORWARDED")?;
         // The row that takes what finds no room; see agent-ebpf/src/path.rs.
@@ -108,7 +114,11 @@ impl Forwarded {
             watches: BTreeMap::new(),
             loaded: HashMap::new(),
             paused: false,
-            alone: watch::alone("path"),
+            alone: if source.past().is_none() {
+                watch::alone("path")
+            } else {
+                None
+            },
             rows_map,
             own_map: engine.take_data("PATH_OWN")?,
             own: BTreeSet::new(),
@@ -121,22 +131,25 @@ impl Forwarded {
             engine.know(spec);
         }
         out.verdicts(engine);
-        out.look(engine, now, start);
+        out.look(engine, source, now, start);
         Ok(out)
     }
 
     /// Once a second.
     pub fn tick(&mut self, context: &mut Context<'_>) {
         let (now, start) = (context.now, context.series_start);
-        let due = self.last_look.is_none_or(|t| now.duration_since(t) >= LOOK);
+        let due = self.last_look.is_none_or(|t| now.duration_since(t) >= LOOK) && !context.last;
+        let due = context.source.happened(LOOKED, due);
         if let Some(engine) = context.engine.as_deref_mut()
             && due
-            && !context.last
         {
-            self.look(engine, now, start);
+            self.look(engine, context.source, now, start);
         }
         if self.loaded.is_empty() {
             return;
+        }
+        for key in self.rows_map.vanished::<ForwardedKey>() {
+            self.rows.remove(&key);
         }
         match histograms::entries::<ForwardedKey>(&self.rows_map) {
             Ok(found) => {
@@ -156,14 +169,16 @@ impl Forwarded {
             && let Some(engine) = context.engine.as_deref_mut()
         {
             self.paused = paused;
-            self.look(engine, context.now, context.series_start);
+            context.source.tell(PAUSED, || paused);
+            self.look(engine, context.source, context.now, context.series_start);
+            context.source.happened(LOOKED, true);
         }
     }
 
     /// Looks which devices and addresses there are.
-    fn look(&mut self, engine: &mut Engine, now: Instant, start: u64) {
+    fn look(&mut self, engine: &mut Engine, source: &Source, now: Instant, start: u64) {
         self.last_look = Some(now);
-        match self.find(engine, now, start) {
+        match self.find(engine, source, now, start) {
             Ok(changed) => {
                 self.failing = false;
                 if changed {
@@ -178,11 +193,17 @@ impl Forwarded {
     }
 
     /// Puts the programs where they belong. Returns whether anything has changed.
-    fn find(&mut self, engine: &mut Engine, now: Instant, start: u64) -> Result<bool> {
-        let rtnetlink = Rtnetlink::open()?;
-        // Before the programs: what begins or ends here is not theirs.
-        self.write_own(&rtnetlink)?;
-        let wanted = tunnel::named(&rtnetlink, &self.patterns)?;
+    fn find(&mut self, engine: &mut Engine, source: &Source, now: Instant, start: u64) -> Result<bool> {
+        let wanted = if let Source::Recorded(past) = source {
+            self.paused = past.fact(PAUSED).unwrap_or(false);
+            past.fact(DEVICES).unwrap_or_default()
+        } else {
+            let rtnetlink = Rtnetlink::open()?;
+            // Before the programs: what begins or ends here is not theirs.
+            self.write_own(&rtnetlink)?;
+            tunnel::named(&rtnetlink, &self.patterns)?
+        };
+        source.tell(DEVICES, || &wanted);
         let before = self.watches.len();
         // A device that is gone, or of another kind now, takes its links with it.
         self.watches

@@ -3,6 +3,7 @@
 use super::packet::{Answer, Meaning};
 use super::sockets::Sockets;
 use crate::error::Result;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SIDE_BY_SIDE: usize = 4;
 
 /// What one hop answered in a trace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hop {
     /// Who answered; empty = nobody, several = not all packets of the flow go the same way.
     pub addresses: BTreeSet<IpAddr>,
@@ -35,7 +36,7 @@ pub struct Hop {
 }
 
 /// The way as one trace has found it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
     /// Hops, the first router first; up to the target or, where it did not answer, all that were tried.
     pub hops: Vec<Hop>,

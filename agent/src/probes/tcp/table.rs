@@ -54,6 +54,12 @@ impl Table {
             found.extend(PairKey::decode(key).zip(PairValue::decode(value)));
         })?;
         self.pending = false;
+        for gone in map.vanished::<PairKey>() {
+            let mut rows = self.rows.iter_mut().flatten();
+            if let Some(row) = rows.find(|row| row.key == Some(gone)) {
+                row.key = None;
+            }
+        }
         for (key, value) in found {
             let slot = value.slot as usize;
             if self
