@@ -1,6 +1,6 @@
 //! Many series, sampled together, by the four cheapest detectors.
 
-use super::basic::{BASIC, Basic};
+use super::basic::{BASIC, Basic, SETTLED};
 use super::moving_average::Window;
 use super::tail::Tails;
 use super::{Detector, Detectors, Direction, Settings, is_value, score};
@@ -70,7 +70,7 @@ impl Bank {
                 continue;
             }
             let distances = basic.distances(value);
-            let (n, mut rare) = (basic.judged(), false);
+            let (n, mut rare) = (basic.judged(SETTLED), false);
             if n > 0 {
                 for (tops, z) in basic.tops.iter_mut().zip(distances) {
                     rare |= tops.is_beyond(z);
@@ -95,7 +95,7 @@ fn judge(
     bar: f32,
 ) -> Option<Found> {
     let bar = bar + (BASIC as f32).ln();
-    let n = basic.judged();
+    let n = basic.judged(SETTLED);
     let (mut most, mut found) = (0.0, None);
     let mut agreeing = Detectors::NONE;
     for (((tails, tops), z), detector) in tails

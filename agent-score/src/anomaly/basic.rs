@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub(super) const BASIC: usize = 4;
 /// Samples after which the older ones fade.
 const MEMORY: u32 = 2048;
-/// Samples before a distance means something: those of the first would be taken for a tail.
-const SETTLED: u32 = 64;
+/// Samples before a distance means something, where there is time to learn.
+pub(super) const SETTLED: u32 = 64;
 /// Samples that a baseline is worth that is to be learned anew.
 const SHAKEN: u32 = 64;
 
@@ -67,9 +67,9 @@ impl Basic {
         1.0 / f64::from(self.worth.max(1))
     }
 
-    /// Samples whose distances meant something.
-    pub(super) fn judged(&self) -> u32 {
-        self.seen.saturating_sub(SETTLED)
+    /// Samples whose distances meant something: all but the first `settled`.
+    pub(super) fn judged(&self, settled: u32) -> u32 {
+        self.seen.saturating_sub(settled)
     }
 
     /// Learns a value.

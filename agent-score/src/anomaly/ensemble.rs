@@ -15,8 +15,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// All detectors, and those that foretell a value.
 const ALL: usize = Detector::ALL.len();
 const FORECASTS: usize = BASIC + 1;
-/// Samples before anything is said.
-const LEARNING: u32 = 256;
 /// Samples as expected after which an anomaly is over.
 const CALM: u16 = 10;
 /// Samples after which what was an anomaly is the new normal, and those in which that is learned.
@@ -31,7 +29,7 @@ const CHANGES: f32 = 0.5;
 const CAUTION: f32 = 1.386;
 const MOST_CAUTION: f32 = 8.0;
 /// Form of the state. One of another form is refused: the series is learned anew.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// What has been learned of a series. Serialised it is a baseline that outlives a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -94,6 +92,39 @@ impl Series {
     /// Lengths of the seasons that it was found to have, in seconds.
     pub fn seasons(&self) -> impl Iterator<Item = f64> {
         self.seasons.used()
+    }
+
+    /// How much of what must be seen has been: below 1 nothing is said yet.
+    pub fn learned(&self) -> f32 {
+        (self.basic.seen as f32 / self.settings.learning.max(1) as f32).min(1.0)
+    }
+
+    /// Since when there is an anomaly: it is over only after some samples as expected.
+    pub const fn since(&self) -> Option<Millis> {
+        self.since
+    }
+
+    /// Whether what was an anomaly for long is being learned as the new normal.
+    pub const fn is_relearning(&self) -> bool {
+        self.relearning > 0
+    }
+
+    /// The anomaly is over, whatever comes next; for a series that has no values any more.
+    pub const fn end(&mut self) {
+        self.since = None;
+    }
+
+    /// Other settings for what has been learned. `false` where the step is another one: then it has to be learned anew.
+    #[must_use]
+    pub fn set(&mut self, settings: Settings) -> bool {
+        let same = self.settings.step.to_bits() == settings.step.to_bits();
+        self.settings = settings;
+        same
+    }
+
+    /// Samples whose distances meant something.
+    fn judged(&self) -> u32 {
+        self.basic.judged(self.settings.settled())
     }
 
     /// Takes a value and says what it is. One that is no number, or not later than the last, is missing.
@@ -173,9 +204,15 @@ impl Series {
             share: self.shares(forecasts),
             distances,
         };
+        // What foretells nothing looks at what moves least.
+        let steady = forecasts[Detector::Robust as usize];
         for (detector, surprise) in opinion.surprise.iter_mut().enumerate() {
+            let (expected, _) = *forecasts.get(detector).unwrap_or(&steady);
+            if self.settings.least > 0.0 && (rest - expected).abs() <= self.settings.least {
+                continue;
+            }
             *surprise =
-                self.tails[detector].surprise(self.tops(detector), distances[detector], self.basic.judged());
+                self.tails[detector].surprise(self.tops(detector), distances[detector], self.judged());
         }
         opinion
     }
@@ -229,7 +266,7 @@ impl Series {
             agreeing,
             ..Scored::default()
         };
-        if self.basic.seen < LEARNING || self.relearning > 0 {
+        if self.basic.seen < self.settings.learning || self.relearning > 0 {
             self.relearning = self.relearning.saturating_sub(1);
             return scored;
         }
@@ -298,8 +335,8 @@ impl Series {
             expected += weight * middle;
             weights += weight;
             let [up, down] = [0, 1].map(|side| {
-                let level = self.tails[i].level(self.tops(i), side, bar - share[i], self.basic.judged());
-                f64::from(level) * sigma
+                let level = self.tails[i].level(self.tops(i), side, bar - share[i], self.judged());
+                (f64::from(level) * sigma).max(self.settings.least)
             });
             lower = lower.max(middle - down);
             upper = upper.min(middle + up);
@@ -334,7 +371,7 @@ impl Series {
     ) {
         // What belongs to an anomaly, or to a normal that is not known yet, does not say where the usual ends. Of an
         // anomaly the first value does: it may have been none.
-        let (n, bar) = (self.basic.judged(), self.bar());
+        let (n, bar) = (self.judged(), self.bar());
         if n > 0 && self.relearning == 0 && self.since.is_none_or(|since| since == at) {
             for (i, z) in distances.iter().enumerate() {
                 let tops = *self.tops(i);

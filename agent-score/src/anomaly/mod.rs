@@ -211,15 +211,32 @@ pub struct Settings {
     pub alarms_per_week: f64,
     /// Who is asked.
     pub detectors: Detectors,
+    /// Samples before anything is said.
+    pub learning: u32,
+    /// A value that lies no farther than this from what a detector expects is none to it, however rare; in the unit of the
+    /// series.
+    pub least: f64,
 }
 
 impl Settings {
-    /// One false alarm a week, all detectors, samples `step` seconds apart.
+    /// One false alarm a week, all detectors, samples `step` seconds apart, 256 of them to learn, however small a change.
     pub const fn new(step: f64) -> Self {
         Self {
             step,
             alarms_per_week: 1.0,
             detectors: Detectors::ALL,
+            learning: 256,
+            least: 0.0,
+        }
+    }
+
+    /// Samples before a distance means something: those of the first would be taken for a tail.
+    pub(crate) const fn settled(&self) -> u32 {
+        let part = self.learning / 4;
+        if part < basic::SETTLED {
+            part
+        } else {
+            basic::SETTLED
         }
     }
 

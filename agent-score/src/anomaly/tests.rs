@@ -121,6 +121,46 @@ fn a_spread_is_found_in_both_directions() {
     }
 }
 
+/// Cause: a change that would be rare enough, below what matters and above it. Seen: the second only, and a band that says so.
+#[test]
+fn what_does_not_matter_is_no_anomaly() {
+    let settings = Settings {
+        least: 30.0,
+        ..Settings::new(1.0)
+    };
+    let mut fed = Fed::new(settings, 17);
+    fed.usual(2000);
+    for trifle in [120.0, 80.0, 129.0] {
+        let scored = fed.say(trifle);
+        assert_eq!(scored.verdict, Verdict::Normal, "{scored:?}");
+        assert!(scored.lower <= 72.0 && scored.upper >= 128.0, "{scored:?}");
+    }
+    // Three trifles are not so rare any more that what is twice as large would be.
+    let mut fed = Fed::new(settings, 17);
+    fed.usual(2000);
+    let scored = fed.say(140.0);
+    assert_eq!(
+        (scored.verdict, scored.direction),
+        (Verdict::Anomaly, Direction::Up),
+        "{scored:?}"
+    );
+    assert!(scored.upper < 140.0, "{scored:?}");
+}
+
+#[test]
+fn who_learns_for_less_time_judges_earlier() {
+    let settings = Settings {
+        learning: 16,
+        ..Settings::new(1.0)
+    };
+    let mut fed = Fed::new(settings, 18);
+    assert_eq!(fed.usual(16), 0);
+    assert_eq!(fed.series.learned(), 1.0);
+    assert_eq!(fed.say(300.0).verdict, Verdict::Anomaly);
+    assert_eq!(fed.series.since(), Some(fed.at));
+    assert!(!fed.series.set(Settings::new(2.0)), "another step");
+}
+
 /// Cause: noise and nothing else, of three kinds. Seen: not many more false alarms than were allowed, and some where many
 /// are allowed: a bar that nothing reaches would pass as well.
 #[test]
@@ -323,7 +363,7 @@ fn a_baseline_outlives_a_restart() {
         let scored = fed.say(value);
         assert_eq!(restored.observe(fed.at, value), scored, "{t}");
     }
-    let other = text.replacen("\"version\":1", "\"version\":9", 1);
+    let other = text.replacen("\"version\":2", "\"version\":9", 1);
     let error = serde_json::from_str::<Series>(&other).unwrap_err().to_string();
     assert!(
         error.contains("version 9") && error.contains("learned anew"),

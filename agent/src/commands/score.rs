@@ -18,9 +18,9 @@ pub fn score(options: &cli::Score) -> Result<()> {
     let table = Table::read(&options.file)?;
     let detector = options.detector.as_deref().and_then(Detector::of);
     let settings = Settings {
-        step: table.step(),
         alarms_per_week: options.alarms_per_week,
         detectors: detector.map_or(Detectors::ALL, Detectors::from),
+        ..Settings::new(table.step())
     };
     let mut series = Series::new(settings);
     let forest = options.detector.as_deref() == Some(FOREST);
