@@ -85,6 +85,17 @@ pub struct Answer {
     pub warnings: Vec<String>,
 }
 
+/// Whether a query makes sense and comes to values at a time: numbers, and not windows or strings.
+pub fn check(query: &str) -> Result<(), Error> {
+    with_room(query, || match parse::parse(query)?.value_type() {
+        ValueType::Scalar | ValueType::Vector => Ok(()),
+        other => bad(&format!(
+            "the query comes to a {}; it must come to an instant vector or a scalar",
+            parse::type_name(other)
+        )),
+    })
+}
+
 /// Evaluates a query at one time.
 pub fn instant(
     query: &str,

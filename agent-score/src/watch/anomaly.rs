@@ -1,0 +1,263 @@
+//! An anomaly as it is told, and those that are kept.
+
+use super::{Definition, Evidence, Unit};
+use crate::anomaly::{Detector, Direction, Millis, Scored};
+use agent_store::labels::Labels;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+/// Anomalies that are kept.
+const KEPT: usize = 256;
+
+/// Labels as they are told.
+pub type Labelled = BTreeMap<String, String>;
+
+/// A series, or an entity, that is not as it usually is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Anomaly {
+    /// Its number.
+    pub id: u64,
+    /// Name of the watch; `entity` = several signals of one entity together.
+    pub watch: String,
+    /// Unit of the values.
+    pub unit: Unit,
+    /// Labels of the series.
+    pub labels: Labelled,
+    /// The first sample of it, seconds since the Unix epoch.
+    pub since: f64,
+    /// When it was over; `None` = it is not.
+    pub until: Option<f64>,
+    /// Why it is over; empty = it is not.
+    pub over: String,
+    /// `up`, `down`, `wider` or `narrower`, at the beginning.
+    pub direction: Direction,
+    /// Which detectors found it, at any time.
+    pub detectors: Vec<String>,
+    /// The highest score.
+    pub score: f32,
+    /// The value that had it.
+    pub value: f64,
+    /// The value that was expected at the beginning, and between which others it would have been as usual; `None` = there is no
+    /// such value.
+    pub expected: Option<f64>,
+    /// See `expected`.
+    pub lower: Option<f64>,
+    /// See `expected`.
+    pub upper: Option<f64>,
+    /// What else was other than before in that moment.
+    pub evidence: Vec<Evidence>,
+    /// Why there is no evidence, or not all of it; empty = it was looked for everywhere.
+    pub evidence_missing: String,
+    /// Of an agent that takes stacks: the arguments of `geophone diff` that show what the CPU did then and did not before;
+    /// empty = no stacks are taken.
+    pub profile: Vec<String>,
+}
+
+fn seconds(at: Millis) -> f64 {
+    at as f64 / 1e3
+}
+
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+impl Anomaly {
+    pub(super) fn new(definition: &Definition, labels: Labelled, value: f64, scored: &Scored) -> Self {
+        let mut new = Self {
+            watch: definition.name.clone(),
+            unit: definition.unit,
+            labels,
+            since: seconds(scored.since.unwrap_or_default()),
+            direction: scored.direction,
+            expected: finite(scored.expected),
+            lower: finite(scored.lower),
+            upper: finite(scored.upper),
+            ..Self::default()
+        };
+        new.update(value, scored);
+        new
+    }
+
+    pub(super) fn update(&mut self, value: f64, scored: &Scored) {
+        if scored.score > self.score {
+            (self.score, self.value) = (scored.score, value);
+        }
+        for detector in scored.agreeing.iter().map(Detector::name) {
+            if !self.detectors.iter().any(|known| known == detector) {
+                self.detectors.push(detector.to_owned());
+            }
+        }
+    }
+
+    /// `watch{a=b, c=d}`.
+    pub fn series(&self) -> String {
+        match self.labels.is_empty() {
+            true => self.watch.clone(),
+            false => format!("{} of {}", self.watch, text(&self.labels)),
+        }
+    }
+
+    /// Between which values it would have been as usual.
+    pub fn usual(&self) -> String {
+        let show = |value| self.unit.show(value);
+        match (self.lower, self.upper) {
+            (Some(lower), Some(upper)) => format!("{} to {}", show(lower), show(upper)),
+            _ => self.expected.map_or_else(String::new, show),
+        }
+    }
+}
+
+/// A sentence.
+impl fmt::Display for Anomaly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is = if self.until.is_some() { "was" } else { "is" };
+        write!(f, "{} {is} {}", self.series(), self.unit.show(self.value))?;
+        let usual = self.usual();
+        if !usual.is_empty() {
+            write!(f, " where {usual} is usual")?;
+        }
+        write!(
+            f,
+            "{}",
+            match self.direction {
+                Direction::Wider => ", and varies more than it did",
+                Direction::Narrower => ", and varies less than it did",
+                Direction::Up | Direction::Down => "",
+            }
+        )?;
+        match self.detectors.is_empty() {
+            true => write!(f, " (score {:.2})", self.score),
+            false => write!(f, " ({}, score {:.2})", self.detectors.join(", "), self.score),
+        }
+    }
+}
+
+/// `a=b, c=d`.
+pub(super) fn text(labels: &Labelled) -> String {
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    pairs.join(", ")
+}
+
+/// Labels of a series, as they are told.
+pub(super) fn labelled(labels: &Labels) -> Labelled {
+    let pairs = labels.iter();
+    pairs
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect()
+}
+
+/// The latest anomalies, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    all: VecDeque<Anomaly>,
+    last: u64,
+    /// Those that were forgotten before they were over.
+    pub forgotten: u64,
+}
+
+impl Kept {
+    /// What an earlier agent has kept.
+    pub fn restored(all: Vec<Anomaly>) -> Self {
+        Self {
+            last: all.iter().map(|anomaly| anomaly.id).max().unwrap_or_default(),
+            all: all.into(),
+            forgotten: 0,
+        }
+    }
+
+    /// Keeps one more, and says its number. The oldest that is over gives way, or the oldest.
+    pub fn add(&mut self, mut anomaly: Anomaly) -> u64 {
+        if self.all.len() >= KEPT {
+            let over = self.all.iter().position(|one| one.until.is_some());
+            self.forgotten += u64::from(over.is_none());
+            self.all.remove(over.unwrap_or(0));
+        }
+        self.last += 1;
+        anomaly.id = self.last;
+        self.all.push_back(anomaly);
+        self.last
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Anomaly> {
+        self.all.iter()
+    }
+
+    fn place(&self, number: u64) -> Option<usize> {
+        self.all.binary_search_by_key(&number, |anomaly| anomaly.id).ok()
+    }
+
+    pub fn get(&self, number: u64) -> Option<&Anomaly> {
+        self.all.get(self.place(number)?)
+    }
+
+    pub fn get_mut(&mut self, number: u64) -> Option<&mut Anomaly> {
+        let place = self.place(number)?;
+        self.all.get_mut(place)
+    }
+
+    pub fn update(&mut self, number: u64, value: f64, scored: &Scored) {
+        if let Some(anomaly) = self.get_mut(number) {
+            anomaly.update(value, scored);
+        }
+    }
+
+    /// Of these nobody will ever say that they are over.
+    pub fn give_up(&mut self, numbers: impl Iterator<Item = u64>) {
+        for number in numbers {
+            if let Some(anomaly) = self.get_mut(number) {
+                anomaly.until = Some(anomaly.since);
+                "its series is not watched any more".clone_into(&mut anomaly.over);
+            }
+        }
+    }
+
+    pub fn end(&mut self, number: u64, at: Millis, why: &str) -> Option<Anomaly> {
+        let anomaly = self.get_mut(number)?;
+        anomaly.until = Some(seconds(at));
+        why.clone_into(&mut anomaly.over);
+        Some(anomaly.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_are_over_give_way_first() {
+        let mut kept = Kept::default();
+        for _ in 0..KEPT {
+            kept.add(Anomaly::default());
+        }
+        kept.end(7, 5000, "over");
+        assert_eq!(kept.add(Anomaly::default()), 257);
+        assert!(kept.get(7).is_none() && kept.get(1).is_some());
+        assert_eq!(kept.forgotten, 0);
+        kept.add(Anomaly::default());
+        assert!(kept.get(1).is_none());
+        assert_eq!((kept.forgotten, kept.iter().count()), (1, KEPT));
+    }
+
+    #[test]
+    fn it_is_told_in_a_sentence() {
+        let anomaly = Anomaly {
+            watch: "tcp_retransmit_ratio".to_owned(),
+            unit: Unit::Ratio,
+            labels: [("peer".to_owned(), "db".to_owned())].into(),
+            detectors: vec!["robust".to_owned(), "three-sigma".to_owned()],
+            score: 0.934,
+            value: 0.125,
+            lower: Some(0.0),
+            upper: Some(0.012),
+            ..Anomaly::default()
+        };
+        assert_eq!(
+            anomaly.to_string(),
+            "tcp_retransmit_ratio of peer=db is 12.5 % where 0 % to 1.2 % is usual (robust, three-sigma, score 0.93)"
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! What has been learned, as bytes that outlive a restart: a head with a checksum, and behind it the state.
+//!
+//! A baseline is that of a query: one whose query, or whose interval, is another by now is left out.
+
+use super::anomaly::{Kept, Labelled, labelled};
+use super::entities::Entity;
+use super::{Anomaly, Watched, Watcher};
+use crate::anomaly::{Millis, Series};
+use agent_store::labels::Labels;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The first bytes of it: what it is, and the form of the rest.
+const MAGIC: &[u8; 8] = b"GPHBASE\x01";
+/// Behind it the length of the state, and its checksum.
+const HEAD: usize = MAGIC.len() + 8 + 4;
+
+/// Why bytes are no baseline that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Written by another version, or no baseline at all.
+    Foreign,
+    /// Cut, or changed since it was written.
+    Damaged(String),
+    /// Learned at another interval, in milliseconds.
+    Interval(Millis),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign => f.write_str("no baseline of this version"),
+            Self::Damaged(why) => write!(f, "damaged: {why}"),
+            Self::Interval(was) => write!(f, "learned at another anomaly.interval, {was} ms"),
+        }
+    }
+}
+
+/// What could be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Series whose baseline goes on.
+    pub series: usize,
+    /// Series that were left out, because their watch is another one by now, or is not there any more, or there is no room.
+    pub left_out: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    interval: Millis,
+    watches: Vec<WatchState>,
+    entities: BTreeMap<String, Entity>,
+    /// As JSON: it is what is told, and may have more fields one day.
+    anomalies: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WatchState {
+    name: String,
+    expr: String,
+    zero: Option<Box<Series>>,
+    series: Vec<SeriesState>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SeriesState {
+    labels: Labelled,
+    state: Box<Series>,
+    at: Millis,
+    seen: Millis,
+    active: Option<u64>,
+}
+
+impl Watcher {
+    /// All that has been learned.
+    pub fn save(&self) -> Result<Vec<u8>, String> {
+        let watches = self.watches.iter().map(|watch| {
+            let series = watch.series.iter().map(|(labels, series)| SeriesState {
+                labels: labelled(labels),
+                state: series.state.clone(),
+                at: series.at,
+                seen: series.seen,
+                active: series.active,
+            });
+            WatchState {
+                name: watch.definition.name.clone(),
+                expr: watch.definition.expr.clone(),
+                zero: watch.zero.clone(),
+                series: series.collect(),
+            }
+        });
+        let anomalies: Vec<&Anomaly> = self.anomalies().collect();
+        let state = State {
+            interval: self.settings.interval,
+            watches: watches.collect(),
+            entities: self.entities.all.clone(),
+            anomalies: serde_json::to_vec(&anomalies).map_err(|e| e.to_string())?,
+        };
+        let body = postcard::to_stdvec(&state).map_err(|e| e.to_string())?;
+        let mut out = Vec::with_capacity(HEAD + body.len());
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        out.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+        out.extend_from_slice(&body);
+        Ok(out)
+    }
+
+    /// Goes on with what was learned before. What cannot be used is learned anew.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<Report, Fault> {
+        let state = read(bytes)?;
+        if state.interval != self.settings.interval {
+            return Err(Fault::Interval(state.interval));
+        }
+        let anomalies = serde_json::from_slice(&state.anomalies);
+        self.kept = Kept::restored(anomalies.map_err(|e| Fault::Damaged(format!("anomalies: {e}")))?);
+        let mut report = Report::default();
+        for saved in state.watches {
+            let watch = self
+                .watches
+                .iter_mut()
+                .find(|watch| watch.definition.name == saved.name && watch.definition.expr == saved.expr);
+            let Some(watch) = watch else {
+                report.left_out += saved.series.len();
+                self.kept
+                    .give_up(saved.series.iter().filter_map(|series| series.active));
+                continue;
+            };
+            if let (Some(zero), Some(mut known)) = (&mut watch.zero, saved.zero)
+                && known.set(watch.settings)
+            {
+                *zero = known;
+            }
+            for mut series in saved.series {
+                let fits = report.series < self.settings.most_series && series.state.set(watch.settings);
+                if !fits {
+                    report.left_out += 1;
+                    self.kept.give_up(series.active.into_iter());
+                    continue;
+                }
+                report.series += 1;
+                let watched = Watched {
+                    at: series.at,
+                    seen: series.seen,
+                    active: series.active.filter(|number| self.kept.get(*number).is_some()),
+                    ..Watched::new(series.state, series.at)
+                };
+                watch.series.insert(Labels::new(series.labels), watched);
+            }
+        }
+        let places = self.settings.most_entities;
+        for (name, entity) in state.entities {
+            if self.entities.all.len() < places {
+                self.entities.all.insert(name, entity);
+            } else {
+                self.kept.give_up(entity.active.into_iter());
+            }
+        }
+        Ok(report)
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<State, Fault> {
+    let (magic, rest) = bytes.split_at_checked(MAGIC.len()).ok_or(Fault::Foreign)?;
+    if magic != MAGIC {
+        return Err(Fault::Foreign);
+    }
+    let cut = || Fault::Damaged("it is cut".to_owned());
+    let (length, rest) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
+    let (sum, body) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+    if body.len() as u64 != u64::from_le_bytes(*length) {
+        return Err(cut());
+    }
+    if crc32fast::hash(body) != u32::from_le_bytes(*sum) {
+        return Err(Fault::Damaged("its checksum is wrong".to_owned()));
+    }
+    postcard::from_bytes(body).map_err(|e| Fault::Damaged(e.to_string()))
+}

@@ -1,0 +1,147 @@
+//! What is watched if nothing else is asked for.
+//!
+//! Counters as rates and histograms as quantiles, over a window as long as the interval, so that one value says nothing of the
+//! next; by peer, not by pair: a peer has enough traffic for its quantiles to mean something. Where there is too little, there
+//! is no value.
+
+use super::{Definition, Unit};
+use crate::anomaly::Millis;
+
+/// The shortest window of a rate over samples that come each second.
+const SHORTEST: Millis = 3_000;
+
+/// The window of rates, for this interval.
+pub(super) fn window(interval: Millis) -> Millis {
+    interval.max(SHORTEST)
+}
+
+/// The watches, for this interval in milliseconds.
+pub fn defaults(interval: Millis) -> Vec<Definition> {
+    let window = format!("[{}ms]", window(interval));
+    let all = [
+        // A millisecond more is nothing to a network. Below some segments a second there is no median to speak of.
+        (
+            "tcp_rtt_median",
+            "histogram_quantile(0.5, sum by (peer) (rate(geophone_tcp_rtt_seconds$W))) \
+             and on (peer) sum by (peer) (rate(geophone_tcp_segments_total{direction=\"receive\"}$W)) > 2",
+            Unit::Seconds,
+            0.001,
+            false,
+        ),
+        (
+            "tcp_rtt_p99",
+            "histogram_quantile(0.99, sum by (peer) (rate(geophone_tcp_rtt_seconds$W))) \
+             and on (peer) sum by (peer) (rate(geophone_tcp_segments_total{direction=\"receive\"}$W)) > 20",
+            Unit::Seconds,
+            0.005,
+            false,
+        ),
+        // Below a hundredth TCP hardly notices.
+        (
+            "tcp_retransmit_ratio",
+            "(sum by (peer) (rate(geophone_tcp_retransmits_total$W)) \
+             or 0 * sum by (peer) (rate(geophone_tcp_segments_total{direction=\"transmit\"}$W))) \
+             / (sum by (peer) (rate(geophone_tcp_segments_total{direction=\"transmit\"}$W)) > 5)",
+            Unit::Ratio,
+            0.01,
+            false,
+        ),
+        (
+            "tcp_opened",
+            "sum by (peer) (rate(geophone_tcp_connections_total{outcome=\"opened\"}$W))",
+            Unit::PerSecond,
+            2.0,
+            true,
+        ),
+        (
+            "tcp_failed",
+            "sum by (peer) (rate(geophone_tcp_connections_total{outcome=\"failed\"}$W))",
+            Unit::PerSecond,
+            0.5,
+            true,
+        ),
+        (
+            "tcp_resets",
+            "sum by (peer) (rate(geophone_tcp_resets_total$W))",
+            Unit::PerSecond,
+            1.0,
+            true,
+        ),
+        (
+            "tcp_bytes",
+            "sum by (peer, direction) (rate(geophone_tcp_bytes_total$W))",
+            Unit::BytesPerSecond,
+            125_000.0,
+            true,
+        ),
+        (
+            "drops",
+            "sum by (reason) (rate(geophone_drops_packets_total$W))",
+            Unit::PerSecond,
+            1.0,
+            true,
+        ),
+        (
+            "dns_failure_ratio",
+            "(sum by (server) (histogram_count(rate(geophone_dns_lookup_seconds{rcode!~\"NOERROR|NXDOMAIN\"}$W))) \
+             or 0 * sum by (server) (histogram_count(rate(geophone_dns_lookup_seconds$W)))) \
+             / (sum by (server) (histogram_count(rate(geophone_dns_lookup_seconds$W))) > 0.5)",
+            Unit::Ratio,
+            0.05,
+            false,
+        ),
+        (
+            "dns_lookup_median",
+            "histogram_quantile(0.5, sum by (server) (rate(geophone_dns_lookup_seconds$W))) \
+             and on (server) sum by (server) (histogram_count(rate(geophone_dns_lookup_seconds$W))) > 0.5",
+            Unit::Seconds,
+            0.005,
+            false,
+        ),
+        (
+            "dns_timeouts",
+            "sum by (server) (rate(geophone_dns_timeouts_total$W))",
+            Unit::PerSecond,
+            0.3,
+            true,
+        ),
+        (
+            "tunnel_loss_ratio",
+            "max by (type, id, local, remote, netns) (geophone_tunnel_loss_ratio)",
+            Unit::Ratio,
+            0.005,
+            false,
+        ),
+        (
+            "node_pressure",
+            "sum by (resource) (rate(geophone_node_pressure_seconds_total{kind=\"some\"}$W))",
+            Unit::Ratio,
+            0.1,
+            false,
+        ),
+        (
+            "netdev_bytes",
+            "sum by (device, direction) (rate(geophone_netdev_bytes_total$W))",
+            Unit::BytesPerSecond,
+            125_000.0,
+            false,
+        ),
+        (
+            "netdev_faults",
+            "sum by (device, direction) (rate(geophone_netdev_errors_total$W)) \
+             + sum by (device, direction) (rate(geophone_netdev_drops_total$W))",
+            Unit::PerSecond,
+            1.0,
+            false,
+        ),
+    ];
+    all.into_iter()
+        .map(|(name, expr, unit, least, zero)| Definition {
+            name: name.to_owned(),
+            expr: expr.replace("$W", &window),
+            unit,
+            least,
+            zero,
+        })
+        .collect()
+}
