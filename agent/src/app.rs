@@ -17,6 +17,7 @@ use crate::memory::{self, Memory};
 use crate::probes::{Probe, block, dns, drops, netdev, node, path, profile, sched, tcp, tunnel, udp};
 use crate::record::{self, Flight, Source};
 use crate::records::Record;
+use crate::score::{self, Anomalies};
 use crate::stacks::Stacks;
 use crate::{api, capacity, ui};
 use agent_common::tcp::PairCells;
@@ -372,6 +373,10 @@ impl Agent {
         if let Some(flight) = &flight {
             collects.push(Box::new(record::StatsCollect::new(flight.clone(), start)));
         }
+        let anomalies = Anomalies::open(config, memory.as_ref(), start);
+        if let Some(anomalies) = &anomalies {
+            collects.push(Box::new(score::StatsCollect::new(anomalies.clone(), start)));
+        }
         let running = Running::start(collector, collects)?;
         let (shutdown, _) = watch::channel(false);
         let over = || {
@@ -399,6 +404,7 @@ impl Agent {
             notifier: notifier.clone(),
             capacity: capacity.clone(),
             flight: flight.clone(),
+            anomalies: anomalies.clone(),
             stats,
         };
         let mut tasks = Vec::new();
@@ -426,6 +432,12 @@ impl Agent {
             let (snapshots, host) = (running.snapshots.clone(), config.host_name());
             let runtime = tokio::runtime::Handle::current();
             let (stored, ticks) = watch::channel(0);
+            if let Some(anomalies) = anomalies {
+                let (ticks, runtime) = (stored.subscribe(), runtime.clone());
+                tasks.push(tokio::task::spawn_blocking(move || {
+                    anomalies.run(ticks, &runtime)
+                }));
+            }
             if let Some(rules) = rules {
                 tasks.push(tokio::spawn(alert::on_hangup(rules.clone(), over())));
                 for alertmanager in alertmanagers {

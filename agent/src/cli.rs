@@ -130,6 +130,18 @@ pub enum Command {
     Rules(Rules),
     /// Alerts of the running agent that are pending or fire; silences, incidents, and a test of receivers
     Alerts(Alerts),
+    /// What is not as it usually is: series that the agent watches, what was expected of them, and what else had changed
+    Anomalies {
+        /// All watched series: what they are, and what is expected of them
+        #[arg(long)]
+        all: bool,
+        /// What is watched, as the setting `anomaly.watch` has it; asks no agent
+        #[arg(long, conflicts_with_all = ["all", "json"])]
+        watches: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Which values of a series are anomalies: reads timestamp,value and says so line by line
     Score(Score),
     /// What runs out, and when: use, trend and 30, 60 and 90 days on of all that can; of any series with --csv

@@ -1,6 +1,7 @@
 //! The commands that run an agent or talk to one.
 
 mod alerts;
+mod anomalies;
 mod bench;
 mod bench_packets;
 mod capacity;
@@ -16,6 +17,7 @@ mod store;
 mod topology;
 
 pub use alerts::alerts;
+pub use anomalies::anomalies;
 pub use bench::{bench_encode, bench_ring, test_corpus};
 pub use bench_packets::bench_packets;
 pub use capacity::{capacity, capacity_of_file};

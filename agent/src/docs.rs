@@ -24,6 +24,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Export", crate::export::push::METRICS),
         ("Store", crate::memory::METRICS),
         ("Capacity", crate::capacity::METRICS),
+        ("Anomalies", crate::score::METRICS),
         ("Rules", crate::alert::METRICS),
         ("Alerting", crate::alert::notify::METRICS),
         ("Flight recorder", crate::record::METRICS),

@@ -126,6 +126,9 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
                     Command::Query(options) => commands::query(&config, &options).await,
                     Command::Record(options) => commands::record(&config, btf, &options).await,
                     Command::Alerts(options) => commands::alerts(&config, &options).await,
+                    Command::Anomalies { all, watches, json } => {
+                        commands::anomalies(&config, all, watches, json).await
+                    }
                     Command::Diff(options) => commands::diff(&config, &options).await,
                     Command::Drops(stream) => commands::stream(&config, btf, &stream, "drops").await,
                     _ => Ok(()),

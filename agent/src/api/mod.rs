@@ -30,6 +30,7 @@ use crate::capacity;
 use crate::memory::Memory;
 use crate::record::Flight;
 use crate::records::{Changes, Record};
+use crate::score::Anomalies;
 use crate::stacks::Stacks;
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
@@ -61,6 +62,8 @@ pub struct State {
     pub capacity: Option<Arc<capacity::Live>>,
     /// The flight recorder, if it is on.
     pub flight: Option<Arc<Flight>>,
+    /// The series that are watched for anomalies, if there are any.
+    pub anomalies: Option<Arc<Anomalies>>,
     /// Where requests are counted.
     pub stats: Arc<Stats>,
 }

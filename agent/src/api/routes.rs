@@ -97,6 +97,7 @@ pub(super) fn router(
         .route("/api/v1/tunnels", get(tunnels))
         .route(RELOAD, post(reload))
         .route("/api/v1/record", get(record))
+        .route("/api/v1/anomalies", get(anomalies))
         .merge(promql::routes())
         .merge(silences::routes())
         .fallback(async || {
@@ -354,6 +355,25 @@ async fn flows(From(app): From<App>, Parameters(query): Parameters<StreamQuery>)
 
 async fn drops(From(app): From<App>, Parameters(query): Parameters<StreamQuery>) -> Response {
     stream(&app, query, Wanted::Drops)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnomaliesQuery {
+    /// With every series that is watched.
+    #[serde(default)]
+    all: bool,
+}
+
+/// What is not as usual: the latest 256, the newest first.
+async fn anomalies(From(app): From<App>, Parameters(query): Parameters<AnomaliesQuery>) -> Response {
+    match &app.state.anomalies {
+        Some(anomalies) => axum::Json(anomalies.view(query.all)).into_response(),
+        None => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "nothing is watched: it needs anomaly.enabled and a store (store.kind)",
+        ),
+    }
 }
 
 /// Changes of tunnels: first those that were kept.

@@ -47,7 +47,7 @@ const LABEL_VALUES: &str = "/api/v1/label/{name}/values";
 const SILENCE: &str = "/api/v2/silence/{id}";
 
 /// Paths that are counted by name.
-pub const PATHS: [&str; 30] = [
+pub const PATHS: [&str; 31] = [
     "/metrics",
     "/healthz",
     "/readyz",
@@ -62,6 +62,7 @@ pub const PATHS: [&str; 30] = [
     "/api/v1/drops",
     "/api/v1/tunnels",
     "/api/v1/record",
+    "/api/v1/anomalies",
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/series",

@@ -52,14 +52,14 @@ fn urlencoded(text: &str) -> String {
 }
 
 /// The running agent.
-struct Agent {
+pub(super) struct Agent {
     base: String,
     client: reqwest::Client,
     token: Option<String>,
 }
 
 impl Agent {
-    async fn find(config: &Config) -> Result<Self> {
+    pub(super) async fn find(config: &Config) -> Result<Self> {
         let base = running_agent(config).await;
         Ok(Self {
             base: base.context("no agent answers; start one, or say where with --listen")?,
@@ -92,7 +92,7 @@ impl Agent {
         Err(Error::new(format_args!("{}: {why}", self.base)))
     }
 
-    async fn get(&self, path: &str) -> Result<Value> {
+    pub(super) async fn get(&self, path: &str) -> Result<Value> {
         self.ask(Method::GET, path, None).await
     }
 }

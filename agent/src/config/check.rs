@@ -62,6 +62,10 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         let path = format!("alerting.{path}").replace('[', ".[");
         Invalid::new(&path.split('.').collect::<Vec<_>>(), message)
     })?;
+    config.anomaly.check().map_err(|(mut path, message)| {
+        path.insert(0, "anomaly".to_owned());
+        Invalid { path, message }
+    })?;
     foreign(&["probes", "profile"], config.probes.profile.validate())?;
     foreign(&["export"], config.export.otlp.validate())?;
     foreign(&["export"], config.export.remote_write.validate())

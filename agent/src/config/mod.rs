@@ -1,6 +1,7 @@
 //! One typed settings tree: defaults, over them one YAML file, over it the environment, over it flags.
 
 mod alerting;
+mod anomaly;
 mod capacity;
 mod check;
 mod de;
@@ -21,6 +22,7 @@ pub use alerting::{
     AlertingSettings, EmailSettings, InhibitSettings, LogSettings, PagerDutySettings, ReceiverSettings,
     RouteSettings, SlackSettings, WebhookSettings,
 };
+pub use anomaly::{AnomalySettings, WatchSettings, WatchUnit};
 pub use capacity::CapacitySettings;
 pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;

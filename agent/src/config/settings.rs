@@ -1,6 +1,7 @@
 //! The settings tree. The documentation of each field is the user's: `default_yaml` and docs/config.md are made of it.
 
 use super::alerting::AlertingSettings;
+use super::anomaly::AnomalySettings;
 use super::capacity::CapacitySettings;
 use super::health::HealthSettings;
 use super::profile::ProfileProbe;
@@ -48,6 +49,8 @@ pub struct Config {
     pub health: HealthSettings,
     /// Forecasts of what runs out.
     pub capacity: CapacitySettings,
+    /// Series that are watched for anomalies.
+    pub anomaly: AnomalySettings,
     /// Rules of Prometheus, evaluated over what the agent remembers.
     pub rules: RulesSettings,
     /// Who is told of alerts, by the agent itself. The names are Alertmanager's. Without receivers nobody is told.

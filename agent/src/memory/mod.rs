@@ -18,7 +18,7 @@ use agent_store::series::{Bounds, Millis, Refusal, Series};
 use agent_store::store::{Place, Settings, Stats, Store, Value};
 pub use record::Recorder;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -37,6 +37,8 @@ pub fn now() -> Millis {
 pub struct Memory {
     store: Store,
     settings: StoreSettings,
+    /// Where it is written to; `None` = it is not on disk, or is only read.
+    directory: Option<PathBuf>,
     /// Snapshots that came while an earlier one was still being stored.
     missed: AtomicU64,
     /// Samples of rules, for the next tick.
@@ -98,6 +100,10 @@ impl Memory {
             memory: usize::try_from(settings.memory.get()).unwrap_or(usize::MAX),
             ..Settings::default()
         };
+        let directory = match &place {
+            Place::Directory(directory) => Some(directory.clone()),
+            _ => None,
+        };
         let (store, report) = Store::open(place, wanted).context("store")?;
         for finding in &report.findings {
             tracing::warn!("store: {finding}");
@@ -105,6 +111,7 @@ impl Memory {
         Ok(Self {
             store,
             settings: settings.clone(),
+            directory,
             missed: AtomicU64::new(0),
             kept: Mutex::default(),
         })
@@ -113,6 +120,11 @@ impl Memory {
     /// The store itself.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The directory that it is written to, which no other agent has; `None` if it is in memory.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     /// What it holds and what happened.

@@ -1,3 +1,12 @@
-//! What series mean. The detectors and forecasts are the crate agent-score; here is where their series come from.
+//! What series mean. The detectors, the watches and the forecasts are the crate agent-score; here is where their series come
+//! from, and where what is said of them goes.
 
+mod board;
 pub mod csv;
+mod live;
+mod metrics;
+#[cfg(test)]
+mod tests;
+
+pub use live::Anomalies;
+pub use metrics::{METRICS, StatsCollect};

@@ -68,7 +68,7 @@ pub struct Options {
 
 #[derive(Subcommand)]
 enum Part {
-    /// What the anomaly detectors find and cost; needs no root
+    /// What the anomaly detectors find and cost, and what watching 2,000 series does; needs no root
     Anomaly {
         /// --seed N, --quick, --only DETECTOR, --peers PYTHON
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -144,16 +144,21 @@ pub fn bench(options: Options) -> Result<()> {
     match options.part {
         Some(Part::Role { role }) => return roles::play(role),
         Some(Part::Anomaly { arguments }) => {
-            let example = [
-                "run",
-                "--release",
-                "--quiet",
-                "--package",
-                "agent-score",
-                "--example",
-                "bench_anomaly",
-            ];
-            return run(cargo().args(example).arg("--").args(arguments));
+            let example = |name: &str| {
+                let mut command = cargo();
+                command.args([
+                    "run",
+                    "--release",
+                    "--quiet",
+                    "--package",
+                    "agent-score",
+                    "--example",
+                ]);
+                command.args([name, "--"]);
+                command
+            };
+            run(example("bench_anomaly").args(arguments))?;
+            return run(&mut example("bench_watch"));
         }
         None => {}
     }

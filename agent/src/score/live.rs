@@ -1,0 +1,256 @@
+//! Watches series for anomalies, behind the store: each time that a snapshot was stored and an evaluation is due.
+
+use super::board::{Board, Boards};
+use crate::config::Config;
+use crate::memory::{self, Memory};
+use agent_score::watch::{Anomaly, Round, Watcher};
+use agent_store::labels::Labels;
+use agent_store::promql::{self, Options, Sample, Value};
+use agent_store::series::Millis;
+use nix::time::{ClockId, clock_gettime};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Name of the baselines' file, in the directory of the store, which this agent alone has.
+const FILE: &str = "anomaly.baseline";
+/// So often they are written; what was learned since is learned anew after a crash.
+const SAVED_EVERY: Duration = Duration::from_secs(15 * 60);
+/// Anomalies of one evaluation that are logged one by one.
+const LOGGED: usize = 10;
+/// Time that all queries of one evaluation may take, those for evidence included; what is not done by then has failed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the watches have done.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub evaluations: AtomicU64,
+    pub failures: AtomicU64,
+    pub missed: AtomicU64,
+    /// CPU time, of this thread alone.
+    pub nanos: AtomicU64,
+    /// From the latest sample to its verdict.
+    pub lag_micros: AtomicU64,
+    pub begun: AtomicU64,
+    pub forgotten: AtomicU64,
+    /// Baselines that could not be written or read.
+    pub unsaved: AtomicU64,
+}
+
+/// The watched series of the agent.
+pub struct Anomalies {
+    memory: Arc<Memory>,
+    /// For the thread that evaluates.
+    watcher: Mutex<(Watcher, Boards)>,
+    /// Who asks does not wait for an evaluation.
+    published: RwLock<Arc<Board>>,
+    file: Option<PathBuf>,
+    interval: Millis,
+    pub(super) counters: Counters,
+}
+
+/// CPU time of the calling thread, ns.
+fn cpu() -> u64 {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
+}
+
+impl Anomalies {
+    /// What the configuration asks for; `None` if that is nothing, or if nothing is remembered.
+    pub fn open(config: &Config, memory: Option<&Arc<Memory>>, start_unix_nanos: u64) -> Option<Arc<Self>> {
+        let settings = &config.anomaly;
+        let definitions = settings.definitions();
+        if !settings.enabled || definitions.is_empty() {
+            return None;
+        }
+        let Some(memory) = memory else {
+            if !settings.watch.is_empty() {
+                tracing::warn!(
+                    "anomaly.watch: nothing is remembered, so nothing is watched; set store.kind to auto, memory or disk"
+                );
+            }
+            return None;
+        };
+        let asked = settings.settings(config.probes.profile.enabled);
+        let mut watcher = Watcher::new(asked, definitions);
+        let counters = Counters::default();
+        let file = memory.directory().map(|directory| directory.join(FILE));
+        if let Some(file) = &file {
+            restore(&mut watcher, file, &counters);
+        }
+        let boards = Boards::new(start_unix_nanos);
+        Some(Arc::new(Self {
+            memory: memory.clone(),
+            watcher: Mutex::new((watcher, boards)),
+            published: RwLock::default(),
+            file,
+            interval: asked.interval,
+            counters,
+        }))
+    }
+
+    /// What was said last.
+    pub(super) fn board(&self) -> Arc<Board> {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        published.clone()
+    }
+
+    /// The answer of the API; `all`: with every series.
+    pub fn view(&self, all: bool) -> serde_json::Value {
+        self.board().view(self.interval, all)
+    }
+
+    /// Evaluates what is due each time that a snapshot was stored, until there are no more; then the baselines are written. Blocks:
+    /// for a thread that may.
+    pub fn run(&self, mut stored: watch::Receiver<Millis>, runtime: &tokio::runtime::Handle) {
+        let mut saved = Instant::now();
+        while runtime.block_on(stored.changed()).is_ok() {
+            let at = *stored.borrow_and_update();
+            self.tick(at);
+            if saved.elapsed() >= SAVED_EVERY {
+                saved = Instant::now();
+                self.save();
+            }
+        }
+        self.save();
+    }
+
+    /// Evaluates if it is time.
+    pub(super) fn tick(&self, at: Millis) {
+        let begin = cpu();
+        let mut guard = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let (watcher, boards) = &mut *guard;
+        let Some(missed) = watcher.due(at) else {
+            return;
+        };
+        self.counters.missed.fetch_add(missed, Relaxed);
+        let deadline = Instant::now() + PATIENCE;
+        let round = watcher.evaluate(at, &mut |query| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.ask(query, at, &self.memory.limits(left))
+        });
+        let board = Arc::new(boards.make(watcher));
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = board;
+        self.count(watcher, &round, at);
+        drop(guard);
+        tell(&round);
+        self.counters
+            .nanos
+            .fetch_add(cpu().saturating_sub(begin), Relaxed);
+    }
+
+    fn ask(&self, query: &str, at: Millis, limits: &memory::Limits) -> Result<Vec<(Labels, f64)>, String> {
+        let answer = promql::instant(query, at, &Options::default(), self.memory.store(), limits);
+        match answer.map_err(|error| error.to_string())?.value {
+            Value::Scalar(_, value) => Ok(vec![(Labels::default(), value)]),
+            Value::Vector(_, elements) => {
+                let all = elements.into_iter().map(|element| match element.sample {
+                    Sample::Float(value) => Ok((element.labels, value)),
+                    Sample::Histogram(_) => Err("it comes to histograms; take a quantile of them".to_owned()),
+                });
+                all.collect()
+            }
+            Value::String(..) | Value::Matrix(_) => Err("it comes to no vector and no scalar".to_owned()),
+        }
+    }
+
+    fn count(&self, watcher: &Watcher, round: &Round, at: Millis) {
+        let counters = &self.counters;
+        counters.evaluations.fetch_add(1, Relaxed);
+        counters.failures.store(watcher.failures(), Relaxed);
+        counters.forgotten.store(watcher.forgotten(), Relaxed);
+        counters.begun.fetch_add(round.begun.len() as u64, Relaxed);
+        let lag = (memory::now() - at).max(0).unsigned_abs() * 1000;
+        counters.lag_micros.store(lag, Relaxed);
+    }
+
+    fn save(&self) {
+        let Some(file) = &self.file else { return };
+        let begin = cpu();
+        let bytes = {
+            let guard = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+            guard.0.save()
+        };
+        let written = bytes.and_then(|bytes| write(file, &bytes).map_err(|e| e.to_string()));
+        if let Err(why) = written {
+            self.counters.unsaved.fetch_add(1, Relaxed);
+            tracing::error!(
+                "anomalies: {}: {why}; what was learned since is learned anew after a restart",
+                file.display()
+            );
+        }
+        self.counters
+            .nanos
+            .fetch_add(cpu().saturating_sub(begin), Relaxed);
+    }
+}
+
+/// The whole file or the one before, whatever happens. What is left of an attempt the store removes when it is opened.
+fn write(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let temporary = file.with_extension("tmp");
+    let mut out = File::create(&temporary)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    std::fs::rename(&temporary, file)
+}
+
+fn restore(watcher: &mut Watcher, file: &Path, counters: &Counters) {
+    let bytes = match std::fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => {
+            counters.unsaved.fetch_add(1, Relaxed);
+            tracing::error!(
+                "anomalies: {}: {error}; everything is learned anew",
+                file.display()
+            );
+            return;
+        }
+    };
+    match watcher.restore(&bytes) {
+        Ok(report) if report.left_out > 0 => tracing::info!(
+            "anomalies: {} series go on as learned, {} are learned anew: their watch is another one now, or there is no room",
+            report.series,
+            report.left_out
+        ),
+        Ok(report) => tracing::debug!("anomalies: {} series go on as learned", report.series),
+        Err(fault) => {
+            counters.unsaved.fetch_add(1, Relaxed);
+            let aside = file.with_extension("damaged");
+            let moved = std::fs::rename(file, &aside).is_ok();
+            let file = if moved { &aside } else { file };
+            tracing::error!(
+                "anomalies: {}: {fault}; everything is learned anew",
+                file.display()
+            );
+        }
+    }
+}
+
+fn tell(round: &Round) {
+    for (watch, why) in &round.failed {
+        tracing::error!("anomalies: watch {watch}: {why}; it is tried again");
+    }
+    for anomaly in round.begun.iter().take(LOGGED) {
+        tracing::warn!("anomaly: {anomaly}{}", reasons(anomaly));
+    }
+    if round.begun.len() > LOGGED {
+        tracing::warn!(
+            "and {} anomalies more: geophone anomalies",
+            round.begun.len() - LOGGED
+        );
+    }
+    for anomaly in round.ended.iter().take(LOGGED) {
+        tracing::info!("anomaly is over: {}: {}", anomaly.series(), anomaly.over);
+    }
+}
+
+/// What else had changed, in a line.
+fn reasons(anomaly: &Anomaly) -> String {
+    let evidence = anomaly.evidence.iter().take(3);
+    evidence.map(|evidence| format!("; {evidence}")).collect()
+}
