@@ -63,7 +63,7 @@ pub fn dashboard(board: Board) -> Dashboard {
 }
 
 fn variable(variable: &Variable) -> Value {
-    json!({
+    let mut value = json!({
         "name": variable.name,
         "label": variable.label,
         "type": "query",
@@ -71,8 +71,6 @@ fn variable(variable: &Variable) -> Value {
         "query": { "query": variable.query, "refId": variable.name },
         "current": { "selected": true, "text": ["All"], "value": ["$__all"] },
         "includeAll": true,
-        // What has no such label, as a peer without a region, is not left out.
-        "allValue": ".*",
         "multi": true,
         "refresh": 2,
         "sort": 1,
@@ -80,7 +78,13 @@ fn variable(variable: &Variable) -> Value {
         "options": [],
         "regex": "",
         "skipUrlSync": false,
-    })
+    });
+    // What has no such label, as a peer without a region, is not left out. All nodes are those that the variables before
+    // leave, one by one: the agents' series have no label `region` to ask for.
+    if variable.name != "instance" {
+        value["allValue"] = json!(".*");
+    }
+    value
 }
 
 /// Panels one beside the other, as they fit, row by row.
