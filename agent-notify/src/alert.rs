@@ -56,12 +56,15 @@ pub fn fingerprint(labels: &Labels) -> u64 {
     sum
 }
 
+/// The last ms of the year 9999, since 1970: what is later cannot be written.
+pub const LATEST: Millis = 253_402_300_799_999;
+
 /// A time as Go writes it; `None` is Go's zero.
 pub fn time(at: Option<Millis>) -> String {
     match at {
         None => "0001-01-01T00:00:00Z".to_owned(),
         Some(at) => {
-            let at = UNIX_EPOCH + Duration::from_millis(at.max(0).unsigned_abs());
+            let at = UNIX_EPOCH + Duration::from_millis(at.clamp(0, LATEST).unsigned_abs());
             let text = humantime::format_rfc3339_millis(at).to_string();
             let short = text.trim_end_matches('Z').trim_end_matches('0');
             match short.strip_suffix('.') {
@@ -123,6 +126,8 @@ mod tests {
     #[test]
     fn times_are_written_as_go_writes_them() {
         assert_eq!(time(None), "0001-01-01T00:00:00Z");
+        assert_eq!(time(Some(Millis::MIN)), "1970-01-01T00:00:00Z");
+        assert_eq!(time(Some(Millis::MAX)), "9999-12-31T23:59:59.999Z");
         for (millis, wanted) in [(0, "20Z"), (123, "20.123Z"), (500, "20.5Z"), (10_000, "30Z")] {
             assert_eq!(
                 time(Some(1_700_000_000_000 + millis)),

@@ -92,6 +92,8 @@ pub struct Dispatcher {
     alerts: BTreeMap<Labels, Held>,
     groups: BTreeMap<Key, Group>,
     incidents: Incidents,
+    /// To be remembered of places that were told nothing.
+    quiet: Vec<(usize, usize, Memo)>,
 }
 
 impl Dispatcher {
@@ -111,6 +113,7 @@ impl Dispatcher {
             alerts: BTreeMap::new(),
             groups: BTreeMap::new(),
             incidents,
+            quiet: Vec::new(),
         }
     }
 
@@ -191,8 +194,16 @@ impl Dispatcher {
                 held.alert.ends_at = Some(now);
             }
         }
-        let all = self.alerts.values().map(|held| &held.alert);
-        self.incidents.observe(now, all, edges);
+        // What is only known from before a restart stays in its incident, but joins none.
+        let known: Vec<&Alert> = {
+            let incidents = &self.incidents;
+            let is_in_one = |alert: &Alert| !incidents.of(alert.fingerprint()).is_empty();
+            let all = self.alerts.values();
+            all.filter(|held| held.observed || is_in_one(&held.alert))
+                .map(|held| &held.alert)
+                .collect()
+        };
+        self.incidents.observe(now, known.into_iter(), edges);
         self.route(now);
         self.forget(now);
     }
@@ -273,8 +284,9 @@ impl Dispatcher {
             let Some(receiver) = self.receivers.get(group.receiver) else {
                 continue;
             };
-            let firing = self.alerts.values().map(|held| &held.alert);
-            let firing = firing.filter(|alert| alert.is_firing());
+            // What nobody has seen since a restart may be over: it is no reason to be silent.
+            let firing = self.alerts.values().filter(|held| held.observed);
+            let firing = firing.map(|held| &held.alert).filter(|alert| alert.is_firing());
             let inhibited = inhibited.get_or_insert_with(|| Inhibited::new(&self.inhibitions, firing));
             let members = group.members.iter().filter_map(|labels| self.alerts.get(labels));
             let members: Vec<(&Alert, bool)> = members
@@ -292,7 +304,9 @@ impl Dispatcher {
                 settings: &self.settings,
                 members: &members,
             };
-            entries.extend(flush.entries(group));
+            let (told, quiet) = flush.entries(group);
+            entries.extend(told);
+            self.quiet.extend(quiet);
             let ended = members.iter().filter(|(alert, _)| !alert.is_firing());
             let ended: Vec<Labels> = ended.map(|(alert, _)| alert.labels.clone()).collect();
             for labels in ended {
@@ -304,47 +318,65 @@ impl Dispatcher {
         entries
     }
 
-    /// A place will never have what was handed out for it: it is due again. Answers what is remembered now; `None` if a later
-    /// one says the same.
+    /// What places are to be remembered to know although the latest look told them nothing: receiver, integration, memo. Each
+    /// is answered once.
+    pub fn quiet(&mut self) -> Vec<(usize, usize, Memo)> {
+        std::mem::take(&mut self.quiet)
+    }
+
+    /// A place will never have what was handed out for it: those of its alerts of which nothing was told later are due again,
+    /// also if the group is gone by now. Answers what is remembered now; `None` if nothing is due.
     pub fn failed(&mut self, entry: &Entry, now: Millis) -> Option<Memo> {
         let key = self.key_of(entry.receiver, &entry.memo)?;
         let interval = self.routes.as_ref()?.get(key.0)?.group_interval;
+        let made = entry.notification.at;
         let group = self.group(&key, now)?;
         let told = group.told.get_mut(entry.integration)?;
-        if told.at != entry.notification.at {
-            return None;
-        }
-        told.at = 0;
+        let mut due = told.at == made;
         let mut again = Vec::new();
         for alert in &entry.notification.alerts {
             let number = alert.fingerprint();
+            let last = told.open.get(&number);
             match alert.ends_at {
-                None => {
+                None if last == Some(&made) => {
                     told.open.remove(&number);
+                    due = true;
                 }
-                Some(at) if now - at < INSIST => {
+                // Told to fire again, or that again it does not.
+                Some(_) if last.is_some() || told.ended.get(&number).is_some_and(|at| *at >= made) => {}
+                Some(at) if made - at < INSIST.max(2 * interval) => {
                     told.ended.remove(&number);
-                    told.open.insert(number, entry.notification.at);
+                    told.open.insert(number, made);
                     group.members.insert(alert.labels.clone());
-                    again.push(alert.clone());
+                    again.push(alert);
                 }
-                Some(_) => {}
+                _ => {}
             }
         }
+        if !due && again.is_empty() {
+            return None;
+        }
+        if told.at == made {
+            told.at = 0;
+        }
         group.next = group.next.max(now + interval);
-        let mut memo = entry.memo.clone();
-        memo.told = told.clone();
-        memo.open
-            .retain(|alert| memo.told.open.contains_key(&alert.fingerprint()));
-        memo.open.extend(again.iter().map(|alert| Alert {
-            ends_at: None,
-            ..alert.clone()
-        }));
         for alert in again {
             let held = self.alerts.entry(alert.labels.clone());
-            held.or_insert_with(|| Held::new(&alert, now)).is_in(&key);
+            held.or_insert_with(|| Held::new(alert, now)).is_in(&key);
         }
-        Some(memo)
+        let group = self.groups.get(&key)?;
+        let told = group.told.get(entry.integration)?.clone();
+        let members = group.members.iter().filter_map(|labels| self.alerts.get(labels));
+        let open = members.filter(|held| told.open.contains_key(&held.alert.fingerprint()));
+        let open = open.map(|held| Alert {
+            ends_at: None,
+            ..held.alert.clone()
+        });
+        Some(Memo {
+            open: open.collect(),
+            told,
+            ..entry.memo.clone()
+        })
     }
 
     /// The incidents.

@@ -4,6 +4,7 @@ use agent_store::labels::Labels;
 use agent_store::promql::is_label_name;
 use agent_store::series::Comparison;
 use regex::RegexBuilder;
+use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +12,9 @@ use std::str::FromStr;
 /// Longest text of a matcher.
 const LONGEST: usize = 4096;
 /// What a compiled pattern may take: patterns come from outside.
-const PATTERN: usize = 1 << 20;
+const PATTERN: usize = 64 << 10;
+/// Most matchers of a list that comes from outside.
+pub const MOST: usize = 64;
 
 /// A condition on one label; a label that is absent has the empty value.
 #[derive(Clone, Debug)]
@@ -210,8 +213,37 @@ impl<'de> Deserialize<'de> for Matcher {
             (true, true) => "=~",
             (true, false) => "!~",
         };
-        Self::new(&plain.name, operator, plain.value).map_err(serde::de::Error::custom)
+        Self::new(&plain.name, operator, plain.value).map_err(D::Error::custom)
     }
+}
+
+/// Reads a list of [`MOST`] at most: patterns are compiled while they are read, and one more is not.
+pub fn few<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Matcher>, D::Error> {
+    struct Few;
+
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<Matcher>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of {MOST} matchers at most")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while all.len() < MOST {
+                let Some(matcher) = list.next_element()? else {
+                    return Ok(all);
+                };
+                all.push(matcher);
+            }
+            match list.next_element::<IgnoredAny>()? {
+                None => Ok(all),
+                Some(_) => Err(A::Error::custom(format!("more than {MOST} matchers"))),
+            }
+        }
+    }
+
+    deserializer.deserialize_seq(Few)
 }
 
 #[cfg(test)]
@@ -257,6 +289,7 @@ mod tests {
             ("=c", "is no name"),
             ("a=~\"(\"", "is no regular expression: error: unclosed group"),
             ("a=~\"(((.{500}){500}){500})\"", "is no regular expression"),
+            ("a=~\".{2000}\"", "is no regular expression"),
             ("a=\"b", "the quote is not closed"),
             ("{a=b", "the brace is not closed"),
             ("a=\"b\" c=\"d\"", "a comma is missing"),
@@ -266,6 +299,19 @@ mod tests {
             assert!(error.contains(why) && !error.contains('\n'), "{text}: {error}");
         }
         assert!("a=b,c=d".parse::<Matcher>().is_err());
+    }
+
+    #[test]
+    fn no_pattern_beyond_the_bound_is_compiled() {
+        let list = |valid: usize, then: &str| {
+            let valid = r#"{"name":"a","value":"(\\w+)-[a-z]{8}","isRegex":true}"#.repeat(valid);
+            let text = format!("[{}{then}]", valid.replace("}{", "},{"));
+            few(&mut serde_json::Deserializer::from_str(&text))
+        };
+        assert_eq!(list(MOST, "").unwrap().len(), MOST);
+        // It would say that this is no regular expression.
+        let error = list(MOST, r#",{"name":"a","value":"(","isRegex":true}"#).unwrap_err();
+        assert!(error.to_string().contains("more than 64"), "{error}");
     }
 
     #[test]

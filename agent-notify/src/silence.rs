@@ -1,7 +1,7 @@
 //! Silences: what is not told for a time, because somebody said so.
 
 use crate::file;
-use crate::matcher::{Matcher, accepts};
+use crate::matcher::{self, Matcher, accepts};
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,10 @@ use std::path::PathBuf;
 pub const MOST: usize = 1000;
 /// What is over is listed for so long.
 const KEPT: Millis = 5 * 24 * 3_600_000;
-/// Longest author or comment in bytes, and most matchers.
+/// Longest author or comment in bytes.
 const LONGEST: usize = 4096;
-const MATCHERS: usize = 64;
+/// A silence ends a year from now at the latest.
+pub const YEAR: Millis = 366 * 24 * 3_600_000;
 
 /// A silence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,14 +53,17 @@ impl Silence {
                 "at least one matcher must refuse an empty value: this would silence everything".to_owned(),
             );
         }
-        if self.matchers.len() > MATCHERS {
-            return Err(format!("more than {MATCHERS} matchers"));
+        if self.matchers.len() > matcher::MOST {
+            return Err(format!("more than {} matchers", matcher::MOST));
         }
         if self.ends_at <= self.starts_at {
             return Err("it ends before it starts".to_owned());
         }
         if self.ends_at <= now {
             return Err("it ends in the past".to_owned());
+        }
+        if self.ends_at.saturating_sub(now) > YEAR {
+            return Err("it ends more than a year from now; silence for less, and again".to_owned());
         }
         if self.created_by.trim().is_empty() {
             return Err("createdBy is empty; say who silences".to_owned());
@@ -79,6 +83,8 @@ impl Silence {
 pub struct Silences {
     all: Vec<Silence>,
     path: Option<PathBuf>,
+    /// The file is there, but could not be read, nor put aside.
+    unread: bool,
 }
 
 impl Silences {
@@ -88,13 +94,24 @@ impl Silences {
             Ok(all) => (all, None),
             Err(wrong) => (Vec::new(), Some(wrong)),
         };
+        let unread = wrong.is_some() && path.exists();
         let path = Some(path);
-        (Self { all, path }, wrong)
+        (Self { all, path, unread }, wrong)
     }
 
     /// All of them, those that end last first.
     pub fn all(&self) -> &[Silence] {
         &self.all
+    }
+
+    /// Changes the one that has its id; `None` if there is none.
+    pub fn change(&mut self, silence: Silence, now: Millis) -> Option<Result<(), String>> {
+        let old = self.all.iter().find(|other| other.id == silence.id)?;
+        if old.ends_at <= now {
+            let why = format!("silence {} is over: what is over stays; leave the id out", old.id);
+            return Some(Err(why));
+        }
+        Some(self.add(silence, now))
     }
 
     /// Adds one, or takes the place of the one that has its id and is not over. Not added if it could not be written down: it
@@ -132,6 +149,12 @@ impl Silences {
     fn put(&mut self, mut all: Vec<Silence>) -> Result<(), String> {
         all.sort_by(|a, b| b.ends_at.cmp(&a.ends_at).then_with(|| a.id.cmp(&b.id)));
         if let Some(path) = &self.path {
+            if self.unread {
+                return Err(format!(
+                    "{} could not be read at the start, and would be overwritten; mend it and restart the agent",
+                    path.display()
+                ));
+            }
             let text = serde_json::to_vec_pretty(&all).map_err(|error| error.to_string())?;
             file::replace(path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
         }
@@ -199,6 +222,7 @@ mod tests {
             (silence("a", "peer=~\".*\"", (0, 9)), "silence everything"),
             (silence("a", "peer=db", (9, 9)), "before it starts"),
             (silence("a", "peer=db", (0, 1)), "in the past"),
+            (silence("a", "peer=db", (0, Millis::MAX)), "more than a year"),
             (
                 Silence {
                     comment: " ".to_owned(),
@@ -239,6 +263,30 @@ mod tests {
             .add(silence("a", "peer=db", (0, 2000 + KEPT)), 1001 + KEPT)
             .unwrap();
         assert_eq!(silences.all().len(), 1, "what is long over is gone");
+    }
+
+    #[test]
+    fn what_is_not_there_or_over_is_not_changed() {
+        let mut silences = Silences::default();
+        assert_eq!(silences.change(silence("a", "peer=db", (0, 9)), 5), None);
+        silences.add(silence("a", "peer=db", (0, 9)), 5).unwrap();
+        assert_eq!(silences.change(silence("a", "peer=web", (0, 8)), 6), Some(Ok(())));
+        let changed = silences.change(silence("a", "peer=db", (0, 20)), 9).unwrap();
+        assert!(changed.unwrap_err().contains("is over"));
+        assert_eq!(silences.all(), [silence("a", "peer=web", (0, 8))]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s.json");
+        // A directory can be read by nobody, root neither.
+        std::fs::create_dir(&path).unwrap();
+        let (mut silences, wrong) = Silences::open(path.clone());
+        assert!(wrong.is_some());
+        std::fs::remove_dir(&path).unwrap();
+        let error = silences.add(silence("a", "peer=db", (0, 9)), 5).unwrap_err();
+        assert!(error.contains("restart") && !path.exists(), "{error}");
     }
 
     #[test]

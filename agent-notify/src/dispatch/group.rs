@@ -58,41 +58,48 @@ pub(super) struct Flush<'a> {
 }
 
 impl Flush<'_> {
-    /// What is to be told; takes note that it was.
-    pub fn entries(&self, group: &mut Group) -> Vec<Entry> {
-        let mut entries = Vec::new();
+    /// What is to be told; takes note that it was. And what is to be remembered of places that are told nothing: the receiver,
+    /// the integration and the memo.
+    pub fn entries(&self, group: &mut Group) -> (Vec<Entry>, Vec<(usize, usize, Memo)>) {
+        let (mut entries, mut quiet) = (Vec::new(), Vec::new());
         for (place, integration) in self.receiver.integrations.iter().enumerate() {
             let Some(told) = group.told.get_mut(place) else {
                 continue;
             };
+            let before = told.open.len();
             let alerts = self.look(told, integration.send_resolved);
-            let Some(alerts) = alerts else {
+            if alerts.is_none() && told.open.len() == before {
                 continue;
-            };
-            let group_key = self.route.group_key(self.group_labels);
+            }
             let open = self.members.iter().map(|(alert, _)| *alert);
             let open = open.filter(|alert| told.open.contains_key(&alert.fingerprint()));
+            let memo = Memo {
+                receiver: self.receiver.name.clone(),
+                group_key: self.route.group_key(self.group_labels),
+                group_labels: self.group_labels.clone(),
+                told: told.clone(),
+                open: open.cloned().collect(),
+            };
+            let Some(alerts) = alerts else {
+                // It wants to hear of no ends: after a restart the alert would be taken for one that fires.
+                quiet.push((group.receiver, place, memo));
+                continue;
+            };
             entries.push(Entry {
                 receiver: group.receiver,
                 integration: place,
-                memo: Memo {
-                    receiver: self.receiver.name.clone(),
-                    group_key: group_key.clone(),
-                    group_labels: self.group_labels.clone(),
-                    told: told.clone(),
-                    open: open.cloned().collect(),
-                },
                 notification: Notification {
                     receiver: self.receiver.name.clone(),
-                    group_key,
+                    group_key: memo.group_key.clone(),
                     group_labels: self.group_labels.clone(),
                     at: self.now,
                     alerts,
                     external_url: self.settings.external_url.clone(),
                 },
+                memo,
             });
         }
-        entries
+        (entries, quiet)
     }
 
     /// The alerts that a place is to be told, if it is to be told anything.

@@ -21,7 +21,7 @@ pub struct PagerDuty {
     pub description: Text,
     /// What the details say of the alerts.
     pub details: Text,
-    /// Who is said to send.
+    /// Who is said to send, host and all: incidents of agents that have another one are other incidents.
     pub client: String,
 }
 
@@ -59,7 +59,7 @@ impl PagerDuty {
         let action = if firing { "trigger" } else { "resolve" };
         json!({
             "routing_key": routing_key,
-            "dedup_key": dedup_key(notification),
+            "dedup_key": self.dedup_key(notification),
             "event_action": action,
             "client": self.client,
             "client_url": notification.external_url,
@@ -76,20 +76,22 @@ impl PagerDuty {
         })
     }
 
+    /// A group's key may be long, PagerDuty's has 255 characters at most. The address alone does not tell agents apart: by
+    /// default it is that of loopback, on every node.
+    fn dedup_key(&self, notification: &Notification) -> String {
+        let host = Labels::new([
+            ("group", notification.group_key.as_str()),
+            ("receiver", &notification.receiver),
+            ("agent", &notification.external_url),
+            ("client", &self.client),
+        ]);
+        format!("geophone-{:016x}", fingerprint(&host))
+    }
+
     /// What the answer means.
     pub fn judge(status: u16, body: &[u8]) -> Answer {
         judge(status, body)
     }
-}
-
-/// A group's key may be long, PagerDuty's has 255 characters at most.
-fn dedup_key(notification: &Notification) -> String {
-    let host = Labels::new([
-        ("group", notification.group_key.as_str()),
-        ("receiver", &notification.receiver),
-        ("agent", &notification.external_url),
-    ]);
-    format!("geophone-{:016x}", fingerprint(&host))
 }
 
 #[cfg(test)]
@@ -99,10 +101,14 @@ mod tests {
     use crate::text::{BODY, SUBJECT};
 
     fn read(notification: &Notification) -> Value {
+        read_of("geophone a", notification)
+    }
+
+    fn read_of(client: &str, notification: &Notification) -> Value {
         let place = PagerDuty {
             description: Text::new(SUBJECT).unwrap(),
             details: Text::new(BODY).unwrap(),
-            client: "geophone".to_owned(),
+            client: client.to_owned(),
         };
         let post = place.post(notification, "key");
         assert!(post.body.len() < LONGEST);
@@ -120,6 +126,8 @@ mod tests {
             (&json!("trigger"), &json!("resolve"))
         );
         assert_eq!(firing["dedup_key"], over["dedup_key"]);
+        let elsewhere = read_of("geophone b", &notification("db", None));
+        assert_ne!(firing["dedup_key"], elsewhere["dedup_key"], "another host's");
         assert_eq!(firing["routing_key"], "key");
         assert_eq!(firing["payload"]["severity"], "critical");
         assert_eq!(firing["payload"]["summary"], "[FIRING:1] Down: db");

@@ -1,5 +1,6 @@
 //! Rules and alerts as Prometheus' HTTP API has them.
 
+use agent_notify::alert::LATEST;
 use agent_rules::file::Text;
 use agent_rules::template::number::float;
 use agent_rules::{Alert, Group, Health, Rule, State};
@@ -239,6 +240,7 @@ fn never() -> String {
 }
 
 pub(super) fn time(at: Millis) -> String {
-    let at = UNIX_EPOCH + Duration::from_millis(at.unsigned_abs());
+    // Beyond the year 9999 humantime panics.
+    let at = UNIX_EPOCH + Duration::from_millis(at.clamp(0, LATEST).unsigned_abs());
     humantime::format_rfc3339_millis(at).to_string()
 }

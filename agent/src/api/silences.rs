@@ -37,6 +37,7 @@ pub(super) fn routes() -> Router<App> {
 struct Posted {
     #[serde(default)]
     id: String,
+    #[serde(deserialize_with = "matcher::few")]
     matchers: Vec<Matcher>,
     starts_at: String,
     ends_at: String,
@@ -109,33 +110,42 @@ async fn add(From(app): From<App>, headers: HeaderMap, body: Bytes) -> Response 
         let why = "Content-Type is not application/json";
         return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, why);
     }
-    let silence = match read(&body) {
-        Ok(silence) => silence,
-        Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
+    // Patterns are compiled here: not where others wait.
+    let add = move |notifier: &crate::alert::notify::Notifier| {
+        let (silence, new) = match read(&body) {
+            Ok(read) => read,
+            Err(why) => return Some(Err(why)),
+        };
+        let id = silence.id.clone();
+        let added = notifier.add(silence, new)?;
+        Some(added.map(|()| id))
     };
-    let id = silence.id.clone();
-    match ask(&app, move |notifier| notifier.add(silence)).await {
-        Ok(Ok(())) => axum::Json(json!({ "silenceID": id })).into_response(),
-        Ok(Err(why)) => problem(StatusCode::BAD_REQUEST, &why),
+    match ask(&app, add).await {
+        Ok(Some(Ok(id))) => axum::Json(json!({ "silenceID": id })).into_response(),
+        Ok(Some(Err(why))) => problem(StatusCode::BAD_REQUEST, &why),
+        Ok(None) => problem(StatusCode::NOT_FOUND, "there is no silence of this id"),
         Err(response) => response,
     }
 }
 
-fn read(body: &[u8]) -> Result<Silence, String> {
+/// The silence, and whether it is a new one.
+fn read(body: &[u8]) -> Result<(Silence, bool), String> {
     let posted: Posted = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let at = |name: &str, text: &str| {
         time(text).ok_or_else(|| invalid(name, &format!("{text:?} is no time")).to_string())
     };
     let now = now();
-    Ok(Silence {
-        id: if posted.id.is_empty() { uuid() } else { posted.id },
+    let new = posted.id.is_empty();
+    let silence = Silence {
+        id: if new { uuid() } else { posted.id },
         matchers: posted.matchers,
         starts_at: at("startsAt", &posted.starts_at)?.max(now),
         ends_at: at("endsAt", &posted.ends_at)?,
         updated_at: now,
         created_by: posted.created_by,
         comment: posted.comment,
-    })
+    };
+    Ok((silence, new))
 }
 
 /// A random UUID, version 4: clients of Alertmanager refuse another form.

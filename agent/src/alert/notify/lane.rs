@@ -160,6 +160,9 @@ impl Lane {
             failing: false,
         };
         loop {
+            if *over.borrow() {
+                return;
+            }
             let front = self.aside(|lane| lane.lock().front().cloned()).await.flatten();
             let Some(waiting) = front else {
                 tokio::select! {

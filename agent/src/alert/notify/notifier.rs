@@ -192,6 +192,7 @@ impl Notifier {
         };
         dispatcher.observe(now, alerts, &edges);
         let entries = dispatcher.due(now, silences);
+        memos.extend(dispatcher.quiet());
         if let Err(error) = dispatcher.incidents().save() {
             tracing::error!("{error}");
         }
@@ -237,14 +238,20 @@ impl Notifier {
             .collect()
     }
 
-    /// Adds a silence, or changes the one of its id. Blocks until it is safe on disk.
-    pub fn add(&self, silence: Silence) -> std::result::Result<(), String> {
+    /// Adds a silence; if it is not a new one, it changes the one of its id, and `None` says that there is none. Blocks until it
+    /// is safe on disk.
+    pub fn add(&self, silence: Silence, new: bool) -> Option<std::result::Result<(), String>> {
         if self.lanes.is_empty() {
-            return Err("nobody is told of alerts here: alerting.receivers is empty".to_owned());
+            let why = "nobody is told of alerts here: alerting.receivers is empty";
+            return Some(Err(why.to_owned()));
         }
-        self.state().silences.add(silence, now())?;
+        let silences = &mut self.state().silences;
+        let added = match new {
+            true => Some(silences.add(silence, now())),
+            false => silences.change(silence, now()),
+        };
         self.wake.notify_one();
-        Ok(())
+        added
     }
 
     /// Ends a silence. Blocks.

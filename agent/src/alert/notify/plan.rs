@@ -335,9 +335,16 @@ fn address(path: &str, text: &str) -> Result<Url, Wrong> {
             path,
             "has a user or password; put an authorization header into headers_file",
         ),
-        None => wrong(
-            path,
-            format!("{text:?} is no http address; write e.g. https://host/path"),
-        ),
+        None => {
+            // What cannot be read as one may have a password all the same.
+            let shown = match text.contains('@') {
+                true => "it".to_owned(),
+                false => format!("{text:?}"),
+            };
+            wrong(
+                path,
+                format!("{shown} is no http address; write e.g. https://host/path"),
+            )
+        }
     }
 }

@@ -292,6 +292,10 @@ fn every_mistake_is_one_line_with_its_path() {
             "alerting.receivers[0].webhook_configs[0].url: \"h:80\" is no http address",
         ),
         (
+            "{receivers: [{name: r, webhook_configs: [{url: 'htp://u:secret@h'}]}]}".to_owned(),
+            "alerting.receivers[0].webhook_configs[0].url: it is no http address",
+        ),
+        (
             "{receivers: [{name: r, webhook_configs: [{url: 'http://u:secret@h'}]}]}".to_owned(),
             "alerting.receivers[0].webhook_configs[0].url: has a user or password",
         ),
