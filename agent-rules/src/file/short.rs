@@ -139,7 +139,11 @@ impl Read<'_> {
             Err(_) => format!("last_over_time(({of})[1m:1m] offset {over})"),
         };
         let (change, value) = if bound.percent {
-            (format!("{} / ({before}) - 1", operand(&of)), "humanizePercentage")
+            // Of nothing there is no part.
+            (
+                format!("{} / ({before} > 0) - 1", operand(&of)),
+                "humanizePercentage",
+            )
         } else {
             (format!("{} - ({before})", operand(&of)), "humanize")
         };

@@ -171,11 +171,11 @@ fn short_forms_are_queries() {
         ("change: {of: x, over: 15m, above: 5}", "x - (x offset 15m) > 5"),
         (
             "change: {of: x, over: 15m, below: -50%}",
-            "x / (x offset 15m) - 1 < -0.5",
+            "x / (x offset 15m > 0) - 1 < -0.5",
         ),
         (
             "change: {of: 'sum(x)', over: 1d, above: 20%}",
-            "(sum(x)) / (last_over_time((sum(x))[1m:1m] offset 1d)) - 1 > 0.2",
+            "(sum(x)) / (last_over_time((sum(x))[1m:1m] offset 1d) > 0) - 1 > 0.2",
         ),
         (
             "anomaly: {}",

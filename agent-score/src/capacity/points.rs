@@ -113,7 +113,7 @@ impl Points {
 
     fn coarsen(&mut self) {
         self.step *= 2;
-        let mut merged = VecDeque::with_capacity(MOST);
+        let mut merged = VecDeque::with_capacity(MOST + 1);
         for point in self.points.drain(..) {
             let step = point.step.div_euclid(2);
             push(&mut merged, self.reduce, Point { step, ..point });

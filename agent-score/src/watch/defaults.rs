@@ -46,12 +46,13 @@ pub fn defaults(interval: Millis) -> Vec<Definition> {
             0.01,
             false,
         ),
+        // That there is traffic with a new peer is no anomaly of it: what it usually is, is learned first.
         (
             "tcp_opened",
             "sum by (peer) (rate(geophone_tcp_connections_total{outcome=\"opened\"}$W))",
             Unit::PerSecond,
             2.0,
-            true,
+            false,
         ),
         (
             "tcp_failed",
@@ -72,7 +73,7 @@ pub fn defaults(interval: Millis) -> Vec<Definition> {
             "sum by (peer, direction) (rate(geophone_tcp_bytes_total$W))",
             Unit::BytesPerSecond,
             125_000.0,
-            true,
+            false,
         ),
         (
             "drops",
@@ -144,4 +145,52 @@ pub fn defaults(interval: Millis) -> Vec<Definition> {
             zero,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::{Settings, Watcher};
+    use agent_store::labels::Labels;
+
+    /// Cause: a peer that was never there opens connections and moves bytes as the others do, but also resets them.
+    /// Seen: only the resets are an anomaly.
+    #[test]
+    fn a_new_peer_is_none_but_its_faults_are() {
+        let settings = Settings {
+            interval: 10_000,
+            alarms_per_week: 1.0,
+            learning: 30,
+            most_series: 100,
+            most_entities: 0,
+            has_stacks: false,
+        };
+        let watched = ["tcp_opened", "tcp_bytes", "tcp_resets"];
+        let all = defaults(settings.interval).into_iter();
+        let definitions = all.filter(|one| watched.contains(&one.name.as_str())).collect();
+        let mut watcher = Watcher::new(settings, definitions);
+        let mut begun = Vec::new();
+        for round in 0..200 {
+            let at = 1_760_000_000_000 + round * settings.interval;
+            let peers: &[&str] = if round < 150 { &["old"] } else { &["old", "new"] };
+            let answers = watcher.evaluate(at, &mut |query| {
+                let value = match query {
+                    query if query.contains("resets") => 20.0,
+                    query if query.contains("bytes") => 5e6,
+                    _ => 30.0,
+                };
+                let value = value * (1.0 + 0.01 * (round % 7) as f64);
+                let one = |peer: &&str| (Labels::new([("peer", *peer)]), value);
+                Ok(peers.iter().map(one).collect())
+            });
+            begun.extend(
+                answers
+                    .begun
+                    .into_iter()
+                    .filter(|one| one.labels["peer"] == "new"),
+            );
+        }
+        let begun: Vec<&str> = begun.iter().map(|one| one.watch.as_str()).collect();
+        assert_eq!(begun, ["tcp_resets"]);
+    }
 }
