@@ -271,12 +271,12 @@ impl Fit {
         for (i, a) in points.iter().enumerate() {
             slopes.extend(points.iter().skip(i + 1).map(|b| (b.1 - a.1) / (b.0 - a.0)));
         }
-        slopes.sort_unstable_by(f64::total_cmp);
-        let at = |place: f64| {
-            let place = (place.max(0.0) as usize).min(slopes.len() - 1);
-            slopes.get(place).copied().unwrap_or_default()
-        };
         let middle = slopes.len() as f64 / 2.0;
+        // Three of a hundred thousand are asked for: they need not all be in order.
+        let mut at = |place: f64| {
+            let place = (place.max(0.0) as usize).min(slopes.len() - 1);
+            *slopes.select_nth_unstable_by(place, f64::total_cmp).1
+        };
         let slope = at(middle);
         let centre = mean(points.iter().map(|p| p.0));
         let mut levels: Vec<f64> = points.iter().map(|p| p.1 - slope * (p.0 - centre)).collect();
