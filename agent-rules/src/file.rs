@@ -7,6 +7,7 @@ mod short;
 mod tests;
 
 pub use print::yaml;
+pub use read::check;
 pub use short::SEVERITIES;
 
 use crate::template::Template;

@@ -12,7 +12,7 @@ pub mod file;
 mod restore;
 pub mod results;
 pub mod template;
-mod yaml;
+pub mod yaml;
 
 pub use alert::{Alert, State};
 pub use evaluate::{Environment, Episode, Group, Health, Past, Rule, Settings, past};

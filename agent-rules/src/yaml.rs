@@ -11,8 +11,10 @@ const MOST: usize = 200_000;
 
 /// A value, and the line in which it begins.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
+pub struct Node {
+    /// Its line, from 1.
     pub line: usize,
+    /// What it is.
     pub value: Value,
     /// How many values it is.
     size: usize,
@@ -20,15 +22,19 @@ pub(crate) struct Node {
 
 /// Scalars stay text: what they mean depends on what is expected.
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing.
     Null,
+    /// Text.
     Scalar(String),
+    /// Values in order.
     List(Vec<Rc<Node>>),
+    /// Keys with their lines and values, in order, each once.
     Map(Vec<(String, usize, Rc<Node>)>),
 }
 
 /// What is wrong, and in which line.
-pub(crate) type Wrong = (usize, String);
+pub type Wrong = (usize, String);
 
 impl Node {
     /// What the value is, for messages.
@@ -58,24 +64,47 @@ struct Reader {
 }
 
 /// Reads one document; an empty one is `Null`.
-pub(crate) fn parse(text: &str) -> Result<Rc<Node>, Wrong> {
+pub fn parse(text: &str) -> Result<Rc<Node>, Wrong> {
+    let mut all = read(text)?.into_iter();
+    let first = all.next();
+    if let Some((line, _)) = all.next() {
+        return Err((line, "a second document begins, only one is read".to_owned()));
+    }
+    Ok(first.map_or_else(|| node(1, Value::Null), |(_, root)| root))
+}
+
+/// Reads all documents, but for empty ones.
+pub fn documents(text: &str) -> Result<Vec<Rc<Node>>, Wrong> {
+    let roots = read(text)?.into_iter().map(|(_, root)| root);
+    Ok(roots.filter(|root| !matches!(root.value, Value::Null)).collect())
+}
+
+/// All documents, with the lines in which they begin.
+fn read(text: &str) -> Result<Vec<(usize, Rc<Node>)>, Wrong> {
+    let text = text.trim_start_matches('\u{feff}');
+    // The parser would take NUL for the end.
+    if let Some(at) = text.find('\0') {
+        let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+        return Err((line, "the control character U+0000 is not allowed".to_owned()));
+    }
     let mut reader = Reader::default();
-    let mut documents = 0;
-    for event in Parser::new_from_str(text.trim_start_matches('\u{feff}')) {
+    let (mut all, mut begin) = (Vec::new(), 1);
+    for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
             let line = error.marker().line();
             (line, format!("not valid YAML: {}", error.info()))
         })?;
         let line = span.start.line();
         if matches!(event, Event::DocumentStart(_)) {
-            documents += 1;
-            if documents > 1 {
-                return Err((line, "a second document begins, only one is read".to_owned()));
-            }
+            begin = line;
         }
+        let ends = matches!(event, Event::DocumentEnd);
         reader.take(event, line).map_err(|what| (line, what))?;
+        if ends {
+            all.extend(reader.root.take().map(|root| (begin, root)));
+        }
     }
-    Ok(reader.root.unwrap_or_else(|| node(1, Value::Null)))
+    Ok(all)
 }
 
 fn node(line: usize, value: Value) -> Rc<Node> {

@@ -390,7 +390,8 @@ impl Source for Nothing {
     }
 }
 
-pub(super) fn check(expr: &str) -> Result<(), String> {
+/// What is wrong with the query of a rule, whatever the data.
+pub fn check(expr: &str) -> Result<(), String> {
     match promql::instant(expr, 0, &promql::Options::default(), &Nothing, &Free) {
         Ok(answer) => match answer.value {
             promql::Value::Scalar(..) | promql::Value::Vector(..) => Ok(()),

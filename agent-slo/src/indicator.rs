@@ -1,0 +1,178 @@
+//! What is measured: how much of something there was, and how much of it was bad, as PromQL.
+
+/// What stands in a query for the range that it is asked over.
+pub(crate) const WINDOW: &str = "$window";
+
+/// The bounds of the buckets of geophone's own histograms in the text formats: powers of two of a second.
+const OCTAVES: std::ops::RangeInclusive<i32> = -20..=7;
+
+/// What of the events failed, a second.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failed {
+    /// Those that are bad.
+    Bad(String),
+    /// All but those that are good.
+    AllBut(String),
+}
+
+/// How a value that is looked at now and then is judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Judge {
+    /// It is itself the share that is good, 0 to 1.
+    Share,
+    /// It is itself the share that is bad.
+    BadShare,
+    /// Good up to this.
+    AtMost(f64),
+    /// Good below this.
+    Below(f64),
+    /// Good from this on.
+    AtLeast(f64),
+    /// Good above this.
+    Above(f64),
+}
+
+/// What is measured. Queries have `$window` where a range stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Indicator {
+    /// Events, a second.
+    Events {
+        /// Those that failed.
+        failed: Failed,
+        /// All of them.
+        total: String,
+    },
+    /// Time in which a value is good.
+    Time {
+        /// The value.
+        query: String,
+        /// When it is good.
+        judge: Judge,
+    },
+}
+
+impl Indicator {
+    /// The values of a histogram that are not above `below`, in its unit. `selector` names the histogram without a suffix.
+    pub(crate) fn histogram(selector: &str, below: f64, by: &str) -> Self {
+        let (metric, matchers) = selector.split_once('{').unwrap_or((selector, "}"));
+        let matchers = matchers.trim_end_matches('}').trim_end_matches(',');
+        let rate = |suffix: &str, more: &str| {
+            let all: Vec<&str> = [more, matchers].into_iter().filter(|m| !m.is_empty()).collect();
+            format!(
+                "sum by ({by}) (rate({metric}{suffix}{{{}}}[{WINDOW}]))",
+                all.join(",")
+            )
+        };
+        let native = rate("", "");
+        // A histogram without a value has no share of anything.
+        let good = format!("histogram_fraction(0, {below}, {native}) * (histogram_count({native}) > 0)");
+        let bucket = |bound: f64| {
+            // Versions of Prometheus and of clients differ in how they write whole numbers.
+            let le = if bound.fract() == 0.0 {
+                format!("le=~\"{bound}|{bound}\\\\.0\"")
+            } else {
+                format!("le=\"{}\"", go(bound))
+            };
+            rate("_bucket", &le)
+        };
+        let classic = match octave(metric, below) {
+            Some((lower, upper)) => {
+                let share = (below - lower) / (upper - lower);
+                format!(
+                    "{share} * {} + {} * {}",
+                    bucket(upper),
+                    1.0 - share,
+                    bucket(lower)
+                )
+            }
+            None => bucket(below),
+        };
+        Self::Events {
+            failed: Failed::AllBut(format!("({good}) or ({classic})")),
+            total: format!("histogram_count({native}) or {}", rate("_count", "")),
+        }
+    }
+
+    /// All of it, a second: events, or seconds.
+    pub(crate) fn total(&self, window: &str) -> String {
+        match self {
+            Self::Events { total, .. } => at(total, window),
+            // What is no number is not known.
+            Self::Time { query, .. } => format!("clamp(({}) >= -Inf, 1, 1)", at(query, window)),
+        }
+    }
+
+    /// What of it is bad, a second; `total` is the series that has all of it.
+    pub(crate) fn bad(&self, window: &str, total: &str) -> String {
+        match self {
+            Self::Events { failed, .. } => match failed {
+                // What never happened has no series.
+                Failed::Bad(bad) => format!("({}) or 0 * {total}", at(bad, window)),
+                Failed::AllBut(good) => {
+                    format!("clamp_min({total} - (({}) or 0 * {total}), 0)", at(good, window))
+                }
+            },
+            Self::Time { query, judge } => {
+                let value = format!("(({}) >= -Inf)", at(query, window));
+                match judge {
+                    Judge::Share => format!("1 - clamp({value}, 0, 1)"),
+                    Judge::BadShare => format!("clamp({value}, 0, 1)"),
+                    Judge::AtMost(limit) => format!("{value} > bool {limit}"),
+                    Judge::Below(limit) => format!("{value} >= bool {limit}"),
+                    Judge::AtLeast(limit) => format!("{value} < bool {limit}"),
+                    Judge::Above(limit) => format!("{value} <= bool {limit}"),
+                }
+            }
+        }
+    }
+
+    /// The share that is good over slices of time, as a value of its own.
+    pub(crate) fn sliced(&self, slice: &str) -> String {
+        match self {
+            Self::Events { failed, total } => {
+                let total = at(total, slice);
+                match failed {
+                    Failed::Bad(bad) => {
+                        format!("1 - (({}) or 0 * ({total})) / (({total}) > 0)", at(bad, slice))
+                    }
+                    Failed::AllBut(good) => {
+                        format!("(({}) or 0 * ({total})) / (({total}) > 0)", at(good, slice))
+                    }
+                }
+            }
+            Self::Time { .. } => {
+                let bad = self.bad(slice, "");
+                format!("1 - avg_over_time(({bad})[{slice}:30s])")
+            }
+        }
+    }
+}
+
+/// A query over a window.
+fn at(query: &str, window: &str) -> String {
+    query.replace(WINDOW, window)
+}
+
+/// A number as Go writes it, so as Prometheus has it in `le`.
+fn go(number: f64) -> String {
+    if number == 0.0 || number.abs() >= 1e-4 {
+        return number.to_string();
+    }
+    let text = format!("{number:e}");
+    match text.split_once("e-") {
+        Some((digits, power)) => format!("{digits}e-{power:0>2}"),
+        None => text,
+    }
+}
+
+/// The bounds of the bucket of the text formats that a value lies in, of geophone's own histograms; `None` where it is a
+/// bound, or the bounds are not known.
+fn octave(metric: &str, value: f64) -> Option<(f64, f64)> {
+    if !metric.starts_with("geophone_") {
+        return None;
+    }
+    let power = value.log2().floor() as i32;
+    let (lower, upper) = (f64::from(power).exp2(), f64::from(power + 1).exp2());
+    let known = OCTAVES.contains(&power) && OCTAVES.contains(&(power + 1));
+    (known && lower != value).then_some((lower, upper))
+}

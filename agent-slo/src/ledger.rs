@@ -1,0 +1,312 @@
+//! What was good and what was bad over time: shares, budgets and burn rates over any span, when the objective was not met,
+//! and when it would have been told. Over what the rules recorded it says what the rules say.
+
+use crate::rules::{BURNS, Burn, RATES};
+use agent_store::series::Millis;
+
+/// Bad times that are closer than this are one.
+const APART: Millis = RATES;
+
+/// What there was up to a time since the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tick {
+    /// Until when, in milliseconds since 1970.
+    pub at: Millis,
+    /// What was bad, in events or seconds.
+    pub bad: f64,
+    /// All of it.
+    pub total: f64,
+    /// For how many seconds it is known.
+    pub seconds: f64,
+}
+
+/// Sums over a span.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// What was bad.
+    pub bad: f64,
+    /// All of it.
+    pub total: f64,
+    /// Seconds of which it is known.
+    pub seconds: f64,
+}
+
+impl Sums {
+    /// The share that was good; `None` if there was nothing.
+    #[must_use]
+    pub fn share(&self) -> Option<f64> {
+        (self.total > 0.0).then(|| (1.0 - self.bad / self.total).clamp(0.0, 1.0))
+    }
+
+    /// How fast a budget burns: 1 uses it up exactly within the window.
+    #[must_use]
+    pub fn burn(&self, budget: f64) -> Option<f64> {
+        self.share().map(|share| (1.0 - share) / budget)
+    }
+}
+
+/// A time in which more was bad than the objective allows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Violation {
+    /// Since when.
+    pub start: Millis,
+    /// Until when.
+    pub end: Millis,
+    /// Whether it was still so when the data ended.
+    pub lasts: bool,
+    /// The greatest burn rate, over five minutes.
+    pub worst: f64,
+    /// When that was.
+    pub worst_at: Millis,
+    /// What was bad in it.
+    pub bad: f64,
+}
+
+/// A time in which a budget burned fast enough to be told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Told {
+    /// Which of the alerts.
+    pub burn: Burn,
+    /// Since when it would have fired.
+    pub start: Millis,
+    /// Until when.
+    pub end: Millis,
+}
+
+/// Good and bad over time.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    times: Vec<Millis>,
+    /// Of all ticks before each one and with it; one more, for none.
+    sums: Vec<Sums>,
+    /// How far a burn rate of the moment looks back: not at all if the ticks do so themselves.
+    back: Millis,
+}
+
+impl Ledger {
+    /// Of ticks, later and later; one that is not later than the one before, or whose numbers are none, is left out. `back`:
+    /// how far a burn rate of the moment looks back, 0 where ticks are rates of five minutes already.
+    pub fn new(ticks: impl IntoIterator<Item = Tick>, back: Millis) -> Self {
+        let mut ledger = Self {
+            times: Vec::new(),
+            sums: vec![Sums::default()],
+            back,
+        };
+        let mut all = Sums::default();
+        for tick in ticks {
+            let finite = [tick.bad, tick.total, tick.seconds]
+                .iter()
+                .all(|number| number.is_finite());
+            if !finite || ledger.times.last().is_some_and(|last| *last >= tick.at) {
+                continue;
+            }
+            all.bad += tick.bad;
+            all.total += tick.total;
+            all.seconds += tick.seconds;
+            ledger.times.push(tick.at);
+            ledger.sums.push(all);
+        }
+        ledger
+    }
+
+    /// First and last time; `None` if there is nothing.
+    #[must_use]
+    pub fn span(&self) -> Option<(Millis, Millis)> {
+        Some((*self.times.first()?, *self.times.last()?))
+    }
+
+    /// Sums from a time to another, both included, as `sum_over_time` has them.
+    #[must_use]
+    pub fn sums(&self, from: Millis, to: Millis) -> Sums {
+        let before = |time: Millis| self.times.partition_point(|at| *at < time);
+        let (begin, end) = (before(from), before(to.saturating_add(1)));
+        let at = |place: usize| self.sums.get(place).copied().unwrap_or_default();
+        let (begin, end) = (at(begin.min(end)), at(end));
+        Sums {
+            bad: end.bad - begin.bad,
+            total: end.total - begin.total,
+            seconds: end.seconds - begin.seconds,
+        }
+    }
+
+    /// The burn rate of a moment.
+    fn moment(&self, at: Millis, budget: f64) -> Option<f64> {
+        // After the end of the tick so far back, which is of the time before.
+        let from = if self.back > 0 { at - self.back + 1 } else { at };
+        self.sums(from, at).burn(budget)
+    }
+
+    fn within(&self, from: Millis, to: Millis) -> impl Iterator<Item = Millis> {
+        self.times
+            .iter()
+            .copied()
+            .filter(move |at| (from..=to).contains(at))
+    }
+
+    /// When the burn rate of the moment was above 1, from a time to another.
+    #[must_use]
+    pub fn violations(&self, from: Millis, to: Millis, budget: f64) -> Vec<Violation> {
+        let mut found: Vec<Violation> = Vec::new();
+        let last = self.within(from, to).last();
+        for at in self.within(from, to) {
+            let Some(burn) = self.moment(at, budget).filter(|burn| *burn > 1.0 + 1e-9) else {
+                continue;
+            };
+            match found.last_mut().filter(|one| at - one.end <= APART) {
+                Some(one) => {
+                    one.end = at;
+                    if burn > one.worst {
+                        (one.worst, one.worst_at) = (burn, at);
+                    }
+                }
+                None => found.push(Violation {
+                    start: at,
+                    end: at,
+                    lasts: false,
+                    worst: burn,
+                    worst_at: at,
+                    bad: 0.0,
+                }),
+            }
+        }
+        for one in &mut found {
+            one.bad = self.sums(one.start, one.end).bad;
+            one.lasts = Some(one.end) == last;
+        }
+        found
+    }
+
+    /// When which alert would have fired, from a time to another; those whose long window is no part of `reach` do not.
+    #[must_use]
+    pub fn told(&self, from: Millis, to: Millis, budget: f64, reach: Millis) -> Vec<Told> {
+        let mut found: Vec<Told> = Vec::new();
+        for burn in BURNS.into_iter().filter(|burn| burn.can(budget, reach)) {
+            let mut open: Option<Told> = None;
+            for at in self.within(from, to) {
+                let fast = |window: Millis| {
+                    // The shortest window is the moment.
+                    let rate = if window <= RATES {
+                        self.moment(at, budget)
+                    } else {
+                        self.sums(at - window, at).burn(budget)
+                    };
+                    rate.is_some_and(|rate| rate > burn.factor)
+                };
+                if fast(burn.long) && fast(burn.short) {
+                    let told = open.get_or_insert(Told {
+                        burn,
+                        start: at,
+                        end: at,
+                    });
+                    told.end = at;
+                } else {
+                    found.extend(open.take());
+                }
+            }
+            found.extend(open);
+        }
+        found.sort_by_key(|told| told.start);
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Millis = 60_000;
+
+    /// A hundred events a minute, of which so many are bad.
+    fn ledger(bad: impl Fn(Millis) -> f64, minutes: Millis) -> Ledger {
+        let ticks = (1..=minutes).map(|minute| Tick {
+            at: minute * MINUTE,
+            bad: bad(minute),
+            total: 100.0,
+            seconds: 60.0,
+        });
+        Ledger::new(ticks, RATES)
+    }
+
+    #[test]
+    fn an_outage_is_one_violation_with_its_worst() {
+        // Twenty minutes in which half fails, but for one, and a single failure later.
+        let outage = |minute: Millis| match minute {
+            110 => 0.0,
+            112 => 80.0,
+            100..120 => 50.0,
+            300 => 1.0,
+            _ => 0.0,
+        };
+        let ledger = ledger(outage, 600);
+        let found = ledger.violations(0, Millis::MAX, 0.01);
+        assert_eq!(found.len(), 1, "{found:?}");
+        // 980 of 60,000 are bad: more than the whole budget of 600.
+        assert_eq!(
+            (found[0].start, found[0].bad, found[0].lasts),
+            (100 * MINUTE, 980.0, false)
+        );
+        // The last bad minute leaves the five minutes at 124.
+        assert_eq!(found[0].end, 123 * MINUTE);
+        assert_eq!((found[0].worst.round(), found[0].worst_at), (56.0, 115 * MINUTE));
+        let all = ledger.sums(0, 600 * MINUTE);
+        assert_eq!((all.bad, all.total, all.seconds), (981.0, 60_000.0, 36_000.0));
+        assert!((all.burn(0.01).unwrap() - 981.0 / 600.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn alerts_need_both_windows() {
+        let ledger = ledger(
+            |minute| if (200..230).contains(&minute) { 100.0 } else { 0.0 },
+            600,
+        );
+        let told = ledger.told(0, Millis::MAX, 0.01, 30 * 24 * 60 * MINUTE);
+        let fast = told.iter().find(|told| told.burn.factor == 14.4).unwrap();
+        // 14.4 % of an hour is 8.78 minutes of a hundred; the last of it is within five minutes until 233.
+        assert_eq!((fast.start / MINUTE, fast.end / MINUTE), (208, 233));
+        assert!(told.iter().all(|told| told.burn.factor != 14.4 || told == fast));
+        // An objective that cannot fail 14.4 times faster than it may.
+        assert!(
+            ledger
+                .told(0, Millis::MAX, 0.1, 30 * 24 * 60 * MINUTE)
+                .iter()
+                .all(|told| told.burn.factor < 14.4)
+        );
+        // A window of two hours has no day in it.
+        assert!(
+            ledger
+                .told(0, Millis::MAX, 0.01, 120 * MINUTE)
+                .iter()
+                .all(|told| told.burn.factor > 6.0)
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_in_nothing() {
+        let tick = |at: Millis, bad: f64| Tick {
+            at,
+            bad,
+            total: 10.0,
+            seconds: 1.0,
+        };
+        let ledger = Ledger::new(
+            [
+                tick(1000, 1.0),
+                tick(1000, 9.0),
+                tick(2000, f64::NAN),
+                tick(500, 3.0),
+            ],
+            0,
+        );
+        assert_eq!(
+            ledger.sums(0, 5000),
+            Sums {
+                bad: 1.0,
+                total: 10.0,
+                seconds: 1.0
+            }
+        );
+        assert_eq!(ledger.sums(5000, 0), Sums::default());
+        assert_eq!(Ledger::default().sums(0, 1).share(), None);
+        assert_eq!(Ledger::default().span(), None);
+    }
+}

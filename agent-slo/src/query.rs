@@ -1,0 +1,178 @@
+//! Queries as people give them, checked before anything is made of them.
+
+use crate::indicator::WINDOW;
+use agent_rules::file::check;
+use agent_store::promql::is_label_name;
+use promql_parser::label::{MatchOp, Matcher};
+use promql_parser::parser::token::T_SUM;
+use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
+
+/// Longest query, in bytes.
+const LONGEST: usize = 16 * 1024;
+/// How other tools write the window: Sloth, and Go's templates in general.
+const ELSEWHERE: [&str; 2] = ["{{.window}}", "{{ .window }}"];
+
+/// A query with `$window` where others write it otherwise; an error says what is wrong with it.
+fn clean(text: &str, counts: bool) -> Result<String, String> {
+    if text.len() > LONGEST {
+        return Err(format!(
+            "the query has {} bytes, {LONGEST} are the most",
+            text.len()
+        ));
+    }
+    if let Some(c) = text
+        .chars()
+        .find(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+    {
+        return Err(format!(
+            "the control character U+{:04X} is not allowed",
+            u32::from(c)
+        ));
+    }
+    let mut query = text.trim().replace("\r\n", "\n");
+    for other in ELSEWHERE {
+        query = query.replace(other, WINDOW);
+    }
+    if query.contains("{{") {
+        return Err("it has a template; where a range stands write $window".to_owned());
+    }
+    if !counts && query.contains(WINDOW) {
+        return Err("a value of now has no window; take $window out".to_owned());
+    }
+    check(&query.replace(WINDOW, "5m"))?;
+    // A comment would swallow what follows.
+    Ok(if query.contains(['#', '\n']) {
+        format!("(\n{query}\n)")
+    } else {
+        query
+    })
+}
+
+/// A query of a value that goes up and down.
+pub(crate) fn value(text: &str) -> Result<String, String> {
+    clean(text, false)
+}
+
+/// A query of how many there are, a second: as it is if it has `$window`, else made of a selector, `sum by (by)` or
+/// `sum(selector)`. `counter`: the selector's series only grow; else each of their samples is a number of its own.
+pub(crate) fn count(text: &str, by: &[String], counter: bool) -> Result<String, String> {
+    let query = clean(text, true)?;
+    if query.contains(WINDOW) {
+        return Ok(query);
+    }
+    let parsed = parser::parse(&query).map_err(|error| error.to_string())?;
+    let (selector, by) = match bare(&parsed) {
+        Expr::VectorSelector(selector) => (selector, by.join(", ")),
+        Expr::Aggregate(sum) if sum.op.id() == T_SUM => {
+            let by = match &sum.modifier {
+                None => Some(String::new()),
+                Some(LabelModifier::Include(labels)) => Some(labels.labels.join(", ")),
+                Some(LabelModifier::Exclude(_)) => None,
+            };
+            match (bare(&sum.expr), by) {
+                (Expr::VectorSelector(selector), Some(by)) => (selector, by),
+                _ => return Err(SHAPES.to_owned()),
+            }
+        }
+        _ => return Err(SHAPES.to_owned()),
+    };
+    if selector.offset.is_some() || selector.at.is_some() {
+        return Err("a selector with offset or @ cannot be asked over a window; take it out".to_owned());
+    }
+    let selector = written(selector);
+    Ok(if counter {
+        format!("sum by ({by}) (rate({selector}[{WINDOW}]))")
+    } else {
+        format!("sum by ({by}) (avg_over_time({selector}[{WINDOW}]))")
+    })
+}
+
+const SHAPES: &str = "expected a selector, sum(selector), or a query with $window where its range stands, \
+     e.g. sum(rate(requests_total{code=~\"5..\"}[$window]))";
+
+/// The selector of a histogram.
+pub(crate) fn histogram(text: &str) -> Result<String, String> {
+    let query = clean(text, false)?;
+    match parser::parse(&query).map_err(|error| error.to_string())? {
+        Expr::VectorSelector(selector) if selector.offset.is_none() && selector.at.is_none() => {
+            let name = selector.name.as_deref().unwrap_or_default();
+            if name.is_empty()
+                || ["_bucket", "_count", "_sum"]
+                    .iter()
+                    .any(|end| name.ends_with(end))
+            {
+                return Err("expected the histogram's own name, without _bucket".to_owned());
+            }
+            Ok(written(&selector))
+        }
+        _ => Err("expected a selector like http_request_duration_seconds{job=\"shop\"}".to_owned()),
+    }
+}
+
+/// Matchers that are added to others.
+pub(crate) fn filter(text: &str) -> Result<String, String> {
+    let matchers = text.trim().trim_end_matches(',');
+    if matchers.is_empty() {
+        return Ok(String::new());
+    }
+    let told = || "expected matchers like peer=\"database\",subject!=\"test\"".to_owned();
+    let query = clean(&format!("x{{{matchers}}}"), false)?;
+    match parser::parse(&query).map_err(|error| error.to_string())? {
+        Expr::VectorSelector(selector) if selector.offset.is_none() && selector.at.is_none() => {
+            let all: Vec<String> = selector.matchers.matchers.iter().map(matcher).collect();
+            Ok(all.join(","))
+        }
+        _ => Err(told()),
+    }
+}
+
+/// Labels to group by.
+pub(crate) fn labels(by: &[String]) -> Result<(), String> {
+    for label in by {
+        if !is_label_name(label) || label.starts_with("__") {
+            return Err(format!(
+                "{label:?} cannot be a label's name, use letters, digits and _"
+            ));
+        }
+        if ["slo", "window", "period", "le"].contains(&label.as_str()) {
+            return Err(format!(
+                "{label:?} is a label that the rules need themselves, take it out"
+            ));
+        }
+    }
+    match by.len() {
+        0..=16 => Ok(()),
+        many => Err(format!("{many} labels are more than 16")),
+    }
+}
+
+fn bare(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Paren(inner) => bare(&inner.expr),
+        other => other,
+    }
+}
+
+fn matcher(matcher: &Matcher) -> String {
+    let op = match &matcher.op {
+        MatchOp::Equal => "=",
+        MatchOp::NotEqual => "!=",
+        MatchOp::Re(_) => "=~",
+        MatchOp::NotRe(_) => "!~",
+    };
+    let value = matcher
+        .value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n");
+    format!("{}{op}\"{value}\"", matcher.name)
+}
+
+fn written(selector: &VectorSelector) -> String {
+    let all: Vec<String> = selector.matchers.matchers.iter().map(matcher).collect();
+    format!(
+        "{}{{{}}}",
+        selector.name.as_deref().unwrap_or_default(),
+        all.join(",")
+    )
+}

@@ -1,0 +1,368 @@
+//! An objective as a file of Prometheus rules.
+//!
+//! Each `interval` the rules record how many events there were and how many were bad, as the rates of five minutes tell it.
+//! All windows are sums of these, so that an hour with much traffic counts more than one with little; a month is a few
+//! thousand numbers, not all samples of all counters; and what was not seen is in none of them.
+
+use crate::definition::{Fault, Slo, twice};
+use crate::window::{DAY, HOUR, Window, short};
+use agent_store::promql::json;
+use agent_store::series::Millis;
+use std::fmt::Write as _;
+
+/// Name of all alerts.
+pub const ALERT: &str = "GeophoneSloBurn";
+/// The beginning of the names of all series that these rules make.
+pub const PREFIX: &str = "geophone_slo_";
+/// How long the rates that events are counted by look back, in milliseconds.
+pub const RATES: Millis = 300_000;
+/// Windows whose share is recorded for every objective that is not shorter, in milliseconds.
+const WINDOWS: [Millis; 7] = [RATES, 6 * RATES, HOUR, 2 * HOUR, 6 * HOUR, DAY, 3 * DAY];
+/// Longer windows are looked at more rarely.
+const FAST: Millis = 6 * HOUR;
+/// But at least this often: a value is there for five minutes.
+const SLOWEST: Millis = 240_000;
+/// So often within a window.
+const LOOKS: Millis = 8640;
+const RUNBOOK: &str = "https://github.com/geophone/geophone/blob/main/docs/slo.md#when-a-budget-burns";
+
+/// Two windows, in both of which a budget must burn this fast before it is told: the long one says that it matters, the
+/// short one that it still does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Burn {
+    /// Times faster than the budget allows.
+    pub factor: f64,
+    /// The long window, in milliseconds.
+    pub long: Millis,
+    /// The short one.
+    pub short: Millis,
+    /// How bad it is.
+    pub severity: &'static str,
+}
+
+/// Google's SRE workbook, chapter 5, table 5-8, and a last one for what lasts for days.
+pub const BURNS: [Burn; 4] = [
+    Burn {
+        factor: 14.4,
+        long: HOUR,
+        short: RATES,
+        severity: "critical",
+    },
+    Burn {
+        factor: 6.0,
+        long: 6 * HOUR,
+        short: 6 * RATES,
+        severity: "critical",
+    },
+    Burn {
+        factor: 3.0,
+        long: DAY,
+        short: 2 * HOUR,
+        severity: "warning",
+    },
+    Burn {
+        factor: 1.0,
+        long: 3 * DAY,
+        short: 6 * HOUR,
+        severity: "warning",
+    },
+];
+
+impl Burn {
+    /// Whether it can happen: its long window is no longer than the objective's can be, and less than everything would have to
+    /// fail.
+    #[must_use]
+    pub fn can(&self, budget: f64, reach: Millis) -> bool {
+        self.long <= reach && self.factor * budget < 1.0
+    }
+}
+
+/// The file of rules for these objectives; an error names the objective, the line of the file that would be wrong, and why.
+pub fn write(slos: &[Slo]) -> Result<String, Fault> {
+    if let Some(name) = twice(slos) {
+        return Err(Fault::new(
+            "name",
+            format!("{name}: there are two of this name, give one another"),
+        ));
+    }
+    let mut out = String::from(
+        "# Written by `geophone slo rules`; the agent evaluates the same over its store. What each series means is in\n\
+         # docs/slo.md. Scrape at least every two minutes: rates are those of five.\n",
+    );
+    out.push_str(if slos.is_empty() {
+        "groups: []\n"
+    } else {
+        "groups:\n"
+    });
+    for slo in slos {
+        out.push_str(&groups(slo)?);
+    }
+    Ok(out)
+}
+
+/// The groups of one objective.
+pub fn groups(slo: &Slo) -> Result<String, Fault> {
+    let text = Writer::new(slo).write();
+    match agent_rules::file::parse(&slo.name, &format!("groups:\n{text}")) {
+        Ok(_) => Ok(text),
+        Err(faults) => {
+            let first = faults.first().map(ToString::to_string).unwrap_or_default();
+            Err(Fault::new("name", format!("its rules are not right: {first}")))
+        }
+    }
+}
+
+struct Writer<'a> {
+    slo: &'a Slo,
+    out: String,
+}
+
+impl<'a> Writer<'a> {
+    fn new(slo: &'a Slo) -> Self {
+        Self {
+            slo,
+            out: String::new(),
+        }
+    }
+
+    /// One of our series, of this objective.
+    fn of(&self, name: &str, more: &str) -> String {
+        format!("{PREFIX}{name}{{slo=\"{}\"{more}}}", self.slo.name)
+    }
+
+    fn write(mut self) -> String {
+        let slo = self.slo;
+        let reach = slo.window.reach();
+        // The objective's own window is recorded anyway; the latest day is not the day of the calendar.
+        let rolling = matches!(slo.window, Window::Rolling(_));
+        let (fast, slow): (Vec<Millis>, Vec<Millis>) = WINDOWS
+            .iter()
+            .filter(|window| **window < reach || **window == reach && !rolling)
+            .partition(|window| **window <= FAST);
+        self.group("", slo.interval);
+        self.events();
+        self.shares(&fast);
+        if reach <= FAST {
+            self.whole();
+            self.alerts(&[&fast[..], &[reach]].concat());
+            return self.out;
+        }
+        self.alerts(&fast);
+        let often = (reach / LOOKS / 1000 * 1000).clamp(slo.interval, SLOWEST);
+        self.group("-slow", often);
+        self.shares(&slow);
+        self.whole();
+        let whole: &[Millis] = if rolling { &[reach] } else { &[] };
+        self.alerts(&[&slow[..], whole].concat());
+        self.out
+    }
+
+    fn group(&mut self, suffix: &str, interval: Millis) {
+        let _ = writeln!(
+            self.out,
+            "  - name: geophone-slo-{}{suffix}\n    interval: {}\n    rules:",
+            self.slo.name,
+            short(interval)
+        );
+    }
+
+    /// What happened in an interval.
+    fn events(&mut self) {
+        let slo = self.slo;
+        let seconds = slo.interval as f64 / 1000.0;
+        let window = short(RATES);
+        // Which period of the calendar it belongs to is a label: a sum over the period is one over these series.
+        let period = |expr: String| match slo.window.period() {
+            Some(period) => {
+                format!("({expr}) * on () group_left (period) count_values(\"period\", {period})")
+            }
+            None => expr,
+        };
+        let total = format!("(({}) >= 0) * {seconds}", slo.indicator.total(&window));
+        self.record("total_events", &period(total), &[]);
+        let total = format!("sum without (slo, period) ({})", self.of("total_events", ""));
+        let bad = slo.indicator.bad(&window, &format!("({total} / {seconds})"));
+        self.record("bad_events", &period(format!("({bad}) * {seconds}")), &[]);
+        self.record(
+            "covered_seconds",
+            &period(format!("clamp({total}, {seconds}, {seconds})")),
+            &[],
+        );
+    }
+
+    /// The sum of one of these over a window.
+    fn sum(&self, series: &str, window: Millis) -> String {
+        let series = self.of(series, "");
+        match self.slo.window {
+            Window::Rolling(_) => format!("sum_over_time({series}[{}])", short(window)),
+            _ => format!(
+                "sum without (period) (sum_over_time({series}[{}]))",
+                short(window)
+            ),
+        }
+    }
+
+    /// The same over the objective's own window.
+    fn sum_of_all(&self, series: &str) -> String {
+        let reach = self.slo.window.reach();
+        match self.slo.window.period() {
+            None => self.sum(series, reach),
+            Some(period) => format!(
+                "sum without (period) (sum_over_time({}[{}]) and on (period) count_values(\"period\", {period}))",
+                self.of(series, ""),
+                short(reach)
+            ),
+        }
+    }
+
+    /// The shares that were good over windows.
+    fn shares(&mut self, windows: &[Millis]) {
+        for window in windows {
+            self.share(*window);
+        }
+    }
+
+    /// That of the shortest window is what the rates say, which look as far back.
+    fn share(&mut self, window: Millis) {
+        let (bad, total) = if window <= RATES {
+            let now = |series: &str| match self.slo.window {
+                Window::Rolling(_) => self.of(series, ""),
+                _ => format!("sum without (period) ({})", self.of(series, "")),
+            };
+            (now("bad_events"), now("total_events"))
+        } else {
+            (self.sum("bad_events", window), self.sum("total_events", window))
+        };
+        self.ratio(&short(window), &bad, &total);
+    }
+
+    /// The share, and how fast it burns the budget.
+    fn ratio(&mut self, name: &str, bad: &str, total: &str) {
+        let window = [("window", name)];
+        self.record(
+            "sli_ratio",
+            &format!("clamp(1 - {bad} / ({total} > 0), 0, 1)"),
+            &window,
+        );
+        let share = self.of("sli_ratio", &format!(",window=\"{name}\""));
+        self.record(
+            "burn_rate",
+            &format!("(1 - {share}) / {}", self.slo.budget()),
+            &window,
+        );
+    }
+
+    /// The share over the objective's own window, and what it leaves.
+    fn whole(&mut self) {
+        let slo = self.slo;
+        let name = slo.window.name();
+        let (bad, total) = (self.sum_of_all("bad_events"), self.sum_of_all("total_events"));
+        self.ratio(&name, &bad, &total);
+        let covered = self.sum_of_all("covered_seconds");
+        let elapsed = slo.window.elapsed();
+        let coverage = match slo.window {
+            Window::Rolling(_) => format!("clamp_max({covered} / {elapsed}, 1)"),
+            _ => format!("clamp_max({covered} / on () group_left () {elapsed}, 1)"),
+        };
+        self.record("coverage_ratio", &coverage, &[]);
+        let share = self.of("sli_ratio", &format!(",window=\"{name}\""));
+        let consumed = format!("sum without (window) ((1 - {share}) / {})", slo.budget());
+        self.record("budget_consumed_ratio", &consumed, &[]);
+        let consumed = self.of("budget_consumed_ratio", "");
+        self.record("budget_remaining_ratio", &format!("1 - {consumed}"), &[]);
+        self.record(
+            "objective_ratio",
+            &format!("vector({})", slo.objective),
+            &[("window", &name)],
+        );
+    }
+
+    /// The alerts whose long window is one of these.
+    fn alerts(&mut self, windows: &[Millis]) {
+        let (budget, reach) = (self.slo.budget(), self.slo.window.reach());
+        for burn in BURNS.into_iter().filter(|burn| burn.can(budget, reach)) {
+            if windows.contains(&burn.long) {
+                self.alert(burn);
+            }
+        }
+    }
+
+    fn alert(&mut self, burn: Burn) {
+        let slo = self.slo;
+        let (factor, long, brief) = (burn.factor, short(burn.long), short(burn.short));
+        let fast = |window: &str| {
+            format!(
+                "{} > {factor}",
+                self.of("burn_rate", &format!(",window=\"{window}\""))
+            )
+        };
+        let expr = format!("{} and ignoring (window) {}", fast(&long), fast(&brief));
+        let gone = (slo.window.reach() as f64 / factor / HOUR as f64).round();
+        let _ = writeln!(self.out, "      - alert: {ALERT}");
+        self.expr(&expr);
+        let _ = writeln!(
+            self.out,
+            "        labels:\n          slo: {}\n          severity: {}\n          factor: \"{factor}\"",
+            quoted(&slo.name),
+            burn.severity
+        );
+        if !slo.service.is_empty() {
+            let _ = writeln!(self.out, "          service: {}", quoted(&slo.service));
+        }
+        for (label, value) in &slo.labels {
+            let _ = writeln!(self.out, "          {label}: {}", quoted(&harmless(value)));
+        }
+        let summary = format!(
+            "{} burns its error budget {{{{ $value | printf \"%.1f\" }}}} times too fast",
+            slo.name
+        );
+        let description = format!(
+            "More than {factor} times the errors that {} allow, over the last {long} and still over the last {brief}; \
+             at {factor} times the budget is gone in {gone} h.",
+            slo.target()
+        );
+        let _ = writeln!(
+            self.out,
+            "        annotations:\n          summary: {}\n          description: {}\n          runbook_url: {RUNBOOK}",
+            quoted(&summary),
+            quoted([description, harmless(&slo.description)].join(" ").trim_end())
+        );
+    }
+
+    fn record(&mut self, name: &str, expr: &str, labels: &[(&str, &str)]) {
+        let _ = writeln!(self.out, "      - record: {PREFIX}{name}");
+        self.expr(expr);
+        let _ = writeln!(
+            self.out,
+            "        labels:\n          slo: {}",
+            quoted(&self.slo.name)
+        );
+        for (label, value) in labels {
+            let _ = writeln!(self.out, "          {label}: {}", quoted(value));
+        }
+    }
+
+    /// As it is where it can be read so.
+    fn expr(&mut self, expr: &str) {
+        if !expr.chars().all(|c| c == '\n' || (' '..='~').contains(&c)) {
+            let _ = writeln!(self.out, "        expr: {}", quoted(expr));
+            return;
+        }
+        self.out.push_str("        expr: |-\n");
+        for line in expr.lines() {
+            let _ = writeln!(self.out, "          {line}");
+        }
+    }
+}
+
+/// JSON is YAML.
+fn quoted(text: &str) -> String {
+    let mut out = String::new();
+    json::string(&mut out, text);
+    out
+}
+
+/// A text in which nothing is a template.
+fn harmless(text: &str) -> String {
+    text.replace("{{", "{{ \"{{\" }}")
+}
