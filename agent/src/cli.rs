@@ -6,6 +6,7 @@ mod memory;
 mod record;
 mod rules;
 mod score;
+mod slo;
 
 pub use alerts::{Alerts, AlertsCommand, SilenceAdd, SilenceCommand};
 pub use dashboards::Dashboards;
@@ -13,6 +14,7 @@ pub use memory::{AnswerFormat, Query, Store, StoreCommand};
 pub use record::{Record, Replay};
 pub use rules::{Rules, RulesCommand, RulesTest};
 pub use score::{Capacity, FOREST, Score};
+pub use slo::{Slo, SloCommand, SloFormat, SloJudge, SloSpan};
 
 use crate::config::{Given, HumanDuration};
 use crate::stacks::query::{Below, MOMENTS, moment};
@@ -126,6 +128,8 @@ pub enum Command {
     Health(Health),
     /// Dashboards for Grafana, made from the metrics: listed, written to files, or pushed to a Grafana
     Dashboards(Dashboards),
+    /// Service level objectives: what is left of their error budgets, and how fast these burn
+    Slo(Slo),
     /// Rule files of Prometheus: what is wrong with them, what is in them, what would have fired
     Rules(Rules),
     /// Alerts of the running agent that are pending or fire; silences, incidents, and a test of receivers

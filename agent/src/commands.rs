@@ -13,6 +13,7 @@ mod query;
 mod record;
 mod rules;
 mod score;
+mod slo;
 mod store;
 mod topology;
 
@@ -29,6 +30,7 @@ pub use query::query;
 pub use record::{record, replay};
 pub use rules::rules;
 pub use score::score;
+pub use slo::slo;
 pub use store::store;
 pub use topology::topology;
 

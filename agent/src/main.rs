@@ -123,6 +123,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
                     Command::Dashboards(options) => commands::dashboards(&options).await,
                     Command::Health(options) => commands::health(&config, &options).await,
                     Command::Capacity(options) => commands::capacity(&config, &options).await,
+                    Command::Slo(options) => commands::slo(&config, &options).await,
                     Command::Query(options) => commands::query(&config, &options).await,
                     Command::Record(options) => commands::record(&config, btf, &options).await,
                     Command::Alerts(options) => commands::alerts(&config, &options).await,

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::record::Flight;
+use crate::score::slo;
 use agent_rules::{Environment, Group, Health, Results, Settings, State};
 use agent_store::promql::Options;
 use agent_store::series::{Bounds, Millis};
@@ -45,27 +46,36 @@ pub struct Rules {
     own: usize,
     /// What is told when an alert begins to fire.
     flight: Option<Arc<Flight>>,
+    /// Files of objectives that could not be used; they are not read again.
+    left_out: u64,
     /// Files that could not be used.
     pub(super) invalid: AtomicU64,
 }
 
 impl Rules {
-    /// Reads the files of the configuration, and makes the rules of health; `None` without any, or if nothing is remembered.
-    /// A flight recorder is told when an alert begins to fire.
+    /// Reads the files of the configuration, and makes the rules of health and of the objectives; `None` without any, or if
+    /// nothing is remembered. A flight recorder is told when an alert begins to fire.
     pub fn open(
         config: &Config,
         memory: Option<&Arc<Memory>>,
         flight: Option<Arc<Flight>>,
     ) -> Option<Arc<Self>> {
         let Some(memory) = memory else {
-            if !config.rules.files.is_empty() {
-                tracing::warn!(
-                    "rules.files: nothing is remembered, so no rule is evaluated; set store.kind to auto, memory or disk"
-                );
+            for (key, given) in [
+                ("rules.files", !config.rules.files.is_empty()),
+                ("slos", !config.slos.is_empty()),
+                ("slo_files", !config.slo_files.is_empty()),
+            ] {
+                if given {
+                    tracing::warn!(
+                        "{key}: nothing is remembered, so no rule is evaluated; set store.kind to auto, memory or disk"
+                    );
+                }
             }
             return None;
         };
-        if config.rules.files.is_empty() && !config.health.enabled {
+        let (slos, wrong) = slo::all(config);
+        if config.rules.files.is_empty() && !config.health.enabled && slos.is_empty() && wrong.is_empty() {
             return None;
         }
         let mut groups = Vec::new();
@@ -79,8 +89,16 @@ impl Rules {
                     .map(|group| Group::new(group, true)),
             );
         }
+        // Each of them was checked.
+        let own = agent_slo::rules::write(&slos).unwrap_or_default();
+        let own = agent_rules::file::parse("slos", &own).unwrap_or_default();
+        groups.extend(own.into_iter().map(|group| Group::new(group, true)));
         let own = groups.len();
-        let mut invalid = 0;
+        let left_out = wrong.len() as u64;
+        let mut invalid = left_out;
+        for error in wrong {
+            tracing::error!("slo_files: {error}; it is left out");
+        }
         for source in reload::read(&config.rules.files) {
             match source.groups {
                 Ok(read) => groups.extend(read.into_iter().map(|group| Group::new(group, true))),
@@ -109,6 +127,7 @@ impl Rules {
             flight,
             files: config.rules.files.clone(),
             own,
+            left_out,
             invalid: AtomicU64::new(invalid),
         }))
     }
@@ -149,7 +168,7 @@ impl Rules {
         drop(groups);
         self.memory.keep(results.take());
         self.evaluated.send_modify(|count| *count += 1);
-        self.invalid.store(errors.len() as u64, Relaxed);
+        self.invalid.store(self.left_out + errors.len() as u64, Relaxed);
         let counted = match errors.is_empty() {
             true => &self.counters.reloads,
             false => &self.counters.failed_reloads,

@@ -75,11 +75,12 @@ pub async fn query(config: &Config, options: &cli::Query) -> Result<()> {
 
 /// The running agent's answer to a query about now, as JSON.
 pub(super) async fn now(config: &Config, query: &str) -> Result<String> {
-    let when = When {
-        to: memory::now(),
-        range: None,
-    };
-    ask(config, query, &when).await
+    at(config, query, memory::now()).await
+}
+
+/// The same about another time.
+pub(super) async fn at(config: &Config, query: &str, to: Millis) -> Result<String> {
+    ask(config, query, &When { to, range: None }).await
 }
 
 fn evaluate(memory: &Memory, query: &str, when: &When) -> Result<String> {

@@ -30,7 +30,7 @@ pub fn rules(config: &Config, options: &cli::Rules) -> Result<()> {
     }
 }
 
-fn tell(line: &str) {
+pub(super) fn tell(line: &str) {
     // Nobody may be left to read it.
     let _ = writeln!(std::io::stderr(), "geophone: {line}");
 }

@@ -66,6 +66,8 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         path.insert(0, "anomaly".to_owned());
         Invalid { path, message }
     })?;
+    crate::score::slo::configured(config)
+        .map_err(|(index, fault)| Invalid::new(&["slos", &format!("[{index}]"), fault.key], fault.what))?;
     foreign(&["probes", "profile"], config.probes.profile.validate())?;
     foreign(&["export"], config.export.otlp.validate())?;
     foreign(&["export"], config.export.remote_write.validate())

@@ -11,14 +11,11 @@ use super::store::StoreSettings;
 use super::tunnel::TunnelProbe;
 use super::units::{Bytes, Glob, HumanDuration};
 use crate::api::settings::ApiSettings;
-use crate::export::otlp::settings::OtlpSettings;
-use crate::export::remote_write::RemoteWriteSettings;
+use crate::export::{otlp::settings::OtlpSettings, remote_write::RemoteWriteSettings};
 use crate::identity::PeerSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fmt;
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 /// All settings of geophone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -47,6 +44,11 @@ pub struct Config {
     pub store: StoreSettings,
     /// Health of subjects, peers, zones, regions and this node, 0 to 100.
     pub health: HealthSettings,
+    /// Service level objectives: what share of something must be good over a window; `geophone slo` shows them.
+    #[schemars(example = crate::score::slo::example())]
+    pub slos: Vec<agent_slo::Definition>,
+    /// Files with more of them, as OpenSLO v1 has them. One that has a mistake is left out, and the log says where it is.
+    pub slo_files: Vec<std::path::PathBuf>,
     /// Forecasts of what runs out.
     pub capacity: CapacitySettings,
     /// Series that are watched for anomalies.

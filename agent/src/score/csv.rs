@@ -23,6 +23,8 @@ pub struct Row {
     pub at: i64,
     /// NaN where nothing was measured.
     pub value: f64,
+    /// The third column, where there may be one.
+    pub third: Option<f64>,
 }
 
 /// The series.
@@ -37,15 +39,24 @@ pub struct Table {
 impl Table {
     /// Reads a file, `-` for standard input. A line that cannot be used is told on standard error, and the rest is read.
     pub fn read(file: &Path) -> Result<Self> {
+        Self::of(file, false)
+    }
+
+    /// The same of a file that may have a third column.
+    pub fn with_third(file: &Path) -> Result<Self> {
+        Self::of(file, true)
+    }
+
+    fn of(file: &Path, third: bool) -> Result<Self> {
         let name = file.display().to_string();
         let table = if file.as_os_str() == "-" {
-            Self::parse(&name, stdin().lock(), complain)
+            Self::parse(&name, stdin().lock(), third, complain)
         } else {
             let opened = File::open(file).map_err(|e| match e.kind() {
                 std::io::ErrorKind::NotFound => Error::usage(format_args!("{name}: no such file")),
                 _ => Error::new(format_args!("{name}: {e}")),
             })?;
-            Self::parse(&name, BufReader::new(opened), complain)
+            Self::parse(&name, BufReader::new(opened), third, complain)
         }?;
         if table.left_out > TOLD {
             complain(&format!(
@@ -61,7 +72,12 @@ impl Table {
         Ok(table)
     }
 
-    fn parse(name: &str, mut input: impl BufRead, mut complain: impl FnMut(&str)) -> Result<Self> {
+    fn parse(
+        name: &str,
+        mut input: impl BufRead,
+        third: bool,
+        mut complain: impl FnMut(&str),
+    ) -> Result<Self> {
         let mut table = Self::default();
         let mut bytes = Vec::new();
         for line in 1.. {
@@ -75,7 +91,7 @@ impl Table {
                 continue;
             }
             let last = table.rows.last().map(|row| row.at);
-            match row(text, last) {
+            match row(text, last, third) {
                 Ok(row) => table.rows.push(row),
                 // What the columns are called.
                 Err(_) if line == 1 && text.contains(',') && !text.contains(|c: char| c.is_ascii_digit()) => {
@@ -104,16 +120,25 @@ fn complain(what: &str) {
     let _ = writeln!(std::io::stderr(), "geophone: {what}");
 }
 
-fn row(text: &str, last: Option<i64>) -> std::result::Result<Row, String> {
+fn row(text: &str, last: Option<i64>, third: bool) -> std::result::Result<Row, String> {
     let fields: Vec<&str> = text
         .split(',')
         .map(|f| f.trim().trim_matches('"').trim())
         .collect();
-    let [timestamp, value] = fields[..] else {
-        let columns = fields.len();
-        return Err(format!(
-            "{columns} columns where there should be timestamp,value; choose two, e.g. with cut -d, -f1,2"
-        ));
+    let (timestamp, value, more) = match fields[..] {
+        [timestamp, value] => (timestamp, value, None),
+        [timestamp, value, more] if third => (timestamp, value, Some(more)),
+        _ => {
+            let columns = fields.len();
+            let wanted = if third {
+                "timestamp,value or timestamp,good,total"
+            } else {
+                "timestamp,value"
+            };
+            return Err(format!(
+                "{columns} columns where there should be {wanted}; choose them, e.g. with cut -d, -f1,2"
+            ));
+        }
     };
     let at = time(timestamp).ok_or_else(|| {
         format!("{timestamp:?} is no time; write 2026-01-31T12:00:00Z, or seconds or milliseconds since 1970")
@@ -123,17 +148,21 @@ fn row(text: &str, last: Option<i64>) -> std::result::Result<Row, String> {
             "{timestamp} is not later than the line before; sort by time, each time once"
         ));
     }
-    let value = match value.to_ascii_lowercase().as_str() {
-        "" | "na" | "null" | "none" | "-" => f64::NAN,
-        text => text
-            .parse()
-            .map_err(|_none| format!("{value:?} is no number; leave it empty where nothing was measured"))?,
-    };
     Ok(Row {
         timestamp: timestamp.to_owned(),
         at,
-        value,
+        value: number(value)?,
+        third: more.map(number).transpose()?,
     })
+}
+
+fn number(text: &str) -> std::result::Result<f64, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "" | "na" | "null" | "none" | "-" => Ok(f64::NAN),
+        lower => lower
+            .parse()
+            .map_err(|_none| format!("{text:?} is no number; leave it empty where nothing was measured")),
+    }
 }
 
 fn time(text: &str) -> Option<i64> {
@@ -159,7 +188,7 @@ mod tests {
 
     fn parse(text: &str) -> (Table, Vec<String>) {
         let mut complaints = Vec::new();
-        let table = Table::parse("x.csv", text.as_bytes(), |c| complaints.push(c.to_owned())).unwrap();
+        let table = Table::parse("x.csv", text.as_bytes(), false, |c| complaints.push(c.to_owned())).unwrap();
         (table, complaints)
     }
 

@@ -5,6 +5,7 @@ mod board;
 pub mod csv;
 mod live;
 mod metrics;
+pub mod slo;
 #[cfg(test)]
 mod tests;
 

@@ -77,6 +77,12 @@ impl Row {
         format!("{name}{{{}}}", labels.join(","))
     }
 
+    /// The numbers of a range, with their times in milliseconds since 1970.
+    pub fn numbers(&self) -> impl Iterator<Item = (i64, f64)> {
+        let parsed = self.values.iter().map(|(at, text)| (at, text.parse().ok()));
+        parsed.filter_map(|(at, value)| Some(((at * 1000.0).round() as i64, value?)))
+    }
+
     /// All samples, a histogram by its count and sum.
     fn samples(&self) -> Vec<(f64, String)> {
         let floats = self.value.iter().chain(&self.values).cloned();

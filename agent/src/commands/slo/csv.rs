@@ -1,0 +1,97 @@
+//! `geophone slo --csv`: the same over the lines of a file.
+
+use super::super::say;
+use super::report::{Account, written};
+use crate::cli::{self, SloFormat};
+use crate::error::{Error, Result};
+use crate::score::csv::{Row, Table};
+use agent_slo::ledger::{Ledger, Tick};
+use agent_slo::rules::RATES;
+use agent_slo::{Window, checked_objective};
+use agent_store::series::Millis;
+use std::path::Path;
+
+/// A gap of more than so many steps is time of which nothing is known.
+const STEPS: Millis = 2;
+
+/// Judges the lines of a file.
+pub(super) fn judge(file: &Path, judge: &cli::SloJudge, json: bool) -> Result<()> {
+    let objective =
+        checked_objective(judge.objective).map_err(|why| Error::usage(format_args!("--{why}")))?;
+    let window = Window::parse(&judge.over).map_err(|why| Error::usage(format_args!("--over: {why}")))?;
+    let table = Table::with_third(file)?;
+    let ticks = ticks(file, &table, judge)?;
+    // A burn rate of the moment looks at five minutes, or at a line where these are rarer.
+    let step = (table.step() * 1000.0) as Millis;
+    let ledger = Ledger::new(ticks, RATES.max(step));
+    let Some((first, last)) = ledger.span() else {
+        return Err(Error::new(format_args!("{}: no value", file.display())));
+    };
+    let from = window.begin(last).max(first - step);
+    let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+    let account = Account::new(
+        &name,
+        Vec::new(),
+        (objective, window.reach()),
+        &ledger,
+        (from, last),
+    );
+    let format = if json { SloFormat::Json } else { SloFormat::Table };
+    say(written(&[account], format)?.trim_end())
+}
+
+fn ticks(file: &Path, table: &Table, judge: &cli::SloJudge) -> Result<Vec<Tick>> {
+    let wrong = |row: &Row, what: &str| {
+        Err(Error::new(format_args!(
+            "{}: at {}: {what}",
+            file.display(),
+            row.timestamp
+        )))
+    };
+    let step = (table.step() * 1000.0).max(1.0) as Millis;
+    let counts = table.rows.first().is_some_and(|row| row.third.is_some());
+    if counts && (judge.at_most.is_some() || judge.at_least.is_some()) {
+        return Err(Error::usage(
+            "--at-most, --at-least: for timestamp,value; the lines are timestamp,good,total",
+        ));
+    }
+    let mut last: Option<Millis> = None;
+    let mut ticks = Vec::new();
+    for row in &table.rows {
+        let since = last.map_or(step, |last| (row.at - last).min(STEPS * step));
+        last = Some(row.at);
+        let seconds = since as f64 / 1000.0;
+        let (bad, total) = match row.third {
+            Some(_) if !counts => return wrong(row, "three columns, where the first line has two"),
+            None if counts => return wrong(row, "two columns, where the first line has three"),
+            Some(total) if row.value > total || row.value < 0.0 => {
+                return wrong(
+                    row,
+                    "good is not between 0 and total; the columns are timestamp,good,total",
+                );
+            }
+            Some(total) => (total - row.value, total),
+            None => {
+                let good = match (judge.at_most, judge.at_least) {
+                    (Some(limit), _) if !row.value.is_nan() => f64::from(row.value <= limit),
+                    (_, Some(limit)) if !row.value.is_nan() => f64::from(row.value >= limit),
+                    (None, None) if !(0.0..=1.0).contains(&row.value) && !row.value.is_nan() => {
+                        return wrong(
+                            row,
+                            "the value is no share, 0 to 1; say which is good by --at-most or --at-least",
+                        );
+                    }
+                    _ => row.value,
+                };
+                (seconds * (1.0 - good), seconds)
+            }
+        };
+        ticks.push(Tick {
+            at: row.at,
+            bad,
+            total,
+            seconds,
+        });
+    }
+    Ok(ticks)
+}
