@@ -24,7 +24,7 @@ slos:
 #[test]
 fn failing_connections_burn_the_budget() -> Result<()> {
     need_root!();
-    let mut scene = Scene::sink()?;
+    let mut scene = Scene::echo()?;
     let agent = Setup::new().config(CONFIG).inside(&scene.net.a.ns).start()?;
     let (start, nowhere) = (Instant::now(), scene.net.b.at(9));
     let all = loop {
