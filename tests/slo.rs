@@ -88,7 +88,7 @@ fn failing_connections_burn_the_budget() -> Result<()> {
             "connects",
             "peer=private",
             "99 %",
-            "exhausted, burns more than 14.4 times too fast",
+            "burning, too little known, burns more than 14.4 times too fast",
             "KNOWN",
         ],
     )?;

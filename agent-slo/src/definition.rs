@@ -260,6 +260,20 @@ fn labels(given: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, 
         .collect())
 }
 
+/// A label that the alerts are given hides the series' own: two alerts would be one.
+fn unlabelled<'a>(
+    given: &BTreeMap<String, String>,
+    by: impl IntoIterator<Item = &'a str>,
+) -> Result<(), Fault> {
+    match by.into_iter().find(|label| given.contains_key(*label)) {
+        Some(label) => Err(Fault::new(
+            "labels",
+            format!("{label:?} is a label of its series already, take it out or name it otherwise"),
+        )),
+        None => Ok(()),
+    }
+}
+
 fn indicator(from: &Definition) -> Result<Indicator, Fault> {
     let given = [
         ("template", from.template.is_some()),
@@ -307,6 +321,9 @@ fn indicator(from: &Definition) -> Result<Indicator, Fault> {
         .by
         .clone()
         .unwrap_or_else(|| from.template.map_or_else(instance, Template::by));
+    if kind != "value" {
+        unlabelled(&from.labels, by.iter().map(String::as_str))?;
+    }
     if let Some(template) = from.template {
         of(
             "below",
@@ -320,12 +337,19 @@ fn indicator(from: &Definition) -> Result<Indicator, Fault> {
         let count = |key: &'static str, text: &str| {
             query::count(text, &by, true).map_err(|what| Fault::new(key, what))
         };
+        let whole = count("total", total)?;
+        let part = |key: &'static str, text: &str| {
+            let part = count(key, text)?;
+            query::same(&part, &whole).map_err(|what| Fault::new(key, what))?;
+            unlabelled(&from.labels, part.by.iter().map(String::as_str))?;
+            Ok(part.query)
+        };
         let failed = match (&from.good, &from.bad) {
-            (Some(good), None) => Failed::AllBut(count("good", good)?),
-            (None, Some(bad)) => Failed::Bad(count("bad", bad)?),
+            (Some(good), None) => Failed::AllBut(part("good", good)?),
+            (None, Some(bad)) => Failed::Bad(part("bad", bad)?),
             _ => return Err(Fault::new("total", "give good or bad beside it, one of them")),
         };
-        let total = count("total", total)?;
+        let total = whole.query;
         return Ok(Indicator::Events { failed, total });
     }
     if let Some(histogram) = &from.histogram {
@@ -372,7 +396,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_key() {
         type Change = fn(&mut Definition);
-        let wrong: [(&str, &str, Change); 19] = [
+        let wrong: [(&str, &str, Change); 25] = [
             ("name", "found \"\"", |d| d.name.clear()),
             ("name", "found \"a b\"", |d| d.name = "a b".to_owned()),
             ("service", "{{", |d| d.service = "{{".to_owned()),
@@ -387,6 +411,23 @@ mod tests {
             ("bad", "$window", |d| d.bad = Some("rate(x[5m])".to_owned())),
             ("bad", "parse error", |d| d.bad = Some("sum(".to_owned())),
             ("bad", "template", |d| d.bad = Some("x{a=\"{{ y }}\"}".to_owned())),
+            ("bad", "summed by (job), but total by ()", |d| {
+                d.total = Some("sum(rate(x[$window]))".to_owned());
+                d.bad = Some("sum by (job) (rate(y[$window]))".to_owned());
+            }),
+            ("bad", "by (instance)", |d| {
+                d.bad = Some("sum(requests_total)".to_owned())
+            }),
+            ("bad", "must be a sum", |d| {
+                d.bad = Some("rate(x[$window])".to_owned())
+            }),
+            ("bad", "increase", |d| {
+                d.bad = Some("sum by (instance) (increase(x[$window]))".to_owned());
+            }),
+            ("by", "alerts", |d| d.by = Some(vec!["severity".to_owned()])),
+            ("labels", "\"instance\" is a label of its series", |d| {
+                d.labels.insert("instance".to_owned(), "a".to_owned());
+            }),
             ("below", "take it out", |d| d.below = Some(1.0)),
             ("filter", "take it out", |d| d.filter = "a=\"b\"".to_owned()),
             ("by", "slo", |d| d.by = Some(vec!["slo".to_owned()])),

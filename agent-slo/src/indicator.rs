@@ -13,6 +13,9 @@ pub enum Failed {
     Bad(String),
     /// All but those that are good.
     AllBut(String),
+    /// All but those that are good, where a missing number of good ones is not known, not none: that of a histogram, whose
+    /// buckets are there whenever its count is.
+    Known(String),
 }
 
 /// How a value that is looked at now and then is judged.
@@ -88,7 +91,7 @@ impl Indicator {
             None => bucket(below),
         };
         Self::Events {
-            failed: Failed::AllBut(format!("({good}) or ({classic})")),
+            failed: Failed::Known(format!("({good}) or ({classic})")),
             total: format!("histogram_count({native}) or {}", rate("_count", "")),
         }
     }
@@ -111,6 +114,7 @@ impl Indicator {
                 Failed::AllBut(good) => {
                     format!("clamp_min({total} - (({}) or 0 * {total}), 0)", at(good, window))
                 }
+                Failed::Known(good) => format!("clamp_min({total} - ({}), 0)", at(good, window)),
             },
             Self::Time { query, judge } => {
                 let value = format!("(({}) >= -Inf)", at(query, window));
@@ -138,6 +142,7 @@ impl Indicator {
                     Failed::AllBut(good) => {
                         format!("(({}) or 0 * ({total})) / (({total}) > 0)", at(good, slice))
                     }
+                    Failed::Known(good) => format!("({}) / (({total}) > 0)", at(good, slice)),
                 }
             }
             Self::Time { .. } => {

@@ -115,7 +115,8 @@ impl Ledger {
         Some((*self.times.first()?, *self.times.last()?))
     }
 
-    /// Sums from a time to another, both included, as `sum_over_time` has them.
+    /// Sums from a time to another, both included: a window that ends with a tick begins a millisecond after the one before
+    /// its first.
     #[must_use]
     pub fn sums(&self, from: Millis, to: Millis) -> Sums {
         let before = |time: Millis| self.times.partition_point(|at| *at < time);
@@ -188,7 +189,7 @@ impl Ledger {
                     let rate = if window <= RATES {
                         self.moment(at, budget)
                     } else {
-                        self.sums(at - window, at).burn(budget)
+                        self.sums(at - window + 1, at).burn(budget)
                     };
                     rate.is_some_and(|rate| rate > burn.factor)
                 };

@@ -5,7 +5,8 @@ use agent_rules::file::check;
 use agent_store::promql::is_label_name;
 use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::token::T_SUM;
-use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
+use promql_parser::parser::{self, AggregateExpr, Expr, LabelModifier, VectorSelector};
+use std::collections::BTreeSet;
 
 /// Longest query, in bytes.
 const LONGEST: usize = 16 * 1024;
@@ -53,39 +54,96 @@ pub(crate) fn value(text: &str) -> Result<String, String> {
     clean(text, false)
 }
 
-/// A query of how many there are, a second: as it is if it has `$window`, else made of a selector, `sum by (by)` or
-/// `sum(selector)`. `counter`: the selector's series only grow; else each of their samples is a number of its own.
-pub(crate) fn count(text: &str, by: &[String], counter: bool) -> Result<String, String> {
+/// A query of how many there are, a second, and the labels by which it is grouped.
+#[derive(Debug)]
+pub(crate) struct Count {
+    pub query: String,
+    pub by: BTreeSet<String>,
+}
+
+/// A query of how many there are, a second: as it is if it has `$window` and is a sum, else made of a selector, `sum by (by)`
+/// or `sum(selector)`. `counter`: the selector's series only grow; else each of their samples is a number of its own.
+pub(crate) fn count(text: &str, by: &[String], counter: bool) -> Result<Count, String> {
     let query = clean(text, true)?;
+    let parsed = parser::parse(&query.replace(WINDOW, "5m")).map_err(|error| error.to_string())?;
     if query.contains(WINDOW) {
-        return Ok(query);
-    }
-    let parsed = parser::parse(&query).map_err(|error| error.to_string())?;
-    let (selector, by) = match bare(&parsed) {
-        Expr::VectorSelector(selector) => (selector, by.join(", ")),
-        Expr::Aggregate(sum) if sum.op.id() == T_SUM => {
-            let by = match &sum.modifier {
-                None => Some(String::new()),
-                Some(LabelModifier::Include(labels)) => Some(labels.labels.join(", ")),
-                Some(LabelModifier::Exclude(_)) => None,
-            };
-            match (bare(&sum.expr), by) {
-                (Expr::VectorSelector(selector), Some(by)) => (selector, by),
-                _ => return Err(SHAPES.to_owned()),
-            }
+        if let Some(name) = no_rate(&parsed) {
+            return Err(format!(
+                "{name} over $window is no rate a second; write rate instead, of a gauge avg_over_time"
+            ));
         }
+        return match bare(&parsed) {
+            Expr::Aggregate(sum) => grouping(sum).map(|by| Count { query, by }),
+            _ => None,
+        }
+        .ok_or_else(|| SUMS.to_owned());
+    }
+    let (selector, by) = match bare(&parsed) {
+        Expr::VectorSelector(selector) => (selector, by.iter().cloned().collect()),
+        Expr::Aggregate(sum) => match (bare(&sum.expr), grouping(sum)) {
+            (Expr::VectorSelector(selector), Some(by)) => (selector, by),
+            _ => return Err(SHAPES.to_owned()),
+        },
         _ => return Err(SHAPES.to_owned()),
     };
     if selector.offset.is_some() || selector.at.is_some() {
         return Err("a selector with offset or @ cannot be asked over a window; take it out".to_owned());
     }
     let selector = written(selector);
-    Ok(if counter {
-        format!("sum by ({by}) (rate({selector}[{WINDOW}]))")
-    } else {
-        format!("sum by ({by}) (avg_over_time({selector}[{WINDOW}]))")
+    let over = if counter { "rate" } else { "avg_over_time" };
+    let names = Vec::from_iter(by.iter().map(String::as_str)).join(", ");
+    Ok(Count {
+        query: format!("sum by ({names}) ({over}({selector}[{WINDOW}]))"),
+        by,
     })
 }
+
+/// Whether these two can be divided: what has other labels than the total would be a series of its own.
+pub(crate) fn same(part: &Count, total: &Count) -> Result<(), String> {
+    let shown = |by: &BTreeSet<String>| {
+        format!(
+            "by ({})",
+            Vec::from_iter(by.iter().map(String::as_str)).join(", ")
+        )
+    };
+    if part.by == total.by {
+        return labels(&Vec::from_iter(total.by.iter().cloned()));
+    }
+    Err(format!(
+        "it is summed {}, but total {}; sum both by the same labels",
+        shown(&part.by),
+        shown(&total.by)
+    ))
+}
+
+/// The labels of a `sum by (…)`.
+fn grouping(sum: &AggregateExpr) -> Option<BTreeSet<String>> {
+    match &sum.modifier {
+        _ if sum.op.id() != T_SUM => None,
+        None => Some(BTreeSet::new()),
+        Some(LabelModifier::Include(labels)) => Some(labels.labels.iter().cloned().collect()),
+        Some(LabelModifier::Exclude(_)) => None,
+    }
+}
+
+/// A function over a range whose value grows with the range, if there is one: it would count each event many times.
+fn no_rate(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Call(call) => match call.func.name {
+            name @ ("increase" | "delta" | "idelta" | "changes" | "resets" | "sum_over_time"
+            | "count_over_time") => Some(name),
+            _ => call.args.args.iter().find_map(|argument| no_rate(argument)),
+        },
+        Expr::Aggregate(one) => no_rate(&one.expr),
+        Expr::Paren(one) => no_rate(&one.expr),
+        Expr::Unary(one) => no_rate(&one.expr),
+        Expr::Subquery(one) => no_rate(&one.expr),
+        Expr::Binary(two) => no_rate(&two.lhs).or_else(|| no_rate(&two.rhs)),
+        _ => None,
+    }
+}
+
+const SUMS: &str = "a query with $window must be a sum: sum by (…) (…), or sum(…)";
 
 const SHAPES: &str = "expected a selector, sum(selector), or a query with $window where its range stands, \
      e.g. sum(rate(requests_total{code=~\"5..\"}[$window]))";
@@ -134,9 +192,10 @@ pub(crate) fn labels(by: &[String]) -> Result<(), String> {
                 "{label:?} cannot be a label's name, use letters, digits and _"
             ));
         }
-        if ["slo", "window", "period", "le"].contains(&label.as_str()) {
+        let alerts = ["severity", "factor", "service", "alertname", "alertstate"];
+        if ["slo", "window", "period", "le"].contains(&label.as_str()) || alerts.contains(&label.as_str()) {
             return Err(format!(
-                "{label:?} is a label that the rules need themselves, take it out"
+                "{label:?} is a label that the rules or their alerts need themselves, take it out"
             ));
         }
     }

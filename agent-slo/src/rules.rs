@@ -5,7 +5,9 @@
 //! thousand numbers, not all samples of all counters; and what was not seen is in none of them.
 
 use crate::definition::{Fault, Slo, twice};
+use crate::indicator::Indicator;
 use crate::window::{DAY, HOUR, Window, short};
+use agent_rules::file::GroupFile;
 use agent_store::promql::json;
 use agent_store::series::Millis;
 use std::fmt::Write as _;
@@ -102,9 +104,18 @@ pub fn write(slos: &[Slo]) -> Result<String, Fault> {
 
 /// The groups of one objective.
 pub fn groups(slo: &Slo) -> Result<String, Fault> {
+    checked(slo).map(|(text, _)| text)
+}
+
+/// The same, as they are evaluated.
+pub fn parsed(slo: &Slo) -> Result<Vec<GroupFile>, Fault> {
+    checked(slo).map(|(_, groups)| groups)
+}
+
+fn checked(slo: &Slo) -> Result<(String, Vec<GroupFile>), Fault> {
     let text = Writer::new(slo).write();
     match agent_rules::file::parse(&slo.name, &format!("groups:\n{text}")) {
-        Ok(_) => Ok(text),
+        Ok(groups) => Ok((text, groups)),
         Err(faults) => {
             let first = faults.first().map(ToString::to_string).unwrap_or_default();
             Err(Fault::new("name", format!("its rules are not right: {first}")))
@@ -149,7 +160,8 @@ impl<'a> Writer<'a> {
         }
         self.alerts(&fast);
         let often = (reach / LOOKS / 1000 * 1000).clamp(slo.interval, SLOWEST);
-        self.group("-slow", often);
+        // No name of an objective has a slash, so no other has this group.
+        self.group("/slow", often);
         self.shares(&slow);
         self.whole();
         let whole: &[Millis] = if rolling { &[reach] } else { &[] };
@@ -178,16 +190,20 @@ impl<'a> Writer<'a> {
             }
             None => expr,
         };
-        let total = format!("(({}) >= 0) * {seconds}", slo.indicator.total(&window));
-        self.record("total_events", &period(total), &[]);
-        let total = format!("sum without (slo, period) ({})", self.of("total_events", ""));
-        let bad = slo.indicator.bad(&window, &format!("({total} / {seconds})"));
-        self.record("bad_events", &period(format!("({bad}) * {seconds}")), &[]);
-        self.record(
-            "covered_seconds",
-            &period(format!("clamp({total}, {seconds}, {seconds})")),
-            &[],
+        // All of it counts only where it is known how much was bad: a query that fails must not look like success.
+        let fresh = |series: &str| format!("(timestamp({0}) == time())", self.of(series, ""));
+        let total = format!("(({}) >= 0)", slo.indicator.total(&window));
+        let bad = format!("({}) * {seconds}", slo.indicator.bad(&window, &total));
+        let (bad, total) = (period(bad), period(format!("{total} * {seconds}")));
+        let total = format!("({total}) and ignoring (slo) {}", fresh("bad_events"));
+        let covered = format!(
+            "clamp({} and {}, {seconds}, {seconds})",
+            self.of("total_events", ""),
+            fresh("total_events")
         );
+        self.record("bad_events", &bad, &[]);
+        self.record("total_events", &total, &[]);
+        self.record("covered_seconds", &covered, &[]);
     }
 
     /// The sum of one of these over a window.
@@ -266,7 +282,17 @@ impl<'a> Writer<'a> {
         };
         self.record("coverage_ratio", &coverage, &[]);
         let share = self.of("sli_ratio", &format!(",window=\"{name}\""));
-        let consumed = format!("sum without (window) ((1 - {share}) / {})", slo.budget());
+        let consumed = match slo.indicator {
+            Indicator::Events { .. } => format!("sum without (window) ((1 - {share}) / {})", slo.budget()),
+            // How long the window is, is known from the beginning.
+            Indicator::Time { .. } => match slo.window {
+                Window::Month => format!(
+                    "{bad} / on () group_left () (days_in_month() * {})",
+                    slo.budget() * DAY as f64 / 1000.0
+                ),
+                window => format!("{bad} / {}", slo.budget() * window.reach() as f64 / 1000.0),
+            },
+        };
         self.record("budget_consumed_ratio", &consumed, &[]);
         let consumed = self.of("budget_consumed_ratio", "");
         self.record("budget_remaining_ratio", &format!("1 - {consumed}"), &[]);
@@ -297,7 +323,11 @@ impl<'a> Writer<'a> {
             )
         };
         let expr = format!("{} and ignoring (window) {}", fast(&long), fast(&brief));
-        let gone = (slo.window.reach() as f64 / factor / HOUR as f64).round();
+        let hours = slo.window.reach() as f64 / factor / HOUR as f64;
+        let gone = match hours < 1.0 {
+            true => format!("{} min", (hours * 60.0).round()),
+            false => format!("{} h", hours.round()),
+        };
         let _ = writeln!(self.out, "      - alert: {ALERT}");
         self.expr(&expr);
         let _ = writeln!(
@@ -318,7 +348,7 @@ impl<'a> Writer<'a> {
         );
         let description = format!(
             "More than {factor} times the errors that {} allow, over the last {long} and still over the last {brief}; \
-             at {factor} times the budget is gone in {gone} h.",
+             at {factor} times the budget is gone in {gone}.",
             slo.target()
         );
         let _ = writeln!(

@@ -108,7 +108,7 @@ impl Window {
             Self::Rolling(_) => None,
             Self::Periods { start, length } => Some(format!(
                 "floor(vector((time() - {}) / {}))",
-                start / 1000,
+                start.rem_euclid(length) / 1000,
                 length / 1000
             )),
             Self::Month => Some("year() * 100 + month()".to_owned()),
@@ -120,7 +120,9 @@ impl Window {
         match *self {
             Self::Rolling(length) => (length / 1000).to_string(),
             Self::Periods { start, length } => {
-                format!("vector((time() - {}) % {})", start / 1000, length / 1000)
+                // The remainder of a time before the start would be negative.
+                let start = start.rem_euclid(length) / 1000;
+                format!("vector((time() - {start}) % {})", length / 1000)
             }
             Self::Month => "((day_of_month() - 1) * 86400 + time() % 86400)".to_owned(),
         }

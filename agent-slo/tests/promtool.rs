@@ -386,3 +386,53 @@ fn a_calendar_window_begins_anew() {
     ];
     judged(&slo, &series, "1460m", &after, &[]);
 }
+
+/// Groups of two objectives never have one name. Of a bound that no bucket has nothing is known, rather than that all is bad.
+/// The budget of a time is that of the whole window from its beginning on.
+#[test]
+fn what_is_not_known_is_neither_good_nor_bad() {
+    let new = |name: &str| {
+        Slo::new(&Definition {
+            name: name.to_owned(),
+            template: Some(Template::PeerLoss),
+            ..Definition::default()
+        })
+        .unwrap()
+    };
+    let text = rules::write(&[new("web"), new("web-slow")]).unwrap();
+    assert_eq!(agent_rules::file::parse("slo.yaml", &text).unwrap().len(), 4);
+    let histogram = Definition {
+        name: "s".to_owned(),
+        histogram: Some("http_seconds".to_owned()),
+        below: Some(0.3),
+        ..Definition::default()
+    };
+    let series = [
+        ("http_seconds_bucket{le=\"0.25\"}", "0+90x100"),
+        ("http_seconds_bucket{le=\"+Inf\"}", "0+90x100"),
+        ("http_seconds_count", "0+90x100"),
+    ];
+    let unknown = [
+        ("absent(geophone_slo_total_events)", 1.0),
+        ("absent(geophone_slo_bad_events)", 1.0),
+        ("absent(geophone_slo_covered_seconds)", 1.0),
+    ];
+    judged(&Slo::new(&histogram).unwrap(), &series, "20m", &unknown, &[]);
+    let value = Definition {
+        name: "s".to_owned(),
+        value: Some("up".to_owned()),
+        at_least: Some(1.0),
+        window: "1h".to_owned(),
+        objective: 50.0,
+        ..Definition::default()
+    };
+    // Ten minutes of an hour are a third of what may be bad.
+    let down = [("geophone_slo_budget_consumed_ratio", 1.0 / 3.0)];
+    judged(
+        &Slo::new(&value).unwrap(),
+        &[("up", "0x39 1x40")],
+        "18m",
+        &down,
+        &[],
+    );
+}

@@ -159,24 +159,31 @@ fn ratio(spec: &Map<'_>) -> Result<Indicator, Wrong> {
         let query = query::value(&text).map_err(|why| (at, told(&format!("raw: query: {why}"))))?;
         return Ok(Indicator::Time { query, judge });
     }
-    let count = |key: &str| -> Result<Option<String>, Wrong> {
+    let count = |key: &str| -> Result<Option<(usize, query::Count)>, Wrong> {
         let Some((_, node)) = ratio.get(key) else {
             return Ok(None);
         };
         let (line, text) = source(node, &told(key))?;
         let query = query::count(&text, &[], counter);
         query
-            .map(Some)
+            .map(|count| Some((line, count)))
             .map_err(|why| (line, told(&format!("{key}: query: {why}"))))
     };
     let total = count("total")?;
-    let total = total.ok_or_else(|| (ratio.line(), told("it has no total, add it")))?;
+    let (_, total) = total.ok_or_else(|| (ratio.line(), told("it has no total, add it")))?;
+    let part = |key: &str, (line, part): (usize, query::Count)| match query::same(&part, &total) {
+        Ok(()) => Ok(part.query),
+        Err(why) => Err((line, told(&format!("{key}: query: {why}")))),
+    };
     let failed = match (count("good")?, count("bad")?) {
-        (Some(good), None) => Failed::AllBut(good),
-        (None, Some(bad)) => Failed::Bad(bad),
+        (Some(good), None) => Failed::AllBut(part("good", good)?),
+        (None, Some(bad)) => Failed::Bad(part("bad", bad)?),
         _ => return Err((ratio.line(), told("give good or bad beside total, one of them"))),
     };
-    Ok(Indicator::Events { failed, total })
+    Ok(Indicator::Events {
+        failed,
+        total: total.query,
+    })
 }
 
 /// The query of a `metricSource`, and its line.

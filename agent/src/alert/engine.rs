@@ -89,12 +89,17 @@ impl Rules {
                     .map(|group| Group::new(group, true)),
             );
         }
-        // Each of them was checked.
-        let own = agent_slo::rules::write(&slos).unwrap_or_default();
-        let own = agent_rules::file::parse("slos", &own).unwrap_or_default();
-        groups.extend(own.into_iter().map(|group| Group::new(group, true)));
+        let mut left_out = wrong.len() as u64;
+        for slo in &slos {
+            match agent_slo::rules::parsed(slo) {
+                Ok(own) => groups.extend(own.into_iter().map(|group| Group::new(group, true))),
+                Err(fault) => {
+                    left_out += 1;
+                    tracing::error!("slos: {}: {fault}; it is left out", slo.name);
+                }
+            }
+        }
         let own = groups.len();
-        let left_out = wrong.len() as u64;
         let mut invalid = left_out;
         for error in wrong {
             tracing::error!("slo_files: {error}; it is left out");

@@ -10,6 +10,9 @@ use agent_slo::rules::{ALERT, PREFIX};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The part of a window that must be known before its budget is called exhausted.
+const ENOUGH: f64 = 0.25;
+
 /// A series of an objective.
 #[derive(Debug, Default)]
 struct Entity {
@@ -114,7 +117,16 @@ impl Entity {
     fn state(&self) -> String {
         let mut words = Vec::new();
         if self.left.is_some_and(|left| left <= 0.0) {
-            words.push("exhausted".to_owned());
+            // The budget is that of what was seen: one bad minute may be all of it.
+            let known = self.coverage.is_some_and(|share| share >= ENOUGH);
+            words.push(
+                if known {
+                    "exhausted"
+                } else {
+                    "burning, too little known"
+                }
+                .to_owned(),
+            );
         }
         let factors = self.firing.iter().filter_map(|factor| factor.parse::<f64>().ok());
         if let Some(factor) = factors.reduce(f64::max) {
@@ -125,7 +137,10 @@ impl Entity {
             (true, Some(_), _) => "ok".to_owned(),
             // The long window is looked at more rarely.
             (true, None, false) => "learning".to_owned(),
-            (true, None, true) => "nothing happened".to_owned(),
+            (true, None, true) if self.coverage.is_some_and(|share| share > 0.0) => {
+                "nothing happened".to_owned()
+            }
+            (true, None, true) => "no data".to_owned(),
         }
     }
 
@@ -180,7 +195,7 @@ pub(super) async fn now(config: &Config, as_json: bool) -> Result<()> {
                 one.window.clone(),
             ],
         );
-        row.splice(9.., ["nothing happened".to_owned()]);
+        row.splice(9.., ["no data".to_owned()]);
         rows.push(row);
     }
     let heads = [
@@ -236,6 +251,9 @@ mod tests {
             row("geophone_slo_burn_rate", &of("b", "5m"), 0.0),
             row("geophone_slo_sli_ratio", &of("c", "30d"), 0.99),
             row("geophone_slo_budget_remaining_ratio", &[("peer", "c")], -9.0),
+            row("geophone_slo_coverage_ratio", &[("peer", "c")], 0.25),
+            row("geophone_slo_budget_remaining_ratio", &[("peer", "d")], -9.0),
+            row("geophone_slo_coverage_ratio", &[("peer", "d")], 0.2),
         ];
         let found = read(&rows);
         assert_eq!(found.len(), 1);
@@ -265,8 +283,20 @@ mod tests {
                 "-900.0 %",
                 "-",
                 "-",
-                "-",
+                "25.0 %",
                 "exhausted",
+            ],
+            [
+                "web",
+                "peer=d",
+                "99.9 %",
+                "30d",
+                "-",
+                "-900.0 %",
+                "-",
+                "-",
+                "20.0 %",
+                "burning, too little known",
             ],
         ];
         assert_eq!(rows, wanted);

@@ -46,15 +46,17 @@ impl Account {
         (from, to): (Millis, Millis),
     ) -> Self {
         let left = budget(objective);
+        // A tick is of the time before it, so that of the beginning is no part of the span.
+        let begin = from + 1;
         Self {
             name: name.to_owned(),
             of,
             objective,
             from,
             to,
-            sums: ledger.sums(from, to),
-            violations: ledger.violations(from, to, left),
-            told: ledger.told(from, to, left, reach),
+            sums: ledger.sums(begin, to),
+            violations: ledger.violations(begin, to, left),
+            told: ledger.told(begin, to, left, reach),
         }
     }
 
@@ -296,6 +298,8 @@ async fn ticks(
             for (at, value) in row.numbers().filter(|(at, _)| *at >= from) {
                 let tick = series.entry(at).or_insert(Tick {
                     at,
+                    // Without it nothing is known of the tick, and it is left out.
+                    bad: f64::NAN,
                     ..Tick::default()
                 });
                 match metric.strip_prefix(PREFIX) {
