@@ -11,7 +11,7 @@ mod tests;
 use crate::file::beside;
 use crate::notification::{Entry, Memo};
 use record::{Record, read, write};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -56,6 +56,8 @@ pub struct Queue {
     length: u64,
     waiting: VecDeque<Waiting>,
     memos: BTreeMap<String, Memo>,
+    /// Bytes of the memos when the file was written anew; 0 = it was not yet.
+    memo_bytes: u64,
     next: u64,
     most: u64,
     /// The last attempt to write failed, and somebody knows.
@@ -69,6 +71,8 @@ pub struct Found {
     pub lost: u64,
     /// What was left out because the queue has become smaller.
     pub dropped: Vec<Waiting>,
+    /// What was given up, and nothing was remembered of its group since: the process may have been stopped in between.
+    pub given_up: Vec<Entry>,
 }
 
 impl Queue {
@@ -87,6 +91,7 @@ impl Queue {
         };
         let mut waiting: VecDeque<Waiting> = VecDeque::new();
         let (mut memos, mut next) = (BTreeMap::new(), 1);
+        let mut given_up: Vec<Entry> = Vec::new();
         for (record, bytes) in records {
             match record {
                 Record::Made {
@@ -105,8 +110,16 @@ impl Queue {
                     };
                     waiting.push_back(Waiting { number, entry, bytes });
                 }
-                Record::Done { number, .. } => waiting.retain(|one| one.number != number),
+                Record::Done { number, outcome } => {
+                    let at = waiting.iter().position(|one| one.number == number);
+                    if let Some(one) = at.and_then(|at| waiting.remove(at))
+                        && outcome != Outcome::Delivered
+                    {
+                        given_up.push(one.entry);
+                    }
+                }
                 Record::Memo(memo) => {
+                    given_up.retain(|entry| entry.memo.group_key != memo.group_key);
                     memos.insert(memo.group_key.clone(), memo);
                 }
             }
@@ -121,6 +134,7 @@ impl Queue {
             length: bytes.len() as u64,
             waiting,
             memos,
+            memo_bytes: 0,
             next,
             most,
             broken: false,
@@ -129,7 +143,12 @@ impl Queue {
         if lost > 0 || !bytes.starts_with(MAGIC) || !dropped.is_empty() {
             queue.rewrite().map_err(failed)?;
         }
-        Ok((queue, Found { lost, dropped }))
+        let found = Found {
+            lost,
+            dropped,
+            given_up,
+        };
+        Ok((queue, found))
     }
 
     /// What the place was told, by group.
@@ -162,6 +181,13 @@ impl Queue {
     /// The first that waits.
     pub fn front(&self) -> Option<&Waiting> {
         self.waiting.front()
+    }
+
+    /// The first that waits and is of none of these groups; if all are, the first.
+    pub fn first_but(&self, groups: &BTreeSet<String>) -> Option<&Waiting> {
+        let mut waiting = self.waiting.iter();
+        let other = waiting.find(|one| !groups.contains(&one.entry.notification.group_key));
+        other.or_else(|| self.front())
     }
 
     /// How many wait.
@@ -205,7 +231,9 @@ impl Queue {
     }
 
     fn append(&mut self, bytes: &[u8], sync: bool) -> Result<(), String> {
-        let live: u64 = self.waiting.iter().map(|one| one.bytes).sum();
+        let waiting: u64 = self.waiting.iter().map(|one| one.bytes).sum();
+        // Memos count: else a file that is mostly memos would be written anew each time.
+        let live = waiting + self.memo_bytes;
         let mut result = if self.broken || self.length > 2 * live + HISTORY {
             // All that counts is in memory, this record too.
             self.rewrite()
@@ -229,6 +257,7 @@ impl Queue {
         for one in &self.waiting {
             bytes.extend(write(&Record::made(one.number, &one.entry)));
         }
+        let before_memos = bytes.len();
         // After the entries: the latest says what holds.
         for memo in self.memos.values() {
             bytes.extend(write(&Record::Memo(memo.clone())));
@@ -243,6 +272,7 @@ impl Queue {
         }
         self.file = File::options().append(true).open(&self.path)?;
         self.length = bytes.len() as u64;
+        self.memo_bytes = (bytes.len() - before_memos) as u64;
         Ok(())
     }
 }

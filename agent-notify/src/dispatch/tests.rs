@@ -1,3 +1,5 @@
+mod again;
+
 use super::*;
 use crate::matcher::parse;
 use crate::route::Route;
@@ -401,57 +403,6 @@ fn a_restart_tells_nothing_twice_and_forgets_no_end() {
         .flat_map(|second| step(&mut it, now + second * SECOND, &[a.clone(), b.clone()]))
         .collect();
     assert_eq!(seen, ["0: +1"]);
-}
-
-#[test]
-fn what_could_not_be_delivered_is_due_again() {
-    let mut it = one();
-    let a = alert("A", "1", T);
-    step(&mut it, T, just(&a));
-    let first = entries(&mut it, T + 30 * SECOND, just(&a), &Silences::default());
-    let memo = it.failed(&first[0], T + 31 * SECOND).unwrap();
-    assert!(memo.told.open.is_empty() && memo.open.is_empty() && memo.told.at == 0);
-    assert_eq!(step(&mut it, T + 80 * SECOND, just(&a)), NOTHING);
-    let second = entries(&mut it, T + 91 * SECOND, just(&a), &Silences::default());
-    assert_eq!(told(&second), ["0: +1"]);
-    // An end that was refused is told again for an hour, also after the rule has forgotten it.
-    let end = over(&a, T + 95 * SECOND);
-    let third = entries(&mut it, T + 160 * SECOND, &[end], &Silences::default());
-    assert_eq!(told(&third), ["0: -1"]);
-    assert_eq!(
-        it.failed(&second[0], T + 161 * SECOND),
-        None,
-        "a later one has said more"
-    );
-    let memo = it.failed(&third[0], T + 161 * SECOND).unwrap();
-    assert_eq!((memo.open.len(), memo.told.open.len()), (1, 1));
-    let fourth = entries(&mut it, T + 222 * SECOND, &[], &Silences::default());
-    assert_eq!(told(&fourth), ["0: -1"]);
-    let mut last = fourth;
-    let mut tries = 0;
-    for minute in 4..90 {
-        it.failed(&last[0], T + minute * MINUTE);
-        let next = entries(
-            &mut it,
-            T + minute * MINUTE + 61 * SECOND,
-            &[],
-            &Silences::default(),
-        );
-        if next.is_empty() {
-            break;
-        }
-        last = next;
-        tries += 1;
-    }
-    assert!((50..60).contains(&tries), "{tries}");
-    // After a restart it is not taken for told.
-    let mut it = one();
-    assert!(it.restore(T + 4 * MINUTE, vec![(0, 0, memo)]).is_empty());
-    let seen: Vec<String> = (0..400)
-        .step_by(10)
-        .flat_map(|second| step(&mut it, T + 4 * MINUTE + second * SECOND, &[]))
-        .collect();
-    assert_eq!(seen, ["0: -1"]);
 }
 
 #[test]

@@ -109,6 +109,28 @@ fn the_oldest_makes_room() {
 }
 
 #[test]
+fn what_was_given_up_is_found_until_something_is_remembered_of_its_group() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("q");
+    let (mut queue, _) = open(&path, 1 << 20);
+    let entries = ["a", "b", "c"].map(|group| entry(group, 1, ""));
+    for (one, outcome) in entries
+        .iter()
+        .zip([Outcome::Refused, Outcome::Expired, Outcome::Delivered])
+    {
+        let _ = queue.push(one.clone());
+        let number = queue.front().unwrap().number;
+        let _ = queue.done(number, outcome);
+    }
+    std::mem::forget(queue);
+    let (mut queue, found) = open(&path, 1 << 20);
+    assert_eq!((found.given_up, queue.len()), (entries[..2].to_vec(), 0));
+    queue.remember(entries[0].memo.clone()).unwrap();
+    std::mem::forget(queue);
+    assert_eq!(open(&path, 1 << 20).1.given_up, entries[1..2]);
+}
+
+#[test]
 fn torn_and_broken_records_cost_themselves_only() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("q");
@@ -165,6 +187,41 @@ fn history_does_not_grow_for_ever() {
     queue.remember(memo).unwrap();
     drop(queue);
     assert_eq!(open(&path, 1 << 20).0.memos().next().unwrap().told.at, 0);
+}
+
+#[test]
+fn many_memos_are_not_written_anew_each_time() {
+    use std::os::unix::fs::MetadataExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("q");
+    let (mut queue, _) = open(&path, 1 << 20);
+    let text = "x".repeat(50_000);
+    let (mut anew, mut last) = (0, 0);
+    for at in 0..150 {
+        let _ = queue.push(entry(&at.to_string(), at, &text));
+        let number = queue.front().unwrap().number;
+        let _ = queue.done(number, Outcome::Delivered);
+        let inode = fs::metadata(&path).unwrap().ino();
+        anew += i32::from(std::mem::replace(&mut last, inode) != inode);
+    }
+    assert!(anew < 8, "{anew}");
+}
+
+#[test]
+fn what_is_of_another_group_may_go_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut queue, _) = open(&directory.path().join("q"), 1 << 20);
+    for (group, at) in [("a", 1), ("a", 2), ("b", 3), ("b", 4)] {
+        let _ = queue.push(entry(group, at, ""));
+    }
+    let first = |aside: &[&str]| {
+        let aside = aside.iter().map(|group| (*group).to_owned()).collect();
+        queue.first_but(&aside).unwrap().entry.notification.at
+    };
+    assert_eq!(
+        [first(&[]), first(&["a"]), first(&["b"]), first(&["a", "b"])],
+        [1, 3, 1, 1]
+    );
 }
 
 #[test]

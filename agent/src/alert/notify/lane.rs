@@ -6,7 +6,7 @@ use crate::export::push::sender::wait;
 use agent_notify::notification::{Entry, Memo};
 use agent_notify::queue::{Outcome, Queue, Waiting};
 use agent_store::series::Millis;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,8 +48,14 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Opens the queue. `place_at` is where the place stands in the lists of receivers and integrations.
-    pub fn open(place: Place, path: &Path, most: u64, place_at: (usize, usize)) -> Result<Self, String> {
+    /// Opens the queue. `place_at` is where the place stands in the lists of receivers and integrations. Answers as well what was
+    /// given up, now or before a restart, and is due again.
+    pub fn open(
+        place: Place,
+        path: &Path,
+        most: u64,
+        place_at: (usize, usize),
+    ) -> Result<(Self, Vec<Entry>), String> {
         let (queue, found) = Queue::open(path, most, place_at)?;
         if found.lost > 0 {
             tracing::warn!(
@@ -72,7 +78,8 @@ impl Lane {
         if waiting > 0 {
             tracing::info!("{}: {waiting} notifications wait from before", lane.place.name());
         }
-        Ok(lane)
+        let dropped = found.dropped.into_iter().map(|one| one.entry);
+        Ok((lane, found.given_up.into_iter().chain(dropped).collect()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -158,12 +165,15 @@ impl Lane {
             backoff: self.place.retry.initial,
             attempts: VecDeque::new(),
             failing: false,
+            aside: BTreeSet::new(),
         };
         loop {
             if *over.borrow() {
                 return;
             }
-            let front = self.aside(|lane| lane.lock().front().cloned()).await.flatten();
+            let aside = task.aside.clone();
+            let front = self.aside(move |lane| lane.lock().first_but(&aside).cloned());
+            let front = front.await.flatten();
             let Some(waiting) = front else {
                 tokio::select! {
                     _ = over.wait_for(|over| *over) => return,
@@ -180,6 +190,16 @@ impl Lane {
                 () = async { let _ = over.wait_for(|over| *over).await; sleep(LAST).await } => return,
             };
             let number = waiting.number;
+            match &reply {
+                // One that the place never takes must not hold up those of other groups: they are tried before it is again.
+                Reply::Retry { .. } => {
+                    let group = waiting.entry.notification.group_key.clone();
+                    if !task.aside.insert(group.clone()) {
+                        task.aside = BTreeSet::from([group]);
+                    }
+                }
+                _ => task.aside.clear(),
+            }
             match reply {
                 Reply::Accepted { .. } => {
                     self.aside(move |lane| lane.done(number, Outcome::Delivered))
@@ -233,6 +253,8 @@ struct Task {
     attempts: VecDeque<Instant>,
     /// The last attempt failed, and the log has said so.
     failing: bool,
+    /// Groups of which an attempt failed since one was accepted.
+    aside: BTreeSet<String>,
 }
 
 impl Task {

@@ -80,13 +80,18 @@ impl Notifier {
         };
         let mut dispatcher = Dispatcher::new(routes, receivers, inhibitions, settings, incidents);
         let (mut lanes, mut memos, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (give_back, failed) = mpsc::unbounded_channel();
         for (receiver, places) in places.into_iter().enumerate() {
             let mut own = Vec::new();
             for (integration, place) in places.into_iter().enumerate() {
                 let name = file_name(&place.name());
                 let path = directory.join(&name);
                 let most = config.alerting.queue_size.get();
-                let lane = Lane::open(place, &path, most, (receiver, integration)).map_err(Error::new)?;
+                let opened = Lane::open(place, &path, most, (receiver, integration));
+                let (lane, given_up) = opened.map_err(Error::new)?;
+                for entry in given_up {
+                    let _ = give_back.send(entry);
+                }
                 memos.extend(lane.memos().into_iter().map(|memo| (receiver, integration, memo)));
                 used.insert(name);
                 own.push(Arc::new(lane));
@@ -104,7 +109,6 @@ impl Notifier {
                  their end will not be told"
             );
         }
-        let (give_back, failed) = mpsc::unbounded_channel();
         Ok(Self {
             state: Mutex::new(State { dispatcher, silences }),
             lanes,

@@ -1,0 +1,138 @@
+//! What is lost, and what a restart makes of it.
+
+use super::*;
+
+#[test]
+fn what_could_not_be_delivered_is_due_again() {
+    let mut it = one();
+    let a = alert("A", "1", T);
+    step(&mut it, T, just(&a));
+    let first = entries(&mut it, T + 30 * SECOND, just(&a), &Silences::default());
+    let memo = it.failed(&first[0], T + 31 * SECOND).unwrap();
+    assert!(memo.told.open.is_empty() && memo.open.is_empty() && memo.told.at == 0);
+    assert_eq!(step(&mut it, T + 80 * SECOND, just(&a)), NOTHING);
+    let second = entries(&mut it, T + 91 * SECOND, just(&a), &Silences::default());
+    assert_eq!(told(&second), ["0: +1"]);
+    // An end that was refused is told again for an hour, also after the rule has forgotten it.
+    let end = over(&a, T + 95 * SECOND);
+    let third = entries(&mut it, T + 160 * SECOND, &[end], &Silences::default());
+    assert_eq!(told(&third), ["0: -1"]);
+    assert_eq!(
+        it.failed(&second[0], T + 161 * SECOND),
+        None,
+        "a later one has said more"
+    );
+    let memo = it.failed(&third[0], T + 161 * SECOND).unwrap();
+    assert_eq!((memo.open.len(), memo.told.open.len()), (1, 1));
+    let fourth = entries(&mut it, T + 222 * SECOND, &[], &Silences::default());
+    assert_eq!(told(&fourth), ["0: -1"]);
+    let mut last = fourth;
+    let mut tries = 0;
+    for minute in 4..90 {
+        it.failed(&last[0], T + minute * MINUTE);
+        let next = entries(
+            &mut it,
+            T + minute * MINUTE + 61 * SECOND,
+            &[],
+            &Silences::default(),
+        );
+        if next.is_empty() {
+            break;
+        }
+        last = next;
+        tries += 1;
+    }
+    assert!((50..60).contains(&tries), "{tries}");
+    // After a restart it is not taken for told.
+    let mut it = one();
+    assert!(it.restore(T + 4 * MINUTE, vec![(0, 0, memo)]).is_empty());
+    let seen: Vec<String> = (0..400)
+        .step_by(10)
+        .flat_map(|second| step(&mut it, T + 4 * MINUTE + second * SECOND, &[]))
+        .collect();
+    assert_eq!(seen, ["0: -1"]);
+}
+
+#[test]
+fn an_end_that_a_place_does_not_want_is_remembered() {
+    let quiet = || with(&route("ops"), vec![receiver("ops", &[false])], Vec::new());
+    let mut it = quiet();
+    let a = alert("A", "1", T);
+    step(&mut it, T, just(&a));
+    assert_eq!(step(&mut it, T + 30 * SECOND, just(&a)), ["0: +1"]);
+    assert!(it.quiet().is_empty());
+    assert_eq!(
+        step(&mut it, T + 90 * SECOND, &[over(&a, T + 80 * SECOND)]),
+        NOTHING
+    );
+    let memos = it.quiet();
+    assert_eq!((memos.len(), it.quiet().len()), (1, 0));
+    assert!(memos[0].2.open.is_empty() && memos[0].2.told.open.is_empty());
+    // After a restart it does not fire, and a new beginning is one.
+    let mut it = quiet();
+    it.restore(T + 100 * SECOND, memos);
+    assert_eq!(step(&mut it, T + 100 * SECOND, &[]), NOTHING);
+    assert!(it.alerts.is_empty());
+    let now = T + 10 * MINUTE;
+    step(&mut it, now, &[alert("A", "1", now)]);
+    assert_eq!(
+        step(&mut it, now + 30 * SECOND, &[alert("A", "1", now)]),
+        ["0: +1"]
+    );
+}
+
+#[test]
+fn what_nobody_has_seen_since_a_restart_inhibits_nothing_and_is_no_incident() {
+    let inhibited = || {
+        let inhibition = Inhibition {
+            source: parse("alertname=Source").unwrap(),
+            target: parse("alertname=A").unwrap(),
+            equal: vec!["peer".to_owned()],
+        };
+        with(&route("ops"), vec![receiver("ops", &[true])], vec![inhibition])
+    };
+    let mut it = inhibited();
+    let all = [alert("Source", "1", T), alert("A", "1", T)];
+    entries(&mut it, T, &all, &Silences::default());
+    let first = entries(&mut it, T + 30 * SECOND, &all, &Silences::default());
+    assert_eq!(
+        (first.len(), first[0].notification.group_labels.get("alertname")),
+        (1, "Source")
+    );
+    let mut it = inhibited();
+    it.restore(T + MINUTE, vec![(0, 0, first[0].memo.clone())]);
+    assert_eq!(step(&mut it, T + MINUTE, &[]), NOTHING);
+    assert!(it.incidents().all().is_empty());
+    assert_eq!(step(&mut it, T + 2 * MINUTE, &all[1..]), ["0: +1"]);
+}
+
+#[test]
+fn what_is_lost_is_due_again_although_others_were_told_since_or_the_group_is_gone() {
+    let mut it = one();
+    let (a, b, c) = (alert("A", "1", T), alert("A", "2", T), alert("A", "3", T));
+    let mut look = |minute: Millis, alerts: &[Alert]| {
+        let now = T + minute * MINUTE;
+        entries(&mut it, now, alerts, &Silences::default())
+    };
+    look(0, &[a.clone(), b.clone()]);
+    assert_eq!(told(&look(1, &[a.clone(), b.clone()])), ["0: +1 +2"]);
+    let end = look(2, &[over(&a, T + 90 * SECOND), b.clone()]);
+    assert_eq!(told(&end), ["0: +2 -1"]);
+    let later = look(3, &[b.clone(), c.clone()]);
+    assert_eq!(told(&later), ["0: +2 +3"]);
+    let memo = it.failed(&end[0], T + 200 * SECOND).unwrap();
+    let mut open: Vec<&str> = memo.open.iter().map(|alert| alert.labels.get("peer")).collect();
+    open.sort_unstable();
+    assert_eq!((open, memo.told.open.len()), (vec!["1", "2", "3"], 3));
+    assert!(memo.open.iter().all(Alert::is_firing));
+    let again = step(&mut it, T + 5 * MINUTE, &[b.clone(), c.clone()]);
+    assert_eq!(again, ["0: +2 +3 -1"]);
+    // All are over, and so long that nothing is known of them.
+    let ends = [&b, &c].map(|alert| over(alert, T + 6 * MINUTE));
+    let last = entries(&mut it, T + 7 * MINUTE, &ends, &Silences::default());
+    assert_eq!(told(&last), ["0: -2 -3"]);
+    step(&mut it, T + 30 * MINUTE, &[]);
+    assert!(it.groups.is_empty() && it.alerts.is_empty());
+    assert_eq!(it.failed(&last[0], T + 31 * MINUTE).unwrap().open.len(), 2);
+    assert_eq!(step(&mut it, T + 40 * MINUTE, &[]), ["0: -2 -3"]);
+}
