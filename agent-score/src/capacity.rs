@@ -120,19 +120,33 @@ impl Capacity {
 }
 
 /// Too little to see a trend in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotEnough {
-    /// Values that there are.
-    pub values: usize,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NotEnough {
+    /// So many values at different times.
+    Values(usize),
+    /// Too short a time, in days.
+    Days {
+        /// From the first to the last value.
+        seen: f64,
+        /// Of which so many are needed.
+        needed: f64,
+    },
 }
 
 impl fmt::Display for NotEnough {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let values = self.values;
-        write!(
-            f,
-            "not enough data: {values} values at different times, of which {LEAST} are needed"
-        )
+        match self {
+            Self::Values(values) => write!(
+                f,
+                "not enough data: {values} values at different times, of which {LEAST} are needed"
+            ),
+            Self::Days { seen, needed } => {
+                let days = if *needed == 1.0 { "day" } else { "days" };
+                // Rounded down: 0.99 days are not "1.0 of 1".
+                let seen = (seen * 10.0).floor() / 10.0;
+                write!(f, "not enough data: seen {seen:.1} of {needed} {days}")
+            }
+        }
     }
 }
 
@@ -142,20 +156,30 @@ type Point = (f64, f64);
 /// Fits a series and says where it leads. Values that are none are left out. A limit below what was usual is one that is
 /// fallen to.
 pub fn forecast(series: &[(Millis, f64)], limit: Option<f64>) -> Result<Capacity, NotEnough> {
-    found(series, limit, false)
+    found(series, limit, false, 0.0)
 }
 
-/// The same of what is used of something: however much that is, the limit is above it.
-pub fn forecast_use(series: &[(Millis, f64)], limit: Option<f64>) -> Result<Capacity, NotEnough> {
-    found(series, limit, true)
+/// The same of what is used of something: however much that is, the limit is above it. What was seen for fewer days than `least`
+/// makes no trend: what goes up and down in a day has one in each of its hours.
+pub fn forecast_use(series: &[(Millis, f64)], limit: f64, least: f64) -> Result<Capacity, NotEnough> {
+    found(series, Some(limit), true, least)
 }
 
-fn found(series: &[(Millis, f64)], limit: Option<f64>, rises: bool) -> Result<Capacity, NotEnough> {
+fn found(
+    series: &[(Millis, f64)],
+    limit: Option<f64>,
+    rises: bool,
+    least: f64,
+) -> Result<Capacity, NotEnough> {
     let points = reduced(series, POINTS);
     let (Some(first), true) = (points.first(), points.len() >= LEAST) else {
-        return Err(NotEnough { values: points.len() });
+        return Err(NotEnough::Values(points.len()));
     };
     let days = -first.0;
+    if days < least {
+        let needed = least;
+        return Err(NotEnough::Days { seen: days, needed });
+    }
     let plain = Fit::least_squares(&points);
     let robust = Fit::theil_sen(&points);
     // From here on the errors of the trend of a fit are its own.

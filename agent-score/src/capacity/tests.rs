@@ -140,13 +140,28 @@ fn it_says_when_it_cannot_say() {
     series.truncate(10);
     series.extend([(START + 100 * HOUR, f64::NAN)]);
     let error = forecast(&series, None).unwrap_err();
-    assert_eq!(error.values, 10);
+    assert_eq!(error, NotEnough::Values(10));
     assert!(error.to_string().contains("not enough data"));
     // Four days say something of forty, and nothing of sixty.
     let found = forecast(&hourly(4, |day| day), Some(1000.0)).unwrap();
     let known: Vec<bool> = found.forecasts[0].values.iter().map(Option::is_some).collect();
     assert_eq!(known, [true, false, false]);
     assert!(matches!(found.forecasts[0].exhaustion, Some(Exhaustion::NotWithin(d)) if d < 40.0));
+}
+
+/// Cause: a morning on which use rises. Seen: no trend of it, and why; a day of the same has one.
+#[test]
+fn a_morning_is_no_trend_of_what_is_used() {
+    let hours = |count: i64| -> Vec<(Millis, f64)> {
+        let tenths = (0..=count * 10).map(|i| (START + i * HOUR / 10, i as f64 / 10.0));
+        tenths.collect()
+    };
+    let error = forecast_use(&hours(8), 100.0, 1.0).unwrap_err();
+    assert_eq!(error.to_string(), "not enough data: seen 0.3 of 1 day");
+    let error = forecast_use(&hours(71), 100.0, 3.0).unwrap_err();
+    assert_eq!(error.to_string(), "not enough data: seen 2.9 of 3 days");
+    forecast_use(&hours(25), 100.0, 1.0).unwrap();
+    forecast_use(&hours(73), 100.0, 3.0).unwrap();
 }
 
 #[test]
@@ -208,7 +223,7 @@ fn a_level_that_lasts_is_where_it_is() {
 fn more_than_there_is_is_no_way_down() {
     let series = hourly(30, |day| 110.0 + day);
     let of = |found: Result<Capacity, NotEnough>| found.unwrap().forecasts[0].exhaustion.unwrap();
-    assert_eq!(of(forecast_use(&series, Some(100.0))), Exhaustion::Reached);
+    assert_eq!(of(forecast_use(&series, 100.0, 1.0)), Exhaustion::Reached);
     assert!(matches!(
         of(forecast(&series, Some(100.0))),
         Exhaustion::NotWithin(_)

@@ -5,11 +5,18 @@ use super::words;
 use agent_score::capacity::{Capacity, Exhaustion, forecast_use};
 use agent_store::series::Millis;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What fills up and does no harm: swap stays full, and a connection that finds no room among those that wait for their end is
 /// closed at once.
 const HARMLESS: [&str; 2] = ["swap", "tcp_time_wait"];
+/// What goes up and down with the day must be seen for so many days before its trend is told, and all else for one.
+const DAILY: [&str; 2] = ["cpu", "interface"];
+const DAILY_SEEN: f64 = 3.0;
+const SEEN: f64 = 1.0;
+/// So many of a kind, the fullest, get a forecast: of hundreds of interfaces or listen queues nobody reads them all.
+const FORETOLD: usize = 32;
 
 /// Everything that can run out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,12 +88,27 @@ impl Resource {
     }
 }
 
-/// Of all that is remembered, as of a time.
+/// Of all that is remembered, as of a time. Without a limit there is no forecast, and of a kind the fullest have one.
 pub fn report(history: &History, at: Millis) -> Report {
-    let mut resources: Vec<Resource> = history
+    let mut fullest: Vec<_> = history
         .entries
         .iter()
-        .map(|(key, entry)| resource(key, entry.points.now(), entry.limit, &entry.points.series()))
+        .map(|(key, entry)| {
+            let used = entry.points.now();
+            let fill = used.zip(entry.limit).map_or(-1.0, |(used, limit)| used / limit);
+            (key, entry, used, fill)
+        })
+        .collect();
+    fullest.sort_by(|a, b| b.3.total_cmp(&a.3));
+    let mut of_kind: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut resources: Vec<Resource> = fullest
+        .into_iter()
+        .map(|(key, entry, used, _)| {
+            let place = of_kind.entry((&key.instance, &key.resource)).or_default();
+            *place += 1;
+            let series = (*place <= FORETOLD && entry.limit.is_some()).then(|| entry.points.series());
+            resource(key, used, entry.limit, series.as_deref())
+        })
         .collect();
     let days = |one: &Resource| one.days().map_or(f64::INFINITY, |(days, ..)| days);
     let fill = |one: &Resource| one.utilization.unwrap_or(-1.0);
@@ -106,11 +128,18 @@ pub(super) fn resource(
     key: &Key,
     used: Option<f64>,
     limit: Option<f64>,
-    series: &[(Millis, f64)],
+    series: Option<&[(Millis, f64)]>,
 ) -> Resource {
-    let (forecast, not_enough) = match forecast_use(series, limit) {
+    let daily = DAILY.contains(&key.resource.as_str());
+    let least = if daily { DAILY_SEEN } else { SEEN };
+    let found = match (limit, series) {
+        (None, _) => Err("no limit is known".to_owned()),
+        (_, None) => Err(format!("{FORETOLD} of its kind are fuller")),
+        (Some(limit), Some(series)) => forecast_use(series, limit, least).map_err(|why| why.to_string()),
+    };
+    let (forecast, not_enough) = match found {
         Ok(found) => (Some(found), None),
-        Err(why) => (None, Some(why.to_string())),
+        Err(why) => (None, Some(why)),
     };
     let mut one = Resource {
         instance: key.instance.clone(),

@@ -18,5 +18,5 @@ pub fn resource(resource: &str, name: &str, used: f64, limit: f64, per_day: f64)
         resource: resource.to_owned(),
         name: name.to_owned(),
     };
-    report::resource(&key, Some(used), Some(limit), &series)
+    report::resource(&key, Some(used), Some(limit), Some(&series))
 }

@@ -105,7 +105,13 @@ fn what_fills_up_is_first_and_the_rest_is_as_full_as_it_is() {
         (of(&report, "interface eth0 transmit").utilization.unwrap() - 0.1).abs() < 1e-6,
         "{report:#?}"
     );
-    assert_eq!(of(&report, "interface veth transmit").limit, None);
+    let unlimited = of(&report, "interface veth transmit");
+    assert_eq!(
+        (unlimited.limit, unlimited.forecast.is_some()),
+        (None, false),
+        "{unlimited:?}"
+    );
+    assert_eq!(unlimited.not_enough.as_deref(), Some("no limit is known"));
     assert!((of(&report, "map PAIRS").utilization.unwrap() - 10.0 / 255.0).abs() < 1e-9);
     assert_eq!(of(&report, "conntrack").days(), None);
     assert_eq!(of(&report, "listen_queue 0.0.0.0:80").used, Some(0.0));
@@ -178,4 +184,34 @@ fn the_metrics_are_those_of_the_latest_report() {
     let mut off = config.clone();
     off.capacity.enabled = false;
     assert!(Live::new(&off, Some(&memory)).is_none() && Live::new(&config, None).is_none());
+}
+
+/// Cause: forty tables, each fuller than the one before. Seen: the fullest have forecasts; the others say why they have none.
+#[test]
+fn the_fullest_of_a_kind_are_foretold() {
+    let config = config();
+    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
+    let maps: Vec<String> = (0..40).map(|i| format!("M{i}")).collect();
+    let series: Vec<_> = maps
+        .iter()
+        .enumerate()
+        .flat_map(|(i, map)| {
+            let of = |name| labels(name, &[("map", map)]);
+            [
+                (of("geophone_map_used"), i as f64 + 1.0),
+                (of("geophone_map_limit"), 100.0),
+            ]
+        })
+        .map(|(labels, value)| (memory.store().register(&labels).unwrap(), Value::Float(value)))
+        .collect();
+    for at in 0..150 {
+        memory.store().append(START + at * 10 * MINUTE, &series);
+    }
+    let report = Live::new(&config, Some(&memory)).unwrap().report().unwrap();
+    assert_eq!(report.resources.len(), 40);
+    for one in &report.resources {
+        let is_full = one.used.unwrap() > 8.0;
+        assert_eq!(one.forecast.is_some(), is_full, "{one:?}");
+        assert_eq!(one.not_enough.is_some(), !is_full, "{one:?}");
+    }
 }

@@ -112,7 +112,7 @@ pub fn recommendation(one: &Resource) -> String {
         let why = one.not_enough.as_deref().unwrap_or("not enough data");
         return match nearly_full {
             true => format!("{title} is nearly exhausted: {standing}; {remedy}. No forecast: {why}"),
-            false => format!("no forecast yet: {why}; {standing}"),
+            false => format!("no forecast: {why}; {standing}"),
         };
     };
     let grows = growth(&one.unit, best.per_day.value);

@@ -101,7 +101,7 @@ fn overview(report: &Report) -> String {
         let names: Vec<String> = unknown.iter().map(|one| one.title()).collect();
         let _ = writeln!(
             text,
-            "no limit is known of {}: `geophone capacity NAME` shows the trend",
+            "no limit is known of {}: nothing is foretold of what cannot run out",
             names.join(", ")
         );
     }
