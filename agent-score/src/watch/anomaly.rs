@@ -6,6 +6,7 @@ use agent_store::labels::Labels;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 /// Anomalies that are kept.
 const KEPT: usize = 256;
@@ -34,6 +35,9 @@ pub struct Anomaly {
     pub direction: Direction,
     /// Which detectors found it, at any time.
     pub detectors: Vec<String>,
+    /// Those that found it when it began: they stay as they are, also after a restart.
+    #[serde(default)]
+    pub detectors_first: Vec<String>,
     /// The highest score.
     pub score: f32,
     /// The value that had it.
@@ -153,7 +157,7 @@ pub(super) fn labelled(labels: &Labels) -> Labelled {
 /// The latest anomalies, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
-    all: VecDeque<Anomaly>,
+    all: VecDeque<Arc<Anomaly>>,
     last: u64,
     /// Those that were forgotten before they were over.
     pub forgotten: u64,
@@ -164,7 +168,7 @@ impl Kept {
     pub fn restored(all: Vec<Anomaly>) -> Self {
         Self {
             last: all.iter().map(|anomaly| anomaly.id).max().unwrap_or_default(),
-            all: all.into(),
+            all: all.into_iter().map(Arc::new).collect(),
             forgotten: 0,
         }
     }
@@ -178,11 +182,12 @@ impl Kept {
         }
         self.last += 1;
         anomaly.id = self.last;
-        self.all.push_back(anomaly);
+        anomaly.detectors_first.clone_from(&anomaly.detectors);
+        self.all.push_back(Arc::new(anomaly));
         self.last
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Anomaly> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Anomaly>> {
         self.all.iter()
     }
 
@@ -191,12 +196,12 @@ impl Kept {
     }
 
     pub fn get(&self, number: u64) -> Option<&Anomaly> {
-        self.all.get(self.place(number)?)
+        Some(self.all.get(self.place(number)?)?.as_ref())
     }
 
     pub fn get_mut(&mut self, number: u64) -> Option<&mut Anomaly> {
         let place = self.place(number)?;
-        self.all.get_mut(place)
+        self.all.get_mut(place).map(Arc::make_mut)
     }
 
     pub fn update(&mut self, number: u64, value: f64, scored: &Scored) {
@@ -240,6 +245,30 @@ mod tests {
         kept.add(Anomaly::default());
         assert!(kept.get(1).is_none());
         assert_eq!((kept.forgotten, kept.iter().count()), (1, KEPT));
+    }
+
+    /// Cause: another detector finds it as well, later. Seen: those of the beginning are told apart, before and after a restart, and
+    /// who has been told before keeps what he was told.
+    #[test]
+    fn the_detectors_of_the_beginning_stay() {
+        let mut kept = Kept::default();
+        let found = |name: &str| vec![name.to_owned()];
+        let number = kept.add(Anomaly {
+            detectors: found("robust"),
+            ..Anomaly::default()
+        });
+        let told = kept.iter().next().unwrap().clone();
+        kept.get_mut(number).unwrap().detectors.extend(found("change"));
+        assert_eq!(told.detectors, found("robust"));
+        let text = serde_json::to_string(kept.get(number).unwrap()).unwrap();
+        let restored = Kept::restored(vec![serde_json::from_str(&text).unwrap()]);
+        for kept in [&kept, &restored] {
+            let anomaly = kept.get(number).unwrap();
+            assert_eq!(
+                (anomaly.detectors.len(), &anomaly.detectors_first),
+                (2, &found("robust"))
+            );
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A baseline is that of a query: one whose query, or whose interval, is another by now is left out.
 
-use super::anomaly::{Kept, Labelled, labelled};
+use super::anomaly::{Kept, Labelled};
 use super::entities::Entity;
 use super::{Anomaly, Watched, Watcher};
 use crate::anomaly::{Millis, Series};
@@ -10,6 +10,7 @@ use agent_store::labels::Labels;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// The first bytes of it: what it is, and the form of the rest.
 const MAGIC: &[u8; 8] = b"GPHBASE\x01";
@@ -46,7 +47,7 @@ pub struct Report {
     pub left_out: usize,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct State {
     interval: Millis,
     watches: Vec<WatchState>,
@@ -55,7 +56,7 @@ struct State {
     anomalies: Vec<u8>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct WatchState {
     name: String,
     expr: String,
@@ -63,10 +64,38 @@ struct WatchState {
     series: Vec<SeriesState>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct SeriesState {
     labels: Labelled,
     state: Box<Series>,
+    at: Millis,
+    seen: Millis,
+    active: Option<u64>,
+}
+
+/// The same, field by field, of what is there: a copy of all series would be tens of megabytes.
+#[derive(Serialize)]
+struct StateRef<'a> {
+    interval: Millis,
+    watches: Vec<WatchRef<'a>>,
+    entities: &'a BTreeMap<String, Entity>,
+    anomalies: Vec<u8>,
+}
+
+/// See [`WatchState`].
+#[derive(Serialize)]
+struct WatchRef<'a> {
+    name: &'a str,
+    expr: &'a str,
+    zero: Option<&'a Series>,
+    series: Vec<SeriesRef<'a>>,
+}
+
+/// See [`SeriesState`].
+#[derive(Serialize)]
+struct SeriesRef<'a> {
+    labels: BTreeMap<&'a str, &'a str>,
+    state: &'a Series,
     at: Millis,
     seen: Millis,
     active: Option<u64>,
@@ -76,33 +105,32 @@ impl Watcher {
     /// All that has been learned.
     pub fn save(&self) -> Result<Vec<u8>, String> {
         let watches = self.watches.iter().map(|watch| {
-            let series = watch.series.iter().map(|(labels, series)| SeriesState {
-                labels: labelled(labels),
-                state: series.state.clone(),
+            let series = watch.series.iter().map(|(labels, series)| SeriesRef {
+                labels: labels.iter().map(|(n, v)| (&**n, &**v)).collect(),
+                state: &series.state,
                 at: series.at,
                 seen: series.seen,
                 active: series.active,
             });
-            WatchState {
-                name: watch.definition.name.clone(),
-                expr: watch.definition.expr.clone(),
-                zero: watch.zero.clone(),
+            WatchRef {
+                name: &watch.definition.name,
+                expr: &watch.definition.expr,
+                zero: watch.zero.as_deref(),
                 series: series.collect(),
             }
         });
-        let anomalies: Vec<&Anomaly> = self.anomalies().collect();
-        let state = State {
+        let anomalies: Vec<&Anomaly> = self.anomalies().map(Arc::as_ref).collect();
+        let state = StateRef {
             interval: self.settings.interval,
             watches: watches.collect(),
-            entities: self.entities.all.clone(),
+            entities: &self.entities.all,
             anomalies: serde_json::to_vec(&anomalies).map_err(|e| e.to_string())?,
         };
-        let body = postcard::to_stdvec(&state).map_err(|e| e.to_string())?;
-        let mut out = Vec::with_capacity(HEAD + body.len());
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&(body.len() as u64).to_le_bytes());
-        out.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
-        out.extend_from_slice(&body);
+        let mut out = postcard::to_extend(&state, vec![0; HEAD]).map_err(|e| e.to_string())?;
+        let (head, body) = out.split_at_mut(HEAD);
+        let length = (body.len() as u64).to_le_bytes();
+        let sum = crc32fast::hash(body).to_le_bytes();
+        head.copy_from_slice(&[MAGIC.as_slice(), &length, &sum].concat());
         Ok(out)
     }
 

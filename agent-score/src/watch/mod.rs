@@ -25,6 +25,7 @@ use anomaly::{Kept, labelled};
 use entities::Entities;
 use evidence::Inquiry;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Labels that all series of a node have: they say nothing here.
 const OF_THE_NODE: [&str; 3] = [NAME, "job", "instance"];
@@ -366,7 +367,7 @@ impl Watcher {
     }
 
     /// The latest anomalies, oldest first: up to 256.
-    pub fn anomalies(&self) -> impl Iterator<Item = &Anomaly> {
+    pub fn anomalies(&self) -> impl Iterator<Item = &Arc<Anomaly>> {
         self.kept.iter()
     }
 

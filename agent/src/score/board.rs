@@ -50,7 +50,7 @@ pub(super) struct Board {
     pub exported: Exported,
     failed: Vec<(String, String)>,
     rows: Vec<Row>,
-    anomalies: Vec<Anomaly>,
+    anomalies: Vec<Arc<Anomaly>>,
 }
 
 /// A series.
@@ -88,7 +88,7 @@ impl Board {
             "learning": counts.learning,
             "refused": counts.refused,
             "failed": failed,
-            "anomalies": self.anomalies.iter().rev().collect::<Vec<_>>(),
+            "anomalies": self.anomalies.iter().rev().map(Arc::as_ref).collect::<Vec<&Anomaly>>(),
         });
         if all {
             let rows = self.rows.iter().map(|row| {
@@ -274,7 +274,10 @@ fn encoded(watch: &str, labels: &labels::Labels, anomaly: Option<&Anomaly>, star
     }
     if let Some(anomaly) = anomaly {
         declared.extend([&CHANGE, &DETECTORS]);
-        values.extend([anomaly.direction.name().to_owned(), anomaly.detectors.join("+")]);
+        values.extend([
+            anomaly.direction.name().to_owned(),
+            anomaly.detectors_first.join("+"),
+        ]);
     }
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     Arc::new(Labels::new(&declared, &values, false, start))

@@ -3,7 +3,7 @@
 use super::board::{Board, Boards};
 use crate::config::Config;
 use crate::memory::{self, Memory};
-use agent_score::watch::{Anomaly, Round, Watcher};
+use agent_score::watch::{Anomaly, Fault, Round, Watcher};
 use agent_store::labels::Labels;
 use agent_store::promql::{self, Options, Sample, Value};
 use agent_store::series::Millis;
@@ -218,6 +218,13 @@ fn restore(watcher: &mut Watcher, file: &Path, counters: &Counters) {
             report.left_out
         ),
         Ok(report) => tracing::debug!("anomalies: {} series go on as learned", report.series),
+        // What was asked for is another thing now: nothing is damaged. The next save writes over it.
+        Err(fault @ Fault::Interval(_)) => {
+            tracing::info!(
+                "anomalies: {}: {fault}; everything is learned anew",
+                file.display()
+            );
+        }
         Err(fault) => {
             counters.unsaved.fetch_add(1, Relaxed);
             let aside = file.with_extension("damaged");

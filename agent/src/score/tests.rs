@@ -168,11 +168,20 @@ fn what_is_watched_is_exported_told_and_goes_on_after_a_restart() {
         view["anomalies"][0]["until"].is_number() && view["series"].is_null(),
         "{view}"
     );
-    // A file that is damaged is put aside and named; everything is learned anew.
+    // Another interval is no damage: it is learned anew, and nothing is put aside or counted.
     fed.anomalies.run(ended(), runtime.handle());
-    let at = fed.at;
-    drop(fed);
     let file = directory.path().join("anomaly.baseline");
+    let mut slower = config(directory.path());
+    slower.anomaly.interval = crate::config::HumanDuration::from_secs(2);
+    let slower = Anomalies::open(&slower, Some(&fed.memory), 1).unwrap();
+    assert!(file.exists() && !file.with_extension("damaged").exists());
+    assert_eq!(
+        slower.counters.unsaved.load(std::sync::atomic::Ordering::Relaxed),
+        0
+    );
+    // A file that is damaged is put aside and named; everything is learned anew.
+    let at = fed.at;
+    drop((fed, slower));
     let mut bytes = std::fs::read(&file).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
