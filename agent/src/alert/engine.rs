@@ -140,8 +140,9 @@ impl Rules {
     /// Reads the files again. Rules that are there as before go on where they were; those of a file that cannot be used any more
     /// stay, which is the error. Waits for the end of an evaluation.
     pub(super) fn reload(&self) -> Result<()> {
-        let sources = reload::read(&self.files);
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read only now: of two who ask at once the later must not put back what it had read before.
+        let sources = reload::read(&self.files);
         let (at, mut results) = (self.memory.store().last(), Results::default());
         let mut old = std::mem::take(&mut *groups);
         let files = old.split_off(self.own.min(old.len()));
@@ -180,7 +181,9 @@ impl Rules {
         };
         counted.fetch_add(1, Relaxed);
         let Some(first) = errors.first() else {
-            tracing::info!("rules.files: read again");
+            tracing::info!(
+                "rules.files: read again; the configuration is not, nor other files that it names"
+            );
             return Ok(());
         };
         let more = match errors.len() {

@@ -295,7 +295,12 @@ async fn reload(From(app): From<App>) -> Response {
         return problem(StatusCode::SERVICE_UNAVAILABLE, why);
     };
     match alert::reload(rules).await {
-        Ok(()) => axum::Json(serde_json::json!({ "status": "ok" })).into_response(),
+        Ok(()) => axum::Json(serde_json::json!({
+            "status": "ok",
+            "reloaded": "rules.files",
+            "not_reloaded": "the configuration, and all other files that it names: for these restart the agent",
+        }))
+        .into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
