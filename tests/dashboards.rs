@@ -40,6 +40,8 @@ const SILENT: &[(&str, &str)] = &[
     ("geophone_incidents", "no receiver of notifications is set"),
     ("geophone_silences", "no receiver of notifications is set"),
     ("geophone_dns_busiest_names", "of a full minute"),
+    ("geophone_capacity_growth_", "a trend takes a day"),
+    ("geophone_capacity_exhaustion_", "a trend takes a day"),
     ("geophone_netdev_speed_bytes", "virtual devices have no speed"),
     (
         "geophone_tcp_accept_seconds",

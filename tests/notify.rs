@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::Command;
 use tests::harness::agent::{PATIENCE, Scratch};
 use tests::harness::cli::geophone;
@@ -263,8 +263,13 @@ fn each_place_is_told_once_whatever_happens() -> Result<()> {
 /// A web page elsewhere cannot silence anything; Alertmanager's own tool can.
 fn only_json_silences(agent: &Agent) -> Result<()> {
     let url = format!("http://{}", agent.at);
-    let post = |kind: &str| {
-        let body = r#"{"matchers":[{"name":"a","value":"b","isRegex":false}],"startsAt":"2026-01-01T00:00:00Z","endsAt":"2099-01-01T00:00:00Z","createdBy":"x","comment":"x"}"#;
+    let soon = output(Command::new("date").args(["-u", "-d", "1 hour", "+%FT%TZ"]))?;
+    let post = |kind: &str, end: &str| {
+        let body = json!({
+            "matchers": [{"name": "a", "value": "b", "isRegex": false}],
+            "startsAt": "2026-01-01T00:00:00Z", "endsAt": end, "createdBy": "x", "comment": "x",
+        })
+        .to_string();
         let words = [
             "-s",
             "-o",
@@ -272,7 +277,7 @@ fn only_json_silences(agent: &Agent) -> Result<()> {
             "-w",
             "%{http_code}",
             "-d",
-            body,
+            &body,
             "-H",
             kind,
         ];
@@ -282,8 +287,11 @@ fn only_json_silences(agent: &Agent) -> Result<()> {
                 .arg(format!("{url}/api/v2/silences")),
         )
     };
-    equal("a form", post("Content-Type: text/plain")?.as_str(), "415")?;
-    equal("JSON", post("Content-Type: application/json")?.as_str(), "200")?;
+    let soon = soon.trim();
+    let right = "Content-Type: application/json";
+    equal("a form", post("Content-Type: text/plain", soon)?.as_str(), "415")?;
+    equal("for ever", post(right, "2099-01-01T00:00:00Z")?.as_str(), "400")?;
+    equal("JSON", post(right, soon)?.as_str(), "200")?;
     let all: Value = serde_json::from_str(&agent.command("alerts", &["silence", "list", "--json"])?)?;
     let id = all[0]["id"].as_str().context("no id")?.to_owned();
     if present("amtool") {

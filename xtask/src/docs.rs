@@ -44,10 +44,9 @@ pub fn write(how: How) -> Result<()> {
     Ok(())
 }
 
-/// An error if one of them is not what the agent prints.
-pub fn check() -> Result<()> {
-    let agent = build()?;
-    for (file, text) in printed(&agent)? {
+/// An error if one of them is not what this agent prints.
+pub fn check(agent: &Path) -> Result<()> {
+    for (file, text) in printed(agent)? {
         if fs::read_to_string(&file).unwrap_or_default() != text {
             bail!(
                 "{} is not what geophone prints: run `cargo xtask docs`",
