@@ -20,7 +20,7 @@ const OWN: [&str; 5] = [
     "geophone_program",
     "geophone_governor_",
     "geophone_coverage_",
-    "geophone_map_memory_",
+    "geophone_map_",
 ];
 
 /// A recorder that has attached its programs: its first tick is in the file.
