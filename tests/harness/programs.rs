@@ -7,6 +7,44 @@ use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Makes two functions at run time. Names the first one at once, among lines that make no sense, the second 3 s later; `link`:
+/// in a file that a symbolic link leads to; `foreign`: in a file that is another user's.
+pub const JIT: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    // push rbp; mov rbp, rsp; mov rcx, rdi; loop: dec rcx; jnz loop; pop rbp; ret
+    static const char code[] = "\x55\x48\x89\xe5\x48\x89\xf9\x48\xff\xc9\x75\xfb\x5d\xc3";
+    char *at = mmap(0, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(at, code, sizeof code);
+    memcpy(at + 4096, code, sizeof code);
+    char path[64], real[64];
+    sprintf(path, "/tmp/perf-%d.map", getpid());
+    sprintf(real, "%s%s", path, strcmp(argv[1], "link") ? "" : ".real");
+    if (strcmp(real, path) && symlink(real, path)) return 1;
+    FILE *map = fopen(real, "w");
+    fprintf(map, "nonsense\n%lx 0 empty\nffffffffffffffff ff wraps\n", (long)at);
+    fprintf(map, "%lx %x first made; at run time\n", (long)at, (int)sizeof code);
+    fflush(map);
+    if (!strcmp(argv[1], "foreign") && (fchown(fileno(map), 1, 1) || setuid(65534))) return 1;
+    time_t start = time(0);
+    for (int named = 0; time(0) < start + 300;) {
+        ((void (*)(long))at)(10000000);
+        ((void (*)(long))(at + 4096))(10000000);
+        if (!named && time(0) > start + 3) {
+            named = 1;
+            fprintf(map, "%lx 10 second\n", (long)at + 4096);
+            fflush(map);
+        }
+    }
+}
+"#;
+
 /// A running program and the name of its process, which no other has.
 pub struct Running {
     /// What kind it is.

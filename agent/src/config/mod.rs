@@ -10,6 +10,7 @@ mod error;
 mod health;
 mod layers;
 mod node;
+mod path;
 mod profile;
 mod record;
 mod rules;
@@ -28,12 +29,13 @@ pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;
 pub use health::{HealthSettings, HealthWeights};
 pub use layers::{ENV_ELSEWHERE, ENV_PREFIX, Given};
+pub use path::PathProtocol;
 pub use profile::ProfileProbe;
 pub use record::{FlightSettings, RecordSettings};
 pub use rules::RulesSettings;
 pub use settings::{
-    Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, PathProtocol,
-    Probes, RttSource, TcpProbe,
+    Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, Probes,
+    RttSource, TcpProbe,
 };
 pub use store::{StoreKind, StoreSettings};
 pub use tunnel::{TunnelPorts, TunnelProbe, TunnelUse};
