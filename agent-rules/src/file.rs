@@ -121,7 +121,8 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<GroupFile>, Vec<Fault>> {
     Err(faults.collect())
 }
 
-fn fault(file: &str, line: Option<usize>, what: &str) -> Fault {
+/// What is wrong, or to be remarked, at a place: one line, whatever the text has.
+pub fn fault(file: &str, line: Option<usize>, what: &str) -> Fault {
     let place = line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"));
     let what: Vec<&str> = what.split_whitespace().collect();
     Fault(format!("{place}: {}", what.join(" ")))

@@ -8,12 +8,12 @@ mod tree;
 
 use crate::definition::{INTERVAL, Slo, name, objective, text};
 use crate::window::{DAY, HOUR, Window};
+use agent_rules::file::{Fault, fault};
 use agent_rules::yaml::{self, Node, Value};
 use agent_store::promql;
 use agent_store::series::Millis;
 use metric::{Method, Metric};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::rc::Rc;
 use tree::{Map, Wrong};
 
@@ -30,24 +30,9 @@ pub struct Read {
     pub remarks: Vec<String>,
 }
 
-/// What is wrong with a file: `file:line: what is wrong, remedy`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault(String);
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Fault {}
-
 /// Reads the text of a file; `file` is its name in messages. All that is wrong is told, not only the first.
 pub fn parse(file: &str, text: &str) -> Result<Read, Vec<Fault>> {
-    let place = |(line, what): &Wrong| {
-        let words: Vec<&str> = what.split_whitespace().collect();
-        format!("{file}:{line}: {}", words.join(" "))
-    };
+    let place = |(line, what): &Wrong| fault(file, Some(*line), what);
     let mut reader = Reader::default();
     match yaml::documents(text) {
         Ok(roots) => reader.file(&roots),
@@ -56,11 +41,15 @@ pub fn parse(file: &str, text: &str) -> Result<Read, Vec<Fault>> {
     if !reader.wrong.is_empty() {
         reader.wrong.sort();
         reader.wrong.dedup();
-        return Err(reader.wrong.iter().map(|wrong| Fault(place(wrong))).collect());
+        return Err(reader.wrong.iter().map(place).collect());
     }
     Ok(Read {
         slos: reader.slos,
-        remarks: reader.remarks.iter().map(place).collect(),
+        remarks: reader
+            .remarks
+            .iter()
+            .map(|remark| place(remark).to_string())
+            .collect(),
     })
 }
 
