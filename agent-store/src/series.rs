@@ -148,3 +148,32 @@ pub(crate) fn cores() -> usize {
         .map_or(1, std::num::NonZero::get)
         .min(4)
 }
+
+/// What `work` makes of equal parts, each on a thread of its own, the first on this one, in their order; `None` of one that has
+/// panicked. A part for which there is no thread to be had is done here as well.
+pub(crate) fn in_parts<'a, T: Sync, R: Send>(
+    items: &'a [T],
+    threads: usize,
+    work: impl Fn(&'a [T]) -> R + Sync,
+) -> Vec<Option<R>> {
+    let share = items.len().div_ceil(threads.max(1)).max(1);
+    let mut parts = items.chunks(share);
+    let first = parts.next().unwrap_or_default();
+    let work = &work;
+    std::thread::scope(|scope| {
+        let others: Vec<_> = parts
+            .map(|part| {
+                let thread = std::thread::Builder::new();
+                thread
+                    .spawn_scoped(scope, move || work(part))
+                    .map_err(|_none| work(part))
+            })
+            .collect();
+        let first = Some(work(first));
+        let others = others.into_iter().map(|other| match other {
+            Ok(thread) => thread.join().ok(),
+            Err(done) => Some(done),
+        });
+        std::iter::once(first).chain(others).collect()
+    })
+}

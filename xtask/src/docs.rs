@@ -46,7 +46,17 @@ pub fn write(how: How) -> Result<()> {
 
 /// An error if one of them is not what this agent prints.
 pub fn check(agent: &Path) -> Result<()> {
-    for (file, text) in printed(agent)? {
+    let printed = printed(agent)?;
+    for entry in fs::read_dir(root().join(DASHBOARDS))? {
+        let file = entry?.path();
+        if !printed.iter().any(|(known, _)| *known == file) {
+            bail!(
+                "{} is of no dashboard that geophone prints: remove it",
+                file.display()
+            );
+        }
+    }
+    for (file, text) in printed {
         if fs::read_to_string(&file).unwrap_or_default() != text {
             bail!(
                 "{} is not what geophone prints: run `cargo xtask docs`",

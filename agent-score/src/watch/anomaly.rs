@@ -83,6 +83,12 @@ impl Anomaly {
         new
     }
 
+    /// Whether this says more of it than is known.
+    fn learns(&self, scored: &Scored) -> bool {
+        let is_new = |detector: Detector| !self.detectors.iter().any(|known| known == detector.name());
+        scored.score > self.score || scored.agreeing.iter().any(is_new)
+    }
+
     pub(super) fn update(&mut self, value: f64, scored: &Scored) {
         if scored.score > self.score {
             (self.score, self.value) = (scored.score, value);
@@ -94,7 +100,7 @@ impl Anomaly {
         }
     }
 
-    /// `watch{a=b, c=d}`.
+    /// `watch of a=b, c=d`.
     pub fn series(&self) -> String {
         match self.labels.is_empty() {
             true => self.watch.clone(),
@@ -205,7 +211,10 @@ impl Kept {
     }
 
     pub fn update(&mut self, number: u64, value: f64, scored: &Scored) {
-        if let Some(anomaly) = self.get_mut(number) {
+        // Who reads it holds it: it is copied only if there is something to be said.
+        if self.get(number).is_some_and(|anomaly| anomaly.learns(scored))
+            && let Some(anomaly) = self.get_mut(number)
+        {
             anomaly.update(value, scored);
         }
     }

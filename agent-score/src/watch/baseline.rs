@@ -177,8 +177,9 @@ impl Watcher {
             }
         }
         let places = self.settings.most_entities;
-        for (name, entity) in state.entities {
+        for (name, mut entity) in state.entities {
             if self.entities.all.len() < places {
+                entity.active = entity.active.filter(|number| self.kept.get(*number).is_some());
                 self.entities.all.insert(name, entity);
             } else {
                 self.kept.give_up(entity.active.into_iter());

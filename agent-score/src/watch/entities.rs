@@ -1,7 +1,7 @@
 //! Peers: a forest over the signals of each, whose score says how unusual they are together. It has a greatest value, so that it
 //! makes an anomaly only where more than one false alarm a week is allowed.
 
-use super::{Anomaly, Definition, Kept, Round, Unit, Watch};
+use super::{Anomaly, Definition, FORGOTTEN, Kept, Round, Unit, Watch};
 use crate::anomaly::{Forest, Millis, Scored, Settings as Judged, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The label that names an entity.
 pub const ENTITY: &str = "peer";
 /// Name of the watch that its anomalies have.
-const WATCH: &str = "entity";
+pub const ENTITY_WATCH: &str = "entity";
 /// Watches whose series are its signals, and the label that tells two of one apart.
 const SIGNALS: [(&str, &str); 8] = [
     ("tcp_rtt_median", ""),
@@ -43,6 +43,8 @@ pub(super) struct Entity {
 pub(super) struct Entities {
     settings: Judged,
     most: usize,
+    /// The latest evaluation.
+    at: Millis,
     pub(super) all: BTreeMap<String, Entity>,
     /// Those that the latest evaluation had and for which there was no room.
     pub refused: usize,
@@ -53,6 +55,7 @@ impl Entities {
         Self {
             settings,
             most,
+            at: 0,
             all: BTreeMap::new(),
             refused: 0,
         }
@@ -62,8 +65,12 @@ impl Entities {
         self.all.len()
     }
 
+    /// Those that the latest evaluation had, or whose anomaly is not over.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Scored, Option<u64>)> {
-        let all = self.all.iter();
+        let all = self
+            .all
+            .iter()
+            .filter(|(_, entity)| entity.seen == self.at || entity.active.is_some());
         all.map(|(name, entity)| (name.as_str(), &entity.latest, entity.active))
     }
 
@@ -95,6 +102,23 @@ impl Entities {
                 entity.judge(name, at, signals, kept, begun, round);
             }
         }
+    }
+
+    /// Ends the anomalies of those that have had no signal for longer than `gone`, and forgets at last who they were.
+    pub fn end(&mut self, at: Millis, gone: Millis, kept: &mut Kept, round: &mut Round) {
+        self.at = at;
+        self.all.retain(|_, entity| {
+            let unseen = at - entity.seen;
+            if unseen > gone
+                && let Some(number) = entity.active.take()
+            {
+                entity.since = None;
+                round
+                    .ended
+                    .extend(kept.end(number, at, "there is no value any more"));
+            }
+            unseen < FORGOTTEN
+        });
     }
 
     /// Those that have had no signal for long give way to who comes.
@@ -170,7 +194,7 @@ impl Entity {
             (None, Some(_)) => {
                 let there = signals.iter().filter(|signal| signal.is_finite()).count();
                 let definition = Definition {
-                    name: WATCH.to_owned(),
+                    name: ENTITY_WATCH.to_owned(),
                     expr: String::new(),
                     unit: Unit::Number,
                     least: 0.0,
@@ -193,5 +217,27 @@ impl Entity {
             }
             (None, None) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_anomaly_of_who_is_gone_is_over() {
+        let (mut kept, mut round) = (Kept::default(), Round::default());
+        let mut entities = Entities::new(Judged::new(10.0), 4);
+        let number = kept.add(Anomaly::default());
+        let mut entity = Entity::new(1000);
+        (entity.active, entity.since) = (Some(number), Some(1000));
+        entities.all.insert("db".to_owned(), entity);
+        entities.end(1000 + 50, 100, &mut kept, &mut round);
+        assert!(round.ended.is_empty() && entities.iter().count() == 1);
+        entities.end(1000 + 101, 100, &mut kept, &mut round);
+        assert_eq!(round.ended.len(), 1);
+        assert_eq!(entities.iter().count(), 0, "no score of who has no signal");
+        entities.end(1000 + FORGOTTEN, 100, &mut kept, &mut round);
+        assert_eq!(entities.len(), 0);
     }
 }

@@ -15,7 +15,7 @@ mod unit;
 pub use anomaly::{Anomaly, Labelled};
 pub use baseline::{Fault, Report};
 pub use defaults::defaults;
-pub use entities::ENTITY;
+pub use entities::{ENTITY, ENTITY_WATCH};
 pub use evidence::Evidence;
 pub use unit::Unit;
 
@@ -237,6 +237,8 @@ impl Watcher {
         self.refused = room.refused;
         self.entities
             .evaluate(at, &self.watches, &mut self.kept, &mut begun, &mut round);
+        let gone = GONE * self.settings.interval;
+        self.entities.end(at, gone, &mut self.kept, &mut round);
         let mut inquiry = Inquiry::new(at, first, self.settings.interval);
         for number in begun {
             if let Some(anomaly) = self.kept.get_mut(number) {
@@ -255,16 +257,20 @@ impl Watcher {
     fn take(&mut self, place: usize, values: BTreeMap<Labels, f64>, at: Millis, room: &mut Room) {
         let mut new = Vec::new();
         if let Some(watch) = self.watches.get_mut(place) {
+            if let Some(zero) = &mut watch.zero {
+                // What is there and no number is not 0.
+                let absent = watch
+                    .series
+                    .iter_mut()
+                    .filter(|(labels, _)| !values.contains_key(*labels));
+                absent.for_each(|(_, series)| series.observe(at, 0.0, false));
+                zero.observe(at, 0.0);
+            }
             for (labels, value) in values {
                 match watch.series.get_mut(&labels) {
                     Some(series) => series.observe(at, value, true),
                     None => new.push((labels, value)),
                 }
-            }
-            if let Some(zero) = &mut watch.zero {
-                let absent = watch.series.values_mut().filter(|series| series.at != at);
-                absent.for_each(|series| series.observe(at, 0.0, false));
-                zero.observe(at, 0.0);
             }
         }
         for (labels, value) in new {
@@ -322,7 +328,7 @@ impl Watcher {
         });
     }
 
-    /// Every series that has a value of the latest evaluation, with its watch.
+    /// Every series that is known, with its watch.
     pub fn series(&self) -> impl Iterator<Item = (&Definition, &Labels, &Watched)> {
         self.watches.iter().flat_map(|watch| {
             let series = watch.series.iter();

@@ -139,6 +139,18 @@ fn what_comes_to_be_was_zero_before() {
 /// Cause: no value, no number, an error, in the middle of what is usual and of an anomaly. Seen: nothing of it is an anomaly, and an
 /// anomaly that nobody sees any more is over.
 #[test]
+fn what_is_no_number_is_not_zero() {
+    let mut fed = Fed::new(SETTINGS, true);
+    fed.usual(60);
+    fed.say(&[("one", f64::NAN)]);
+    let (.., series) = fed.watcher.series().next().unwrap();
+    assert!(series.value > 90.0, "{}", series.value);
+    fed.say(&[]);
+    let (.., series) = fed.watcher.series().next().unwrap();
+    assert_eq!(series.value, 0.0, "it was not there");
+}
+
+#[test]
 fn gaps_are_no_anomalies() {
     let mut fed = Fed::new(SETTINGS, false);
     fed.usual(100);

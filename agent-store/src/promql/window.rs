@@ -5,7 +5,7 @@ use super::eval::{BETWEEN_LOOKS, Evaluator};
 use super::grid::{Grid, Row, Sample, distinct, drop_name};
 use super::select::{Ranges, advance};
 use crate::histogram::Histogram;
-use crate::series::{Millis, Series, cores};
+use crate::series::{Millis, Series, cores, in_parts};
 use std::sync::Arc;
 
 /// What a function of a range vector sees at one step of one series; there is at least one sample.
@@ -47,26 +47,18 @@ impl Evaluator<'_> {
         let samples: usize = ranges
             .series
             .iter()
-            .map(|one| one.samples.floats.times.len())
+            .map(|one| {
+                let samples = &one.samples;
+                samples.floats.times.len() + samples.histograms.times.len() * OF_A_HISTOGRAM
+            })
             .sum();
-        let cores = if samples < MANY { 1 } else { cores() };
-        let share = ranges.series.len().div_ceil(cores).max(1);
-        let mut parts = ranges.series.chunks(share);
-        let first = parts.next().unwrap_or_default();
-        let part = |series| self.slide_part(ranges, series, grid, keep_name, &prepare);
-        let done: Vec<Result<Vec<Row>, Error>> = std::thread::scope(|scope| {
-            let others: Vec<_> = parts.map(|series| scope.spawn(move || part(series))).collect();
-            let first = part(first);
-            let others = others.into_iter().map(|other| {
-                other
-                    .join()
-                    .unwrap_or_else(|_| Error::execution("a thread has panicked"))
-            });
-            std::iter::once(first).chain(others).collect()
+        let threads = if samples < MANY { 1 } else { cores() };
+        let parts = in_parts(&ranges.series, threads, |series| {
+            self.slide_part(ranges, series, grid, keep_name, &prepare)
         });
         let mut rows = Vec::with_capacity(ranges.series.len());
-        for part in done {
-            rows.extend(part?);
+        for part in parts {
+            rows.extend(part.unwrap_or_else(|| Error::execution("a thread has panicked"))?);
         }
         distinct(rows)
     }

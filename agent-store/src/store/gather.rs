@@ -8,7 +8,7 @@ use super::head::{Held, Piece, within};
 use super::stats::Counters;
 use crate::histogram::Histogram;
 use crate::labels::Labels;
-use crate::series::{Bounds, Column, Matcher, Millis, Refusal, Samples, Series, cores, is_stale};
+use crate::series::{Bounds, Column, Matcher, Millis, Refusal, Samples, Series, cores, in_parts, is_stale};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -186,22 +186,9 @@ impl Gather<'_> {
         }
         let samples: usize = tasks.iter().map(|task| task.place.n as usize).sum();
         let cores = if samples < MANY { 1 } else { cores() };
-        let share = tasks.len().div_ceil(cores).max(1);
-        let mut parts = tasks.chunks(share);
-        let first = parts.next().unwrap_or_default();
         let this = &*self;
-        let pieces: Vec<Result<Vec<_>, Refusal>> = std::thread::scope(|scope| {
-            let others: Vec<_> = parts
-                .map(|part| scope.spawn(move || this.read(block, part)))
-                .collect();
-            let first = this.read(block, first);
-            let others = others
-                .into_iter()
-                .map(|other| other.join().unwrap_or_else(|_| Err(panicked())));
-            std::iter::once(first).chain(others).collect()
-        });
-        for pieces in pieces {
-            for (series, piece) in pieces? {
+        for pieces in in_parts(&tasks, cores, |part| this.read(block, part)) {
+            for (series, piece) in pieces.unwrap_or_else(|| Err(panicked()))? {
                 if let Some(series) = self.found.get_mut(series) {
                     extend(&mut series.samples.floats, piece.floats);
                     extend(&mut series.samples.histograms, piece.histograms);

@@ -171,8 +171,9 @@ impl Rules {
         let views = views.collect();
         *groups = new;
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = views;
-        drop(groups);
+        // Under the lock, as an evaluation does: what one keeps after it is not to be overwritten.
         self.memory.keep(results.take());
+        drop(groups);
         self.evaluated.send_modify(|count| *count += 1);
         self.invalid.store(self.left_out + errors.len() as u64, Relaxed);
         let counted = match errors.is_empty() {

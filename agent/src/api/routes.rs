@@ -372,12 +372,15 @@ struct AnomaliesQuery {
 
 /// What is not as usual: the latest 256, the newest first.
 async fn anomalies(From(app): From<App>, Parameters(query): Parameters<AnomaliesQuery>) -> Response {
-    match &app.state.anomalies {
-        Some(anomalies) => axum::Json(anomalies.view(query.all)).into_response(),
-        None => problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "nothing is watched: it needs anomaly.enabled and a store (store.kind)",
-        ),
+    let Some(anomalies) = app.state.anomalies.clone() else {
+        let why = "nothing is watched: it needs anomaly.enabled and a store (store.kind)";
+        return problem(StatusCode::SERVICE_UNAVAILABLE, why);
+    };
+    // There may be many series.
+    let text = tokio::task::spawn_blocking(move || anomalies.view(query.all).to_string()).await;
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the answer has panicked"),
     }
 }
 

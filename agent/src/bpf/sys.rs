@@ -30,13 +30,42 @@ fn bpf<T>(command: i32, attr: &mut T) -> io::Result<i32> {
     }
 }
 
-/// Gives freed memory back to the system: attaching parses the kernel's types, 20 MB that are never needed again.
+/// Gives memory back to the system that is not needed again: freed, 20 MB of the kernel's types that attaching parses, and pages of
+/// the program itself, of which a running agent touches a quarter.
 pub fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: no preconditions.
     unsafe {
         libc::malloc_trim(0);
     }
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let own = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    for (address, length) in code(&maps, &own.to_string_lossy()) {
+        // SAFETY: pages of a private mapping of a file that nobody may write through: what is touched again is read again
+        // from the same file. What is relocated lies in other mappings.
+        unsafe {
+            libc::madvise(
+                std::ptr::with_exposed_provenance_mut(address),
+                length,
+                libc::MADV_DONTNEED,
+            );
+        }
+    }
+}
+
+/// Address and length of the mappings of a program that nobody has written to: its code, and what is before it in the file.
+fn code(maps: &str, program: &str) -> Vec<(usize, usize)> {
+    let pure = maps.lines().filter_map(|line| {
+        let line = line.strip_suffix(program)?;
+        let mut words = line.split_ascii_whitespace();
+        let (from, to) = words.next()?.split_once('-')?;
+        let (rights, offset) = (words.next()?, words.next()?);
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let is_pure = rights == "r-xp" || rights == "r--p" && number(offset)? == 0;
+        let from = number(from)?;
+        is_pure.then_some((from, number(to)?.checked_sub(from)?))
+    });
+    pure.collect()
 }
 
 #[repr(C)]
@@ -409,5 +438,27 @@ impl Iterator {
                 Err(e) => return Err(e),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::code;
+
+    #[test]
+    fn only_what_nobody_has_written_to_is_given_back() {
+        let maps = "\
+1000-3000 r--p 00000000 fe:00 7   /usr/bin/geophone
+3000-7000 r-xp 00002000 fe:00 7   /usr/bin/geophone
+7000-8000 r--p 00006000 fe:00 7   /usr/bin/geophone
+8000-9000 rw-p 00007000 fe:00 7   /usr/bin/geophone
+9000-a000 r-xp 00000000 fe:00 8   /lib/libc.so.6
+";
+        let found: Vec<_> = code(maps, "/usr/bin/geophone").collect();
+        assert_eq!(
+            found,
+            [(0x1000, 0x2000), (0x3000, 0x4000)],
+            "relocations are written"
+        );
     }
 }

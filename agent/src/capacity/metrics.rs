@@ -76,20 +76,16 @@ impl StatsCollect {
             .read(|latest| (latest.unix_millis != at).then(|| (latest.unix_millis, latest.report.clone())));
         let Some((at, report)) = new else { return };
         self.at = at;
-        let key = |resource: &str, name: &str| (resource.to_owned(), name.to_owned());
         let resources = &report.resources;
-        self.labels.retain(|known, _| {
-            resources
-                .iter()
-                .any(|one| key(&one.resource, &one.name) == *known)
-        });
+        let mut known = std::mem::take(&mut self.labels);
         let mut all: [Vec<Series>; 5] = Default::default();
         for one in resources {
             let start = self.start;
-            let labels = self
-                .labels
-                .entry(key(&one.resource, &one.name))
-                .or_insert_with(|| Arc::new(Labels::new(OF, &[&one.resource, &one.name], false, start)));
+            let key = (one.resource.clone(), one.name.clone());
+            let labels = known
+                .remove(&key)
+                .unwrap_or_else(|| Arc::new(Labels::new(OF, &[&one.resource, &one.name], false, start)));
+            let labels = &*self.labels.entry(key).or_insert(labels);
             let days = one.days();
             let values = [
                 one.utilization,

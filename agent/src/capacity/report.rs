@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// What fills up and does no harm: swap stays full, and a connection that finds no room among those that wait for their end is
-/// closed at once.
-const HARMLESS: [&str; 2] = ["swap", "tcp_time_wait"];
+/// What fills up and does no harm: swap stays full, a connection that finds no room among those that wait for their end is closed
+/// at once, and what finds no room in a map of ours is counted as `other`.
+const HARMLESS: [&str; 3] = ["swap", "tcp_time_wait", "map"];
 /// What goes up and down with the day must be seen for so many days before its trend is told, and all else for one.
 const DAILY: [&str; 2] = ["cpu", "interface"];
 const DAILY_SEEN: f64 = 3.0;

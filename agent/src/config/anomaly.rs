@@ -153,6 +153,10 @@ impl AnomalySettings {
                 let message = format!("{:?} is no name of 1 to 64 letters, digits and _", watch.name);
                 return wrong("name", message);
             }
+            if watch.name == watch::ENTITY_WATCH {
+                let message = format!("{:?} is the name of the peers' own scores", watch.name);
+                return wrong("name", message);
+            }
             if !names.insert(&watch.name) {
                 return wrong("name", format!("{:?} is there twice", watch.name));
             }

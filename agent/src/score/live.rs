@@ -218,8 +218,8 @@ fn restore(watcher: &mut Watcher, file: &Path, counters: &Counters) {
             report.left_out
         ),
         Ok(report) => tracing::debug!("anomalies: {} series go on as learned", report.series),
-        // What was asked for is another thing now: nothing is damaged. The next save writes over it.
-        Err(fault @ Fault::Interval(_)) => {
+        // What was asked for, or who asks, is another one now: nothing is damaged. The next save writes over it.
+        Err(fault @ (Fault::Interval(_) | Fault::Foreign)) => {
             tracing::info!(
                 "anomalies: {}: {fault}; everything is learned anew",
                 file.display()
