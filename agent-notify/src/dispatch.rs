@@ -339,14 +339,16 @@ impl Dispatcher {
             let last = told.open.get(&number);
             match alert.ends_at {
                 None if last == Some(&made) => {
-                    told.open.remove(&number);
+                    // Kept: the place may have it from an earlier one, and would never hear of its end.
+                    told.open.insert(number, 0);
                     due = true;
                 }
                 // Told to fire again, or that again it does not.
                 Some(_) if last.is_some() || told.ended.get(&number).is_some_and(|at| *at >= made) => {}
                 Some(at) if made - at < INSIST.max(2 * interval) => {
-                    told.ended.remove(&number);
-                    told.open.insert(number, made);
+                    // Where it is not known that the place ever had it, it is news should it fire again.
+                    let had = told.ended.remove(&number).is_some_and(|at| at > 0);
+                    told.open.insert(number, if had { made } else { 0 });
                     group.members.insert(alert.labels.clone());
                     again.push(alert);
                 }
@@ -359,7 +361,8 @@ impl Dispatcher {
         if told.at == made {
             told.at = 0;
         }
-        group.next = group.next.max(now + interval);
+        // From when it was made: other places of the group do not wait for this one.
+        group.next = group.next.max(made + interval);
         for alert in again {
             let held = self.alerts.entry(alert.labels.clone());
             held.or_insert_with(|| Held::new(alert, now)).is_in(&key);
@@ -386,11 +389,13 @@ impl Dispatcher {
 
     /// Alerts that fire, and why nobody is told of one: `silenced`, `inhibited` or empty.
     pub fn states(&self, now: Millis, silences: &Silences) -> Vec<(&Alert, &'static str)> {
-        let firing = self.alerts.values().map(|held| &held.alert);
-        let firing = firing.filter(|alert| alert.is_firing());
-        let inhibited = Inhibited::new(&self.inhibitions, firing.clone());
+        let firing = self.alerts.values().filter(|held| held.alert.is_firing());
+        // As in `due`.
+        let sources = firing.clone().filter(|held| held.observed);
+        let inhibited = Inhibited::new(&self.inhibitions, sources.map(|held| &held.alert));
         firing
-            .map(|alert| {
+            .map(|held| {
+                let alert = &held.alert;
                 let state = match () {
                     () if silences.mute(&alert.labels, now) => "silenced",
                     () if inhibited.is(&alert.labels) => "inhibited",

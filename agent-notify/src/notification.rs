@@ -124,7 +124,8 @@ struct PayloadAlert {
     fingerprint: String,
 }
 
-fn map(labels: &Labels) -> BTreeMap<String, String> {
+/// Labels as JSON has them.
+pub fn map(labels: &Labels) -> BTreeMap<String, String> {
     let pairs = labels.iter();
     pairs
         .map(|(name, value)| (name.to_string(), value.to_string()))
@@ -136,7 +137,7 @@ fn map(labels: &Labels) -> BTreeMap<String, String> {
 pub struct Told {
     /// When it was told anything; 0 = it is due again.
     pub at: Millis,
-    /// Alerts that it believes to fire, by fingerprint: when it was first told so.
+    /// Alerts that it may believe to fire, by fingerprint: when it was last told so; 0 = that is due again.
     pub open: BTreeMap<u64, Millis>,
     /// Alerts whose end it was told: when it had last been told that they fire.
     pub ended: BTreeMap<u64, Millis>,

@@ -118,7 +118,8 @@ impl Flush<'_> {
             let last = told.ended.get(&of(alert));
             last.is_some_and(|last| self.now < *last + self.settings.deduplication_window)
         };
-        let is_new = |alert: &&Alert| !told.open.contains_key(&of(alert)) && !held_back(alert);
+        let is_new =
+            |alert: &&Alert| told.open.get(&of(alert)).is_none_or(|at| *at == 0) && !held_back(alert);
         let repeats = told.at > 0
             && self.now >= told.at + self.route.repeat_interval
             && firing.iter().any(|alert| told.open.contains_key(&of(alert)));

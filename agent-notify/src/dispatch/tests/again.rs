@@ -9,7 +9,8 @@ fn what_could_not_be_delivered_is_due_again() {
     step(&mut it, T, just(&a));
     let first = entries(&mut it, T + 30 * SECOND, just(&a), &Silences::default());
     let memo = it.failed(&first[0], T + 31 * SECOND).unwrap();
-    assert!(memo.told.open.is_empty() && memo.open.is_empty() && memo.told.at == 0);
+    assert_eq!(memo.told.open, BTreeMap::from([(a.fingerprint(), 0)]));
+    assert_eq!((memo.open.len(), memo.told.at), (1, 0));
     assert_eq!(step(&mut it, T + 80 * SECOND, just(&a)), NOTHING);
     let second = entries(&mut it, T + 91 * SECOND, just(&a), &Silences::default());
     assert_eq!(told(&second), ["0: +1"]);
@@ -104,6 +105,12 @@ fn what_nobody_has_seen_since_a_restart_inhibits_nothing_and_is_no_incident() {
     assert_eq!(step(&mut it, T + MINUTE, &[]), NOTHING);
     assert!(it.incidents().all().is_empty());
     assert_eq!(step(&mut it, T + 2 * MINUTE, &all[1..]), ["0: +1"]);
+    let states = it.states(T + 2 * MINUTE, &Silences::default());
+    let states: Vec<(&str, &str)> = states
+        .iter()
+        .map(|(alert, state)| (alert.labels.get("alertname"), *state))
+        .collect();
+    assert_eq!(states, [("A", ""), ("Source", "")]);
 }
 
 #[test]
@@ -135,4 +142,48 @@ fn what_is_lost_is_due_again_although_others_were_told_since_or_the_group_is_gon
     assert!(it.groups.is_empty() && it.alerts.is_empty());
     assert_eq!(it.failed(&last[0], T + 31 * MINUTE).unwrap().open.len(), 2);
     assert_eq!(step(&mut it, T + 40 * MINUTE, &[]), ["0: -2 -3"]);
+}
+
+#[test]
+fn the_end_is_told_of_what_was_delivered_although_its_repetition_was_refused() {
+    let mut it = one();
+    let (a, b) = (alert("A", "1", T), alert("A", "2", T));
+    step(&mut it, T, just(&a));
+    assert_eq!(step(&mut it, T + 30 * SECOND, just(&a)), ["0: +1"]);
+    let both = [a.clone(), b.clone()];
+    let second = entries(&mut it, T + 90 * SECOND, &both, &Silences::default());
+    assert_eq!(told(&second), ["0: +1 +2"]);
+    let memo = it.failed(&second[0], T + 91 * SECOND).unwrap();
+    let ends = [over(&a, T + 100 * SECOND), b];
+    assert_eq!(step(&mut it, T + 150 * SECOND, &ends), ["0: +2 -1"]);
+    // After a restart as well.
+    let mut it = one();
+    it.restore(T + 95 * SECOND, vec![(0, 0, memo)]);
+    assert_eq!(step(&mut it, T + 150 * SECOND, &ends), ["0: +2 -1"]);
+}
+
+#[test]
+fn what_was_never_taken_is_told_when_it_fires_again_although_its_end_was_refused() {
+    let mut it = one();
+    let a = alert("A", "1", T);
+    step(&mut it, T, just(&a));
+    let first = entries(&mut it, T + 30 * SECOND, just(&a), &Silences::default());
+    it.failed(&first[0], T + 31 * SECOND).unwrap();
+    let end = over(&a, T + 40 * SECOND);
+    let second = entries(&mut it, T + 90 * SECOND, just(&end), &Silences::default());
+    assert_eq!(told(&second), ["0: -1"]);
+    it.failed(&second[0], T + 91 * SECOND).unwrap();
+    let again = alert("A", "1", T + 95 * SECOND);
+    assert_eq!(step(&mut it, T + 150 * SECOND, just(&again)), ["0: +1"]);
+}
+
+#[test]
+fn a_place_that_refuses_delays_no_other_of_its_group() {
+    let mut it = with(&route("ops"), vec![receiver("ops", &[true, true])], Vec::new());
+    let both = [alert("A", "1", T), alert("A", "2", T + 40 * SECOND)];
+    step(&mut it, T, &both[..1]);
+    let first = entries(&mut it, T + 30 * SECOND, &both[..1], &Silences::default());
+    it.failed(&first[0], T + 85 * SECOND).unwrap();
+    assert_eq!(step(&mut it, T + 89 * SECOND, &both), NOTHING);
+    assert_eq!(step(&mut it, T + 90 * SECOND, &both), ["0: +1 +2", "1: +1 +2"]);
 }
