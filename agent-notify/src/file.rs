@@ -18,7 +18,7 @@ pub fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
 }
 
 /// The name under which a file is made before it takes the place of the old one.
-pub(crate) fn beside(path: &Path) -> PathBuf {
+fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     path.with_file_name(name)

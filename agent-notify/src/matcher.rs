@@ -133,7 +133,8 @@ impl FromStr for Matcher {
     }
 }
 
-/// Reads `a="b"`, or several with commas between, or `{a="b", c=~"d"}`. Quotes may be left out where the value has no comma.
+/// Reads `a="b"`, or several with commas between, or `{a="b", c=~"d"}`: [`MOST`] at most. Quotes may be left out where the value
+/// has no comma.
 pub fn parse(text: &str) -> Result<Vec<Matcher>, String> {
     let trimmed = text.trim();
     let inner = match trimmed.strip_prefix('{') {
@@ -145,6 +146,9 @@ pub fn parse(text: &str) -> Result<Vec<Matcher>, String> {
     let mut all = Vec::new();
     let mut rest = inner.trim();
     while !rest.is_empty() {
+        if all.len() == MOST {
+            return Err(format!("more than {MOST} matchers"));
+        }
         let (matcher, after) = one(rest)?;
         all.push(matcher);
         rest = match after.trim_start().strip_prefix(',') {
@@ -312,6 +316,9 @@ mod tests {
         // It would say that this is no regular expression.
         let error = list(MOST, r#",{"name":"a","value":"(","isRegex":true}"#).unwrap_err();
         assert!(error.to_string().contains("more than 64"), "{error}");
+        let text = format!("{}a=~(", "a=b,".repeat(MOST));
+        assert_eq!(parse(&text).unwrap_err(), "more than 64 matchers");
+        assert_eq!(parse(&"a=b,".repeat(MOST)).unwrap().len(), MOST);
     }
 
     #[test]

@@ -8,11 +8,11 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use crate::file::beside;
+use crate::file::replace;
 use crate::notification::{Entry, Memo};
 use record::{Record, read, write};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -56,6 +56,8 @@ pub struct Queue {
     length: u64,
     waiting: VecDeque<Waiting>,
     memos: BTreeMap<String, Memo>,
+    /// What was given up, and nothing was remembered of its group since: a restart must find it.
+    given_up: Vec<(Waiting, Outcome)>,
     /// Bytes of the memos when the file was written anew; 0 = it was not yet.
     memo_bytes: u64,
     next: u64,
@@ -91,7 +93,7 @@ impl Queue {
         };
         let mut waiting: VecDeque<Waiting> = VecDeque::new();
         let (mut memos, mut next) = (BTreeMap::new(), 1);
-        let mut given_up: Vec<Entry> = Vec::new();
+        let mut given_up: Vec<(Waiting, Outcome)> = Vec::new();
         for (record, bytes) in records {
             match record {
                 Record::Made {
@@ -115,11 +117,11 @@ impl Queue {
                     if let Some(one) = at.and_then(|at| waiting.remove(at))
                         && outcome != Outcome::Delivered
                     {
-                        given_up.push(one.entry);
+                        given_up.push((one, outcome));
                     }
                 }
                 Record::Memo(memo) => {
-                    given_up.retain(|entry| entry.memo.group_key != memo.group_key);
+                    given_up.retain(|(one, _)| one.entry.memo.group_key != memo.group_key);
                     memos.insert(memo.group_key.clone(), memo);
                 }
             }
@@ -134,14 +136,19 @@ impl Queue {
             length: bytes.len() as u64,
             waiting,
             memos,
+            given_up,
             memo_bytes: 0,
             next,
             most,
             broken: false,
         };
-        let dropped = queue.shrink(0);
-        if lost > 0 || !bytes.starts_with(MAGIC) || !dropped.is_empty() {
+        let given_up = queue.given_up.iter().map(|(one, _)| one.entry.clone());
+        let given_up = given_up.collect();
+        let (dropped, records) = queue.shrink(0);
+        if lost > 0 || !bytes.starts_with(MAGIC) {
             queue.rewrite().map_err(failed)?;
+        } else if !dropped.is_empty() {
+            queue.append(&records, true)?;
         }
         let found = Found {
             lost,
@@ -162,7 +169,7 @@ impl Queue {
         self.next += 1;
         let bytes = write(&Record::made(number, &entry));
         let size = bytes.len() as u64;
-        let dropped = self.shrink(size);
+        let (dropped, mut all) = self.shrink(size);
         self.memos
             .insert(entry.memo.group_key.clone(), entry.memo.clone());
         self.waiting.push_back(Waiting {
@@ -170,10 +177,6 @@ impl Queue {
             entry,
             bytes: size,
         });
-        let mut all: Vec<u8> = dropped
-            .iter()
-            .flat_map(|one| write(&Record::done(one.number, Outcome::QueueFull)))
-            .collect();
         all.extend(bytes);
         (dropped, self.append(&all, true))
     }
@@ -206,34 +209,47 @@ impl Queue {
         let Some(at) = self.waiting.iter().position(|one| one.number == number) else {
             return (false, Ok(()));
         };
-        self.waiting.remove(at);
+        let one = self.waiting.remove(at);
+        if outcome != Outcome::Delivered {
+            self.given_up.extend(one.map(|one| (one, outcome)));
+        }
         (true, self.append(&write(&Record::done(number, outcome)), false))
     }
 
     /// Remembers something else of a group than its latest entry says.
     pub fn remember(&mut self, memo: Memo) -> Result<(), String> {
         let bytes = write(&Record::Memo(memo.clone()));
+        self.given_up
+            .retain(|(one, _)| one.entry.memo.group_key != memo.group_key);
         self.memos.insert(memo.group_key.clone(), memo);
         self.append(&bytes, true)
     }
 
-    /// Lets go of the oldest until so many bytes more have room.
-    fn shrink(&mut self, more: u64) -> Vec<Waiting> {
+    /// Nothing is to be remembered of one that was given up: a restart need not find it.
+    pub fn settle(&mut self, entry: &Entry) {
+        self.given_up.retain(|(one, _)| one.entry != *entry);
+    }
+
+    /// Lets go of the oldest until so many bytes more have room. Answers these, and the records that say so.
+    fn shrink(&mut self, more: u64) -> (Vec<Waiting>, Vec<u8>) {
         let mut held: u64 = self.waiting.iter().map(|one| one.bytes).sum();
-        let mut dropped = Vec::new();
+        let (mut dropped, mut records) = (Vec::new(), Vec::new());
         while held + more > self.most
             && let Some(one) = self.waiting.pop_front()
         {
             held -= one.bytes;
+            records.extend(write(&Record::done(one.number, Outcome::QueueFull)));
+            self.given_up.push((one.clone(), Outcome::QueueFull));
             dropped.push(one);
         }
-        dropped
+        (dropped, records)
     }
 
     fn append(&mut self, bytes: &[u8], sync: bool) -> Result<(), String> {
-        let waiting: u64 = self.waiting.iter().map(|one| one.bytes).sum();
+        let given_up = self.given_up.iter().map(|(one, _)| one);
+        let kept: u64 = self.waiting.iter().chain(given_up).map(|one| one.bytes).sum();
         // Memos count: else a file that is mostly memos would be written anew each time.
-        let live = waiting + self.memo_bytes;
+        let live = kept + self.memo_bytes;
         let mut result = if self.broken || self.length > 2 * live + HISTORY {
             // All that counts is in memory, this record too.
             self.rewrite()
@@ -257,19 +273,23 @@ impl Queue {
         for one in &self.waiting {
             bytes.extend(write(&Record::made(one.number, &one.entry)));
         }
+        // With the memo of now: one of its own would settle what was given up, and the latest says what holds.
+        let mut settled: BTreeSet<&String> = self.memos.keys().collect();
+        for (one, outcome) in &self.given_up {
+            let mut entry = one.entry.clone();
+            if let Some(memo) = self.memos.get(&entry.memo.group_key) {
+                entry.memo.clone_from(memo);
+            }
+            settled.remove(&entry.memo.group_key);
+            bytes.extend(write(&Record::made(one.number, &entry)));
+            bytes.extend(write(&Record::done(one.number, *outcome)));
+        }
         let before_memos = bytes.len();
         // After the entries: the latest says what holds.
-        for memo in self.memos.values() {
+        for (_, memo) in self.memos.iter().filter(|(key, _)| settled.contains(key)) {
             bytes.extend(write(&Record::Memo(memo.clone())));
         }
-        let beside = beside(&self.path);
-        let mut file = File::create(&beside)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.path)?;
-        if let Some(directory) = self.path.parent() {
-            File::open(directory)?.sync_all()?;
-        }
+        replace(&self.path, &bytes)?;
         self.file = File::options().append(true).open(&self.path)?;
         self.length = bytes.len() as u64;
         self.memo_bytes = (bytes.len() - before_memos) as u64;

@@ -78,6 +78,17 @@ impl Silence {
     }
 }
 
+/// Why a silence was not ended; each says which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotExpired {
+    /// There is none of this id.
+    Unknown(String),
+    /// It is over already.
+    Over(String),
+    /// It cannot be written down.
+    Unwritten(String),
+}
+
 /// All silences, and the file that they are in.
 #[derive(Debug, Default)]
 pub struct Silences {
@@ -128,17 +139,17 @@ impl Silences {
     }
 
     /// Ends one.
-    pub fn expire(&mut self, id: &str, now: Millis) -> Result<(), String> {
+    pub fn expire(&mut self, id: &str, now: Millis) -> Result<(), NotExpired> {
         let mut all = self.kept(now);
         let found = all.iter_mut().find(|silence| silence.id == id);
-        let found = found.ok_or_else(|| format!("there is no silence {id:?}"))?;
+        let found = found.ok_or_else(|| NotExpired::Unknown(format!("there is no silence {id:?}")))?;
         if found.ends_at <= now {
-            return Err(format!("silence {id} is over already"));
+            return Err(NotExpired::Over(format!("silence {id} is over already")));
         }
         found.starts_at = found.starts_at.min(now);
         found.ends_at = now;
         found.updated_at = now;
-        self.put(all)
+        self.put(all).map_err(NotExpired::Unwritten)
     }
 
     fn kept(&self, now: Millis) -> Vec<Silence> {
@@ -205,8 +216,11 @@ mod tests {
         assert_eq!((muted(&silences), wrong), ([false, true, true, false], None));
         silences.expire("a", 50).unwrap();
         assert_eq!(muted(&silences), [false, true, false, false]);
-        assert!(silences.expire("a", 51).unwrap_err().contains("over already"));
-        assert!(silences.expire("b", 51).unwrap_err().contains("no silence"));
+        let refused = |silences: &mut Silences, id| silences.expire(id, 51).unwrap_err();
+        assert!(matches!(refused(&mut silences, "a"), NotExpired::Over(why) if why.contains("over already")));
+        assert!(
+            matches!(refused(&mut silences, "b"), NotExpired::Unknown(why) if why.contains("no silence"))
+        );
         let (silences, _) = Silences::open(path.clone());
         assert_eq!(silences.all()[0].state(50), "expired");
         std::fs::write(&path, "{").unwrap();
@@ -296,5 +310,9 @@ mod tests {
         let error = silences.add(silence("a", "peer=db", (0, 9)), 5).unwrap_err();
         assert!(error.contains("s.json"), "{error}");
         assert!(silences.all().is_empty());
+        silences.all.push(silence("a", "peer=db", (0, 9)));
+        let error = silences.expire("a", 5).unwrap_err();
+        assert!(matches!(error, NotExpired::Unwritten(why) if why.contains("s.json")));
+        assert_eq!(silences.all()[0].ends_at, 9);
     }
 }

@@ -3,6 +3,7 @@ use crate::alert::Alert;
 use crate::notification::{Notification, Told};
 use agent_store::labels::Labels;
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
 
 fn alert(name: &str, text: &str) -> Alert {
@@ -102,8 +103,13 @@ fn the_oldest_makes_room() {
     assert_eq!((groups(&queue), found.dropped.len()), (vec!["c", "d"], 1));
     // Larger than the whole queue: alone it may be in it.
     drop(queue);
-    let (mut queue, _) = open(&path, 10);
+    let (mut queue, found) = open(&path, 10);
     assert!(queue.is_empty());
+    // Until somebody has taken note a restart finds what had to go, then or now.
+    let mut given_up: Vec<Entry> = found.given_up;
+    given_up.extend(found.dropped.into_iter().map(|one| one.entry));
+    assert_eq!(given_up, ["a", "b", "c", "d"].map(|group| entry(group, 1, "")));
+    assert_eq!(open(&path, 10).1.given_up, given_up);
     let _ = queue.push(entry("e", 1, ""));
     assert_eq!(groups(&queue), ["e"]);
 }
@@ -127,7 +133,29 @@ fn what_was_given_up_is_found_until_something_is_remembered_of_its_group() {
     assert_eq!((found.given_up, queue.len()), (entries[..2].to_vec(), 0));
     queue.remember(entries[0].memo.clone()).unwrap();
     std::mem::forget(queue);
-    assert_eq!(open(&path, 1 << 20).1.given_up, entries[1..2]);
+    let (mut queue, found) = open(&path, 1 << 20);
+    assert_eq!(found.given_up, entries[1..2]);
+    // The same group has told more since; what was given up stays, and what holds is the later.
+    let later = entry("b", 2, "");
+    let _ = queue.push(later.clone());
+    let number = queue.front().unwrap().number;
+    let _ = queue.done(number, Outcome::Delivered);
+    queue.rewrite().unwrap();
+    drop(queue);
+    let (mut queue, found) = open(&path, 1 << 20);
+    let given_up = found.given_up;
+    assert_eq!(given_up.len(), 1);
+    assert_eq!(given_up[0].notification, entries[1].notification);
+    let memo = |queue: &Queue| queue.memos().find(|memo| memo.group_key == "b").cloned();
+    assert_eq!(memo(&queue).unwrap().told, later.memo.told);
+    queue.settle(&given_up[0]);
+    queue.rewrite().unwrap();
+    drop(queue);
+    let (queue, found) = open(&path, 1 << 20);
+    assert_eq!(
+        (found, memo(&queue).unwrap().told),
+        (Found::default(), later.memo.told)
+    );
 }
 
 #[test]

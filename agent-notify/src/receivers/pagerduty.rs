@@ -1,6 +1,6 @@
 //! PagerDuty: Events API version 2. A group is one incident there: its key is the key that PagerDuty deduplicates by.
 
-use super::{Answer, Post, judge};
+use super::Post;
 use crate::alert::fingerprint;
 use crate::notification::Notification;
 use crate::text::{Text, cut, line, plain};
@@ -86,11 +86,6 @@ impl PagerDuty {
             ("client", &self.client),
         ]);
         format!("geophone-{:016x}", fingerprint(&host))
-    }
-
-    /// What the answer means.
-    pub fn judge(status: u16, body: &[u8]) -> Answer {
-        judge(status, body)
     }
 }
 

@@ -8,6 +8,7 @@ use super::routes::{App, problem};
 use crate::memory::now;
 use agent_notify::Silence;
 use agent_notify::matcher::{self, Matcher};
+use agent_notify::silence::NotExpired;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State as From};
@@ -62,25 +63,30 @@ async fn ask<T: Send + 'static>(
 async fn list(From(app): From<App>, RawQuery(query): RawQuery) -> Response {
     let parsed: Result<Vec<(String, String)>, _> =
         serde_urlencoded::from_str(query.as_deref().unwrap_or_default());
-    let filters = parsed.unwrap_or_default().into_iter();
-    let filters = filters.filter(|(name, _)| name == "filter");
-    let filters: Result<Vec<Vec<Matcher>>, String> = filters.map(|(_, text)| matcher::parse(&text)).collect();
-    let filters: Vec<Value> = match filters {
-        Ok(filters) => filters
-            .into_iter()
-            .flatten()
-            .map(|matcher| json!(matcher))
-            .collect(),
-        Err(why) => return problem(StatusCode::BAD_REQUEST, &format!("filter: {why}")),
-    };
-    let fits = move |silence: &Value| {
-        let own = silence["matchers"].as_array();
-        filters
+    // Patterns are compiled there: not where others wait.
+    let fitting = move |notifier: &crate::alert::notify::Notifier| -> Result<Vec<Value>, String> {
+        let mut filters: Vec<Value> = Vec::new();
+        for (_, text) in parsed
+            .unwrap_or_default()
             .iter()
-            .all(|wanted| own.is_some_and(|own| own.contains(wanted)))
+            .filter(|(name, _)| name == "filter")
+        {
+            filters.extend(matcher::parse(text)?.iter().map(|matcher| json!(matcher)));
+            if filters.len() > matcher::MOST {
+                return Err(format!("more than {} matchers", matcher::MOST));
+            }
+        }
+        let fits = |silence: &Value| {
+            let own = silence["matchers"].as_array();
+            filters
+                .iter()
+                .all(|wanted| own.is_some_and(|own| own.contains(wanted)))
+        };
+        Ok(notifier.silences().into_iter().filter(fits).collect())
     };
-    match ask(&app, |notifier| notifier.silences()).await {
-        Ok(all) => axum::Json(all.into_iter().filter(fits).collect::<Vec<_>>()).into_response(),
+    match ask(&app, fitting).await {
+        Ok(Ok(fitting)) => axum::Json(fitting).into_response(),
+        Ok(Err(why)) => problem(StatusCode::BAD_REQUEST, &format!("filter: {why}")),
         Err(response) => response,
     }
 }
@@ -159,7 +165,9 @@ fn uuid() -> String {
 async fn expire(From(app): From<App>, Path(id): Path<String>) -> Response {
     match ask(&app, move |notifier| notifier.expire(&id)).await {
         Ok(Ok(())) => StatusCode::OK.into_response(),
-        Ok(Err(why)) => problem(StatusCode::NOT_FOUND, &why),
+        Ok(Err(NotExpired::Unknown(why))) => problem(StatusCode::NOT_FOUND, &why),
+        Ok(Err(NotExpired::Over(why))) => problem(StatusCode::BAD_REQUEST, &why),
+        Ok(Err(NotExpired::Unwritten(why))) => problem(StatusCode::INTERNAL_SERVER_ERROR, &why),
         Err(response) => response,
     }
 }

@@ -138,6 +138,11 @@ impl Lane {
         self.written(result);
     }
 
+    /// Of one that was given up nothing is to be remembered.
+    pub fn settle(&self, entry: &Entry) {
+        self.lock().settle(entry);
+    }
+
     fn done(&self, number: u64, outcome: Outcome) {
         let mut queue = self.lock();
         let (was_there, result) = queue.done(number, outcome);
@@ -227,10 +232,40 @@ impl Lane {
                     task.give_up(&self.place, &cause, "trying again");
                     self.stats.retries.fetch_add(1, Relaxed);
                     task.backoff = (task.backoff * 2).min(self.place.retry.max);
-                    if rest(pause, &mut over).await {
+                    let ended = match after {
+                        Some(_) => rest(pause, &mut over).await,
+                        None => self.rest_but(pause, &task.aside, &mut over).await,
+                    };
+                    if ended {
                         return;
                     }
                 }
+            }
+        }
+    }
+
+    /// Waits, but not once something has come of a group other than these; true if it is over.
+    async fn rest_but(
+        self: &Arc<Self>,
+        pause: Duration,
+        groups: &BTreeSet<String>,
+        over: &mut watch::Receiver<bool>,
+    ) -> bool {
+        let rest = rest(pause, over);
+        tokio::pin!(rest);
+        loop {
+            tokio::select! {
+                ended = &mut rest => return ended,
+                () = self.changed.notified() => {}
+            }
+            let groups = groups.clone();
+            let first = self.aside(move |lane| {
+                let queue = lane.lock();
+                let first = queue.first_but(&groups);
+                first.is_some_and(|one| !groups.contains(&one.entry.notification.group_key))
+            });
+            if first.await == Some(true) {
+                return false;
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::memory::now;
 use agent_notify::incident::{Edges, Entity, Kind};
 use agent_notify::notification::Entry;
+use agent_notify::silence::NotExpired;
 use agent_notify::{Alert, Dispatcher, Incidents, Silence, Silences};
 use agent_store::labels::Labels;
 use serde_json::Value;
@@ -185,8 +186,13 @@ impl Notifier {
         let State { dispatcher, silences } = &mut *state;
         let mut memos = Vec::new();
         for entry in failed {
-            let memo = dispatcher.failed(&entry, now);
-            memos.extend(memo.map(|memo| (entry.receiver, entry.integration, memo)));
+            match dispatcher.failed(&entry, now) {
+                Some(memo) => memos.push((entry.receiver, entry.integration, memo)),
+                None => {
+                    let lane = self.lane(entry.receiver, entry.integration);
+                    lane.into_iter().for_each(|lane| lane.settle(&entry));
+                }
+            }
         }
         let incidents = dispatcher.incidents();
         let mut firing = alerts.iter().filter(|alert| alert.is_firing());
@@ -259,7 +265,7 @@ impl Notifier {
     }
 
     /// Ends a silence. Blocks.
-    pub fn expire(&self, id: &str) -> std::result::Result<(), String> {
+    pub fn expire(&self, id: &str) -> std::result::Result<(), NotExpired> {
         self.state().silences.expire(id, now())?;
         self.wake.notify_one();
         Ok(())

@@ -211,7 +211,7 @@ impl Place {
             }
             (Kind::PagerDuty { pagerduty, .. }, Client::Http(client)) => {
                 let event = pagerduty.post(notification, &client.key);
-                post(client, event, PagerDuty::judge).await
+                post(client, event, receivers::judge).await
             }
             (Kind::Email { email, route, .. }, Client::Smtp(smtp)) => {
                 match smtp::message(email, route, notification) {

@@ -44,6 +44,16 @@ async fn take(State(got): State<Got>, body: String) -> Response {
     (status, [(header::RETRY_AFTER, "1")], "no").into_response()
 }
 
+/// Takes all but what is of one name.
+async fn take_but_poison(State(got): State<Got>, body: String) -> Response {
+    let told: Value = serde_json::from_str(&body).unwrap();
+    if told["commonLabels"]["alertname"] == "Poison" {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    got.lock().unwrap().1.push(told);
+    "ok".into_response()
+}
+
 async fn sink(answers: &[StatusCode]) -> (String, Got) {
     install_crypto();
     let got: Got = Arc::new(Mutex::new((answers.to_vec(), Vec::new(), Vec::new())));
@@ -61,15 +71,18 @@ fn parse(yaml: &str) -> Result<Config, String> {
 
 /// A receiver of these webhooks, which is told at once.
 fn config(directory: &Path, urls: &[&str]) -> Config {
+    parse(&text(directory, urls)).unwrap()
+}
+
+fn text(directory: &Path, urls: &[&str]) -> String {
     let hooks: Vec<String> = urls.iter().map(|url| format!("{{url: '{url}'}}")).collect();
-    parse(&format!(
+    format!(
         "alerting:\n  directory: {}\n  timeout: 300ms\n  deduplication_window: 0s\n  retry: {{initial: 10ms, max: 2s, max_elapsed: 1h}}\n  \
          route: {{receiver: ops, group_by: [alertname], group_wait: 0s, group_interval: 10ms}}\n  receivers:\n  - name: ops\n    \
          webhook_configs: [{}]\n",
         directory.display(),
         hooks.join(", ")
-    ))
-    .unwrap()
+    )
 }
 
 /// A notifier at work, as in the agent but for the rules.
@@ -210,6 +223,30 @@ async fn a_place_that_asks_for_patience_gets_it_and_what_is_refused_is_due_again
     assert!(times[1] - times[0] >= Duration::from_secs(1), "Retry-After: 1");
     running.until(&fires, || running.counts(0) == [2, 1, 1, 0]).await;
     assert_eq!(running.stats(0).dropped[1].load(Relaxed), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_never_taken_delays_nothing_of_another_group() {
+    install_crypto();
+    let directory = tempfile::tempdir().unwrap();
+    let got: Got = Arc::default();
+    let router = Router::new().route("/hook", post(take_but_poison));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let router = router.with_state(got.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let yaml = text(directory.path(), &[&url]);
+    // Half of it at least is waited, longer than `until` is patient.
+    let config = parse(&yaml.replace("initial: 10ms, max: 2s", "initial: 2m, max: 2m")).unwrap();
+    let running = Running::start(&config);
+    let fires = [alert("Poison", "x", None), alert("B", "x", None)];
+    let retries = || running.stats(0).retries.load(Relaxed);
+    running.until(&fires[..1], || retries() == 1).await;
+    let delivered = || running.stats(0).delivered.load(Relaxed);
+    running.until(&fires, || delivered() == 1).await;
+    assert_eq!(taken(&got), [pair("firing", "B")]);
+    assert_eq!(running.counts(0), [2, 1, 0, 1]);
     running.stop().await;
 }
 

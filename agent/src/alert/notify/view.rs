@@ -1,10 +1,11 @@
 //! Alerts as receivers are told of them; silences and incidents as the API shows them.
 
 use crate::alert::view::{Told, generator_url, time};
+use agent_notify::incident::Member;
+use agent_notify::notification::map;
 use agent_notify::{Alert, Incident, Silence};
 use agent_store::labels::Labels;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 pub(super) use crate::alert::view::told;
 
@@ -37,34 +38,24 @@ pub(super) fn silence(silence: &Silence, now: i64) -> Value {
 }
 
 pub(super) fn incident(incident: &Incident) -> Value {
-    let labels = |labels: &Labels| -> BTreeMap<String, String> {
-        let pairs = labels.iter();
-        pairs
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect()
-    };
-    let members: Vec<Value> = incident
-        .alerts
-        .iter()
-        .map(|member| {
-            json!({
-                "labels": labels(&member.labels),
-                "summary": member.summary,
-                "activeAt": time(member.active_at),
-                "startsAt": time(member.starts_at),
-                "endsAt": member.ends_at.map(time),
-                "fingerprint": format!("{:016x}", member.fingerprint),
-            })
+    let member = |member: &Member| {
+        json!({
+            "labels": map(&member.labels),
+            "summary": member.summary,
+            "activeAt": time(member.active_at),
+            "startsAt": time(member.starts_at),
+            "endsAt": member.ends_at.map(time),
+            "fingerprint": format!("{:016x}", member.fingerprint),
         })
-        .collect();
+    };
     json!({
         "id": incident.id,
         "state": if incident.ended_at.is_some() { "resolved" } else { "open" },
         "startedAt": time(incident.started_at),
         "endedAt": incident.ended_at.map(time),
-        "cause": members.get(incident.cause),
+        "cause": incident.first_cause().map(member),
         "why": incident.why,
-        "alerts": members,
+        "alerts": incident.alerts.iter().map(member).collect::<Vec<_>>(),
         "more": incident.more,
     })
 }
