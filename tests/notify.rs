@@ -14,6 +14,9 @@ use tests::need_root;
 /// What an enemy would write into a label.
 const HOSTILE: &str = "\"}]\r\nBcc: all@example.org\r\n\r\n<b>&<!channel>";
 
+/// Path of Slack's address, which is a secret.
+const SLACK: &str = "sl4ck";
+
 /// All that the test has.
 struct Stage {
     /// Goes with it.
@@ -39,7 +42,7 @@ impl Stage {
         }]}]});
         let rules = scratch.write("rules.yaml", rules.to_string())?;
         let [url, key, password] = [
-            scratch.secret("slack", format!("http://{}/slack\n", sink.at))?,
+            scratch.secret("slack", format!("http://{}/{SLACK}\n", sink.at))?,
             scratch.secret("key", "k3y\n")?,
             scratch.secret("password", "s3cret\n")?,
         ];
@@ -88,7 +91,7 @@ impl Stage {
 
     /// How many messages have come to webhook, Slack, PagerDuty, by mail.
     fn counts(&self) -> Result<[usize; 4]> {
-        let posted = ["webhook", "slack", "pagerduty"].map(|path| self.sink.posted(path).len());
+        let posted = ["webhook", SLACK, "pagerduty"].map(|path| self.sink.posted(path).len());
         let [webhook, slack, pagerduty] = posted;
         Ok([webhook, slack, pagerduty, self.mail.mails()?.len()])
     }
@@ -141,7 +144,7 @@ fn each_place_is_told_once_whatever_happens() -> Result<()> {
     equal("status", alert["status"].as_str(), Some("firing"))?;
     equal("label", alert["labels"]["hostile"].as_str(), Some(HOSTILE))?;
     equal("instance", alert["labels"]["instance"].as_str(), Some("node-1"))?;
-    let slack = stage.sink.posted("slack").remove(0).body.to_string();
+    let slack = stage.sink.posted(SLACK).remove(0).body.to_string();
     ensure!(slack.contains("Busy") && !slack.contains("<!channel>"), "{slack}");
     let event = stage.sink.posted("pagerduty").remove(0).body;
     equal("key", event["routing_key"].as_str(), Some("k3y"))?;
@@ -163,7 +166,7 @@ fn each_place_is_told_once_whatever_happens() -> Result<()> {
     let began = seconds(began)?;
     for (path, at) in [
         ("webhook", webhook.at),
-        ("slack", stage.sink.posted("slack").remove(0).at),
+        ("slack", stage.sink.posted(SLACK).remove(0).at),
         ("pagerduty", stage.sink.posted("pagerduty").remove(0).at),
         ("mail", mail["at"].as_f64().context("no time")?),
     ] {
@@ -233,11 +236,17 @@ fn each_place_is_told_once_whatever_happens() -> Result<()> {
         let answer: Value = serde_json::from_str(&agent.get("/api/v1/alerts", "*/*")?.text())?;
         Ok(answer["data"]["alerts"][0]["state"] == "firing")
     })?;
+    // A failure is logged: the error of a client that gets no answer has the address in it.
+    stage.sink.answer(0);
+    until("a failure is logged", || {
+        Ok(agent.log().contains("ops/slack[0]: attempt failed").then_some(()))
+    })?;
+    stage.sink.answer(200);
     until("the end is told", || {
         Ok((stage.counts()? == [2; 4] && stage.dead.posted("webhook").len() == 2).then_some(()))
     })
     .with_context(|| format!("{:?}\n{}", stage.counts(), agent.log()))?;
-    for path in ["webhook", "slack", "pagerduty"] {
+    for path in ["webhook", SLACK, "pagerduty"] {
         let last = stage.sink.posted(path).remove(1).body.to_string();
         ensure!(last.to_lowercase().contains("resolve"), "{path}: {last}");
     }
@@ -254,7 +263,7 @@ fn each_place_is_told_once_whatever_happens() -> Result<()> {
     conserved(&metrics, "webhook[1]")?;
     let log = agent.log();
     ensure!(
-        !log.contains("s3cret") && !log.contains("k3y") && !log.contains("/slack\""),
+        !log.contains("s3cret") && !log.contains("k3y") && !log.contains(SLACK),
         "{log}"
     );
     agent.stop().map(drop)

@@ -51,7 +51,7 @@ impl Sink {
         Ok(Self { at, posted, status })
     }
 
-    /// Answers with this from now on; what it does not take it does not remember.
+    /// Answers with this from now on, 0 = hangs up without; what it does not take it does not remember.
     pub fn answer(&self, status: u16) {
         self.status.store(status, Relaxed);
     }
@@ -86,6 +86,9 @@ fn serve(stream: TcpStream, posted: &Mutex<Vec<Posted>>, status: &AtomicU16) -> 
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         let status = status.load(Relaxed);
+        if status == 0 {
+            return Ok(());
+        }
         if status == 200 {
             let at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
             let one = Posted {
