@@ -213,7 +213,7 @@ fn lines_of_a_file_are_judged() -> Result<()> {
         ensure!(table.status.success(), "{}", said(&table));
         says(
             &said(&table),
-            &["99.9 %", "NOT MET SINCE", "2026-01-31T10:00:00Z", "14.4"],
+            &["99.9 %", "NOT MET SINCE", "2026-01-31T09:59:00Z", "14.4"],
         )?;
         arguments.push("--json");
         let out = geophone(&arguments)?;
@@ -232,7 +232,7 @@ fn lines_of_a_file_are_judged() -> Result<()> {
         equal(
             "since",
             violations[0]["start"].as_str(),
-            Some("2026-01-31T10:00:00Z"),
+            Some("2026-01-31T09:59:00Z"),
         )?;
         equal(
             "until",

@@ -361,6 +361,20 @@ fn indicator(from: &Definition) -> Result<Indicator, Fault> {
     }
     let value = from.value.as_deref().unwrap_or_default();
     let query = query::value(value).map_err(|what| Fault::new("value", what))?;
+    match query::grouped(&query) {
+        Some(by) => {
+            unlabelled(&from.labels, by.iter().map(String::as_str))?;
+            query::labels(&Vec::from_iter(by)).map_err(|what| Fault::new("value", what))?;
+        }
+        None if !from.labels.is_empty() => {
+            return Err(Fault::new(
+                "labels",
+                "the value does not say which labels its series have, and these could hide one: write it as \
+                 max by (instance) (…), or take them out",
+            ));
+        }
+        None => {}
+    }
     let judge = match (from.at_most, from.at_least) {
         (None, None) => Judge::Share,
         (Some(limit), None) => Judge::AtMost(limit),
@@ -393,10 +407,15 @@ mod tests {
         assert_eq!((slo.budget(), slo.percent().as_str()), (0.001, "99.9"));
     }
 
+    fn value(one: &mut Definition, query: &str, label: &str) {
+        (one.total, one.bad, one.value) = (None, None, Some(query.to_owned()));
+        one.labels.insert(label.to_owned(), "x".to_owned());
+    }
+
     #[test]
     fn what_is_wrong_is_told_with_its_key() {
         type Change = fn(&mut Definition);
-        let wrong: [(&str, &str, Change); 25] = [
+        let wrong: [(&str, &str, Change); 28] = [
             ("name", "found \"\"", |d| d.name.clear()),
             ("name", "found \"a b\"", |d| d.name = "a b".to_owned()),
             ("service", "{{", |d| d.service = "{{".to_owned()),
@@ -434,6 +453,15 @@ mod tests {
             ("by", "cannot be", |d| d.by = Some(vec!["a) x".to_owned()])),
             ("labels", "severity", |d| {
                 d.labels.insert("severity".to_owned(), String::new());
+            }),
+            ("labels", "write it as max by", |d| {
+                value(d, "netdev_up", "device")
+            }),
+            ("labels", "\"device\" is a label", |d| {
+                value(d, "(max by (device) (up)) # now", "device");
+            }),
+            ("value", "\"window\"", |d| {
+                value(d, "max by (window) (up)", "team")
             }),
         ];
         for (key, part, change) in wrong {

@@ -67,17 +67,11 @@ impl Indicator {
             )
         };
         let native = rate("", "");
-        // A histogram without a value has no share of anything.
-        let good = format!("histogram_fraction(0, {below}, {native}) * (histogram_count({native}) > 0)");
-        let bucket = |bound: f64| {
-            // Versions of Prometheus and of clients differ in how they write whole numbers.
-            let le = if bound.fract() == 0.0 {
-                format!("le=~\"{bound}|{bound}\\\\.0\"")
-            } else {
-                format!("le=\"{}\"", go(bound))
-            };
-            rate("_bucket", &le)
-        };
+        // A histogram without a value has no share of anything, but it is known that nothing happened.
+        let good = format!(
+            "histogram_fraction(0, {below}, {native}) * (histogram_count({native}) > 0) or 0 * histogram_count({native})"
+        );
+        let bucket = |bound: f64| rate("_bucket", &le(bound));
         let classic = match octave(metric, below) {
             Some((lower, upper)) => {
                 let share = (below - lower) / (upper - lower);
@@ -109,8 +103,8 @@ impl Indicator {
     pub(crate) fn bad(&self, window: &str, total: &str) -> String {
         match self {
             Self::Events { failed, .. } => match failed {
-                // What never happened has no series.
-                Failed::Bad(bad) => format!("({}) or 0 * {total}", at(bad, window)),
+                // What never happened has no series; without a total nothing is known.
+                Failed::Bad(bad) => format!("(({}) and {total}) or 0 * {total}", at(bad, window)),
                 Failed::AllBut(good) => {
                     format!("clamp_min({total} - (({}) or 0 * {total}), 0)", at(good, window))
                 }
@@ -158,14 +152,37 @@ fn at(query: &str, window: &str) -> String {
     query.replace(WINDOW, window)
 }
 
-/// A number as Go writes it, so as Prometheus has it in `le`.
+/// The matcher of a bucket's bound: versions of Prometheus and of clients differ in how they write whole numbers, and in from
+/// where on they have an exponent.
+fn le(bound: f64) -> String {
+    let mut all = vec![go(bound)];
+    if bound >= 1.0 {
+        all.push(bound.to_string());
+    }
+    if bound.fract() == 0.0 {
+        all.push(format!("{bound}.0"));
+    }
+    all.dedup();
+    match &all[..] {
+        [one] => format!("le=\"{one}\""),
+        _ => {
+            let all = all.join("|").replace('.', "\\\\.").replace('+', "\\\\+");
+            format!("le=~\"{all}\"")
+        }
+    }
+}
+
+/// A number as Go writes it (`strconv.FormatFloat(f, 'g', -1, 64)`), so as Prometheus has it in `le`.
 fn go(number: f64) -> String {
-    if number == 0.0 || number.abs() >= 1e-4 {
+    if number == 0.0 || (1e-4..1e6).contains(&number.abs()) {
         return number.to_string();
     }
     let text = format!("{number:e}");
-    match text.split_once("e-") {
-        Some((digits, power)) => format!("{digits}e-{power:0>2}"),
+    match text.split_once('e') {
+        Some((digits, power)) => match power.strip_prefix('-') {
+            Some(power) => format!("{digits}e-{power:0>2}"),
+            None => format!("{digits}e+{power:0>2}"),
+        },
         None => text,
     }
 }
@@ -180,4 +197,36 @@ fn octave(metric: &str, value: f64) -> Option<(f64, f64)> {
     let (lower, upper) = (f64::from(power).exp2(), f64::from(power + 1).exp2());
     let known = OCTAVES.contains(&power) && OCTAVES.contains(&(power + 1));
     (known && lower != value).then_some((lower, upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_found_however_they_are_written() {
+        // As Go itself writes them.
+        for (number, text) in [
+            (0.000_01, "1e-05"),
+            (0.0001, "0.0001"),
+            (0.25, "0.25"),
+            (123_456.5, "123456.5"),
+            (999_999.0, "999999"),
+            (1e6, "1e+06"),
+            (1_234_567.0, "1.234567e+06"),
+            (1_234_567.5, "1.2345675e+06"),
+            (1e21, "1e+21"),
+        ] {
+            assert_eq!(go(number), text);
+        }
+        for (bound, matcher) in [
+            (0.000_01, "le=\"1e-05\""),
+            (0.25, "le=\"0.25\""),
+            (1.0, r#"le=~"1|1\\.0""#),
+            (1e6, r#"le=~"1e\\+06|1000000|1000000\\.0""#),
+            (1_234_567.5, r#"le=~"1\\.2345675e\\+06|1234567\\.5""#),
+        ] {
+            assert_eq!(le(bound), matcher);
+        }
+    }
 }

@@ -4,7 +4,9 @@ use crate::indicator::WINDOW;
 use agent_rules::file::check;
 use agent_store::promql::is_label_name;
 use promql_parser::label::{MatchOp, Matcher};
-use promql_parser::parser::token::T_SUM;
+use promql_parser::parser::token::{
+    T_AVG, T_COUNT, T_GROUP, T_MAX, T_MIN, T_QUANTILE, T_STDDEV, T_STDVAR, T_SUM,
+};
 use promql_parser::parser::{self, AggregateExpr, Expr, LabelModifier, VectorSelector};
 use std::collections::BTreeSet;
 
@@ -54,6 +56,17 @@ pub(crate) fn value(text: &str) -> Result<String, String> {
     clean(text, false)
 }
 
+/// The labels of the series of a [`value`]; `None` where its query does not say.
+pub(crate) fn grouped(value: &str) -> Option<BTreeSet<String>> {
+    let plain = [
+        T_AVG, T_COUNT, T_GROUP, T_MAX, T_MIN, T_QUANTILE, T_STDDEV, T_STDVAR, T_SUM,
+    ];
+    match bare(&parser::parse(value).ok()?) {
+        Expr::Aggregate(one) if plain.contains(&one.op.id()) => included(one),
+        _ => None,
+    }
+}
+
 /// A query of how many there are, a second, and the labels by which it is grouped.
 #[derive(Debug)]
 pub(crate) struct Count {
@@ -69,7 +82,7 @@ pub(crate) fn count(text: &str, by: &[String], counter: bool) -> Result<Count, S
     if query.contains(WINDOW) {
         if let Some(name) = no_rate(&parsed) {
             return Err(format!(
-                "{name} over $window is no rate a second; write rate instead, of a gauge avg_over_time"
+                "{name} over a range is no rate a second; write rate instead, of a gauge avg_over_time"
             ));
         }
         return match bare(&parsed) {
@@ -118,8 +131,12 @@ pub(crate) fn same(part: &Count, total: &Count) -> Result<(), String> {
 
 /// The labels of a `sum by (…)`.
 fn grouping(sum: &AggregateExpr) -> Option<BTreeSet<String>> {
-    match &sum.modifier {
-        _ if sum.op.id() != T_SUM => None,
+    (sum.op.id() == T_SUM).then(|| included(sum)).flatten()
+}
+
+/// The labels of a `by (…)`.
+fn included(aggregate: &AggregateExpr) -> Option<BTreeSet<String>> {
+    match &aggregate.modifier {
         None => Some(BTreeSet::new()),
         Some(LabelModifier::Include(labels)) => Some(labels.labels.iter().cloned().collect()),
         Some(LabelModifier::Exclude(_)) => None,
@@ -234,4 +251,24 @@ fn written(selector: &VectorSelector) -> String {
         selector.name.as_deref().unwrap_or_default(),
         all.join(",")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn aggregates_say_which_labels_are_left() {
+        let some = |labels: &[&str]| Some(labels.iter().map(|label| (*label).to_owned()).collect());
+        for (query, labels) in [
+            ("(\nmax by (a, b) (x) # c\n)", some(&["a", "b"])),
+            ("min(x)", some(&[])),
+            ("x", None),
+            ("sum without (a) (x)", None),
+            ("topk by (a) (1, x)", None),
+            ("max by (a) (x) or y", None),
+        ] {
+            assert_eq!(grouped(query), labels, "{query}");
+        }
+    }
 }

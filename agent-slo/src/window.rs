@@ -102,6 +102,16 @@ impl Window {
         }
     }
 
+    /// When the window began that ends with a line of this time. A line is of the time before it: one at midnight is the last
+    /// of a day, not the first of the next.
+    #[must_use]
+    pub fn begin_of_last(&self, at: Millis) -> Millis {
+        match self {
+            Self::Rolling(_) => self.begin(at),
+            _ => self.begin(at - 1),
+        }
+    }
+
     /// PromQL: which period it is now, as a vector of one element; none of a rolling window.
     pub(crate) fn period(&self) -> Option<String> {
         match *self {
@@ -167,6 +177,15 @@ mod tests {
             let first = begin(text);
             assert_eq!(Window::parse(text).unwrap().begin(first), first, "{text}");
         }
+        // The last line of the 29th is that of midnight.
+        let last = |text: &str| {
+            Window::parse(text)
+                .unwrap()
+                .begin_of_last(1_709_164_800_000 + DAY)
+        };
+        assert_eq!(last("day"), 1_709_164_800_000);
+        assert_eq!(last("month"), 1_706_745_600_000);
+        assert_eq!(last("2d"), 1_709_164_800_000 - DAY);
     }
 
     #[test]

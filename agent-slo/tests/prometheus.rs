@@ -11,7 +11,7 @@ mod prometheus;
 
 use agent_rules::file::{self, GroupFile};
 use agent_rules::{Environment, Group, Health, Results, Settings};
-use agent_slo::{Definition, Ledger, Slo, Template, ledger::Tick, rules};
+use agent_slo::{Definition, Ledger, Slo, Template, ledger::Tick, rules, rules::BURNS};
 use agent_store::histogram::Histogram;
 use agent_store::labels::Labels;
 use agent_store::series::{Bounds, Column, Free, Millis, STALE, Samples, Series};
@@ -26,6 +26,8 @@ const START: Millis = 1_601_510_400_000 - 1_500_000;
 const STEP: Millis = 15_000;
 /// No more than an hour: a Prometheus takes nothing older into its head.
 const COUNT: Millis = 220;
+/// Samples without a round trip or a lookup.
+const IDLE: std::ops::Range<Millis> = 70..110;
 /// What node and Prometheus may differ by, of themselves.
 const TOLERANCE: f64 = 1e-3;
 
@@ -62,6 +64,8 @@ fn histograms(labels: &[(&str, &str)], slow: impl Fn(Millis) -> f64) -> Series {
             (histogram.count, histogram.sum) = (0.0, 0.0);
         }
         for (value, count) in [(0.002, 20.0 + (step % 7) as f64), (0.11, 3.0), (0.2, slow(step))] {
+            // For longer than the rates look back nothing happens.
+            let count = if IDLE.contains(&step) { 0.0 } else { count };
             let index = (f64::log2(value) * 8.0).ceil() as i32;
             match histogram.positive.binary_search_by_key(&index, |bucket| bucket.0) {
                 Ok(at) => histogram.positive[at].1 += count,
@@ -339,12 +343,23 @@ fn node_and_prometheus_agree() {
         });
         assert!(burned, "{}", slo.name);
     }
+    // That nothing happened is known.
+    let idle = START + (IDLE.end - 1) * STEP;
+    let latency = ours.iter().filter(|(labels, _)| {
+        labels.name() == "geophone_slo_total_events" && labels.get("slo").starts_with("peer-latency")
+    });
+    let idle: Vec<f64> = latency
+        .filter_map(|(_, values)| values.range(idle - 2 * STEP..=idle).next_back())
+        .map(|(_, value)| *value)
+        .collect();
+    // Two peers, four windows.
+    assert_eq!(idle, [0.0; 8]);
     ledgers(&slos, &ours);
 }
 
 /// The ledger of what the rules recorded says what they say.
 fn ledgers(slos: &[Slo], recorded: &Recorded) {
-    let mut compared = 0;
+    let (mut compared, mut told) = (0, 0);
     for slo in slos {
         let series = |name: &'static str| {
             recorded.iter().filter(move |(labels, _)| {
@@ -396,6 +411,32 @@ fn ledgers(slos: &[Slo], recorded: &Recorded) {
                 compared += 1;
             }
         }
+        // What would have been told is what the alerts' expressions say; those of a day and more are looked at more rarely.
+        for burn in BURNS.iter().filter(|burn| burn.long <= 6 * 3_600_000) {
+            let rates = |length: Millis| {
+                let name = match length / 3_600_000 {
+                    0 => format!("{}m", length / 60_000),
+                    hours => format!("{hours}h"),
+                };
+                let all = series("burn_rate").filter(move |(labels, _)| labels.get("window") == name);
+                all.map(|(labels, values)| (plain(labels), values))
+                    .collect::<BTreeMap<_, _>>()
+            };
+            let (long, brief) = (rates(burn.long), rates(burn.short));
+            for (of, brief) in brief {
+                let Some(long) = long.get(&of) else { continue };
+                let ledger = Ledger::new(ticks[&of].values().copied(), 0);
+                let found = ledger.told(0, Millis::MAX, slo.budget(), slo.window.reach());
+                for (at, rate) in brief {
+                    let wanted = *rate > burn.factor && long.get(at).is_some_and(|rate| *rate > burn.factor);
+                    let found = found
+                        .iter()
+                        .any(|one| one.burn == *burn && one.start < *at && *at <= one.end);
+                    assert_eq!(found, wanted, "{} {of:?} {} at {at}", slo.name, burn.factor);
+                    told += usize::from(wanted);
+                }
+            }
+        }
     }
-    assert!(compared > 5_000, "{compared}");
+    assert!(compared > 5_000 && told > 500, "{compared}, {told}");
 }

@@ -418,6 +418,31 @@ fn what_is_not_known_is_neither_good_nor_bad() {
         ("absent(geophone_slo_covered_seconds)", 1.0),
     ];
     judged(&Slo::new(&histogram).unwrap(), &series, "20m", &unknown, &[]);
+    // Failures without a total are no failures of anything.
+    let failed = [(
+        "geophone_tcp_retransmits_total{instance=\"n\",peer=\"db\"}",
+        "0+9x100",
+    )];
+    judged(&new("s"), &failed, "20m", &unknown, &[]);
+    // A bound that Go, and so Prometheus, writes with an exponent.
+    let large = Definition {
+        histogram: Some("sent_bytes".to_owned()),
+        below: Some(1e6),
+        ..histogram
+    };
+    let series = [
+        ("sent_bytes_bucket{le=\"1e+06\"}", "0+30x100"),
+        ("sent_bytes_bucket{le=\"+Inf\"}", "0+90x100"),
+        ("sent_bytes_count", "0+90x100"),
+    ];
+    let third = [("geophone_slo_sli_ratio{window=\"30d\"}", 1.0 / 3.0)];
+    judged(
+        &Slo::new(&large).unwrap(),
+        &series,
+        "20m",
+        &third,
+        &["1", "3", "6", "14.4"],
+    );
     let value = Definition {
         name: "s".to_owned(),
         value: Some("up".to_owned()),

@@ -133,7 +133,10 @@ fn check(files: &[PathBuf]) -> Result<()> {
 fn checked(file: &Path) -> std::result::Result<(Vec<Slo>, Vec<String>), Vec<Error>> {
     let text = slo::text(file).map_err(|error| vec![error])?;
     if openslo::looks_like(&text) {
-        return slo::read(file).map(|read| (read.slos, read.remarks));
+        // What was read, as a pipe can be read but once.
+        return openslo::parse(&file.display().to_string(), &text)
+            .map(|read| (read.slos, read.remarks))
+            .map_err(|faults| faults.iter().map(Error::new).collect());
     }
     let config =
         Config::parse(&file.display().to_string(), &text).map_err(|error| vec![Error::new(error)])?;

@@ -27,7 +27,7 @@ pub(super) fn judge(file: &Path, judge: &cli::SloJudge, json: bool) -> Result<()
     let Some((first, last)) = ledger.span() else {
         return Err(Error::new(format_args!("{}: no value", file.display())));
     };
-    let from = window.begin(last).max(first - step);
+    let from = window.begin_of_last(last).max(first - step);
     let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
     let account = Account::new(
         &name,
