@@ -454,7 +454,7 @@ mod tests {
 8000-9000 rw-p 00007000 fe:00 7   /usr/bin/geophone
 9000-a000 r-xp 00000000 fe:00 8   /lib/libc.so.6
 ";
-        let found: Vec<_> = code(maps, "/usr/bin/geophone").collect();
+        let found = code(maps, "/usr/bin/geophone");
         assert_eq!(
             found,
             [(0x1000, 0x2000), (0x3000, 0x4000)],
