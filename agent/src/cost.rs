@@ -110,9 +110,9 @@ pub const DISPATCH_NANOS: f64 = 48.0;
 const ASSUMED_NANOS: f64 = 250.0;
 /// Runs that a price is made of at least: fewer are cold, and say more of the caches than of the program.
 const FEW_RUNS: u64 = 5;
-/// Measurements in a row, a second apart, that a program without a price is worth.
-const EAGER: u32 = 60;
 const MEASURE_FOR: Duration = Duration::from_millis(100);
+/// Pause before the next measurement while programs have no price, doubled with each up to the usual one: to switch the
+/// statistics patches the kernel's code and stops every CPU for it.
 const MEASURE_FIRST: Duration = Duration::from_secs(1);
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
@@ -154,17 +154,21 @@ struct Measuring {
     _stats: Option<OwnedFd>,
     since: Instant,
     /// Run time in ns and runs of each program, when it began.
-    before: HashMap<String, (u64, u64)>,
+    before: Times,
 }
+
+/// Run time in ns and runs, in the order of `Cost::programs`; 0 = it is not loaded.
+type Times = Vec<(u64, u64)>;
 
 /// Measures.
 pub struct Cost {
     start: u64,
     floor: f64,
     measuring: Option<Measuring>,
-    last: Option<Instant>,
-    /// Measurements that programs without a price are still worth, and how many such programs there were.
-    eager: (u32, usize),
+    /// When the next measurement is due.
+    next: Option<Instant>,
+    /// Pause after it, and how many programs had no price.
+    pause: (Duration, usize),
     complained: bool,
     programs: Vec<(&'static str, usize, ProgramCost)>,
     labels: HashMap<String, Arc<Labels>>,
@@ -181,8 +185,8 @@ impl Cost {
             start: unix_nanos,
             floor,
             measuring: None,
-            last: None,
-            eager: (0, 0),
+            next: None,
+            pause: (MEASURE_FIRST, 0),
             complained: false,
             programs: programs
                 .into_iter()
@@ -205,26 +209,26 @@ impl Cost {
     }
 
     /// Programs that have run and have no price yet are measured soon, but not for ever: some run once an hour.
-    fn pause(&mut self, engine: &Engine) -> Duration {
+    fn rest(&mut self, engine: &Engine) -> Duration {
         let unknown = self
             .programs
             .iter()
             .filter(|(_, account, cost)| cost.nanos.is_none() && runs(engine, *account) >= FEW_RUNS)
             .count();
-        if unknown > self.eager.1 {
-            self.eager.0 = EAGER;
-        }
-        self.eager.1 = unknown;
-        if unknown > 0 && self.eager.0 > 0 {
+        let (last, before) = self.pause;
+        let next = if unknown > before {
             MEASURE_FIRST
+        } else if unknown > 0 {
+            (2 * last).min(MEASURE_EVERY)
         } else {
             MEASURE_EVERY
-        }
+        };
+        self.pause = (next, unknown);
+        next
     }
 
     /// Turns the statistics on, if that is allowed.
-    fn begin(&mut self, now: Instant, before: HashMap<String, (u64, u64)>) {
-        self.eager.0 = self.eager.0.saturating_sub(1);
+    fn begin(&mut self, now: Instant, before: Times) {
         let stats = match aya::sys::enable_stats(aya::sys::Stats::RunTime) {
             Ok(stats) => Some(stats),
             Err(_) if host::bpf_stats_are_on() => None,
@@ -245,37 +249,38 @@ impl Cost {
         });
     }
 
-    /// Turns the statistics on and off; to be called ten times a second.
-    pub fn poll(&mut self, engine: &Engine, now: Instant) {
-        let times = || -> HashMap<String, (u64, u64)> {
-            let mut sums = HashMap::new();
-            for (name, time, runs) in engine.run_times() {
-                let sum: &mut (u64, u64) = sums.entry(name.to_owned()).or_default();
+    /// How long each program has run.
+    fn times(&self, engine: &Engine) -> Times {
+        let mut times = vec![(0, 0); self.programs.len()];
+        for (name, time, runs) in engine.run_times() {
+            let place = self.programs.iter().position(|(known, ..)| *known == name);
+            if let Some(sum) = place.and_then(|place| times.get_mut(place)) {
                 *sum = (sum.0 + time, sum.1 + runs);
             }
-            sums
-        };
+        }
+        times
+    }
+
+    /// Turns the statistics on and off. Whether it wants to be called again within [`MEASURE_FOR`].
+    pub fn poll(&mut self, engine: &Engine, now: Instant) -> bool {
         match self.measuring.take() {
             Some(m) if now.duration_since(m.since) < MEASURE_FOR => self.measuring = Some(m),
             // With this the statistics are off again.
             Some(Measuring { before, .. }) => {
-                let after = times();
-                let floor = self.floor;
-                for (name, _, cost) in &mut self.programs {
-                    if let (Some(b), Some(a)) = (before.get(*name), after.get(*name)) {
-                        cost.learn(a.0.saturating_sub(b.0), a.1.saturating_sub(b.1), floor);
-                    }
+                let (after, floor) = (self.times(engine), self.floor);
+                for ((_, _, cost), (b, a)) in self.programs.iter_mut().zip(before.iter().zip(after)) {
+                    cost.learn(a.0.saturating_sub(b.0), a.1.saturating_sub(b.1), floor);
                 }
+                self.next = Some(now + self.rest(engine));
             }
-            None if self
-                .last
-                .is_none_or(|t| now.duration_since(t) >= self.pause(engine)) =>
-            {
-                self.last = Some(now);
-                self.begin(now, times());
+            None if self.next.is_none_or(|next| now >= next) => {
+                self.next = Some(now + MEASURE_EVERY);
+                let before = self.times(engine);
+                self.begin(now, before);
             }
             None => {}
         }
+        self.measuring.is_some()
     }
 
     /// Once a second.
@@ -322,16 +327,23 @@ impl Cost {
             out.push(Family { metric, series });
         }
         let (mut seconds, mut runs_of) = (Vec::new(), Vec::new());
-        for (name, account, cost) in self.programs.clone() {
+        for place in 0..self.programs.len() {
+            let Some((name, account, known)) = self
+                .programs
+                .get(place)
+                .map(|(name, account, cost)| (*name, *account, cost.nanos.map(|_| cost.seconds)))
+            else {
+                break;
+            };
             let runs = engine.map_or(0, |e| runs(e, account));
             if runs == 0 {
                 continue;
             }
             let labels = self.labels(&RUNS, &[name]);
-            if cost.nanos.is_some() {
+            if let Some(known) = known {
                 seconds.push(Series {
                     labels: labels.clone(),
-                    value: Value::CounterF(cost.seconds),
+                    value: Value::CounterF(known),
                 });
             }
             runs_of.push(Series {

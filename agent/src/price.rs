@@ -27,9 +27,9 @@ impl Price {
         }
     }
 
-    /// To be called more often than once a second.
-    pub fn poll(&mut self, engine: &Engine) {
-        self.cost.poll(engine, Instant::now());
+    /// To be called more often than once a second; whether it wants to be called soon.
+    pub fn poll(&mut self, engine: &Engine) -> bool {
+        self.cost.poll(engine, Instant::now())
     }
 
     /// Once a second; `beside` are CPU seconds that are in no program's time. The level if it is another from now on.

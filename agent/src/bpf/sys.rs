@@ -12,6 +12,7 @@ const MAP_UPDATE: i32 = 2;
 const MAP_DELETE: i32 = 3;
 const MAP_LOOKUP_AND_DELETE: i32 = 21;
 const PROG_LOAD: i32 = 5;
+const PROG_GET_NEXT_ID: i32 = 11;
 const MAP_LOOKUP_BATCH: i32 = 24;
 const OBJ_GET_INFO: i32 = 15;
 const PROG_QUERY: i32 = 16;
@@ -355,6 +356,26 @@ pub fn load_entry(
         Insn(0x95, 0x00, 0, 0),                            // exit
     ];
     load(SCHED_CLS, &code)
+}
+
+/// The first program of the machine with an id above this one; ids grow. Needs CAP_SYS_ADMIN.
+pub fn newer_program(id: u32) -> io::Result<Option<u32>> {
+    #[repr(C)]
+    struct Attr {
+        start: u32,
+        next: u32,
+        flags: u32,
+    }
+    let mut attr = Attr {
+        start: id,
+        next: 0,
+        flags: 0,
+    };
+    match bpf(PROG_GET_NEXT_ID, &mut attr) {
+        Ok(_) => Ok(Some(attr.next)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The kernel's id of a program.

@@ -1,20 +1,22 @@
 //! Names of kernel addresses, a few at a time.
 //!
-//! The kernel takes 50 ms to write /proc/kallsyms and has no other way to ask. So it is read once, when somebody listens
-//! to drops and an address is not known; its functions (64,000 on 6.18, 2.5 MB) are kept while new addresses come, and given
-//! back after ten seconds without.
+//! The kernel takes 50 ms to write /proc/kallsyms and has no other way to ask. So it is read once, when an address is not
+//! known; its functions (64,000 on 6.18, 2.5 MB) are kept while new addresses come, and given back after minutes without: stacks
+//! have new ones in every slice of ten seconds, and to read it for each of them was half a percent of a core.
 
+use crate::bpf::sys::newer_program;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Most names that are kept; kernels have a few hundred places that drop packets.
 const CAPACITY: usize = 4096;
 /// How long the table is kept after an address that was new.
-const KEEP: Duration = Duration::from_secs(10);
-/// BPF programs come without a word: where they lie, a table that is older than this is read anew.
+const KEEP: Duration = Duration::from_secs(300);
+/// BPF programs come without a word: where they lie, a table that is older than this is read anew, unless there is no program
+/// that is newer than it.
 const FRESH: Duration = Duration::from_secs(5);
 /// Nothing is farther into its function: what is lies in something that has no name.
 const FARTHEST: u64 = 1 << 20;
@@ -26,6 +28,8 @@ pub struct Symbols {
     names: HashMap<u64, String>,
     table: Option<Table>,
     asked: Instant,
+    /// [`newer_program`].
+    newer: fn(u32) -> io::Result<Option<u32>>,
 }
 
 impl Symbols {
@@ -38,6 +42,7 @@ impl Symbols {
             names: HashMap::new(),
             table: None,
             asked: Instant::now(),
+            newer: newer_program,
         }
     }
 
@@ -50,7 +55,7 @@ impl Symbols {
         let modules = loaded(&self.modules);
         let table = match self.table.take().filter(|t| t.modules == modules) {
             Some(table) => table,
-            None => Table::read(&self.path, modules),
+            None => self.read(modules),
         };
         let name = table.name(address).unwrap_or_else(|| format!("{address:#x}"));
         self.table = Some(table);
@@ -69,11 +74,14 @@ impl Symbols {
         self.asked = Instant::now();
         let modules = loaded(&self.modules);
         let holds = |t: &Table| {
-            t.modules == modules && (t.read.elapsed() < FRESH || !addresses.iter().any(|a| t.may_be_bpf(*a)))
+            t.modules == modules
+                && (t.read.elapsed() < FRESH
+                    || !addresses.iter().any(|a| t.may_be_bpf(*a))
+                    || matches!((self.newer)(t.newest), Ok(None)))
         };
         let table = match self.table.take().filter(holds) {
             Some(table) => table,
-            None => Table::read(&self.path, modules),
+            None => self.read(modules),
         };
         let name = |address: &u64| match table.function(*address) {
             Some((_, name, module)) => shown(name, module),
@@ -82,6 +90,15 @@ impl Symbols {
         let names = addresses.iter().map(name).collect();
         self.table = Some(table);
         names
+    }
+
+    fn read(&self, modules: String) -> Table {
+        // Asked first: what comes while the table is read may not be in it.
+        let mut newest = 0;
+        while let Ok(Some(newer)) = (self.newer)(newest) {
+            newest = newer;
+        }
+        Table::read(&self.path, modules, newest)
     }
 
     /// Gives the table back when no new address has come for a while; to be called now and then.
@@ -130,17 +147,20 @@ struct Table {
     /// The last function of the kernel itself; BPF programs and modules lie behind it.
     last: u64,
     read: Instant,
+    /// The BPF program with the highest id then; 0 = not known.
+    newest: u32,
 }
 
 impl Table {
     /// What cannot be read is left out: then addresses stay addresses.
-    fn read(path: &Path, modules: String) -> Self {
+    fn read(path: &Path, modules: String, newest: u32) -> Self {
         let mut table = Self {
             functions: Vec::new(),
             names: String::new(),
             modules,
             last: 0,
             read: Instant::now(),
+            newest,
         };
         let Ok(file) = File::open(path) else {
             return table;
@@ -277,6 +297,7 @@ mod tests {
             before,
             "a table that was read just now"
         );
+        symbols.newer = |_| Ok(None);
         let aged = |symbols: &mut Symbols| {
             let read = Instant::now().checked_sub(FRESH * 2).unwrap();
             symbols.table.as_mut().unwrap().read = read;
@@ -285,6 +306,9 @@ mod tests {
         let second = symbols.functions(&asked[..1]);
         assert_eq!(second, before[..1], "where no program can be it is old enough");
         assert!(symbols.table.as_ref().unwrap().read.elapsed() > FRESH);
+        let unknown = "0x200000";
+        assert_eq!(symbols.functions(&[0x20_0000]), [unknown], "no program is newer");
+        symbols.newer = |_| Err(io::ErrorKind::PermissionDenied.into());
         let programs = [
             "tcp_probe [bpf]",
             "bpf_prog_6deef7357e7b4530 [bpf]",

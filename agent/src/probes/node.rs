@@ -15,6 +15,7 @@ use crate::record::Source;
 use serde::{Deserialize, Serialize};
 use sockets::Sockets;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,7 +59,8 @@ pub static PRESSURE: Metric = Metric {
 /// All of them.
 pub const METRICS: &[&Metric] = &[&USED, &LIMIT, &PRESSURE];
 
-/// Ticks from one look at file systems to the next: a node of many containers has a thousand mounts.
+/// Ticks from one look at file systems to the next: a node of many containers has a thousand mounts. Limits of the kernel's are
+/// read as often: hardly anybody ever sets them.
 const FILE_SYSTEMS_EVERY: u64 = 10;
 
 /// What the configuration says.
@@ -122,6 +124,8 @@ pub struct Node {
     uses: Uses,
     /// Of them, those of file systems.
     file_systems: Uses,
+    /// What is set by hand, by file; emptied with each look at file systems.
+    limits: RefCell<BTreeMap<&'static str, Option<String>>>,
     /// `None` where not this machine's /proc is read.
     sockets: Option<Sockets>,
     ticks: u64,
@@ -149,6 +153,7 @@ impl Node {
             cpu: None,
             uses: Uses::new(),
             file_systems: Uses::new(),
+            limits: RefCell::default(),
             sockets: None,
             ticks: 0,
             pressure: BTreeMap::new(),
@@ -165,8 +170,18 @@ impl Node {
         self.text(path)?.trim().parse().ok()
     }
 
+    /// A word of a setting.
+    fn limit(&self, path: &'static str, place: usize) -> Option<f64> {
+        let mut limits = self.limits.borrow_mut();
+        let text = limits.entry(path).or_insert_with(|| self.text(path));
+        word(text.as_deref()?, place)
+    }
+
     /// Reads what there is; of a recording, what was read then.
     fn update(&mut self, source: &Source) {
+        if self.ticks.is_multiple_of(FILE_SYSTEMS_EVERY) {
+            self.limits.borrow_mut().clear();
+        }
         let seen = source.ask("node", || self.seen()).unwrap_or_default();
         let mut uses = Uses::new();
         if let Some(found) = seen.cpu.and_then(|cpu| self.busy(cpu)) {
@@ -220,7 +235,7 @@ impl Node {
             part(&memory, "SwapFree:", "SwapTotal:").filter(|(_, total)| *total > Some(0.0)),
         );
         let sockets = self.text("net/sockstat").unwrap_or_default();
-        let most = self.text("sys/net/ipv4/tcp_mem").and_then(|text| word(&text, 2));
+        let most = self.limit("sys/net/ipv4/tcp_mem", 2);
         let pages = after(&sockets, "TCP:", "mem").zip(page_size());
         put(
             "tcp_memory",
@@ -228,16 +243,18 @@ impl Node {
         );
         put(
             "tcp_orphans",
-            after(&sockets, "TCP:", "orphan").map(|used| (used, self.number("sys/net/ipv4/tcp_max_orphans"))),
+            after(&sockets, "TCP:", "orphan")
+                .map(|used| (used, self.limit("sys/net/ipv4/tcp_max_orphans", 0))),
         );
         put(
             "tcp_time_wait",
-            after(&sockets, "TCP:", "tw").map(|used| (used, self.number("sys/net/ipv4/tcp_max_tw_buckets"))),
+            after(&sockets, "TCP:", "tw")
+                .map(|used| (used, self.limit("sys/net/ipv4/tcp_max_tw_buckets", 0))),
         );
         put(
             "conntrack",
             self.number("sys/net/netfilter/nf_conntrack_count")
-                .map(|used| (used, self.number("sys/net/netfilter/nf_conntrack_max"))),
+                .map(|used| (used, self.limit("sys/net/netfilter/nf_conntrack_max", 0))),
         );
         let files = self.text("sys/fs/file-nr").unwrap_or_default();
         // allocated, free (always 0), most; without a limit it is the largest number there is.
@@ -249,8 +266,8 @@ impl Node {
             .text("loadavg")
             .and_then(|text| text.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok());
         let most = [
-            self.number("sys/kernel/threads-max"),
-            self.number("sys/kernel/pid_max"),
+            self.limit("sys/kernel/threads-max", 0),
+            self.limit("sys/kernel/pid_max", 0),
         ];
         put(
             "threads",
@@ -265,7 +282,7 @@ impl Node {
             neighbours.map(|used| {
                 (
                     f64::from(used),
-                    self.number("sys/net/ipv4/neigh/default/gc_thresh3"),
+                    self.limit("sys/net/ipv4/neigh/default/gc_thresh3", 0),
                 )
             }),
         );
