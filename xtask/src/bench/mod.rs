@@ -275,6 +275,14 @@ fn measure(
         }
         for offload in [true, false] {
             let mut load = Load::start(Kind::Vxlan { offload }, &place.scratch)?;
+            pairs::wait_for_quiet(&mut patience, || load.pids())?;
+            let seconds = extent.seconds * 2;
+            results.prices.push(price::measure(
+                Some(&mut load),
+                Subject::Unbounded,
+                place,
+                seconds,
+            )?);
             let found = pairs::compare(&mut load, &subjects, place, &method, &mut patience)?;
             results.comparisons.extend(found);
         }

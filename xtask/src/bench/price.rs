@@ -137,6 +137,8 @@ pub struct Price {
     pub level: f64,
     /// Operations a second of the workload, for scale.
     pub rate: f64,
+    /// CPU seconds a second of both its ends, programs and all.
+    pub load_cpu: f64,
     /// What disturbed the pass.
     pub disturbance: Disturbance,
     /// Length of the pass.
@@ -193,11 +195,12 @@ pub fn measure_and(
     let (page, before, cpu, start) = (fresh(&beside)?, own(programs()?), beside.cpu(), Instant::now());
     let mut known = load.as_ref().map_or_else(Vec::new, |l| l.pids());
     known.push(beside.pid());
-    let (window, mut rate, mut clients) = (Window::open(known), 0.0, 0.0);
+    let (window, mut rate, mut clients, mut load_cpu) = (Window::open(known), 0.0, 0.0, 0.0);
     match &mut load {
         Some(load) => {
             let work = load.run(seconds)?;
             (rate, clients) = (work.rate(), work.client_cpu);
+            load_cpu = work.cpu / work.seconds;
         }
         None => pause(Duration::from_secs(seconds))?,
     }
@@ -252,9 +255,41 @@ pub fn measure_and(
         ratio: (stated_programs_cpu + stated_agent_cpu) / (programs_cpu + agent_cpu),
         level: page_after.sum("geophone_governor_level"),
         rate,
+        load_cpu,
         disturbance,
         seconds,
     };
     beside.stop()?;
     Ok(price)
+}
+
+impl Price {
+    /// What the programs whose names begin so add to the workload's CPU per operation, as a ratio: where that is less than one
+    /// measurement differs from the next, pairs cannot tell it, and this can. What they leave of the caches is not in it.
+    fn added(&self, names: &str) -> Option<f64> {
+        let programs = self.programs.iter().filter(|p| p.name.starts_with(names));
+        let own: f64 = programs.map(|p| p.cpu).sum();
+        (own > 0.0 && self.load_cpu > own).then(|| self.load_cpu / (self.load_cpu - own))
+    }
+
+    /// What is held against a target: what, which, target, reached, whether it is.
+    pub fn judged(&self) -> Vec<(&'static str, String, String, String, bool)> {
+        let mut rows = vec![(
+            "stated ÷ measured cost",
+            self.workload.to_owned(),
+            "0.8 .. 1.2".to_owned(),
+            format!("{:.2}", self.ratio),
+            (0.8..=1.2).contains(&self.ratio),
+        )];
+        rows.extend(self.added("tunnel").map(|added| {
+            (
+                "CPU per operation",
+                format!("{}, tunnel's programs by their own time", self.workload),
+                "<= 1.02".to_owned(),
+                format!("{added:.3}"),
+                added <= 1.02,
+            )
+        }));
+        rows
+    }
 }

@@ -385,16 +385,6 @@ fn judgements(results: &Results) -> Vec<Vec<String>> {
         );
         held(&mut judge, "idle", 40.0, &i.usage);
     }
-    for p in &results.prices {
-        let good = (0.8..=1.2).contains(&p.ratio);
-        judge(
-            "stated ÷ measured cost",
-            p.workload,
-            "0.8 .. 1.2",
-            format!("{:.2}", p.ratio),
-            good,
-        );
-    }
     for (what, which, target, nanos) in results.packets.iter().flat_map(Packets::judged) {
         let reached = format!("{nanos:.0} ns");
         judge(
@@ -406,7 +396,9 @@ fn judgements(results: &Results) -> Vec<Vec<String>> {
         );
     }
     let stacks = results.stacks.iter().flat_map(Stacks::judged);
-    for (what, which, target, reached, good) in stacks.chain(results.store.iter().flat_map(Store::judged)) {
+    let prices = results.prices.iter().flat_map(Price::judged);
+    let store = results.store.iter().flat_map(Store::judged);
+    for (what, which, target, reached, good) in prices.chain(stacks).chain(store) {
         judge(what, &which, &target, reached, good);
     }
     if let Some(c) = &results.connections {
