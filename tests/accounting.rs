@@ -1,4 +1,5 @@
-//! Nothing is lost unsaid: the law of conservation, the rows that take what finds no room, and coverage.
+//! Nothing is lost unsaid: the law of conservation, the rows that take what finds no room, coverage, and drops of the whole
+//! machine.
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 use tests::harness::traffic::{outcome, storm};
 use tests::harness::{Agent, Scene, Setup, Snapshot, Traffic, equal, near};
 use tests::need_root;
+
+const DROPPED: &str = "geophone_drops_packets_total";
 
 /// A configuration in which each address is a peer, and the table has rows for so many pairs.
 fn each_a_peer(to: &[String], pairs: u32) -> String {
@@ -242,4 +245,48 @@ fn coverage_of_retransmits() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Cause: a receive queue that nobody empties. Seen: SOCKET_RCVBUFF, and the queue's owner, as many as RcvbufErrors.
+#[test]
+fn a_full_udp_queue() -> Result<()> {
+    need_root!();
+    let mut scene = Scene::new()?;
+    let at = scene.server.udp_bind(&scene.net.b.at(0), 4096)?;
+    let agent = Agent::start()?;
+    let before = scene.net.b.ns.counters()?;
+    let failures = agent
+        .snapshot()?
+        .sum("geophone_drops_udp_queue_failures_total", &[]);
+    scene.client.udp(&at, 1000, 200)?;
+    agent.settles(|s| {
+        let truth = scene.net.b.ns.counters()?.since(&before, "Udp.RcvbufErrors");
+        ensure!(truth > 500, "the queue took all but {truth}");
+        let own = [
+            ("reason", "SOCKET_RCVBUFF"),
+            ("device", scene.net.b.device.as_str()),
+        ];
+        equal("SOCKET_RCVBUFF", s.sum(DROPPED, &own), truth)?;
+        // Others on this machine may have full queues, too, but hardly now.
+        let seen = s.sum("geophone_drops_udp_queue_failures_total", &[]) - failures;
+        equal("queue failures", seen, truth)
+    })
+}
+
+/// Cause: the agent starts, then another one. Seen: neither by itself nor by the other.
+#[test]
+fn the_agent_makes_no_drops_itself() -> Result<()> {
+    need_root!();
+    let agent = Agent::start()?;
+    let other = Agent::start()?;
+    other.after(1)?;
+    let s = agent.after(2)?;
+    // Measuring the cost of a program with BPF_PROG_TEST_RUN frees packets that never were.
+    let odd: Vec<_> = s
+        .series(DROPPED, &[("device", "lo")])
+        .into_iter()
+        .filter(|d| d.label("protocol").starts_with("ethertype_"))
+        .collect();
+    ensure!(odd.is_empty(), "packets that nobody sent: {odd:?}");
+    Ok(())
 }

@@ -9,7 +9,7 @@ use tests::harness::agent::{PATIENCE, Scratch, binary, clean};
 use tests::harness::btf;
 use tests::harness::cli::{geophone, one_line, says};
 use tests::harness::command::said;
-use tests::harness::{Agent, Scene, Setup, command, equal};
+use tests::harness::{Agent, Scene, Setup, command, equal, together};
 use tests::need_root;
 
 /// Cause: mistakes in a configuration file. Said: file, line, what is wrong and what was meant.
@@ -149,7 +149,7 @@ fn check_says(geophone: &[&str], words: &[&str]) -> Result<()> {
 #[test]
 fn no_btf() -> Result<()> {
     need_root!();
-    for file in ["/dev/null", "/nowhere/vmlinux"] {
+    together(vec!["/dev/null", "/nowhere/vmlinux"], |file| {
         let binary = binary();
         let binary = binary.to_string_lossy();
         check_says(&[&binary, "--btf", file], &["BTF", file])?;
@@ -186,7 +186,8 @@ fn no_btf() -> Result<()> {
         {
             ensure!(line.contains(file) || line.contains("unsupported"), "{line}");
         }
-    }
+        Ok(())
+    })?;
     Ok(())
 }
 

@@ -115,33 +115,7 @@ fn a_closed_udp_port() -> Result<()> {
     })
 }
 
-/// Cause: a receive queue that nobody empties. Seen: SOCKET_RCVBUFF, and the queue's owner, as many as RcvbufErrors.
-#[test]
-fn a_full_udp_queue() -> Result<()> {
-    need_root!();
-    let mut scene = Scene::new()?;
-    let at = scene.server.udp_bind(&scene.net.b.at(0), 4096)?;
-    let agent = Agent::start()?;
-    let before = scene.net.b.ns.counters()?;
-    let failures = agent
-        .snapshot()?
-        .sum("geophone_drops_udp_queue_failures_total", &[]);
-    scene.client.udp(&at, 1000, 200)?;
-    agent.settles(|s| {
-        let truth = scene.net.b.ns.counters()?.since(&before, "Udp.RcvbufErrors");
-        ensure!(truth > 500, "the queue took all but {truth}");
-        equal(
-            "SOCKET_RCVBUFF",
-            dropped(s, "SOCKET_RCVBUFF", &scene.net.b.device),
-            truth,
-        )?;
-        // Others on this machine may have full queues, too, but hardly now.
-        let seen = s.sum("geophone_drops_udp_queue_failures_total", &[]) - failures;
-        equal("queue failures", seen, truth)
-    })
-}
-
-/// As above, the socket in a cgroup. Seen: whose queue it is. (Without cgroups of version 2 nobody can tell: a datagram
+/// Cause: a receive queue that nobody empties, of a socket in a cgroup. Seen: SOCKET_RCVBUFF, and whose queue it is. (Without cgroups of version 2 nobody can tell: a datagram
 /// is received by whoever is running.)
 #[test]
 fn a_full_udp_queue_has_an_owner() -> Result<()> {
@@ -209,12 +183,21 @@ fn what_ends_well_is_no_drop() -> Result<()> {
     need_root!();
     let mut scene = Scene::echo()?;
     let agent = Agent::start()?;
+    let counters = || -> Result<_> { Ok([scene.net.a.ns.counters()?, scene.net.b.ns.counters()?]) };
+    let before = counters()?;
     scene.exchange(20, 50, 3000)?;
     let s = agent.after(3)?;
+    let again = counters()?.iter().zip(&before);
+    let again: u64 = again
+        .map(|(now, before)| now.since(before, "Tcp.RetransSegs"))
+        .sum();
     let devices = [&scene.net.a.device, &scene.net.b.device].map(|d| ("device", d.as_str()));
     let subjects = [&scene.client, &scene.server].map(|t| ("subject", t.name()));
     for own in devices.into_iter().chain(subjects) {
-        let series = s.series(PACKETS, &[own, ("protocol", "tcp")]);
+        let mut series = s.series(PACKETS, &[own, ("protocol", "tcp")]);
+        // A busy machine answers late, and what came is sent again.
+        let twice = s.sum(PACKETS, &[own, ("reason", "TCP_OLD_DATA")]);
+        series.retain(|series| twice > again || series.label("reason") != "TCP_OLD_DATA");
         ensure!(series.is_empty(), "drops where all went well: {series:?}");
     }
     Ok(())
@@ -238,23 +221,5 @@ fn a_fin_that_nobody_reads_is_no_drop() -> Result<()> {
         let series = s.series(PACKETS, &[("subject", subject), ("reason", "QUEUE_PURGE")]);
         ensure!(series.is_empty(), "drops where all went well: {series:?}");
     }
-    Ok(())
-}
-
-/// Cause: the agent starts, then another one. Seen: neither by itself nor by the other.
-#[test]
-fn the_agent_makes_no_drops_itself() -> Result<()> {
-    need_root!();
-    let agent = Agent::start()?;
-    let other = Agent::start()?;
-    other.after(1)?;
-    let s = agent.after(2)?;
-    // Measuring the cost of a program with BPF_PROG_TEST_RUN frees packets that never were.
-    let odd: Vec<_> = s
-        .series(PACKETS, &[("device", "lo")])
-        .into_iter()
-        .filter(|d| d.label("protocol").starts_with("ethertype_"))
-        .collect();
-    ensure!(odd.is_empty(), "packets that nobody sent: {odd:?}");
     Ok(())
 }

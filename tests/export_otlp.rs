@@ -6,7 +6,8 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 use tests::harness::agent::{binary, clean};
 use tests::harness::otlp::{Authority, Receiver};
-use tests::harness::{Scene, Setup, Snapshot, equal};
+use tests::harness::scene::heard;
+use tests::harness::{Scene, Setup, Snapshot, equal, together};
 use tests::need_root;
 
 /// Metrics that must be equal everywhere: Prometheus name and OTLP name, of the probe tcp.
@@ -25,11 +26,12 @@ fn names() -> Result<Vec<(String, String)>> {
     Ok(names)
 }
 
-/// Cause: gRPC and HTTP receivers, one after the other, plain and compressed. Seen: the totals of the API, to the last.
+/// Cause: agents that send to gRPC and HTTP receivers, plain and compressed. Seen: the totals of each one's API, to the last.
 #[test]
 fn otlp_receivers_get_the_same_totals() -> Result<()> {
     need_root!();
     let mut scene = Scene::echo()?;
+    let mut sending = Vec::new();
     for (protocol, compression) in [("grpc", "none"), ("grpc", "gzip"), ("http", "none")] {
         let receiver = match protocol {
             "grpc" => Receiver::grpc(None)?,
@@ -40,19 +42,24 @@ fn otlp_receivers_get_the_same_totals() -> Result<()> {
             .set("region", "r1")
             .set("zone", "z1")
             .start()?;
-        let truth = scene.talk(&agent)?;
+        sending.push((format!("{protocol} {compression}"), receiver, agent));
+    }
+    scene.chat()?;
+    let (client, server) = (scene.client.name(), scene.server.name());
+    together(sending, |(what, receiver, agent)| {
+        let truth = heard(&agent, client)?;
         receiver.wait(receiver.count() + 3)?;
-        for subject in [scene.client.name(), scene.server.name()] {
+        for subject in [client, server] {
             for (prometheus, otlp) in names()? {
                 equal(
-                    &format!("{protocol}: {prometheus} as {otlp}"),
+                    &format!("{what}: {prometheus} as {otlp}"),
                     receiver.total(&otlp, subject),
                     truth.sum(&prometheus, &[("subject", subject)]),
                 )?;
             }
         }
         ensure!(
-            receiver.total("geophone.tcp.connections", scene.client.name()) == 60,
+            receiver.total("geophone.tcp.connections", client) == 60,
             "30 opened and 30 closed"
         );
         let resource = receiver.resource();
@@ -71,7 +78,8 @@ fn otlp_receivers_get_the_same_totals() -> Result<()> {
         let before = receiver.count();
         agent.stop()?;
         ensure!(receiver.count() > before, "nothing was sent at the end");
-    }
+        Ok(())
+    })?;
     Ok(())
 }
 
@@ -210,6 +218,7 @@ fn otlp_over_tls() -> Result<()> {
             false,
         ),
     ];
+    let mut sending = Vec::new();
     for (what, mutual, settings, good) in cases {
         let receiver = Receiver::grpc(Some(ours.server(mutual.then_some(&ours))?))?;
         let mut setup = otlp(&receiver.endpoint, "grpc")
@@ -221,6 +230,9 @@ fn otlp_over_tls() -> Result<()> {
             setup = setup.set(&format!("export.otlp.tls.{key}"), value);
         }
         let agent = setup.start().with_context(|| what.to_owned())?;
+        sending.push((what, good, receiver, agent));
+    }
+    together(sending, |(what, good, receiver, agent)| {
         if good {
             receiver
                 .wait(2)
@@ -240,7 +252,8 @@ fn otlp_over_tls() -> Result<()> {
                 "{what}: the log says only: {log}"
             );
         }
-    }
+        Ok(())
+    })?;
     Ok(())
 }
 
@@ -266,37 +279,43 @@ fn dead_and_lying_collectors() -> Result<()> {
             });
         }
     });
+    let mut sending = Vec::new();
     for (what, at) in [
         ("closed", closed),
         ("hanging", hanging.local_addr()?),
         ("lying", nonsense),
     ] {
         for protocol in ["grpc", "http"] {
-            let mut agent = otlp(&format!("http://{at}"), protocol)
+            let agent = otlp(&format!("http://{at}"), protocol)
                 .set("export.otlp.queue_size", "1")
                 .set("export.otlp.retry.max_elapsed", "2s")
                 .start()?;
-            let name = format!("{what} by {protocol}");
-            let (first, start) = (agent.snapshot()?.tick, Instant::now());
-            scene.talk(&agent).with_context(|| name.clone())?;
-            let ticks = agent.snapshot()?.tick - first;
-            let seconds = start.elapsed().as_secs_f64();
-            ensure!(
-                ticks as f64 >= seconds * 0.7 - 2.0,
-                "{name}: {ticks} ticks in {seconds} s"
-            );
-            agent.until(|s| {
-                ensure!(dropped(s) > 0, "{name}: nothing is counted as dropped");
-                s.lawful()
-            })?;
-            let lines = agent.log().lines().count();
-            ensure!(lines < 40, "{name}: {lines} lines of log: {}", agent.log());
-            agent.signal(nix::sys::signal::Signal::SIGTERM)?;
-            let status = agent
-                .wait(Duration::from_secs(10))
-                .with_context(|| name.clone())?;
-            ensure!(status.success(), "{name}: {status}");
+            let begun = (agent.snapshot()?.tick, Instant::now());
+            sending.push((format!("{what} by {protocol}"), agent, begun));
         }
     }
+    scene.chat()?;
+    let client = scene.client.name();
+    together(sending, |(name, mut agent, (first, start))| {
+        heard(&agent, client).with_context(|| name.clone())?;
+        let ticks = agent.snapshot()?.tick - first;
+        let seconds = start.elapsed().as_secs_f64();
+        ensure!(
+            ticks as f64 >= seconds * 0.7 - 2.0,
+            "{name}: {ticks} ticks in {seconds} s"
+        );
+        agent.until(|s| {
+            ensure!(dropped(s) > 0, "{name}: nothing is counted as dropped");
+            s.lawful()
+        })?;
+        let lines = agent.log().lines().count();
+        ensure!(lines < 40, "{name}: {lines} lines of log: {}", agent.log());
+        agent.signal(nix::sys::signal::Signal::SIGTERM)?;
+        let status = agent
+            .wait(Duration::from_secs(10))
+            .with_context(|| name.clone())?;
+        ensure!(status.success(), "{name}: {status}");
+        Ok(())
+    })?;
     Ok(())
 }

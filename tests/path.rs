@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::fs;
 use std::time::Duration;
-use tests::harness::{Agent, Netns, Setup, Traffic, equal};
+use tests::harness::{Agent, Netns, Setup, Traffic, equal, together};
 use tests::need_root;
 
 /// Where the server lives, whatever way leads there.
@@ -299,9 +299,9 @@ fn hops(agent: &Agent) -> Result<Vec<(String, u64, u64)>> {
 #[test]
 fn a_traced_path() -> Result<()> {
     need_root!();
-    let roads = Roads::new()?;
-    roads.long()?;
-    for protocol in ["udp", "icmp", "tcp"] {
+    together(vec!["udp", "icmp", "tcp"], |protocol| {
+        let roads = Roads::new()?;
+        roads.long()?;
         let agent = tracing(&roads, protocol)?;
         agent.until(|s| {
             ensure!(!s.series("geophone_path_hop_info", &[]).is_empty(), "nothing yet");
@@ -318,8 +318,8 @@ fn a_traced_path() -> Result<()> {
             ensure!(rtt.count >= 3 && rtt.p50 < 0.2, "{rtt:?}");
             Ok(())
         })?;
-        agent.stop()?;
-    }
+        agent.stop()
+    })?;
     Ok(())
 }
 

@@ -139,7 +139,7 @@ fn a_process_that_becomes_another_program() -> Result<()> {
     let before = cc(&scratch, &unique("o"), &before, &[])?;
     let busy = Busy::start(&mut Command::new(&before))?;
     let pid = busy.0.id().to_string();
-    let folded = Folded::take(&scratch, &["--own", "--hz", "499", "--for", "10s", "--pid", &pid])?;
+    let folded = Folded::take(&scratch, &["--own", "--hz", "997", "--for", "7s", "--pid", &pid])?;
     let old = folded.through(&["_start", "main", "before_for", "before", "before_leaf"]);
     let new = folded.through(&["_start", "main", "after_for", "after", "after_leaf"]);
     println!("{} samples: {old} before, {new} after", folded.total());
@@ -169,7 +169,7 @@ fn the_kernels_frames_have_names() -> Result<()> {
     let scratch = Scratch::new()?;
     let busy = Busy::start(Command::new("dd").args(["if=/dev/zero", "of=/dev/null", "bs=1M"]))?;
     let pid = busy.0.id().to_string();
-    let folded = Folded::take(&scratch, &["--own", "--hz", "499", "--for", "4s", "--pid", &pid])?;
+    let folded = Folded::take(&scratch, &["--own", "--hz", "997", "--for", "2s", "--pid", &pid])?;
     let read = folded.count(|s| s.iter().any(|f| f == "ksys_read_[k]"));
     println!("{read} of {}", folded.total());
     ensure!(
@@ -197,7 +197,7 @@ fn each_tick_is_accounted_for() -> Result<()> {
         Busy::start(Command::new(&program).arg("60"))?,
     ];
     let (start, mut storm) = (Instant::now(), 0);
-    while start.elapsed() < Duration::from_secs(5) {
+    while start.elapsed() < Duration::from_secs(3) {
         Command::new("/bin/true").status()?;
         storm += 1;
         std::thread::sleep(Duration::from_millis(2));
@@ -239,9 +239,10 @@ fn a_running_agent_answers_in_every_format() -> Result<()> {
         .set("probes.profile.hz", "199")
         .start()?;
     let listen = agent.at.to_string();
-    let busy = Busy::start(Command::new(&program).arg("5"))?;
-    std::thread::sleep(Duration::from_secs(7));
+    let mut busy = Busy::start(Command::new(&program).arg("4"))?;
+    busy.0.wait()?;
     drop(busy);
+    agent.after(2)?;
     let profile = |more: &[&str]| {
         command::output(
             clean(binary())

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tests::harness::agent::Scratch;
 use tests::harness::stacks::{MAIN, all_named, cc, run_gently, seen, spin, taking_stacks};
-use tests::harness::{command, unique};
+use tests::harness::{command, together, unique};
 use tests::need_root;
 
 /// Numbers of an ELF file.
@@ -239,13 +239,13 @@ fn files_that_are_not_to_be_believed() -> Result<()> {
         "void circle(void);\nint main(void) { for (long i = 0; i < 3000000; i++) circle(); return 0; }\n";
     let program = cc(&scratch, &unique("h"), calls, &[&circle.display().to_string()])?;
     running.push(("a circle", run_gently(&program)?));
-    for (what, (name, _)) in &running {
+    together(running.iter().collect(), |(what, (name, _))| {
         seen(&agent, name, |folded| {
             ensure!(folded.total() > 20, "{}", folded.total());
             Ok(())
         })
-        .context(*what)?;
-    }
+        .context(*what)
+    })?;
     // What cannot be unpacked ends the reader, and what is too much work is refused.
     let snapshot = agent.snapshot()?;
     let ended = snapshot.number("geophone_profile_symbolizer_failures_total", &[])?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tests::harness::agent::{Agent, Scratch, binary, clean};
 use tests::harness::programs::JIT;
 use tests::harness::stacks::{Busy, Folded, MAIN, all_named, build_id, cc, run, seen, spin, taking_stacks};
-use tests::harness::{command, equal, pprof, unique};
+use tests::harness::{command, equal, pprof, together, unique};
 use tests::need_root;
 
 fn failures(agent: &Agent, reason: &str) -> Result<u64> {
@@ -68,7 +68,7 @@ fn code_made_at_run_time() -> Result<()> {
     )?;
     running.push(contained);
     names.push(name);
-    for own in [0, 3] {
+    together(vec![0, 3], |own: usize| {
         seen(&agent, &names[own], |folded| {
             let shares = ["first made  at run time_[j]", "second_[j]"].map(|f| folded.share(&["main", f]));
             ensure!(
@@ -76,15 +76,15 @@ fn code_made_at_run_time() -> Result<()> {
                 "{shares:?}"
             );
             Ok(())
-        })?;
-    }
-    for refused in [1, 2] {
+        })
+    })?;
+    together(vec![1, 2], |refused: usize| {
         seen(&agent, &names[refused], |folded| {
             let anonymous = folded.share(&["main", "[anonymous code]_[j]"]);
             ensure!(folded.total() > 100 && anonymous > 0.95, "{anonymous}");
             Ok(())
-        })?;
-    }
+        })
+    })?;
     told(&agent, "perf_map", 2)?;
     told(&agent, "perf_map_line", 6)?;
     let log = agent.log();
@@ -174,10 +174,10 @@ fn debug_information_elsewhere() -> Result<()> {
     let agent = taking_stacks()
         .set("probes.profile.debug_dirs", &directories)
         .start()?;
-    for program in [identified, beside] {
+    together(vec![identified, beside], |program| {
         let (name, _busy) = run(&program)?;
-        seen(&agent, &name, all_named)?;
-    }
+        seen(&agent, &name, all_named)
+    })?;
     let (name, _busy) = run(&other)?;
     seen(&agent, &name, |folded| {
         let nameless = |stack: &[String]| stack.iter().any(|f| f.starts_with(&format!("[{name}+0x")));
@@ -284,10 +284,10 @@ fn servers_of_debug_information_and_what_is_kept() -> Result<()> {
         );
         Ok(())
     };
-    seen(&agent, &running[0].0, all_named)?;
-    for (name, _) in &running[1..] {
-        seen(&agent, name, nameless)?;
-    }
+    together(running.iter().enumerate().collect(), |(i, (name, _))| match i {
+        0 => seen(&agent, name, all_named),
+        _ => seen(&agent, name, nameless),
+    })?;
     let deadline = Instant::now() + Duration::from_secs(60);
     while failures(&agent, "debuginfod")? < 2 {
         ensure!(
@@ -410,13 +410,13 @@ fn inlined_functions() -> Result<()> {
     let set = || taking_stacks().set("probes.profile.debug_dirs", &directories);
     let running = [run(&with)?, run(&without)?];
     let agent = set().set("probes.profile.inlined", "true").start()?;
-    for (name, _) in &running {
+    together(running.iter().collect(), |(name, _)| {
         seen(&agent, name, |folded| {
             let share = folded.share(&["main", "outer", "middle_[i]", "innermost_[i]"]);
             ensure!(folded.total() > 100 && share > 0.9, "{share}");
             Ok(())
-        })?;
-    }
+        })
+    })?;
     let path = format!("/api/v1/profile?from=10s&comm={}&format=pprof", running[1].0);
     let profile = pprof::unpacked(&scratch, &agent.get(&path, "*/*")?.body)?;
     let name = |id: i64| {
@@ -438,7 +438,7 @@ fn inlined_functions() -> Result<()> {
     )?;
     drop(agent);
     let agent = set().start()?;
-    for (name, _) in &running {
+    together(running.iter().collect(), |(name, _)| {
         seen(&agent, name, |folded| {
             let outer = folded.share(&["main", "outer"]);
             ensure!(
@@ -446,8 +446,8 @@ fn inlined_functions() -> Result<()> {
                 "{outer}"
             );
             Ok(())
-        })?;
-    }
+        })
+    })?;
     Ok(())
 }
 

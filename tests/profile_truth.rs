@@ -29,7 +29,7 @@ fn programs_of_every_kind() -> Result<()> {
         programs::cpp,
         programs::python,
     ];
-    let agent = sampling("499")?;
+    let agent = sampling("997")?;
     let running: Vec<Running> = start.iter().map(|start| start(&scratch)).collect::<Result<_>>()?;
     right_in_a_window(&agent, |folded| {
         let (mut native, mut whole) = (0, 0.0);
@@ -119,16 +119,16 @@ fn seconds() -> Result<f64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
 }
 
-/// Looks at the samples of ten seconds by the name of a process, until `check` is content: when processes are new their
+/// Looks at the samples of five seconds by the name of a process, until `check` is content: when processes are new their
 /// tables are still to be made, on a busy machine for seconds.
 fn right_in_a_window(
     agent: &Agent,
     check: impl Fn(&dyn Fn(&str) -> Result<Folded>) -> Result<()>,
 ) -> Result<()> {
     let mut outcome = Ok(());
-    for _ in 0..5 {
+    for _ in 0..10 {
         let from = seconds()?;
-        std::thread::sleep(Duration::from_secs(10));
+        std::thread::sleep(Duration::from_secs(5));
         outcome = check(&|name| {
             let path = format!("/api/v1/profile?from={from}&comm={name}&format=folded");
             let answer = agent.get(&path, "*/*")?;
@@ -150,7 +150,7 @@ fn perf_says_the_same() -> Result<()> {
     need_root!("perf");
     let scratch = Scratch::new()?;
     let (program, name) = busy(&scratch)?;
-    let agent = sampling("499")?;
+    let agent = sampling("997")?;
     let running = Busy::start(Command::new(&program).arg("600"))?;
     let pid = running.0.id().to_string();
     right_in_a_window(&agent, |folded| {
@@ -165,7 +165,7 @@ fn perf_says_the_same() -> Result<()> {
         "-e",
         "cpu-clock",
         "-F",
-        "499",
+        "997",
         "--call-graph",
         "dwarf,8192",
         "-p",
@@ -176,7 +176,7 @@ fn perf_says_the_same() -> Result<()> {
         Command::new("perf")
             .args(record)
             .arg(&data)
-            .args(["--", "sleep", "10"]),
+            .args(["--", "sleep", "5"]),
     )?;
     let path = format!("/api/v1/profile?from={from}&comm={name}&format=folded");
     let ours = ways(&Folded::parse(&agent.get(&path, "*/*")?.text())?.0);
@@ -263,7 +263,7 @@ fn a_storm_of_processes_leaves_nothing() -> Result<()> {
     let cpu = |s: &Snapshot| s.number("geophone_agent_cpu_seconds_total", &[]);
     let before = agent.after(2)?;
     let start = Instant::now();
-    let started = programs::storm(&scratch, &files, 500, 8)?;
+    let started = programs::storm(&scratch, &files, 500, 5)?;
     let took = start.elapsed().as_secs_f64();
     let after = agent.after(1)?;
     let used = (cpu(&after)? - cpu(&before)?) / start.elapsed().as_secs_f64();

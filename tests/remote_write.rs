@@ -9,7 +9,7 @@ use tests::harness::agent::PATIENCE;
 use tests::harness::prometheus::{Prometheus, query};
 use tests::harness::promql::number;
 use tests::harness::remote_write::{Receiver, obedient, written};
-use tests::harness::{Agent, Scene, Setup, Snapshot, equal};
+use tests::harness::{Agent, Scene, Setup, Snapshot, equal, together};
 use tests::need_root;
 
 fn setup(url: &str, protocol: u8) -> Setup {
@@ -300,7 +300,7 @@ fn dead_slow_and_refusing_receivers() -> Result<()> {
     let closed = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let hanging = TcpListener::bind("127.0.0.1:0")?;
     let refusing = Receiver::start(|_, _| (400, String::new(), 0))?;
-    for (what, url, reason) in [
+    let receivers = vec![
         ("closed", format!("http://{closed}/w"), "queue_full"),
         (
             "hanging",
@@ -308,7 +308,8 @@ fn dead_slow_and_refusing_receivers() -> Result<()> {
             "queue_full",
         ),
         ("refusing", refusing.url.clone(), "permanent"),
-    ] {
+    ];
+    together(receivers, |(what, url, reason)| {
         let mut agent = setup(&url, 2)
             .set("export.remote_write.queue_size", "1")
             .start()?;
@@ -331,6 +332,7 @@ fn dead_slow_and_refusing_receivers() -> Result<()> {
         agent.signal(Signal::SIGTERM)?;
         let status = agent.wait(Duration::from_secs(10)).context(what)?;
         ensure!(status.success(), "{what}: {status}");
-    }
+        Ok(())
+    })?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tests::harness::delay::Delay;
-use tests::harness::{Agent, Link, Scene, Setup, Traffic, equal, near, skipped};
+use tests::harness::{Agent, Link, Scene, Setup, Traffic, equal, near, skipped, together};
 use tests::need_root;
 
 /// Width of a bucket at scale 3, as a share of its lower bound.
@@ -56,15 +56,19 @@ fn a_delay_of_50_ms_is_the_round_trip_time() -> Result<()> {
 fn a_delay_by_the_other_sources() -> Result<()> {
     need_root!();
     let (mut scene, _delay) = slow()?;
-    for (source, least) in [("tcp_probe", 38), ("sock_ops", 30), ("sweep", 1)] {
-        // A new name, whose series begin at nothing.
-        scene.client = Traffic::new("cli", &scene.net.a.ns)?;
+    let sources = vec![("tcp_probe", 38), ("sock_ops", 30), ("sweep", 1)];
+    let agents = together(sources, |(source, least)| {
         let agent = Setup::new().set("probes.tcp.rtt_source", source).start()?;
-        let connection = scene.connect()?;
-        scene.client.ping(connection, 40, 100)?;
+        Ok((source, least, agent))
+    })?;
+    let connection = scene.connect()?;
+    scene.client.ping(connection, 40, 100)?;
+    for (.., agent) in &agents {
         agent.after(2)?;
-        scene.client.close(connection)?;
-        let own = [("subject", scene.client.name())];
+    }
+    scene.client.close(connection)?;
+    let own = [("subject", scene.client.name())];
+    for (source, least, agent) in agents {
         agent
             .until(|s| {
                 let rtt = s.histogram("geophone_tcp_rtt_seconds", &own)?;
@@ -171,30 +175,29 @@ fn addresses_of_all_kinds_find_their_peers() -> Result<()> {
         ("four", "dual4", b.at(dual_port)),
         ("six", "dual6", b.at6(dual_port)),
     ];
+    let mut clients = Vec::new();
     for (peer, tag, to) in cases {
         let mut client = Traffic::new(tag, &a.ns)?;
         let connection = client.connect(&to)?;
         client.ping(connection, 10, 100)?;
         client.close(connection)?;
-        let number = if peer == "four" {
-            ("r4", "z4")
-        } else {
-            ("r6", "z6")
-        };
-        agent
-            .settles(|s| {
-                let own = [("subject", client.name())];
-                for series in s.series("geophone_tcp_bytes_total", &own) {
-                    equal("peer", series.label("peer"), peer)?;
-                    equal("region", series.label("peer_region"), number.0)?;
-                    equal("zone", series.label("peer_zone"), number.1)?;
-                }
-                let sent = [own[0], ("direction", "transmit")];
-                equal("bytes", s.sum("geophone_tcp_bytes_total", &sent), 1000)
-            })
-            .with_context(|| format!("{tag} to {to}"))?;
+        clients.push((peer, format!("{tag} to {to}"), client));
     }
     agent.settles(|s| {
+        for (peer, what, client) in &clients {
+            let (region, zone) = match *peer {
+                "four" => ("r4", "z4"),
+                _ => ("r6", "z6"),
+            };
+            let own = [("subject", client.name())];
+            for series in s.series("geophone_tcp_bytes_total", &own) {
+                equal(what, series.label("peer"), peer)?;
+                equal(what, series.label("peer_region"), region)?;
+                equal(what, series.label("peer_zone"), zone)?;
+            }
+            let sent = [own[0], ("direction", "transmit")];
+            equal(what, s.sum("geophone_tcp_bytes_total", &sent), 1000)?;
+        }
         // To the server, all clients are the wider prefixes.
         let own = [("subject", server.name()), ("direction", "transmit")];
         for series in s.series("geophone_tcp_bytes_total", &own) {

@@ -84,6 +84,24 @@ pub fn unique(tag: &str) -> String {
     format!("{tag}{:x}.{:x}", std::process::id() & 0xf_ffff, serial())
 }
 
+/// Does the same with each of some values, side by side: what most tests do is wait.
+pub fn together<T: Send, R: Send>(values: Vec<T>, each: impl Fn(T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    std::thread::scope(|scope| {
+        let each = &each;
+        let running: Vec<_> = values
+            .into_iter()
+            .map(|value| scope.spawn(move || each(value)))
+            .collect();
+        running
+            .into_iter()
+            .map(|thread| match thread.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect()
+    })
+}
+
 /// An error that shows both sides unless they are equal.
 pub fn equal<T: PartialEq + Debug>(what: &str, seen: T, truth: T) -> Result<()> {
     ensure!(

@@ -115,20 +115,29 @@ impl<N> Scene<N> {
 
     /// Thirty connections with a bit of everything; returns when the agent has all of it.
     pub fn talk(&mut self, agent: &Agent) -> Result<Snapshot> {
-        self.exchange(30, 20, 500)?;
-        let name = self.client.name();
-        agent.settles(|s| {
-            let closed = [("subject", name), ("outcome", "closed")];
-            let closed = s.sum("geophone_tcp_connections_total", &closed);
-            ensure!(closed > 0, "none closed");
-            equal("closed", closed % 30, 0)?;
-            let sent = [("subject", name), ("direction", "transmit")];
-            ensure!(
-                s.sum("geophone_tcp_bytes_total", &sent) >= 300_000,
-                "bytes are missing"
-            );
-            Ok(())
-        })?;
-        agent.after(1)
+        self.chat()?;
+        heard(agent, self.client.name())
     }
+
+    /// Thirty connections with a bit of everything.
+    pub fn chat(&mut self) -> Result<()> {
+        self.exchange(30, 20, 500)
+    }
+}
+
+/// Returns when an agent has all that this client has said in [`Scene::chat`].
+pub fn heard(agent: &Agent, client: &str) -> Result<Snapshot> {
+    agent.settles(|s| {
+        let closed = [("subject", client), ("outcome", "closed")];
+        let closed = s.sum("geophone_tcp_connections_total", &closed);
+        ensure!(closed > 0, "none closed");
+        equal("closed", closed % 30, 0)?;
+        let sent = [("subject", client), ("direction", "transmit")];
+        ensure!(
+            s.sum("geophone_tcp_bytes_total", &sent) >= 300_000,
+            "bytes are missing"
+        );
+        Ok(())
+    })?;
+    agent.after(1)
 }

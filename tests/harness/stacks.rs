@@ -42,7 +42,7 @@ pub fn busy(scratch: &Scratch) -> Result<(PathBuf, String)> {
 pub fn taking_stacks() -> Setup {
     Setup::new()
         .set("probes.profile.enabled", "true")
-        .set("probes.profile.hz", "199")
+        .set("probes.profile.hz", "499")
 }
 
 /// The build id of a program, as another tool reads it.
@@ -85,7 +85,7 @@ pub struct Folded(pub Vec<(Vec<String>, u64)>);
 impl Folded {
     /// What `geophone profile` with these arguments has seen.
     pub fn take(scratch: &Scratch, arguments: &[&str]) -> Result<Self> {
-        let file = scratch.path("profile.folded");
+        let file = scratch.path(&format!("{}.folded", unique("p")));
         command::output(
             clean(binary())
                 .arg("profile")
@@ -172,7 +172,7 @@ pub fn is(frame: &str, function: &str) -> bool {
 }
 
 /// An own look, long and often enough for thousands of samples.
-pub const HERE: [&str; 5] = ["--own", "--hz", "997", "--for", "8s"];
+pub const HERE: [&str; 5] = ["--own", "--hz", "997", "--for", "5s"];
 
 /// What a command of this name was seen to do, of two thousand samples at least.
 pub fn taken(scratch: &Scratch, comm: &str) -> Result<Folded> {
@@ -192,7 +192,7 @@ pub fn taken(scratch: &Scratch, comm: &str) -> Result<Folded> {
 /// may be later than the one who asks has patience: it is asked for again.
 pub fn seen(agent: &Agent, name: &str, check: impl Fn(&Folded) -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(120);
-    let path = format!("/api/v1/profile?from=4s&comm={name}&format=folded");
+    let path = format!("/api/v1/profile?from=2s&comm={name}&format=folded");
     let look = || {
         let answer = agent.get(&path, "*/*")?;
         ensure!(answer.status == 200, "{}", answer.text());
@@ -200,7 +200,7 @@ pub fn seen(agent: &Agent, name: &str, check: impl Fn(&Folded) -> Result<()>) ->
         check(&folded).with_context(|| format!("{name}:\n{}", folded.show()))
     };
     loop {
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_millis(500));
         match look() {
             Err(e) if Instant::now() > deadline => return Err(e),
             Err(_) => {}

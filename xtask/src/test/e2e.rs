@@ -1,4 +1,4 @@
-//! The end-to-end tests: two test programs side by side where they only wait, alone where they measure, and once more
+//! The end-to-end tests: some test programs side by side where they only wait, alone where they measure, and once more
 //! what has failed.
 //!
 //! A machine that others share disturbs a measurement now and then. A test that fails is therefore run once more, by
@@ -13,13 +13,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 
 use super::cargo_test::{counts, programs};
 use super::{Notes, Outcome};
 use crate::shell::{cargo, metadata, root, say};
 
 /// Test programs at a time. Those that are not `alone` wait most of the time: for timers, servers, the next tick.
-const LANES: usize = 2;
+const LANES: usize = 4;
 
 /// The longest that a test program may take: some minutes are usual.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
@@ -68,7 +69,7 @@ impl Ended {
 
 /// Runs them against the released agent.
 pub fn run(agent: &Path, filter: &[String]) -> Result<Outcome> {
-    let alone = alone()?;
+    let Order { alone, long } = order()?;
     let all: Vec<Program> = programs(cargo().args([
         "test",
         "--locked",
@@ -81,8 +82,9 @@ pub fn run(agent: &Path, filter: &[String]) -> Result<Outcome> {
     .into_iter()
     .map(|(name, path)| Program { name, path })
     .collect();
-    if let Some(unknown) = alone.iter().find(|name| all.iter().all(|p| p.name != **name)) {
-        bail!("tests/Cargo.toml: metadata.e2e.alone names {unknown}, which is no test");
+    let mut named = alone.iter().chain(&long);
+    if let Some(unknown) = named.find(|name| all.iter().all(|p| p.name != **name)) {
+        bail!("tests/Cargo.toml: metadata.e2e names {unknown}, which is no test");
     }
     let list = tempfile::NamedTempFile::new().context("a temporary file")?;
     let place = Place {
@@ -90,7 +92,8 @@ pub fn run(agent: &Path, filter: &[String]) -> Result<Outcome> {
         filter,
         skipped: list.path(),
     };
-    let (measuring, waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|p| alone.contains(&p.name));
+    let (measuring, mut waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|p| alone.contains(&p.name));
+    waiting.sort_by_key(|p| !long.contains(&p.name));
     let mut ended = place.side_by_side(waiting, LANES)?;
     ended.extend(place.side_by_side(measuring, 1)?);
 
@@ -216,19 +219,20 @@ impl Place<'_> {
     }
 }
 
-/// The tests that need the machine for themselves: `package.metadata.e2e.alone` of tests/Cargo.toml.
-fn alone() -> Result<Vec<String>> {
+/// `package.metadata.e2e` of tests/Cargo.toml.
+#[derive(Deserialize)]
+struct Order {
+    /// The tests that need the machine for themselves.
+    alone: Vec<String>,
+    /// Of the others those that take longest: they begin first, so that no lane is still at one when the others are done.
+    long: Vec<String>,
+}
+
+fn order() -> Result<Order> {
     let tests = metadata()?.packages.into_iter().find(|p| p.name == "tests");
     let tests = tests.context("the workspace has no package `tests`")?;
-    let alone = tests
-        .metadata
-        .pointer("/e2e/alone")
-        .and_then(|list| list.as_array());
-    let alone = alone.context("tests/Cargo.toml has no package.metadata.e2e.alone")?;
-    Ok(alone
-        .iter()
-        .filter_map(|name| name.as_str().map(str::to_owned))
-        .collect())
+    let order = tests.metadata["e2e"].clone();
+    serde_json::from_value(order).context("tests/Cargo.toml: package.metadata.e2e")
 }
 
 #[cfg(test)]
