@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use tests::harness::cgroup::Cgroup;
 use tests::harness::traffic::Place;
-use tests::harness::{Agent, Link, Scene, Setup, Snapshot, Traffic, equal};
+use tests::harness::{Agent, Link, Netns, Scene, Setup, Snapshot, Traffic, equal};
 use tests::need_root;
 
 const PACKETS: &str = "geophone_drops_packets_total";
@@ -183,14 +183,17 @@ fn what_ends_well_is_no_drop() -> Result<()> {
     need_root!();
     let mut scene = Scene::echo()?;
     let agent = Agent::start()?;
-    let counters = || -> Result<_> { Ok([scene.net.a.ns.counters()?, scene.net.b.ns.counters()?]) };
+    let both = [scene.net.a.ns.clone(), scene.net.b.ns.clone()];
+    let counters = || both.iter().map(Netns::counters).collect::<Result<Vec<_>>>();
     let before = counters()?;
     scene.exchange(20, 50, 3000)?;
     let s = agent.after(3)?;
-    let again = counters()?.iter().zip(&before);
-    let again: u64 = again
-        .map(|(now, before)| now.since(before, "Tcp.RetransSegs"))
-        .sum();
+    let now = counters()?;
+    let again = now
+        .iter()
+        .zip(&before)
+        .map(|(now, before)| now.since(before, "Tcp.RetransSegs"));
+    let again: u64 = again.sum();
     let devices = [&scene.net.a.device, &scene.net.b.device].map(|d| ("device", d.as_str()));
     let subjects = [&scene.client, &scene.server].map(|t| ("subject", t.name()));
     for own in devices.into_iter().chain(subjects) {
