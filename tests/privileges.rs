@@ -1,11 +1,15 @@
-//! Least privilege: what the manifests of deploy/ give is enough, and each of it is needed.
+//! Least privilege: what the manifests of deploy/ give is enough, each of it is needed, and what is needed no more is given up.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use tests::harness::agent::{binary, clean};
-use tests::harness::{Link, Setup, Traffic, equal};
+use std::process::Command;
+use tests::harness::agent::{Agent, Scratch, binary, clean};
+use tests::harness::stacks::{MAIN, all_named, cc, named, seen, spin};
+use tests::harness::tunnels::{vxlan, watching};
+use tests::harness::{Link, Scene, Setup, Traffic, equal, unique};
 use tests::need_root;
 
 /// Everything that has programs, but for tunnels: there is none.
@@ -165,5 +169,152 @@ fn the_place_of_a_drop_has_a_name() -> Result<()> {
         let numbers = places.iter().all(|place| place.starts_with("0x"));
         ensure!(numbers != named || !hidden, "with SYSLOG: {named}: {places:?}");
     }
+    Ok(())
+}
+
+/// A line of each of an agent's threads' status.
+fn threads(agent: &Agent, field: &str) -> Result<BTreeSet<String>> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", agent.pid()))?;
+    let mut out = BTreeSet::new();
+    for task in tasks.flatten() {
+        // A thread may have ended meanwhile.
+        let Ok(status) = std::fs::read_to_string(task.path().join("status")) else {
+            continue;
+        };
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        out.insert(line.context("no such line")?.trim().to_owned());
+    }
+    Ok(out)
+}
+
+fn only(value: &str) -> BTreeSet<String> {
+    [value.to_owned()].into()
+}
+
+/// What it says that it keeps, in setpriv's words.
+fn kept(agent: &Agent) -> Result<BTreeSet<String>> {
+    let status = agent.status()?;
+    let kept = status["privileges"]["kept"]
+        .as_array()
+        .context("nothing is told")?
+        .clone();
+    let names = kept.iter().filter_map(|kept| kept["capability"].as_str());
+    Ok(names
+        .map(|name| name.trim_start_matches("CAP_").to_lowercase())
+        .collect())
+}
+
+/// No system call was refused, and each thread has its filter.
+fn refused_nothing(agent: &Agent) -> Result<()> {
+    let snapshot = agent.snapshot()?;
+    let refused = snapshot.values("geophone_agent_refused_calls_total", "syscall");
+    ensure!(refused.is_empty(), "refused: {refused:?}\n{}", agent.log());
+    equal(
+        "unfiltered",
+        snapshot.number("geophone_agent_unfiltered_threads", &[])?,
+        0.0,
+    )
+}
+
+/// Cause: an agent with exactly the DaemonSet's capabilities and everything switched on; a tunnel that comes later, and a program
+/// of another user that only he may read. Seen: the tunnel is watched, the program's functions have names, connections are
+/// counted; all of the capabilities are kept, as all are needed; no system call was refused.
+#[test]
+fn all_that_is_promised_works_after_the_start() -> Result<()> {
+    need_root!("setpriv", "cc");
+    let given = capabilities()?;
+    let mut scene = Scene::echo()?;
+    let mut setup = Setup::new()
+        .inside(&scene.net.a.ns)
+        .through(as_container(&given))
+        .set("probes.profile.hz", "199");
+    for probe in PROBES {
+        setup = setup.arg("--set").arg(probe);
+    }
+    let agent = setup.start()?;
+    equal("kept", kept(&agent)?, given)?;
+    equal("no_new_privs", threads(&agent, "NoNewPrivs")?, only("1"))?;
+    equal("filtered", threads(&agent, "Seccomp")?, only("2"))?;
+
+    vxlan(&scene.net, 9, 4789)?;
+    let scratch = Scratch::new()?;
+    let source = spin("spinning") + MAIN;
+    let program = cc(
+        &scratch,
+        &unique("foreign"),
+        &source,
+        &["-fno-omit-frame-pointer"],
+    )?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700))?;
+    std::os::unix::fs::chown(&program, Some(65_534), Some(65_534))?;
+    let mut nobody = Command::new("setpriv");
+    nobody
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(&program);
+    let (name, _busy) = named(&program, &mut nobody)?;
+    watching(&agent, &scene.net.a.device)?;
+    seen(&agent, &name, all_named)?;
+    scene.talk(&agent)?;
+    refused_nothing(&agent)
+}
+
+/// Cause: an agent that looks at nothing that comes later, with the DaemonSet's capabilities and with all of root's. Seen: no
+/// thread has any of the first; of root's what the log tells, and no way back to the rest; connections are counted.
+#[test]
+fn what_nothing_needs_is_given_up() -> Result<()> {
+    need_root!("setpriv");
+    let given = capabilities()?;
+    let calm = || {
+        Setup::new()
+            .set("probes.tunnel.enabled", "false")
+            .set("probes.drops.enabled", "false")
+            .set("probes.node.enabled", "false")
+    };
+    let none = only("0000000000000000");
+    let mut scene = Scene::echo()?;
+    {
+        let agent = calm().through(as_container(&given)).start()?;
+        equal("kept", kept(&agent)?, BTreeSet::new())?;
+        for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+            equal(set, threads(&agent, set)?, none.clone())?;
+        }
+        equal("filtered", threads(&agent, "Seccomp")?, only("2"))?;
+        scene.talk(&agent)?;
+        let said = agent
+            .snapshot()?
+            .values("geophone_agent_capabilities", "capability");
+        equal("told", said, BTreeSet::new())?;
+        refused_nothing(&agent)?;
+        let log = agent.log();
+        ensure!(
+            log.contains("privileges from now on: no capability; 6 given up"),
+            "{log}"
+        );
+    }
+    {
+        // SYS_ADMIN is kept where the kernel's statistics are off: it measures by it.
+        let agent = calm().start()?;
+        ensure!(
+            kept(&agent)?.iter().all(|name| name == "sys_admin"),
+            "{}",
+            agent.log()
+        );
+        equal(
+            "no way back",
+            threads(&agent, "CapBnd")?,
+            threads(&agent, "CapPrm")?,
+        )?;
+        equal("no_new_privs", threads(&agent, "NoNewPrivs")?, only("1"))?;
+        scene.talk(&agent)?;
+        refused_nothing(&agent)?;
+    }
+    let agent = calm()
+        .set("security.drop_capabilities", "false")
+        .set("security.seccomp", "false")
+        .start()?;
+    ensure!(kept(&agent)?.len() > 20, "{}", agent.log());
+    equal("not filtered", threads(&agent, "Seccomp")?, only("0"))?;
     Ok(())
 }

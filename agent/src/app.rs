@@ -10,6 +10,7 @@ use crate::alert::{self, Rules};
 use crate::bpf::{Sizes, Verdict, host};
 use crate::collector::{Collector, Outputs, Setup, Shared};
 use crate::config::{Config, Pairs, RttSource, TunnelUse};
+use crate::confine;
 use crate::error::{Context as _, Result};
 use crate::export::{otlp, push, remote_write};
 use crate::identity::Peers;
@@ -377,6 +378,9 @@ impl Agent {
         if let Some(anomalies) = &anomalies {
             collects.push(Box::new(score::StatsCollect::new(anomalies.clone(), start)));
         }
+        // All that is asked of the kernel but once has been asked; threads that start from now on are born so.
+        let confinement = confine::apply(config);
+        collects.push(Box::new(confine::StatsCollect::new(start)));
         let running = Running::start(collector, collects)?;
         let (shutdown, _) = watch::channel(false);
         let over = || {
@@ -395,7 +399,7 @@ impl Agent {
             snapshots: running.snapshots.clone(),
             records: running.records.clone(),
             changes: running.shared.changes.clone(),
-            status: Arc::new(status(running.shared.clone(), config)),
+            status: Arc::new(status(running.shared.clone(), config, confinement)),
             view: Arc::new(move || views.latest()),
             topology: Arc::new(move || topology.topology()),
             stacks: running.stacks.clone(),

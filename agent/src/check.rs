@@ -1,8 +1,9 @@
 //! `geophone check`: what works on this machine, and what would help where it does not.
 
 use crate::app;
-use crate::bpf::{State, Verdict, host};
+use crate::bpf::{State, Verdict, engine, host};
 use crate::config::Config;
+use crate::confine;
 use crate::error::Result;
 use crate::mountinfo;
 use crate::stacks::interpreters::{self, Interpreter};
@@ -26,8 +27,10 @@ pub struct Fact {
 /// The whole answer.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Kernel, BTF, cgroups, lockdown, capabilities.
+    /// Kernel, BTF, cgroups, lockdown, capabilities, and which of them are kept.
     pub facts: Vec<Fact>,
+    /// Capabilities that are kept after the start, of those that this process has, and what for.
+    pub kept: Vec<confine::Reason>,
     /// One verdict for each program.
     pub programs: Vec<Verdict>,
     /// Interpreters that run here.
@@ -40,7 +43,14 @@ pub struct Report {
 
 /// Attaches everything for a moment, and detaches it again.
 pub fn check(config: &Config, btf: Option<PathBuf>) -> Result<Report> {
-    let facts = facts(btf.as_deref());
+    let mut facts = facts(btf.as_deref());
+    let (object, built_by) = engine::object();
+    facts.push(Fact {
+        name: "eBPF object",
+        value: format!("sha256:{object}, by {built_by}"),
+        ok: true,
+        remedy: String::new(),
+    });
     let collector = app::collector(config, btf)?;
     let programs = collector.verdicts();
     let engine_error = collector.engine_error.clone();
@@ -54,6 +64,7 @@ pub fn check(config: &Config, btf: Option<PathBuf>) -> Result<Report> {
     Ok(Report {
         ok: engine_error.is_empty() && !failed,
         facts,
+        kept: confine::foretold(config),
         interpreters: interpreters::running(),
         programs,
         engine_error,
@@ -156,6 +167,17 @@ impl Report {
             .map(|f| vec![f.name.into(), mark(f.ok), f.value.clone(), f.remedy.clone()])
             .collect();
         let mut out = table(&["machine", "", "", "remedy"], &facts);
+        out.push('\n');
+        let kept = self
+            .kept
+            .iter()
+            .map(|kept| vec![kept.capability.clone(), kept.why.to_owned()]);
+        let kept: Vec<Vec<String>> = kept.collect();
+        if kept.is_empty() {
+            out.push_str("no capability is kept after the start\n");
+        } else {
+            out.push_str(&table(&["kept after the start", "for"], &kept));
+        }
         out.push('\n');
         if !self.engine_error.is_empty() {
             out.push_str(&format!("\nno eBPF: {}\n", self.engine_error));

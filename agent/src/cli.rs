@@ -168,7 +168,7 @@ pub enum Command {
     /// Reference documentation as Markdown
     #[command(hide = true)]
     Docs {
-        /// metrics or config
+        /// metrics, config or seccomp
         what: Docs,
     },
     /// Reads symbols for the agent: questions on standard input, answers on standard output
@@ -411,6 +411,8 @@ pub enum Docs {
     Metrics,
     /// Every setting.
     Config,
+    /// The system calls, as a profile for containers.
+    Seccomp,
 }
 
 /// An empty one too: a variable that is set to nothing is as good as none.

@@ -28,8 +28,19 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Rules", crate::alert::METRICS),
         ("Alerting", crate::alert::notify::METRICS),
         ("Flight recorder", crate::record::METRICS),
+        ("Confinement", crate::confine::METRICS),
         ("API", crate::api::METRICS),
     ]
+}
+
+/// The text of deploy/container/seccomp.json.
+///
+/// # Errors
+///
+/// None that is known: the value is always one that JSON can write.
+pub fn seccomp() -> crate::error::Result<String> {
+    use crate::error::Context as _;
+    serde_json::to_string_pretty(&agent_confine::profile::profile()).context("JSON")
 }
 
 /// The text of docs/metrics.md.

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod collector;
 pub mod commands;
 pub mod config;
+pub mod confine;
 pub mod cost;
 pub mod coverage;
 pub mod docs;

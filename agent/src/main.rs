@@ -46,6 +46,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
         let text = match what {
             Docs::Metrics => docs::metrics(),
             Docs::Config => agent::config::markdown(),
+            Docs::Seccomp => docs::seccomp()?,
         };
         return done(text.trim_end());
     }

@@ -30,6 +30,24 @@ pub fn parse(mountinfo: &[u8], fs_type: &str) -> Vec<PathBuf> {
     whole
 }
 
+/// Whether /proc shows processes of others to nobody but who may trace them, or not at all: mounted with `hidepid`.
+pub fn hides_processes() -> bool {
+    std::fs::read("/proc/self/mountinfo").is_ok_and(|text| hides(&text))
+}
+
+fn hides(mountinfo: &[u8]) -> bool {
+    let shown: [&[u8]; 2] = [b"hidepid=0", b"hidepid=off"];
+    let mut mounts = mountinfo.split(|b| *b == b'\n').filter(|line| {
+        let mut fields = line.split(|b| *b == b' ');
+        fields.nth(4) == Some(b"/proc")
+    });
+    mounts.any(|line| {
+        let options = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
+        let mut options = options.split(|b| *b == b',');
+        options.any(|option| option.starts_with(b"hidepid=") && !shown.contains(&option))
+    })
+}
+
 /// File systems that hold files on a block device of this machine. Not squashfs and the like, which are always full; nor FUSE,
 /// whose `/dev/` is anybody's word, and whose daemon may never answer.
 const ON_DISKS: &[&[u8]] = &[
@@ -113,6 +131,17 @@ mod tests {
             parse(text, "cgroup2"),
             ["/sys/fs/cgroup", "/a"].map(PathBuf::from)
         );
+    }
+
+    #[test]
+    fn processes_may_be_hidden() {
+        let shown =
+            b"22 1 0:5 / /proc rw,nosuid - proc proc rw\n23 1 0:6 / /sys rw - sysfs sysfs rw,hidepid=2\n";
+        assert!(!hides(shown) && !hides(b""));
+        let hidden =
+            |value: &str| hides(format!("22 1 0:5 / /proc rw shared:3 - proc proc rw,{value}\n").as_bytes());
+        assert!(hidden("hidepid=2") && hidden("gid=3,hidepid=ptraceable"));
+        assert!(!hidden("hidepid=0") && !hidden("hidepid=off"));
     }
 
     #[test]

@@ -57,6 +57,7 @@ GOOD = {
         "dashboards": {"create": True},
         "image": {"digest": "sha256:" + "0" * 64},
     },
+    "own profile": {"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "geophone.json"}}, "openshift": {"scc": True}},
     "pod network": {**EXPOSED, "hostNetwork": False, "dnsPolicy": "ClusterFirst"},
     "nothing kept": {"store": {"kind": "none"}, "rules": {"onNode": False}},
 }
@@ -151,6 +152,11 @@ def least_privilege(name, objects):
     if pod["automountServiceAccountToken"]:
         fault(f"{name}: a token that nobody uses")
     scc = objects.get(("SecurityContextConstraints", "geophone"))
+    profile = context["seccompProfile"]
+    if profile["type"] == "Unconfined" and name not in PLATFORMS:
+        fault(f"{name}: all system calls are admitted")
+    if scc and profile["type"] == "Localhost" and f"localhost/{profile['localhostProfile']}" not in scc["seccompProfiles"]:
+        fault(f"{name}: the constraints do not admit the profile that the container asks for")
     if scc and (scc["allowPrivilegedContainer"] or scc["allowedCapabilities"] != context["capabilities"]["add"]):
         fault(f"{name}: the constraints allow other capabilities than the container asks for")
 

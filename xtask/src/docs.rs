@@ -11,10 +11,11 @@ use crate::setup::{Group, How, setup};
 use crate::shell::{capture, cargo, root, run, say, target_dir};
 
 /// What prints which file. Of the dashboards the list of names comes from the agent.
-const PAGES: [(&[&str], &str); 3] = [
+const PAGES: [(&[&str], &str); 4] = [
     (&["docs", "metrics"], "docs/metrics.md"),
     (&["docs", "config"], "docs/config.md"),
     (&["health", "--rules"], "deploy/prometheus/health.yaml"),
+    (&["docs", "seccomp"], "deploy/container/seccomp.json"),
 ];
 const DASHBOARDS: &str = "deploy/grafana";
 

@@ -4,6 +4,7 @@ use crate::aggregate::Snapshot;
 use crate::bpf::host;
 use crate::collector::Shared;
 use crate::config::Config;
+use crate::confine::Confinement;
 use crate::stacks::Stacks;
 use crate::topology::Topology;
 use crate::ui;
@@ -12,7 +13,11 @@ use std::sync::{Arc, RwLock};
 use tokio::sync::watch;
 
 /// What `/api/v1/status` answers.
-pub fn status(shared: Shared, config: &Config) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
+pub fn status(
+    shared: Shared,
+    config: &Config,
+    confinement: Confinement,
+) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let config = config.clone();
     move || {
         let verdicts = shared.verdicts.read().map(|v| v.clone()).unwrap_or_default();
@@ -24,6 +29,7 @@ pub fn status(shared: Shared, config: &Config) -> impl Fn() -> serde_json::Value
             "pid": std::process::id(),
             "engine_error": error,
             "programs": verdicts,
+            "privileges": confinement,
             "config": config,
         })
     }

@@ -30,6 +30,13 @@ use std::sync::Arc;
 /// The compiled programs; see build.rs. Empty in a build without a BPF toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/geophone.bpf.o"));
 
+/// SHA-256 of the object, hexadecimal, and what it was built by: of the same source and compiler it is the same everywhere.
+pub fn object() -> (String, &'static str) {
+    let digest = ring::digest::digest(&ring::digest::SHA256, OBJECT);
+    let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    (hex, env!("GEOPHONE_BPF_BUILT_BY"))
+}
+
 /// The kernel side.
 pub struct Engine {
     /// aya's object: maps and programs; a recording has none.

@@ -68,12 +68,26 @@ pub fn bpf_stats_are_on() -> bool {
 
 /// Effective capabilities of this process, as a mask.
 pub fn effective_capabilities() -> u64 {
+    own_capabilities("CapEff:")
+}
+
+/// Permitted ones: what it may make effective.
+pub fn permitted_capabilities() -> u64 {
+    own_capabilities("CapPrm:")
+}
+
+fn own_capabilities(set: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()
-        .find_map(|l| l.strip_prefix("CapEff:"))
+        .find_map(|l| l.strip_prefix(set))
         .and_then(|v| u64::from_str_radix(v.trim(), 16).ok())
         .unwrap_or(0)
+}
+
+/// Whether bpf(2) is for who has the capabilities alone; true where that is not known.
+pub fn unprivileged_bpf_is_off() -> bool {
+    fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").map_or(true, |text| text.trim() != "0")
 }
 
 /// Capabilities that some programs or figures need besides: what for, number, name. Each was taken away to see what goes with it

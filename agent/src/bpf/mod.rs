@@ -14,6 +14,7 @@ pub mod map;
 mod mapped;
 pub mod maps;
 pub mod measure;
+pub mod privileges;
 mod recorded;
 mod refusal;
 pub mod shards;

@@ -14,6 +14,7 @@ mod path;
 mod profile;
 mod record;
 mod rules;
+mod security;
 mod settings;
 mod store;
 mod tunnel;
@@ -33,6 +34,7 @@ pub use path::PathProtocol;
 pub use profile::ProfileProbe;
 pub use record::{FlightSettings, RecordSettings};
 pub use rules::RulesSettings;
+pub use security::SecuritySettings;
 pub use settings::{
     Budget, Config, DropsProbe, Export, Limits, Log, LogFormat, LogLevel, NetdevProbe, Pairs, Probes,
     RttSource, TcpProbe,

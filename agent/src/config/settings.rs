@@ -8,6 +8,7 @@ use super::path::PathProbe;
 use super::profile::ProfileProbe;
 use super::record::RecordSettings;
 use super::rules::RulesSettings;
+use super::security::SecuritySettings;
 use super::store::StoreSettings;
 use super::tunnel::TunnelProbe;
 use super::units::{Bytes, Glob, HumanDuration};
@@ -64,6 +65,8 @@ pub struct Config {
     pub api: ApiSettings,
     /// Where metrics are sent, besides being served by the API.
     pub export: Export,
+    /// What the agent gives up once it has started.
+    pub security: SecuritySettings,
     /// The agent's own log, to standard error.
     pub log: Log,
 }

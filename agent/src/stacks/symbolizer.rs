@@ -8,6 +8,7 @@
 use super::debug_files::Place;
 use super::elf::{self, Dwarf, Elf};
 use super::perf_map::{self, PerfMap};
+use crate::confine;
 use crate::error::{Context as _, Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
@@ -249,6 +250,8 @@ pub fn serve() -> Result<()> {
     crate::bpf::host::low_priority(10);
     let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY, MEMORY);
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    let _ = setrlimit(Resource::RLIMIT_FSIZE, 0, 0);
+    confine::reader();
     let mut dwarf = None;
     for line in std::io::stdin().lock().lines() {
         let question: Question =
