@@ -1,9 +1,10 @@
-//! Developer commands: `cargo xtask run`, `test`, `bench`, `vm`, `docs`, `deny`, `setup`.
+//! Developer commands: `cargo xtask run`, `test`, `bench`, `vm`, `image`, `docs`, `deny`, `setup`.
 
 mod bench;
 mod deny;
 mod docs;
 mod fuzz;
+mod image;
 mod run;
 mod setup;
 mod shell;
@@ -65,6 +66,8 @@ enum Task {
     },
     /// Measure what geophone costs
     Bench(bench::Options),
+    /// Make the container image, as an OCI layout
+    Image(image::Options),
     /// Run the parser of tunnel packets over whatever a fuzzer thinks of
     Fuzz {
         /// For so long
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Task::Deny { how } => deny::deny(how),
         Task::Fuzz { seconds } => fuzz::fuzz(seconds),
         Task::Bench(options) => bench::bench(options),
+        Task::Image(options) => image::image(&options),
         Task::Vm {
             series,
             how,

@@ -138,6 +138,8 @@ pub const TEST: &[Need] = &[
         "util-linux",
         "tests without root and with fewer capabilities",
     ),
+    need(&["runc"], "runc", "starts the container image"),
+    need(&["gzip"], "gzip", "packs the container image"),
     need(
         &["qemu-system-x86_64"],
         "qemu-system-x86",

@@ -14,7 +14,7 @@ use clap::Args;
 use crate::run::build_release;
 use crate::setup::{Group, How, setup};
 use crate::shell::{is_root, say};
-use crate::{docs, vm};
+use crate::{docs, image, vm};
 
 /// What to test.
 #[derive(Args, Clone, Debug, Default)]
@@ -190,6 +190,17 @@ pub fn test(which: &Which, how: How, filter: &[String]) -> Result<()> {
                 machines()
             } else {
                 Ok(needs_root("virtual machine"))
+            }
+        });
+    }
+    // Last: the program of the image takes the place of the one that the others use.
+    if (which.e2e || all) && filter.is_empty() {
+        report.stage("image", || {
+            if root {
+                build_release()?;
+                Ok(Outcome::Passed(image::check(&image::build_static()?)?))
+            } else {
+                Ok(needs_root("image"))
             }
         });
     }
