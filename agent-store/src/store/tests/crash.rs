@@ -42,7 +42,7 @@ fn a_log_cut_at_every_byte_loses_only_what_is_behind_the_cut() {
 }
 
 #[test]
-fn a_block_cut_anywhere_comes_back_from_the_log() {
+fn a_block_cut_at_every_byte_comes_back_from_the_log() {
     let home = tempfile::tempdir().unwrap();
     let (store, _) = open(home.path());
     fill(&store, 5, 0, 610);
@@ -51,7 +51,7 @@ fn a_block_cut_anywhere_comes_back_from_the_log() {
     let block = std::fs::read(last(home.path(), "block")).unwrap();
     let log = std::fs::read(home.path().join("0000000001.log")).unwrap();
     let rest = std::fs::read(home.path().join("0000000002.log")).unwrap();
-    for cut in (0..block.len()).step_by(7).chain(block.len() - 40..block.len()) {
+    for cut in 0..block.len() {
         let other = tempfile::tempdir().unwrap();
         std::fs::write(other.path().join("0000000001.block"), &block[..cut]).unwrap();
         std::fs::write(other.path().join("0000000001.log"), &log).unwrap();
