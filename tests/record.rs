@@ -6,14 +6,20 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tests::harness::agent::{Agent, PATIENCE, Scratch, Setup, binary, clean};
 use tests::harness::cli::{geophone, one_line, says};
 use tests::harness::command::said;
-use tests::harness::{Scene, equal};
+use tests::harness::stacks::{Busy, Folded, busy};
+use tests::harness::tunnels::{ping, vxlan};
+use tests::harness::{Link, Netns, Scene, Traffic, equal};
 use tests::need_root;
 
+/// Functions of `geophone-busy`.
+const BUSY: [&str; 2] = ["main", "busy_seventy"];
+/// Samples of connections that are forwarded.
+const FORWARDED: [&str; 2] = ["geophone_path_forwarded_rtt_seconds_count{", "far"];
 /// What the agent itself costs and covers: a replay costs something else, and says nothing of it.
 const OWN: [&str; 5] = [
     "geophone_agent_",
@@ -25,17 +31,21 @@ const OWN: [&str; 5] = [
 
 /// A recorder that has attached its programs: its first tick is in the file.
 fn start(file: &Path, live: &Path) -> Result<Child> {
-    let mut command = clean(binary());
+    recorder(clean(binary()), file, live, &["probes.tunnel.enabled=false"])
+}
+
+/// The same by a command of its own, with further settings.
+fn recorder(mut command: Command, file: &Path, live: &Path, settings: &[&str]) -> Result<Child> {
     command.arg("record").arg(file).arg("--exposition").arg(live);
-    for setting in [
+    let always = [
         "probes.tcp.sweep_interval=1s",
         "budget.enabled=false",
         "probes.udp.enabled=true",
         "probes.dns.enabled=true",
         "probes.block.enabled=true",
         "probes.sched.enabled=true",
-        "probes.tunnel.enabled=false",
-    ] {
+    ];
+    for setting in always.iter().chain(settings) {
         command.args(["--set", setting]);
     }
     let child = command
@@ -72,6 +82,18 @@ fn replay(file: &Path, more: &[&str]) -> Result<(String, String)> {
 
 fn samples(exposition: &str) -> BTreeSet<&str> {
     exposition.lines().filter(|l| !l.starts_with('#')).collect()
+}
+
+/// An error unless a replay says what the agent has said, sample by sample.
+fn alike(live: &str, replayed: &str) -> Result<()> {
+    let (said_then, says_now) = (samples(live), samples(replayed));
+    let invented: Vec<_> = says_now.difference(&said_then).take(20).collect();
+    ensure!(invented.is_empty(), "only in the replay: {invented:#?}");
+    let is_own = |line: &&&str| OWN.iter().any(|own| line.contains(own));
+    let missing = said_then.difference(&says_now).filter(|l| !is_own(l));
+    let missing: Vec<_> = missing.take(20).collect();
+    ensure!(missing.is_empty(), "only in the agent: {missing:#?}");
+    Ok(())
 }
 
 /// The sum of a family's samples that have all these words.
@@ -122,16 +144,7 @@ fn a_replay_says_what_the_agent_said() -> Result<()> {
     ensure!(left_out.is_empty(), "{left_out}");
     equal("connections replayed", sum(&once, &opened), 30.0)?;
     equal("drops replayed", sum(&once, &dropped), 300.0)?;
-    let (said_then, says_now) = (samples(&live), samples(&once));
-    let invented: Vec<_> = says_now.difference(&said_then).take(20).collect();
-    ensure!(invented.is_empty(), "only in the replay: {invented:#?}");
-    let is_own = |line: &&&str| OWN.iter().any(|own| line.contains(own));
-    let missing: Vec<_> = said_then
-        .difference(&says_now)
-        .filter(|l| !is_own(l))
-        .take(20)
-        .collect();
-    ensure!(missing.is_empty(), "only in the agent: {missing:#?}");
+    alike(&live, &once)?;
 
     let (twice, _) = replay(&file, &[])?;
     ensure!(once == twice, "two replays differ");
@@ -152,6 +165,145 @@ fn a_replay_says_what_the_agent_said() -> Result<()> {
         format!("sum(max_over_time(geophone_tcp_connections_total{{outcome=\"opened\",{subject}}}[1m]))");
     let asked = geophone(&["query", "--store", text(&store)?, &query])?;
     says(&said(&asked), &["30"])
+}
+
+/// The stacks that a recording has of a process, which the agent may still be writing.
+fn stacks(file: &Path, scratch: &Scratch, name: &str) -> Result<Folded> {
+    let profile = scratch.path("stacks.folded");
+    replay(file, &["--profile", text(&profile)?])?;
+    Ok(Folded::parse(&fs::read_to_string(profile)?)?.of(name))
+}
+
+/// A gateway: a client behind it, a peer before it, and a tunnel to that peer.
+struct Gateway {
+    link: Link,
+    client: Netns,
+}
+
+impl Gateway {
+    fn new() -> Result<Self> {
+        let (link, client) = (Link::new()?, Netns::new()?);
+        let (here, there) = (&link.a.ns, &link.b.ns);
+        client.ip(&format!(
+            "link add upward type veth peer name near netns {}",
+            here.name()
+        ))?;
+        for (ns, device, last) in [(&client, "upward", 1), (here, "near", 2)] {
+            ns.ip(&format!("addr add 10.203.1.{last}/24 dev {device}"))?;
+            ns.ip(&format!("link set {device} up"))?;
+        }
+        here.sysctl("net.ipv4.ip_forward", "1")?;
+        client.ip("route add default via 10.203.1.2")?;
+        there.ip(&format!("route add 10.203.1.0/24 via {}", link.a.v4))?;
+        Ok(Self { link, client })
+    }
+
+    /// What an agent on it is to look at.
+    fn settings(&self) -> [String; 7] {
+        let Self { link, .. } = self;
+        [
+            format!("peers=[{{name: far, region: away, cidrs: [{}/32]}}]", link.b.v4),
+            "probes.path.active.peers=[far]".into(),
+            "probes.path.active.interval=10s".into(),
+            format!("probes.path.forwarded.devices=[near, {}]", link.a.device),
+            "probes.profile.enabled=true".into(),
+            "probes.profile.hz=199".into(),
+            "store.kind=memory".into(),
+        ]
+    }
+}
+
+/// Cause: a gateway with a tunnel, whose peer is traced, that forwards a connection and where a program spins. Seen: what the
+/// recording says of tunnels, ways and stacks is what the agent said, sample by sample, twice the same; its profile has the
+/// program with the names of its functions, though the program is gone.
+#[test]
+fn tunnels_ways_and_stacks_are_told_again() -> Result<()> {
+    need_root!("ping");
+    let scratch = Scratch::new()?;
+    let (file, live) = (scratch.path("recording"), scratch.path("live"));
+    let gateway = Gateway::new()?;
+    let Gateway { link, client } = &gateway;
+    let [_, there] = vxlan(link, 77, 4799)?;
+    let mut command = clean("ip");
+    command.args(["netns", "exec", link.a.ns.name()]).arg(binary());
+    let settings = gateway.settings();
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let (program, name) = busy(&scratch)?;
+    let spins = Busy::start(Command::new(&program).arg("120"))?;
+    let recorder = recorder(command, &file, &live, &settings)?;
+    let mut server = Traffic::new("srv", &link.b.ns)?;
+    let at = server.serve(&link.b.at(0), "echo")?;
+    let mut talker = Traffic::new("cli", client)?;
+    let connection = talker.connect(&at)?;
+    talker.ping(connection, 50, 100)?;
+    ping(&link.a, &there, "-c 50 -i 0.02 -s 300")?;
+    // A trace takes a second and a half, a program on a device is there within three, and names within ten.
+    let tunnel = ["geophone_tunnel_packets_total{", "id=\"77\"", "transmit"];
+    let begun = Instant::now();
+    loop {
+        let seen = replay(&file, &[])?.0;
+        let missing = [
+            ("packets of the tunnel", sum(&seen, &tunnel) < 50.0),
+            ("a trace", sum(&seen, &["geophone_path_hop_probes_total{"]) == 0.0),
+            ("a way that is forwarded", sum(&seen, &FORWARDED) == 0.0),
+            (
+                "stacks with names",
+                stacks(&file, &scratch, &name)?.through(&BUSY) < 20,
+            ),
+        ];
+        let Some((what, _)) = missing.iter().find(|(_, missing)| *missing) else {
+            break;
+        };
+        ensure!(begun.elapsed() < PATIENCE, "no {what}");
+        ping(&link.a, &there, "-c 50 -i 0.02 -s 300")?;
+        talker.ping(connection, 200, 100)?;
+    }
+    end(recorder, 1)?;
+    drop(spins);
+    fs::remove_file(&program)?;
+
+    let live = fs::read_to_string(&live)?;
+    let (once, left_out) = replay(&file, &[])?;
+    ensure!(left_out.is_empty(), "{left_out}");
+    for words in [
+        &tunnel[..],
+        &["geophone_tunnel_state{", "id=\"77\"", "state=\"up\""],
+        &["geophone_tunnel_watched{", &link.a.device],
+        &["geophone_path_hop_probes_total{"],
+        &FORWARDED,
+        &["geophone_profile_samples_total{", "cpu"],
+        &["geophone_profile_processes "],
+    ] {
+        ensure!(sum(&live, words) > 0.0, "the agent says nothing of {words:?}");
+    }
+    alike(&live, &once)?;
+    equal("a second replay", &replay(&file, &[])?.0, &once)?;
+
+    let profiles = ["a.folded", "b.folded", "a.pb.gz", "b.pb.gz"].map(|name| scratch.path(name));
+    for profile in &profiles {
+        replay(&file, &["--profile", text(profile)?])?;
+    }
+    let read = |i: usize| fs::read(&profiles[i]);
+    ensure!(
+        read(0)? == read(1)? && read(2)? == read(3)?,
+        "two profiles differ"
+    );
+    let folded = Folded::parse(&String::from_utf8(read(0)?)?)?;
+    ensure!(folded.of(&name).through(&BUSY) >= 20, "{}", folded.show());
+    let counted = sum(&live, &["geophone_profile_samples_total{", "cpu"]);
+    ensure!(
+        folded.total() as f64 <= counted,
+        "{} of {counted}",
+        folded.total()
+    );
+    let refused = geophone(&[
+        "replay",
+        text(&file)?,
+        "--off-cpu",
+        "--profile",
+        text(&profiles[0])?,
+    ])?;
+    says(&one_line(&refused)?, &["has no such stacks"])
 }
 
 /// Cause: a recording is cut, or a byte of it is another. Seen: what is whole is replayed, and one line names the rest.
@@ -232,11 +384,14 @@ fn the_flight_recorder_is_dumped_by_hand_and_by_an_alert() -> Result<()> {
     let ring = scratch.path("ring");
     let rules = scratch.write("rules.yaml", RULES.replace("NAME", scene.client.name()))?;
     let config = format!(
-        "store: {{kind: memory}}\nrules: {{files: [{}]}}\nrecord: {{flight: {{minutes: 1, directory: {}}}}}\n",
+        "store: {{kind: memory}}\nrules: {{files: [{}]}}\nrecord: {{flight: {{minutes: 1, directory: {}}}}}\n\
+         probes: {{profile: {{enabled: true, hz: 199}}}}\n",
         rules.display(),
         ring.display()
     );
     let agent = Setup::new().config(config).start()?;
+    let (program, name) = busy(&scratch)?;
+    let _spins = Busy::start(Command::new(&program).arg("120"))?;
     scene.exchange(20, 5, 100)?;
     let of = [("subject", scene.client.name()), ("outcome", "opened")];
     let subject = format!("subject=\"{}\"", scene.client.name());
@@ -275,6 +430,18 @@ fn the_flight_recorder_is_dumped_by_hand_and_by_an_alert() -> Result<()> {
     let (fired, _) = replay(&dump, &["--rules", text(&rules)?])?;
     ensure!(fired.contains("Busy") && !fired.contains("Never"), "{fired}");
 
+    // Until a program has been looked at, its samples wait.
+    while stacks(
+        &scratch.write("stacks", agent.get("/api/v1/record", "*/*")?.body)?,
+        &scratch,
+        &name,
+    )?
+    .total()
+        <= 20
+    {
+        ensure!(begun.elapsed() < PATIENCE, "no stacks\n{}", agent.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
     let stats = agent.snapshot()?;
     let ticks = |outcome: &str| stats.sum("geophone_record_ticks_total", &[("outcome", outcome)]);
     equal("lost", ticks("lost"), 0)?;
@@ -290,6 +457,14 @@ fn the_flight_recorder_is_dumped_by_hand_and_by_an_alert() -> Result<()> {
     let out = geophone(&["record", "--dump", text(&by_hand)?, "--set", &directory])?;
     ensure!(out.status.success(), "{}", said(&out));
     let latest = files(&ring, "segment")?.pop().context("no segment")?;
+    ensure!(
+        stacks(&by_hand, &scratch, &name)?.total() > 20,
+        "stacks are missing"
+    );
+    let (scores, _) = replay(&by_hand, &["--scores", "--rules", text(&rules)?])?;
+    says(&scores, &["that were scored, from", "Busy"])?;
+    let again = replay(&by_hand, &["--scores", "--rules", text(&rules)?])?.0;
+    equal("scored again", &again, &scores)?;
     for file in [&by_hand, &latest] {
         let (seen, left_out) = replay(file, &[])?;
         ensure!(
@@ -300,6 +475,8 @@ fn the_flight_recorder_is_dumped_by_hand_and_by_an_alert() -> Result<()> {
             let words = [family, &subject];
             equal(family, sum(&seen, &words), sum(&live, &words))?;
         }
+        let taken = ["geophone_profile_samples_total{", "cpu"];
+        ensure!(sum(&seen, &taken) >= sum(&live, &taken), "samples are missing");
         equal("unaccounted", sum(&seen, &["geophone_events_unaccounted{"]), 0.0)?;
         let delivered = ["geophone_events_total{", "probe=\"tcp\"", "delivered"];
         ensure!(

@@ -197,12 +197,8 @@ pub fn collector_of(config: &Config, btf: Option<PathBuf>, source: Source) -> Re
         || p.sched.enabled
         || p.profile.enabled
         || p.tunnel.enabled != TunnelUse::Off;
-    let mut probes = probes(config);
-    if source.past().is_some() {
-        probes.retain(|probe| !record::LEFT_OUT.contains(&probe.name()));
-    }
     Ok(Collector::new(Setup {
-        probes,
+        probes: probes(config),
         sizes: needs_programs.then(|| sizes(config, &peers)),
         btf,
         peers,

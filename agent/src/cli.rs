@@ -191,6 +191,16 @@ pub enum Command {
         #[arg(long, default_value_t = 5_000_000)]
         records: u64,
     },
+    /// The replay benchmark: records in memory, replayed as fast as it goes
+    #[command(hide = true)]
+    BenchReplay {
+        /// Seconds of the recording, of a hundred thousand records each
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+        /// Turns, of which the best counts
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+    },
     /// The packet benchmark: sends packets of every kind through the programs that look at packets
     #[command(hide = true)]
     BenchPackets {

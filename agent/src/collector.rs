@@ -301,7 +301,7 @@ impl Collector {
         let unix_nanos = clock.unix_nanos;
         // What is new in this tick began after the last one.
         let series_start = std::mem::replace(&mut self.last_unix_nanos, unix_nanos);
-        if self.parts.source.is_due(&clock) {
+        if self.parts.source.is_due(clock.now) {
             // What is told once may be forgotten by now.
             self.parts.identity.tell_all();
         }

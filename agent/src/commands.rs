@@ -4,6 +4,7 @@ mod alerts;
 mod anomalies;
 mod bench;
 mod bench_packets;
+mod bench_replay;
 mod capacity;
 mod dashboards;
 mod diff;
@@ -11,8 +12,10 @@ mod health;
 mod profile;
 mod query;
 mod record;
+mod replay;
 mod rules;
 mod score;
+mod scores;
 mod slo;
 mod store;
 mod topology;
@@ -21,13 +24,15 @@ pub use alerts::alerts;
 pub use anomalies::anomalies;
 pub use bench::{bench_encode, bench_ring, test_corpus};
 pub use bench_packets::bench_packets;
+pub use bench_replay::bench_replay;
 pub use capacity::{capacity, capacity_of_file};
 pub use dashboards::dashboards;
 pub use diff::diff;
 pub use health::health;
 pub use profile::profile;
 pub use query::query;
-pub use record::{record, replay};
+pub use record::record;
+pub use replay::replay;
 pub use rules::rules;
 pub use score::score;
 pub use slo::slo;
@@ -40,6 +45,7 @@ use crate::app::{self, Agent, Running};
 use crate::cli;
 use crate::config::{Config, Log, LogFormat};
 use crate::error::{Context as _, Error, Result};
+use crate::export::prometheus;
 use crate::records::Record;
 use crate::ui::{
     print, top,
@@ -442,4 +448,11 @@ pub fn say(line: &str) -> Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::closed()),
         result => result.context("standard output"),
     }
+}
+
+/// A snapshot as a scrape gets it.
+fn exposition(snapshot: &Snapshot) -> Vec<u8> {
+    let mut out = Vec::new();
+    prometheus::encode(snapshot, prometheus::Format::Text, &mut out);
+    out
 }

@@ -53,6 +53,9 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
     if let Command::BenchEncode { series } = cli.command {
         return done(&commands::bench_encode(series).to_string());
     }
+    if let Command::BenchReplay { seconds, rounds } = cli.command {
+        return done(&commands::bench_replay(seconds, rounds)?.to_string());
+    }
     if let Command::Score(options) = &cli.command {
         return commands::score(options).map(|()| ExitCode::SUCCESS);
     }

@@ -225,7 +225,7 @@ impl Rules {
     }
 
     /// Evaluates the groups that are due.
-    pub(super) fn evaluate(&self, at: Millis) {
+    pub fn evaluate(&self, at: Millis) {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let (memory, timeout) = (self.memory.clone(), self.memory.timeout());
         let bounds = move || -> Box<dyn Bounds> { Box::new(memory.limits(timeout)) };

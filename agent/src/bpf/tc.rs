@@ -127,6 +127,17 @@ impl Engine {
         if self.entries.contains_key(&(netns, program)) {
             return Ok(());
         }
+        let fact = format!("{program} of {netns}");
+        if let Source::Recorded(past) = &self.source {
+            let is_there = past.fact(&fact).unwrap_or(false);
+            return is_there.then_some(()).context(fact);
+        }
+        let made = self.make_entry(program, netns, jump, jumps);
+        self.source.tell(&fact, || made.is_ok());
+        made
+    }
+
+    fn make_entry(&mut self, program: &'static str, netns: u16, jump: u32, jumps: &KernelMap) -> Result<()> {
         let what = format!("entry to {program}");
         let target = self.program(program).context("no such program")?;
         let target = target.fd().context(&what)?.as_fd().as_raw_fd();

@@ -39,9 +39,22 @@ pub struct Replay {
     /// Say which alerts of these rule files of Prometheus would have fired when, not the last exposition; may be repeated
     #[arg(long, value_name = "FILE", conflicts_with = "ticks")]
     pub rules: Vec<PathBuf>,
-    /// The alerts as JSON
-    #[arg(long, requires = "rules")]
+    /// Score it as an agent would have, at the recording's own time: say who was not healthy when, and what was unusual. With
+    /// --store the scores are there too
+    #[arg(long)]
+    pub scores: bool,
+    /// With --scores: what an agent has learned, `anomaly.baseline` in the directory of its store; else all is learned anew
+    #[arg(long, value_name = "FILE", requires = "scores")]
+    pub baseline: Option<PathBuf>,
+    /// The alerts and the scores as JSON
+    #[arg(long)]
     pub json: bool,
+    /// Write the stacks of its last hour to this file: .pb.gz for pprof, .folded, .svg for a flamegraph, .json
+    #[arg(long, value_name = "FILE", value_parser = super::profile_file)]
+    pub profile: Option<PathBuf>,
+    /// What stacks
+    #[command(flatten)]
+    pub kind: super::SampleKind,
     /// Each tick as a line of JSON, not the last exposition
     #[arg(long)]
     pub ticks: bool,

@@ -55,16 +55,21 @@ pub async fn anomalies(config: &Config, all: bool, watches: bool, as_json: bool)
     if as_json {
         return say(&serde_json::to_string_pretty(&answer).context("JSON")?);
     }
+    say(&told(answer)?)
+}
+
+/// An answer of the API, or of a replay, for people.
+pub(super) fn told(answer: Value) -> Result<String> {
     let answer = read(answer)?;
     let mut out = answer.summary();
-    if all {
+    if !answer.series.is_empty() {
         let _ = write!(out, "\n\n{}", answer.every());
     }
     if !answer.anomalies.is_empty() {
         let _ = write!(out, "\n\n{}", answer.table());
         let _ = write!(out, "\n\n{}", answer.explained());
     }
-    say(out.trim_end())
+    Ok(out.trim_end().to_owned())
 }
 
 fn read(answer: Value) -> Result<Answer> {

@@ -84,6 +84,8 @@ impl Memory {
     pub fn replayed(place: Place, settings: &StoreSettings) -> Result<Self> {
         let ages = HumanDuration::from_secs(100 * 366 * 86_400);
         let settings = StoreSettings {
+            // How fast the machine is must not decide what is said.
+            query_timeout: HumanDuration::from_secs(3600),
             retention: ages,
             downsampled_retention: ages,
             ..settings.clone()
@@ -164,6 +166,13 @@ impl Memory {
         }
     }
 
+    /// Stores a snapshot and what rules came to since the last; answers when it was made.
+    pub fn step(&self, recorder: &mut Recorder, snapshot: &Snapshot) -> Millis {
+        let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        recorder.add(kept, &self.store);
+        recorder.record(snapshot, &self.store)
+    }
+
     /// Stores each snapshot, and says to `stored` at which time, until the sender is gone; at the end, says of every series of the snapshots that it has ended. Blocks: for a thread
     /// that may, so that a slow store delays neither a tick nor an answer.
     pub fn record(
@@ -184,9 +193,7 @@ impl Memory {
                 self.missed.fetch_add(snapshot.tick - last - 1, Relaxed);
             }
             last = snapshot.tick;
-            let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
-            recorder.add(kept, &self.store);
-            stored.send_replace(recorder.record(&snapshot, &self.store));
+            stored.send_replace(self.step(&mut recorder, &snapshot));
         }
         recorder.end(&self.store);
         self.store.sync();

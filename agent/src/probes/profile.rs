@@ -15,8 +15,10 @@
 //!
 //! Records are only decoded here; what is done with them is in `stacks/`.
 
+mod counted;
 mod label;
 mod metrics;
+mod specs;
 mod waits;
 
 pub use metrics::METRICS;
@@ -24,136 +26,36 @@ pub use metrics::METRICS;
 use super::{Context, Probe};
 use crate::aggregate::labels::text;
 use crate::aggregate::{Family, Labels, Metric, Series, Value};
-use crate::bpf::fields::Group;
 use crate::bpf::shards::Shards;
 use crate::bpf::sys::MappedArray;
-use crate::bpf::{Hook, Spec, State, clock, host};
+use crate::bpf::{State, clock, host};
 use crate::error::Result;
+use crate::record::Source;
 use crate::records::Record;
 use crate::stacks::loader::{self, Loader, Maps};
 use crate::stacks::names;
 use crate::stacks::python::{Lost, layouts::Layouts};
 use crate::stacks::store::Who;
+use crate::stacks::tap::Tap;
 use crate::stacks::worker::{self, Feed, Message, Sample};
 use crate::stacks::{Kinds, Stacks};
 use agent_common::account::program;
 use agent_common::profile::{Range, StackHead, end, python, sample, thinned_from};
 use agent_common::wire::{Wire as _, kind};
+use counted::Counted;
 use label::Labeller;
 use metrics::{
     BINARIES, CPUS, LOOKED, LOST, NAME_FAILURES, OPEN_FILES, PROCESSES, PYTHON_LOST, PYTHON_STACKS, ROWS,
     SAMPLES, STACKS, STORE_BYTES, SYMBOLIZER_FAILURES, TABLE_BYTES, TABLE_FAILURES, TABLES,
 };
+use specs::{BLOCK, CPU, EXEC, EXIT, MORE};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use waits::Waits;
 
-const NEEDS: &[Group] = &[Group::Task, Group::Registers];
-
-static EXEC: Spec = Spec {
-    name: "profile_exec",
-    probe: "profile",
-    account: program::PROFILE_EXEC,
-    hook: Hook::TpBtf("sched_process_exec"),
-    needs: NEEDS,
-    required: true,
-    remedy: "without it a process that becomes another program would be unwound by the tables of the old one",
-};
-static EXIT: Spec = Spec {
-    name: "profile_exit",
-    probe: "profile",
-    account: program::PROFILE_EXIT,
-    hook: Hook::TpBtf("sched_process_exit"),
-    needs: NEEDS,
-    required: true,
-    remedy: "without it tables of processes that are gone would fill the memory",
-};
-static CPU: Spec = Spec {
-    name: "profile_cpu",
-    probe: "profile",
-    account: program::PROFILE_CPU,
-    hook: Hook::PerfClock,
-    needs: NEEDS,
-    required: true,
-    remedy: "needs x86-64, Linux 5.17 and CAP_PERFMON; kernel.perf_event_paranoid may forbid it",
-};
-
-/// Those of other kinds of sample, which are off unless asked for.
-static MORE: &[(u8, Spec)] = &[
-    (
-        sample::FAULT,
-        Spec {
-            name: "profile_fault",
-            probe: "profile",
-            account: program::PROFILE_FAULT,
-            hook: Hook::PerfFaults,
-            needs: NEEDS,
-            required: true,
-            remedy: "needs x86-64, Linux 5.17 and CAP_PERFMON; kernel.perf_event_paranoid may forbid it",
-        },
-    ),
-    (
-        sample::BLOCK_IO,
-        Spec {
-            name: "profile_block_done",
-            probe: "profile",
-            account: program::PROFILE_BLOCK_DONE,
-            hook: Hook::TpBtf("block_rq_complete"),
-            needs: &[Group::Block],
-            required: true,
-            remedy: "needs a kernel with BTF",
-        },
-    ),
-    (
-        sample::DROP,
-        Spec {
-            name: "profile_drop",
-            probe: "profile",
-            account: program::PROFILE_DROP,
-            hook: Hook::TpBtf("kfree_skb"),
-            needs: &[Group::Task, Group::Registers, Group::Sock, Group::Skb, Group::Dev],
-            required: true,
-            remedy: "needs a kernel with BTF; reasons came with 5.17",
-        },
-    ),
-    (
-        sample::RETRANSMIT,
-        Spec {
-            name: "profile_retransmit",
-            probe: "profile",
-            account: program::PROFILE_RETRANSMIT,
-            hook: Hook::TpBtf("tcp_retransmit_skb"),
-            needs: &[Group::Task, Group::Registers, Group::Sock, Group::Tcp],
-            required: true,
-            remedy: "needs a kernel with BTF",
-        },
-    ),
-];
-
-/// Who asks for disk I/O: the best that this kernel has.
-static BLOCK: [Spec; 2] = [
-    Spec {
-        name: "profile_block",
-        probe: "profile",
-        account: program::PROFILE_BLOCK,
-        hook: Hook::TpBtf("block_io_start"),
-        needs: BLOCK_NEEDS,
-        required: false,
-        remedy: "before 6.5 the stack is taken when the request goes to the driver",
-    },
-    Spec {
-        name: "profile_block_issue",
-        probe: "profile",
-        account: program::PROFILE_BLOCK,
-        hook: Hook::TpBtf("block_rq_issue"),
-        needs: BLOCK_NEEDS,
-        required: true,
-        remedy: "needs a kernel with BTF",
-    },
-];
-const BLOCK_NEEDS: &[Group] = &[Group::Task, Group::Registers, Group::Block];
-
+/// So long the end of a recording waits for the last samples, and for their names.
+const LAST: Duration = Duration::from_secs(10);
 /// The setting of probe `profile` that has each kind of sample taken.
 pub const SETTINGS: [&str; sample::COUNT] = [
     "hz",
@@ -199,10 +101,8 @@ pub struct Profile {
     level: u32,
     hz: u32,
     cpus: usize,
-    samples: [u64; sample::COUNT],
-    ends: [u64; end::COUNT],
-    python_ends: [u64; python::COUNT],
-    backlog: u64,
+    /// What is exported, as it was at the latest tick.
+    counted: Counted,
     start: u64,
 }
 
@@ -220,16 +120,26 @@ impl Profile {
             labeller: Labeller::default(),
             level: 0,
             cpus: 0,
-            samples: [0; sample::COUNT],
-            ends: [0; end::COUNT],
-            python_ends: [0; python::COUNT],
-            backlog: 0,
+            counted: Counted::default(),
             start: 0,
         }
     }
 }
 
 impl Profile {
+    /// Brings what is exported up to date.
+    fn count(&mut self, source: &Source) {
+        if let Some(stacks) = &self.stacks
+            && source.past().is_none()
+        {
+            self.counted.update(stacks);
+        }
+        self.counted.cpus = self.cpus;
+        if let Some(counted) = source.ask("profile", || self.counted.clone()) {
+            self.counted = counted;
+        }
+    }
+
     /// Gives a stack to the thread that makes places of addresses.
     fn hand_on(&mut self, sample: Sample) {
         let (Some(worker), Some(stacks)) = (&self.worker, &self.stacks) else {
@@ -239,7 +149,7 @@ impl Profile {
             Ok(()) => {
                 stacks.counts.given.fetch_add(1, Ordering::Relaxed);
             }
-            Err(_) => self.backlog += 1,
+            Err(_) => self.counted.backlog += 1,
         }
     }
 }
@@ -304,6 +214,15 @@ impl Probe for Profile {
         }
         let rows = sample::COUNT * engine.cpus as usize;
         self.events = Some((engine.take_array("PROFILE_EVENTS", 8, rows)?, rows));
+        if context.source.past().is_some() {
+            // It knows what the processes were and what their functions were called.
+            self.stacks = Some(Stacks::recorded(
+                self.options.store_bytes,
+                self.options.kinds,
+                self.start,
+            ));
+            return Ok(());
+        }
         self.labeller = Labeller::new(engine.drop_reasons.clone());
         let shards = engine.sizes.unwind_shards as usize;
         let maps = Maps {
@@ -321,6 +240,7 @@ impl Probe for Profile {
             stacks.clone(),
             Loader::new(maps, shards, most_open),
         )?);
+        stacks.store().tap = context.source.tape().map(|_| Tap::default());
         self.stacks = Some(stacks);
         if self.attached {
             self.cpus = engine.follow_cpus(CPU.name, clock::period(self.hz));
@@ -348,9 +268,10 @@ impl Probe for Profile {
             });
             return Some(None);
         }
-        let by_sample = self.samples.get_mut(usize::from(head.sample))?;
-        let by_end = self.ends.get_mut(usize::from(head.end))?;
-        *self.python_ends.get_mut(usize::from(head.python_end))? += 1;
+        let counted = &mut self.counted;
+        let by_sample = counted.samples.get_mut(usize::from(head.sample))?;
+        let by_end = counted.ends.get_mut(usize::from(head.end))?;
+        *counted.python_ends.get_mut(usize::from(head.python_end))? += 1;
         *by_sample += 1;
         *by_end += 1;
         let subject = context.identity.subject(&head.subject, &head.comm);
@@ -379,7 +300,10 @@ impl Probe for Profile {
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {
-        if let Some(engine) = context.engine.as_deref_mut() {
+        let source = context.source;
+        if let Some(engine) = context.engine.as_deref_mut()
+            && source.past().is_none()
+        {
             if self.attached {
                 self.cpus = engine.follow_cpus(CPU.name, clock::period(self.hz));
             }
@@ -395,9 +319,13 @@ impl Probe for Profile {
         {
             let (done, finished) = mpsc::channel();
             if worker.try_send(Message::Sync(done)).is_ok() {
-                let _ = finished.recv_timeout(Duration::from_secs(10));
+                let _ = finished.recv_timeout(LAST);
             }
         }
+        if let Some(stacks) = &self.stacks {
+            keep(stacks, source, context.last);
+        }
+        self.count(source);
     }
 
     fn relieve(&mut self, level: u32, _: &mut Context<'_>) {
@@ -441,34 +369,34 @@ impl Probe for Profile {
         let named = |names: &[&'static str], values: &[u64]| -> Vec<(&'static str, u64)> {
             names.iter().copied().zip(values.iter().copied()).collect()
         };
-        let taken: Vec<(&str, u64)> = named(&sample::NAMES, &self.samples)
+        let counted = &self.counted;
+        let taken: Vec<(&str, u64)> = named(&sample::NAMES, &counted.samples)
             .into_iter()
             .zip(self.options.kinds)
             .filter_map(|(series, is_taken)| is_taken.then_some(series))
             .collect();
         out.push(counters(&SAMPLES, &taken));
-        out.push(counters(&STACKS, &named(&end::NAMES, &self.ends)));
-        let mut ends = named(&python::NAMES, &self.python_ends);
+        out.push(counters(&STACKS, &named(&end::NAMES, &counted.ends)));
+        let mut ends = named(&python::NAMES, &counted.python_ends);
         ends.remove(usize::from(python::NONE));
         out.push(counters(&PYTHON_STACKS, &ends));
-        out.push(gauge(&CPUS, self.cpus));
-        let Some(stacks) = &self.stacks else { return };
-        let (stats, counts) = (stacks.loader(), &stacks.counts);
-        let (bytes, forgotten) = {
-            let store = stacks.store();
-            (store.bytes(), store.forgotten)
-        };
+        out.push(gauge(&CPUS, counted.cpus));
+        if self.stacks.is_none() {
+            return;
+        }
         out.push(counters(
             &LOST,
             &[
-                ("backlog", self.backlog),
-                ("memory", forgotten),
-                ("waker", counts.wakers.load(Ordering::Relaxed)),
+                ("backlog", counted.backlog),
+                ("memory", counted.forgotten),
+                ("waker", counted.wakers),
             ],
         ));
-        out.push(counters(&PYTHON_LOST, &Lost::counted(&counts.python)));
+        let lost = Lost::ALL.iter().map(|why| why.name()).zip(counted.python);
+        out.push(counters(&PYTHON_LOST, &lost.collect::<Vec<_>>()));
+        let (stats, failures) = (counted.loader, counted.failures);
         out.push(gauge(&PROCESSES, stats.processes));
-        out.push(counters(&LOOKED, &[("", counts.looked.load(Ordering::Relaxed))]));
+        out.push(counters(&LOOKED, &[("", counted.looked)]));
         out.push(gauge(&BINARIES, stats.binaries));
         out.push(gauge(&OPEN_FILES, stats.open));
         out.push(counters(&TABLES, &[("", stats.tables)]));
@@ -478,8 +406,7 @@ impl Probe for Profile {
         ));
         out.push(gauge(&ROWS, stats.rows));
         out.push(gauge(&TABLE_BYTES, stats.bytes));
-        out.push(gauge(&STORE_BYTES, bytes));
-        let failures = stacks.failures();
+        out.push(gauge(&STORE_BYTES, counted.store_bytes));
         out.push(counters(&SYMBOLIZER_FAILURES, &[("", failures.symbolizer)]));
         out.push(counters(
             &NAME_FAILURES,
@@ -490,5 +417,30 @@ impl Probe for Profile {
                 ("cache", failures.cache),
             ],
         ));
+    }
+}
+
+/// Writes down what has come into the store since, or takes it from a recording.
+fn keep(stacks: &Stacks, source: &Source, last: bool) {
+    match source {
+        Source::Kernel => {}
+        Source::Recording(tape) => {
+            if last {
+                // The machine has no time for the thread that takes them.
+                tape.left_out(stacks.waiting());
+                if tape.listens() {
+                    stacks.name_all(LAST);
+                }
+            }
+            let mut store = stacks.store();
+            let tapped = store.tap.as_mut().map(Tap::take).unwrap_or_default();
+            tape.stacks(&tapped, &store);
+        }
+        Source::Recorded(past) => {
+            let mut store = stacks.store();
+            for recalled in past.stacks() {
+                recalled.fill(&mut store);
+            }
+        }
     }
 }

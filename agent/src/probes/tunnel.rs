@@ -37,7 +37,7 @@ use crate::bpf::tc::Way;
 use crate::bpf::{Engine, Hook, Sizes, Spec, State};
 use crate::config::Glob;
 use crate::error::{Context as _, Result};
-use crate::identity::Peers;
+use crate::record::Source;
 use crate::records::Record;
 use agent_common::account::program;
 use agent_common::tunnel::{InnerCell, TunnelCells, TunnelKey, TunnelState, relief};
@@ -46,8 +46,14 @@ use netns::{Looking, Namespace};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
-use table::{Maps, Table};
+use table::{Maps, Table, Told};
 
+/// Facts: whether the governor has had the programs taken off, and the table when a recording may begin.
+const PAUSED: &str = "tunnel paused";
+const TABLE: &str = "tunnel table";
+/// What happens: devices are looked for, and the governor changes its mind.
+const LOOKED: &str = "tunnel looked";
+const RELIEVED: &str = "tunnel relieved";
 const REMEDY: &str =
     "tunnels are not seen; give the process CAP_NET_ADMIN, or set probes.tunnel.enabled to false";
 
@@ -212,11 +218,17 @@ impl Tunnel {
     }
 
     /// Looks for tunnels in all namespaces.
-    fn look(&mut self, engine: &mut Engine, peers: &Peers, now: Instant, series_start: u64) {
+    fn look(&mut self, context: &mut Context<'_>) {
+        let (now, series_start, unix_nanos) = (context.now, context.series_start, context.unix_nanos);
+        let (peers, source) = (context.peers, context.source);
+        let Some(engine) = context.engine.as_deref_mut() else {
+            return;
+        };
         let mut changed = netns::refresh(
             &self.options.namespaces,
             &mut self.namespaces,
             &mut self.last_number,
+            source,
         );
         if changed {
             let there: Vec<u16> = self.namespaces.iter().map(|n| n.number).collect();
@@ -229,10 +241,11 @@ impl Tunnel {
         let (maps, table) = (&self.maps, &mut self.table);
         let mut looking = Looking {
             options: &self.options,
+            source,
             programs: &mut self.programs,
             engine,
             paused: self.paused,
-            blind: &mut || blind(maps.as_ref(), table.as_mut()),
+            blind: &mut || blind(maps.as_ref(), table.as_mut(), source, unix_nanos),
             now,
             unix_nanos: series_start,
         };
@@ -286,6 +299,62 @@ impl Tunnel {
         Ok(())
     }
 
+    /// Reads what the programs have counted.
+    fn read(&mut self, context: &Context<'_>) {
+        self.unix_nanos = context.unix_nanos;
+        let (Some(maps), Some(table)) = (&mut self.maps, &mut self.table) else {
+            return;
+        };
+        let source = context.source;
+        if let Some(told) = source.resume::<Told>(TABLE)
+            && table.resume(told, maps, context)
+        {
+            return;
+        }
+        let namespaces = &self.namespaces;
+        let watched = |key: &TunnelKey| {
+            let namespace = namespaces.iter().find(|n| n.number == key.netns)?;
+            let watch = namespace.watches.get(&key.ifindex)?;
+            Some(watch.attached.iter().any(Option::is_some))
+        };
+        match table.tick(maps, context, watched) {
+            // What a recording has was told when it was made.
+            Ok(_) if source.past().is_some() => {}
+            Ok(changes) => {
+                for change in &changes {
+                    match change.state.as_str() {
+                        "down" | "degraded" => tracing::warn!("{change}"),
+                        _ => tracing::info!("{change}"),
+                    }
+                }
+                let records = changes.into_iter().map(|change| Record::Tunnel(Box::new(change)));
+                self.changes.extend(records);
+            }
+            Err(e) => tracing::warn!("probe tunnel: {e}"),
+        }
+        if source.is_due(context.now) {
+            source.tell(TABLE, || table.told(context.unix_nanos));
+        }
+    }
+
+    /// Takes the programs off, or puts them back.
+    fn pause(&mut self, paused: bool, context: &mut Context<'_>) {
+        if paused == self.paused || context.engine.is_none() {
+            self.paused = paused;
+            return;
+        }
+        self.paused = paused;
+        let (source, unix_nanos) = (context.source, context.unix_nanos);
+        // Nothing of what was there before is the beginning of what comes now.
+        if !paused {
+            blind(self.maps.as_ref(), self.table.as_mut(), source, unix_nanos);
+        }
+        self.look(context);
+        if paused {
+            blind(self.maps.as_ref(), self.table.as_mut(), source, unix_nanos);
+        }
+    }
+
     /// Says of each program on which devices it is.
     fn verdicts(&self, engine: &mut Engine) {
         let on = |i: usize, way: Way| {
@@ -323,59 +392,44 @@ impl Probe for Tunnel {
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
         let start = context.series_start;
-        let now = context.now;
         let Some(engine) = context.engine.as_deref_mut() else {
             return Ok(());
         };
         self.start = start;
         self.count = Some(Arc::new(Labels::new(metrics::TUNNELS.labels, &[], false, start)));
         self.prepare(engine, start)?;
-        self.namespaces = vec![Namespace::own()];
+        match context.source.past() {
+            // It may begin in the middle.
+            Some(past) => self.paused = past.fact(PAUSED).unwrap_or(false),
+            None => self.namespaces = vec![Namespace::own()],
+        }
         for spec in SPECS.iter().take(2) {
             engine.know(spec);
         }
         self.verdicts(engine);
-        self.last_look = Some(now);
-        self.look(engine, context.peers, now, start);
+        self.last_look = Some(context.now);
+        self.look(context);
         Ok(())
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {
-        let (now, start) = (context.now, context.series_start);
+        let now = context.now;
         let due = self
             .last_look
             .is_none_or(|t| now.duration_since(t) >= LOOK && !context.last);
-        if due && let Some(engine) = context.engine.as_deref_mut() {
+        if context.source.happened(LOOKED, due && context.engine.is_some()) {
             self.last_look = Some(now);
-            self.look(engine, context.peers, now, start);
+            self.look(context);
         }
-        self.drops.tick(context.device_drops, start);
+        self.drops.tick(context.device_drops, context.series_start);
         // While nothing was ever attached there is nothing to read.
-        if self.programs.loaded.is_empty() {
-            return;
+        if !self.programs.loaded.is_empty() {
+            self.read(context);
         }
-        self.unix_nanos = super::unix_nanos();
-        let (Some(maps), Some(table)) = (&mut self.maps, &mut self.table) else {
-            return;
-        };
-        let namespaces = &self.namespaces;
-        let watched = |key: &TunnelKey| {
-            let namespace = namespaces.iter().find(|n| n.number == key.netns)?;
-            let watch = namespace.watches.get(&key.ifindex)?;
-            Some(watch.attached.iter().any(Option::is_some))
-        };
-        match table.tick(maps, context, self.unix_nanos, watched) {
-            Ok(changes) => {
-                for change in &changes {
-                    match change.state.as_str() {
-                        "down" | "degraded" => tracing::warn!("{change}"),
-                        _ => tracing::info!("{change}"),
-                    }
-                }
-                let records = changes.into_iter().map(|change| Record::Tunnel(Box::new(change)));
-                self.changes.extend(records);
-            }
-            Err(e) => tracing::warn!("probe tunnel: {e}"),
+        if let Some(past) = context.source.past()
+            && past.happened(RELIEVED)
+        {
+            self.pause(past.fact(PAUSED).unwrap_or(false), context);
         }
     }
 
@@ -384,19 +438,10 @@ impl Probe for Tunnel {
             map.set_u64(0, 0, u64::from(level));
         }
         let paused = level >= relief::OFF;
-        if paused == self.paused {
-            return;
-        }
-        self.paused = paused;
-        if let Some(engine) = context.engine.as_deref_mut() {
-            // Nothing of what was there before is the beginning of what comes now.
-            if !paused {
-                blind(self.maps.as_ref(), self.table.as_mut());
-            }
-            self.look(engine, context.peers, context.now, context.series_start);
-            if paused {
-                blind(self.maps.as_ref(), self.table.as_mut());
-            }
+        if paused != self.paused {
+            context.source.tell(PAUSED, || paused);
+            context.source.happened(RELIEVED, true);
+            self.pause(paused, context);
         }
     }
 
@@ -433,9 +478,9 @@ impl Probe for Tunnel {
 }
 
 /// What went by unseen says nothing of loss and life.
-fn blind(maps: Option<&Maps>, table: Option<&mut Table>) {
+fn blind(maps: Option<&Maps>, table: Option<&mut Table>, source: &Source, unix_nanos: u64) {
     if let (Some(maps), Some(table)) = (maps, table)
-        && let Err(e) = table.blind(maps, super::unix_nanos())
+        && let Err(e) = table.blind(maps, source, unix_nanos)
     {
         tracing::warn!("probe tunnel: {e}");
     }

@@ -1,6 +1,7 @@
 //! Where a tape goes: a file, or the segments of the flight recorder. A thread of its own writes, so that a slow disk delays
 //! no tick.
 
+use super::Clock;
 use super::format::{self, Meta};
 use super::segments::Segments;
 use crate::error::{Context as _, Error, Result};
@@ -44,20 +45,20 @@ struct Order {
     chunk: Vec<u8>,
     /// It begins anew; else it is a tick, and differences to what was before it.
     anew: bool,
-    /// When it was made, ns since the epoch.
-    at: u64,
+    /// When it was made.
+    at: Clock,
 }
 
 /// What is written to.
 pub(super) trait Place: Send {
     /// Appends a chunk or nothing. `anew`, `at`: as of the order.
-    fn append(&mut self, chunk: &[u8], anew: bool, at: u64) -> io::Result<()>;
+    fn append(&mut self, chunk: &[u8], anew: bool, at: &Clock) -> io::Result<()>;
     /// Makes it safe from a power cut.
     fn sync(&mut self) -> io::Result<()>;
 }
 
 impl Place for File {
-    fn append(&mut self, chunk: &[u8], _: bool, _: u64) -> io::Result<()> {
+    fn append(&mut self, chunk: &[u8], _: bool, _: &Clock) -> io::Result<()> {
         append(self, chunk)
     }
 
@@ -148,11 +149,11 @@ impl Output {
         may
     }
 
-    /// Hands a chunk over; false = it, or one before it, did not get there. `at`: ns since the epoch.
-    pub(super) fn write(&mut self, chunk: Vec<u8>, anew: bool, now: Instant, at: u64) -> bool {
+    /// Hands a chunk over that was made now; false = it, or one before it, did not get there.
+    pub(super) fn write(&mut self, chunk: Vec<u8>, anew: bool, at: &Clock) -> bool {
         if let Some(turns) = &mut self.turns {
             if anew || turns.began.is_none() {
-                (turns.began, turns.written) = (Some(now), 0);
+                (turns.began, turns.written) = (Some(at.now), 0);
             }
             turns.written += chunk.len() as u64;
         }
@@ -162,7 +163,8 @@ impl Output {
         };
         let ticks = u64::from(!anew);
         self.shared.waiting.fetch_add(ticks, Relaxed);
-        let taken = sender.try_send(Order { chunk, anew, at }).is_ok();
+        let order = Order { chunk, anew, at: *at };
+        let taken = sender.try_send(order).is_ok();
         if !taken {
             self.shared.waiting.fetch_sub(ticks, Relaxed);
         }
@@ -209,7 +211,7 @@ fn write(orders: &Receiver<Order>, shared: &Shared, place: &mut impl Place) {
         let result = if fails && !anew {
             Ok(false)
         } else {
-            place.append(&chunk, anew, at).map(|()| true)
+            place.append(&chunk, anew, &at).map(|()| true)
         };
         match result {
             Ok(true) => {
@@ -248,7 +250,7 @@ mod tests {
     struct Full(Vec<u8>);
 
     impl Place for Full {
-        fn append(&mut self, chunk: &[u8], _: bool, _: u64) -> io::Result<()> {
+        fn append(&mut self, chunk: &[u8], _: bool, _: &Clock) -> io::Result<()> {
             if chunk == [2] {
                 return Err(io::ErrorKind::StorageFull.into());
             }
@@ -266,7 +268,8 @@ mod tests {
         let (sender, orders) = sync_channel(8);
         for (chunk, anew) in [(1, false), (2, false), (3, false), (4, true), (5, false)] {
             let chunk = vec![chunk];
-            sender.send(Order { chunk, anew, at: 0 }).unwrap();
+            let at = Clock::read();
+            sender.send(Order { chunk, anew, at }).unwrap();
         }
         drop(sender);
         let (mut place, shared) = (Full::default(), Shared::default());

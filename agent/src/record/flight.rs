@@ -4,7 +4,7 @@
 //! What it costs is bounded: a second's records by [`super::tape`], the bytes on disk by [`Segments`] and [`make_room`], what
 //! is written anew by ten seconds at least from one segment to the next. It has no record made that nobody else asks for.
 
-use super::segments::{Dumped, Segments, dump, remove};
+use super::segments::{Dumped, Of, Segments, clear, dump, remove};
 use super::{Meta, Output, Source, Stats, Tape};
 use crate::config::{Config, FlightSettings};
 use crate::error::{Context as _, Error, Result};
@@ -24,6 +24,10 @@ const SEGMENTS: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(60);
 /// So long a dump waits for what the disk has still to take.
 const DISK: Duration = Duration::from_secs(5);
+/// What is kept of a recorder that is off: so long somebody may still want to know what happened.
+const LEFT: Duration = Duration::from_secs(24 * 3600);
+/// Dumps of alerts, at most; on an idle machine each has few bytes.
+const MOST_DUMPS: usize = 100;
 /// Ending of dumps.
 const ENDING: &str = "geophone";
 /// Beginning of the names of those that alerts have made.
@@ -41,6 +45,8 @@ struct Dumps {
 /// A running flight recorder.
 pub struct Flight {
     directory: PathBuf,
+    /// Which of those who have recorded there this is.
+    own: Of,
     tape: Arc<Tape>,
     dumps: Arc<Dumps>,
     /// Alerts that have begun to fire; `None` = nothing is done about them.
@@ -52,6 +58,7 @@ impl Flight {
     pub fn start(config: &Config) -> Result<(Source, Option<Arc<Self>>)> {
         let settings = &config.record.flight;
         if settings.minutes == 0 {
+            tidy(&settings.directory)?;
             return Ok((Source::Kernel, None));
         }
         let meta = Meta::now(config)?;
@@ -63,17 +70,29 @@ impl Flight {
         let keep = Duration::from_secs(60 * u64::from(settings.minutes));
         let most = settings.max_size.get() / 2;
         let directory = settings.directory.clone();
+        let own = Of::Began(meta.start_unix_nanos);
         let segments = Segments::open(&directory, meta, keep, most)?;
         let output = Output::segments(segments, keep / SEGMENTS, most / u64::from(SEGMENTS))?;
         let tape = Arc::new(Tape::new(output));
         let dumps: Arc<Dumps> = Arc::default();
         let alerts = if settings.dump_on_alert {
             let (sender, receiver) = channel();
-            let (own, counters) = (directory.clone(), dumps.clone());
+            let (place, counters) = (directory.clone(), dumps.clone());
             let of = Arc::downgrade(&tape);
             std::thread::Builder::new()
                 .name("flight-dump".into())
-                .spawn(move || on_alerts(&own, most, &of, &receiver, &counters))
+                .spawn(move || {
+                    on_alerts(
+                        &Ring {
+                            directory: place,
+                            own,
+                            most,
+                        },
+                        &of,
+                        &receiver,
+                        &counters,
+                    )
+                })
                 .context("starting the thread that dumps")?;
             Some(sender)
         } else {
@@ -81,6 +100,7 @@ impl Flight {
         };
         Ok(Self {
             directory,
+            own,
             tape,
             dumps,
             alerts,
@@ -97,7 +117,7 @@ impl Flight {
 
     /// Writes what it has of this agent, as one recording.
     pub fn dump(&self, out: &mut dyn Write) -> Result<Dumped> {
-        dump(&self.directory, 0, out)
+        dump(&self.directory, self.own, out)
     }
 
     /// Waits until all is on the disk. It records no further.
@@ -128,8 +148,43 @@ impl Flight {
     }
 }
 
+/// Removes what a recorder that is off by now has left, now or when it is old.
+fn tidy(directory: &Path) -> Result<()> {
+    let left = clear(directory, LEFT).unwrap_or_else(|e| {
+        tracing::warn!("record.flight is off, and what it has left cannot be removed: {e}");
+        None
+    });
+    let Some(left) = left else { return Ok(()) };
+    tracing::info!(
+        "record.flight is off; what it has left in {} goes in {} h, geophone record --dump saves it",
+        directory.display(),
+        left.as_secs().div_ceil(3600)
+    );
+    let directory = directory.to_owned();
+    let wait = move || {
+        let mut left = Some(left);
+        while let Some(pause) = left {
+            std::thread::sleep(pause);
+            left = clear(&directory, LEFT).unwrap_or_default();
+        }
+    };
+    std::thread::Builder::new()
+        .name("flight-tidy".into())
+        .spawn(wait)
+        .context("starting the thread that removes what the flight recorder has left")?;
+    Ok(())
+}
+
+/// What dumps are made of.
+struct Ring {
+    directory: PathBuf,
+    own: Of,
+    /// Most bytes of all dumps.
+    most: u64,
+}
+
 /// Writes a dump for what comes, and for what has come within a minute another.
-fn on_alerts(directory: &Path, most: u64, tape: &Weak<Tape>, alerts: &Receiver<String>, counters: &Dumps) {
+fn on_alerts(ring: &Ring, tape: &Weak<Tape>, alerts: &Receiver<String>, counters: &Dumps) {
     while let Ok(first) = alerts.recv() {
         let began = Instant::now();
         // The second in which it began to fire is the one that is wanted most.
@@ -138,7 +193,7 @@ fn on_alerts(directory: &Path, most: u64, tape: &Weak<Tape>, alerts: &Receiver<S
         }
         // Rules are evaluated group by group: what fires at the same time is told at once.
         let others = alerts.try_iter().count();
-        match dump_for(directory, most, &first) {
+        match ring.dump_for(&first) {
             Ok((path, dumped)) => {
                 counters.written.fetch_add(1, Relaxed);
                 let others = if others > 0 {
@@ -161,45 +216,51 @@ fn on_alerts(directory: &Path, most: u64, tape: &Weak<Tape>, alerts: &Receiver<S
     }
 }
 
-/// Dumps to a file of an alert's name.
-fn dump_for(directory: &Path, most: u64, alert: &str) -> Result<(PathBuf, Dumped)> {
-    let ring: u64 = super::segments::list(directory)
-        .context(directory.display())?
-        .iter()
-        .map(|segment| segment.bytes)
-        .sum();
-    make_room(directory, most.saturating_sub(ring)).context(directory.display())?;
-    let name: String = alert
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-        .take(LONGEST_NAME)
-        .collect();
-    let seconds = unix_nanos() / 1_000_000_000;
-    let path = directory.join(format!("{ALERT}{seconds}-{name}.{ENDING}"));
-    let part = path.with_extension("part");
-    let written = write(directory, most, &part).and_then(|dumped| {
-        fs::rename(&part, &path).context(path.display())?;
-        Ok(dumped)
-    });
-    if written.is_err() {
-        let _ = remove(&part);
+impl Ring {
+    /// Dumps to a file of an alert's name.
+    fn dump_for(&self, alert: &str) -> Result<(PathBuf, Dumped)> {
+        let Self { directory, most, .. } = self;
+        let ring: u64 = super::segments::list(directory)
+            .context(directory.display())?
+            .iter()
+            .map(|segment| segment.bytes)
+            .sum();
+        make_room(directory, most.saturating_sub(ring), MOST_DUMPS - 1).context(directory.display())?;
+        let name: String = alert
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+            .take(LONGEST_NAME)
+            .collect();
+        let seconds = unix_nanos() / 1_000_000_000;
+        let path = directory.join(format!("{ALERT}{seconds}-{name}.{ENDING}"));
+        let part = path.with_extension("part");
+        let written = self.write(&part).and_then(|dumped| {
+            fs::rename(&part, &path).context(path.display())?;
+            // The ring has grown meanwhile.
+            make_room(directory, *most, MOST_DUMPS).context(directory.display())?;
+            Ok(dumped)
+        });
+        if written.is_err() {
+            let _ = remove(&part);
+        }
+        Ok((path, written?))
     }
-    Ok((path, written?))
-}
 
-fn write(directory: &Path, most: u64, path: &Path) -> Result<Dumped> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .context(path.display())?;
-    let mut out = BufWriter::new(Limited { file, left: most });
-    let dumped = dump(directory, 0, &mut out)?;
-    let file = out.into_inner().map_err(|e| Error::new(e.error()))?.file;
-    file.sync_all().context(path.display())?;
-    Ok(dumped)
+    fn write(&self, path: &Path) -> Result<Dumped> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .context(path.display())?;
+        let left = self.most;
+        let mut out = BufWriter::new(Limited { file, left });
+        let dumped = dump(&self.directory, self.own, &mut out)?;
+        let file = out.into_inner().map_err(|e| Error::new(e.error()))?.file;
+        file.sync_all().context(path.display())?;
+        Ok(dumped)
+    }
 }
 
 /// The ring grows while it is read; what is allowed does not.
@@ -234,203 +295,29 @@ fn alert_dumps(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
         if name.is_some_and(|name| name.starts_with(ALERT))
             && let Ok(meta) = fs::metadata(&path)
         {
-            found.push((path, meta.len()));
+            found.push((meta.modified()?, path, meta.len()));
         }
     }
-    // The time in the name has ten digits until 2286.
     found.sort();
-    Ok(found)
+    Ok(found.into_iter().map(|(_, path, bytes)| (path, bytes)).collect())
 }
 
-/// Removes the oldest dumps of alerts until they have no more than so many bytes.
-fn make_room(directory: &Path, most: u64) -> io::Result<()> {
+/// Removes the oldest dumps of alerts until they are no more than so many, with no more than so many bytes.
+fn make_room(directory: &Path, most: u64, most_dumps: usize) -> io::Result<()> {
     let dumps = alert_dumps(directory)?;
+    let mut count = dumps.len();
     let mut bytes: u64 = dumps.iter().map(|(_, bytes)| bytes).sum();
     for (path, length) in dumps {
         let is_part = path.extension().is_some_and(|e| e != ENDING);
-        if bytes > most || is_part {
+        if bytes > most || count > most_dumps || is_part {
             remove(&path)?;
             bytes -= length;
+            count -= 1;
         }
     }
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Bytes;
-    use crate::record::format::{self, Step};
-    use crate::record::segments::list;
-    use crate::record::{Clock, Replay};
-
-    fn meta() -> Meta {
-        Meta {
-            geophone: "test".into(),
-            layout: agent_common::wire::LAYOUT,
-            kernel: String::new(),
-            host: "h".into(),
-            start_unix_nanos: 7,
-            settings: serde_json::json!({"probes": {"tunnel": {"enabled": false}}}),
-            left_out: Vec::new(),
-        }
-    }
-
-    fn settings(directory: &Path) -> FlightSettings {
-        FlightSettings {
-            minutes: 2,
-            directory: directory.to_owned(),
-            max_size: Bytes::mib(16),
-            dump_on_alert: true,
-        }
-    }
-
-    fn until(what: &str, mut is: impl FnMut() -> bool) {
-        let began = Instant::now();
-        while !is() {
-            assert!(began.elapsed() < Duration::from_secs(20), "{what} did not come");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn second(start: Instant, n: u64) -> Clock {
-        Clock {
-            now: start + Duration::from_secs(n),
-            unix_nanos: (1_700_000_000 + n) * 1_000_000_000,
-            boot_to_unix: 0,
-        }
-    }
-
-    fn run(flight: &Flight, seconds: std::ops::Range<u64>) {
-        let start = Instant::now();
-        if seconds.start == 0 {
-            flight.tape.fact("engine_error", b"\"none here\"".to_vec());
-            flight.tape.end(Step::Attach, &second(start, 0), &[]);
-        }
-        for n in seconds {
-            flight.tape.fact("second", n.to_string().into_bytes());
-            flight.tape.end(Step::Tick, &second(start, n), &[]);
-            until("the disk", || flight.stats().waiting == 0);
-        }
-    }
-
-    fn ticks(dump: &[u8]) -> Vec<u64> {
-        let mut replay = Replay::new(dump, Path::new("dump")).unwrap();
-        let mut out = Vec::new();
-        while let Some(snapshot) = replay.tick().unwrap() {
-            out.push(snapshot.unix_nanos / 1_000_000_000 - 1_700_000_000);
-        }
-        let left_out = replay.left_out().unwrap();
-        assert!(left_out.ends_with("none here"), "{left_out}");
-        out
-    }
-
-    #[test]
-    fn the_last_minutes_are_dumped_and_replayed_and_each_segment_alone() {
-        let scratch = tempfile::tempdir().unwrap();
-        let flight = Flight::open(&settings(scratch.path()), meta()).unwrap();
-        run(&flight, 0..300);
-        let mut out = Vec::new();
-        flight.dump(&mut out).unwrap();
-        let seen = ticks(&out);
-        let expected: Vec<u64> = (seen[0]..300).collect();
-        assert_eq!(seen, expected, "seconds are missing");
-        assert!((120..=144).contains(&seen.len()), "{} s", seen.len());
-        let stats = flight.stats();
-        assert_eq!(
-            (stats.ticks, stats.written.ticks, stats.waiting, stats.lost),
-            (300, 300, 0, 0)
-        );
-        let mut all = Vec::new();
-        for segment in list(scratch.path()).unwrap() {
-            all.extend(ticks(&fs::read(&segment.path).unwrap()));
-        }
-        assert_eq!(all, seen);
-    }
-
-    /// The last segment is cut at each of its bytes, as by a crash: what is before it and what is whole of it is there.
-    #[test]
-    fn a_crash_at_any_byte_of_the_last_segment_leaves_the_rest() {
-        let scratch = tempfile::tempdir().unwrap();
-        let flight = Flight::open(&settings(scratch.path()), meta()).unwrap();
-        run(&flight, 0..17);
-        drop(flight);
-        let last = list(scratch.path()).unwrap().pop().unwrap().path;
-        let whole = fs::read(&last).unwrap();
-        let mut most = 0;
-        for end in 0..=whole.len() {
-            fs::write(&last, whole.get(..end).unwrap()).unwrap();
-            let mut out = Vec::new();
-            dump(scratch.path(), 0, &mut out).unwrap();
-            let seen = ticks(&out);
-            assert!(seen.len() >= most.max(13), "cut at {end}: {seen:?}");
-            most = seen.len();
-            assert_eq!(seen, (0..most as u64).collect::<Vec<_>>());
-        }
-        assert_eq!(most, 17);
-    }
-
-    #[test]
-    fn what_the_disk_does_not_take_is_counted_and_it_goes_on_by_itself() {
-        let scratch = tempfile::tempdir().unwrap();
-        let flight = Flight::open(&settings(scratch.path()), meta()).unwrap();
-        run(&flight, 0..20);
-        // A second that no reader would take.
-        let huge = vec![b' '; format::LONGEST + 1];
-        flight.tape.fact("huge", huge);
-        run(&flight, 20..40);
-        let stats = flight.stats();
-        assert_eq!(stats.waiting, 0);
-        assert!(stats.lost > 0, "{stats:?}");
-        // What is told anew is no longer too long.
-        flight.tape.fact("huge", b"1".to_vec());
-        run(&flight, 40..60);
-        let after = flight.stats();
-        assert_eq!(
-            (after.ticks, after.written.ticks + after.lost),
-            (60, 60),
-            "{after:?}"
-        );
-        assert!(after.written.ticks > stats.written.ticks, "{after:?}");
-        let mut out = Vec::new();
-        flight.dump(&mut out).unwrap();
-        let mut replay = Replay::new(&out, Path::new("dump")).unwrap();
-        let mut replayed = 0;
-        while replay.tick().unwrap().is_some() {
-            replayed += 1;
-        }
-        assert_eq!(replayed, after.written.ticks);
-        let lost = after.lost;
-        let told = replay.left_out().unwrap();
-        assert!(
-            told.contains(&format!("{lost} ticks were never written")),
-            "{told}"
-        );
-    }
-
-    #[test]
-    fn an_alert_dumps_and_what_alerts_have_dumped_is_bounded() {
-        let scratch = tempfile::tempdir().unwrap();
-        let flight = Flight::open(&settings(scratch.path()), meta()).unwrap();
-        run(&flight, 0..10);
-        flight.alert("../High loss");
-        flight.alert("Another");
-        until("the dump", || flight.dumps() == (1, 0));
-        let dumps = alert_dumps(scratch.path()).unwrap();
-        let name = dumps[0].0.file_name().unwrap().to_str().unwrap();
-        assert!(name.ends_with("-___High_loss.geophone"), "{name}");
-        assert_eq!(
-            ticks(&fs::read(&dumps[0].0).unwrap()),
-            (0..10).collect::<Vec<_>>()
-        );
-
-        let most = dumps[0].1 * 5 / 2;
-        for n in 0..6 {
-            dump_for(scratch.path(), most + flight.on_disk().0, &format!("a{n}")).unwrap();
-            let (_, dumped) = flight.on_disk();
-            assert!(dumped <= most + flight.on_disk().0, "{dumped} bytes");
-        }
-        let names = alert_dumps(scratch.path()).unwrap();
-        assert!((2..=3).contains(&names.len()), "{names:?}");
-    }
-}
+#[path = "flight_tests.rs"]
+mod tests;

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 /// Beginning of every file.
 pub const MAGIC: &[u8; 8] = b"GEOPHREC";
 /// Version of the form.
-pub const VERSION: u16 = 2;
-/// The oldest that is read: it has no `BASE` and no `Step::Begin`.
+pub const VERSION: u16 = 3;
+/// The oldest that is read: it has no `BASE` and no `Step::Begin`. Before form 3 there were no `STACKS`.
 pub const OLDEST: u16 = 1;
 /// Bytes before the first chunk.
 pub const HEAD: usize = 12;
@@ -48,6 +48,8 @@ pub mod tag {
     pub const BASE: u8 = 11;
     /// map, key: the agent took it out in this step. So does a replay, unless it began later and does not know that it is due.
     pub const REMOVED: u8 = 12;
+    /// JSON: samples of stacks, and what they are called; see stacks.rs.
+    pub const STACKS: u8 = 13;
 }
 
 /// What the collector does.
@@ -105,7 +107,7 @@ pub struct Meta {
     pub start_unix_nanos: u64,
     /// The settings that decide what is read and how it is named.
     pub settings: serde_json::Value,
-    /// Probes that were on and are not in it.
+    /// Probes that were on and are not in it: before form 3, `profile` and `tunnel`.
     pub left_out: Vec<String>,
 }
 

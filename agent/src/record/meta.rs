@@ -1,7 +1,6 @@
 //! What a recording says of itself.
 
-use super::{LEFT_OUT, Meta};
-use crate::app;
+use super::Meta;
 use crate::bpf::host;
 use crate::config::Config;
 use crate::error::{Context as _, Result};
@@ -19,8 +18,6 @@ impl Meta {
         if let Value::Object(all) = &mut settings {
             all.retain(|key, _| SETTINGS.contains(&key.as_str()));
         }
-        let on = app::probes(config);
-        let left_out = on.iter().map(|p| p.name()).filter(|name| LEFT_OUT.contains(name));
         Ok(Self {
             geophone: env!("CARGO_PKG_VERSION").into(),
             layout: LAYOUT,
@@ -28,7 +25,7 @@ impl Meta {
             host: config.host_name(),
             start_unix_nanos: unix_nanos(),
             settings,
-            left_out: left_out.map(str::to_owned).collect(),
+            left_out: Vec::new(),
         })
     }
 }

@@ -15,6 +15,7 @@ mod past;
 mod reader;
 mod replay;
 mod segments;
+mod stacks;
 mod tape;
 
 pub use file::{Output, Written};
@@ -23,7 +24,7 @@ pub use format::{Meta, Step};
 pub use metrics::{METRICS, StatsCollect};
 pub use past::{Past, verdict_key};
 pub use replay::Replay;
-pub use segments::{Dumped, dump};
+pub use segments::{Dumped, Of, dump};
 pub use tape::{Stats, Tape};
 
 use crate::aggregate::Family;
@@ -34,10 +35,15 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Probes that a recording does not have: what they read goes through files and sockets of their own.
-pub const LEFT_OUT: [&str; 2] = ["profile", "tunnel"];
-/// The beginnings of the names of their maps.
-const MAPS_LEFT_OUT: [&str; 6] = ["PROFILE_", "PROCESSES", "RANGES", "UNWIND_", "PYTHON_", "TUNNEL"];
+/// The beginnings of the names of maps that say nothing of what has happened: they tell the programs how to see it.
+const MAPS_LEFT_OUT: [&str; 6] = [
+    "PROFILE_",
+    "PROCESSES",
+    "RANGES",
+    "UNWIND_",
+    "PYTHON_",
+    "TUNNEL_ENDS",
+];
 
 /// Where what the collector learns comes from.
 #[derive(Clone, Default)]
@@ -121,8 +127,8 @@ impl Source {
     }
 
     /// Whether the tick that begins now ends with all that is known: for what is told once, to tell it again.
-    pub fn is_due(&self, clock: &Clock) -> bool {
-        self.tape().is_some_and(|tape| tape.is_due(clock.now))
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.tape().is_some_and(|tape| tape.is_due(now))
     }
 
     /// A fact: asked of the machine, or of the recording; `None` = the recording does not know.

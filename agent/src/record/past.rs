@@ -3,6 +3,7 @@
 use super::Clock;
 use super::base::Offsets;
 use super::format::{Reader, Step, tag};
+use super::stacks::{self, Recalled};
 use super::tape::{LEFT_OUT, Rows};
 use crate::bpf::sys::{MappedArray, Memory};
 use crate::bpf::{Spec, State, Verdict};
@@ -24,6 +25,8 @@ struct Known {
     declared: Vec<(String, usize)>,
     arrays: HashMap<String, (usize, Arc<Memory>)>,
     records: Vec<u8>,
+    /// What stacks are told of by number, and those of this step.
+    stacks: (stacks::Reader, Vec<Recalled>),
     taken: HashMap<(String, Vec<u8>), Vec<u8>>,
     refused: HashSet<(String, Vec<u8>)>,
     /// What the agent takes out in this step, and the replay has not yet.
@@ -77,6 +80,7 @@ impl Past {
                 declared: Vec::new(),
                 arrays: HashMap::new(),
                 records: Vec::new(),
+                stacks: Default::default(),
                 taken: HashMap::new(),
                 refused: HashSet::new(),
                 leaving: HashSet::new(),
@@ -105,6 +109,7 @@ impl Past {
         state.taken.clear();
         state.refused.clear();
         state.happened.clear();
+        state.stacks.1.clear();
         state.jumped = false;
         while let Some(tag) = frames.byte() {
             if let Some(step) = state.frame(tag, frames, self.start).ok_or(tag)? {
@@ -215,6 +220,11 @@ impl Past {
         std::mem::take(&mut self.state().records)
     }
 
+    /// Samples of stacks of this step.
+    pub fn stacks(&self) -> Vec<Recalled> {
+        std::mem::take(&mut self.state().stacks.1)
+    }
+
     /// Ticks that were not written, ever.
     pub fn missing(&self) -> u64 {
         self.state().missing
@@ -265,6 +275,10 @@ impl Known {
                 self.words(number, Reader(r.bytes()?))?;
             }
             tag::RECORDS => self.records = r.bytes()?.to_vec(),
+            tag::STACKS => {
+                let recalled = self.stacks.0.read(r.bytes()?)?;
+                self.stacks.1.push(recalled);
+            }
             tag::TAKEN => {
                 let at = (r.text()?.to_owned(), r.bytes()?.to_vec());
                 self.taken.insert(at, r.bytes()?.to_vec());
@@ -307,6 +321,7 @@ impl Known {
                 self.early.clear();
                 self.early_words = 0;
                 self.records.clear();
+                self.stacks = Default::default();
             }
             _ => return None,
         }

@@ -7,8 +7,9 @@ use super::{Past, Source};
 use crate::aggregate::{Family, Snapshot};
 use crate::app;
 use crate::collector::Collector;
-use crate::config::Config;
+use crate::config::{Config, TunnelUse};
 use crate::error::{Context as _, Error, Result};
+use crate::stacks::Stacks;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -109,6 +110,11 @@ impl<'a> Replay<'a> {
         }
     }
 
+    /// The stacks that it has, if any were taken.
+    pub fn stacks(&self) -> Option<Arc<Stacks>> {
+        self.collector.as_ref().and_then(Collector::stacks)
+    }
+
     /// What could not be played, in one line; `None` = it was whole.
     pub fn left_out(&self) -> Option<String> {
         let mut all = Vec::new();
@@ -150,6 +156,13 @@ fn sort(family: &mut Family) {
 fn settings(meta: &Meta) -> Result<Config> {
     let mut config = Config::parse("settings", &meta.settings.to_string()).map_err(Error::new)?;
     config.host.clone_from(&meta.host);
+    for probe in &meta.left_out {
+        match probe.as_str() {
+            "profile" => config.probes.profile.enabled = false,
+            "tunnel" => config.probes.tunnel.enabled = TunnelUse::Off,
+            _ => {}
+        }
+    }
     Ok(config)
 }
 

@@ -1,6 +1,7 @@
 //! The flight recorder's ring on disk: segments in a directory, bounded by age and by bytes. Each begins with everything and
 //! can be replayed alone; a dump is those of one agent, one behind the other.
 
+use super::Clock;
 use super::file::{Place, append};
 use super::format::{self, Meta};
 use super::reader::Chunks;
@@ -35,8 +36,9 @@ pub struct Segments {
     keep: Duration,
     /// Most bytes of all.
     most: u64,
-    /// Oldest first; the last is written to if `file` is open.
-    all: VecDeque<Segment>,
+    /// Oldest first, with the moments at which they began; the last is written to if `file` is open. The clock of the names may
+    /// be set back or forth, and says nothing of their age.
+    all: VecDeque<(Segment, Instant)>,
     file: Option<File>,
     synced: Instant,
     /// Held as long as this agent has the directory.
@@ -53,25 +55,33 @@ impl Segments {
             .create(directory)
             .context(directory.display())?;
         let lock = lock(&directory.join("lock"))?;
-        let all = list(directory).context(directory.display())?;
+        let now = Clock::read();
+        let all = list(directory).context(directory.display())?.into_iter();
+        let all = all.map(|segment| {
+            // Those of earlier agents: by the clock, but none is older than what is kept, and none is of tomorrow.
+            let age = now.unix_nanos.saturating_sub(segment.began);
+            let began = now.now.checked_sub(Duration::from_nanos(age).min(keep));
+            (segment, began.unwrap_or(now.now))
+        });
         Ok(Self {
             directory: directory.to_owned(),
             meta,
             keep,
             most,
-            all: all.into(),
+            all: all.collect(),
             file: None,
             synced: Instant::now(),
             _lock: lock,
         })
     }
 
-    fn begin(&mut self, at: u64) -> io::Result<()> {
+    fn begin(&mut self, at: &Clock) -> io::Result<()> {
         self.sync()?;
         self.file = None;
         // A clock that was set back must not make two of one name, or another order.
-        let began = self.all.back().map_or(at, |last| at.max(last.began + 1));
-        self.tidy(began)?;
+        let last = self.all.back().map_or(0, |(last, _)| last.began + 1);
+        let began = at.unix_nanos.max(last);
+        self.tidy(at.now)?;
         let head = format::head(&self.meta);
         self.make_room(head.len() as u64)?;
         let path = self.directory.join(format!("{began:020}.{ENDING}"));
@@ -85,25 +95,27 @@ impl Segments {
             let _ = fs::remove_file(&path);
         })?;
         self.file = Some(file);
-        self.all.push_back(Segment {
+        let segment = Segment {
             began,
             path,
             bytes: head.len() as u64,
-        });
+        };
+        self.all.push_back((segment, at.now));
         Ok(())
     }
 
     /// Removes what has ended before the time that is kept.
-    fn tidy(&mut self, now: u64) -> io::Result<()> {
-        let oldest = now.saturating_sub(self.keep.as_nanos() as u64);
-        while self.all.get(1).is_some_and(|next| next.began <= oldest) {
+    fn tidy(&mut self, now: Instant) -> io::Result<()> {
+        let keep = self.keep;
+        let is_old = |began: Instant| now.saturating_duration_since(began) >= keep;
+        while self.all.get(1).is_some_and(|(_, began)| is_old(*began)) {
             self.remove_oldest()?;
         }
         Ok(())
     }
 
     fn remove_oldest(&mut self) -> io::Result<()> {
-        if let Some(oldest) = self.all.front() {
+        if let Some((oldest, _)) = self.all.front() {
             remove(&oldest.path)?;
             self.all.pop_front();
         }
@@ -112,7 +124,7 @@ impl Segments {
 
     /// Removes the oldest until so many more bytes fit.
     fn make_room(&mut self, bytes: u64) -> io::Result<()> {
-        let closed = |all: &VecDeque<Segment>, open: bool| all.len() > usize::from(open);
+        let closed = |all: &VecDeque<(Segment, Instant)>, open: bool| all.len() > usize::from(open);
         while total(&self.all) + bytes > self.most {
             if !closed(&self.all, self.file.is_some()) {
                 return Err(io::Error::other(
@@ -126,12 +138,12 @@ impl Segments {
 }
 
 impl Place for Segments {
-    fn append(&mut self, chunk: &[u8], anew: bool, at: u64) -> io::Result<()> {
+    fn append(&mut self, chunk: &[u8], anew: bool, at: &Clock) -> io::Result<()> {
         if anew || self.file.is_none() {
             self.begin(at)?;
         }
         self.make_room(chunk.len() as u64)?;
-        let (Some(file), Some(last)) = (&mut self.file, self.all.back_mut()) else {
+        let (Some(file), Some((last, _))) = (&mut self.file, self.all.back_mut()) else {
             return Ok(());
         };
         append(file, chunk)?;
@@ -151,8 +163,8 @@ impl Place for Segments {
     }
 }
 
-fn total(all: &VecDeque<Segment>) -> u64 {
-    all.iter().map(|segment| segment.bytes).sum()
+fn total(all: &VecDeque<(Segment, Instant)>) -> u64 {
+    all.iter().map(|(segment, _)| segment.bytes).sum()
 }
 
 fn lock(path: &Path) -> Result<File> {
@@ -208,9 +220,42 @@ pub struct Dumped {
     pub earlier: usize,
 }
 
-/// Writes what the flight recorder in a directory has of an agent, as one recording: `back` = 0 is the latest agent, 1 the one
-/// before. That agent may be running. A segment that is damaged or cut gives what is whole of it.
-pub fn dump(directory: &Path, back: usize, out: &mut dyn Write) -> Result<Dumped> {
+/// Which agent of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// 0 = the latest, 1 = the one before.
+    Back(usize),
+    /// The one that began then, ns since the epoch.
+    Began(u64),
+}
+
+/// Removes the segments of a ring that nobody writes to, unless the youngest was written to within so long a time. Returns when
+/// they may go, if there are any left.
+pub(super) fn clear(directory: &Path, after: Duration) -> Result<Option<Duration>> {
+    let Ok(all) = list(directory) else { return Ok(None) };
+    if all.is_empty() {
+        return Ok(None);
+    }
+    let Ok(_lock) = lock(&directory.join("lock")) else {
+        return Ok(None);
+    };
+    let written = all
+        .iter()
+        .filter_map(|segment| fs::metadata(&segment.path).ok()?.modified().ok());
+    let ages = written.map(|at| at.elapsed().unwrap_or_default());
+    let left = after.saturating_sub(ages.min().unwrap_or_default());
+    if left > Duration::ZERO {
+        return Ok(Some(left));
+    }
+    for segment in all {
+        remove(&segment.path).context(segment.path.display())?;
+    }
+    Ok(None)
+}
+
+/// Writes what the flight recorder in a directory has of an agent, as one recording. That agent may be running. A segment that
+/// is damaged or cut gives what is whole of it.
+pub fn dump(directory: &Path, of: Of, out: &mut dyn Write) -> Result<Dumped> {
     let segments =
         list(directory).context(format_args!("record.flight.directory {}", directory.display()))?;
     let mut runs: Vec<(Meta, Vec<PathBuf>)> = Vec::new();
@@ -227,9 +272,17 @@ pub fn dump(directory: &Path, back: usize, out: &mut dyn Write) -> Result<Dumped
             _ => runs.push((meta, vec![path])),
         }
     }
-    let Some(at) = runs.len().checked_sub(back + 1) else {
+    let found = match of {
+        Of::Back(back) => runs.len().checked_sub(back + 1),
+        Of::Began(began) => runs.iter().position(|(meta, _)| meta.start_unix_nanos == began),
+    };
+    let Some(at) = found else {
+        let why = match of {
+            Of::Back(_) => "record.flight.minutes says how long one remembers",
+            Of::Began(_) => "this one has written nothing yet",
+        };
         return Err(Error::new(format_args!(
-            "{}: {} agents have recorded here; record.flight.minutes says how long one remembers",
+            "{}: {} agents have recorded here; {why}",
             directory.display(),
             runs.len()
         )));
@@ -272,149 +325,5 @@ pub fn dump(directory: &Path, back: usize, out: &mut dyn Write) -> Result<Dumped
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: u64 = 1_000_000_000;
-
-    fn meta(start: u64) -> Meta {
-        Meta {
-            geophone: "test".into(),
-            layout: agent_common::wire::LAYOUT,
-            kernel: String::new(),
-            host: "h".into(),
-            start_unix_nanos: start,
-            settings: serde_json::json!({}),
-            left_out: Vec::new(),
-        }
-    }
-
-    fn open(directory: &Path, start: u64, keep: u64, most: u64) -> Segments {
-        Segments::open(directory, meta(start), Duration::from_secs(keep), most).unwrap()
-    }
-
-    fn names(directory: &Path) -> Vec<u64> {
-        list(directory)
-            .unwrap()
-            .iter()
-            .map(|s| s.began / SECOND)
-            .collect()
-    }
-
-    fn chunk(second: u64) -> Vec<u8> {
-        format::chunk(format!("the frames of second {second}").as_bytes())
-    }
-
-    fn frames(recording: &[u8]) -> Vec<String> {
-        let chunks = Chunks::new(recording, Path::new("dump")).unwrap();
-        chunks.map(|frames| String::from_utf8(frames).unwrap()).collect()
-    }
-
-    fn dumped(directory: &Path, back: usize) -> Vec<u8> {
-        let mut out = Vec::new();
-        let dumped = dump(directory, back, &mut out).unwrap();
-        assert_eq!(dumped.bytes, out.len() as u64);
-        out
-    }
-
-    #[test]
-    fn what_is_kept_is_the_last_seconds_and_a_segment_more() {
-        let scratch = tempfile::tempdir().unwrap();
-        let mut ring = open(scratch.path(), 1, 20, 1 << 20);
-        for second in 0..100 {
-            ring.append(&chunk(second), second % 5 == 0, second * SECOND)
-                .unwrap();
-            let first = names(scratch.path())[0];
-            let reaches = second - first;
-            assert!(
-                second < 25 || (20..25).contains(&reaches),
-                "{reaches} s at {second}"
-            );
-        }
-        let dump = dumped(scratch.path(), 0);
-        let expected: Vec<String> = (75..100).map(|s| format!("the frames of second {s}")).collect();
-        assert_eq!(frames(&dump), expected);
-    }
-
-    #[test]
-    fn no_more_bytes_than_allowed_lie_on_the_disk_at_any_time() {
-        let scratch = tempfile::tempdir().unwrap();
-        let most = 4096;
-        let mut ring = open(scratch.path(), 1, 1_000_000, most);
-        for second in 0..1000 {
-            ring.append(&chunk(second), second % 7 == 0, second * SECOND)
-                .unwrap();
-            let on_disk: u64 = list(scratch.path()).unwrap().iter().map(|s| s.bytes).sum();
-            assert!(on_disk <= most && on_disk == total(&ring.all), "{on_disk} bytes");
-        }
-        assert!(frames(&dumped(scratch.path(), 0)).len() > 14);
-        // One that cannot fit is lost; what begins anew goes on.
-        let huge = format::chunk(
-            &(0..most)
-                .flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes())
-                .collect::<Vec<u8>>(),
-        );
-        assert!(ring.append(&huge, false, 1001 * SECOND).is_err());
-        ring.append(&chunk(1002), true, 1002 * SECOND).unwrap();
-        assert_eq!(
-            frames(&dumped(scratch.path(), 0)).last().unwrap(),
-            "the frames of second 1002"
-        );
-    }
-
-    #[test]
-    fn a_crash_at_any_byte_costs_what_was_not_whole_and_the_next_agent_goes_on() {
-        let scratch = tempfile::tempdir().unwrap();
-        let mut ring = open(scratch.path(), 1, 1000, 1 << 20);
-        for second in 0..6 {
-            ring.append(&chunk(second), second % 3 == 0, second * SECOND)
-                .unwrap();
-        }
-        let last = ring.all.back().unwrap().path.clone();
-        drop(ring);
-        let whole = fs::read(&last).unwrap();
-        let head = format::head(&meta(1)).len();
-        let each = chunk(3).len();
-        for end in 0..=whole.len() {
-            fs::write(&last, whole.get(..end).unwrap()).unwrap();
-            let kept = 3 + end.saturating_sub(head) / each;
-            let dump = dumped(scratch.path(), 0);
-            assert_eq!(frames(&dump).len(), kept, "cut at byte {end} of {}", whole.len());
-            assert_eq!(dump, dumped(scratch.path(), 0));
-        }
-        fs::write(&last, whole.get(..whole.len() - 1).unwrap()).unwrap();
-        let mut next = open(scratch.path(), 2, 1000, 1 << 20);
-        next.append(&chunk(9), false, 9 * SECOND).unwrap();
-        assert_eq!(frames(&dumped(scratch.path(), 0)), ["the frames of second 9"]);
-        assert_eq!(
-            frames(&dumped(scratch.path(), 1)).len(),
-            5,
-            "the agent that crashed"
-        );
-        assert!(dump(scratch.path(), 2, &mut Vec::new()).is_err());
-    }
-
-    #[test]
-    fn a_clock_that_is_set_back_disturbs_no_order() {
-        let scratch = tempfile::tempdir().unwrap();
-        let mut ring = open(scratch.path(), 1, 1000, 1 << 20);
-        for (n, at) in [50, 60, 10, 20, 70].into_iter().enumerate() {
-            ring.append(&chunk(n as u64), true, at * SECOND).unwrap();
-        }
-        let expected: Vec<String> = (0..5).map(|s| format!("the frames of second {s}")).collect();
-        assert_eq!(frames(&dumped(scratch.path(), 0)), expected);
-    }
-
-    #[test]
-    fn two_agents_do_not_share_a_directory() {
-        let scratch = tempfile::tempdir().unwrap();
-        let _one = open(scratch.path(), 1, 1000, 1 << 20);
-        let two = Segments::open(scratch.path(), meta(2), Duration::from_secs(1), 1 << 20);
-        assert!(
-            two.err()
-                .unwrap()
-                .to_string()
-                .contains("another agent records here")
-        );
-    }
-}
+#[path = "segments_tests.rs"]
+mod tests;

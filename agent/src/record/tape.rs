@@ -2,10 +2,13 @@
 
 use super::file::{Output, Written};
 use super::format::{self, Step, bytes, signed, tag, varint};
+use super::stacks::Writer;
 use super::{Clock, base};
 use crate::aggregate::Family;
 use crate::bpf::sys::Shadow;
 use crate::error::Result;
+use crate::stacks::store::Store;
+use crate::stacks::tap::Tapped;
 use agent_common::wire::kind;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -76,6 +79,7 @@ struct Inner {
     rows: BTreeMap<&'static str, Rows>,
     facts: BTreeMap<String, (u64, Vec<u8>)>,
     told: u64,
+    stacks: Writer,
     output: Output,
     /// Something could not be written: what follows begins with everything.
     anew: bool,
@@ -112,6 +116,7 @@ impl Tape {
                 rows: BTreeMap::new(),
                 facts: BTreeMap::new(),
                 told: 0,
+                stacks: Writer::default(),
                 output,
                 anew: false,
                 ticks: 0,
@@ -222,12 +227,14 @@ impl Tape {
         bytes(frames, what.as_bytes());
     }
 
-    /// A record of the ring. Stacks are left out: their names are asked of files that will be others then.
+    /// A record of the ring. Stacks come by [`Self::stacks`], when it is known where their addresses lead: that they have come
+    /// is known of what was counted.
     pub fn record(&self, record: &[u8]) {
+        let inner = &mut *self.inner();
         if record.first() == Some(&kind::STACK) {
+            inner.over = true;
             return;
         }
-        let inner = &mut *self.inner();
         if !inner.output.is_file() && inner.taken + record.len() > RECORDS {
             inner.left_out += 1;
             inner.over = true;
@@ -235,6 +242,22 @@ impl Tape {
         }
         inner.taken += record.len();
         bytes(&mut inner.records, record);
+    }
+
+    /// Samples of stacks, and names that were found.
+    pub fn stacks(&self, tapped: &Tapped, store: &Store) {
+        let inner = &mut *self.inner();
+        let (batch, left_out) = inner.stacks.batch(tapped, store, !inner.output.is_file());
+        inner.left_out += left_out;
+        if let Some(json) = batch {
+            inner.frames.push(tag::STACKS);
+            bytes(&mut inner.frames, &json);
+        }
+    }
+
+    /// So many samples of stacks come too late to be in it.
+    pub fn left_out(&self, samples: u64) {
+        self.inner().left_out += samples;
     }
 
     /// Whether somebody has asked for the recording: records are made for it as for one who listens.
@@ -326,10 +349,7 @@ impl Inner {
 
     /// A chunk that no reader takes is as good as lost.
     fn put(&mut self, frames: &[u8], anew: bool, clock: &Clock) -> bool {
-        frames.len() <= format::LONGEST
-            && self
-                .output
-                .write(format::chunk(frames), anew, clock.now, clock.unix_nanos)
+        frames.len() <= format::LONGEST && self.output.write(format::chunk(frames), anew, clock)
     }
 
     /// Forgets the oldest quarter of what may be forgotten.
@@ -343,6 +363,7 @@ impl Inner {
     /// Everything as it is now.
     fn state(&mut self) -> Vec<u8> {
         let mut out = vec![tag::RESET];
+        self.stacks = Writer::default();
         // It has what was written.
         for array in &mut self.arrays {
             array.words.clear();

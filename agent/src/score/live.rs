@@ -2,6 +2,7 @@
 
 use super::board::{Board, Boards};
 use crate::config::Config;
+use crate::error::{Context as _, Result};
 use crate::memory::{self, Memory};
 use agent_score::watch::{Anomaly, Fault, Round, Watcher};
 use agent_store::labels::Labels;
@@ -22,7 +23,7 @@ const FILE: &str = "anomaly.baseline";
 const SAVED_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Anomalies of one evaluation that are logged one by one.
 const LOGGED: usize = 10;
-/// Time that all queries of one evaluation may take, those for evidence included; what is not done by then has failed.
+/// See [`Anomalies::patience`].
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the watches have done.
@@ -50,6 +51,10 @@ pub struct Anomalies {
     published: RwLock<Arc<Board>>,
     file: Option<PathBuf>,
     interval: Millis,
+    /// Time that all queries of one evaluation may take, those for evidence included; what is not done by then has failed.
+    patience: Duration,
+    /// What it costs is its own, and in no replay.
+    pub(super) is_live: bool,
     pub(super) counters: Counters,
 }
 
@@ -82,15 +87,48 @@ impl Anomalies {
         if let Some(file) = &file {
             restore(&mut watcher, file, &counters);
         }
-        let boards = Boards::new(start_unix_nanos);
-        Some(Arc::new(Self {
+        let mut own = Self::new(memory, watcher, start_unix_nanos, asked.interval);
+        (own.file, own.counters) = (file, counters);
+        Some(Arc::new(own))
+    }
+
+    /// The same for a replay that began then; `baseline` is a file that an agent has written. It saves nothing.
+    pub fn replayed(
+        config: &Config,
+        memory: &Arc<Memory>,
+        start_unix_nanos: u64,
+        baseline: Option<&Path>,
+    ) -> Result<Option<Arc<Self>>> {
+        let settings = &config.anomaly;
+        let definitions = settings.definitions();
+        if !settings.enabled || definitions.is_empty() {
+            return Ok(None);
+        }
+        // A replay can compare stacks with nothing.
+        let asked = settings.settings(false);
+        let mut watcher = Watcher::new(asked, definitions);
+        if let Some(file) = baseline {
+            let bytes = std::fs::read(file).context(file.display())?;
+            watcher.restore(&bytes).context(file.display())?;
+        }
+        let mut own = Self::new(memory, watcher, start_unix_nanos, asked.interval);
+        own.is_live = false;
+        // How fast the machine is must not decide what is said.
+        own.patience = memory.timeout();
+        Ok(Some(Arc::new(own)))
+    }
+
+    fn new(memory: &Arc<Memory>, watcher: Watcher, start_unix_nanos: u64, interval: Millis) -> Self {
+        Self {
             memory: memory.clone(),
-            watcher: Mutex::new((watcher, boards)),
+            watcher: Mutex::new((watcher, Boards::new(start_unix_nanos))),
             published: RwLock::default(),
-            file,
-            interval: asked.interval,
-            counters,
-        }))
+            file: None,
+            interval,
+            patience: PATIENCE,
+            is_live: true,
+            counters: Counters::default(),
+        }
     }
 
     /// What was said last.
@@ -110,7 +148,7 @@ impl Anomalies {
         let mut saved = Instant::now();
         while runtime.block_on(stored.changed()).is_ok() {
             let at = *stored.borrow_and_update();
-            self.tick(at);
+            self.evaluate(at);
             if saved.elapsed() >= SAVED_EVERY {
                 saved = Instant::now();
                 self.save();
@@ -120,7 +158,7 @@ impl Anomalies {
     }
 
     /// Evaluates if it is time.
-    pub(super) fn tick(&self, at: Millis) {
+    pub fn evaluate(&self, at: Millis) {
         let begin = cpu();
         let mut guard = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         let (watcher, boards) = &mut *guard;
@@ -128,7 +166,7 @@ impl Anomalies {
             return;
         };
         self.counters.missed.fetch_add(missed, Relaxed);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let round = watcher.evaluate(at, &mut |query| {
             let left = deadline.saturating_duration_since(Instant::now());
             self.ask(query, at, &self.memory.limits(left))
@@ -137,13 +175,20 @@ impl Anomalies {
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = board;
         self.count(watcher, &round, at);
         drop(guard);
-        tell(&round);
+        if self.is_live {
+            tell(&round);
+        }
         self.counters
             .nanos
             .fetch_add(cpu().saturating_sub(begin), Relaxed);
     }
 
-    fn ask(&self, query: &str, at: Millis, limits: &memory::Limits) -> Result<Vec<(Labels, f64)>, String> {
+    fn ask(
+        &self,
+        query: &str,
+        at: Millis,
+        limits: &memory::Limits,
+    ) -> std::result::Result<Vec<(Labels, f64)>, String> {
         let answer = promql::instant(query, at, &Options::default(), self.memory.store(), limits);
         match answer.map_err(|error| error.to_string())?.value {
             Value::Scalar(_, value) => Ok(vec![(Labels::default(), value)]),

@@ -145,8 +145,12 @@ impl Collect for StatsCollect {
             one(&MISSED, count(&counters.missed)),
             one(&FAILURES, count(&counters.failures)),
             one(&UNSAVED, count(&counters.unsaved)),
-            one(&CPU, Value::CounterF(counters.nanos.load(Relaxed) as f64 / 1e9)),
-            one(&LAG, Value::Gauge(counters.lag_micros.load(Relaxed) as f64 / 1e6)),
         ]);
+        if self.anomalies.is_live {
+            out.extend([
+                one(&CPU, Value::CounterF(counters.nanos.load(Relaxed) as f64 / 1e9)),
+                one(&LAG, Value::Gauge(counters.lag_micros.load(Relaxed) as f64 / 1e6)),
+            ]);
+        }
     }
 }

@@ -56,7 +56,7 @@ impl Fed {
         let sample = agent_store::store::Value::Float(value);
         let samples = [(self.level, sample.clone()), (self.other, sample)];
         self.memory.store().append(self.at, &samples);
-        self.anomalies.tick(self.at);
+        self.anomalies.evaluate(self.at);
     }
 
     fn families(&self) -> Vec<Family> {

@@ -19,9 +19,14 @@ impl<T: Clone + Eq + Hash> Dictionary<T> {
         }
     }
 
+    /// That of a value, if it is there.
+    pub fn find(&self, value: &T) -> Option<u32> {
+        self.numbers.get(value).copied()
+    }
+
     /// That of a value, which is kept if it is new.
     pub fn number(&mut self, value: T) -> u32 {
-        if let Some(&number) = self.numbers.get(&value) {
+        if let Some(number) = self.find(&value) {
             return number;
         }
         let number = self.values.len() as u32;

@@ -33,6 +33,7 @@ pub mod store;
 pub mod symbolizer;
 pub mod symtab;
 pub mod table;
+pub mod tap;
 mod wakers;
 pub mod worker;
 
@@ -166,6 +167,30 @@ impl Stacks {
         Ok(stacks)
     }
 
+    /// Of a recording that began then, ns since the epoch: it is given samples and names, and asks nobody for any.
+    pub fn recorded(budget: usize, kinds: Kinds, began: u64) -> Arc<Self> {
+        let mut store = Store::new(budget);
+        store.clear(began);
+        Arc::new(Self {
+            kinds,
+            symbolize: false,
+            store: Mutex::new(store),
+            loader: Mutex::default(),
+            failures: Mutex::default(),
+            counts: Counts::default(),
+            asks: mpsc::channel().0,
+            hurried: Mutex::default(),
+        })
+    }
+
+    /// Has what is in the store named, as far as that takes no longer.
+    pub fn name_all(&self, patience: Duration) {
+        let nameless = self.to_name(self.store().nameless_all());
+        if let Some(named) = self.ask(nameless, false) {
+            let _ = named.recv_timeout(patience);
+        }
+    }
+
     /// Whether a kind of sample is taken.
     pub fn takes(&self, sample: u8) -> bool {
         self.kinds.get(usize::from(sample)) == Some(&true)
@@ -281,6 +306,11 @@ impl Stacks {
         let asked = now();
         self.catch_up();
         self.name(std::slice::from_ref(query), PATIENCE);
+        self.answer_at(asked, query, format)
+    }
+
+    /// Answers as of then, ns since the Unix epoch, with what there is.
+    pub fn answer_at(&self, asked: u64, query: &Query, format: Format) -> Result<Vec<u8>> {
         let store = self.store();
         let rows = store.query(query);
         let window = store.window(query, asked);

@@ -13,6 +13,7 @@ use super::perf_map::PerfMap;
 use super::store::Place;
 use super::symbolizer::{Answer, Question, Source, Symbolizer, cut};
 use crate::identity::symbols::Symbols;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
@@ -52,7 +53,7 @@ pub struct Options {
 }
 
 /// What could not be named, and why.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
     /// Times that the reader of symbols died or took too long.
     pub symbolizer: u64,

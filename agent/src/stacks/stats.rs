@@ -1,7 +1,9 @@
 //! What the loader tells of itself.
 
+use serde::{Deserialize, Serialize};
+
 /// What it costs and what it had to refuse.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Processes that the kernel can unwind.
     pub processes: usize,

@@ -7,6 +7,8 @@ use super::dictionary::Dictionary;
 use super::image::Binary;
 use super::python::{Function, Functions};
 pub use super::query::{Below, Query, Window, moment};
+use super::tap::Tap;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -24,7 +26,7 @@ const STACK_BYTES: usize = 80;
 const FRAME_BYTES: usize = 112;
 
 /// Where a frame is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Place {
     /// An address of the kernel.
     Kernel(u64),
@@ -107,6 +109,8 @@ pub struct Store {
     binaries: HashMap<u32, Arc<Binary>>,
     /// What places of Python are called.
     pub functions: Functions,
+    /// What a recording takes, if one is made.
+    pub tap: Option<Tap>,
     /// All samples since this time are here.
     since: u64,
     /// What began before has been taken by [`Store::seal`].
@@ -149,6 +153,7 @@ impl Store {
             bytes_of_names: 0,
             binaries: HashMap::new(),
             functions: Functions::default(),
+            tap: None,
             since: 0,
             sealed: 0,
             forgotten: 0,
@@ -157,6 +162,9 @@ impl Store {
 
     /// Adds a sample; `time` in ns since the Unix epoch.
     pub fn add(&mut self, time: u64, who: Who, places: &[Place], binaries: &[Arc<Binary>], count: Count) {
+        if let Some(tap) = &mut self.tap {
+            tap.add(time, &who, places, count);
+        }
         for binary in binaries {
             self.binaries.entry(binary.id).or_insert_with(|| binary.clone());
         }
@@ -402,7 +410,16 @@ impl Store {
     /// Gives a place its name.
     pub fn name(&mut self, place: Place, name: &str) {
         let frame = self.frames.number(place);
-        self.name_frame(frame, name.into());
+        let name: Arc<str> = name.into();
+        if let Some(tap) = &mut self.tap {
+            tap.name(place, &name);
+        }
+        self.name_frame(frame, name);
+    }
+
+    /// The name of a place, if it has one.
+    pub fn name_of_place(&self, place: Place) -> Option<&Arc<str>> {
+        self.name_of(self.frames.find(&place)?)
     }
 
     /// The function of Python that a frame is of, and its line there.

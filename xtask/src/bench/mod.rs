@@ -12,6 +12,7 @@ mod packets;
 mod pairs;
 mod price;
 mod proc;
+mod replay;
 mod report;
 mod roles;
 mod scale;
@@ -105,6 +106,8 @@ enum Name {
     Sustained,
     /// The ring alone
     Ring,
+    /// Records of a recording that a second of one core decodes
+    Replay,
     /// ns that a packet of each kind costs in the programs that look at packets
     Packets,
     /// ns per run of each program, and the agent's statement of its cost
@@ -233,6 +236,11 @@ fn measure(
         pairs::wait_for_quiet(&mut patience, Vec::new)?;
         results.ring = Some(scale::ring(place, extent.records, extent.pairs)?);
         results.exposition = Some(scale::exposition(place)?);
+    }
+    if wanted(Name::Replay) {
+        say("replay");
+        pairs::wait_for_quiet(&mut patience, Vec::new)?;
+        results.replay = Some(replay::measure(place, extent.pairs)?);
     }
     if wanted(Name::Packets) {
         say("packets");

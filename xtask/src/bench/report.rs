@@ -10,6 +10,7 @@ use super::columns::{columns, row};
 use super::packets::Packets;
 use super::pairs::Comparison;
 use super::price::Price;
+use super::replay::Replay;
 use super::scale::{Connections, Idle, Ring, Sustained};
 use super::stacks::Stacks;
 use super::stats::Estimate;
@@ -41,6 +42,8 @@ pub struct Results {
     pub store: Option<Store>,
     /// What `geophone bench-encode` says: milliseconds to encode 10k series, by format.
     pub exposition: Option<Value>,
+    /// Replay of a recording.
+    pub replay: Option<Replay>,
 }
 
 impl Results {
@@ -58,6 +61,7 @@ impl Results {
             stacks: None,
             store: None,
             exposition: None,
+            replay: None,
         }
     }
 }
@@ -122,6 +126,7 @@ pub fn table(results: &Results) -> String {
             "\nExposition of 10k series, milliseconds by format: {exposition}"
         );
     }
+    out.extend(results.replay.iter().map(Replay::text));
     out.push_str("\nTargets\n");
     out.push_str(&columns(&judgements(results)));
     out
@@ -444,6 +449,7 @@ fn judgements(results: &Results) -> Vec<Vec<String>> {
             s.unaccounted == 0.0,
         );
     }
+    results.replay.iter().for_each(|replay| replay.judge(&mut judge));
     if let Some(r) = &results.ring {
         let millions = |nanos: f64| format!("{:.1} M/s", 1e3 / nanos);
         judge(

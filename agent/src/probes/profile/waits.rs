@@ -1,6 +1,7 @@
 //! Programs that follow threads off their CPU and waiting for locks.
 
-use super::{NEEDS, Options};
+use super::Options;
+use super::specs::NEEDS;
 use crate::bpf::fields::Group;
 use crate::bpf::sys::MappedArray;
 use crate::bpf::{Engine, Hook, Spec, State};

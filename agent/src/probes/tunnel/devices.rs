@@ -9,6 +9,7 @@ use crate::rtnetlink::Rtnetlink;
 use agent_common::tunnel::kind;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -50,7 +51,7 @@ fn is_vxlan(device: &Device) -> bool {
 }
 
 /// What was found.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Found {
     /// Devices that packets of tunnels pass, by interface index.
     pub underlays: BTreeMap<u32, Underlay>,

@@ -6,6 +6,7 @@ use crate::aggregate::{HistogramValue, Labels};
 use crate::probes::Context;
 use crate::records::TunnelChange;
 use agent_common::tunnel::{TunnelKey, class, counter, direction, flag, kind, series};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -51,7 +52,7 @@ pub struct Tunnel {
     pub(super) overflow: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Before {
     pub(super) packets: [u64; 2],
     pub(super) received: u64,

@@ -1,5 +1,6 @@
 //! Whether a tunnel is alive.
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Packets out and none in for so many whole seconds, where answers are usual, is the end of the tunnel: it is seen
@@ -23,8 +24,27 @@ const DIALOGUE: u32 = 15;
 /// Reason of a state that nobody can tell: no program looks at the tunnel's device.
 pub const NOT_WATCHED: &str = "not_watched";
 
+/// All reasons.
+pub const REASONS: [&str; 7] = [
+    "",
+    "handshake_unanswered",
+    "handshake_old",
+    "no_answer",
+    "loss",
+    "too_big",
+    NOT_WATCHED,
+];
+
+/// A state and its reason, of a recording.
+fn known<'d, D: serde::Deserializer<'d>>(of: D) -> Result<(State, &'static str), D::Error> {
+    let (state, told) = <(State, String)>::deserialize(of)?;
+    let reason = REASONS.into_iter().find(|reason| *reason == told);
+    let unknown = || serde::de::Error::custom(format_args!("no reason: {told}"));
+    Ok((state, reason.ok_or_else(unknown)?))
+}
+
 /// What a tunnel is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Nothing has come out of it yet, or nobody watches.
     #[default]
@@ -69,9 +89,10 @@ pub struct Second {
 }
 
 /// What is remembered of a tunnel.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Health {
     /// State and reason in force; no reason = all is well.
+    #[serde(deserialize_with = "known")]
     pub now: (State, &'static str),
     /// Of the last seconds in which something was sent and that lie before the silence: was there an answer?
     pattern: u8,

@@ -6,6 +6,7 @@ use super::table::Maps;
 use crate::bpf::sys::MappedArray;
 use agent_common::tunnel::{InnerCell, InnerKey, inner};
 use agent_common::wire::Wire as _;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::mem::offset_of;
 
@@ -23,6 +24,13 @@ struct Seen {
     cells: Vec<usize>,
 }
 
+/// On our side, on the other, the tunnel's slot, bytes, idle ticks, how busy.
+type One = ([u8; 16], [u8; 16], u32, [u64; 2], u32, u64);
+
+/// What a recording knows of them.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Told(Vec<One>);
+
 /// What was read of the kernel's pairs.
 #[derive(Default)]
 pub struct Inner {
@@ -30,6 +38,38 @@ pub struct Inner {
 }
 
 impl Inner {
+    /// What is known of them, for a recording.
+    pub(super) fn told(&self) -> Told {
+        let all = self.seen.iter();
+        let mut told: Vec<_> = all
+            .map(|(k, seen)| (k.local, k.remote, k.slot, seen.bytes, seen.idle, seen.busy))
+            .collect();
+        told.sort();
+        Told(told)
+    }
+
+    /// Of a recording.
+    pub(super) fn resumed(Told(told): Told) -> Self {
+        let one = |(local, remote, slot, bytes, idle, busy)| {
+            let key = InnerKey {
+                local,
+                remote,
+                slot,
+                pad: 0,
+            };
+            let seen = Seen {
+                bytes,
+                idle,
+                busy,
+                ..Seen::default()
+            };
+            (key, seen)
+        };
+        Self {
+            seen: told.into_iter().map(one).collect(),
+        }
+    }
+
     /// Reads all pairs and tells them to their tunnels. `tunnel` finds the tunnel of a slot.
     pub fn read(
         &mut self,

@@ -5,6 +5,7 @@ use netlink_packet_route::link::{
     InfoData, InfoGeneve, InfoGre, InfoGre6, InfoIpTunnel, InfoKind, InfoVti, InfoVxlan, InfoXfrm,
     LinkAttribute, LinkInfo, LinkLayerType, LinkMessage,
 };
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// A device.
@@ -22,17 +23,32 @@ pub(super) struct Device {
     pub wireguard: bool,
 }
 
+/// Name of a kind. As a type of its own: what is read does not live as long.
+type Kind = &'static str;
+
 /// What a tunnel device says of its way.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tunnel {
     /// As the packets' rows call it, see [`kind::NAMES`]; a tun device says only that it is one.
-    pub kind: &'static str,
+    #[serde(deserialize_with = "known")]
+    pub kind: Kind,
     /// VNI or key, if there is one for all its packets.
     pub id: Option<u32>,
     pub link: Option<u32>,
     pub local: Option<IpAddr>,
     pub remote: Option<IpAddr>,
     pub port: Option<(u16, u8)>,
+}
+
+/// What a tun device is called.
+const TUN: &str = "tun";
+
+/// The name of a kind, of a recording.
+fn known<'d, D: serde::Deserializer<'d>>(of: D) -> Result<&'static str, D::Error> {
+    let told = String::deserialize(of)?;
+    let mut names = kind::NAMES.iter().copied().chain([TUN]);
+    let unknown = || serde::de::Error::custom(format_args!("no kind of tunnel: {told}"));
+    names.find(|name| *name == told).ok_or_else(unknown)
 }
 
 /// A device, if it has a name.
@@ -179,7 +195,7 @@ fn tunnel(kind: &InfoKind, data: Option<&InfoData>, parent: Option<u32>, etherne
 /// What the packets of such a device are called; `None` = it is no tunnel.
 fn name(kind: &InfoKind) -> Option<&'static str> {
     let kind = match kind {
-        InfoKind::Tun => return Some("tun"),
+        InfoKind::Tun => return Some(TUN),
         InfoKind::Vxlan => kind::VXLAN,
         InfoKind::Geneve => kind::GENEVE,
         InfoKind::GreTun | InfoKind::GreTap | InfoKind::GreTun6 | InfoKind::GreTap6 => kind::GRE,

@@ -1,7 +1,7 @@
 //! Metrics of probe `tunnel`.
 
 use super::exported::Tunnel;
-use super::health::NOT_WATCHED;
+use super::health::REASONS;
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
 use crate::identity::Peer;
 use crate::probes::watch;
@@ -358,17 +358,8 @@ pub fn collect(tunnels: &mut [Option<Tunnel>], unix_nanos: u64, out: &mut Vec<Fa
         if !t.is_other() {
             let (state, reason) = t.health.now;
             // Each state and reason has labels of its own.
-            let reasons = [
-                "",
-                "handshake_unanswered",
-                "handshake_old",
-                "no_answer",
-                "loss",
-                "too_big",
-                NOT_WATCHED,
-            ];
             let variant =
-                state as usize * reasons.len() + reasons.iter().position(|r| *r == reason).unwrap_or(0);
+                state as usize * REASONS.len() + REASONS.iter().position(|r| *r == reason).unwrap_or(0);
             o.push(t, variant, &[state.as_str(), reason], Value::Gauge(1.0));
         }
     });

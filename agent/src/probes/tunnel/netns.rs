@@ -10,9 +10,11 @@ use crate::bpf::{Engine, host};
 use crate::config::Glob;
 use crate::error::{Context as _, Error, Result};
 use crate::probes::watch::{Means, Underlay, WAYS, Watch, alone};
+use crate::record::{Past, Source};
 use crate::rtnetlink::Rtnetlink;
 use agent_common::tunnel::EndKey;
 use nix::sched::{CloneFlags, setns};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -22,10 +24,13 @@ use std::time::Instant;
 
 /// Where `ip netns` keeps them.
 const NAMED: &str = "/run/netns";
+/// Fact: the namespaces that are looked at.
+const NAMESPACES: &str = "tunnel namespaces";
 
 /// What is looked for, and with what.
 pub(super) struct Looking<'a> {
     pub options: &'a Options,
+    pub source: &'a Source,
     pub programs: &'a mut Programs,
     pub engine: &'a mut Engine,
     /// Nothing is to be attached.
@@ -65,12 +70,20 @@ impl Namespace {
     }
 
     fn new(name: String, number: u16, inode: u32, file: Option<File>) -> Self {
+        let mut own = Self::recorded(name, number, inode);
+        own.alone = enter(file.as_ref(), || alone("tunnel")).ok().flatten();
+        own.file = file;
+        own
+    }
+
+    /// One of a recording: nobody enters it.
+    fn recorded(name: String, number: u16, inode: u32) -> Self {
         Self {
-            alone: enter(file.as_ref(), || alone("tunnel")).ok().flatten(),
+            alone: None,
+            file: None,
             name,
             number,
             inode,
-            file,
             watches: BTreeMap::new(),
             ports: BTreeMap::new(),
             ends: BTreeSet::new(),
@@ -93,8 +106,17 @@ impl Namespace {
         } = self;
         enter(file.as_ref(), || {
             let (options, now) = (looking.options, looking.now);
-            let rtnetlink = Rtnetlink::open()?;
-            let found = devices::find(&rtnetlink, &options.ports, &options.devices, options.always)?;
+            let mut failed = None;
+            let live = || {
+                let found = Rtnetlink::open().and_then(|rtnetlink| {
+                    devices::find(&rtnetlink, &options.ports, &options.devices, options.always)
+                });
+                found.map_err(|error| failed = Some(error)).ok()
+            };
+            let found = looking.source.ask(&format!("tunnel devices {number}"), live);
+            let Some(found) = found.flatten() else {
+                return Err(failed.unwrap_or_else(|| Error::new("the recording does not know its devices")));
+            };
             *ports = found.ports;
             let named = found.ends.into_iter();
             *ends = named.filter_map(|(kind, to)| end(kind, to, *number)).collect();
@@ -174,7 +196,55 @@ fn enter<T: Send>(netns: Option<&File>, f: impl FnOnce() -> T + Send) -> Result<
 
 /// Brings the list up to date: namespaces that a pattern names now come in, those whose file is gone leave. Returns
 /// whether anything has changed. The first of the list is the agent's own.
-pub(super) fn refresh(patterns: &[Glob], known: &mut Vec<Namespace>, last: &mut u16) -> bool {
+pub(super) fn refresh(
+    patterns: &[Glob],
+    known: &mut Vec<Namespace>,
+    last: &mut u16,
+    source: &Source,
+) -> bool {
+    if let Some(past) = source.past() {
+        return recall(past, known);
+    }
+    let changed = find(patterns, known, last);
+    let told = |n: &Namespace| Told {
+        name: n.name.clone(),
+        number: n.number,
+        inode: n.inode,
+    };
+    source.tell(NAMESPACES, || known.iter().map(told).collect::<Vec<_>>());
+    changed
+}
+
+/// A namespace as a recording knows it.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    name: String,
+    number: u16,
+    inode: u32,
+}
+
+impl Told {
+    fn is(&self, known: &Namespace) -> bool {
+        (&self.name, self.number, self.inode) == (&known.name, known.number, known.inode)
+    }
+}
+
+/// The same of a recording.
+fn recall(past: &Past, known: &mut Vec<Namespace>) -> bool {
+    let told: Vec<Told> = past.fact(NAMESPACES).unwrap_or_default();
+    let before = known.len();
+    known.retain(|n| told.iter().any(|t| t.is(n)));
+    let mut changed = known.len() != before;
+    for one in told {
+        if !known.iter().any(|n| one.is(n)) {
+            known.push(Namespace::recorded(one.name, one.number, one.inode));
+            changed = true;
+        }
+    }
+    changed
+}
+
+fn find(patterns: &[Glob], known: &mut Vec<Namespace>, last: &mut u16) -> bool {
     let own = host::own_netns();
     let mut there: BTreeMap<u32, (String, PathBuf)> = BTreeMap::new();
     for pattern in patterns {
@@ -250,7 +320,7 @@ mod tests {
     fn the_own_namespace_is_there_once() {
         let patterns = ["/proc/self/ns/net".parse().unwrap()];
         let mut known = vec![Namespace::own()];
-        assert!(!refresh(&patterns, &mut known, &mut 0));
+        assert!(!refresh(&patterns, &mut known, &mut 0, &Source::Kernel));
         assert_eq!(known.len(), 1);
     }
 }

@@ -8,6 +8,7 @@ use super::exported::end;
 use super::metrics::{DIRECTIONS, INNER_PAIR};
 use crate::aggregate::Labels;
 use crate::identity::{Peer, Peers};
+use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -53,6 +54,18 @@ struct Talker {
     series: Option<Pair>,
 }
 
+/// Ends; busy, idle, and the bytes and the beginning of its series, ns since the epoch.
+type One = (Ends, u64, u32, Option<([u64; 2], u64)>);
+
+/// What a recording knows of the pairs of a tunnel.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Told {
+    all: Vec<One>,
+    given: [u64; 2],
+    other: [u64; 2],
+    ticks: u32,
+}
+
 /// The pairs of a tunnel.
 #[derive(Default)]
 pub struct Pairs {
@@ -64,6 +77,44 @@ pub struct Pairs {
 }
 
 impl Pairs {
+    /// What is known of them, for a recording.
+    pub(super) fn told(&self) -> Told {
+        let series = |pair: &Pair| (pair.bytes, pair.labels[0].start_unix_nanos);
+        let all = self.all.iter();
+        Told {
+            all: all
+                .map(|(ends, t)| (*ends, t.busy, t.idle, t.series.as_ref().map(series)))
+                .collect(),
+            given: self.given,
+            other: self.other,
+            ticks: self.ticks,
+        }
+    }
+
+    /// Of a recording; `tunnel` are the values of the tunnel's labels.
+    pub(super) fn resumed(told: Told, tunnel: &[String], peers: &Peers) -> Self {
+        let one = |(ends, busy, idle, series): One| {
+            let series = series.map(|(bytes, start)| Pair {
+                bytes,
+                ..Pair::new(tunnel, &ends, peers, start)
+            });
+            let talker = Talker {
+                busy,
+                idle,
+                here: true,
+                series,
+                ..Talker::default()
+            };
+            (ends, talker)
+        };
+        Self {
+            all: told.all.into_iter().map(one).collect(),
+            given: told.given,
+            other: told.other,
+            ticks: told.ticks,
+        }
+    }
+
     /// A new tick.
     pub(super) fn begin(&mut self) {
         for talker in self.all.values_mut() {

@@ -11,22 +11,30 @@ use crate::bpf::sys::MappedArray;
 use crate::error::{Context as _, Result};
 use crate::probes::Context;
 use crate::probes::slots::Reading;
+use crate::record::Source;
 use crate::records::TunnelChange;
 use agent_common::histogram::Histogram;
 use agent_common::tunnel::{
     SLOT_OTHER, TunnelCells, TunnelKey, TunnelState, TunnelValue, counter, direction, series,
 };
 use agent_common::wire::Wire as _;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem::offset_of;
 
+mod resume;
 #[cfg(test)]
 mod tests;
+
+pub use resume::Told;
 
 /// Rows are given back after this many ticks without a packet.
 const IDLE: u32 = 600;
 /// Rows that were given back are looked for again so often.
 const SWEEP: u32 = 10;
+/// Fact: when windows were last given up since nobody watched, and what they missed.
+const BLIND: &str = "tunnel blind";
+/// What happens: rows are given back.
+const SWEPT: &str = "tunnel swept";
 
 /// Where the programs count.
 pub struct Maps {
@@ -93,6 +101,8 @@ pub struct Table {
     ticks: u32,
     /// Names of network namespaces, by number.
     namespaces: HashMap<u16, String>,
+    /// When nobody had watched, and what windows missed then, by slot.
+    blind: (u64, BTreeMap<u32, u64>),
 }
 
 impl Table {
@@ -115,6 +125,7 @@ impl Table {
             most_pairs,
             ticks: 0,
             namespaces: HashMap::new(),
+            blind: (0, BTreeMap::new()),
         }
     }
 
@@ -125,8 +136,27 @@ impl Table {
     }
 
     /// Nobody has watched for a while, or will. What went by unseen is neither lost nor unanswered.
-    pub fn blind(&mut self, maps: &Maps, unix_nanos: u64) -> Result<()> {
-        let missing = self.windows.end(&maps.windows).context("TUNNEL_WINDOWS")?;
+    pub fn blind(&mut self, maps: &Maps, source: &Source, unix_nanos: u64) -> Result<()> {
+        let is_again = self.blind.0 == unix_nanos;
+        let missing = if let Some(past) = source.past() {
+            // The agent has taken them out; what it read of them is told, once for all of a step.
+            self.windows.forget();
+            let told: (u64, BTreeMap<u32, u64>) = past.fact(BLIND).unwrap_or_default();
+            if is_again || told.0 != unix_nanos {
+                BTreeMap::new()
+            } else {
+                told.1
+            }
+        } else {
+            self.windows.end(&maps.windows).context("TUNNEL_WINDOWS")?
+        };
+        if !is_again {
+            self.blind = (unix_nanos, BTreeMap::new());
+        }
+        for (slot, missing) in &missing {
+            *self.blind.1.entry(*slot).or_default() += missing;
+        }
+        source.tell(BLIND, || &self.blind);
         for (slot, row) in self.rows.iter().enumerate() {
             let Some(Some(tunnel)) = row.as_ref().and_then(|row| self.tunnels.get_mut(row.series)) else {
                 continue;
@@ -150,9 +180,9 @@ impl Table {
         &mut self,
         maps: &mut Maps,
         context: &Context<'_>,
-        unix_nanos: u64,
         watched: impl Fn(&TunnelKey) -> Option<bool>,
     ) -> Result<Vec<TunnelChange>> {
+        let unix_nanos = context.unix_nanos;
         self.ticks += 1;
         self.refresh(maps, context)?;
         self.read(maps, context, unix_nanos, watched);
@@ -177,13 +207,21 @@ impl Table {
             });
         }
         let changes = self.judge(unix_nanos);
-        if self.ticks.is_multiple_of(SWEEP) {
+        let is_due = self.ticks.is_multiple_of(SWEEP);
+        if context.source.happened(SWEPT, is_due) {
             self.recycle(maps)?;
         }
         Ok(changes)
     }
 
     fn refresh(&mut self, maps: &Maps, context: &Context<'_>) -> Result<()> {
+        // A replay that began later does not know how long nothing has passed.
+        for key in maps.tunnels.vanished::<TunnelKey>() {
+            let mut rows = self.rows.iter_mut().flatten();
+            if let Some(row) = rows.find(|row| row.key == Some(key)) {
+                row.retired = true;
+            }
+        }
         let mut found = Vec::new();
         maps.tunnels
             .for_each(TunnelKey::SIZE, TunnelValue::SIZE, |key, value| {

@@ -5,16 +5,20 @@ use crate::error::Result;
 use agent_common::tunnel::window::holes_below;
 use agent_common::tunnel::{WindowKey, WindowValue};
 use agent_common::wire::Wire as _;
-use std::collections::HashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
 
 /// Windows are given up after this many ticks without a packet: a WireGuard session ends after 180 s.
 const IDLE: u32 = 300;
 
+#[derive(Clone, Serialize, Deserialize)]
 struct Seen {
     epoch: u64,
     /// Tops of the last two ticks, the older one last.
     tops: [u64; 2],
     idle: u32,
+    /// Missing numbers in all of it, as last read.
+    holes: u64,
 }
 
 /// All windows.
@@ -22,6 +26,10 @@ struct Seen {
 pub struct Windows {
     seen: HashMap<WindowKey, Seen>,
 }
+
+/// What a recording knows of windows.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Told(Vec<(u32, u32, Seen)>);
 
 /// Missing numbers of one tunnel that the kernel has not counted as lost.
 #[derive(Clone, Copy, Default)]
@@ -37,6 +45,11 @@ impl Windows {
     pub fn read(&mut self, map: &KernelMap) -> Result<HashMap<u32, Missing>> {
         let mut out: HashMap<u32, Missing> = HashMap::new();
         let mut ended = Vec::new();
+        // A replay that began later does not know how long nothing has come.
+        for key in map.vanished::<WindowKey>() {
+            let seen = self.seen.remove(&key);
+            out.entry(key.slot).or_default().closed += seen.map_or(0, |seen| seen.holes);
+        }
         self.seen.values_mut().for_each(|s| s.idle += 1);
         map.for_each_locked(WindowKey::SIZE, WindowValue::SIZE, |key, value| {
             let (Some(key), Some(WindowValue { window, .. })) =
@@ -48,7 +61,9 @@ impl Windows {
                 epoch: window.epoch,
                 tops: [window.top, 0],
                 idle: 1,
+                holes: 0,
             });
+            seen.holes = holes_below(&window, u64::MAX);
             let missing = out.entry(key.slot).or_default();
             if seen.epoch != window.epoch {
                 // What was missing before has been counted by the kernel.
@@ -61,7 +76,7 @@ impl Windows {
             }
             seen.tops = [window.top, seen.tops[0]];
             if seen.idle >= IDLE {
-                ended.push((key, holes_below(&window, u64::MAX)));
+                ended.push((key, seen.holes));
             }
         })?;
         for (key, holes) in ended {
@@ -78,8 +93,8 @@ impl Windows {
 
     /// Gives up all windows, since nobody watches any more: what comes later begins anew. By slot, what is missing for
     /// good; that of the last two ticks may have come unseen.
-    pub fn end(&mut self, map: &KernelMap) -> Result<HashMap<u32, u64>> {
-        let mut out: HashMap<u32, u64> = HashMap::new();
+    pub fn end(&mut self, map: &KernelMap) -> Result<BTreeMap<u32, u64>> {
+        let mut out: BTreeMap<u32, u64> = BTreeMap::new();
         let mut all = Vec::new();
         map.for_each_locked(WindowKey::SIZE, WindowValue::SIZE, |key, value| {
             let (Some(key), Some(value)) = (WindowKey::decode(key), WindowValue::decode(value)) else {
@@ -93,8 +108,32 @@ impl Windows {
         for key in all {
             let _ = map.remove(&bytes(&key));
         }
-        self.seen.clear();
+        self.forget();
         Ok(out)
+    }
+
+    /// Knows none any more.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+    }
+
+    /// What is known of them, for a recording.
+    pub(super) fn told(&self) -> Told {
+        let all = self.seen.iter();
+        let mut told: Vec<_> = all
+            .map(|(key, seen)| (key.slot, key.index, seen.clone()))
+            .collect();
+        told.sort_by_key(|(slot, index, _)| (*slot, *index));
+        Told(told)
+    }
+
+    /// Of a recording.
+    pub(super) fn resumed(Told(told): Told) -> Self {
+        let key = |slot, index| WindowKey { slot, index };
+        let seen = told
+            .into_iter()
+            .map(|(slot, index, seen)| (key(slot, index), seen));
+        Self { seen: seen.collect() }
     }
 
     /// Gives up the windows of a slot that is given back. What they miss has been read.

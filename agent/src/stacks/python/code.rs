@@ -7,7 +7,6 @@ use agent_common::profile::python::{CODE_NAMES, STRING_HASH, fingerprint};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Longest name, characters.
 const NAME: u64 = 256;
@@ -80,12 +79,6 @@ pub enum Lost {
 impl Lost {
     /// All, in the order of their counters.
     pub const ALL: [Self; 4] = [Self::Unreadable, Self::Replaced, Self::Malformed, Self::Silent];
-
-    /// Counts by name, of counts in this order.
-    pub fn counted(counts: &[AtomicU64; Self::ALL.len()]) -> Vec<(&'static str, u64)> {
-        let counts = counts.iter().map(|count| count.load(Ordering::Relaxed));
-        Self::ALL.iter().map(|why| why.name()).zip(counts).collect()
-    }
 
     /// As exported.
     pub const fn name(self) -> &'static str {
