@@ -83,7 +83,8 @@ fn provide(root: &Path, out: &Path) -> Result<String, Failure> {
     let setup = |why: String| Failure::Told(format!("{why}: run `cargo xtask setup`"));
     let compiler = toolchain::compiler().map_err(setup)?;
     let linker = toolchain::linker().map_err(setup)?;
-    let target_dir = out.join("bpf");
+    // OUT_DIR is target/PROFILE/build/agent-…/out: what the crate depends on is compiled once for all profiles and the lints.
+    let target_dir = out.ancestors().nth(4).unwrap_or(out).join("ebpf");
     let output = toolchain::cargo(&compiler, &linker, root, "build", &target_dir)
         .stdin(Stdio::null())
         .output()

@@ -139,7 +139,7 @@ fn a_process_that_becomes_another_program() -> Result<()> {
     let before = cc(&scratch, &unique("o"), &before, &[])?;
     let busy = Busy::start(&mut Command::new(&before))?;
     let pid = busy.0.id().to_string();
-    let folded = Folded::take(&scratch, &["--own", "--hz", "997", "--for", "7s", "--pid", &pid])?;
+    let folded = Folded::take(&scratch, &["--own", "--hz", "499", "--for", "10s", "--pid", &pid])?;
     let old = folded.through(&["_start", "main", "before_for", "before", "before_leaf"]);
     let new = folded.through(&["_start", "main", "after_for", "after", "after_leaf"]);
     println!("{} samples: {old} before, {new} after", folded.total());

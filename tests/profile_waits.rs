@@ -20,7 +20,7 @@ const SEVENTY: &str = "#include <stdio.h>\n#include <time.h>\n#include <unistd.h
      printf(\"%f %f\\n\", now(CLOCK_MONOTONIC) - wall, now(CLOCK_THREAD_CPUTIME_ID) - cpu); fflush(stdout); \
      for (;;) pause(); return n; }\n";
 
-/// Threads that wait, each for something else; a file to write to is the argument. After four seconds nobody begins anything.
+/// Threads that wait, each for something else; a file to write to is the argument. After six seconds nobody begins anything.
 const WAITERS: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -54,7 +54,7 @@ int main(int n, char **words) {
     pthread_t thread;
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) if (pthread_create(&thread, 0, run, all[i])) return 1;
     for (long i = sysconf(_SC_NPROCESSORS_ONLN); i > 0; i--) if (pthread_create(&thread, 0, run, burner)) return 1;
-    sleep(4); over = 1; for (;;) pause();
+    sleep(6); over = 1; for (;;) pause();
 }
 "#;
 
@@ -171,7 +171,7 @@ fn who_ended_a_wait() -> Result<()> {
         .set("probes.profile.off_cpu", "true")
         .set("probes.profile.off_cpu_waker", "true")
         .start()?;
-    agent.after(6)?;
+    agent.after(8)?;
     let folded = seen(&agent, "off_cpu", pid)?;
     println!("{}", folded.show());
     for (function, waker, by) in [
@@ -275,7 +275,7 @@ fn done(pid: u32) -> Result<()> {
         }
         Ok(all)
     };
-    std::thread::sleep(Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(6));
     let mut last = String::new();
     while start.elapsed() < Duration::from_secs(60) {
         let now = switches()?;

@@ -172,12 +172,11 @@ pub fn is(frame: &str, function: &str) -> bool {
 }
 
 /// An own look, long and often enough for thousands of samples.
-pub const HERE: [&str; 5] = ["--own", "--hz", "997", "--for", "5s"];
+pub const HERE: [&str; 5] = ["--own", "--hz", "997", "--for", "8s"];
 
 /// What a command of this name was seen to do, of two thousand samples at least.
 pub fn taken(scratch: &Scratch, comm: &str) -> Result<Folded> {
-    let mut arguments = HERE.to_vec();
-    arguments.extend(["--comm", comm]);
+    let arguments = ["--own", "--hz", "997", "--for", "5s", "--comm", comm];
     let folded = Folded::take(scratch, &arguments)?;
     ensure!(
         folded.total() >= 2000,

@@ -42,7 +42,7 @@ pub fn clippy_ebpf() -> Result<Outcome> {
             compiler.rustc.display()
         )));
     }
-    let target = target_dir()?.join("ebpf-clippy");
+    let target = target_dir()?.join("ebpf");
     let mut command = toolchain::cargo(&compiler, &linker, root(), "check", &target);
     command
         .env("RUSTC_WORKSPACE_WRAPPER", driver)

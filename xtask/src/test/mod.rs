@@ -146,6 +146,8 @@ pub fn test(which: &Which, how: How, filter: &[String]) -> Result<()> {
         &[Group::Build, Group::Lint]
     };
     setup(groups, how)?;
+    // The end-to-end tests need the released agent anyway.
+    let agent = if all { build_release } else { docs::build };
     let mut report = Report::default();
     if all || which.unit {
         // With a filter one is after a test, not after the house's order.
@@ -159,16 +161,12 @@ pub fn test(which: &Which, how: How, filter: &[String]) -> Result<()> {
         report.stage("unit unprivileged", || unprivileged::unit(filter));
         if filter.is_empty() {
             report.stage("rustdoc", checks::rustdoc);
-            report.stage("generated files", || {
-                // The end-to-end tests need the released agent anyway.
-                let agent = if all { build_release()? } else { docs::build()? };
-                Ok(Outcome::of(docs::check(&agent)))
-            });
+            report.stage("generated files", || Ok(Outcome::of(docs::check(&agent()?))));
             report.stage("deny", checks::deny);
         }
     }
     if which.deploy || (all || which.unit) && filter.is_empty() {
-        report.stage("deploy", deploy::deploy);
+        report.stage("deploy", || deploy::deploy(agent));
     }
     let needs_root = |name: &str| {
         Outcome::Skipped(format!(
