@@ -42,6 +42,7 @@ impl Ring {
                 each(bytes);
                 n += 1;
             }
+            past.read(records);
         }
         let Some(ring) = &mut self.kernel else { return n };
         while n < most {

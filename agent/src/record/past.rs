@@ -220,6 +220,15 @@ impl Past {
         std::mem::take(&mut self.state().records)
     }
 
+    /// Gives back the memory of records that were read, for the next: fresh memory costs more than what is done with them.
+    pub fn read(&self, mut records: Vec<u8>) {
+        records.clear();
+        let mut state = self.state();
+        if state.records.is_empty() {
+            state.records = records;
+        }
+    }
+
     /// Samples of stacks of this step.
     pub fn stacks(&self) -> Vec<Recalled> {
         std::mem::take(&mut self.state().stacks.1)
@@ -274,7 +283,10 @@ impl Known {
                 let number = r.varint()? as usize;
                 self.words(number, Reader(r.bytes()?))?;
             }
-            tag::RECORDS => self.records = r.bytes()?.to_vec(),
+            tag::RECORDS => {
+                self.records.clear();
+                self.records.extend_from_slice(r.bytes()?);
+            }
             tag::STACKS => {
                 let recalled = self.stacks.0.read(r.bytes()?)?;
                 self.stacks.1.push(recalled);

@@ -27,7 +27,8 @@ impl<'a> Chunks<'a> {
                 "is a recording of form {version}, and this geophone reads forms {OLDEST} to {VERSION}"
             )));
         }
-        let (meta, at) = read(content, HEAD).ok_or_else(|| refuse("is damaged at its beginning"))?;
+        let mut meta = Vec::new();
+        let at = read(content, HEAD, &mut meta).ok_or_else(|| refuse("is damaged at its beginning"))?;
         let meta: Meta =
             serde_json::from_slice(&meta).map_err(|e| refuse(&format!("its description: {e}")))?;
         if meta.layout != LAYOUT {
@@ -51,6 +52,13 @@ impl<'a> Chunks<'a> {
         next.is_some()
     }
 
+    /// The frames of the next chunk, in memory that is used again; false = there is none, or it is not whole.
+    pub fn read(&mut self, frames: &mut Vec<u8>) -> bool {
+        let next = read(self.content, self.at, frames);
+        self.at = next.unwrap_or(self.at);
+        next.is_some()
+    }
+
     /// Where the next chunk begins.
     pub fn at(&self) -> usize {
         self.at
@@ -66,9 +74,8 @@ impl Iterator for Chunks<'_> {
     type Item = Vec<u8>;
 
     fn next(&mut self) -> Option<Vec<u8>> {
-        let (frames, at) = read(self.content, self.at)?;
-        self.at = at;
-        Some(frames)
+        let mut frames = Vec::new();
+        self.read(&mut frames).then_some(frames)
     }
 }
 
@@ -88,11 +95,13 @@ impl Meta {
     }
 }
 
-/// The frames of the chunk at a place, and where the next begins; `None` = it is not whole.
-fn read(content: &[u8], at: usize) -> Option<(Vec<u8>, usize)> {
+/// Unpacks the chunk at a place; where the next begins, `None` = it is not whole.
+fn read(content: &[u8], at: usize, frames: &mut Vec<u8>) -> Option<usize> {
     let (stored, raw, end) = whole(content, at)?;
-    let frames = lz4_flex::block::decompress(stored, raw).ok()?;
-    Some((frames, end))
+    frames.resize(raw, 0);
+    let unpacked = lz4_flex::block::decompress_into(stored, frames).ok()?;
+    frames.truncate(unpacked);
+    Some(end)
 }
 
 /// The chunk at a place as it is stored, its length as it was, and where the next begins; `None` = it is not whole.

@@ -105,7 +105,11 @@ impl<'a> Replay<'a> {
                     return None;
                 }
             }
-            self.frames = self.chunks.next()?;
+            if !self.chunks.read(&mut self.frames) {
+                self.frames.clear();
+                self.at = 0;
+                return None;
+            }
             self.at = 0;
         }
     }
