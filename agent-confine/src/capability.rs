@@ -106,6 +106,10 @@ pub struct Needs {
     pub devices: bool,
     /// Other network namespaces are entered.
     pub namespaces: bool,
+    /// What the budget takes away under load is loaded and attached again.
+    pub relieves: bool,
+    /// That of cgroups as well.
+    pub relieves_cgroups: bool,
     /// Stacks are taken: perf events of CPUs that come, tables of programs that start.
     pub stacks: bool,
     /// Functions of the kernel are named: places of drops, frames of stacks.
@@ -153,6 +157,11 @@ const RULES: &[Rule] = &[
         "tables of programs that start later",
     ),
     (
+        |n| n.relieves,
+        Capability::BPF,
+        "programs that the budget takes away for a while",
+    ),
+    (
         |n| n.maps_are_guarded,
         Capability::BPF,
         "reading maps, before Linux 5.19",
@@ -168,14 +177,29 @@ const RULES: &[Rule] = &[
         "perf events of CPUs that come later",
     ),
     (
+        |n| n.relieves,
+        Capability::PERFMON,
+        "programs that the budget takes away for a while",
+    ),
+    (
         |n| n.devices,
         Capability::NET_ADMIN,
         "devices that come later, WireGuard's peers",
     ),
     (
+        |n| n.relieves_cgroups,
+        Capability::NET_ADMIN,
+        "programs of cgroups that the budget takes away for a while",
+    ),
+    (
         |n| n.stacks,
         Capability::SYS_PTRACE,
         "stacks of other users' processes",
+    ),
+    (
+        |n| n.namespaces,
+        Capability::SYS_PTRACE,
+        "network namespaces of other users' processes",
     ),
     (
         |n| n.processes_are_hidden,
@@ -186,6 +210,11 @@ const RULES: &[Rule] = &[
         |n| n.stacks,
         Capability::DAC_READ_SEARCH,
         "programs that only their owners may read",
+    ),
+    (
+        |n| n.namespaces,
+        Capability::DAC_READ_SEARCH,
+        "network namespaces in directories of others",
     ),
     (
         |n| n.file_systems,
@@ -304,6 +333,8 @@ mod tests {
         let all = Needs {
             devices: true,
             namespaces: true,
+            relieves: true,
+            relieves_cgroups: true,
             stacks: true,
             kernel_names: true,
             file_systems: true,

@@ -85,11 +85,6 @@ fn own_capabilities(set: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Whether bpf(2) is for who has the capabilities alone; true where that is not known.
-pub fn unprivileged_bpf_is_off() -> bool {
-    fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").map_or(true, |text| text.trim() != "0")
-}
-
 /// Capabilities that some programs or figures need besides: what for, number, name. Each was taken away to see what goes with it
 /// (docs/security.md).
 const FURTHER: [(&str, u32, &str); 6] = [

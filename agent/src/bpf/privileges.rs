@@ -5,7 +5,7 @@
 //! the same for C.)
 
 use crate::error::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
@@ -115,16 +115,31 @@ pub fn keep_only(keep: u64) -> Result<()> {
     let signal = libc::SIGRTMIN() + 7;
     let old = handle(signal, give_up)?;
     let start = Instant::now();
+    // SAFETY: no preconditions.
+    let own = unsafe { libc::gettid() };
+    let mut clean = BTreeSet::new();
     let left = loop {
         let more = |held: &Held| held.usable() & !keep != 0 || !held.no_new_privs;
-        let left: Vec<i32> = threads()
+        let all = threads();
+        let seen: BTreeSet<i32> = all.keys().copied().collect();
+        let left: Vec<i32> = all
             .into_iter()
             .filter(|(_, held)| more(held))
             .map(|(id, _)| id)
             .collect();
-        if left.is_empty() || start.elapsed() > PATIENCE {
+        // Twice the same: one that was just made by another, before that one was asked, may not have been in the list.
+        if left.is_empty() && seen == clean {
             break left;
         }
+        if start.elapsed() > PATIENCE {
+            // Where the list cannot be read nothing is known of any.
+            break if left.is_empty() { vec![own] } else { left };
+        }
+        clean = if left.is_empty() && seen.contains(&own) {
+            seen
+        } else {
+            BTreeSet::new()
+        };
         for thread in left {
             // SAFETY: no memory is involved; a thread that has ended meanwhile is no error, and its number is not given to
             // one of another process within this call's thread group.

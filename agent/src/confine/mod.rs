@@ -43,15 +43,19 @@ pub fn needs(config: &Config) -> Needs {
     let forwards = p.path.enabled && !p.path.forwarded.devices.is_empty();
     let tunnels = p.tunnel.enabled != TunnelUse::Off;
     let others = files::of_others(config);
+    let per_packet = p.dns.enabled || p.udp.enabled;
     Needs {
         devices: tunnels || forwards,
         namespaces: tunnels && !p.tunnel.namespaces.is_empty(),
+        relieves: config.budget.enabled && (p.tcp.enabled || per_packet),
+        relieves_cgroups: config.budget.enabled && per_packet,
         stacks,
         kernel_names: stacks || p.drops.enabled,
         file_systems: p.node.enabled,
         traces: p.path.enabled && !p.path.active.peers.is_empty(),
         measures: !host::bpf_stats_are_on(),
-        maps_are_guarded: !host::kernel_at_least(5, 19) && host::unprivileged_bpf_is_off(),
+        // It may be turned off at any time, if it is not.
+        maps_are_guarded: !host::kernel_at_least(5, 19),
         maps_are_locked: !host::kernel_at_least(5, 11),
         processes_are_hidden: mountinfo::hides_processes(),
         reads_of_others: others.to_read,
@@ -201,11 +205,23 @@ mod tests {
     #[test]
     fn what_is_off_needs_nothing() {
         let off = settled(|config| {
+            config.budget.enabled = false;
             config.probes.tunnel.enabled = TunnelUse::Off;
             config.probes.drops.enabled = false;
             config.probes.node.enabled = false;
         });
         assert!(off.is_empty(), "{off:?}");
+        let back = settled(|config| {
+            config.probes.tunnel.enabled = TunnelUse::Off;
+            config.probes.drops.enabled = false;
+            config.probes.node.enabled = false;
+        });
+        assert_eq!(back, ["CAP_PERFMON", "CAP_BPF"]);
+        let back = settled(|config| {
+            config.probes.tunnel.enabled = TunnelUse::Off;
+            config.probes.udp.enabled = true;
+        });
+        assert!(back.contains(&"CAP_NET_ADMIN".to_owned()), "{back:?}");
     }
 
     #[test]

@@ -18,6 +18,8 @@ const KEEP: Duration = Duration::from_secs(300);
 /// BPF programs come without a word: where they lie, a table that is older than this is read anew, unless there is no program
 /// that is newer than it.
 const FRESH: Duration = Duration::from_secs(5);
+/// Where nobody may ask for programs (no CAP_SYS_ADMIN) it is half a minute, or the price would be that of every slice again.
+const FRESH_ENOUGH: Duration = Duration::from_secs(30);
 /// Nothing is farther into its function: what is lies in something that has no name.
 const FARTHEST: u64 = 1 << 20;
 
@@ -77,7 +79,10 @@ impl Symbols {
             t.modules == modules
                 && (t.read.elapsed() < FRESH
                     || !addresses.iter().any(|a| t.may_be_bpf(*a))
-                    || matches!((self.newer)(t.newest), Ok(None)))
+                    || match (self.newer)(t.newest) {
+                        Ok(newer) => newer.is_none(),
+                        Err(_) => t.read.elapsed() < FRESH_ENOUGH,
+                    })
         };
         let table = match self.table.take().filter(holds) {
             Some(table) => table,
@@ -299,7 +304,7 @@ mod tests {
         );
         symbols.newer = |_| Ok(None);
         let aged = |symbols: &mut Symbols| {
-            let read = Instant::now().checked_sub(FRESH * 2).unwrap();
+            let read = Instant::now().checked_sub(FRESH_ENOUGH * 2).unwrap();
             symbols.table.as_mut().unwrap().read = read;
         };
         aged(&mut symbols);
