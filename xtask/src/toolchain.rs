@@ -93,7 +93,8 @@ pub fn find(program: &str) -> Option<PathBuf> {
 
 /// The cargo command that builds (or lints) the eBPF crate of the workspace at `root`.
 ///
-/// What cargo set for the outer build is taken away: it is meant for another compiler and another target.
+/// What cargo set for the outer build is taken away: it is meant for another compiler and another target. Where sources,
+/// crates and the linker are is not in the object: it is the same to the byte wherever it is built.
 pub fn cargo(
     compiler: &Compiler,
     linker: &Path,
@@ -107,14 +108,21 @@ pub fn cargo(
         "-Ctarget-cpu=v3".into(),
         "-Clink-arg=--btf".into(),
     ];
-    for (prefix, value, suffix) in [
-        ("-Clinker=", linker, ""),
-        ("--remap-path-prefix=", root, "=geophone"),
+    // Of two that fit the last one holds.
+    let library = compiler.rustc.parent().and_then(Path::parent);
+    let library = library.map(|root| root.join("lib/rustlib/src/rust"));
+    for (path, name) in [
+        (cargo_home(), "cargo"),
+        (library, "/rustc"),
+        (Some(root.to_owned()), "geophone"),
     ] {
-        let mut flag = OsString::from(prefix);
-        flag.push(value);
-        flag.push(suffix);
-        flags.push(flag);
+        if let Some(path) = path {
+            let mut flag = OsString::from("--remap-path-prefix=");
+            flag.push(path);
+            flag.push("=");
+            flag.push(name);
+            flags.push(flag);
+        }
     }
     let mut command = Command::new(&compiler.cargo);
     for (name, _) in env::vars_os().filter(|(name, _)| !kept(&name.to_string_lossy())) {
@@ -137,6 +145,8 @@ pub fn cargo(
         .current_dir(root)
         .env("RUSTC", &compiler.rustc)
         .env("RUSTC_WRAPPER", "")
+        // Not among the flags, of which the names of symbols are made.
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
         .env("RUSTC_BOOTSTRAP", "1")
         .env(
             "CARGO_ENCODED_RUSTFLAGS",

@@ -7,6 +7,7 @@ mod layer;
 mod layout;
 mod sbom;
 mod trial;
+mod twice;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,9 @@ pub struct Options {
     /// Start it by runc as well, with the capabilities of the DaemonSet, and ask it for its metrics
     #[arg(long)]
     test: bool,
+    /// Build the eBPF object in another directory too, and compare: a minute of CPU time
+    #[arg(long)]
+    reproduce: bool,
     #[command(flatten)]
     how: How,
 }
@@ -52,6 +56,9 @@ pub fn image(options: &Options) -> Result<()> {
         &[Group::Build]
     };
     setup(groups, options.how)?;
+    if options.reproduce {
+        twice::check()?;
+    }
     let agent = match &options.agent {
         Some(ready) => ready.clone(),
         None => build_static()?,
