@@ -113,11 +113,14 @@ pub fn keep_only(keep: u64) -> Result<()> {
     KEEP.store(keep, Ordering::SeqCst);
     lower(keep).map_err(|e| Error::new(format_args!("capset: {e}")))?;
     let signal = libc::SIGRTMIN() + 7;
-    let old = handle(signal, give_up)?;
+    // For good: whoever takes the signal late must not die of it.
+    handle(signal, give_up)?;
     let start = Instant::now();
     // SAFETY: no preconditions.
     let own = unsafe { libc::gettid() };
     let mut clean = BTreeSet::new();
+    // Each once: of these signals each waits its turn, and one that comes behind the filter would be a refused call.
+    let mut sent = BTreeSet::new();
     let left = loop {
         let more = |held: &Held| held.usable() & !keep != 0 || !held.no_new_privs;
         let all = threads();
@@ -140,15 +143,13 @@ pub fn keep_only(keep: u64) -> Result<()> {
         } else {
             BTreeSet::new()
         };
-        for thread in left {
+        for thread in left.into_iter().filter(|thread| sent.insert(*thread)) {
             // SAFETY: no memory is involved; a thread that has ended meanwhile is no error, and its number is not given to
             // one of another process within this call's thread group.
             unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, signal) };
         }
         std::thread::sleep(Duration::from_millis(1));
     };
-    // SAFETY: what was there before, as the kernel has told it.
-    unsafe { libc::sigaction(signal, &old, std::ptr::null_mut()) };
     if left.is_empty() {
         return Ok(());
     }
@@ -231,7 +232,7 @@ pub fn without<T>(mask: u64, f: impl FnOnce() -> T) -> T {
 ///
 /// One line: the kernel refuses it.
 pub fn handle_refused() -> Result<()> {
-    handle(libc::SIGSYS, refused).map(drop)
+    handle(libc::SIGSYS, refused)
 }
 
 /// System calls that were refused, by number: how often.
@@ -242,23 +243,21 @@ pub fn refused_calls() -> impl Iterator<Item = (i64, u64)> {
 
 type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
 
-/// Sets a handler; returns what was there before.
-fn handle(signal: libc::c_int, handler: Handler) -> Result<libc::sigaction> {
-    let mut old = MaybeUninit::<libc::sigaction>::zeroed();
+/// Sets a handler.
+fn handle(signal: libc::c_int, handler: Handler) -> Result<()> {
     // SAFETY: a zeroed sigaction is one, with no flags and an empty mask; both handlers below only make system calls and touch
     // atomics, as handlers may.
     let done = unsafe {
         let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
         action.sa_sigaction = handler as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
-        libc::sigaction(signal, &action, old.as_mut_ptr())
+        libc::sigaction(signal, &action, std::ptr::null_mut())
     };
     if done != 0 {
         let e = io::Error::last_os_error();
         return Err(Error::new(format_args!("a handler of signal {signal}: {e}")));
     }
-    // SAFETY: the kernel has written it.
-    Ok(unsafe { old.assume_init() })
+    Ok(())
 }
 
 extern "C" fn give_up(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
