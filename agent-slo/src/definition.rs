@@ -58,7 +58,7 @@ pub struct Definition {
     /// Labels that tell one series of it from another: each has a budget of its own. If it is not said, those of the
     /// template, or `[instance]`.
     pub by: Option<Vec<String>>,
-    /// How often it is looked at, 1s to 2m.
+    /// How often it is looked at, 1s to 2m; below 10s only with a `window` that is no longer than `store.retention`.
     pub interval: String,
     /// Labels of its alerts, to route them.
     pub labels: BTreeMap<String, String>,

@@ -1,7 +1,7 @@
 //! What was good and what was bad over time: shares, budgets and burn rates over any span, when the objective was not met,
 //! and when it would have been told. Over what the rules recorded it says what the rules say.
 
-use crate::rules::{BURNS, Burn, RATES};
+use crate::rules::{Burn, RATES, burns};
 use agent_store::series::Millis;
 
 /// Bad times that are closer than this are one.
@@ -187,14 +187,14 @@ impl Ledger {
         found
     }
 
-    /// When which alert would have fired, from a time to another; those whose long window is no part of `reach` do not.
+    /// When which alert would have fired, from a time to another, of an objective whose window reaches so far at most.
     #[must_use]
     pub fn told(&self, from: Millis, to: Millis, budget: f64, reach: Millis) -> Vec<Told> {
         let mut found: Vec<Told> = Vec::new();
         // What rules recorded is summed as they do it: with the tick at the beginning of the window. Of lines that one is of
         // the time before.
         let own = Millis::from(self.back > 0);
-        for burn in BURNS.into_iter().filter(|burn| burn.can(budget, reach)) {
+        for burn in burns(budget, reach) {
             let mut open: Option<Told> = None;
             for at in self.within(from, to) {
                 let fast = |window: Millis| {
@@ -328,15 +328,13 @@ mod tests {
         // 14.4 % of an hour is 8.78 minutes of a hundred; the last of it is within five minutes until 233.
         assert_eq!((fast.start / MINUTE, fast.end / MINUTE), (207, 233));
         assert!(told.iter().all(|told| told.burn.factor != 14.4 || told == fast));
-        // An objective that cannot fail 14.4 times faster than it may.
-        assert!(!BURNS[0].can(0.1, 30 * DAY) && BURNS[0].can(0.01, 30 * DAY));
-        // A window of two hours has no day in it.
-        assert!(
-            ledger
-                .told(0, Millis::MAX, 0.01, 120 * MINUTE)
-                .iter()
-                .all(|told| told.burn.factor > 6.0)
-        );
+        // Of two hours a tenth of the budget within five minutes is 2.4 times too fast.
+        let told = ledger.told(0, Millis::MAX, 0.01, 120 * MINUTE);
+        let all: Vec<_> = told
+            .iter()
+            .map(|told| (told.burn.factor, told.start / MINUTE, told.end / MINUTE))
+            .collect();
+        assert_eq!(all, [(2.4, 199, 233)]);
     }
 
     #[test]

@@ -32,51 +32,55 @@ const RUNBOOK: &str = "https://github.com/geophone/geophone/blob/main/docs/slo.m
 /// short one that it still does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Burn {
-    /// Times faster than the budget allows.
+    /// Times faster than the budget allows: at this pace `share` of it is gone within the long window.
     pub factor: f64,
+    /// The part of the objective's budget.
+    pub share: f64,
     /// The long window, in milliseconds.
     pub long: Millis,
-    /// The short one.
+    /// The short one; the same where none is shorter.
     pub short: Millis,
     /// How bad it is.
     pub severity: &'static str,
 }
 
-/// Google's SRE workbook, chapter 5, table 5-8, and a last one for what lasts for days.
-pub const BURNS: [Burn; 4] = [
-    Burn {
-        factor: 14.4,
-        long: HOUR,
-        short: RATES,
-        severity: "critical",
-    },
-    Burn {
-        factor: 6.0,
-        long: 6 * HOUR,
-        short: 6 * RATES,
-        severity: "critical",
-    },
-    Burn {
-        factor: 3.0,
-        long: DAY,
-        short: 2 * HOUR,
-        severity: "warning",
-    },
-    Burn {
-        factor: 1.0,
-        long: 3 * DAY,
-        short: 6 * HOUR,
-        severity: "warning",
-    },
+/// Share of the budget, long and short window: Google's SRE workbook, chapter 5, table 5-8, and a last one for what lasts for
+/// days.
+const ROWS: [(f64, Millis, Millis, &str); 4] = [
+    (0.02, HOUR, RATES, "critical"),
+    (0.05, 6 * HOUR, 6 * RATES, "critical"),
+    (0.1, DAY, 2 * HOUR, "warning"),
+    (0.1, 3 * DAY, 6 * HOUR, "warning"),
 ];
 
-impl Burn {
-    /// Whether it can happen: its long window is no longer than the objective's can be, and less than everything would have to
-    /// fail.
-    #[must_use]
-    pub fn can(&self, budget: f64, reach: Millis) -> bool {
-        self.long <= reach && self.factor * budget < 1.0
+/// The one of a window so short that none of those would be faster than it allows; the first that would be.
+const BRIEF: [(f64, Millis, Millis, &str); 3] = [
+    (0.1, HOUR, RATES, "critical"),
+    (0.1, 6 * RATES, RATES, "critical"),
+    (0.1, RATES, RATES, "critical"),
+];
+
+/// The alerts of an objective that leaves this budget over a window so long at most. Those are left out whose factor is below 1,
+/// as what burns slower leaves something, and those that would need more than everything to fail.
+#[must_use]
+pub fn burns(budget: f64, reach: Millis) -> Vec<Burn> {
+    let of = |&(share, long, short, severity): &(f64, Millis, Millis, &'static str)| {
+        // 0.02 * 720 is 14.400000000000002.
+        let factor = (share * reach as f64 / long as f64 * 1e4).round() / 1e4;
+        (factor >= 1.0).then_some(Burn {
+            factor,
+            share,
+            long,
+            short,
+            severity,
+        })
+    };
+    let mut all: Vec<Burn> = ROWS.iter().filter_map(of).collect();
+    if all.is_empty() {
+        all.extend(BRIEF.iter().find_map(of));
     }
+    all.retain(|burn| burn.factor * budget < 1.0);
+    all
 }
 
 /// The file of rules for these objectives; an error names the objective, the line of the file that would be wrong, and why.
@@ -306,7 +310,7 @@ impl<'a> Writer<'a> {
     /// The alerts whose long window is one of these.
     fn alerts(&mut self, windows: &[Millis]) {
         let (budget, reach) = (self.slo.budget(), self.slo.window.reach());
-        for burn in BURNS.into_iter().filter(|burn| burn.can(budget, reach)) {
+        for burn in burns(budget, reach) {
             if windows.contains(&burn.long) {
                 self.alert(burn);
             }
@@ -322,12 +326,19 @@ impl<'a> Writer<'a> {
                 self.of("burn_rate", &format!(",window=\"{window}\""))
             )
         };
-        let expr = format!("{} and ignoring (window) {}", fast(&long), fast(&brief));
+        let (expr, spans) = match burn.long == burn.short {
+            true => (fast(&long), format!("over the last {long}")),
+            false => (
+                format!("{} and ignoring (window) {}", fast(&long), fast(&brief)),
+                format!("over the last {long} and still over the last {brief}"),
+            ),
+        };
         let hours = slo.window.reach() as f64 / factor / HOUR as f64;
         let gone = match hours < 1.0 {
             true => format!("{} min", (hours * 60.0).round()),
             false => format!("{} h", hours.round()),
         };
+        let part = burn.share * 100.0;
         let _ = writeln!(self.out, "      - alert: {ALERT}");
         self.expr(&expr);
         let _ = writeln!(
@@ -347,8 +358,8 @@ impl<'a> Writer<'a> {
             slo.name
         );
         let description = format!(
-            "More than {factor} times the errors that {} allow, over the last {long} and still over the last {brief}; \
-             at {factor} times the budget is gone in {gone}.",
+            "More than {factor} times the errors that {} allow, {spans}; \
+             at {factor} times {part} % of the budget are gone in {long}, all of it in {gone}.",
             slo.target()
         );
         let _ = writeln!(
@@ -395,4 +406,40 @@ fn quoted(text: &str) -> String {
 /// A text in which nothing is a template.
 fn harmless(text: &str) -> String {
     text.replace("{{", "{{ \"{{\" }}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_are_those_of_the_window() {
+        let of = |reach: Millis, budget: f64| -> Vec<(f64, Millis)> {
+            let all = burns(budget, reach);
+            all.iter().map(|burn| (burn.factor, burn.long / HOUR)).collect()
+        };
+        assert_eq!(of(30 * DAY, 0.001), [(14.4, 1), (6.0, 6), (3.0, 24), (1.0, 72)]);
+        assert_eq!(of(28 * DAY, 0.001), [(13.44, 1), (5.6, 6), (2.8, 24)]);
+        assert_eq!(of(7 * DAY, 0.001), [(3.36, 1), (1.4, 6)]);
+        assert_eq!(of(366 * DAY, 0.01), [(73.2, 6), (36.6, 24), (12.2, 72)]);
+        // More than everything would have to fail.
+        assert_eq!(of(30 * DAY, 0.1), [(6.0, 6), (3.0, 24), (1.0, 72)]);
+        assert_eq!(of(30 * DAY, 0.99), [(1.0, 72)]);
+        // Of short ones a tenth, within what is a tenth of them at most.
+        assert_eq!(of(DAY, 0.01), [(2.4, 1)]);
+        assert_eq!(of(6 * HOUR, 0.01), [(1.2, 0)]);
+        for hours in 1..=8784 {
+            let reach = hours * HOUR;
+            let all = burns(0.000_001, reach);
+            assert!(!all.is_empty(), "{hours}");
+            for burn in all {
+                assert!(
+                    burn.factor >= 1.0 && burn.long < reach && burn.short <= burn.long,
+                    "{hours}: {burn:?}"
+                );
+                let gone = burn.factor * burn.long as f64 / reach as f64;
+                assert!((gone / burn.share - 1.0).abs() < 1e-4, "{hours}: {burn:?}");
+            }
+        }
+    }
 }

@@ -11,7 +11,7 @@ mod prometheus;
 
 use agent_rules::file::{self, GroupFile};
 use agent_rules::{Environment, Group, Health, Results, Settings};
-use agent_slo::{Definition, Ledger, Slo, Template, ledger::Tick, rules, rules::BURNS};
+use agent_slo::{Definition, Ledger, Slo, Template, ledger::Tick, rules, rules::burns};
 use agent_store::histogram::Histogram;
 use agent_store::labels::Labels;
 use agent_store::series::{Bounds, Column, Free, Millis, STALE, Samples, Series};
@@ -412,7 +412,8 @@ fn ledgers(slos: &[Slo], recorded: &Recorded) {
             }
         }
         // What would have been told is what the alerts' expressions say; those of a day and more are looked at more rarely.
-        for burn in BURNS.iter().filter(|burn| burn.long <= 6 * 3_600_000) {
+        let all = burns(slo.budget(), slo.window.reach());
+        for burn in all.iter().filter(|burn| burn.long <= 6 * 3_600_000) {
             let rates = |length: Millis| {
                 let name = match length / 3_600_000 {
                     0 => format!("{}m", length / 60_000),

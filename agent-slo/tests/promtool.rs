@@ -7,7 +7,7 @@
     reason = "a test ends at what it does not expect"
 )]
 
-use agent_slo::{Definition, Slo, Template, rules};
+use agent_slo::{Definition, Slo, Template, Window, rules};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -177,6 +177,14 @@ fn failures_burn_the_budget() {
         &samples,
         &["1", "3", "6"],
     );
+    // Of shorter windows the same share of the budget is less time: 2 % of a week's within an hour, a tenth of a day's.
+    for (window, alerts) in [("7d", &["1.4", "3.36"][..]), ("1d", &["2.4"]), ("1h", &["1.2"])] {
+        let slo = Slo {
+            window: Window::parse(window).unwrap(),
+            ..of(Template::ConnectSuccess, 99.0)
+        };
+        judged(&slo, &series, "80m", &samples[..2], alerts);
+    }
 }
 
 /// What never fails has no series of failures; what no longer fails burns nothing over the short windows.

@@ -3,9 +3,11 @@
 use crate::config::{Config, LONGEST_FILE};
 use crate::error::{Error, Result};
 use agent_slo::{Fault, Slo, openslo, rules};
+use agent_store::store::Settings;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
+use std::time::Duration;
 
 /// One of them, for the documentation of the setting.
 pub fn example() -> serde_json::Value {
@@ -24,6 +26,7 @@ pub fn configured(config: &Config) -> std::result::Result<Vec<Slo>, (usize, Faul
     for (index, definition) in config.slos.iter().enumerate() {
         let slo = Slo::new(definition).map_err(|fault| (index, fault))?;
         rules::groups(&slo).map_err(|fault| (index, fault))?;
+        kept(&slo, config).map_err(|fault| (index, fault))?;
         if all.iter().any(|known| known.name == slo.name) {
             let what = format!("{}: there is one of this name before, give it another", slo.name);
             return Err((index, Fault { key: "name", what }));
@@ -31,6 +34,25 @@ pub fn configured(config: &Config) -> std::result::Result<Vec<Slo>, (usize, Faul
         all.push(slo);
     }
     Ok(all)
+}
+
+/// What is looked at more often than the store has samples of must not be older than all samples are kept: sums over what was
+/// thinned out would lose most of it.
+fn kept(slo: &Slo, config: &Config) -> std::result::Result<(), Fault> {
+    let (all, step) = (config.store.retention.get(), Settings::default().rollup_step);
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    if slo.interval >= millis(step) || slo.window.reach() <= millis(all) {
+        return Ok(());
+    }
+    let (all, step) = (humantime::format_duration(all), humantime::format_duration(step));
+    let what = format!(
+        "below {step} the window may not be longer than store.retention ({all}), as beyond it the store has one sample \
+         in {step}; take {step} or more, or a shorter window"
+    );
+    Err(Fault {
+        key: "interval",
+        what,
+    })
 }
 
 /// Those of `slos` and `slo_files`, and what of the files cannot be used.

@@ -18,8 +18,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// So much is asked for at a time.
-const CHUNK: Millis = 86_400_000;
+const DAY: Millis = 86_400_000;
+/// So much is asked for at a time: of an `interval` of a second 65,000 samples a series, within what a query may look at.
+const CHUNK: Millis = DAY / 4;
 /// Violations and alerts of a series that a table shows, the worst first; JSON has all.
 const SHOWN: usize = 20;
 
@@ -257,12 +258,12 @@ pub(super) async fn report(config: &Config, span: SloSpan, format: SloFormat) ->
         SloSpan::Week => 7,
         SloSpan::Month => 30,
     };
-    let from = to - days * CHUNK;
+    let from = to - days * DAY;
     let mut accounts = Vec::new();
     for one in objectives(config).await? {
         let reach = Window::named(&one.window).map_or(Millis::MAX, |window| window.reach());
         // The alerts of the first hours look back as well.
-        let begin = from - 3 * CHUNK;
+        let begin = from - 3 * DAY;
         for (of, ticks) in ticks(config, &one.name, begin, to).await? {
             let ledger = Ledger::new(ticks, 0);
             let account = Account::new(&one.name, of, (one.objective, reach), &ledger, (from, to));

@@ -273,6 +273,10 @@ fn ranges_and_contradictions() {
             "geophone.yaml:5: peers[1].cidrs: 10.0.0.0/8 is given to two peers, \"a\" and \"b\"",
         ),
         (
+            "slos:\n- name: a\n  template: dns\n  interval: 5s\n",
+            "geophone.yaml:4: slos[0].interval: below 10s the window may not be longer than store.retention (1day), as beyond it the store has one sample in 10s; take 10s or more, or a shorter window",
+        ),
+        (
             "attributes: {'': x}",
             "geophone.yaml:1: attributes.: the name of an attribute has 1 to 128 bytes and no control characters",
         ),
