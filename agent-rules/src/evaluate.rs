@@ -12,7 +12,7 @@ use crate::restore;
 use crate::results::{Results, Together};
 use crate::template::Scope;
 use agent_store::labels::{Labels, NAME};
-use agent_store::promql::{self, Element, Options, Sample, Value};
+use agent_store::promql::{Element, Options, Query, Sample, Value};
 use agent_store::series::{Bounds, Millis, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -63,6 +63,8 @@ pub struct Rule {
     pub health: Health,
     /// How long it took.
     pub took: Duration,
+    /// Its expression, or why it is none.
+    query: Result<Query, String>,
     alerts: Alerts,
     /// The series of the latest evaluation that went well.
     series: BTreeSet<Labels>,
@@ -91,6 +93,7 @@ impl Group {
     /// A group that was never evaluated. `restore`: its alerts go on where they were when the agent stopped.
     pub fn new(mut file: GroupFile, restore: bool) -> Self {
         let rules = std::mem::take(&mut file.rules).into_iter().map(|file| Rule {
+            query: Query::new(&file.expr).map_err(|error| error.to_string()),
             restore: restore && file.alert.is_some(),
             first: None,
             early: 0,
@@ -117,6 +120,7 @@ impl Group {
                 let known = old.rules.remove(place);
                 *rule = Rule {
                     file: rule.file.clone(),
+                    query: rule.query.clone(),
                     ..known
                 };
             }
@@ -178,7 +182,7 @@ impl Rule {
             source: &source,
             environment,
         };
-        let found = ask.query(&self.file.expr)?;
+        let found = ask.query(self.query.as_ref().map_err(Clone::clone)?)?;
         let samples = self.take(&found, limit, &ask)?;
         self.put(samples, at, results);
         Ok(())
@@ -274,7 +278,7 @@ impl Rule {
             Sample::Histogram(_) => 0.0,
         };
         let settings = ask.environment.settings;
-        let query = |query: &str| ask.query(query);
+        let query = |text: &str| ask.query(&Query::new(text).map_err(|error| error.to_string())?);
         let scope = Scope {
             labels: &element.labels,
             value,
@@ -334,10 +338,10 @@ struct Ask<'a> {
 }
 
 impl Ask<'_> {
-    fn query(&self, query: &str) -> Result<Vec<Element>, String> {
+    fn query(&self, query: &Query) -> Result<Vec<Element>, String> {
         let bounds = (self.environment.bounds)();
         let options = &self.environment.settings.options;
-        let answer = promql::instant(query, self.at, options, self.source, &*bounds);
+        let answer = query.instant(self.at, options, self.source, &*bounds);
         match answer.map_err(|error| error.to_string())?.value {
             Value::Vector(_, elements) => Ok(elements),
             Value::Scalar(_, value) => Ok(vec![Element {

@@ -31,7 +31,7 @@ use grid::{Grid, Row};
 use promql_parser::parser::Expr;
 use promql_parser::parser::value::ValueType;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most steps of a range query: what Prometheus allows.
 const MOST_STEPS: i64 = 11_000;
@@ -106,28 +106,76 @@ pub fn instant(
 ) -> Result<Answer, Error> {
     check_time("time", at)?;
     with_room(query, || {
-        let expr = parse::parse(query)?;
-        let grid = Grid::instant(at);
-        let evaluator = evaluator((at, at), options, source, bounds);
-        let value = if expr.value_type() == ValueType::Matrix {
-            matrix(evaluator.ranges(&expr, grid)?.series)
-        } else {
-            match evaluator.eval(&expr, grid)? {
-                Evaluated::Scalar(values) => Value::Scalar(at, values.first().copied().unwrap_or(f64::NAN)),
-                Evaluated::String(text) => Value::String(at, text),
-                Evaluated::Vector(rows) => {
-                    let element = |row: Row| {
-                        Some(Element {
-                            sample: row.get(0)?,
-                            labels: row.labels,
-                        })
-                    };
-                    Value::Vector(at, rows.into_iter().filter_map(element).collect())
-                }
-            }
-        };
-        Ok(answer(value, evaluator))
+        at_time(&parse::parse(query)?, at, options, source, bounds)
     })
+}
+
+/// A query that is asked again and again: it is parsed once, which costs as much as to evaluate many a query.
+#[derive(Clone, Debug)]
+pub struct Query {
+    text: String,
+    /// `None` of one of many parts: such a tree needs a deep stack, also where it ends.
+    parsed: Option<Arc<Expr>>,
+}
+
+impl Query {
+    /// Parses and checks it.
+    pub fn new(text: &str) -> Result<Self, Error> {
+        let parsed = match is_deep(text) {
+            true => with_room(text, || parse::parse(text).map(|_| None))?,
+            false => Some(Arc::new(parse::parse(text)?)),
+        };
+        Ok(Self {
+            text: text.to_owned(),
+            parsed,
+        })
+    }
+
+    /// Evaluates it at one time.
+    pub fn instant(
+        &self,
+        at: Millis,
+        options: &Options,
+        source: &dyn Source,
+        bounds: &dyn Bounds,
+    ) -> Result<Answer, Error> {
+        match &self.parsed {
+            Some(expr) => {
+                check_time("time", at)?;
+                at_time(expr, at, options, source, bounds)
+            }
+            None => instant(&self.text, at, options, source, bounds),
+        }
+    }
+}
+
+fn at_time(
+    expr: &Expr,
+    at: Millis,
+    options: &Options,
+    source: &dyn Source,
+    bounds: &dyn Bounds,
+) -> Result<Answer, Error> {
+    let grid = Grid::instant(at);
+    let evaluator = evaluator((at, at), options, source, bounds);
+    let value = if expr.value_type() == ValueType::Matrix {
+        matrix(evaluator.ranges(expr, grid)?.series)
+    } else {
+        match evaluator.eval(expr, grid)? {
+            Evaluated::Scalar(values) => Value::Scalar(at, values.first().copied().unwrap_or(f64::NAN)),
+            Evaluated::String(text) => Value::String(at, text),
+            Evaluated::Vector(rows) => {
+                let element = |row: Row| {
+                    Some(Element {
+                        sample: row.get(0)?,
+                        labels: row.labels,
+                    })
+                };
+                Value::Vector(at, rows.into_iter().filter_map(element).collect())
+            }
+        }
+    };
+    Ok(answer(value, evaluator))
 }
 
 /// Evaluates a query at `start`, `start + step` and so on, up to `end`.
@@ -170,10 +218,14 @@ pub fn range(
     })
 }
 
+fn is_deep(query: &str) -> bool {
+    parse::parts(query) > 100
+}
+
 /// Parsing, evaluation and the tree's end are recursive: a query of many parts gets a stack that is deep enough for
 /// `parse::MOST_PARTS`, on a thread of its own.
 fn with_room<T: Send>(query: &str, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-    if parse::parts(query) <= 100 {
+    if !is_deep(query) {
         return work();
     }
     std::thread::scope(|scope| {
