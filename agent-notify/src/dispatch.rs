@@ -288,11 +288,12 @@ impl Dispatcher {
             let firing = self.alerts.values().filter(|held| held.observed);
             let firing = firing.map(|held| &held.alert).filter(|alert| alert.is_firing());
             let inhibited = inhibited.get_or_insert_with(|| Inhibited::new(&self.inhibitions, firing));
+            let silent = route.schedule.is_silent(now);
             let members = group.members.iter().filter_map(|labels| self.alerts.get(labels));
             let members: Vec<(&Alert, bool)> = members
                 .map(|held| {
                     let labels = &held.alert.labels;
-                    let muted = silences.mute(labels, now) || inhibited.is(labels);
+                    let muted = silent || silences.mute(labels, now) || inhibited.is(labels);
                     (&held.alert, muted)
                 })
                 .collect();
@@ -338,7 +339,8 @@ impl Dispatcher {
             let number = alert.fingerprint();
             let last = told.open.get(&number);
             match alert.ends_at {
-                None if last == Some(&made) => {
+                // Earlier: it is told of by what took the place of the one that had told it.
+                None if last.is_some_and(|last| *last <= made) => {
                     // Kept: the place may have it from an earlier one, and would never hear of its end.
                     told.open.insert(number, 0);
                     due = true;
@@ -387,18 +389,22 @@ impl Dispatcher {
         &mut self.incidents
     }
 
-    /// Alerts that fire, and why nobody is told of one: `silenced`, `inhibited` or empty.
+    /// Alerts that fire, and why nobody is told of one: `silenced`, `inhibited`, `muted` by the times of its routes, or empty.
     pub fn states(&self, now: Millis, silences: &Silences) -> Vec<(&Alert, &'static str)> {
         let firing = self.alerts.values().filter(|held| held.alert.is_firing());
         // As in `due`.
         let sources = firing.clone().filter(|held| held.observed);
         let inhibited = Inhibited::new(&self.inhibitions, sources.map(|held| &held.alert));
+        let routes = self.routes.iter().flat_map(Routes::iter);
+        let silent: Vec<bool> = routes.map(|route| route.schedule.is_silent(now)).collect();
+        let is_silent = |(place, _): &Key| silent.get(*place).copied().unwrap_or_default();
         firing
             .map(|held| {
                 let alert = &held.alert;
                 let state = match () {
                     () if silences.mute(&alert.labels, now) => "silenced",
                     () if inhibited.is(&alert.labels) => "inhibited",
+                    () if !held.groups.is_empty() && held.groups.iter().all(is_silent) => "muted",
                     () => "",
                 };
                 (alert, state)

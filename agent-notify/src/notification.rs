@@ -4,7 +4,7 @@ use crate::alert::{Alert, as_map, time};
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// One message to one place.
@@ -32,6 +32,19 @@ impl Notification {
             true => "firing",
             false => "resolved",
         }
+    }
+
+    /// Says what an earlier one of the same group says as well, where this has nothing newer of an alert: who gets this needs the
+    /// other no more.
+    pub fn succeed(&mut self, earlier: &Self) {
+        let known: BTreeSet<u64> = self.alerts.iter().map(Alert::fingerprint).collect();
+        let more = earlier.alerts.iter();
+        self.alerts.extend(
+            more.filter(|alert| !known.contains(&alert.fingerprint()))
+                .cloned(),
+        );
+        self.alerts
+            .sort_by(|a, b| (!a.is_firing(), &a.labels).cmp(&(!b.is_firing(), &b.labels)));
     }
 
     /// Labels that all alerts have.

@@ -10,6 +10,7 @@ mod tests;
 
 use crate::file::replace;
 use crate::notification::{Entry, Memo};
+use agent_store::series::Millis;
 use record::{Record, read, write};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -35,6 +36,28 @@ pub enum Outcome {
     Refused,
     /// Tried for too long.
     Expired,
+    /// A later one of its group says what it said.
+    Superseded,
+}
+
+/// What a queue holds at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes that wait; the oldest go first.
+    pub bytes: u64,
+    /// When one of a group has waited for so long, in ms, the next takes the place of all that wait of the group.
+    pub stale: Millis,
+}
+
+/// What came of putting an entry into a queue.
+#[derive(Debug)]
+pub struct Pushed {
+    /// What had to go for it.
+    pub dropped: Vec<Waiting>,
+    /// How many it has taken the place of.
+    pub superseded: u64,
+    /// An error if it is in memory only.
+    pub written: Result<(), String>,
 }
 
 /// An entry that waits.
@@ -61,7 +84,7 @@ pub struct Queue {
     /// Bytes of the memos when the file was written anew; 0 = it was not yet.
     memo_bytes: u64,
     next: u64,
-    most: u64,
+    limits: Limits,
     /// The last attempt to write failed, and somebody knows.
     broken: bool,
 }
@@ -78,8 +101,8 @@ pub struct Found {
 }
 
 impl Queue {
-    /// Opens the queue of a place, of so many bytes at most. `place` says whose entries these are.
-    pub fn open(path: &Path, most: u64, place: (usize, usize)) -> Result<(Self, Found), String> {
+    /// Opens the queue of a place. `place` says whose entries these are.
+    pub fn open(path: &Path, limits: Limits, place: (usize, usize)) -> Result<(Self, Found), String> {
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
         let mut bytes = Vec::new();
         match File::open(path) {
@@ -115,7 +138,7 @@ impl Queue {
                 Record::Done { number, outcome } => {
                     let at = waiting.iter().position(|one| one.number == number);
                     if let Some(one) = at.and_then(|at| waiting.remove(at))
-                        && outcome != Outcome::Delivered
+                        && !matches!(outcome, Outcome::Delivered | Outcome::Superseded)
                     {
                         given_up.push((one, outcome));
                     }
@@ -139,7 +162,7 @@ impl Queue {
             given_up,
             memo_bytes: 0,
             next,
-            most,
+            limits,
             broken: false,
         };
         let given_up = queue.given_up.iter().map(|(one, _)| one.entry.clone());
@@ -163,8 +186,9 @@ impl Queue {
         self.memos.values()
     }
 
-    /// Puts an entry at the end. Answers what had to go for it, and an error if it is in memory only.
-    pub fn push(&mut self, entry: Entry) -> (Vec<Waiting>, Result<(), String>) {
+    /// Puts an entry at the end, in the place of those of its group that have become stale.
+    pub fn push(&mut self, mut entry: Entry) -> Pushed {
+        let stale = self.supersede(&mut entry);
         let number = self.next;
         self.next += 1;
         let bytes = write(&Record::made(number, &entry));
@@ -178,7 +202,34 @@ impl Queue {
             bytes: size,
         });
         all.extend(bytes);
-        (dropped, self.append(&all, true))
+        // After what says the same: where the end is torn off both are there.
+        for number in &stale {
+            all.extend(write(&Record::done(*number, Outcome::Superseded)));
+        }
+        Pushed {
+            dropped,
+            superseded: stale.len() as u64,
+            written: self.append(&all, true),
+        }
+    }
+
+    /// Takes out all that wait of the group if one of them is stale, and has the entry say what they say. Answers their numbers.
+    fn supersede(&mut self, entry: &mut Entry) -> Vec<u64> {
+        let key = entry.notification.group_key.clone();
+        let of_group = |one: &Waiting| one.entry.notification.group_key == key;
+        let before = entry.notification.at.saturating_sub(self.limits.stale);
+        let mut group = self.waiting.iter().filter(|one| of_group(one));
+        if !group.any(|one| one.entry.notification.at <= before) {
+            return Vec::new();
+        }
+        let (gone, kept): (VecDeque<_>, _) =
+            std::mem::take(&mut self.waiting).into_iter().partition(of_group);
+        self.waiting = kept;
+        // The latest first: what it says of an alert holds.
+        for one in gone.iter().rev() {
+            entry.notification.succeed(&one.entry.notification);
+        }
+        gone.iter().map(|one| one.number).collect()
     }
 
     /// The first that waits.
@@ -234,7 +285,7 @@ impl Queue {
     fn shrink(&mut self, more: u64) -> (Vec<Waiting>, Vec<u8>) {
         let mut held: u64 = self.waiting.iter().map(|one| one.bytes).sum();
         let (mut dropped, mut records) = (Vec::new(), Vec::new());
-        while held + more > self.most
+        while held + more > self.limits.bytes
             && let Some(one) = self.waiting.pop_front()
         {
             held -= one.bytes;

@@ -1,5 +1,6 @@
 //! The tree of routes: which receiver is told of an alert, and with which others it is told.
 
+use crate::interval::Schedule;
 use crate::matcher::{Matcher, accepts, shown};
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
@@ -27,6 +28,8 @@ pub struct Route {
     pub matchers: Vec<Matcher>,
     /// Whether the routes after it are tried as well.
     pub goes_on: bool,
+    /// When it tells; not handed down.
+    pub schedule: Schedule,
     /// Routes below it.
     pub routes: Vec<Route>,
 }
@@ -46,6 +49,8 @@ pub struct Resolved {
     pub group_interval: Millis,
     /// Ms until what has not changed is told again.
     pub repeat_interval: Millis,
+    /// When it tells.
+    pub schedule: Schedule,
     matchers: Vec<Matcher>,
     goes_on: bool,
     /// Places of the routes below it.
@@ -70,6 +75,7 @@ impl Routes {
             group_wait: DEFAULTS[0],
             group_interval: DEFAULTS[1],
             repeat_interval: DEFAULTS[2],
+            schedule: Schedule::default(),
             matchers: Vec::new(),
             goes_on: false,
             below: Vec::new(),
@@ -81,6 +87,15 @@ impl Routes {
         if root.goes_on {
             let why = "nothing follows the root; leave it out";
             return Err(("continue".to_owned(), why.to_owned()));
+        }
+        if !root.schedule.is_empty() {
+            let key = match root.schedule.mute.is_empty() {
+                true => "active_time_intervals",
+                false => "mute_time_intervals",
+            };
+            let why =
+                "the root always tells, what no other route takes; put the times into one of its routes";
+            return Err((key.to_owned(), why.to_owned()));
         }
         if root.receiver.is_none() {
             let why = "the root needs a receiver, for what no other route takes";
@@ -103,6 +118,7 @@ impl Routes {
             group_wait: route.group_wait.unwrap_or(parent.group_wait),
             group_interval: route.group_interval.unwrap_or(parent.group_interval),
             repeat_interval: route.repeat_interval.unwrap_or(parent.repeat_interval),
+            schedule: route.schedule.clone(),
             matchers: route.matchers.clone(),
             goes_on: route.goes_on,
             below: Vec::new(),

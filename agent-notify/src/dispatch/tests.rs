@@ -1,4 +1,5 @@
 mod again;
+mod times;
 
 use super::*;
 use crate::matcher::parse;

@@ -47,7 +47,11 @@ fn entry(group: &str, at: i64, text: &str) -> Entry {
 }
 
 fn open(path: &Path, most: u64) -> (Queue, Found) {
-    Queue::open(path, most, (1, 2)).unwrap()
+    let limits = Limits {
+        bytes: most,
+        stale: 1_000,
+    };
+    Queue::open(path, limits, (1, 2)).unwrap()
 }
 
 fn groups(queue: &Queue) -> Vec<&str> {
@@ -70,8 +74,8 @@ fn what_waits_and_what_was_told_is_there_again() {
         entry("a", 30, "later"),
     ];
     for one in &entries {
-        let (dropped, written) = queue.push(one.clone());
-        assert_eq!((dropped.len(), written), (0, Ok(())));
+        let pushed = queue.push(one.clone());
+        assert_eq!((pushed.dropped.len(), pushed.written), (0, Ok(())));
     }
     let first = queue.front().unwrap().number;
     assert_eq!(queue.done(first, Outcome::Delivered), (true, Ok(())));
@@ -93,9 +97,9 @@ fn the_oldest_makes_room() {
     let size = write(&Record::made(1, &entry("a", 1, ""))).len() as u64;
     let (mut queue, _) = open(&path, 3 * size + size / 2);
     for group in ["a", "b", "c"] {
-        assert!(queue.push(entry(group, 1, "")).0.is_empty());
+        assert!(queue.push(entry(group, 1, "")).dropped.is_empty());
     }
-    let (dropped, _) = queue.push(entry("d", 1, ""));
+    let dropped = queue.push(entry("d", 1, "")).dropped;
     assert_eq!(dropped.len(), 1);
     assert_eq!(groups(&queue), ["b", "c", "d"]);
     std::mem::forget(queue);
@@ -262,11 +266,75 @@ fn a_full_disk_is_told_and_what_waits_is_written_once_there_is_room() {
     queue.file = File::open("/dev/null").unwrap();
     let away = directory.path().join("away");
     fs::rename(path.parent().unwrap(), &away).unwrap();
-    assert!(queue.push(entry("a", 1, "")).1.is_err());
-    assert!(queue.push(entry("b", 1, "")).1.is_err());
+    assert!(queue.push(entry("a", 1, "")).written.is_err());
+    assert!(queue.push(entry("b", 1, "")).written.is_err());
     assert_eq!(queue.len(), 2, "they are in memory");
     fs::rename(&away, path.parent().unwrap()).unwrap();
-    assert_eq!(queue.push(entry("c", 1, "")).1, Ok(()));
+    assert_eq!(queue.push(entry("c", 1, "")).written, Ok(()));
     drop(queue);
     assert_eq!(groups(&open(&path, 1 << 20).0), ["a", "b", "c"]);
+}
+
+#[test]
+fn what_waited_for_too_long_is_told_by_the_next_of_its_group() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("q");
+    let (mut queue, _) = open(&path, 1 << 20);
+    let of = |at: i64, alerts: &[(&str, Option<i64>)]| {
+        let mut one = entry("a", at, "");
+        let alerts = alerts.iter().map(|(name, ends_at)| Alert {
+            ends_at: *ends_at,
+            ..alert(name, &at.to_string())
+        });
+        one.notification.alerts = alerts.collect();
+        one
+    };
+    let said = |queue: &Queue| -> Vec<Vec<(String, Option<i64>, String)>> {
+        let one = |alert: &Alert| {
+            let text = alert.annotations["summary"].clone();
+            (alert.labels.get("alertname").to_owned(), alert.ends_at, text)
+        };
+        let all = queue.waiting.iter();
+        all.map(|waiting| waiting.entry.notification.alerts.iter().map(one).collect())
+            .collect()
+    };
+    assert!(queue.push(entry("other", 10, "")).written.is_ok());
+    // A fires and ends, B ends, C fires and is silenced: none of it is delivered.
+    for (one, superseded, waiting) in [
+        (of(10, &[("A", None), ("C", None)]), 0, 2),
+        (of(500, &[("A", Some(400)), ("B", Some(300))]), 0, 3),
+        (of(900, &[("D", None), ("E", None)]), 0, 4),
+        (of(1010, &[("E", Some(1000)), ("F", None)]), 3, 2),
+        (of(1500, &[("F", None)]), 0, 3),
+    ] {
+        let pushed = queue.push(one);
+        assert_eq!((pushed.superseded, pushed.written), (superseded, Ok(())));
+        assert_eq!((pushed.dropped.len(), queue.len()), (0, waiting));
+    }
+    let alert = |name: &str, ends_at, text: &str| (name.to_owned(), ends_at, text.to_owned());
+    let wanted = [
+        vec![alert("other", None, "")],
+        vec![
+            alert("C", None, "10"),
+            alert("D", None, "900"),
+            alert("F", None, "1010"),
+            alert("A", Some(400), "500"),
+            alert("B", Some(300), "500"),
+            alert("E", Some(1000), "1010"),
+        ],
+        vec![alert("F", None, "1500")],
+    ];
+    assert_eq!(said(&queue), wanted);
+    std::mem::forget(queue);
+    // Killed here; then with what it had taken the place of, where the end was torn off.
+    let (queue, found) = open(&path, 1 << 20);
+    assert_eq!((said(&queue), found), (wanted.to_vec(), Found::default()));
+    drop(queue);
+    let bytes = fs::read(&path).unwrap();
+    let (all, _) = read(&bytes[MAGIC.len()..]);
+    let last: u64 = all.iter().rev().take(4).map(|(_, size)| *size).sum();
+    fs::write(&path, &bytes[..bytes.len() - last as usize]).unwrap();
+    let (queue, found) = open(&path, 1 << 20);
+    assert_eq!((queue.len(), found.given_up.len()), (5, 0));
+    assert_eq!(said(&queue)[4], wanted[1]);
 }

@@ -21,6 +21,9 @@ pub struct AlertingSettings {
     /// Alerts that nobody need be told of while others fire.
     #[schemars(example = inhibit_example())]
     pub inhibit_rules: Vec<InhibitSettings>,
+    /// Times by name, in which routes tell or do not.
+    #[schemars(example = intervals_example())]
+    pub time_intervals: Vec<TimeIntervalSettings>,
     /// Files with templates, `{{ define "name" }}…{{ end }}`, for the texts of receivers.
     pub templates: Vec<PathBuf>,
     /// An alert that the rules do not speak of any more is taken for resolved after this time: after a restart, when its rule is
@@ -37,6 +40,10 @@ pub struct AlertingSettings {
     /// Most bytes that wait for one place; the oldest goes first, and is counted.
     #[schemars(extend("x-minimum" = "64KiB", "x-maximum" = "1GiB"))]
     pub queue_size: Bytes,
+    /// When a notification has waited for so long, as its place does not answer, the next of its group takes its place: that says
+    /// what it said, but of each alert only how it is by now. `0s`: always.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1d"))]
+    pub stale_after: HumanDuration,
     /// Longest time for one attempt.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "10m"))]
     pub timeout: HumanDuration,
@@ -63,6 +70,17 @@ fn inhibit_example() -> serde_json::Value {
     }])
 }
 
+fn intervals_example() -> serde_json::Value {
+    serde_json::json!([{
+        "name": "office-hours",
+        "time_intervals": [{
+            "weekdays": ["monday:friday"],
+            "times": [{ "start_time": "09:00", "end_time": "17:00" }],
+            "location": "Europe/Berlin",
+        }],
+    }])
+}
+
 impl Default for AlertingSettings {
     fn default() -> Self {
         Self {
@@ -70,11 +88,13 @@ impl Default for AlertingSettings {
             route: RouteSettings::default(),
             receivers: Vec::new(),
             inhibit_rules: Vec::new(),
+            time_intervals: Vec::new(),
             templates: Vec::new(),
             resolve_timeout: HumanDuration::from_secs(300),
             deduplication_window: HumanDuration::from_secs(300),
             incident_window: HumanDuration::from_secs(300),
             queue_size: Bytes::mib(8),
+            stale_after: HumanDuration::from_secs(600),
             timeout: HumanDuration::from_secs(10),
             rate_limit: 60,
             retry: Retry {
@@ -105,11 +125,54 @@ pub struct RouteSettings {
     /// What an alert must have to take this route: `name="value"`, with `=`, `!=`, `=~` or `!~`.
     #[schemars(example = ["severity=~\"warning|critical\""])]
     pub matchers: Vec<String>,
+    /// Names of `time_intervals` in which nothing of this route is told to fire; ends of what was told are. Not for the first
+    /// route, and not handed down.
+    pub mute_time_intervals: Vec<String>,
+    /// Names of `time_intervals` outside of which nothing of this route is told to fire; as above.
+    pub active_time_intervals: Vec<String>,
     /// Whether the routes beside it are tried after it has taken an alert.
     pub r#continue: bool,
     /// Routes below it, each with the same keys: the first that fits takes the alert.
     #[schemars(with = "Vec<serde_json::Value>")]
     pub routes: Vec<RouteSettings>,
+}
+
+/// Times that have a name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeIntervalSettings {
+    /// Its name, for routes.
+    pub name: String,
+    /// It is one of these times.
+    pub time_intervals: Vec<TimesSettings>,
+}
+
+/// Times at which all that is given here is so.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimesSettings {
+    /// Spans of a day.
+    pub times: Vec<TimeOfDaySettings>,
+    /// Weekdays by name, or spans of them from Sunday on: `monday:friday`.
+    pub weekdays: Vec<String>,
+    /// Days of the month, or spans of them; below 0 from its end: `-3:-1`.
+    pub days_of_month: Vec<String>,
+    /// Months by name or number, or spans of them: `may:august`.
+    pub months: Vec<String>,
+    /// Years, or spans of them: `2027:2028`.
+    pub years: Vec<String>,
+    /// Time zone, e.g. `Europe/Berlin`; `Local` is that of the host, nothing is UTC.
+    pub location: String,
+}
+
+/// A span of a day.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeOfDaySettings {
+    /// When it begins, `HH:MM`.
+    pub start_time: String,
+    /// When it is over, at most `24:00`.
+    pub end_time: String,
 }
 
 /// Alerts that nobody need be told of while others fire.

@@ -22,7 +22,7 @@ pub mod units;
 
 pub use alerting::{
     AlertingSettings, EmailSettings, InhibitSettings, LogSettings, PagerDutySettings, ReceiverSettings,
-    RouteSettings, SlackSettings, WebhookSettings,
+    RouteSettings, SlackSettings, TimeIntervalSettings, WebhookSettings,
 };
 pub use anomaly::{AnomalySettings, WatchSettings, WatchUnit};
 pub use capacity::CapacitySettings;

@@ -4,7 +4,7 @@ use super::place::{Client, Place};
 use crate::export::push::reply::Reply;
 use crate::export::push::sender::wait;
 use agent_notify::notification::{Entry, Memo};
-use agent_notify::queue::{Outcome, Queue, Waiting};
+use agent_notify::queue::{Limits, Outcome, Pushed, Queue, Waiting};
 use agent_store::series::Millis;
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
@@ -25,8 +25,8 @@ pub struct Stats {
     pub made: AtomicU64,
     /// Delivered.
     pub delivered: AtomicU64,
-    /// Given up: [`Outcome::QueueFull`], [`Outcome::Refused`], [`Outcome::Expired`].
-    pub dropped: [AtomicU64; 3],
+    /// Given up: [`Outcome::QueueFull`], [`Outcome::Refused`], [`Outcome::Expired`]; or [`Outcome::Superseded`].
+    pub dropped: [AtomicU64; 4],
     /// In the queue.
     pub in_flight: AtomicU64,
     /// When the first of the queue was made, ms since 1970; 0 = it is empty.
@@ -53,10 +53,10 @@ impl Lane {
     pub fn open(
         place: Place,
         path: &Path,
-        most: u64,
+        limits: Limits,
         place_at: (usize, usize),
     ) -> Result<(Self, Vec<Entry>), String> {
-        let (queue, found) = Queue::open(path, most, place_at)?;
+        let (queue, found) = Queue::open(path, limits, place_at)?;
         if found.lost > 0 {
             tracing::warn!(
                 "{}: {} bytes could not be read and are gone",
@@ -94,12 +94,13 @@ impl Lane {
 
     fn count(&self, outcome: Outcome, times: u64) {
         let stats = &self.stats;
-        let [full, refused, expired] = &stats.dropped;
+        let [full, refused, expired, superseded] = &stats.dropped;
         let counter = match outcome {
             Outcome::Delivered => &stats.delivered,
             Outcome::QueueFull => full,
             Outcome::Refused => refused,
             Outcome::Expired => expired,
+            Outcome::Superseded => superseded,
         };
         counter.fetch_add(times, Relaxed);
     }
@@ -122,12 +123,17 @@ impl Lane {
     /// Puts something into the queue. Answers what had to go for it. Blocks until it is safe on disk.
     pub fn push(&self, entry: Entry) -> Vec<Entry> {
         let mut queue = self.lock();
-        let (dropped, result) = queue.push(entry);
+        let Pushed {
+            dropped,
+            superseded,
+            written,
+        } = queue.push(entry);
         self.stats.made.fetch_add(1, Relaxed);
         self.count(Outcome::QueueFull, dropped.len() as u64);
+        self.count(Outcome::Superseded, superseded);
         self.measure(&queue);
         drop(queue);
-        self.written(result);
+        self.written(written);
         self.changed.notify_one();
         dropped.into_iter().map(|one| one.entry).collect()
     }

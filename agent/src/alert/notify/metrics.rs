@@ -19,7 +19,7 @@ static INTEGRATION: Label = Label {
 static REASON: Label = Label {
     prometheus: "reason",
     otlp: "geophone.reason",
-    help: "queue_full: newer ones needed the room; refused: the place said that it will never take it; expired: tried for too long",
+    help: "queue_full: newer ones needed the room; refused: the place said that it will never take it; expired: tried for too long; superseded: it had waited for alerting.stale_after, and a later one of its group says what it said",
 };
 
 metrics! {
@@ -31,7 +31,7 @@ metrics! {
         "Notifications that the place has accepted";
     /// Dropped.
     DROPPED = "geophone_notifications_dropped_total", "geophone.notifications.dropped", "{notification}", Counter, &[&RECEIVER, &INTEGRATION, &REASON],
-        "Notifications that were given up; what they told is due again with the next look at their group";
+        "Notifications that were given up; what they told is due again with the next look at their group, or told by a later one";
     /// In flight.
     IN_FLIGHT = "geophone_notifications_in_flight", "geophone.notifications.in_flight", "{notification}", Gauge, &[&RECEIVER, &INTEGRATION],
         "Notifications that wait in the queue or are being delivered";
@@ -52,7 +52,7 @@ metrics! {
         "Silences that are active";
 }
 
-const REASONS: [&str; 3] = ["queue_full", "refused", "expired"];
+const REASONS: [&str; 4] = ["queue_full", "refused", "expired", "superseded"];
 
 /// Makes the families.
 pub struct StatsCollect {

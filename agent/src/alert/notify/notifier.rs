@@ -1,7 +1,7 @@
 //! The thread that looks what is due, and what others ask it.
 
 use super::lane::Lane;
-use super::plan::{Plan, plan};
+use super::plan::{Plan, millis, plan};
 use super::view;
 use crate::aggregate::Snapshot;
 use crate::aggregate::label;
@@ -12,6 +12,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::memory::now;
 use agent_notify::incident::{Edges, Entity, Kind};
 use agent_notify::notification::Entry;
+use agent_notify::queue::Limits;
 use agent_notify::silence::NotExpired;
 use agent_notify::{Alert, Dispatcher, Incidents, Silence, Silences};
 use agent_store::labels::Labels;
@@ -61,7 +62,7 @@ impl Notifier {
             inhibitions,
             settings,
         } = plan(config).map_err(|(path, why)| Error::usage(format_args!("alerting.{path}: {why}")))?;
-        let window = i64::try_from(config.alerting.incident_window.get().as_millis()).unwrap_or(i64::MAX);
+        let window = millis(config.alerting.incident_window);
         let directory = &config.alerting.directory;
         let has_receivers = !receivers.is_empty();
         let lock = has_receivers.then(|| lock(directory)).transpose()?;
@@ -87,8 +88,11 @@ impl Notifier {
             for (integration, place) in places.into_iter().enumerate() {
                 let name = file_name(&place.name());
                 let path = directory.join(&name);
-                let most = config.alerting.queue_size.get();
-                let opened = Lane::open(place, &path, most, (receiver, integration));
+                let limits = Limits {
+                    bytes: config.alerting.queue_size.get(),
+                    stale: millis(config.alerting.stale_after),
+                };
+                let opened = Lane::open(place, &path, limits, (receiver, integration));
                 let (lane, given_up) = opened.map_err(Error::new)?;
                 for entry in given_up {
                     let _ = give_back.send(entry);
@@ -278,7 +282,7 @@ impl Notifier {
         all.iter().rev().map(view::incident).collect()
     }
 
-    /// Why nobody is told of alerts that fire: their labels, and `silenced` or `inhibited`. Blocks.
+    /// Why nobody is told of alerts that fire: their labels, and `silenced`, `inhibited` or `muted`. Blocks.
     pub fn muted(&self) -> Vec<(Labels, &'static str)> {
         let state = self.state();
         let states = state.dispatcher.states(now(), &state.silences);

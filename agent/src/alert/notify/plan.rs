@@ -3,16 +3,20 @@
 use super::place::{Kind, Place};
 use super::smtp;
 use crate::alert::files;
-use crate::config::{Config, EmailSettings, HumanDuration, ReceiverSettings, RouteSettings};
+use crate::config::{
+    Config, EmailSettings, HumanDuration, ReceiverSettings, RouteSettings, TimeIntervalSettings,
+};
 use agent_notify::dispatch::Settings;
+use agent_notify::interval::Written;
 use agent_notify::matcher::{self, Matcher};
 use agent_notify::receivers::{email::Email, log::Log, pagerduty::PagerDuty, slack::Slack, webhook::Webhook};
 use agent_notify::text::{BODY, SUBJECT, Text};
-use agent_notify::{Inhibition, Receiver, Route, Routes};
+use agent_notify::{Inhibition, Interval, Receiver, Route, Routes, Schedule};
 use agent_store::series::Millis;
 use reqwest::Url;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Longest name of a receiver in bytes: it is in the name of a file.
 const LONGEST: usize = 60;
@@ -38,7 +42,7 @@ fn wrong<T>(path: impl Into<String>, why: impl Into<String>) -> Result<T, Wrong>
     Err((path.into(), why.into()))
 }
 
-fn millis(duration: HumanDuration) -> Millis {
+pub(super) fn millis(duration: HumanDuration) -> Millis {
     Millis::try_from(duration.get().as_millis()).unwrap_or(Millis::MAX)
 }
 
@@ -91,12 +95,13 @@ pub fn plan(config: &Config) -> Result<Plan, Wrong> {
         });
         places.push(own);
     }
+    let intervals = intervals(&alerting.time_intervals)?;
     let routes = match receivers.is_empty() {
         true if alerting.route != RouteSettings::default() => {
             return wrong("route", "there are no receivers; add them to alerting.receivers");
         }
         true => None,
-        false => Some(routes(&alerting.route, &names)?),
+        false => Some(routes(&alerting.route, &Known { names, intervals })?),
     };
     let inhibitions = alerting.inhibit_rules.iter().enumerate().map(|(at, rule)| {
         let path = format!("inhibit_rules[{at}]");
@@ -151,12 +156,55 @@ fn matchers(path: &str, given: &[String]) -> Result<Vec<Matcher>, Wrong> {
     Ok(all)
 }
 
-fn routes(root: &RouteSettings, names: &BTreeSet<&String>) -> Result<Routes, Wrong> {
-    let tree = route(root, "route", names)?;
+/// Times by name.
+type Intervals<'a> = BTreeMap<&'a str, Arc<[Interval]>>;
+
+fn intervals(given: &[TimeIntervalSettings]) -> Result<Intervals<'_>, Wrong> {
+    let mut all = Intervals::new();
+    for (at, one) in given.iter().enumerate() {
+        let path = format!("time_intervals[{at}]");
+        if one.name.is_empty() {
+            return wrong(format!("{path}.name"), "is empty: no route could name it");
+        }
+        let times = one.time_intervals.iter().enumerate().map(|(at, times)| {
+            let spans = times.times.iter();
+            let spans: Vec<(String, String)> = spans
+                .map(|span| (span.start_time.clone(), span.end_time.clone()))
+                .collect();
+            let written = Written {
+                times: &spans,
+                weekdays: &times.weekdays,
+                days_of_month: &times.days_of_month,
+                months: &times.months,
+                years: &times.years,
+                location: &times.location,
+            };
+            Interval::new(written).map_err(|(key, why)| (format!("{path}.time_intervals[{at}].{key}"), why))
+        });
+        let times: Arc<[Interval]> = times.collect::<Result<_, _>>()?;
+        if all.insert(&one.name, times).is_some() {
+            return wrong(
+                format!("{path}.name"),
+                format!("{:?} is the name of another one", one.name),
+            );
+        }
+    }
+    Ok(all)
+}
+
+/// What a route can name.
+struct Known<'a> {
+    names: BTreeSet<&'a String>,
+    intervals: Intervals<'a>,
+}
+
+fn routes(root: &RouteSettings, known: &Known<'_>) -> Result<Routes, Wrong> {
+    let tree = route(root, "route", known)?;
     Routes::new(&tree).map_err(|(path, why)| (format!("route.{path}"), why))
 }
 
-fn route(given: &RouteSettings, path: &str, names: &BTreeSet<&String>) -> Result<Route, Wrong> {
+fn route(given: &RouteSettings, path: &str, known: &Known<'_>) -> Result<Route, Wrong> {
+    let names = &known.names;
     if let Some(name) = given.receiver.as_ref().filter(|name| !names.contains(name)) {
         let known: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
         return wrong(
@@ -164,8 +212,26 @@ fn route(given: &RouteSettings, path: &str, names: &BTreeSet<&String>) -> Result
             format!("there is no receiver {name:?}; known: {}", known.join(", ")),
         );
     }
+    let times = |key: &str, given: &[String]| {
+        let one = |(at, name): (usize, &String)| match known.intervals.get(name.as_str()) {
+            Some(times) => Ok(times.clone()),
+            None => wrong(
+                format!("{path}.{key}[{at}]"),
+                format!("there is no {name:?} in alerting.time_intervals"),
+            ),
+        };
+        given
+            .iter()
+            .enumerate()
+            .map(one)
+            .collect::<Result<Vec<_>, Wrong>>()
+    };
+    let schedule = Schedule {
+        mute: times("mute_time_intervals", &given.mute_time_intervals)?,
+        active: times("active_time_intervals", &given.active_time_intervals)?,
+    };
     let below = given.routes.iter().enumerate();
-    let below = below.map(|(at, inner)| route(inner, &format!("{path}.routes[{at}]"), names));
+    let below = below.map(|(at, inner)| route(inner, &format!("{path}.routes[{at}]"), known));
     Ok(Route {
         receiver: given.receiver.clone(),
         group_by: given.group_by.clone(),
@@ -174,6 +240,7 @@ fn route(given: &RouteSettings, path: &str, names: &BTreeSet<&String>) -> Result
         repeat_interval: given.repeat_interval.map(millis),
         matchers: matchers(&format!("{path}.matchers"), &given.matchers)?,
         goes_on: given.r#continue,
+        schedule,
         routes: below.collect::<Result<_, _>>()?,
     })
 }

@@ -1,6 +1,8 @@
+mod intervals;
+
 use super::Notifier;
 use super::lane::Stats;
-use crate::config::Config;
+use crate::config::{Config, HumanDuration};
 use crate::export::testing_tls::install_crypto;
 use crate::memory::now;
 use agent_notify::Alert;
@@ -223,6 +225,24 @@ async fn a_place_that_asks_for_patience_gets_it_and_what_is_refused_is_due_again
     assert!(times[1] - times[0] >= Duration::from_secs(1), "Retry-After: 1");
     running.until(&fires, || running.counts(0) == [2, 1, 1, 0]).await;
     assert_eq!(running.stats(0).dropped[1].load(Relaxed), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn after_an_outage_a_place_is_told_how_it_is_now() {
+    let directory = tempfile::tempdir().unwrap();
+    let (url, got) = sink(&[StatusCode::SERVICE_UNAVAILABLE; 1000]).await;
+    let mut config = config(directory.path(), &[&url]);
+    config.alerting.stale_after = HumanDuration::from_secs(0);
+    let running = Running::start(&config);
+    let (fires, over) = ([alert("A", "x", None)], [alert("A", "x", Some(now()))]);
+    for (made, alerts) in [(1, &fires), (2, &over), (3, &fires)] {
+        running.until(alerts, || running.counts(0)[0] == made).await;
+    }
+    got.lock().unwrap().0.clear();
+    running.until(&fires, || running.counts(0) == [3, 1, 2, 0]).await;
+    assert_eq!(running.stats(0).dropped[3].load(Relaxed), 2);
+    assert_eq!(taken(&got), [pair("firing", "A")]);
     running.stop().await;
 }
 
