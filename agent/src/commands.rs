@@ -157,6 +157,7 @@ pub async fn run(mut agent: Agent, options: &cli::Run) -> Result<()> {
         let source =
             top::LocalSource::new(agent.running.snapshots.clone(), agent.running.records.subscribe())
                 .with_stacks(agent.running.stacks.clone())
+                .with_judges(agent.judges.clone())
                 .with_verdicts(agent.running.screen_verdicts());
         let options = top::Options {
             duration: options.duration,

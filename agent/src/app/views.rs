@@ -42,6 +42,7 @@ pub struct Views {
     shared: Shared,
     builder: Arc<RwLock<(u64, ui::view::ViewBuilder, Option<ui::view::View>)>>,
     stacks: Option<ui::view::Watch>,
+    judges: Option<ui::view::Judges>,
 }
 
 impl Views {
@@ -50,6 +51,7 @@ impl Views {
         snapshots: watch::Receiver<Arc<Snapshot>>,
         shared: Shared,
         stacks: Option<Arc<Stacks>>,
+        judges: Option<ui::view::Judges>,
     ) -> Self {
         let stacks = stacks.map(ui::view::Watch::new);
         Self {
@@ -57,6 +59,7 @@ impl Views {
             shared,
             builder: Arc::new(RwLock::new((0, ui::view::ViewBuilder::new(), None))),
             stacks,
+            judges,
         }
     }
 
@@ -83,6 +86,7 @@ impl Views {
                 *builder = ui::view::ViewBuilder::new();
             }
             builder.watch(self.stacks.clone());
+            builder.judge(self.judges.clone());
             *tick = snapshot.tick;
             let verdicts = self.shared.verdicts.read().map(|v| v.clone()).unwrap_or_default();
             builder.set_verdicts(

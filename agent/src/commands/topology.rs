@@ -44,7 +44,7 @@ async fn ask(config: &Config, base: &str) -> Result<Topology> {
 
 async fn look(config: &Config, btf: Option<PathBuf>, options: &cli::Topology) -> Result<Topology> {
     let mut running = Running::start(app::collector(config, btf)?, Vec::new())?;
-    let views = Views::new(running.snapshots.clone(), running.shared.clone(), None);
+    let views = Views::new(running.snapshots.clone(), running.shared.clone(), None, None);
     let mut snapshots = running.snapshots.clone();
     let _ = snapshots.wait_for(|s| s.tick > 0).await;
     super::explain_or_end(&running)?;

@@ -5,6 +5,7 @@
 
 mod agent;
 mod builder;
+mod findings;
 mod lookups;
 mod meter;
 mod pairs;
@@ -18,6 +19,7 @@ mod timing;
 mod tunnels;
 
 pub use builder::{PAIRS, ViewBuilder};
+pub use findings::{Finding, Judges};
 pub use lookups::{DnsRow, UdpRow};
 pub use stacks::{Hot, HotRow, Watch};
 pub use timing::{Distribution, Latency};
@@ -72,6 +74,8 @@ pub struct View {
     pub udp: Option<Vec<UdpRow>>,
     /// Hot functions and subjects; `None` = probe `profile` is off.
     pub stacks: Option<Hot>,
+    /// Alerts, anomalies and scores; `None` = nothing is remembered, so nothing is judged.
+    pub findings: Option<Vec<Finding>>,
     /// What the agent costs.
     pub cost: Cost,
     /// What became of every event, by probe.

@@ -206,8 +206,10 @@ impl App {
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.overlay = Overlay::Help,
             KeyCode::Tab | KeyCode::Right => self.tab = self.tab.by(1, self.view.as_deref()),
             KeyCode::BackTab | KeyCode::Left => self.tab = self.tab.by(-1, self.view.as_deref()),
-            KeyCode::Char(c @ '1'..='9') => {
-                if let Some(tab) = Tab::shown(self.view.as_deref()).get(c as usize - '1' as usize) {
+            KeyCode::Char(c @ '0'..='9') => {
+                // The tenth is 0.
+                let at = (c as usize - '0' as usize + 9) % 10;
+                if let Some(tab) = Tab::shown(self.view.as_deref()).get(at) {
                     self.tab = *tab;
                 }
             }

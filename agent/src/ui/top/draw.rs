@@ -20,7 +20,7 @@ const OLD: f64 = 3.0;
 
 /// Keys and what they do.
 const KEYS: &[(&str, &str)] = &[
-    ("1-9 Tab ← →", "change tab"),
+    ("0-9 Tab ← →", "change tab"),
     ("↑ ↓ j k PgUp PgDn", "select a row"),
     ("Enter", "everything about the row"),
     ("s, r", "sort by the next column; reverse"),
@@ -178,8 +178,8 @@ fn tab_bar(app: &App, wide: u16) -> Line<'static> {
     let mut line = Line::default();
     for (i, tab) in shown.into_iter().enumerate() {
         let text = match wide {
-            50.. => format!(" {} {} ", i + 1, title(tab)),
-            _ => format!("{}{} ", i + 1, title(tab)),
+            50.. => format!(" {} {} ", (i + 1) % 10, title(tab)),
+            _ => format!("{}{} ", (i + 1) % 10, title(tab)),
         };
         let style = if tab == app.tab {
             app.theme.selected()

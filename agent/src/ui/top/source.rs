@@ -3,7 +3,7 @@
 use crate::aggregate::Snapshot;
 use crate::records::Record;
 use crate::stacks::Stacks;
-use crate::ui::view::{Verdict, View, ViewBuilder, Watch};
+use crate::ui::view::{Judges, Verdict, View, ViewBuilder, Watch};
 use std::future::Future;
 use std::sync::Arc;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -56,6 +56,12 @@ impl LocalSource {
     /// The same, with hot functions to show.
     pub fn with_stacks(mut self, stacks: Option<Arc<Stacks>>) -> Self {
         self.builder.watch(stacks.map(Watch::new));
+        self
+    }
+
+    /// The same, with alerts, anomalies and scores to show.
+    pub fn with_judges(mut self, judges: Option<Judges>) -> Self {
+        self.builder.judge(judges);
         self
     }
 

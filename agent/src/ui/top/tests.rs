@@ -1,3 +1,5 @@
+mod health;
+
 use super::app::App;
 use super::draw::draw;
 use super::grid::layout;

@@ -6,7 +6,7 @@ use super::meter::Clock;
 use super::pairs::{self, Pair};
 use super::tables::{DROPS, Devices, Drops};
 use super::tunnels::Tunnels;
-use super::{PairRow, Verdict, View, Watch};
+use super::{Judges, PairRow, Verdict, View, Watch};
 use crate::aggregate::Snapshot;
 use std::collections::{BTreeMap, HashMap};
 
@@ -29,6 +29,7 @@ pub struct ViewBuilder {
     own: Own,
     verdicts: Vec<Verdict>,
     stacks: Option<Watch>,
+    judges: Option<Judges>,
 }
 
 impl ViewBuilder {
@@ -45,6 +46,11 @@ impl ViewBuilder {
     /// Shows hot functions too.
     pub fn watch(&mut self, stacks: Option<Watch>) {
         self.stacks = stacks;
+    }
+
+    /// Shows alerts, anomalies and scores too.
+    pub fn judge(&mut self, judges: Option<Judges>) {
+        self.judges = judges;
     }
 
     /// Takes the next snapshot.
@@ -77,6 +83,7 @@ impl ViewBuilder {
             dns: self.lookups.push(snapshot, &clock),
             udp: self.datagrams.push(snapshot, &clock),
             stacks: self.stacks.as_ref().map(Watch::look),
+            findings: self.judges.as_ref().map(Judges::ask),
             cost: self.own.cost(snapshot, uptime, &clock),
             accounts: self.own.accounts(snapshot, &clock),
             coverage: agent::coverage(snapshot),

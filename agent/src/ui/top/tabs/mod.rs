@@ -5,6 +5,7 @@ pub mod connections;
 pub mod dns;
 pub mod drops;
 pub mod flows;
+pub mod health;
 pub mod interfaces;
 pub mod stacks;
 pub mod tunnels;
@@ -40,6 +41,8 @@ pub enum Tab {
     Udp,
     /// Hot functions; shown while probe `profile` is on.
     Stacks,
+    /// Alerts, anomalies and scores; shown where something is remembered.
+    Health,
 }
 
 /// What is known about a row: lines over the whole width, then two columns where there is room.
@@ -57,7 +60,7 @@ pub struct Popup {
 
 impl Tab {
     /// All, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Connections,
         Self::Drops,
         Self::Interfaces,
@@ -67,6 +70,7 @@ impl Tab {
         Self::Dns,
         Self::Udp,
         Self::Stacks,
+        Self::Health,
     ];
 
     /// Those that there is something to show in, in order.
@@ -75,6 +79,7 @@ impl Tab {
             Self::Dns => view.is_some_and(|v| v.dns.is_some()),
             Self::Udp => view.is_some_and(|v| v.udp.is_some()),
             Self::Stacks => view.is_some_and(|v| v.stacks.is_some()),
+            Self::Health => view.is_some_and(|v| v.findings.is_some()),
             _ => true,
         };
         Self::ALL.into_iter().filter(on).collect()
@@ -103,6 +108,7 @@ impl Tab {
             Self::Dns => ("DNS", "DNS"),
             Self::Udp => ("UDP", "UDP"),
             Self::Stacks => ("Stacks", "Stacks"),
+            Self::Health => ("Health", "Health"),
             Self::Agent => ("Agent", "Agent"),
             Self::Flows => ("Flows", "Flows"),
         }
@@ -118,6 +124,7 @@ impl Tab {
             Self::Dns => dns::COLUMNS,
             Self::Udp => udp::COLUMNS,
             Self::Stacks => stacks::COLUMNS,
+            Self::Health => health::COLUMNS,
             Self::Agent => agent::COLUMNS,
             Self::Flows => flows::COLUMNS,
         }
@@ -133,6 +140,7 @@ impl Tab {
             Self::Dns => dns::SORT,
             Self::Udp => udp::SORT,
             Self::Stacks => stacks::SORT,
+            Self::Health => health::SORT,
             Self::Agent => agent::SORT,
             Self::Flows => flows::SORT,
         }
@@ -150,6 +158,7 @@ impl Tab {
             (Self::Dns, Some(view)) => dns::rows(view),
             (Self::Udp, Some(view)) => udp::rows(view),
             (Self::Stacks, Some(view)) => stacks::rows(view),
+            (Self::Health, Some(view)) => health::rows(view),
             (Self::Agent, Some(view)) => agent::rows(view),
         }
     }
@@ -173,6 +182,7 @@ impl Tab {
             Self::Dns => "nobody has looked a name up yet",
             Self::Udp => "no datagram has been seen yet",
             Self::Stacks => "no stack has been taken in the last ten seconds",
+            Self::Health => "nothing fires, nothing is unusual, and nobody has a score yet",
             Self::Agent => "no program has been reported yet",
             Self::Flows => "waiting for a connection to end…",
         }
@@ -196,6 +206,7 @@ impl Tab {
             (Self::Dns, view) => dns::popup(id, view?, theme),
             (Self::Udp, view) => udp::popup(id, view?, theme),
             (Self::Stacks, view) => stacks::popup(id, view?, theme),
+            (Self::Health, view) => health::popup(id, view?, theme),
             (Self::Agent, view) => agent::popup(id, view?, theme),
         }
     }
@@ -289,6 +300,12 @@ pub fn clean_view(view: &mut View) {
             .collect();
     }
     view.udp.iter_mut().flatten().for_each(|r| scrub(&mut r.subject));
+    for f in view.findings.iter_mut().flatten() {
+        [&mut f.kind, &mut f.state, &mut f.name, &mut f.of]
+            .into_iter()
+            .chain(&mut f.more)
+            .for_each(scrub);
+    }
     if let Some(hot) = &mut view.stacks {
         stacks::clean(hot, scrub);
     }
