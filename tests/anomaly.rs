@@ -4,6 +4,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tests::harness::agent::Scratch;
+use tests::harness::notify::until;
+use tests::harness::otlp::{Receiver, text};
 use tests::harness::{Agent, Scene, Setup, equal};
 use tests::need_root;
 
@@ -13,6 +15,8 @@ const PEER: &str = "lossy-server";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Watched {
+    /// Takes what is logged, over HTTP.
+    receiver: Receiver,
     scene: Scene,
     connection: u64,
     agent: Agent,
@@ -25,8 +29,16 @@ impl Watched {
         let config = format!(
             "peers: [{{name: {PEER}, cidrs: [{server}]}}]\nstore: {{kind: disk, directory: {directory}}}\nanomaly: {{interval: 1s, learning: 16, exclude: [node_pressure, tcp_bytes, netdev_bytes]}}"
         );
-        let agent = Setup::new().config(config).inside(&scene.net.a.ns).start()?;
+        let receiver = scene.net.a.ns.enter(Receiver::http)?;
+        let agent = Setup::new()
+            .config(config)
+            .set("export.otlp.endpoint", &receiver.endpoint)
+            .set("export.otlp.protocol", "http")
+            .set("export.otlp.logs", "true")
+            .inside(&scene.net.a.ns)
+            .start()?;
         Ok(Self {
+            receiver,
             scene,
             connection,
             agent,
@@ -125,6 +137,19 @@ fn loss_is_found_and_its_reason_named() -> Result<()> {
         log.contains("anomaly: tcp_retransmit_ratio of peer=lossy-server"),
         "{log}"
     );
+    let told = until("a log record", || {
+        let mut logs = watched.receiver.logs().into_iter();
+        Ok(logs.find(|record| {
+            let of = |key: &str| record.attributes.iter().find(|one| one.key == key).map(text);
+            of("geophone.anomaly.watch").as_deref() == Some("tcp_retransmit_ratio")
+                && of("geophone.peer").as_deref() == Some(PEER)
+        }))
+    })?;
+    equal("event", told.event_name.as_str(), "geophone.anomaly.begun")?;
+    ensure!(
+        format!("{told:?}").contains("NETFILTER_DROP"),
+        "no evidence: {told:?}"
+    );
     watched.agent.after(2)?;
     let metrics = watched.agent.metrics()?;
     let own = "{watch=\"tcp_retransmit_ratio\",peer=\"lossy-server\"";
@@ -152,6 +177,7 @@ fn loss_is_found_and_its_reason_named() -> Result<()> {
     println!("verdict {lag} s after the sample");
     // A restart, in the middle of it.
     let Watched {
+        receiver: _,
         scene,
         connection,
         agent,

@@ -1,5 +1,6 @@
 //! Puts the parts together: configuration → collector → exporters, API and screen.
 
+mod findings;
 mod views;
 
 pub use views::{Views, status};
@@ -304,6 +305,8 @@ pub struct Agent {
     shutdown: watch::Sender<bool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     flight: Option<Arc<Flight>>,
+    /// What the live view shows of alerts, anomalies and health.
+    pub judges: Option<ui::view::Judges>,
 }
 
 impl Agent {
@@ -313,6 +316,7 @@ impl Agent {
         let failed = |e: anyhow::Error| crate::error::Error::new(format_args!("{e:#}"));
         let exporter = otlp::Exporter::new(&config.export.otlp).map_err(failed)?;
         let profiles = otlp::profiles::Exporter::new(&config.export.otlp).map_err(failed)?;
+        let logs = otlp::logs::Exporter::new(&config.export.otlp).map_err(failed)?;
         let remote =
             remote_write::Exporter::new(&config.export.remote_write, &config.host_name()).map_err(failed)?;
         let memory = Memory::open(&config.store)?.map(Arc::new);
@@ -331,6 +335,9 @@ impl Agent {
         }
         if let Some(profiles) = &profiles {
             exports.add(otlp::Signal::Profiles.exporter(), profiles.stats(), start);
+        }
+        if let Some(logs) = &logs {
+            exports.add(otlp::Signal::Logs.exporter(), logs.stats(), start);
         }
         if let Some(remote) = &remote {
             exports.add(remote_write::EXPORTER, remote.stats(), start);
@@ -385,10 +392,12 @@ impl Agent {
                 let _ = receiver.wait_for(|over| *over).await;
             }
         };
+        let judges = findings::judges(memory.as_ref(), rules.as_ref(), anomalies.as_ref());
         let views = Views::new(
             running.snapshots.clone(),
             running.shared.clone(),
             running.stacks.clone(),
+            judges.clone(),
         );
         let topology = views.clone();
         let state = api::State {
@@ -423,6 +432,13 @@ impl Agent {
         }
         if let (Some(profiles), Some(stacks)) = (profiles, running.stacks.clone()) {
             tasks.push(tokio::spawn(profiles.run(stacks, resource(config), over())));
+        }
+        if let (Some(logs), Some(anomalies)) = (logs, &anomalies) {
+            tasks.push(tokio::spawn(logs.run(
+                anomalies.follow(),
+                resource(config),
+                over(),
+            )));
         }
         if let Some(capacity) = capacity {
             let interval = config.capacity.interval.get();
@@ -463,6 +479,7 @@ impl Agent {
             shutdown,
             tasks,
             flight,
+            judges,
         })
     }
 

@@ -3,6 +3,8 @@
 use super::agent::{PATIENCE, Scratch};
 use super::command;
 use anyhow::{Context as _, Result, bail, ensure};
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
@@ -16,6 +18,7 @@ use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesServiceRequest, ExportProfilesServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data, number_data_point};
 use prost::Message as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -31,6 +34,7 @@ use tonic::{Request, Response, Status};
 
 type Requests = Arc<Mutex<Vec<ExportMetricsServiceRequest>>>;
 type Profiles = Arc<Mutex<Vec<ExportProfilesServiceRequest>>>;
+type Logs = Arc<Mutex<Vec<ExportLogsServiceRequest>>>;
 
 /// A receiver at work.
 #[derive(Debug)]
@@ -39,11 +43,26 @@ pub struct Receiver {
     pub endpoint: String,
     requests: Requests,
     profiles: Profiles,
+    logs: Logs,
     _stop: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Clone)]
-struct Grpc(Requests, Profiles);
+struct Grpc(Requests, Profiles, Logs);
+
+#[tonic::async_trait]
+impl LogsService for Grpc {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        self.2
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(request.into_inner());
+        Ok(Response::new(ExportLogsServiceResponse::default()))
+    }
+}
 
 #[tonic::async_trait]
 impl ProfilesService for Grpc {
@@ -82,7 +101,9 @@ impl Receiver {
         let endpoint = format!("{scheme}://localhost:{}", listener.local_addr()?.port());
         let requests = Requests::default();
         let profiles = Profiles::default();
-        let receiver = Grpc(requests.clone(), profiles.clone());
+        let logs = Logs::default();
+        let receiver = Grpc(requests.clone(), profiles.clone(), logs.clone());
+        let of_logs = LogsServiceServer::new(receiver.clone()).accept_compressed(CompressionEncoding::Gzip);
         // The default limit of what is taken stays for profiles: 4 MiB.
         let of_profiles =
             ProfilesServiceServer::new(receiver.clone()).accept_compressed(CompressionEncoding::Gzip);
@@ -103,6 +124,7 @@ impl Receiver {
                 let serving = server
                     .add_service(service)
                     .add_service(of_profiles)
+                    .add_service(of_logs)
                     .serve_with_incoming(incoming);
                 tokio::select! {
                     result = serving => result?,
@@ -115,6 +137,7 @@ impl Receiver {
             endpoint,
             requests,
             profiles,
+            logs,
             _stop: Some(stop),
         })
     }
@@ -125,7 +148,8 @@ impl Receiver {
         let endpoint = format!("http://{}", listener.local_addr()?);
         let requests = Requests::default();
         let profiles = Profiles::default();
-        let seen = Grpc(requests.clone(), profiles.clone());
+        let logs = Logs::default();
+        let seen = Grpc(requests.clone(), profiles.clone(), logs.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let seen = seen.clone();
@@ -140,6 +164,7 @@ impl Receiver {
             endpoint,
             requests,
             profiles,
+            logs,
             _stop: None,
         })
     }
@@ -150,6 +175,17 @@ impl Receiver {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// All log records, oldest first.
+    pub fn logs(&self) -> Vec<LogRecord> {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.iter()
+            .flat_map(|request| &request.resource_logs)
+            .flat_map(|of| &of.scope_logs)
+            .flat_map(|of| &of.log_records)
+            .cloned()
+            .collect()
     }
 
     /// How many exports of metrics have come.
@@ -263,8 +299,9 @@ fn serve(stream: TcpStream, seen: &Grpc) -> Result<()> {
             return Ok(());
         }
         let is_profiles = first.starts_with("POST /v1development/profiles HTTP/1.1");
+        let is_logs = first.starts_with("POST /v1/logs HTTP/1.1");
         ensure!(
-            is_profiles || first.starts_with("POST /v1/metrics HTTP/1.1"),
+            is_profiles || is_logs || first.starts_with("POST /v1/metrics HTTP/1.1"),
             "asked for {first}"
         );
         let (mut length, mut protobuf) = (0, false);
@@ -286,7 +323,13 @@ fn serve(stream: TcpStream, seen: &Grpc) -> Result<()> {
         ensure!(protobuf, "no content type of protobuf");
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        if is_profiles {
+        if is_logs {
+            let request = ExportLogsServiceRequest::decode(body.as_slice()).context("decoding")?;
+            seen.2
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(request);
+        } else if is_profiles {
             let request = ExportProfilesServiceRequest::decode(body.as_slice()).context("decoding")?;
             seen.1
                 .lock()

@@ -46,6 +46,10 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         let message = "no stacks are taken; set probes.profile.enabled: true";
         return Err(Invalid::new(&["export", "otlp", "profiles"], message));
     }
+    if config.export.otlp.logs && !config.anomaly.enabled {
+        let message = "nothing is watched, so there is nothing to log; set anomaly.enabled: true";
+        return Err(Invalid::new(&["export", "otlp", "logs"], message));
+    }
     if config.probes.profile.off_cpu_waker && !config.probes.profile.off_cpu {
         let message = "no waits are followed; set probes.profile.off_cpu: true";
         return Err(Invalid::new(&["probes", "profile", "off_cpu_waker"], message));

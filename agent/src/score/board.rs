@@ -73,6 +73,11 @@ struct Judged {
 }
 
 impl Board {
+    /// Anomalies that are not over.
+    pub fn active(&self) -> impl Iterator<Item = &Arc<Anomaly>> {
+        self.anomalies.iter().filter(|anomaly| anomaly.until.is_none())
+    }
+
     /// As the API has it.
     pub fn view(&self, interval: Millis, all: bool) -> serde_json::Value {
         let counts = &self.counts;
@@ -281,6 +286,11 @@ fn encoded(watch: &str, labels: &labels::Labels, anomaly: Option<&Anomaly>, star
     }
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     Arc::new(Labels::new(&declared, &values, false, start))
+}
+
+/// What a label is called as an attribute of OpenTelemetry.
+pub fn attribute(name: &str) -> &'static str {
+    declare(name).otlp
 }
 
 /// The declaration of a label by its name: that of our own metrics, or one made for it. Names come from the metrics and from the

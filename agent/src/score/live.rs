@@ -13,8 +13,9 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
 /// Name of the baselines' file, in the directory of the store, which this agent alone has.
@@ -55,6 +56,8 @@ pub struct Anomalies {
     patience: Duration,
     /// What it costs is its own, and in no replay.
     pub(super) is_live: bool,
+    /// Who is told of each one that begins or is over.
+    told: OnceLock<UnboundedSender<Arc<Anomaly>>>,
     pub(super) counters: Counters,
 }
 
@@ -127,14 +130,27 @@ impl Anomalies {
             interval,
             patience: PATIENCE,
             is_live: true,
+            told: OnceLock::new(),
             counters: Counters::default(),
         }
+    }
+
+    /// From now on tells of each anomaly that begins or is over; the first who asks is told.
+    pub fn follow(&self) -> UnboundedReceiver<Arc<Anomaly>> {
+        let (sender, told) = mpsc::unbounded_channel();
+        let _ = self.told.set(sender);
+        told
     }
 
     /// What was said last.
     pub(super) fn board(&self) -> Arc<Board> {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
         published.clone()
+    }
+
+    /// Those that are not over.
+    pub fn active(&self) -> Vec<Arc<Anomaly>> {
+        self.board().active().cloned().collect()
     }
 
     /// The answer of the API; `all`: with every series.
@@ -177,6 +193,12 @@ impl Anomalies {
         drop(guard);
         if self.is_live {
             tell(&round);
+        }
+        if let Some(told) = self.told.get() {
+            for anomaly in round.begun.into_iter().chain(round.ended) {
+                // Nobody listens any more: the agent ends.
+                let _ = told.send(Arc::new(anomaly));
+            }
         }
         self.counters
             .nanos

@@ -9,5 +9,6 @@ pub mod slo;
 #[cfg(test)]
 mod tests;
 
+pub use board::attribute;
 pub use live::Anomalies;
 pub use metrics::{METRICS, StatsCollect};

@@ -1,9 +1,10 @@
-//! OTLP metrics and profiles, pushed over gRPC or HTTP.
+//! OTLP metrics, profiles and logs, pushed over gRPC or HTTP.
 //!
-//! A timer encodes the latest snapshot, or the latest ten seconds of stacks; the rest is `push`'s.
+//! A timer encodes the latest snapshot, or the latest ten seconds of stacks, and logs are sent as they come; the rest is `push`'s.
 
 pub mod client;
 pub mod encode;
+pub mod logs;
 pub mod previous;
 pub mod profiles;
 pub mod reply;

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Metrics and profiles to an OpenTelemetry collector. Without an endpoint nothing is sent.
+/// Metrics, profiles and logs to an OpenTelemetry collector. Without an endpoint nothing is sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpSettings {
     /// Where to send, e.g. `https://collector.example:4317`. `http` means plain text. With the protocol `http` the
-    /// path `/v1/metrics` is added where the endpoint has none, and profiles go to `/v1development/profiles` beside it.
+    /// path `/v1/metrics` is added where the endpoint has none, and profiles go to `/v1development/profiles`, logs to `/v1/logs` beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// `grpc` or `http` (protobuf).
@@ -24,6 +24,9 @@ pub struct OtlpSettings {
     /// Send profiles too: what probe `profile` takes, each ten seconds once. Off by default: OTLP's definition of profiles
     /// (`v1development`) may still change, and not every collector takes them.
     pub profiles: bool,
+    /// Send anomalies as log records: one when it begins, with its evidence (event `geophone.anomaly.begun`), one when it is over
+    /// (`geophone.anomaly.over`).
+    pub logs: bool,
     /// Time between two exports of metrics.
     #[serde(with = "duration")]
     #[schemars(with = "String")]
@@ -85,6 +88,7 @@ impl Default for OtlpSettings {
         Self {
             endpoint: None,
             profiles: false,
+            logs: false,
             protocol: Protocol::default(),
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(10),
@@ -104,6 +108,9 @@ impl OtlpSettings {
         self.url(Signal::Metrics)?;
         if self.profiles {
             self.url(Signal::Profiles)?;
+        }
+        if self.logs {
+            self.url(Signal::Logs)?;
         }
         settings::check(
             "otlp",
@@ -126,12 +133,13 @@ impl OtlpSettings {
         }
         match (self.protocol, url.path()) {
             (Protocol::Http, "" | "/") => url.set_path(signal.path()),
-            (Protocol::Http, path) if signal == Signal::Profiles => {
+            (Protocol::Http, path) if signal != Signal::Metrics => {
                 let Some(before) = path.strip_suffix(Signal::Metrics.path()) else {
                     bail!(
-                        "otlp.endpoint {endpoint:?}: its path does not end in {}, so nobody knows that of profiles; end it \
-                         so or set otlp.profiles: false",
-                        Signal::Metrics.path()
+                        "otlp.endpoint {endpoint:?}: its path does not end in {}, so nobody knows that of {name}; end it \
+                         so or set otlp.{name}: false",
+                        Signal::Metrics.path(),
+                        name = signal.name()
                     );
                 };
                 let path = format!("{before}{}", signal.path());

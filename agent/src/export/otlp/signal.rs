@@ -9,6 +9,8 @@ pub enum Signal {
     Metrics,
     /// Profiles, whose definition is still under development.
     Profiles,
+    /// Logs.
+    Logs,
 }
 
 impl Signal {
@@ -17,6 +19,16 @@ impl Signal {
         match self {
             Self::Metrics => "otlp",
             Self::Profiles => "otlp_profiles",
+            Self::Logs => "otlp_logs",
+        }
+    }
+
+    /// Its setting, and its name in sentences.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Profiles => "profiles",
+            Self::Logs => "logs",
         }
     }
 
@@ -25,6 +37,7 @@ impl Signal {
         match self {
             Self::Metrics => "/v1/metrics",
             Self::Profiles => "/v1development/profiles",
+            Self::Logs => "/v1/logs",
         }
     }
 
@@ -33,6 +46,7 @@ impl Signal {
         PathAndQuery::from_static(match self {
             Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
             Self::Profiles => "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
         })
     }
 }
