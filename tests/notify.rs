@@ -7,15 +7,12 @@ use std::process::Command;
 use tests::harness::agent::{PATIENCE, Scratch};
 use tests::harness::cli::geophone;
 use tests::harness::command::{output, present, said};
-use tests::harness::notify::{Mail, Sink, can_mail, until};
+use tests::harness::notify::{Mail, SLACK, Sink, can_mail, counts, receiver, until};
 use tests::harness::{Agent, Scene, Setup, equal, skipped};
 use tests::need_root;
 
 /// What an enemy would write into a label.
 const HOSTILE: &str = "\"}]\r\nBcc: all@example.org\r\n\r\n<b>&<!channel>";
-
-/// Path of Slack's address, which is a secret.
-const SLACK: &str = "sl4ck";
 
 /// All that the test has.
 struct Stage {
@@ -41,11 +38,12 @@ impl Stage {
             "annotations": { "summary": "{{ $labels.subject }} sends" },
         }]}]});
         let rules = scratch.write("rules.yaml", rules.to_string())?;
-        let [url, key, password] = [
-            scratch.secret("slack", format!("http://{}/{SLACK}\n", sink.at))?,
-            scratch.secret("key", "k3y\n")?,
-            scratch.secret("password", "s3cret\n")?,
-        ];
+        let mut ops = receiver(&scratch, &sink, &mail)?;
+        let away = json!({ "url": format!("http://{}/webhook", dead.at) });
+        ops["webhook_configs"]
+            .as_array_mut()
+            .context("no list")?
+            .push(away);
         let config = serde_json::json!({
             "host": "node-1",
             "store": { "kind": "disk", "directory": scratch.path("store") },
@@ -55,21 +53,7 @@ impl Stage {
                 "directory": scratch.path("alerting"),
                 "retry": { "initial": "100ms", "max": "500ms" },
                 "route": { "receiver": "ops", "group_by": ["incident"], "group_wait": "0s", "group_interval": "1s" },
-                "receivers": [{
-                    "name": "ops",
-                    "webhook_configs": [
-                        { "url": format!("http://{}/webhook", sink.at) },
-                        { "url": format!("http://{}/webhook", dead.at) },
-                    ],
-                    "slack_configs": [{ "api_url_file": url, "channel": "#ops" }],
-                    "pagerduty_configs": [{ "routing_key_file": key, "url": format!("http://{}/pagerduty", sink.at) }],
-                    "email_configs": [{
-                        "to": "Ops <ops@example.org>, b@example.org", "from": "geophone@example.org",
-                        "smarthost": format!("localhost:{}", mail.port),
-                        "auth_username": "geophone", "auth_password_file": password, "tls": { "ca_file": mail.ca },
-                    }],
-                    "log_configs": [{}],
-                }],
+                "receivers": [ops],
             },
         });
         Ok(Self {
@@ -89,11 +73,8 @@ impl Stage {
             .start()
     }
 
-    /// How many messages have come to webhook, Slack, PagerDuty, by mail.
     fn counts(&self) -> Result<[usize; 4]> {
-        let posted = ["webhook", SLACK, "pagerduty"].map(|path| self.sink.posted(path).len());
-        let [webhook, slack, pagerduty] = posted;
-        Ok([webhook, slack, pagerduty, self.mail.mails()?.len()])
+        counts(&self.sink, &self.mail)
     }
 }
 

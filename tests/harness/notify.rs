@@ -1,9 +1,10 @@
-//! Places that are told of alerts: a server that takes whatever is posted, and a mail server with STARTTLS.
+//! Places that are told of alerts: a server that takes whatever is posted, a mail server with STARTTLS, an Alertmanager.
 
-use super::agent::{PATIENCE, Scratch};
+use super::agent::{PATIENCE, Scratch, clean};
 use super::command::output;
+use super::http;
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -197,17 +198,102 @@ impl Drop for Mail {
     }
 }
 
+/// Path of Slack's address on a sink, which is a secret.
+pub const SLACK: &str = "sl4ck";
+
+/// Settings of a receiver `ops` that has a place of every kind.
+pub fn receiver(scratch: &Scratch, sink: &Sink, mail: &Mail) -> Result<Value> {
+    let [url, key, password] = [
+        scratch.secret("slack", format!("http://{}/{SLACK}\n", sink.at))?,
+        scratch.secret("key", "k3y\n")?,
+        scratch.secret("password", "s3cret\n")?,
+    ];
+    Ok(json!({
+        "name": "ops",
+        "webhook_configs": [{ "url": format!("http://{}/webhook", sink.at) }],
+        "slack_configs": [{ "api_url_file": url, "channel": "#ops" }],
+        "pagerduty_configs": [{ "routing_key_file": key, "url": format!("http://{}/pagerduty", sink.at) }],
+        "email_configs": [{
+            "to": "Ops <ops@example.org>, b@example.org", "from": "geophone@example.org",
+            "smarthost": format!("localhost:{}", mail.port),
+            "auth_username": "geophone", "auth_password_file": password, "tls": { "ca_file": mail.ca },
+        }],
+        "log_configs": [{}],
+    }))
+}
+
+/// How many messages have come to webhook, Slack, PagerDuty, by mail.
+pub fn counts(sink: &Sink, mail: &Mail) -> Result<[usize; 4]> {
+    let [webhook, slack, pagerduty] = ["webhook", SLACK, "pagerduty"].map(|path| sink.posted(path).len());
+    Ok([webhook, slack, pagerduty, mail.mails()?.len()])
+}
+
+/// A real Alertmanager, of Debian's package; it ends with the value.
+#[derive(Debug)]
+pub struct Alertmanager {
+    /// Where it listens.
+    pub at: SocketAddr,
+    child: Child,
+}
+
+impl Alertmanager {
+    /// The program.
+    pub const PROGRAM: &str = "prometheus-alertmanager";
+
+    /// With this configuration; in the network namespace of the calling thread.
+    pub fn start(scratch: &Scratch, config: &str) -> Result<Self> {
+        let at = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let child = clean(Self::PROGRAM)
+            .arg(format!(
+                "--config.file={}",
+                scratch.write("alertmanager.yml", config)?.display()
+            ))
+            .arg(format!(
+                "--storage.path={}",
+                scratch.path("alertmanager").display()
+            ))
+            .arg(format!("--web.listen-address={at}"))
+            .arg("--cluster.listen-address=")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context(Self::PROGRAM)?;
+        let this = Self { at, child };
+        until("Alertmanager is ready", || {
+            let answer = http::get(None, at, "/-/ready", "*/*");
+            Ok(answer.is_ok_and(|answer| answer.status == 200).then_some(()))
+        })?;
+        Ok(this)
+    }
+}
+
+impl Drop for Alertmanager {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Asks until it is so.
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn until<T>(what: &str, ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    within(PATIENCE, what, ask)
+}
+
+/// The same, for so long.
+pub fn within<T>(
+    patience: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let begin = Instant::now();
     loop {
         if let Some(answer) = ask()? {
             return Ok(answer);
         }
         ensure!(
-            begin.elapsed() < PATIENCE,
+            begin.elapsed() < patience,
             "{what}: not within {} s",
-            PATIENCE.as_secs()
+            patience.as_secs()
         );
         std::thread::sleep(Duration::from_millis(50));
     }
