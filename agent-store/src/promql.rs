@@ -110,7 +110,7 @@ pub fn instant(
     })
 }
 
-/// A query that is asked again and again: it is parsed once, which costs as much as to evaluate many a query.
+/// A query that is asked again and again: it is parsed once.
 #[derive(Clone, Debug)]
 pub struct Query {
     text: String,
