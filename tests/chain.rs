@@ -116,7 +116,7 @@ impl Chain {
     }
 }
 
-fn find<'a>(all: &'a Value, is: impl Fn(&Value) -> bool) -> Option<&'a Value> {
+fn find(all: &Value, is: impl Fn(&Value) -> bool) -> Option<&Value> {
     all.as_array().into_iter().flatten().find(|one| is(one))
 }
 
