@@ -36,6 +36,7 @@ const SILENT: &[(&str, &str)] = &[
         "the tunnels' devices drop nothing",
     ),
     ("geophone_notifications_", "no receiver of notifications is set"),
+    ("geophone_kubernetes_", "no Kubernetes"),
     ("geophone_record_", "the flight recorder is off"),
     ("geophone_incidents", "no receiver of notifications is set"),
     ("geophone_silences", "no receiver of notifications is set"),

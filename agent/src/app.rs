@@ -14,7 +14,8 @@ use crate::config::{Config, Pairs, RttSource, TunnelUse};
 use crate::confine;
 use crate::error::{Context as _, Result};
 use crate::export::{otlp, push, remote_write};
-use crate::identity::Peers;
+use crate::identity::names::Names;
+use crate::identity::{Peers, kubernetes};
 use crate::memory::{self, Memory};
 use crate::probes::{Probe, block, dns, drops, netdev, node, path, profile, sched, tcp, tunnel, udp};
 use crate::record::{self, Flight, Source};
@@ -50,7 +51,7 @@ pub fn sizes(config: &Config, peers: &Peers) -> Sizes {
         slots: slots + 1,
         shards,
         drop_keys: config.limits.drop_keys,
-        prefixes: peers.prefixes().count() as u32,
+        prefixes: peers.prefixes().count() as u32 + kubernetes::addresses(config),
         tunnels: if config.probes.tunnel.enabled == TunnelUse::Off {
             1
         } else {
@@ -183,11 +184,17 @@ fn resource(config: &Config) -> Resource {
 
 /// A collector for this configuration, attached and ready.
 pub fn collector(config: &Config, btf: Option<PathBuf>) -> Result<Collector> {
-    collector_of(config, btf, Source::Kernel)
+    let (config, names) = kubernetes::start(config)?;
+    collector_of(&config, btf, Source::Kernel, names)
 }
 
-/// The same, of another source.
-pub fn collector_of(config: &Config, btf: Option<PathBuf>, source: Source) -> Result<Collector> {
+/// The same, of another source, and with these names of containers.
+pub fn collector_of(
+    config: &Config,
+    btf: Option<PathBuf>,
+    source: Source,
+    names: Names,
+) -> Result<Collector> {
     let peers = Peers::new(&config.peers, &config.region, &config.zone).context("peers")?;
     let p = &config.probes;
     let needs_programs = p.tcp.enabled
@@ -203,6 +210,7 @@ pub fn collector_of(config: &Config, btf: Option<PathBuf>, source: Source) -> Re
         sizes: needs_programs.then(|| sizes(config, &peers)),
         btf,
         peers,
+        names,
         resource: resource(config),
         budget: if config.budget.enabled {
             config.budget.cpu_percent / 100.0
@@ -313,6 +321,9 @@ impl Agent {
     /// Starts all parts. The API's port is taken first, so that a second agent fails before it attaches anything.
     pub fn start(config: &Config, btf: Option<PathBuf>) -> Result<Self> {
         let bound = api::bind(&config.api).map_err(|e| crate::error::Error::new(format_args!("{e:#}")))?;
+        let (config, names) = kubernetes::start(config)?;
+        let config = &config;
+        let followed = names.kubernetes.clone();
         let failed = |e: anyhow::Error| crate::error::Error::new(format_args!("{e:#}"));
         let exporter = otlp::Exporter::new(&config.export.otlp).map_err(failed)?;
         let profiles = otlp::profiles::Exporter::new(&config.export.otlp).map_err(failed)?;
@@ -321,7 +332,7 @@ impl Agent {
             remote_write::Exporter::new(&config.export.remote_write, &config.host_name()).map_err(failed)?;
         let memory = Memory::open(&config.store)?.map(Arc::new);
         let (source, flight) = Flight::start(config)?;
-        let collector = collector_of(config, btf, source)?;
+        let collector = collector_of(config, btf, source, names)?;
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
@@ -329,6 +340,9 @@ impl Agent {
         let stats: Arc<api::Stats> = Arc::default();
         let mut collects: Vec<Box<dyn Collect>> =
             vec![Box::new(api::StatsCollect::new(stats.clone(), start))];
+        if let Some(followed) = followed {
+            collects.push(Box::new(kubernetes::StatsCollect::new(followed, start)));
+        }
         let mut exports = push::StatsCollect::default();
         if let Some(exporter) = &exporter {
             exports.add(otlp::Signal::Metrics.exporter(), exporter.stats(), start);

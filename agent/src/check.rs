@@ -5,11 +5,18 @@ use crate::bpf::{State, Verdict, engine, host};
 use crate::config::Config;
 use crate::confine;
 use crate::error::Result;
+use crate::identity::kubernetes;
+use crate::identity::names::Names;
 use crate::mountinfo;
+use crate::record::Source;
 use crate::stacks::interpreters::{self, Interpreter};
 use crate::ui::print::table;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The Kubernetes API is waited for so long.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// A fact about the machine.
 #[derive(Clone, Debug, Serialize)]
@@ -51,7 +58,9 @@ pub fn check(config: &Config, btf: Option<PathBuf>) -> Result<Report> {
         ok: true,
         remedy: String::new(),
     });
-    let collector = app::collector(config, btf)?;
+    facts.extend(kubernetes_fact(config));
+    // Names are none of its business, and the API may be slow.
+    let collector = app::collector_of(config, btf, Source::Kernel, Names::default())?;
     let programs = collector.verdicts();
     let engine_error = collector.engine_error.clone();
     // The fallback does the work of tcp's required programs, if less well.
@@ -135,6 +144,63 @@ fn facts(btf: Option<&Path>) -> Vec<Fact> {
             "",
         ),
     ]
+}
+
+/// Whether the API answers, if it is asked.
+fn kubernetes_fact(config: &Config) -> Option<Fact> {
+    if !kubernetes::is_wanted(config) {
+        return None;
+    }
+    let node = kubernetes::node(config);
+    let fact = |value, ok, remedy: &str| Fact {
+        name: "kubernetes",
+        value,
+        ok,
+        remedy: remedy.to_owned(),
+    };
+    let api = match kubernetes::connect(config) {
+        Ok(api) => api,
+        Err(e) => {
+            return Some(fact(
+                e.to_string(),
+                false,
+                "mend kubernetes.kubeconfig, or set kubernetes.enabled: false",
+            ));
+        }
+    };
+    let is_complete = api.wait(ANSWER);
+    let status = api.status();
+    let (pods, reasons) = (
+        status.pods,
+        status.errors.into_keys().collect::<Vec<_>>().join(", "),
+    );
+    Some(if !is_complete && status.lists == 0 {
+        let remedy = "give the service account list and watch of pods; without it containers have the names of their runtime";
+        fact(
+            format!("node {node}: no list of its pods in {ANSWER:?} ({reasons})"),
+            false,
+            remedy,
+        )
+    } else if !is_complete {
+        let remedy = "give the service account get of nodes, and set NODE_NAME to spec.nodeName";
+        fact(
+            format!("{pods} pods, but node {node} is not known ({reasons}): no zone, no region"),
+            false,
+            remedy,
+        )
+    } else if pods == 0 {
+        fact(
+            format!("node {node} has no pods"),
+            false,
+            "set NODE_NAME to spec.nodeName by the downward API, or kubernetes.node",
+        )
+    } else {
+        let addresses = match status.addresses {
+            0 => String::new(),
+            n => format!(", {n} addresses of services"),
+        };
+        fact(format!("{pods} pods of node {node}{addresses}"), true, "")
+    })
 }
 
 fn row(interpreter: &Interpreter) -> Vec<String> {

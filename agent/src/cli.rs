@@ -91,6 +91,9 @@ pub enum Command {
         /// With the verifier's log of refused programs
         #[arg(long, short)]
         verbose: bool,
+        /// Instead: how many series the running agent has, and how many of them each label costs
+        #[arg(long, conflicts_with = "verbose")]
+        cardinality: bool,
     },
     /// Connections as they end, and long ones every ten seconds
     Flows(Stream),

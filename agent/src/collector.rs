@@ -9,10 +9,12 @@ use crate::aggregate::{Collect, Family, Resource, Snapshot};
 use crate::bpf::{Engine, Sizes, State, Verdict};
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
-use crate::identity::{Identity, Peers, find_cgroup2_root};
+use crate::identity::Peers;
+use crate::identity::names::Names;
+use crate::parts::Parts;
 use crate::price::Price;
-use crate::probes::{Context, DeviceDrops, Probe};
-use crate::record::{Clock, Source, Step};
+use crate::probes::Probe;
+use crate::record::{Source, Step};
 use crate::records::{Changes, Record, RouteChange};
 use crate::ring::Ring;
 use crate::stacks::Stacks;
@@ -43,6 +45,8 @@ pub struct Setup {
     pub btf: Option<PathBuf>,
     /// Names of peers.
     pub peers: Peers,
+    /// Names of containers.
+    pub names: Names,
     /// What the series are about.
     pub resource: Resource,
     /// Share of the machine that may be used; 0 = no limit.
@@ -113,33 +117,6 @@ pub struct Collector {
     tick: u64,
 }
 
-/// What the probes use.
-struct Parts {
-    engine: Option<Engine>,
-    identity: Identity,
-    peers: Peers,
-    device_drops: DeviceDrops,
-    source: Source,
-}
-
-impl Parts {
-    fn context(&mut self, clock: &Clock, series_start: u64) -> Context<'_> {
-        Context {
-            engine: self.engine.as_mut(),
-            identity: &mut self.identity,
-            peers: &self.peers,
-            now: clock.now,
-            series_start,
-            listened: false,
-            last: false,
-            device_drops: &mut self.device_drops,
-            unix_nanos: clock.unix_nanos,
-            boot_to_unix: clock.boot_to_unix,
-            source: &self.source,
-        }
-    }
-}
-
 impl Collector {
     /// Loads and attaches everything that this machine allows. Never fails: what does not work has a verdict.
     pub fn new(setup: Setup) -> Self {
@@ -164,13 +141,8 @@ impl Collector {
             tracing::error!("{e}; peers have no names");
         }
         let floor = engine.as_mut().and_then(Engine::calibrate).unwrap_or(0.0);
-        let mut parts = Parts {
-            engine,
-            identity: Identity::new(find_cgroup2_root().ok(), PathBuf::from("/proc")).with(&source),
-            peers: setup.peers,
-            device_drops: DeviceDrops::default(),
-            source,
-        };
+        let mut parts = Parts::new(engine, setup.names, setup.peers, source);
+        parts.follow_services(false);
         let mut probes = setup.probes;
         let mut context = parts.context(&clock, start);
         probes.retain_mut(|probe| match probe.attach(&mut context) {
@@ -301,10 +273,12 @@ impl Collector {
         let unix_nanos = clock.unix_nanos;
         // What is new in this tick began after the last one.
         let series_start = std::mem::replace(&mut self.last_unix_nanos, unix_nanos);
-        if self.parts.source.is_due(clock.now) {
+        let is_due = self.parts.source.is_due(clock.now);
+        if is_due {
             // What is told once may be forgotten by now.
             self.parts.identity.tell_all();
         }
+        self.parts.follow_services(is_due);
         let mut context = self.parts.context(&clock, series_start);
         context.last = last;
         for probe in &mut self.probes {

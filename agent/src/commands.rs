@@ -6,6 +6,7 @@ mod bench;
 mod bench_packets;
 mod bench_replay;
 mod capacity;
+mod cardinality;
 mod dashboards;
 mod diff;
 mod health;
@@ -26,6 +27,7 @@ pub use bench::{bench_encode, bench_ring, test_corpus};
 pub use bench_packets::bench_packets;
 pub use bench_replay::bench_replay;
 pub use capacity::{capacity, capacity_of_file};
+pub use cardinality::cardinality;
 pub use dashboards::dashboards;
 pub use diff::diff;
 pub use health::health;
@@ -52,6 +54,7 @@ use crate::ui::{
     view::{View, ViewBuilder},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::de::DeserializeOwned;
 use std::future::pending;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -69,8 +72,10 @@ pub fn log(settings: &Log, screen: bool) -> Result<()> {
     } else {
         format!("{:?}", settings.level).to_lowercase()
     };
-    let filter = EnvFilter::try_new(format!("{level},h2=warn,hyper=warn,rustls=warn,tonic=warn"))
-        .context("log.level")?;
+    let filter = EnvFilter::try_new(format!(
+        "{level},h2=warn,hyper=warn,kube_client=off,kube_runtime=off,rustls=warn,tonic=warn"
+    ))
+    .context("log.level")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -230,6 +235,21 @@ fn token(config: &Config) -> Result<Option<String>> {
                 .context(format_args!("api.token_file {}", file.display()))
         })
         .transpose()
+}
+
+/// What the running agent answers to a path.
+async fn get<T: DeserializeOwned>(config: &Config, base: &str, path: &str) -> Result<T> {
+    let mut request = reqwest::Client::new().get(format!("{base}{path}"));
+    if let Some(token) = token(config)? {
+        request = request.bearer_auth(token);
+    }
+    let answer = request
+        .send()
+        .await
+        .and_then(reqwest::Response::error_for_status)
+        .context(base)?;
+    let body = answer.bytes().await.context(base)?;
+    serde_json::from_slice(&body).context(format_args!("{base}: the answer"))
 }
 
 /// `geophone top`.

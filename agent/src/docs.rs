@@ -1,6 +1,6 @@
 //! docs/metrics.md, from the declarations.
 
-use crate::aggregate::{Metric, Stability};
+use crate::aggregate::{FURTHER, Metric, Stability};
 use std::fmt::Write as _;
 
 /// Every metric of the agent, by the part that owns it.
@@ -17,6 +17,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Probe block", crate::probes::block::METRICS),
         ("Probe sched", crate::probes::sched::METRICS),
         ("Probe profile", crate::probes::profile::METRICS),
+        ("Kubernetes", crate::identity::kubernetes::METRICS),
         ("Accounting", crate::accounting::METRICS),
         ("Coverage", crate::coverage::METRICS),
         ("Cost", crate::cost::METRICS),
@@ -50,7 +51,9 @@ pub fn metrics() -> String {
          Histograms are base-2 exponential (scale 3, seconds): native histograms and OTLP exponential histograms have \
          all buckets, the text formats have one bucket an octave. A series with `otel_metric_overflow=\"true\"` (OTLP: \
          `otel.metric.overflow`) takes what found no row of its own: series + other = total.\n\n\
-         All series carry the resource `host.name`, `cloud.region`, `cloud.availability_zone` (Prometheus: `target_info`).\n",
+         All series carry the resource `host.name`, `cloud.region`, `cloud.availability_zone` (Prometheus: `target_info`); OTLP in \
+         Kubernetes `k8s.node.name` as well. Series with a `subject` that is a pod's also have those of the `k8s_*` labels below \
+         that `kubernetes.labels` asks for.\n",
     );
     for (title, metrics) in all() {
         let _ = write!(
@@ -85,6 +88,7 @@ pub fn metrics() -> String {
     {
         seen.insert((l.prometheus, l.otlp, l.help), l);
     }
+    seen.extend(FURTHER.iter().map(|l| ((l.prometheus, l.otlp, l.help), l)));
     for l in seen.values() {
         let _ = writeln!(out, "| `{}` | `{}` | {} |", l.prometheus, l.otlp, l.help);
     }

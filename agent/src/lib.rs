@@ -23,6 +23,7 @@ pub mod governor;
 pub mod identity;
 pub mod memory;
 pub mod mountinfo;
+pub mod parts;
 pub mod price;
 pub mod probes;
 pub mod record;

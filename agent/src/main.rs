@@ -79,7 +79,11 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
     commands::log(&config.log, screen)?;
     let btf = cli.common.btf.clone().filter(|path| !path.as_os_str().is_empty());
     match cli.command {
-        Command::Check { json, verbose } => {
+        Command::Check {
+            json,
+            verbose,
+            cardinality: false,
+        } => {
             let report = check::check(&config, btf)?;
             if json {
                 say(&serde_json::to_string_pretty(&report).context("JSON")?)?;
@@ -134,6 +138,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
                     Command::Anomalies { all, watches, json } => {
                         commands::anomalies(&config, all, watches, json).await
                     }
+                    Command::Check { json, .. } => commands::cardinality(&config, json).await,
                     Command::Diff(options) => commands::diff(&config, &options).await,
                     Command::Drops(stream) => commands::stream(&config, btf, &stream, "drops").await,
                     _ => Ok(()),

@@ -59,6 +59,9 @@ GOOD = {
     },
     "own profile": {"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "geophone.json"}}, "openshift": {"scc": True}},
     "pod network": {**EXPOSED, "hostNetwork": False, "dnsPolicy": "ClusterFirst"},
+    "peers": {"kubernetes": {"peers": True}, "config": {"kubernetes": {"subject": "container"}}},
+    "no API": {"kubernetes": {"enabled": False}},
+    "roles of somebody else": {"kubernetes": {"rbac": False}},
     "nothing kept": {"store": {"kind": "none"}, "rules": {"onNode": False}},
 }
 # values, and what the refusal says of them.
@@ -72,6 +75,16 @@ BAD = [
     ({"api": {"ports": 1}}, "ports"),
     ({"capabilities": ["ALL"]}, "capabilities"),
     ({"store": {"kind": "disk"}}, "kind"),
+]
+
+# All that the agent asks of the API.
+RIGHTS = [
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
+]
+RIGHTS_OF_PEERS = [
+    {"apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch"]},
+    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
 ]
 
 faults = []
@@ -149,8 +162,16 @@ def least_privilege(name, objects):
     host = {v["name"] for v in pod["volumes"] if "hostPath" in v}
     if set(writable) & host - {"store"}:
         fault(f"{name}: {writable} of the host can be written")
-    if pod["automountServiceAccountToken"]:
-        fault(f"{name}: a token that nobody uses")
+    settings = yaml.safe_load(objects["ConfigMap", "geophone"]["data"]["geophone.yaml"]).get("kubernetes", {})
+    asks = settings.get("enabled", True)
+    rights = RIGHTS + (RIGHTS_OF_PEERS if settings.get("peers") else [])
+    if pod["automountServiceAccountToken"] != asks:
+        fault(f"{name}: a token that nobody uses, or none although the API is asked")
+    role = objects.get(("ClusterRole", "geophone"))
+    if role and (not asks or role["rules"] != rights):
+        fault(f"{name}: the role may more, or less, than is asked for: {role['rules']}")
+    if bool(role) != (asks and name != "roles of somebody else"):
+        fault(f"{name}: a role that is not wanted, or none where one is")
     scc = objects.get(("SecurityContextConstraints", "geophone"))
     profile = context["seccompProfile"]
     if profile["type"] == "Unconfined" and name not in PLATFORMS:

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// One of this name, in a parent that nobody else uses.
+    /// One of this name, in a parent that nobody else uses. A name may be a path.
     pub fn new(name: impl AsRef<OsStr>) -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts")?;
         let root = mounts
@@ -42,8 +42,11 @@ impl Drop for Cgroup {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        if let Some(parent) = self.0.parent() {
-            let _ = fs::remove_dir(parent);
+        // And those that were made for it. A directory that another one uses is not empty.
+        for parent in self.0.ancestors().skip(1) {
+            if fs::remove_dir(parent).is_err() {
+                break;
+            }
         }
     }
 }

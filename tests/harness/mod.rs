@@ -9,6 +9,7 @@ pub mod delay;
 pub mod disk;
 pub mod dns;
 pub mod http;
+pub mod kubernetes;
 pub mod netns;
 pub mod notify;
 pub mod otlp;

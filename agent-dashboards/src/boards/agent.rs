@@ -282,6 +282,29 @@ pub fn board(m: &mut Maker) -> Board {
         m.graph("Dumps of alerts", &[("{{instance}} {{outcome}}", dumps)])
             .size(5, 8),
     );
+    panels.push(m.row("Kubernetes"));
+    let age = m.value("max", "geophone_kubernetes_age_seconds", "", &["instance"]);
+    panels.push(
+        m.graph("Age of the names", &[("{{instance}}", age)])
+            .size(6, 8)
+            .about("Time since the API last said anything"),
+    );
+    let pods = m.value("max", "geophone_kubernetes_pods", "", &["instance"]);
+    let addresses = m.value("max", "geophone_kubernetes_addresses", "", &["instance"]);
+    let targets = [
+        ("{{instance}} pods", pods),
+        ("{{instance}} addresses of services", addresses),
+    ];
+    panels.push(m.graph("Known", &targets).size(6, 8));
+    let errors = m.rate("geophone_kubernetes_errors_total", "", &["instance", "reason"]);
+    panels.push(
+        m.graph("Errors of the API", &[("{{instance}} {{reason}}", errors)])
+            .size(6, 8),
+    );
+    let lists = m.rate("geophone_kubernetes_lists_total", "", &["instance"]);
+    let refused = m.rate("geophone_kubernetes_refused_total", "", &["instance"]);
+    let targets = [("{{instance}} lists", lists), ("{{instance}} refused", refused)];
+    panels.push(m.graph("Lists, and what was refused", &targets).size(6, 8));
     Board {
         name: "geophone-agent",
         title: "geophone / Agent",

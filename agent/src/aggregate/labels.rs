@@ -1,5 +1,6 @@
 //! Label values of one series, encoded once for every exporter.
 
+use super::further::Further;
 use super::metric::{Label, label};
 use bytes::BufMut as _;
 use std::fmt::Write as _;
@@ -20,6 +21,8 @@ pub struct Labels {
     /// OTLP: `repeated KeyValue attributes = 7` of `NumberDataPoint`, tags included. One piece, because five small ones
     /// cost ten times as much to copy: they lie scattered.
     pub otlp: Vec<u8>,
+    /// Those of the values that the metric does not declare: they are the subject's.
+    pub further: Further,
 }
 
 /// Longest label value in bytes; the rest is cut and replaced by `…`.
@@ -28,11 +31,23 @@ pub const MAX_VALUE: usize = 128;
 impl Labels {
     /// Encodes the labels. `values` are in the order of `declared`; empty ones are left out.
     pub fn new(declared: &[&'static Label], values: &[&str], overflow: bool, start_unix_nanos: u64) -> Self {
-        let values: Vec<(&'static Label, String)> = declared
-            .iter()
-            .zip(values)
+        Self::of(declared, values, &Further::default(), overflow, start_unix_nanos)
+    }
+
+    /// As [`Self::new`], of a subject that has further labels.
+    pub fn of(
+        declared: &[&'static Label],
+        values: &[&str],
+        further: &Further,
+        overflow: bool,
+        start_unix_nanos: u64,
+    ) -> Self {
+        let own = declared.iter().zip(values).map(|(label, value)| (*label, *value));
+        let others = further.iter().map(|(label, value)| (*label, value.as_str()));
+        let values: Vec<(&'static Label, String)> = own
+            .chain(others)
             .filter(|(_, value)| !value.is_empty())
-            .map(|(declared, value)| (*declared, clean(value)))
+            .map(|(label, value)| (label, clean(value)))
             .collect();
         let mut out = Self {
             values,
@@ -41,6 +56,7 @@ impl Labels {
             text: String::new(),
             proto: Vec::new(),
             otlp: Vec::new(),
+            further: further.clone(),
         };
         for (label, value) in &out.values {
             if !out.text.is_empty() {

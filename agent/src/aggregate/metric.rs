@@ -32,7 +32,7 @@ pub enum Stability {
 }
 
 /// A dimension, with its name in each world.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Label {
     /// Prometheus label name.
     pub prometheus: &'static str,
@@ -117,7 +117,7 @@ pub mod label {
         )*};
     }
     labels! {
-        SUBJECT: "subject", "geophone.subject", "Who: container, systemd unit or process";
+        SUBJECT: "subject", "geophone.subject", "Who: workload, container, systemd unit or process";
         PEER: "peer", "geophone.peer", "To whom: name of the configured prefix, else loopback, private or public";
         PEER_REGION: "peer_region", "destination.cloud.region", "Region of the peer's prefix";
         PEER_ZONE: "peer_zone", "destination.cloud.availability_zone", "Zone of the peer's prefix";
@@ -148,6 +148,15 @@ pub mod label {
         SWITCH: "switch", "geophone.sched.switch", "voluntary or involuntary";
         PROFILE_SAMPLE: "sample", "geophone.profile.sample", "What a stack is a sample of: cpu, off_cpu, lock, fault, block_io, drop, retransmit";
         END: "end", "geophone.profile.end", "How a user stack ended: complete, or why it is not whole";
+        K8S_NAMESPACE: "k8s_namespace_name", "k8s.namespace.name", "Namespace of the pod";
+        K8S_DEPLOYMENT: "k8s_deployment_name", "k8s.deployment.name", "Deployment of the pod";
+        K8S_REPLICA_SET: "k8s_replicaset_name", "k8s.replicaset.name", "ReplicaSet of the pod, if it is of no Deployment";
+        K8S_STATEFUL_SET: "k8s_statefulset_name", "k8s.statefulset.name", "StatefulSet of the pod";
+        K8S_DAEMON_SET: "k8s_daemonset_name", "k8s.daemonset.name", "DaemonSet of the pod";
+        K8S_JOB: "k8s_job_name", "k8s.job.name", "Job of the pod, if it is of no CronJob";
+        K8S_CRON_JOB: "k8s_cronjob_name", "k8s.cronjob.name", "CronJob of the pod";
+        K8S_POD: "k8s_pod_name", "k8s.pod.name", "Pod";
+        K8S_CONTAINER: "k8s_container_name", "k8s.container.name", "Container of the pod";
         METRIC: "metric", "geophone.metric", "What is reconciled";
     }
 }

@@ -1,10 +1,12 @@
 //! From what the probes read to series: labels, families, and the snapshot of each tick.
 
+mod further;
 pub mod labels;
 mod living;
 pub mod metric;
 pub mod snapshot;
 
+pub use further::{FURTHER, Further};
 pub use labels::Labels;
 pub use living::Living;
 pub(crate) use metric::metrics;

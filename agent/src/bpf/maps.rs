@@ -4,7 +4,7 @@ use super::Engine;
 use super::map::KernelMap;
 use super::sys::MappedArray;
 use crate::error::{Context as _, Error, Result};
-use crate::identity::Prefix;
+use crate::identity::{Change, Prefix};
 use crate::record::Source;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, Map, MapData, RingBuf};
@@ -37,6 +37,18 @@ impl Engine {
                 .context("map PEERS")?;
         }
         Ok(())
+    }
+
+    /// Writes that an address is somebody else's.
+    pub fn change_peer(&mut self, change: Change) -> Result<()> {
+        let Some(ebpf) = &mut self.ebpf else { return Ok(()) };
+        let map = ebpf.map_mut("PEERS").context("the object has no map PEERS")?;
+        let mut trie: LpmTrie<_, [u8; 16], u32> = LpmTrie::try_from(map).context("map PEERS")?;
+        match change {
+            Change::Put(p) => trie.insert(&Key::new(p.prefix_len, p.address), p.peer, 0),
+            Change::Remove(p) => trie.remove(&Key::new(p.prefix_len, p.address)),
+        }
+        .context("map PEERS")
     }
 
     /// Takes a map out of the object.

@@ -118,31 +118,28 @@ pub fn keep_only(keep: u64) -> Result<()> {
     let start = Instant::now();
     // SAFETY: no preconditions.
     let own = unsafe { libc::gettid() };
-    let mut clean = BTreeSet::new();
+    let mut clean = false;
     // Each once: of these signals each waits its turn, and one that comes behind the filter would be a refused call.
     let mut sent = BTreeSet::new();
     let left = loop {
         let more = |held: &Held| held.usable() & !keep != 0 || !held.no_new_privs;
         let all = threads();
-        let seen: BTreeSet<i32> = all.keys().copied().collect();
+        let is_told = all.contains_key(&own);
         let left: Vec<i32> = all
             .into_iter()
             .filter(|(_, held)| more(held))
             .map(|(id, _)| id)
             .collect();
-        // Twice the same: one that was just made by another, before that one was asked, may not have been in the list.
-        if left.is_empty() && seen == clean {
+        // Twice: a thread that another was just making, which takes no signal meanwhile, may not have been in the list; once
+        // that one is done it is there.
+        if left.is_empty() && is_told && clean {
             break left;
         }
         if start.elapsed() > PATIENCE {
             // Where the list cannot be read nothing is known of any.
             break if left.is_empty() { vec![own] } else { left };
         }
-        clean = if left.is_empty() && seen.contains(&own) {
-            seen
-        } else {
-            BTreeSet::new()
-        };
+        clean = left.is_empty() && is_told;
         for thread in left.into_iter().filter(|thread| sent.insert(*thread)) {
             // SAFETY: no memory is involved; a thread that has ended meanwhile is no error, and its number is not given to
             // one of another process within this call's thread group.

@@ -6,6 +6,7 @@ use crate::app::{self, Running};
 use crate::cli;
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
+use crate::identity::kubernetes;
 use crate::record::{self, Meta, Output, Source};
 use crate::ui::units::bytes;
 use std::io::BufWriter;
@@ -20,9 +21,10 @@ pub async fn record(config: &Config, btf: Option<PathBuf>, options: &cli::Record
     let Some(file) = &options.file else {
         return Err(Error::usage("FILE: which file is to be written?"));
     };
-    let meta = Meta::now(config)?;
+    let (config, names) = kubernetes::start(config)?;
+    let meta = Meta::now(&config)?;
     let source = Source::to(Output::file(file, &meta)?);
-    let collector = app::collector_of(config, btf, source.clone())?;
+    let collector = app::collector_of(&config, btf, source.clone(), names)?;
     let mut running = Running::start(collector, Vec::new())?;
     let _ = running.snapshots.wait_for(|s| s.tick > 0).await;
     explain(&running);

@@ -1,6 +1,6 @@
 //! `geophone topology`.
 
-use super::{over, running_agent, token};
+use super::{get, over, running_agent};
 use crate::app::{self, Running, Views};
 use crate::cli::{self, TopologyFormat};
 use crate::config::Config;
@@ -16,7 +16,7 @@ pub async fn topology(config: &Config, btf: Option<PathBuf>, options: &cli::Topo
         running_agent(config).await
     };
     let topology = match base {
-        Some(base) => ask(config, &base).await?,
+        Some(base) => get(config, &base, "/api/v1/topology").await?,
         None => look(config, btf, options).await?,
     };
     let text = match options.format {
@@ -26,20 +26,6 @@ pub async fn topology(config: &Config, btf: Option<PathBuf>, options: &cli::Topo
         TopologyFormat::Mermaid => mermaid(&topology),
     };
     super::say(text.trim_end())
-}
-
-async fn ask(config: &Config, base: &str) -> Result<Topology> {
-    let mut request = reqwest::Client::new().get(format!("{base}/api/v1/topology"));
-    if let Some(token) = token(config)? {
-        request = request.bearer_auth(token);
-    }
-    let answer = request
-        .send()
-        .await
-        .and_then(reqwest::Response::error_for_status)
-        .context(base)?;
-    let body = answer.bytes().await.context(base)?;
-    serde_json::from_slice(&body).context(format_args!("{base}: the answer"))
 }
 
 async fn look(config: &Config, btf: Option<PathBuf>, options: &cli::Topology) -> Result<Topology> {

@@ -72,6 +72,7 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
     })?;
     crate::score::slo::configured(config)
         .map_err(|(index, fault)| Invalid::new(&["slos", &format!("[{index}]"), fault.key], fault.what))?;
+    foreign(&["kubernetes"], config.kubernetes.validate())?;
     foreign(&["probes", "profile"], config.probes.profile.validate())?;
     foreign(&["export"], config.export.otlp.validate())?;
     foreign(&["export"], config.export.remote_write.validate())

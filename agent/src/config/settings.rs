@@ -4,6 +4,7 @@ use super::alerting::AlertingSettings;
 use super::anomaly::AnomalySettings;
 use super::capacity::CapacitySettings;
 use super::health::HealthSettings;
+use super::kubernetes::KubernetesSettings;
 use super::path::PathProbe;
 use super::profile::ProfileProbe;
 use super::record::RecordSettings;
@@ -36,6 +37,8 @@ pub struct Config {
     /// `private` or `public`.
     #[schemars(example = peers_example())]
     pub peers: Vec<PeerSettings>,
+    /// Names of pods and their workloads, from the Kubernetes API.
+    pub kubernetes: KubernetesSettings,
     /// What is observed.
     pub probes: Probes,
     /// Bounds that are set before anything runs. What does not fit is counted in `other`, never lost.

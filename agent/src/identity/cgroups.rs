@@ -1,5 +1,6 @@
 //! From a cgroup id to its path: the id is the inode number of the directory in the cgroup2 file system.
 
+use super::births::Births;
 use super::cache::Cache;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
@@ -71,6 +72,7 @@ pub struct Cgroups {
     next_walk: Option<Instant>,
     walks: u64,
     reused: Vec<u64>,
+    births: Option<Births>,
 }
 
 impl Cgroups {
@@ -82,11 +84,28 @@ impl Cgroups {
             next_walk: None,
             walks: 0,
             reused: Vec::new(),
+            births: None,
+        }
+    }
+
+    /// Learns from now on of each cgroup when it is made, so that it is known even if it lives for a moment.
+    pub fn follow(&mut self) {
+        let Some(root) = self.root.clone() else { return };
+        match Births::follow(root) {
+            Ok(births) => self.births = Some(births),
+            Err(e) => tracing::warn!("cgroups that live for less than a second have no names: inotify: {e}"),
         }
     }
 
     /// Path relative to the root (`/` = the root itself), as long as the cgroup was there at a walk and is remembered.
     pub fn path(&mut self, id: u64, now: Instant) -> Option<Arc<[u8]>> {
+        if let Some(path) = self.paths.get(&id, now) {
+            return Some(path.clone());
+        }
+        let born: Vec<_> = self.births.iter().flat_map(Births::take).collect();
+        for (id, path) in born {
+            self.learn(id, &path, now);
+        }
         if let Some(path) = self.paths.get(&id, now) {
             return Some(path.clone());
         }

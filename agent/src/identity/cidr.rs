@@ -42,6 +42,17 @@ impl Cidr {
     }
 }
 
+impl From<IpAddr> for Cidr {
+    /// A single address.
+    fn from(address: IpAddr) -> Self {
+        let address = match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Self::new(address.to_bits(), 128)
+    }
+}
+
 impl FromStr for Cidr {
     type Err = String;
 
@@ -52,10 +63,8 @@ impl FromStr for Cidr {
             None => (text, None),
         };
         let address: IpAddr = address.parse().ok().ok_or_else(wrong)?;
-        let (bits, base) = match address {
-            IpAddr::V4(v4) => (v4.to_ipv6_mapped().to_bits(), 96),
-            IpAddr::V6(v6) => (v6.to_bits(), 0),
-        };
+        let bits = Self::from(address).bits;
+        let base = if address.is_ipv4() { 96 } else { 0 };
         let length = match length {
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
                 let length: u8 = digits.parse().ok().ok_or_else(wrong)?;

@@ -1,22 +1,29 @@
 //! Who and to whom: cgroups, processes and peers get their names here.
 
+pub mod births;
 pub mod cache;
 pub mod cgroup;
 pub mod cgroups;
 pub mod cidr;
+pub mod kubernetes;
+pub mod names;
 pub mod peers;
 pub mod processes;
+pub mod runtimes;
+pub mod services;
 pub mod symbols;
 
 pub use cgroups::find_cgroup2_root;
-pub use peers::{Peer, PeerSettings, Peers, Prefix};
+pub use peers::{Change, Peer, PeerSettings, Peers, Prefix};
 
+use crate::aggregate::Further;
 use crate::aggregate::labels::{clean, text};
 use crate::record::Source;
 use agent_common::tcp::SubjectKey;
 use cache::Cache;
 use cgroup::{Kind, Workload};
 use cgroups::Cgroups;
+use names::Names;
 use processes::Processes;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -34,8 +41,11 @@ const PAUSE: Duration = Duration::from_millis(1000);
 /// Who: names are valid UTF-8 without control characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
-    /// Value of the label `subject`: short container id, unit, slice, pod, other cgroup or process.
+    /// Value of the label `subject`: workload, container, unit, slice, other cgroup or process.
     pub label: String,
+    /// Labels beside it.
+    #[serde(default)]
+    pub further: Further,
     /// Name of the process; empty = not known.
     pub process: String,
     /// Its id; 0 = not known, or the subject is a whole cgroup.
@@ -54,10 +64,30 @@ pub struct Subject {
     pub fixed: bool,
 }
 
+/// What series call a subject. Subjects of one name are one series.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Name {
+    /// Value of the label `subject`.
+    pub label: String,
+    /// Labels beside it.
+    pub further: Further,
+}
+
+impl Name {
+    /// Without further labels.
+    pub fn plain(label: &str) -> Self {
+        Self {
+            label: label.to_owned(),
+            further: Further::default(),
+        }
+    }
+}
+
 /// Names subjects, and remembers the names past the exit of what they name.
 pub struct Identity {
     cgroups: Cgroups,
     processes: Processes,
+    names: Names,
     subjects: Cache<SubjectKey, Entry>,
     source: Source,
 }
@@ -77,9 +107,27 @@ impl Identity {
         Self {
             cgroups: Cgroups::new(cgroup2),
             processes: Processes::new(proc),
+            names: Names::default(),
             subjects: Cache::new(CAPACITY),
             source: Source::Kernel,
         }
+    }
+
+    /// Of this machine, or of a recording, which has named all subjects; containers have these names.
+    pub fn of(names: Names, source: &Source) -> Self {
+        let mut own = Self::new(find_cgroup2_root().ok(), PathBuf::from("/proc")).named(names);
+        if source.past().is_none() {
+            own.cgroups.follow();
+        }
+        own.source = source.clone();
+        own
+    }
+
+    /// Which asks these for the names of containers.
+    #[must_use]
+    pub fn named(mut self, names: Names) -> Self {
+        self.names = names;
+        self
     }
 
     /// Whose answers are written down, or are those of a recording.
@@ -167,8 +215,15 @@ impl Identity {
         };
         let parsed = path.as_ref().and_then(|path| cgroup::parse(path));
         let workload = parsed.as_ref().or_else(|| process.as_ref()?.workload.as_ref());
+        let mut is_named = true;
         if let Some(workload) = workload {
             subject.take(workload, by_cgroup);
+            if let Some(named) = self.names.of(workload, now) {
+                is_named = named.is_final;
+                if let Some(name) = named.name {
+                    (subject.label, subject.further) = (name.label, name.further);
+                }
+            }
         }
         if subject.label.is_empty() {
             let nobody = key.tgid == 0 && !by_cgroup;
@@ -183,11 +238,19 @@ impl Identity {
         } else {
             key.tgid == 0 || process.is_some()
         };
-        (subject, found)
+        (subject, found && is_named)
     }
 }
 
 impl Subject {
+    /// What series call it.
+    pub fn name(&self) -> Name {
+        Name {
+            label: self.label.clone(),
+            further: self.further.clone(),
+        }
+    }
+
     /// A container names every process in it; other workloads only what the kernel gave by cgroup.
     fn take(&mut self, workload: &Workload, by_cgroup: bool) {
         if by_cgroup || matches!(workload.kind, Kind::Container | Kind::Pod) {

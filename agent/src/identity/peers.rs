@@ -4,9 +4,9 @@ use super::cidr::Cidr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Most prefixes in the trie, built-in ones included.
@@ -30,7 +30,7 @@ pub struct PeerSettings {
 }
 
 /// The other end of a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Peer {
     /// Name, for the label `peer`.
     pub name: String,
@@ -49,6 +49,15 @@ pub struct Prefix {
     pub address: [u8; 16],
     /// What it stands for: an index into [`Peers::all`].
     pub peer: u32,
+}
+
+/// What the kernel's trie must be told of an address that is somebody else's than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It has an entry of its own.
+    Put(Prefix),
+    /// It has none any more: a wider prefix covers it.
+    Remove(Prefix),
 }
 
 /// Why the peers of the configuration cannot be used.
@@ -96,16 +105,27 @@ const BUILT_IN: [(&str, &[&str]); 3] = [
 #[derive(Clone, Debug)]
 pub struct Peers {
     peers: Vec<Arc<Peer>>,
+    ids: HashMap<Arc<Peer>, u32>,
     /// Prefix length → masked address → peer; longest first.
     prefixes: BTreeMap<Reverse<u8>, HashMap<u128, u32>>,
+    /// How many of `peers` are of the configuration; the others came later.
+    configured: usize,
+    /// Addresses that have been named since.
+    named: HashSet<u128>,
 }
+
+/// Most peers, those that are gone among them: an id is never somebody else's.
+const MAX_PEERS: usize = 65_536;
 
 impl Peers {
     /// The table of a configuration. `region` and `zone` are the host's own, and those of `loopback`.
     pub fn new(settings: &[PeerSettings], region: &str, zone: &str) -> Result<Self, PeerError> {
         let mut out = Self {
             peers: vec![Arc::default()],
+            ids: HashMap::new(),
             prefixes: BTreeMap::new(),
+            configured: 0,
+            named: HashSet::new(),
         };
         for (name, cidrs) in BUILT_IN {
             let (region, zone) = if name == "loopback" {
@@ -143,10 +163,52 @@ impl Peers {
                 out.insert(*cidr, peer);
             }
         }
+        out.configured = out.peers.len();
         match out.prefixes.values().map(HashMap::len).sum() {
             count if count > MAX_PREFIXES => Err(PeerError::TooMany(count)),
             _ => Ok(out),
         }
+    }
+
+    /// Names an address, or (`None`) leaves it to the prefixes that cover it. What the configuration says of exactly this
+    /// address stays. Returns what the kernel's trie must be told, if anything.
+    pub fn name(&mut self, address: IpAddr, peer: Option<Peer>) -> Option<Change> {
+        let cidr = Cidr::from(address);
+        let key = cidr.bits();
+        let single = self.prefixes.entry(Reverse(cidr.prefix_len())).or_default();
+        if single.contains_key(&key) && !self.named.contains(&key) {
+            return None;
+        }
+        let prefix = |peer| Prefix {
+            prefix_len: u32::from(cidr.prefix_len()),
+            address: key.to_be_bytes(),
+            peer,
+        };
+        let has_room = |peer: &Peer| self.ids.contains_key(peer) || self.peers.len() < MAX_PEERS;
+        match peer.filter(has_room) {
+            Some(peer) => {
+                let id = self.peer(peer);
+                self.insert(cidr, id);
+                self.named.insert(key);
+                Some(Change::Put(prefix(id)))
+            }
+            None => {
+                self.named.remove(&key);
+                let before = self.prefixes.get_mut(&Reverse(cidr.prefix_len()))?.remove(&key)?;
+                Some(Change::Remove(prefix(before)))
+            }
+        }
+    }
+
+    /// The peers that the configuration does not have, in the order of their ids.
+    pub fn added(&self) -> &[Arc<Peer>] {
+        self.peers.get(self.configured..).unwrap_or_default()
+    }
+
+    /// The same of a recording.
+    pub fn restore(&mut self, added: Vec<Peer>) {
+        self.peers.truncate(self.configured);
+        self.peers.extend(added.into_iter().map(Arc::new));
     }
 
     /// Every peer; the index is the id. Id 0 has no name: it stands for a key without a peer.
@@ -172,20 +234,15 @@ impl Peers {
 
     /// Id of the peer of an address, as the trie finds it.
     pub fn lookup(&self, address: IpAddr) -> u32 {
-        let bits = match address {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
-        self.lookup_bits(bits)
+        self.lookup_bits(Cidr::from(address).bits())
     }
 
     /// As [`Self::lookup`], from an address in network byte order with IPv4 mapped.
     pub fn lookup_mapped(&self, address: [u8; 16]) -> u32 {
-        self.lookup_bits(Ipv6Addr::from(address))
+        self.lookup_bits(u128::from_be_bytes(address))
     }
 
-    fn lookup_bits(&self, address: Ipv6Addr) -> u32 {
-        let bits = address.to_bits();
+    fn lookup_bits(&self, bits: u128) -> u32 {
         self.prefixes
             .iter()
             .find_map(|(len, entries)| entries.get(&Cidr::mask(bits, len.0)).copied())
@@ -193,12 +250,13 @@ impl Peers {
     }
 
     fn peer(&mut self, peer: Peer) -> u32 {
-        let known = self.peers.iter().skip(1).position(|p| **p == peer);
-        let index = known.map_or(self.peers.len(), |i| i + 1);
-        if known.is_none() {
-            self.peers.push(Arc::new(peer));
+        if let Some(id) = self.ids.get(&peer) {
+            return *id;
         }
-        index as u32
+        let (id, peer) = (self.peers.len() as u32, Arc::new(peer));
+        self.peers.push(peer.clone());
+        self.ids.insert(peer, id);
+        id
     }
 
     fn insert(&mut self, cidr: Cidr, peer: u32) {
@@ -213,6 +271,7 @@ impl Peers {
 mod tests {
     use super::*;
     use rand::{Rng as _, SeedableRng as _};
+    use std::net::Ipv6Addr;
 
     fn peer(name: &str, cidrs: &[&str]) -> PeerSettings {
         PeerSettings {
@@ -337,6 +396,43 @@ mod tests {
             Peers::new(&[many], "", "").unwrap_err(),
             PeerError::TooMany(MAX_PREFIXES + 1 + 11)
         );
+    }
+
+    #[test]
+    fn addresses_are_named_later_and_the_configuration_goes_first() {
+        let mut peers = Peers::new(&[peer("db", &["10.1.2.3", "10.1.0.0/16"])], "", "").unwrap();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let shop = |zone: &str| Peer {
+            name: "shop/web".into(),
+            region: "eu".into(),
+            zone: zone.into(),
+        };
+        let configured = peers.all().len();
+        assert_eq!(peers.name(address("10.1.2.3"), Some(shop("a"))), None);
+        assert_eq!(peers.name(address("::1"), None), None);
+        let Some(Change::Put(put)) = peers.name(address("10.1.2.4"), Some(shop("a"))) else {
+            panic!("not named");
+        };
+        assert_eq!((put.prefix_len, put.peer as usize), (128, configured));
+        peers.name(address("10.1.2.5"), Some(shop("b"))).unwrap();
+        assert_eq!(name(&peers, "10.1.2.4"), "shop/web");
+        assert_eq!((peers.added().len(), name(&peers, "10.1.2.3")), (2, "db"));
+        // An id stays who it is, also when no address has it any more.
+        peers.name(address("10.1.2.4"), Some(shop("b"))).unwrap();
+        let removed = peers.name(address("10.1.2.5"), None);
+        assert!(matches!(removed, Some(Change::Remove(p)) if p.address == put_address("10.1.2.5")));
+        assert_eq!(peers.name(address("10.1.2.5"), None), None);
+        assert_eq!((name(&peers, "10.1.2.5"), peers.added().len()), ("db", 2));
+        assert_eq!(peers.get(put.peer).zone, "a");
+        let added: Vec<Peer> = peers.added().iter().map(|p| Peer::clone(p)).collect();
+        let mut replayed = Peers::new(&[peer("db", &["10.1.2.3", "10.1.0.0/16"])], "", "").unwrap();
+        replayed.restore(added.clone());
+        replayed.restore(added);
+        assert_eq!(replayed.all(), peers.all());
+    }
+
+    fn put_address(text: &str) -> [u8; 16] {
+        Cidr::from(text.parse::<IpAddr>().unwrap()).bits().to_be_bytes()
     }
 
     /// The kernel's semantic, written down as it is defined: of all entries that match, the longest.

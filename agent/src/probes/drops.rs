@@ -9,13 +9,14 @@ mod table;
 
 use super::{Context, Fill, Probe, entries};
 use crate::aggregate::labels::text;
-use crate::aggregate::{Family, Kind, Labels, Metric, Series, Stability, Value, label};
+use crate::aggregate::{Family, Further, Kind, Labels, Metric, Series, Stability, Value, label};
 use crate::bpf::KernelMap;
 use crate::bpf::fields::Group;
 use crate::bpf::sys::MappedArray;
 use crate::bpf::{Hook, Sizes, Spec};
 use crate::error::{Context as _, Result};
 use crate::identity::symbols::Symbols;
+use crate::identity::{Name, Subject};
 use crate::probes::tcp::flow::address;
 use crate::records::{DroppedPacket, Record};
 use agent_common::account::{Account, program};
@@ -106,9 +107,9 @@ pub struct Drops {
     tokens: Option<MappedArray>,
     reasons: HashMap<u32, String>,
     symbols: Symbols,
-    /// reason, protocol, device, direction, subject.
-    table: Table<DropKey, [String; 5]>,
-    udp: Table<SubjectKey, String>,
+    /// reason, protocol, device, direction; subject.
+    table: Table<DropKey, ([String; 4], Name)>,
+    udp: Table<SubjectKey, Name>,
     level: u32,
     listened: bool,
     seen: u64,
@@ -136,26 +137,27 @@ impl Drops {
         reason(&self.reasons, value)
     }
 
-    /// The series of a row.
-    fn place(&mut self, key: &DropKey, value: &DropValue, context: &mut Context<'_>) -> usize {
-        let name = (*key != DropKey::OTHER).then(|| {
-            [
+    /// The series of a row; `None`: its subject has no final name yet.
+    fn place(&mut self, key: &DropKey, value: &DropValue, context: &mut Context<'_>) -> Option<usize> {
+        let name = if *key == DropKey::OTHER {
+            None
+        } else {
+            let what = [
                 self.reason(key.reason),
                 protocol(key.ethertype, key.protocol),
                 text(&value.device),
                 direction_name(key.direction).to_owned(),
-                subject(&key.subject, context),
-            ]
-        });
-        let values = name.clone().unwrap_or_default();
-        self.table.totals.place(name, context.now, |other| {
-            let refs = if other {
-                ["other", "", "", "", ""]
-            } else {
-                values.each_ref().map(String::as_str)
-            };
-            total(&PACKETS, &refs, other, context)
-        })
+            ];
+            Some((what, name(&key.subject, context)?))
+        };
+        let ([reason, protocol, device, direction], subject) = name.clone().unwrap_or_default();
+        Some(self.table.totals.place(name, context.now, |other| {
+            if other {
+                return total(&PACKETS, &["other"], &Further::default(), other, context);
+            }
+            let values = [&reason, &protocol, &device, &direction, &subject.label].map(String::as_str);
+            total(&PACKETS, &values, &subject.further, other, context)
+        }))
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<()> {
@@ -169,7 +171,13 @@ impl Drops {
             let place = if self.table.knows(&key) {
                 0
             } else {
-                self.place(&key, &value, context)
+                match self.place(&key, &value, context) {
+                    Some(place) => place,
+                    None => {
+                        self.seen = u64::MAX;
+                        continue;
+                    }
+                }
             };
             let [packets, _] = self
                 .table
@@ -193,11 +201,18 @@ impl Drops {
             let place = if self.udp.knows(&key) {
                 0
             } else {
-                let name = (key != SubjectKey::NOBODY).then(|| subject(&key, context));
-                let label = name.clone().unwrap_or_default();
+                let name = if key == SubjectKey::NOBODY {
+                    None
+                } else if let Some(name) = name(&key, context) {
+                    Some(name)
+                } else {
+                    self.seen = u64::MAX;
+                    continue;
+                };
+                let of = name.clone().unwrap_or_default();
                 self.udp.totals.place(name, context.now, |other| {
-                    let label = if other { "other" } else { &label };
-                    total(&UDP_QUEUE_FAILURES, &[label], other, context)
+                    let label = if other { "other" } else { &of.label };
+                    total(&UDP_QUEUE_FAILURES, &[label], &of.further, other, context)
                 })
             };
             self.udp.take(key, now, context.now, place);
@@ -282,7 +297,7 @@ impl Probe for Drops {
             protocol: protocol(r.key.ethertype, r.key.protocol),
             direction: direction_name(r.key.direction).to_owned(),
             device: text(&r.device),
-            subject: subject(&r.key.subject, context),
+            subject: subject(&r.key.subject, context).map_or_else(String::new, |s| s.label.clone()),
             source: read(r.source, r.source_port),
             destination: read(r.destination, r.destination_port),
             bytes: r.len,
@@ -302,6 +317,7 @@ impl Probe for Drops {
         let result = if seen == self.seen {
             Ok(())
         } else {
+            // Reading takes it back if something waits for a name.
             self.seen = seen;
             self.read(context)
         };
@@ -358,9 +374,18 @@ pub fn reason(names: &HashMap<u32, String>, value: u32) -> String {
     }
 }
 
-fn total(metric: &'static Metric, values: &[&str], other: bool, context: &Context<'_>) -> Total {
+fn total(
+    metric: &'static Metric,
+    values: &[&str],
+    further: &Further,
+    other: bool,
+    context: &Context<'_>,
+) -> Total {
+    // What has no room of its own is nobody's.
+    let further = if other { &Further::default() } else { further };
+    let start = context.series_start;
     Total {
-        labels: Arc::new(Labels::new(metric.labels, values, other, context.series_start)),
+        labels: Arc::new(Labels::of(metric.labels, values, further, other, start)),
         values: [0; 2],
     }
 }
@@ -370,12 +395,18 @@ fn counter(value: &[u8]) -> Option<[u64; 2]> {
     Some([u64::from_ne_bytes(value.try_into().ok()?), 0])
 }
 
-fn subject(key: &SubjectKey, context: &mut Context<'_>) -> String {
-    // No socket, or only a namespace: nobody in particular.
-    if key.tgid == 0 && key.cgroup <= 1 {
-        return String::new();
-    }
-    context.identity.subject(key, &[0; 16]).label.clone()
+/// Whose a row is; `None`: there is no final name yet, and what it counts waits.
+fn name(key: &SubjectKey, context: &mut Context<'_>) -> Option<Name> {
+    let Some(subject) = subject(key, context) else {
+        return Some(Name::default());
+    };
+    (subject.fixed || context.last).then(|| subject.name())
+}
+
+/// `None`: no socket, or only a namespace: nobody in particular.
+fn subject(key: &SubjectKey, context: &mut Context<'_>) -> Option<Arc<Subject>> {
+    let is_somebody = key.tgid != 0 || key.cgroup > 1;
+    is_somebody.then(|| context.identity.subject(key, &[0; 16]))
 }
 
 const fn direction_name(value: u8) -> &'static str {

@@ -18,6 +18,7 @@ use crate::bpf::sys::MappedArray;
 use crate::bpf::{Hook, Sizes, Spec, State};
 use crate::error::{Context as _, Result};
 use crate::governor::MAX_LEVEL;
+use crate::identity::Name;
 use agent_common::account::program;
 use agent_common::histogram::Histogram;
 use agent_common::sched::{KERNEL, SLOT_OTHER, SLOTS, SchedCells, SchedSubject, THREAD_BYTES, counter};
@@ -129,7 +130,7 @@ pub struct Sched {
     rows: Vec<Row>,
     /// Rows that nobody can find any more; handed out a tick later, when whoever had just found one is done.
     retired: Vec<usize>,
-    totals: Totals<String, Total>,
+    totals: Totals<Name, Total>,
     next_sweep: Instant,
     suspended: bool,
 }
@@ -167,15 +168,17 @@ impl Sched {
     }
 
     /// The series of a subject; `None` is `other`.
-    fn total(&mut self, name: Option<&str>, context: &Context<'_>) -> usize {
-        self.totals.place(name.map(str::to_owned), context.now, |other| {
-            let name = name.filter(|_| !other).unwrap_or("other");
+    fn total(&mut self, name: Option<Name>, context: &Context<'_>) -> usize {
+        self.totals.place(name.clone(), context.now, |other| {
+            let Name { label: name, further } =
+                name.filter(|_| !other).unwrap_or_else(|| Name::plain("other"));
             let labels = |declared, values: &[&str]| {
-                Arc::new(Labels::new(declared, values, other, context.series_start))
+                let start = context.series_start;
+                Arc::new(Labels::of(declared, values, &further, other, start))
             };
             Total {
-                labels: labels(CPU.labels, &[name]),
-                switches: ["voluntary", "involuntary"].map(|kind| labels(SWITCHES.labels, &[name, kind])),
+                labels: labels(CPU.labels, &[&name]),
+                switches: ["voluntary", "involuntary"].map(|kind| labels(SWITCHES.labels, &[&name, kind])),
                 counters: [0; counter::COUNT],
                 wait: Arc::default(),
             }
@@ -196,7 +199,7 @@ impl Sched {
                 continue;
             }
             let name = if key == KERNEL {
-                "kernel".to_owned()
+                Name::plain("kernel")
             } else {
                 // What the kernel says is the name before an exec, unless the process has ended.
                 let mut subject = context.identity.subject(&key, &[0; 16]);
@@ -206,9 +209,9 @@ impl Sched {
                 if !subject.fixed && !context.last {
                     continue;
                 }
-                subject.label.clone()
+                subject.name()
             };
-            let total = self.total(Some(&name), context);
+            let total = self.total(Some(name), context);
             if let Some(row) = self.rows.get_mut(slot) {
                 row.key = Some(key);
                 row.total = total;

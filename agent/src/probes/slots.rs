@@ -1,6 +1,6 @@
 //! Rows of the kernel's pair table, and the series that they add up to.
 
-use crate::aggregate::{HistogramValue, Labels, label};
+use crate::aggregate::{Further, HistogramValue, Labels, label};
 use crate::bpf::sys::MappedArray;
 use agent_common::histogram::{CELLS, Histogram};
 use agent_common::tcp::{PairCells, PairKey, counter, series};
@@ -42,7 +42,7 @@ pub struct PairSeries {
 
 impl PairSeries {
     /// A new series; its counters start at zero now.
-    pub fn new(values: [&str; 4], overflow: bool, unix_nanos: u64) -> Self {
+    pub fn new(values: [&str; 4], further: &Further, overflow: bool, unix_nanos: u64) -> Self {
         let declared = [
             &label::SUBJECT,
             &label::PEER,
@@ -50,7 +50,7 @@ impl PairSeries {
             &label::PEER_ZONE,
         ];
         Self {
-            labels: Arc::new(Labels::new(&declared, &values, overflow, unix_nanos)),
+            labels: Arc::new(Labels::of(&declared, &values, further, overflow, unix_nanos)),
             variants: Vec::new(),
             counters: [0; counter::COUNT],
             histograms: std::array::from_fn(|_| Arc::default()),

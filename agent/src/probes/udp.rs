@@ -16,6 +16,7 @@ use crate::bpf::KernelMap;
 use crate::bpf::fields::Group;
 use crate::bpf::{Hook, Spec};
 use crate::error::{Context as _, Result};
+use crate::identity::Name;
 use agent_common::account::program;
 use agent_common::tcp::SubjectKey;
 use agent_common::udp::{UdpValue, direction};
@@ -107,7 +108,7 @@ struct Total {
 pub struct Udp {
     subjects: Option<KernelMap>,
     rows: HashMap<SubjectKey, Row>,
-    totals: Totals<String, Total>,
+    totals: Totals<Name, Total>,
 }
 
 const NOTHING: UdpValue = UdpValue {
@@ -128,14 +129,15 @@ impl Udp {
     }
 
     /// The series of a subject; `None` is `other`.
-    fn total(&mut self, name: Option<&str>, context: &Context<'_>) -> usize {
-        self.totals.place(name.map(str::to_owned), context.now, |other| {
-            let name = name.filter(|_| !other).unwrap_or("other");
+    fn total(&mut self, name: Option<Name>, context: &Context<'_>) -> usize {
+        self.totals.place(name.clone(), context.now, |other| {
+            let name = name.filter(|_| !other).unwrap_or_else(|| Name::plain("other"));
             Total {
                 labels: ["receive", "transmit"].map(|d| {
-                    Arc::new(Labels::new(
+                    Arc::new(Labels::of(
                         DATAGRAMS.labels,
-                        &[name, d],
+                        &[&name.label, d],
+                        &name.further,
                         other,
                         context.series_start,
                     ))
@@ -161,8 +163,7 @@ impl Udp {
                     if !subject.fixed && !context.last {
                         return;
                     }
-                    let name = subject.label.clone();
-                    self.total(Some(&name), context)
+                    self.total(Some(subject.name()), context)
                 };
                 (NOTHING, total)
             }

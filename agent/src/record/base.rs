@@ -192,6 +192,7 @@ impl Offset {
                     text: own.text.clone(),
                     proto: own.proto.clone(),
                     otlp: own.otlp.clone(),
+                    further: own.further.clone(),
                 })
             });
             series.labels = labels.clone();

@@ -9,6 +9,7 @@ use crate::app;
 use crate::collector::Collector;
 use crate::config::{Config, TunnelUse};
 use crate::error::{Context as _, Error, Result};
+use crate::identity::names::Names;
 use crate::stacks::Stacks;
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ impl<'a> Replay<'a> {
             let Some(step) = self.step() else { return Ok(None) };
             if self.collector.is_none() {
                 let source = Source::Recorded(self.past.clone());
-                self.collector = Some(app::collector_of(&self.config, None, source)?);
+                self.collector = Some(app::collector_of(&self.config, None, source, Names::default())?);
             }
             let Some(collector) = &mut self.collector else {
                 return Ok(None);

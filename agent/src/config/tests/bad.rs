@@ -25,11 +25,11 @@ fn unknown_keys_come_with_line_and_nearest_name() {
         ),
         (
             "<<: {region: x}\n",
-            "geophone.yaml:1: unknown key \"<<\"; known: region, zone, host, attributes, peers, probes, limits, budget, store, health, slos, slo_files, capacity, anomaly, rules, alerting, record, api, export, security, log",
+            "geophone.yaml:1: unknown key \"<<\"; known: region, zone, host, attributes, peers, kubernetes, probes, limits, budget, store, health, slos, slo_files, capacity, anomaly, rules, alerting, record, api, export, security, log",
         ),
         (
             "\"re\\ngion\\e[2J\": x\n",
-            "geophone.yaml:1: unknown key \"re\\ngion\\u{1b}[2J\"; known: region, zone, host, attributes, peers, probes, limits, budget, store, health, slos, slo_files, capacity, anomaly, rules, alerting, record, api, export, security, log",
+            "geophone.yaml:1: unknown key \"re\\ngion\\u{1b}[2J\"; known: region, zone, host, attributes, peers, kubernetes, probes, limits, budget, store, health, slos, slo_files, capacity, anomaly, rules, alerting, record, api, export, security, log",
         ),
     ] {
         assert_eq!(error(text), line);

@@ -3,6 +3,7 @@
 use super::{LOOKUP, QUERIES, REPEATED, TIMEOUTS, TRUNCATED, encode};
 use crate::aggregate::{Family, HistogramValue, Labels, Metric, Series, Value};
 use crate::bpf::KernelMap;
+use crate::identity::Name;
 use crate::probes::tcp::flow::address;
 use crate::probes::totals::Totals;
 use crate::probes::{Context, histograms};
@@ -19,7 +20,7 @@ const CGROUP_IDLE: u32 = 600;
 
 /// Who asks whom, as a series.
 struct Pair {
-    name: [String; 2],
+    name: (Name, String),
     overflow: bool,
     labels: Arc<Labels>,
     answers: Vec<Answers>,
@@ -45,14 +46,15 @@ struct Row<T> {
 }
 
 impl Pair {
-    fn new(name: Option<[String; 2]>, overflow: bool, series_start: u64) -> Self {
-        let other = || ["other", "other"].map(str::to_owned);
+    fn new(name: Option<(Name, String)>, overflow: bool, series_start: u64) -> Self {
+        let other = || (Name::plain("other"), "other".to_owned());
         let name = name.filter(|_| !overflow).unwrap_or_else(other);
-        let [subject, server] = name.each_ref().map(String::as_str);
+        let (subject, server) = &name;
         let labels = |metric: &Metric, third: &str| {
-            Arc::new(Labels::new(
+            Arc::new(Labels::of(
                 metric.labels,
-                &[subject, server, third],
+                &[&subject.label, server, third],
+                &subject.further,
                 overflow,
                 series_start,
             ))
@@ -77,11 +79,18 @@ impl Pair {
                 None => "other".to_owned(),
                 Some(rcode) => rcode_name(rcode).map_or_else(|| format!("RCODE_{rcode}"), str::to_owned),
             };
-            let [subject, server] = self.name.each_ref().map(String::as_str);
-            let values = [subject, server, &name];
+            let (subject, server) = &self.name;
+            let values = [&subject.label, server, &name].map(String::as_str);
+            let further = &subject.further;
             self.answers.push(Answers {
                 rcode,
-                labels: Arc::new(Labels::new(LOOKUP.labels, &values, self.overflow, series_start)),
+                labels: Arc::new(Labels::of(
+                    LOOKUP.labels,
+                    &values,
+                    further,
+                    self.overflow,
+                    series_start,
+                )),
                 latency: Arc::default(),
             });
             self.answers.len() - 1
@@ -92,7 +101,7 @@ impl Pair {
 
 /// Rows and series.
 pub struct Table {
-    pairs: Totals<[String; 2], Pair>,
+    pairs: Totals<(Name, String), Pair>,
     counted: HashMap<DnsServerKey, Row<DnsCounters>>,
     answered: HashMap<DnsAnswerKey, Row<Histogram>>,
 }
@@ -120,7 +129,7 @@ impl Table {
             if !subject.fixed && !context.last {
                 return None;
             }
-            Some([subject.label.clone(), address(key.server, 0).ip().to_string()])
+            Some((subject.name(), address(key.server, 0).ip().to_string()))
         };
         let start = context.series_start;
         Some(

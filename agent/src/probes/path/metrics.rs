@@ -299,9 +299,10 @@ fn directed(pair: &mut PairSeries, direction: &str, index: usize) -> Arc<Labels>
     let values: Vec<&str> = std::iter::once(direction)
         .chain(PAIR.iter().map(|l| own.get(l).unwrap_or("")))
         .collect();
-    let labels = Arc::new(Labels::new(
+    let labels = Arc::new(Labels::of(
         PAIR_DIRECTION,
         &values,
+        &own.further,
         own.overflow,
         own.start_unix_nanos,
     ));

@@ -240,9 +240,10 @@ fn variant(pair: &mut PairSeries, index: usize, source: &Source) -> Arc<Labels> 
     for l in PAIR {
         values.push(own.get(l).unwrap_or(""));
     }
-    let labels = Arc::new(Labels::new(
+    let labels = Arc::new(Labels::of(
         source.metric.labels,
         &values,
+        &own.further,
         own.overflow,
         own.start_unix_nanos,
     ));
@@ -349,7 +350,8 @@ fn listen_drops<K: Eq + Hash>(pairs: &mut Totals<K, PairSeries>) -> Family {
     for pair in pairs.iter_mut().filter(|p| p.counters[counter::LISTEN_DROPS] > 0) {
         let value = pair.counters[counter::LISTEN_DROPS];
         let subject = pair.labels.subject().to_owned();
-        match series.iter_mut().find(|s| s.labels.subject() == subject) {
+        let is_same = |labels: &Labels| labels.subject() == subject && labels.further == pair.labels.further;
+        match series.iter_mut().find(|s| is_same(&s.labels)) {
             Some(Series {
                 value: Value::Counter(sum),
                 ..
@@ -364,9 +366,10 @@ fn listen_drops<K: Eq + Hash>(pairs: &mut Totals<K, PairSeries>) -> Family {
                     Some((_, labels)) => labels.clone(),
                     None => {
                         let own = &pair.labels;
-                        let labels = Arc::new(Labels::new(
+                        let labels = Arc::new(Labels::of(
                             source.metric.labels,
                             &[&subject],
+                            &own.further,
                             own.overflow,
                             own.start_unix_nanos,
                         ));

@@ -1,8 +1,10 @@
 //! The pair table: which row belongs to whom, and the series that the rows add up to.
 
+use crate::aggregate::Further;
 use crate::bpf::Engine;
 use crate::bpf::KernelMap;
 use crate::error::Result;
+use crate::identity::Name;
 use crate::probes::Context;
 use crate::probes::slots::{PairSeries, Row, clear_extremes};
 use crate::probes::totals::{OTHER, Totals};
@@ -21,7 +23,7 @@ pub struct Table {
     /// Rows taken out of the kernel's table one sweep ago, to be handed out again.
     retired: Vec<u32>,
     /// Series, by subject and peer.
-    pub pairs: Totals<(String, u32), PairSeries>,
+    pub pairs: Totals<(Name, u32), PairSeries>,
     /// A row has no name yet.
     pending: bool,
 }
@@ -36,7 +38,7 @@ impl Table {
         }
         let mut pairs = Totals::new(most.saturating_sub(1));
         pairs.place(None, now, |_| {
-            PairSeries::new(["other", "other", "", ""], true, unix_nanos)
+            PairSeries::new(["other", "other", "", ""], &Further::default(), true, unix_nanos)
         });
         Self {
             rows,
@@ -75,7 +77,7 @@ impl Table {
                 self.pending = true;
                 continue;
             }
-            let series = self.series(&subject.label, key.peer, context);
+            let series = self.series(&subject.name(), key.peer, context);
             match self.rows.get_mut(slot) {
                 // The row had another owner: what it counted for him has been read and stays with him.
                 Some(Some(row)) => {
@@ -89,12 +91,13 @@ impl Table {
         Ok(())
     }
 
-    fn series(&mut self, subject: &str, peer: u32, context: &Context<'_>) -> usize {
-        let name = (subject.to_owned(), peer);
+    fn series(&mut self, subject: &Name, peer: u32, context: &Context<'_>) -> usize {
+        let name = (subject.clone(), peer);
         self.pairs.place(Some(name), context.now, |_| {
             let to = context.peers.get(peer);
             PairSeries::new(
-                [subject, &to.name, &to.region, &to.zone],
+                [&subject.label, &to.name, &to.region, &to.zone],
+                &subject.further,
                 false,
                 context.series_start,
             )

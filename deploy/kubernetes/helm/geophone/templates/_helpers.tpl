@@ -56,6 +56,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- $store := dict "kind" (get (dict "hostPath" "auto" "memory" "memory" "none" "none") .Values.store.kind) }}
 {{- $forced := dict "api" $api "store" $store }}
+{{- if not .Values.kubernetes.enabled }}
+{{- $_ := set $forced "kubernetes" (dict "enabled" false) }}
+{{- else if .Values.kubernetes.peers }}
+{{- $_ := set $forced "kubernetes" (dict "peers" true) }}
+{{- end }}
 {{- $rules := dict }}
 {{- if and .Values.rules.onNode (ne .Values.store.kind "none") }}
 {{- $_ := set $rules "files" (append (dig "rules" "files" list .Values.config) "/etc/geophone/rules") }}

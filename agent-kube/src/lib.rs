@@ -1,0 +1,178 @@
+//! Who the pods of a node are, as the Kubernetes API says it.
+//!
+//! [`store`], [`owner`] and [`directory`] are pure: objects in, names out. [`Kubernetes`] is a thread that keeps a store up to date with
+//! kube's list and watch, over connections with bounds (`limit`). What is known stays known while the server cannot be
+//! reached, and [`Status::age`] says how old it may be.
+
+pub mod arrived;
+pub mod directory;
+mod limit;
+pub mod owner;
+pub mod pod;
+pub mod service;
+pub mod store;
+mod watch;
+
+pub use directory::Target;
+pub use owner::Kind;
+pub use pod::Pod;
+
+use directory::Directory;
+use limit::Contact;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use store::Store;
+use tokio::sync::Notify;
+
+/// Where the API is, and which node is asked for.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A kubeconfig; `None` = what the kubelet gives every container that has a service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// `spec.nodeName` of the pods.
+    pub node: String,
+    /// Whether services and their endpoints are followed as well, of all nodes.
+    pub peers: bool,
+}
+
+/// Whether this process runs in a pod that may speak to the API.
+pub fn in_cluster() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+        && Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
+}
+
+/// What is known of the node itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Label `topology.kubernetes.io/region`; empty = it has none.
+    pub region: String,
+    /// Label `topology.kubernetes.io/zone`; empty = it has none.
+    pub zone: String,
+}
+
+/// How it stands.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Pods of the node that are there.
+    pub pods: usize,
+    /// Time since the server last said anything; `None` = it never has. A server that is well says something each minute.
+    pub age: Option<Duration>,
+    /// Complete lists so far.
+    pub lists: u64,
+    /// Addresses of services and endpoints.
+    pub addresses: usize,
+    /// Pods and addresses that were not taken, because there were too many, or that did not say who they are.
+    pub refused: u64,
+    /// What went wrong, by reason, so often.
+    pub errors: BTreeMap<&'static str, u64>,
+}
+
+/// A thread that follows the API.
+#[derive(Clone)]
+pub struct Kubernetes(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Told when a list is complete, and when the node is known.
+    news: Condvar,
+    /// Told when there may be zones whose region is not known.
+    zones: Notify,
+    contact: Arc<Contact>,
+}
+
+#[derive(Default)]
+struct State {
+    store: Store,
+    node: Option<Node>,
+    lists: u64,
+    directory: Directory,
+    /// Which of its kinds have been listed.
+    directories: [bool; 2],
+    /// Whether it is followed.
+    peers: bool,
+    /// Objects that did not say who they are.
+    nameless: u64,
+    errors: BTreeMap<&'static str, u64>,
+}
+
+impl State {
+    fn is_complete(&self) -> bool {
+        let peers = self.directories == [true; 2] && self.directory.unknown_zone().is_none();
+        self.lists > 0 && self.node.is_some() && (peers || !self.peers)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kubernetes {
+    /// Starts it. Whatever the server does, the thread goes on; only a configuration that cannot be read is an error.
+    pub fn start(settings: &Settings) -> Result<Self, String> {
+        let shared: Arc<Shared> = Arc::default();
+        shared.state().peers = settings.peers;
+        watch::start(settings, shared.clone())?;
+        Ok(Self(shared))
+    }
+
+    /// One that knows these pods and asks nobody.
+    pub fn of(pods: impl IntoIterator<Item = Pod>) -> Self {
+        let own = Self(Arc::default());
+        pods.into_iter().for_each(|pod| own.add(pod));
+        own
+    }
+
+    /// Takes a pod as if the API had named it.
+    pub fn add(&self, pod: Pod) {
+        self.0.state().store.set(pod, Instant::now());
+    }
+
+    /// Waits until pods, node and, if they are followed, peers are known, at most so long. Returns whether they are.
+    pub fn wait(&self, longest: Duration) -> bool {
+        let end = Instant::now() + longest;
+        let mut state = self.0.state();
+        while !state.is_complete() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.0.news.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// The pod of a cgroup, see [`Store::find`].
+    pub fn find(&self, pod: &str, container: &str) -> Option<Arc<Pod>> {
+        self.0.state().store.find(pod, container).cloned()
+    }
+
+    /// Addresses that are somebody else's, or nobody's, since the last call.
+    pub fn changes(&self) -> Vec<(IpAddr, Option<Target>)> {
+        self.0.state().directory.take()
+    }
+
+    /// The node; `None` = it is not known yet.
+    pub fn node(&self) -> Option<Node> {
+        self.0.state().node.clone()
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        let state = self.0.state();
+        Status {
+            pods: state.store.len(),
+            age: self.0.contact.age(),
+            lists: state.lists,
+            addresses: state.directory.len(),
+            refused: state.store.refused + state.directory.refused + state.nameless,
+            errors: state.errors.clone(),
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The thread: lists, watches, and what to do when they fail.
+
+use crate::arrived::{Arrived, Kept};
+use crate::directory::MAX_ADDRESSES;
+use crate::limit::{Bounds, TooLong};
+use crate::pod::Pod;
+use crate::service::{LONGEST_LABEL, Named, Service, Slice};
+use crate::store::MAX_PODS;
+use crate::{Node, Settings, Shared};
+use futures::{StreamExt as _, pin_mut};
+use k8s_openapi::api::core::v1 as core;
+use kube_client::client::ClientBuilder;
+use kube_client::config::{KubeConfigOptions, Kubeconfig};
+use kube_client::{Api, Client, Config, Error};
+use kube_runtime::watcher::{self, Event};
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout_at};
+use tower::limit::RateLimitLayer;
+
+/// Objects of one answer to a list.
+const PAGE: u32 = 100;
+/// A list must be complete after this time, whatever the number of its pages.
+const LONGEST_LIST: Duration = Duration::from_secs(60);
+/// The server ends a watch after this time, seconds; one that is silent for longer is dead.
+const WATCH: u32 = 120;
+/// First and longest pause after an error. A node is one of thousands that all want to come back.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// After so long without an error the next one is a first one again.
+const FORGIVEN: Duration = Duration::from_secs(60);
+/// Requests in this time, whatever the server does: one that ends each watch at once, or that has always another page, is
+/// asked no more often.
+const REQUESTS: u64 = 200;
+const REQUESTS_IN: Duration = Duration::from_secs(20);
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Starts the thread, and returns when it has a client. The thread makes it, because whoever calls may be inside of a
+/// runtime, where no other can be waited for.
+pub(crate) fn start(settings: &Settings, shared: Arc<Shared>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("starting the runtime: {e}"))?;
+    let (sender, made) = std::sync::mpsc::channel();
+    let settings = settings.clone();
+    let follow = async move {
+        let client = match client(&settings, &shared).await {
+            Ok(client) => client,
+            Err(e) => return drop(sender.send(Err(e))),
+        };
+        let _ = sender.send(Ok(()));
+        let node = settings.node.as_str();
+        let own = Follow {
+            only: watcher::Config::default().fields(&format!("spec.nodeName={node}")),
+            most: 2 * MAX_PODS,
+            without: "the pods of this node are not known",
+            take: take_pod,
+        };
+        let peers = async {
+            if settings.peers {
+                tokio::join!(
+                    follow(&client, services(), &shared),
+                    follow(&client, slices(), &shared),
+                    regions(&client, &shared)
+                );
+            }
+        };
+        tokio::join!(
+            follow(&client, own, &shared),
+            this_node(&client, node, &shared),
+            peers
+        );
+    };
+    std::thread::Builder::new()
+        .name("kubernetes".into())
+        .spawn(move || runtime.block_on(follow))
+        .map_err(|e| format!("starting a thread: {e}"))?;
+    made.recv()
+        .unwrap_or_else(|e| Err(format!("the thread has ended: {e}")))
+}
+
+async fn client(settings: &Settings, shared: &Shared) -> Result<Client, String> {
+    let mut config = match &settings.kubeconfig {
+        Some(path) => {
+            let read = Kubeconfig::read_from(path).map_err(|e| chain(&e))?;
+            let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
+            config.map_err(|e| format!("{}: {}", path.display(), chain(&e)))?
+        }
+        None => Config::incluster().map_err(|e| chain(&e))?,
+    };
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(Duration::from_secs(u64::from(WATCH)) + CONNECT);
+    // Pauses are ours: what fails is counted each time.
+    config.default_retry = false;
+    let builder = ClientBuilder::try_from(config).map_err(|e| chain(&e))?;
+    let paced = builder.with_layer(&RateLimitLayer::new(REQUESTS, REQUESTS_IN));
+    Ok(paced.with_layer(&Bounds(shared.contact.clone())).build())
+}
+
+/// Objects that are listed and watched.
+struct Follow<T> {
+    /// Which of them.
+    only: watcher::Config,
+    /// A list of more has no end.
+    most: usize,
+    /// What it means if they cannot be had.
+    without: &'static str,
+    take: fn(Event<Arrived<T>>, &Shared),
+}
+
+fn services() -> Follow<Service> {
+    Follow {
+        only: watcher::Config::default(),
+        most: 2 * MAX_ADDRESSES,
+        without: "peers have no names of services",
+        take: take_claims,
+    }
+}
+
+fn slices() -> Follow<Slice> {
+    Follow {
+        // Who has none is no service's.
+        only: watcher::Config::default().labels("kubernetes.io/service-name"),
+        most: 2 * MAX_ADDRESSES,
+        without: "peers have no names of services",
+        take: take_claims,
+    }
+}
+
+async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
+    let mut trouble = Trouble::new(objects.without);
+    loop {
+        let api: Api<Arrived<T>> = Api::all(client.clone());
+        let config = objects.only.clone().page_size(PAGE).timeout(WATCH);
+        let stream = watcher::watcher(api, config);
+        pin_mut!(stream);
+        let mut listed = 0;
+        // Since when a list is under way.
+        let mut listing = Some(Instant::now());
+        loop {
+            let end = listing.map_or_else(
+                || Instant::now() + 2 * FORGIVEN * 60,
+                |since| since + LONGEST_LIST,
+            );
+            let again = match timeout_at(end.into(), stream.next()).await {
+                Err(_) if listing.is_none() => false,
+                Err(_) => {
+                    trouble
+                        .has("slow", "a list is not complete after a minute", shared)
+                        .await;
+                    true
+                }
+                Ok(None) => true,
+                Ok(Some(Err(e))) => {
+                    trouble.has(reason(&e), &chain(&e), shared).await;
+                    is_gone(&e)
+                }
+                Ok(Some(Ok(event))) => {
+                    match &event {
+                        Event::Init => (listed, listing) = (0, Some(Instant::now())),
+                        Event::InitApply(_) => listed += 1,
+                        Event::InitDone => listing = None,
+                        Event::Apply(_) | Event::Delete(_) => {}
+                    }
+                    if matches!(event, Event::InitDone) {
+                        trouble.over();
+                    }
+                    (objects.take)(event, shared);
+                    let too_many = listed > objects.most;
+                    if too_many {
+                        let why = format!("there is no end of the {}", T::PLURAL);
+                        trouble.has("too_large", &why, shared).await;
+                    }
+                    too_many
+                }
+            };
+            if again {
+                break;
+            }
+        }
+    }
+}
+
+fn take_pod(event: Event<Arrived<Pod>>, shared: &Shared) {
+    let now = Instant::now();
+    let mut state = shared.state();
+    match event {
+        Event::Init => state.store.list(),
+        Event::InitApply(arrived) | Event::Apply(arrived) => match arrived.what {
+            Some(pod) => state.store.set(pod, now),
+            None => state.nameless += 1,
+        },
+        Event::Delete(arrived) => {
+            if let Some(pod) = arrived.what {
+                state.store.delete(&pod.uid, now);
+            }
+        }
+        Event::InitDone => {
+            state.store.listed(now);
+            state.lists += 1;
+            shared.news.notify_all();
+        }
+    }
+}
+
+fn take_claims<T: Named>(event: Event<Arrived<T>>, shared: &Shared) {
+    let by = T::BY;
+    let mut state = shared.state();
+    match event {
+        Event::Init => state.directory.list(by),
+        Event::InitApply(arrived) | Event::Apply(arrived) => match arrived.what {
+            Some(named) => {
+                let (uid, claims) = named.claims();
+                state.directory.set(by, &uid, claims);
+            }
+            None => state.nameless += 1,
+        },
+        Event::Delete(arrived) => {
+            if let Some(named) = arrived.what {
+                state.directory.set(by, &named.claims().0, Vec::new());
+            }
+        }
+        Event::InitDone => {
+            state.directory.listed(by);
+            state.directories[by as usize] = true;
+            shared.news.notify_all();
+        }
+    }
+    drop(state);
+    shared.zones.notify_one();
+}
+
+/// Asks for the node until it is known: its labels are read once.
+async fn this_node(client: &Client, node: &str, shared: &Shared) {
+    let mut trouble = Trouble::new("zone and region of this node are not known");
+    loop {
+        match place(client, node).await {
+            Ok(found) => {
+                shared.state().node = Some(found);
+                shared.news.notify_all();
+                return trouble.over();
+            }
+            Err(e) => trouble.has(reason_of(&e), &chain(&e), shared).await,
+        }
+    }
+}
+
+/// Asks one node of each zone for the region. Whoever watched the nodes would be told of each every few minutes.
+async fn regions(client: &Client, shared: &Shared) {
+    let mut trouble = Trouble::new("the region of a peer is not known");
+    loop {
+        let unknown = shared.state().directory.unknown_zone();
+        let Some((zone, node)) = unknown else {
+            shared.news.notify_all();
+            shared.zones.notified().await;
+            continue;
+        };
+        match place(client, &node).await {
+            Ok(found) => {
+                let region = Some(found.region.as_str()).filter(|_| *found.zone == *zone);
+                shared.state().directory.set_region(&zone, region);
+                trouble.over();
+            }
+            Err(Error::Api(status)) if status.code == 404 => shared.state().directory.set_region(&zone, None),
+            Err(e) => trouble.has(reason_of(&e), &chain(&e), shared).await,
+        }
+    }
+}
+
+/// Where a node is.
+async fn place(client: &Client, node: &str) -> Result<Node, Error> {
+    let api: Api<core::Node> = Api::all(client.clone());
+    let labels = api.get_metadata(node).await?.metadata.labels.unwrap_or_default();
+    let label = |name: &str| {
+        let value = labels.get(&format!("topology.kubernetes.io/{name}"));
+        let fits = value.filter(|value| value.len() <= LONGEST_LABEL);
+        fits.cloned().unwrap_or_default()
+    };
+    Ok(Node {
+        region: label("region"),
+        zone: label("zone"),
+    })
+}
+
+/// What goes wrong: counted, told once, and followed by a pause that grows.
+struct Trouble {
+    /// What it means.
+    what: &'static str,
+    pause: Duration,
+    last: Instant,
+    is_told: bool,
+}
+
+impl Trouble {
+    fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            pause: SHORTEST_PAUSE,
+            last: Instant::now(),
+            is_told: false,
+        }
+    }
+
+    async fn has(&mut self, reason: &'static str, why: &str, shared: &Shared) {
+        *shared.state().errors.entry(reason).or_default() += 1;
+        // What a server that is well does now and then is no trouble.
+        if !self.is_told && reason != "gone" {
+            self.is_told = true;
+            tracing::warn!(
+                "kubernetes: {why}; {}, names of before are kept{}",
+                self.what,
+                remedy(reason)
+            );
+        }
+        if self.last.elapsed() > self.pause + FORGIVEN {
+            self.pause = SHORTEST_PAUSE;
+        }
+        sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;
+        self.pause = (2 * self.pause).min(LONGEST_PAUSE);
+        self.last = Instant::now();
+    }
+
+    fn over(&mut self) {
+        if std::mem::take(&mut self.is_told) {
+            tracing::info!("kubernetes: the API answers again");
+        }
+    }
+}
+
+fn remedy(reason: &str) -> &'static str {
+    match reason {
+        "forbidden" => {
+            "; give the service account list and watch of pods, get of nodes, and with kubernetes.peers list and watch of services and endpointslices"
+        }
+        "not_found" => "; set NODE_NAME to spec.nodeName by the downward API, or kubernetes.node",
+        "connect" => "; can the API server be reached from here?",
+        _ => "",
+    }
+}
+
+/// What the server no longer remembers must be listed anew. kube does so itself only if an event says it.
+fn is_gone(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(Error::Api(status)) if status.code == 410)
+}
+
+fn reason(error: &watcher::Error) -> &'static str {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        WatchError(status) => by_code(status.code),
+        NoResourceVersion => "malformed",
+        InitialListFailed(e) | WatchStartFailed(e) | WatchFailed(e) => reason_of(e),
+    }
+}
+
+fn reason_of(error: &Error) -> &'static str {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(e) = cause {
+        if e.is::<TooLong>() {
+            return "too_large";
+        }
+        cause = e.source();
+    }
+    match error {
+        Error::Api(status) => by_code(status.code),
+        Error::SerdeError(_) | Error::FromUtf8(_) | Error::LinesCodecMaxLineLengthExceeded => "malformed",
+        Error::Auth(_) => "forbidden",
+        _ => "connect",
+    }
+}
+
+fn by_code(code: u16) -> &'static str {
+    match code {
+        401 | 403 => "forbidden",
+        404 => "not_found",
+        410 => "gone",
+        429 => "throttled",
+        _ => "status",
+    }
+}
+
+/// An error with its causes, each once, in one line of bounded length.
+fn chain(error: &dyn StdError) -> String {
+    let mut out = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        let text = e.to_string();
+        if !out.contains(&text) {
+            out = format!("{out}: {text}");
+        }
+        cause = e.source();
+    }
+    let line: String = out
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(300)
+        .collect();
+    line
+}

@@ -1,0 +1,171 @@
+//! The Kubernetes API as the agent asks it: whether, of which node, and what it says of how that goes.
+
+use super::names::Names;
+use super::runtimes::Runtimes;
+use crate::aggregate::{Collect, Family, Label, Labels, Metric, Series, Value, label, metrics};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use agent_kube::directory::MAX_ADDRESSES;
+use agent_kube::{Kubernetes, Settings, in_cluster};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The start waits so long for the pods that are there already.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The attribute of everything that is exported.
+const NODE_NAME: &str = "k8s.node.name";
+
+metrics! {
+    /// Pods.
+    PODS = "geophone_kubernetes_pods", "geophone.kubernetes.pods", "{pod}", Gauge, &[],
+        "Pods of this node that the Kubernetes API has named";
+    /// Addresses.
+    ADDRESSES = "geophone_kubernetes_addresses", "geophone.kubernetes.addresses", "{address}", Gauge, &[],
+        "Addresses of services and their endpoints that the Kubernetes API has named; 0 without kubernetes.peers";
+    /// Age.
+    AGE = "geophone_kubernetes_age_seconds", "geophone.kubernetes.age", "s", Gauge, &[],
+        "Time since the Kubernetes API last said anything, which it does each minute; absent = it never has. Names of before are kept";
+    /// Lists.
+    LISTS = "geophone_kubernetes_lists_total", "geophone.kubernetes.lists", "{list}", Counter, &[],
+        "Complete lists of pods: one, and one more each time that the API has forgotten where we were";
+    /// Errors.
+    ERRORS = "geophone_kubernetes_errors_total", "geophone.kubernetes.errors", "{error}", Counter, &[&ERROR],
+        "Requests to the Kubernetes API that failed, and watches that broke off";
+    /// Refused.
+    REFUSED = "geophone_kubernetes_refused_total", "geophone.kubernetes.refused", "{object}", Counter, &[],
+        "Pods and addresses that were not taken: more than 10,000 pods on one node, more than 16,384 addresses, or without names";
+}
+
+static ERROR: Label = Label {
+    prometheus: label::REASON.prometheus,
+    otlp: "error.type",
+    help: "connect, forbidden, not_found (404), gone (410), throttled (429), status (any other), malformed, too_large, slow",
+};
+
+/// The node that is asked for.
+pub fn node(config: &Config) -> String {
+    if !config.kubernetes.node.is_empty() {
+        return config.kubernetes.node.clone();
+    }
+    let given = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+    given.unwrap_or_else(|| config.host_name())
+}
+
+/// Whether the API is to be asked.
+pub fn is_wanted(config: &Config) -> bool {
+    let settings = &config.kubernetes;
+    settings.enabled && (settings.kubeconfig.is_some() || in_cluster())
+}
+
+/// Addresses for which there must be room beside those of the configuration.
+pub fn addresses(config: &Config) -> u32 {
+    if is_wanted(config) && config.kubernetes.peers {
+        MAX_ADDRESSES as u32
+    } else {
+        0
+    }
+}
+
+/// Starts asking the API, if it is to be asked. Returns with it the configuration, completed by what the API says of
+/// this node: zone and region unless they are set, and the node's name.
+pub fn start(config: &Config) -> Result<(Config, Names)> {
+    let mut config = config.clone();
+    let mut names = Names {
+        kubernetes: None,
+        runtimes: Runtimes::default(),
+        subject: config.kubernetes.subject,
+        labels: config.kubernetes.labels.clone(),
+    };
+    if !is_wanted(&config) {
+        return Ok((config, names));
+    }
+    let node = node(&config);
+    let kubernetes = connect(&config)?;
+    if !kubernetes.wait(PATIENCE) {
+        tracing::warn!(
+            "kubernetes: not all is known of node {node} after {PATIENCE:?}: {} pods, {}; what runs already may keep \
+             other names, and zone and region are those of the configuration until the agent is started again",
+            kubernetes.status().pods,
+            if kubernetes.node().is_some() {
+                "the node"
+            } else {
+                "not the node itself"
+            },
+        );
+    }
+    let found = kubernetes.node().unwrap_or_default();
+    for (ours, theirs) in [(&mut config.region, found.region), (&mut config.zone, found.zone)] {
+        if ours.is_empty() {
+            *ours = theirs;
+        }
+    }
+    config.attributes.entry(NODE_NAME.to_owned()).or_insert(node);
+    names.kubernetes = Some(kubernetes);
+    Ok((config, names))
+}
+
+/// Begins to follow the API.
+pub fn connect(config: &Config) -> Result<Kubernetes> {
+    let settings = Settings {
+        kubeconfig: config.kubernetes.kubeconfig.clone(),
+        node: node(config),
+        peers: config.kubernetes.peers,
+    };
+    Kubernetes::start(&settings).map_err(|e| Error::new(format_args!("kubernetes: {e}")))
+}
+
+/// What it says of itself.
+pub struct StatsCollect {
+    kubernetes: Kubernetes,
+    none: Arc<Labels>,
+    reasons: HashMap<&'static str, Arc<Labels>>,
+    start: u64,
+}
+
+impl StatsCollect {
+    /// Of a connection.
+    pub fn new(kubernetes: Kubernetes, start_unix_nanos: u64) -> Self {
+        Self {
+            kubernetes,
+            none: Arc::new(Labels::new(&[], &[], false, start_unix_nanos)),
+            reasons: HashMap::new(),
+            start: start_unix_nanos,
+        }
+    }
+}
+
+impl Collect for StatsCollect {
+    fn collect(&mut self, out: &mut Vec<Family>) {
+        let status = self.kubernetes.status();
+        let one = |metric: &'static Metric, value: Option<Value>| Family {
+            metric,
+            series: value
+                .map(|value| Series {
+                    labels: self.none.clone(),
+                    value,
+                })
+                .into_iter()
+                .collect(),
+        };
+        out.extend([
+            one(&PODS, Some(Value::Gauge(status.pods as f64))),
+            one(&ADDRESSES, Some(Value::Gauge(status.addresses as f64))),
+            one(&AGE, status.age.map(|age| Value::Gauge(age.as_secs_f64()))),
+            one(&LISTS, Some(Value::Counter(status.lists))),
+            one(&REFUSED, Some(Value::Counter(status.refused))),
+        ]);
+        let start = self.start;
+        let series = status.errors.into_iter().map(|(reason, count)| {
+            let new = || Arc::new(Labels::new(ERRORS.labels, &[reason], false, start));
+            Series {
+                labels: self.reasons.entry(reason).or_insert_with(new).clone(),
+                value: Value::Counter(count),
+            }
+        });
+        out.push(Family {
+            metric: &ERRORS,
+            series: series.collect(),
+        });
+    }
+}

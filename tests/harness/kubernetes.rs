@@ -1,0 +1,482 @@
+//! A Kubernetes API server that speaks list and watch over real HTTP: field selectors, pages, bookmarks, timeouts, 410 Gone,
+//! metadata-only answers; and, when it is told to, one that fails and one that lies.
+//!
+//! After `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/get.go` and the API concepts of Kubernetes 1.33.
+
+mod objects;
+pub mod runc;
+mod tls;
+
+pub use objects::{node, pod, running, service, slice};
+
+use super::agent::Scratch;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const TOKEN: &str = "secret-of-the-service-account";
+/// Between two bookmarks; the real one sends one a minute.
+const BOOKMARK: Duration = Duration::from_millis(500);
+
+/// How it behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mood {
+    /// As it should.
+    #[default]
+    Well,
+    /// Every connection is cut.
+    Down,
+    /// Accepts, and never answers.
+    Silent,
+    /// 403, as without a role.
+    Forbids,
+    /// Whoever watches is told that he comes too late, by status 410 and not by an event.
+    Forgetful,
+    /// Each list has another page.
+    Endless,
+    /// An answer has no end.
+    Flood,
+    /// An event has no end.
+    LongEvent,
+    /// What it says is no JSON, or another object.
+    Garbage,
+    /// Each watch ends as soon as it has begun.
+    Hasty,
+}
+
+#[derive(Default)]
+struct World {
+    mood: Mood,
+    version: u64,
+    /// The oldest version from which a watch may begin.
+    oldest: u64,
+    /// By plural and uid: the object, which says its version.
+    objects: BTreeMap<(String, String), Value>,
+    /// Version, plural, type, object.
+    events: Vec<(u64, String, &'static str, Value)>,
+    requests: Vec<String>,
+    wrong: Vec<String>,
+    has_services: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    world: Mutex<World>,
+    news: Condvar,
+}
+
+impl Shared {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The server.
+pub struct Api {
+    at: SocketAddr,
+    shared: Arc<Shared>,
+    scratch: Scratch,
+}
+
+impl Api {
+    /// One with one node, `node-1`, in zone `eu-1a` of region `eu-1`.
+    pub fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let api = Self {
+            at: listener.local_addr()?,
+            shared: Arc::default(),
+            scratch: Scratch::new()?,
+        };
+        let shared = api.shared.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = shared.clone();
+                std::thread::spawn(move || serve(stream, &shared));
+            }
+        });
+        api.set("nodes", node("node-1", "eu-1", "eu-1a"));
+        Ok(api)
+    }
+
+    /// A kubeconfig that leads to it.
+    pub fn kubeconfig(&self) -> Result<PathBuf> {
+        let text = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "here",
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", self.at)}}],
+            "users": [{"name": "u", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        });
+        self.scratch.secret("kubeconfig", text.to_string())
+    }
+
+    /// Creates an object or changes it.
+    pub fn set(&self, plural: &str, mut object: Value) {
+        let mut world = self.shared.world();
+        world.version += 1;
+        let version = world.version;
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        let uid = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        let before = world.objects.insert((plural.to_owned(), uid), object.clone());
+        let what = if before.is_some() { "MODIFIED" } else { "ADDED" };
+        world.events.push((version, plural.to_owned(), what, object));
+        self.shared.news.notify_all();
+    }
+
+    /// Deletes an object.
+    pub fn delete(&self, plural: &str, uid: &str) {
+        let mut world = self.shared.world();
+        world.version += 1;
+        let version = world.version;
+        if let Some(mut object) = world.objects.remove(&(plural.to_owned(), uid.to_owned())) {
+            object["metadata"]["resourceVersion"] = json!(version.to_string());
+            world.events.push((version, plural.to_owned(), "DELETED", object));
+        }
+        self.shared.news.notify_all();
+    }
+
+    /// From now on it behaves so; connections of before are cut.
+    pub fn becomes(&self, mood: Mood) {
+        self.shared.world().mood = mood;
+        self.shared.news.notify_all();
+    }
+
+    /// Forgets what has been, as etcd does when it is compacted: who watches from before must list anew.
+    pub fn compact(&self) {
+        let mut world = self.shared.world();
+        world.version += 1;
+        world.oldest = world.version;
+        world.events.clear();
+        self.shared.news.notify_all();
+    }
+
+    /// From now on services and their endpoints may be asked for.
+    pub fn shows_services(&self) {
+        self.shared.world().has_services = true;
+    }
+
+    /// Path and query of what it was asked.
+    pub fn requests(&self) -> Vec<String> {
+        self.shared.world().requests.clone()
+    }
+
+    /// That nobody has asked for what the service account may not, or in a way that costs too much.
+    pub fn is_content(&self) -> Result<()> {
+        let wrong = &self.shared.world().wrong;
+        ensure!(wrong.is_empty(), "requests that are wrong: {wrong:?}");
+        Ok(())
+    }
+}
+
+struct Request {
+    plural: String,
+    query: BTreeMap<String, String>,
+    is_metadata: bool,
+}
+
+impl Request {
+    fn get(&self, name: &str) -> &str {
+        self.query.get(name).map_or("", String::as_str)
+    }
+}
+
+fn serve(stream: TcpStream, shared: &Shared) -> Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(300)))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut writer = stream;
+    loop {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            match line.trim_end() {
+                "" => break,
+                line => lines.push(line.to_owned()),
+            }
+        }
+        let mood = shared.world().mood;
+        match mood {
+            Mood::Down => return Ok(()),
+            Mood::Silent => {
+                wait(shared, Duration::from_secs(120), |world| world.mood != mood);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let first = lines.first().context("no request line")?;
+        let target = first.split(' ').nth(1).unwrap_or_default().to_owned();
+        shared.world().requests.push(target.clone());
+        let header = |name: &str| {
+            let found = lines.iter().find_map(|line| {
+                let (key, value) = line.split_once(':')?;
+                key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+            });
+            found.unwrap_or_default()
+        };
+        if header("authorization") != format!("Bearer {TOKEN}") {
+            status(&mut writer, 401, "Unauthorized", "Unauthorized")?;
+            continue;
+        }
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let request = Request {
+            plural: ["/api/v1/", "/apis/discovery.k8s.io/v1/"]
+                .into_iter()
+                .find_map(|group| path.strip_prefix(group))
+                .unwrap_or_default()
+                .to_owned(),
+            query: query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(key, value)| (key.to_owned(), unescape(value)))
+                .collect(),
+            is_metadata: header("accept").contains("as=PartialObjectMetadata"),
+        };
+        check(&request, shared);
+        if mood == Mood::Forbids {
+            let message = "pods is forbidden: User \"system:serviceaccount:monitoring:geophone\" cannot list resource \"pods\"";
+            status(&mut writer, 403, "Forbidden", message)?;
+        } else if let Some((plural, name)) = request.plural.split_once('/') {
+            get(&mut writer, &request, shared, (plural, name))?;
+        } else if request.get("watch") == "true" {
+            watch(&mut writer, &request, shared, mood)?;
+            return Ok(());
+        } else {
+            list(&mut writer, &request, shared, mood)?;
+        }
+    }
+}
+
+/// A DaemonSet on thousands of nodes may ask for its own node's objects only, in pages, and with bookmarks.
+fn check(request: &Request, shared: &Shared) {
+    let expected = match request.plural.as_str() {
+        "pods" => Some("spec.nodeName=node-1"),
+        "services" | "endpointslices" if shared.world().has_services => Some(""),
+        _ => None,
+    };
+    let limit: u32 = request.get("limit").parse().unwrap_or(0);
+    let is_node = match request.plural.strip_prefix("nodes/") {
+        // Of another node only the zone of a peer is anybody's business.
+        Some(name) => name == "node-1" || shared.world().has_services,
+        None => false,
+    };
+    let is_watch = request.get("watch") == "true";
+    let wrong = if is_node && request.is_metadata {
+        return;
+    } else if is_node {
+        "more than the metadata"
+    } else if expected != Some(request.get("fieldSelector")) {
+        "not of its own node, or of nobody's business"
+    } else if !is_watch && !(1..=500).contains(&limit) {
+        "not in pages"
+    } else if is_watch && request.get("allowWatchBookmarks") != "true" {
+        "without bookmarks"
+    } else {
+        return;
+    };
+    let told = format!("{} {:?}: {wrong}", request.plural, request.query);
+    shared.world().wrong.push(told);
+}
+
+fn unescape(value: &str) -> String {
+    value
+        .replace("%3D", "=")
+        .replace("%2C", ",")
+        .replace("%2F", "/")
+        .replace('+', " ")
+}
+
+/// Whether it has the label that is asked for.
+fn admits(request: &Request, object: &Value) -> bool {
+    let label = request.get("labelSelector");
+    label.is_empty() || object["metadata"]["labels"][label].is_string()
+}
+
+/// As the client asked for it: whole, or its metadata.
+fn shown(request: &Request, object: &Value) -> Value {
+    if !request.is_metadata {
+        return object.clone();
+    }
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+}
+
+fn get(writer: &mut TcpStream, request: &Request, shared: &Shared, key: (&str, &str)) -> Result<()> {
+    let key = (key.0.to_owned(), key.1.to_owned());
+    let found = shared
+        .world()
+        .objects
+        .get(&key)
+        .map(|object| shown(request, object));
+    match found {
+        Some(object) => answer(writer, 200, &object.to_string()),
+        None => status(writer, 404, "NotFound", "not found"),
+    }
+}
+
+fn list(writer: &mut TcpStream, request: &Request, shared: &Shared, mood: Mood) -> Result<()> {
+    match mood {
+        Mood::Flood => return flood(writer, shared, "{\"kind\":\"PodList\",\"items\":[", mood),
+        Mood::Garbage => {
+            return answer(
+                writer,
+                200,
+                "{\"kind\":\"PodList\",\"metadata\":{},\"items\":[{},7]}",
+            );
+        }
+        _ => {}
+    }
+    let limit: usize = request.get("limit").parse().unwrap_or(usize::MAX);
+    let from: usize = request.get("continue").parse().unwrap_or(0);
+    let (mut items, mut left, version) = {
+        let world = shared.world();
+        let own = || {
+            let all = world.objects.iter();
+            all.filter(|((plural, _), object)| *plural == request.plural && admits(request, object))
+        };
+        let page = own().skip(from).take(limit);
+        let items: Vec<Value> = page.map(|(_, object)| shown(request, object)).collect();
+        let left = own().count().saturating_sub(from + items.len());
+        (items, left, world.version)
+    };
+    if mood == Mood::Endless {
+        items.truncate(1);
+        left = 1;
+    }
+    let mut metadata = json!({"resourceVersion": version.to_string()});
+    if left > 0 {
+        metadata["continue"] = json!((from + items.len()).to_string());
+        metadata["remainingItemCount"] = json!(left);
+    }
+    let body = json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items});
+    answer(writer, 200, &body.to_string())
+}
+
+fn watch(writer: &mut TcpStream, request: &Request, shared: &Shared, mood: Mood) -> Result<()> {
+    let mut from: u64 = request.get("resourceVersion").parse().unwrap_or(0);
+    if mood == Mood::Forgetful {
+        return status(writer, 410, "Expired", "too old resource version");
+    }
+    write!(
+        writer,
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )?;
+    match mood {
+        Mood::Hasty => return Ok(write!(writer, "0\r\n\r\n")?),
+        Mood::LongEvent => {
+            return flood_chunks(
+                writer,
+                shared,
+                "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"",
+                mood,
+            );
+        }
+        Mood::Garbage => {
+            chunk(
+                writer,
+                "{\"type\":\"ADDED\",\"object\":{\"kind\":\"Pod\"}}\n\u{1b}[31m\n",
+            )?;
+        }
+        _ => {}
+    }
+    let seconds = request.get("timeoutSeconds").parse().unwrap_or(300);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        let (events, oldest, version) = {
+            let world = shared.world();
+            if world.mood != mood {
+                return Ok(());
+            }
+            let news = world
+                .events
+                .iter()
+                .filter(|(version, plural, ..)| *version > from && *plural == request.plural)
+                .filter(|(.., object)| admits(request, object));
+            let news: Vec<_> = news
+                .map(|(_, _, what, object)| (*what, shown(request, object)))
+                .collect();
+            (news, world.oldest, world.version)
+        };
+        if from < oldest {
+            let gone = json!({"type": "ERROR", "object": {
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": format!("too old resource version: {from} ({oldest})"), "reason": "Expired", "code": 410
+            }});
+            chunk(writer, &format!("{gone}\n"))?;
+            break;
+        }
+        for (what, object) in &events {
+            chunk(writer, &format!("{}\n", json!({"type": what, "object": object})))?;
+        }
+        from = version;
+        let waited = wait(shared, BOOKMARK, |world| {
+            world.version > from || world.mood != mood
+        });
+        if !waited {
+            let mark = json!({"type": "BOOKMARK", "object": {
+                "kind": "Pod", "apiVersion": "v1",
+                "metadata": {"resourceVersion": from.to_string(), "creationTimestamp": null},
+                "spec": {"containers": null}, "status": {}
+            }});
+            chunk(writer, &format!("{mark}\n"))?;
+        }
+    }
+    Ok(write!(writer, "0\r\n\r\n")?)
+}
+
+/// Waits for something to happen, so long; returns whether it has.
+fn wait(shared: &Shared, longest: Duration, happened: impl Fn(&World) -> bool) -> bool {
+    let (world, timeout) = shared
+        .news
+        .wait_timeout_while(shared.world(), longest, |world| !happened(world))
+        .unwrap_or_else(PoisonError::into_inner);
+    drop(world);
+    !timeout.timed_out()
+}
+
+fn flood(writer: &mut TcpStream, shared: &Shared, begin: &str, mood: Mood) -> Result<()> {
+    write!(
+        writer,
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )?;
+    flood_chunks(writer, shared, begin, mood)
+}
+
+/// Sends until the other side has had enough, or 1 GiB.
+fn flood_chunks(writer: &mut TcpStream, shared: &Shared, begin: &str, mood: Mood) -> Result<()> {
+    chunk(writer, begin)?;
+    let piece = "x".repeat(1 << 16);
+    for _ in 0..1 << 14 {
+        if shared.world().mood != mood {
+            break;
+        }
+        chunk(writer, &piece)?;
+    }
+    Ok(())
+}
+
+fn chunk(writer: &mut impl Write, text: &str) -> Result<()> {
+    write!(writer, "{:x}\r\n{text}\r\n", text.len())?;
+    Ok(writer.flush()?)
+}
+
+fn status(writer: &mut TcpStream, code: u16, reason: &str, message: &str) -> Result<()> {
+    let body = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code
+    });
+    answer(writer, code, &body.to_string())
+}
+
+fn answer(writer: &mut TcpStream, code: u16, body: &str) -> Result<()> {
+    write!(
+        writer,
+        "HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    Ok(writer.flush()?)
+}

@@ -1,0 +1,415 @@
+//! Names from Kubernetes: a server that speaks its protocol, containers that are cgroups under kubepods, and real connections.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+use tests::harness::cgroup::Cgroup;
+use tests::harness::command::promtool;
+use tests::harness::kubernetes::runc::{Container, id};
+use tests::harness::kubernetes::{Api, Mood, node, pod, running, service, slice};
+use tests::harness::otlp::Authority;
+use tests::harness::traffic::Place;
+use tests::harness::{Scene, Setup, Snapshot, Traffic, equal, serial};
+use tests::need_root;
+
+/// A UID that no other test has.
+fn uid() -> String {
+    format!(
+        "{:08x}-{:04x}-4a5e-9a41-5f1f0d2c7b11",
+        std::process::id(),
+        serial()
+    )
+}
+
+/// A container as containerd and the kubelet lay it out.
+fn container(uid: &str, id: &str) -> Result<Cgroup> {
+    let pod = uid.replace('-', "_");
+    Cgroup::new(format!(
+        "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{pod}.slice/cri-containerd-{id}.scope"
+    ))
+}
+
+fn agent(api: &Api) -> Result<Setup> {
+    let kubeconfig = api.kubeconfig()?;
+    let path = kubeconfig.to_str().context("a strange path")?;
+    Ok(Setup::new()
+        .set("kubernetes.kubeconfig", path)
+        .set("kubernetes.node", "node-1"))
+}
+
+/// A process in a container sends so many bytes and ends.
+fn talk(scene: &Scene, cgroup: &Path, bytes: u64) -> Result<()> {
+    let mut client = Traffic::at(Place {
+        netns: Some(&scene.net.a.ns),
+        cgroup: Some(cgroup),
+        name: "main".into(),
+        binary: None,
+    })?;
+    let connection = client.connect(&scene.at)?;
+    client.ping(connection, bytes / 100, 100)?;
+    client.close(connection)
+}
+
+fn sent(s: &Snapshot, filter: &[(&str, &str)]) -> u64 {
+    let filter: Vec<_> = filter
+        .iter()
+        .copied()
+        .chain([("direction", "transmit")])
+        .collect();
+    s.sum("geophone_tcp_bytes_total", &filter)
+}
+
+fn has_sent(s: &Snapshot, subject: &str, bytes: u64) -> Result<()> {
+    let found = sent(s, &[("subject", subject)]);
+    let subjects = s.values("geophone_tcp_bytes_total", "subject");
+    ensure!(
+        found == bytes,
+        "{subject}: {found} for {bytes}; subjects are {subjects:?}"
+    );
+    Ok(())
+}
+
+/// Cause: 250 pods in three pages, containers of two Deployments, one that comes later, and one that is gone at once.
+/// Seen: each by its workload, with labels; zone, region and node; what the server was asked is cheap.
+#[test]
+fn containers_are_called_after_their_workloads() -> Result<()> {
+    need_root!();
+    let api = Api::start()?;
+    for i in 0..250 {
+        api.set(
+            "pods",
+            pod(
+                &format!("{i:08x}-0000-4a5e-9a41-5f1f0d2c7b11"),
+                "crowd",
+                &format!("d{i}"),
+            ),
+        );
+    }
+    let (web, web_id) = (uid(), id());
+    api.set("pods", running(pod(&web, "shop", "web"), &web_id));
+    let scene = Scene::echo()?;
+    let agent = agent(&api)?.start()?;
+    let cgroup = container(&web, &web_id)?;
+    talk(&scene, cgroup.path(), 3000)?;
+    agent.until(|s| has_sent(s, "shop/web", 3000))?;
+    let s = agent.snapshot()?;
+    let labels = [
+        ("subject", "shop/web"),
+        ("k8s_namespace_name", "shop"),
+        ("k8s_deployment_name", "web"),
+    ];
+    equal("bytes by labels", sent(&s, &labels), 3000)?;
+    equal("pods", s.number("geophone_kubernetes_pods", &[])? as u64, 251)?;
+
+    // Another pod of the same Deployment, whose container runs before the API says so: one series. It is gone before
+    // anybody could look, and the pod is deleted.
+    let (second, second_id) = (uid(), id());
+    api.set("pods", pod(&second, "shop", "web"));
+    let cgroup = container(&second, &second_id)?;
+    talk(&scene, cgroup.path(), 2000)?;
+    api.delete("pods", &second);
+    // A pod that the API tells of only after its container has begun to talk.
+    let (late, late_id) = (uid(), id());
+    let late_cgroup = container(&late, &late_id)?;
+    let begun = Instant::now();
+    talk(&scene, late_cgroup.path(), 1000)?;
+    api.set("pods", running(pod(&late, "shop", "late"), &late_id));
+    agent.until(|s| has_sent(s, "shop/late", 1000))?;
+    println!("a name {:?} after its container", begun.elapsed());
+    agent.settles(|s| has_sent(s, "shop/web", 5000))?;
+
+    let text = agent.metrics()?;
+    let info = text.lines().find(|line| line.starts_with("target_info"));
+    let info = info.context("no target_info")?;
+    for part in ["region=\"eu-1\"", "zone=\"eu-1a\""] {
+        ensure!(info.contains(part), "{part} is not in {info}");
+    }
+    promtool(&text)?;
+    api.is_content()?;
+    let pages = api
+        .requests()
+        .iter()
+        .filter(|r| r.contains("/pods?") && !r.contains("watch=true"))
+        .count();
+    equal("pages", pages, 3)
+}
+
+/// Cause: the agent runs as in a pod with a service account, and the API is behind TLS. Seen: it asks by itself, and
+/// trusts the authority that the kubelet names and no other.
+#[test]
+fn in_a_pod_it_asks_by_itself() -> Result<()> {
+    need_root!("openssl", "unshare");
+    let api = Api::start()?;
+    let (web, web_id) = (uid(), id());
+    api.set("pods", running(pod(&web, "shop", "web"), &web_id));
+    let (ours, others) = (Authority::new()?, Authority::new()?);
+    let agent = Setup::new().through(api.pod(&ours)?).start()?;
+    agent.until(|s| equal("pods", s.number("geophone_kubernetes_pods", &[])? as u64, 1))?;
+    drop(agent);
+    // It is the server's certificate that counts, not its address.
+    fs::copy(others.files.path("ca.crt"), ours.files.path("ca.crt"))?;
+    let agent = Setup::new().through(api.pod(&ours)?).start()?;
+    agent.until(|s| {
+        let errors = s.sum("geophone_kubernetes_errors_total", &[("reason", "connect")]);
+        ensure!(errors > 0, "no error");
+        equal("lists", s.sum("geophone_kubernetes_lists_total", &[]), 0)
+    })?;
+    ensure!(agent.log().contains("certificate"), "{}", agent.log());
+    let off = Setup::new()
+        .set("kubernetes.enabled", "false")
+        .through(api.pod(&ours)?);
+    let s = off.start()?.snapshot()?;
+    equal(
+        "series",
+        s.series("geophone_kubernetes_lists_total", &[]).len(),
+        0,
+    )
+}
+
+/// Cause: a node with 10,000 pods. Seen: all of them, in less than 50 MiB, and soon enough.
+#[test]
+fn ten_thousand_pods_cost_less_than_fifty_mebibytes() -> Result<()> {
+    need_root!();
+    let resident = |s: &Snapshot| s.number("geophone_agent_memory_bytes", &[]);
+    let api = Api::start()?;
+    let few = agent(&api)?.start()?;
+    let before = resident(&few.snapshot()?)?;
+    drop(few);
+    for i in 0..10_000 {
+        let uid = format!("{i:08x}-0000-4a5e-9a41-5f1f0d2c7b11");
+        let running = running(pod(&uid, "crowd", &format!("d{i}")), &format!("{i:064x}"));
+        api.set("pods", running);
+    }
+    let begun = Instant::now();
+    let agent = agent(&api)?.start()?;
+    agent.until(|s| equal("pods", s.number("geophone_kubernetes_pods", &[])? as u64, 10_000))?;
+    let after = resident(&agent.snapshot()?)?;
+    println!(
+        "{:.1} MiB more, known after {:?}",
+        (after - before) / 1048576.0,
+        begun.elapsed()
+    );
+    ensure!(
+        after - before < 50.0 * 1048576.0,
+        "resident {before} before and {after} after"
+    );
+    api.is_content()
+}
+
+/// Cause: the server goes away, comes back, and has forgotten the past. Seen: names of before stay, the age of what is
+/// known grows, and pods of meanwhile are learnt from a new list.
+#[test]
+fn names_outlive_the_server() -> Result<()> {
+    need_root!();
+    let api = Api::start()?;
+    let (web, web_id) = (uid(), id());
+    api.set("pods", running(pod(&web, "shop", "web"), &web_id));
+    let scene = Scene::echo()?;
+    let agent = agent(&api)?.start()?;
+    api.becomes(Mood::Down);
+    let cgroup = container(&web, &web_id)?;
+    talk(&scene, cgroup.path(), 1000)?;
+    agent.until(|s| has_sent(s, "shop/web", 1000))?;
+    let old = |s: &Snapshot| s.number("geophone_kubernetes_age_seconds", &[]);
+    agent.until(|s| {
+        let age = old(s)?;
+        ensure!(age > 2.0, "{age} s old");
+        let errors = s.sum("geophone_kubernetes_errors_total", &[("reason", "connect")]);
+        ensure!(errors > 0, "no error");
+        Ok(())
+    })?;
+    ensure!(
+        agent.log().contains("names of before are kept"),
+        "{}",
+        agent.log()
+    );
+    let (new, new_id) = (uid(), id());
+    api.set("pods", running(pod(&new, "shop", "new"), &new_id));
+    api.compact();
+    api.becomes(Mood::Well);
+    agent.until(|s| {
+        equal("lists", s.sum("geophone_kubernetes_lists_total", &[]), 2)?;
+        ensure!(old(s)? < 2.0, "still {} s old", old(s)?);
+        equal(
+            "gone",
+            s.sum("geophone_kubernetes_errors_total", &[("reason", "gone")]),
+            1,
+        )
+    })?;
+    let cgroup = container(&new, &new_id)?;
+    talk(&scene, cgroup.path(), 700)?;
+    agent.until(|s| has_sent(s, "shop/new", 700))?;
+    // The same, told by the status of an answer instead of an event.
+    api.becomes(Mood::Forgetful);
+    agent.until(|s| {
+        let lists = s.sum("geophone_kubernetes_lists_total", &[]);
+        ensure!(lists >= 4, "{lists} lists");
+        Ok(())
+    })?;
+    api.is_content()
+}
+
+/// Cause: a server that forbids, is silent, sends without end or says what is no pod. Seen: the reason, the container by
+/// its id after two seconds, and no memory lost.
+#[test]
+fn a_bad_server_costs_little() -> Result<()> {
+    need_root!();
+    let api = Api::start()?;
+    let (web, web_id) = (uid(), id());
+    api.set("pods", running(pod(&web, "shop", "web"), &web_id));
+    let scene = Scene::echo()?;
+    api.becomes(Mood::Forbids);
+    let agent = agent(&api)?.start()?;
+    let log = agent.log();
+    ensure!(log.contains("list and watch of pods"), "{log}");
+    let cgroup = container(&web, &web_id)?;
+    talk(&scene, cgroup.path(), 1000)?;
+    let short = web_id.get(..12).unwrap_or_default();
+    agent.until(|s| has_sent(s, short, 1000))?;
+    let resident = |s: &Snapshot| s.number("geophone_agent_memory_bytes", &[]).unwrap_or(0.0);
+    let before = resident(&agent.snapshot()?);
+    for (mood, reason) in [
+        (Mood::Flood, "too_large"),
+        (Mood::Garbage, "malformed"),
+        (Mood::Endless, ""),
+        (Mood::Silent, ""),
+        (Mood::Hasty, ""),
+        (Mood::LongEvent, "too_large"),
+    ] {
+        let count = |s: &Snapshot| s.sum("geophone_kubernetes_errors_total", &[("reason", reason)]);
+        let errors = count(&agent.snapshot()?);
+        let asked = api.requests().len();
+        api.becomes(mood);
+        if reason.is_empty() {
+            agent.after(2)?;
+        } else {
+            agent
+                .until(|s| {
+                    ensure!(count(s) > errors, "no error {reason:?} yet");
+                    Ok(())
+                })
+                .with_context(|| format!("{mood:?}"))?;
+        }
+        let asked = api.requests().len() - asked;
+        ensure!(asked < 300, "{mood:?}: {asked} requests");
+    }
+    let after = resident(&agent.snapshot()?);
+    println!("resident {before} before and {after} after");
+    ensure!(
+        after < before + 48e6,
+        "resident {before} before and {after} after"
+    );
+    api.becomes(Mood::Well);
+    let (new, new_id) = (uid(), id());
+    api.set("pods", running(pod(&new, "shop", "new"), &new_id));
+    agent.until(|s| equal("pods", s.number("geophone_kubernetes_pods", &[])? as u64, 2))?;
+    let cgroup = container(&new, &new_id)?;
+    talk(&scene, cgroup.path(), 700)?;
+    agent.until(|s| has_sent(s, "shop/new", 700))?;
+    agent.snapshot()?.lawful()
+}
+
+/// Cause: a connection to the address of a service, which NAT sends to one of its endpoints, and one to the endpoint itself;
+/// then the service has no endpoint any more. Seen: both by the service, the second with zone and region, and the other
+/// end by the service of the client; a new connection by no service.
+#[test]
+fn peers_are_called_after_services() -> Result<()> {
+    need_root!("nft");
+    let api = Api::start()?;
+    api.shows_services();
+    let scene = Scene::echo()?;
+    let (client, server) = (scene.net.a.v4.to_string(), scene.net.b.v4.to_string());
+    let cluster_ip = "10.255.96.10";
+    api.set("nodes", node("node-2", "eu-2", "eu-2b"));
+    api.set("services", service("db", cluster_ip));
+    api.set("endpointslices", slice("db", &[(&server, "node-2", "eu-2b")]));
+    api.set("endpointslices", slice("web", &[(&client, "node-1", "eu-1a")]));
+    let ns = &scene.net.a.ns;
+    ns.ip(&format!("route add {cluster_ip} via {server}"))?;
+    ns.nft(&format!(
+        "table ip nat {{ chain out {{ type nat hook output priority -100; \
+         ip daddr {cluster_ip} counter dnat to {server}; }}; }}"
+    ))?;
+    let agent = agent(&api)?.set("kubernetes.peers", "true").start()?;
+    let port = scene.at.rsplit(':').next().context("no port")?;
+    let mut client = Traffic::new("shopper", ns)?;
+    let through = |client: &mut Traffic, to: &str, bytes: u64| {
+        let connection = client.connect(to)?;
+        client.ping(connection, bytes / 100, 100)?;
+        client.close(connection)
+    };
+    through(&mut client, &format!("{cluster_ip}:{port}"), 1000)?;
+    through(&mut client, &scene.at, 700)?;
+    let by_server = [
+        ("peer", "shop/web"),
+        ("peer_zone", "eu-1a"),
+        ("peer_region", "eu-1"),
+    ];
+    agent.until(|s| {
+        equal("to db", sent(s, &[("peer", "shop/db")]), 1700)?;
+        let behind = [
+            ("peer", "shop/db"),
+            ("peer_zone", "eu-2b"),
+            ("peer_region", "eu-2"),
+        ];
+        equal("to its endpoint", sent(s, &behind), 700)?;
+        equal("back", sent(s, &by_server), 1700)
+    })?;
+    ensure!(ns.nft_counter()? > 0, "no NAT");
+    equal(
+        "addresses",
+        agent.snapshot()?.number("geophone_kubernetes_addresses", &[])? as u64,
+        3,
+    )?;
+    api.delete("endpointslices", "slice-db");
+    agent.until(|s| {
+        let addresses = s.number("geophone_kubernetes_addresses", &[])?;
+        equal("addresses", addresses as u64, 2)
+    })?;
+    // It is known; the tick that writes it to the kernel is the next one.
+    agent.after(1)?;
+    through(&mut client, &scene.at, 500)?;
+    agent.until(|s| equal("to nobody", sent(s, &[("peer", "private")]), 500))?;
+    let s = agent.snapshot()?;
+    equal("to db as before", sent(&s, &[("peer", "shop/db")]), 1700)?;
+    equal("back", sent(&s, &by_server), 2200)?;
+    api.is_content()
+}
+
+/// Cause: containers of runc under kubepods, one in a pod that the API knows, one of which only containerd's files tell.
+/// Seen: the first by its StatefulSet, without Kubernetes the second by namespace and pod.
+#[test]
+fn real_containers() -> Result<()> {
+    need_root!("runc");
+    let api = Api::start()?;
+    let scene = Scene::echo()?;
+    let uid = uid();
+    let mut pod = pod(&uid, "shop", "db");
+    pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "s", "controller": true}]);
+    let container = Container::new(&uid, &scene)?;
+    api.set("pods", running(pod, &container.id));
+    let with = agent(&api)?.set("kubernetes.subject", "container").start()?;
+    let without = Setup::new().start()?;
+    for (container, bytes) in [
+        (container, 1000),
+        (Container::new(&self::uid(), &scene)?.written_down()?, 700),
+    ] {
+        let mut client = container.start()?;
+        let connection = client.connect(&scene.at)?;
+        client.ping(connection, bytes / 100, 100)?;
+        client.close(connection)?;
+        // A process is looked at while it lives, once a second.
+        for agent in [&with, &without] {
+            agent.after(2)?;
+        }
+    }
+    with.until(|s| {
+        has_sent(s, "shop/db/main", 1000)?;
+        equal("by label", sent(s, &[("k8s_statefulset_name", "db")]), 1000)?;
+        // Its pod is none of the API's.
+        has_sent(s, "shop/web-0/main", 700)
+    })?;
+    without.until(|s| has_sent(s, "shop/web-0", 700))
+}
