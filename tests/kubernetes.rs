@@ -109,6 +109,9 @@ fn containers_are_called_after_their_workloads() -> Result<()> {
     api.set("pods", pod(&second, "shop", "web"));
     let cgroup = container(&second, &second_id)?;
     talk(&scene, cgroup.path(), 2000)?;
+    let path = cgroup.path().to_owned();
+    drop(cgroup);
+    ensure!(!path.exists(), "{} is still there", path.display());
     api.delete("pods", &second);
     // A pod that the API tells of only after its container has begun to talk.
     let (late, late_id) = (uid(), id());

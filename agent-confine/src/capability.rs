@@ -124,6 +124,8 @@ pub struct Needs {
     pub maps_are_guarded: bool,
     /// Linux before 5.11, where maps count as locked memory.
     pub maps_are_locked: bool,
+    /// Names of containers are read through the root of the first process.
+    pub host_files: bool,
     /// `/proc` shows processes of others to nobody but who may trace them (`hidepid`).
     pub processes_are_hidden: bool,
     /// A file or directory of the settings can only be read by its owner, who is somebody else.
@@ -200,6 +202,11 @@ const RULES: &[Rule] = &[
         |n| n.namespaces,
         Capability::SYS_PTRACE,
         "network namespaces of other users' processes",
+    ),
+    (
+        |n| n.host_files,
+        Capability::SYS_PTRACE,
+        "names of containers, from the host's files",
     ),
     (
         |n| n.processes_are_hidden,
@@ -342,6 +349,7 @@ mod tests {
             measures: true,
             maps_are_guarded: true,
             maps_are_locked: true,
+            host_files: true,
             processes_are_hidden: true,
             reads_of_others: true,
             writes_of_others: true,

@@ -11,7 +11,7 @@ const MAX_CLAIMS: usize = 16;
 /// Most zones.
 const MAX_ZONES: usize = 256;
 
-/// Which kind of object names an address. A service's own address is its own, whoever else names it.
+/// Which kind of object names an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum By {
     /// A service.
@@ -179,14 +179,13 @@ impl Directory {
             // `db` rather than `db-metrics`.
             (*by, claim.is_headless, claim.service.len(), claim.service.clone())
         });
-        let ((by, _), claim) = first?;
-        let mut pods = claims
-            .iter()
-            .map(|(_, claim)| &claim.pod)
-            .filter(|pod| !pod.is_empty());
-        let one = pods.next();
-        // Several pods have one address if it is the node's: what else runs there is none of theirs.
-        if *by == By::Slice && pods.any(|pod| Some(pod) != one) {
+        let (_, claim) = first?;
+        // Several have one address if it is the node's, as of pods in its network and of load balancers without addresses of
+        // their own: what else is there is none of theirs.
+        let agrees = |other: &Claim| {
+            other.service == claim.service || (other.pod == claim.pod && !claim.pod.is_empty())
+        };
+        if !claims.iter().all(|(_, other)| agrees(other)) {
             return None;
         }
         let region = self.zones.get(&claim.zone).and_then(|zone| zone.region.clone());

@@ -97,9 +97,16 @@ fn of_several_services_the_plainest_and_no_name_for_the_address_of_a_node() {
     assert_eq!(taken(&mut directory), pairs(&[]));
     directory.set(By::Slice, "5", Vec::new());
     assert_eq!(taken(&mut directory), pairs(&[("192.0.2.1", "mon/node eu-1a ")]));
-    // A service's own address is its own.
+    // A load balancer of the node's address: what else is there is not behind it.
     directory.set(By::Service, "6", vec![claim("192.0.2.1", "shop/outside", "")]);
+    assert_eq!(taken(&mut directory), pairs(&[("192.0.2.1", "")]));
+    // Alone, or with an endpoint of its own, it is.
+    directory.set(By::Slice, "4", vec![claim("192.0.2.1", "shop/outside", "p1")]);
     assert_eq!(taken(&mut directory), pairs(&[("192.0.2.1", "shop/outside  ")]));
+    // Without a pod there is a service all the same.
+    directory.set(By::Slice, "7", vec![claim("192.0.2.2", "default/kubernetes", "")]);
+    directory.set(By::Slice, "8", vec![claim("192.0.2.2", "mon/node", "p3")]);
+    assert_eq!(taken(&mut directory), pairs(&[]));
 }
 
 #[test]

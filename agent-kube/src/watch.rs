@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout_at};
 use tower::limit::RateLimitLayer;
 
-/// Objects of one answer to a list.
+/// Objects of one answer to a list, where one answer is too large for all of them. It is halved as long as that is so.
 const PAGE: u32 = 100;
 /// A list must be complete after this time, whatever the number of its pages.
 const LONGEST_LIST: Duration = Duration::from_secs(60);
@@ -77,8 +77,9 @@ pub(crate) fn start(settings: &Settings, shared: Arc<Shared>) -> Result<(), Stri
         .name("kubernetes".into())
         .spawn(move || runtime.block_on(follow))
         .map_err(|e| format!("starting a thread: {e}"))?;
-    made.recv()
-        .unwrap_or_else(|e| Err(format!("the thread has ended: {e}")))
+    // A program of a kubeconfig that tells who we are may never end.
+    made.recv_timeout(LONGEST_LIST)
+        .unwrap_or_else(|e| Err(format!("there is no client: {e}")))
 }
 
 async fn client(settings: &Settings, shared: &Shared) -> Result<Client, String> {
@@ -131,9 +132,16 @@ fn slices() -> Follow<Slice> {
 
 async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
     let mut trouble = Trouble::new(objects.without);
+    let mut page = None;
     loop {
         let api: Api<Arrived<T>> = Api::all(client.clone());
-        let config = objects.only.clone().page_size(PAGE).timeout(WATCH);
+        let config = objects.only.clone().timeout(WATCH);
+        let config = match page {
+            // From the server's memory, which knows the pods of a node; a page is read from etcd, which for each node that asks
+            // reads all pods of the cluster.
+            None => config.any_semantic(),
+            Some(page) => config.page_size(page),
+        };
         let stream = watcher::watcher(api, config);
         pin_mut!(stream);
         let mut listed = 0;
@@ -154,8 +162,14 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
                 }
                 Ok(None) => true,
                 Ok(Some(Err(e))) => {
-                    trouble.has(reason(&e), &chain(&e), shared).await;
-                    is_gone(&e)
+                    let why = reason(&e);
+                    trouble.has(why, &chain(&e), shared).await;
+                    if why == "too_large" && listing.is_some() {
+                        page = Some(page.map_or(PAGE, |page| (page / 2).max(1)));
+                        true
+                    } else {
+                        is_gone(&e)
+                    }
                 }
                 Ok(Some(Ok(event))) => {
                     match &event {
@@ -164,7 +178,8 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
                         Event::InitDone => listing = None,
                         Event::Apply(_) | Event::Delete(_) => {}
                     }
-                    if matches!(event, Event::InitDone) {
+                    // That a list begins is no answer yet.
+                    if !matches!(event, Event::Init) {
                         trouble.over();
                     }
                     (objects.take)(event, shared);
@@ -323,6 +338,7 @@ impl Trouble {
     }
 
     fn over(&mut self) {
+        self.pause = SHORTEST_PAUSE;
         if std::mem::take(&mut self.is_told) {
             tracing::info!("kubernetes: the API answers again");
         }

@@ -280,11 +280,7 @@ pub fn until<T>(what: &str, ask: impl FnMut() -> Result<Option<T>>) -> Result<T>
 }
 
 /// The same, for so long.
-pub fn within<T>(
-    patience: Duration,
-    what: &str,
-    mut ask: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+pub fn within<T>(patience: Duration, what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let begin = Instant::now();
     loop {
         if let Some(answer) = ask()? {

@@ -9,6 +9,7 @@ pub use metrics::{METRICS, StatsCollect};
 
 use crate::bpf::{host, privileges};
 use crate::config::{Config, TunnelUse};
+use crate::identity::runtimes;
 use crate::mountinfo;
 use agent_confine::filter::{self, Allowed};
 use agent_confine::{Capability, Kept, Needs, capability, keep};
@@ -57,6 +58,7 @@ pub fn needs(config: &Config) -> Needs {
         // It may be turned off at any time, if it is not.
         maps_are_guarded: !host::kernel_at_least(5, 19),
         maps_are_locked: !host::kernel_at_least(5, 11),
+        host_files: runtimes::host_root().is_some(),
         processes_are_hidden: mountinfo::hides_processes(),
         reads_of_others: others.to_read,
         writes_of_others: others.to_write,
@@ -191,6 +193,7 @@ mod tests {
             measures: false,
             maps_are_guarded: false,
             maps_are_locked: false,
+            host_files: false,
             processes_are_hidden: false,
             reads_of_others: false,
             writes_of_others: false,

@@ -10,6 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 /// Most directories that are watched; what is made in others is found by the next walk.
 const MAX_WATCHES: usize = 8192;
+/// And no more than this part of what the kernel gives one user.
+const SHARE: usize = 4;
 /// Births that wait to be taken. What comes while there are so many is found by the next walk.
 const WAITING: usize = 8192;
 
@@ -22,7 +24,10 @@ impl Births {
     pub fn follow(root: PathBuf) -> std::io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
         let (sender, receiver) = sync_channel(WAITING);
+        let quota = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches").unwrap_or_default();
+        let quota = quota.trim().parse().unwrap_or(MAX_WATCHES);
         let mut tree = Tree {
+            most: MAX_WATCHES.min(quota / SHARE),
             inotify,
             root: root.clone(),
             paths: HashMap::new(),
@@ -48,6 +53,8 @@ struct Tree {
     paths: HashMap<WatchDescriptor, PathBuf>,
     watches: HashMap<PathBuf, WatchDescriptor>,
     sender: SyncSender<(u64, Box<[u8]>)>,
+    /// Watches.
+    most: usize,
 }
 
 impl Tree {
@@ -99,7 +106,7 @@ impl Tree {
     }
 
     fn watch(&mut self, path: &Path) {
-        if self.paths.len() >= MAX_WATCHES {
+        if self.paths.len() >= self.most {
             return;
         }
         let wanted = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;

@@ -49,7 +49,8 @@ pub fn node(config: &Config) -> String {
         return config.kubernetes.node.clone();
     }
     let given = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
-    given.unwrap_or_else(|| config.host_name())
+    // As the kubelet has it.
+    given.unwrap_or_else(|| config.host_name().to_lowercase())
 }
 
 /// Whether the API is to be asked.
@@ -81,7 +82,15 @@ pub fn start(config: &Config) -> Result<(Config, Names)> {
         return Ok((config, names));
     }
     let node = node(&config);
-    let kubernetes = connect(&config)?;
+    let kubernetes = match connect(&config) {
+        Ok(kubernetes) => kubernetes,
+        Err(e) => {
+            tracing::error!(
+                "{e}; the agent goes on, and containers have no names of workloads until it is started again"
+            );
+            return Ok((config, names));
+        }
+    };
     if !kubernetes.wait(PATIENCE) {
         tracing::warn!(
             "kubernetes: not all is known of node {node} after {PATIENCE:?}: {} pods, {}; what runs already may keep \
@@ -94,7 +103,18 @@ pub fn start(config: &Config) -> Result<(Config, Names)> {
             },
         );
     }
-    let found = kubernetes.node().unwrap_or_default();
+    let found = kubernetes.node();
+    let is_without = |place: &str, set: &str| place.is_empty() && set.is_empty();
+    if let Some(found) = &found
+        && is_without(&found.region, &config.region)
+        && is_without(&found.zone, &config.zone)
+    {
+        tracing::warn!(
+            "kubernetes: node {node} has no labels topology.kubernetes.io/region and zone: what is exported has neither until the \
+             agent is started again; set region and zone, or start it once the node is labelled"
+        );
+    }
+    let found = found.unwrap_or_default();
     for (ours, theirs) in [(&mut config.region, found.region), (&mut config.zone, found.zone)] {
         if ours.is_empty() {
             *ours = theirs;

@@ -37,6 +37,8 @@ pub const UNKNOWN: &str = "unknown";
 /// Further tries to name a subject, and the pause between them.
 const RETRIES: u8 = 2;
 const PAUSE: Duration = Duration::from_millis(1000);
+/// What is asked for names may be away for longer: containers without their final one are asked for again so often.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// Who: names are valid UTF-8 without control characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +100,8 @@ struct Entry {
     /// As the kernel gave it. Not all that names a subject has it, and whoever asks at the right moment renames it.
     comm: [u8; 16],
     retries: u8,
-    next: Instant,
+    /// When to ask again; `None` = there is nothing to wait for.
+    next: Option<Instant>,
 }
 
 impl Identity {
@@ -153,23 +156,31 @@ impl Identity {
 
     /// As [`Self::subject`], at another time.
     pub fn subject_at(&mut self, key: &SubjectKey, comm: &[u8; 16], now: Instant) -> Arc<Subject> {
-        let (mut retries, mut comm) = (0, *comm);
+        let (mut retries, mut comm, mut kept) = (0, *comm, None);
         if let Some(entry) = self.subjects.get(key, now) {
             let is_news = entry.comm == [0; 16] && comm != [0; 16] && entry.subject.process.is_empty();
-            if !is_news && (entry.subject.fixed || now < entry.next) {
+            if !is_news && entry.next.is_none_or(|next| now < next) {
                 return entry.subject.clone();
             }
-            retries = entry.retries + u8::from(!is_news);
+            retries = entry.retries.saturating_add(u8::from(!is_news));
             if entry.comm != [0; 16] {
                 comm = entry.comm;
             }
+            kept = (entry.subject.fixed && !is_news).then(|| entry.subject.clone());
         }
         let (mut subject, found) = self.name(key, &comm, now);
         for reused in self.cgroups.take_reused() {
             self.subjects.retain(|known, _| known.cgroup != reused);
         }
         subject.fixed = found || retries >= RETRIES;
-        let subject = Arc::new(subject);
+        let next = match (found, subject.fixed) {
+            (true, _) => None,
+            (_, false) => Some(now + PAUSE),
+            // What has been counted by then keeps the name that it was counted under.
+            _ => self.names.kubernetes.is_some().then(|| now + AGAIN),
+        };
+        // It may have ended since, and less can be said of it now.
+        let subject = kept.filter(|_| !found).unwrap_or_else(|| Arc::new(subject));
         self.source.tell(&fact(key), || &*subject);
         self.subjects.insert(
             *key,
@@ -177,7 +188,7 @@ impl Identity {
                 subject: subject.clone(),
                 comm,
                 retries,
-                next: now + PAUSE,
+                next,
             },
             now,
         );

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,8 +49,18 @@ impl Default for Runtimes {
     /// Those of this mount namespace, else of the first process: an agent in a container that shares the host's
     /// processes sees the host's files there, if it may trace.
     fn default() -> Self {
-        Self::new(["/".into(), "/proc/1/root".into()].into())
+        Self::new(std::iter::once("/".into()).chain(host_root()).collect())
     }
+}
+
+/// The root of the first process, if it is another than ours and may be looked at.
+pub fn host_root() -> Option<PathBuf> {
+    let id = |path: &str| {
+        let found = std::fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    let root = "/proc/1/root/";
+    (id("/")? != id(root)?).then(|| root.into())
 }
 
 /// `config.json` of an OCI bundle.
