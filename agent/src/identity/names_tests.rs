@@ -185,10 +185,15 @@ fn a_row_waits_for_its_pod_but_not_for_ever() {
             &[FurtherLabel::Namespace],
         ))
     };
-    let mut never = of(Kubernetes::of([]));
-    let fixed = [0, 1100, 2200].map(|ms| ask(&mut never, ms).fixed);
+    let away = Kubernetes::of([]);
+    let mut outage = of(away.clone());
+    let fixed = [0, 1100, 2200].map(|ms| ask(&mut outage, ms).fixed);
     assert_eq!(fixed, [false, false, true]);
-    assert_eq!(ask(&mut never, 2200).label, ID.split_at(12).0);
+    assert_eq!(ask(&mut outage, 2200).label, ID.split_at(12).0);
+    // What comes after the API is back has the name that it says.
+    away.add(pod(Owner::Deployment));
+    assert_eq!(ask(&mut outage, 20_000).label, ID.split_at(12).0);
+    assert_eq!(ask(&mut outage, 33_000).label, "shop/web");
     let kubernetes = Kubernetes::of([]);
     let mut late = of(kubernetes.clone());
     assert!(!ask(&mut late, 0).fixed);
