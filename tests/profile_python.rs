@@ -70,10 +70,10 @@ fn pythons() -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Five seconds of one process.
+/// Eight seconds of one process: the samples and the loop beat.
 fn seen(scratch: &Scratch, busy: &Busy) -> Result<Folded> {
     let pid = busy.0.id().to_string();
-    Folded::take(scratch, &["--own", "--hz", "997", "--for", "5s", "--pid", &pid])
+    Folded::take(scratch, &["--own", "--hz", "997", "--for", "8s", "--pid", &pid])
 }
 
 fn running(scratch: &Scratch, python: &Path, source: &str) -> Result<(Busy, String)> {
