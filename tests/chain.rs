@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tests::harness::agent::Scratch;
 use tests::harness::notify::{Alertmanager, Mail, SLACK, Sink, can_mail, counts, receiver, within};
-use tests::harness::{Agent, Scene, Setup, equal, skipped};
+use tests::harness::{Agent, Scene, Setup, Traffic, equal, skipped};
 use tests::need_root;
 
 /// Who loses segments.
 const PEER: &str = "lossy-server";
+/// Besides the one that the test waits for.
+const CLIENTS: usize = 4;
 /// The longest time for something that is to be seen.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What tells of it, in lower case.
@@ -30,6 +32,8 @@ struct Chain {
     agent: Agent,
     scene: Scene,
     connection: u64,
+    /// More clients of the server: one that waits for what was lost sends nothing.
+    more: Vec<(Traffic, u64)>,
     _scratch: Scratch,
 }
 
@@ -40,7 +44,7 @@ impl Chain {
             let (sink, mail) = (Sink::start()?, Mail::start(&scratch)?);
             let hook = format!("http://{}/alertmanager", sink.at);
             let config = json!({
-                "route": { "receiver": "hook", "group_by": ["peer"], "group_wait": "4s", "group_interval": "5s" },
+                "route": { "receiver": "hook", "group_by": ["peer"], "group_wait": "2s", "group_interval": "2s" },
                 "receivers": [{ "name": "hook", "webhook_configs": [{ "url": hook }] }],
             });
             let manager = Alertmanager::start(&scratch, &config.to_string())?;
@@ -66,14 +70,21 @@ impl Chain {
             },
             "alerting": {
                 "directory": scratch.path("alerting"),
-                "route": { "receiver": "ops", "group_by": ["incident"], "group_wait": "4s", "group_interval": "5s" },
+                "route": { "receiver": "ops", "group_by": ["incident"], "group_wait": "2s", "group_interval": "2s" },
                 "receivers": [receiver(&scratch, &sink, &mail)?],
             },
         });
         // The harness takes it for a configuration without a store otherwise: it is JSON.
         let setup = Setup::new().config(config.to_string()).set("store.kind", "disk");
         let agent = setup.inside(&scene.net.a.ns).start()?;
+        let more = (0..CLIENTS).map(|_| {
+            let mut client = Traffic::new("cli", &scene.net.a.ns)?;
+            let connection = client.connect(&scene.at)?;
+            Ok((client, connection))
+        });
+        let more = more.collect::<Result<_>>()?;
         Ok(Self {
+            more,
             connection: scene.connect()?,
             sink,
             mail,
@@ -93,7 +104,7 @@ impl Chain {
 
     fn until<T>(&mut self, what: &str, check: impl Fn(&Self) -> Result<Option<T>>) -> Result<T> {
         let found = within(PATIENCE, what, || {
-            self.scene.client.ping(self.connection, 10, 200)?;
+            self.scene.client.ping(self.connection, 3, 200)?;
             check(self)
         });
         found.with_context(|| self.agent.log())
@@ -152,6 +163,10 @@ fn loss_becomes_one_message_at_every_place() -> Result<()> {
         "table inet loss { chain in { type filter hook input priority 0; \
          meta l4proto tcp numgen random mod 10 < 3 counter drop; }; }",
     )?;
+    for (client, connection) in &mut chain.more {
+        // Without an end of its own.
+        client.give(&json!({ "do": "ping", "id": *connection, "rounds": u32::MAX, "size": 200 }))?;
+    }
     let anomaly = chain.until("an anomaly", |chain| {
         let anomalies = chain.ask(&["anomalies", "--json"]);
         let is_it = |one: &Value| {
@@ -180,6 +195,7 @@ fn loss_becomes_one_message_at_every_place() -> Result<()> {
         own.iter().chain([&alertmanager]).all(|count| *count <= 2),
         "messages: {alertmanager}, {own:?}"
     );
+    chain.more.clear();
     chain.scene.net.b.ns.nft("delete table inet loss")?;
     let ended = now()?;
     let (ill, score) = chain.until("health drops", |chain| {
@@ -212,7 +228,7 @@ fn loss_becomes_one_message_at_every_place() -> Result<()> {
         Some(2),
     )?;
     // Much that is not lost: what was is a small part of the five minutes then.
-    for _ in 0..20 {
+    for _ in 0..80 {
         chain.scene.client.ping(chain.connection, 10, 200_000)?;
     }
     let over = chain.until("the end is told at every place", |chain| {

@@ -139,7 +139,11 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
         let config = match page {
             // From the server's memory, which knows the pods of a node; a page is read from etcd, which for each node that asks
             // reads all pods of the cluster.
-            None => config.any_semantic(),
+            None => watcher::Config {
+                // With a limit kube would not ask for what is in memory.
+                page_size: None,
+                ..config.any_semantic()
+            },
             Some(page) => config.page_size(page),
         };
         let stream = watcher::watcher(api, config);
