@@ -233,8 +233,12 @@ fn loss_becomes_one_message_at_every_place() -> Result<()> {
     }
     let over = chain.until("the end is told at every place", |chain| {
         let last = chain.last()?;
-        let is_over = |(_, text): &(f64, String)| text.contains("resolve") && !text.contains("firing");
-        Ok(last.values().all(is_over).then_some(last))
+        let is_over = |(place, (_, text)): (&&str, &(f64, String))| match *place {
+            "pagerduty" => text.contains(r#""event_action":"resolve""#),
+            SLACK | "mail" => text.contains("[resolved"),
+            _ => text.contains(r#""status":"resolved""#) && !text.contains(r#""status":"firing""#),
+        };
+        Ok(last.iter().all(is_over).then_some(last))
     })?;
     for (place, (at, _)) in &over {
         println!("{place}: resolved {:.1} s after the loss ended", at - ended);
