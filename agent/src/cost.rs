@@ -261,7 +261,7 @@ impl Cost {
         times
     }
 
-    /// Turns the statistics on and off. Whether it wants to be called again within [`MEASURE_FOR`].
+    /// Turns the statistics on and off. Whether it wants to be called again within a tenth of a second.
     pub fn poll(&mut self, engine: &Engine, now: Instant) -> bool {
         match self.measuring.take() {
             Some(m) if now.duration_since(m.since) < MEASURE_FOR => self.measuring = Some(m),
