@@ -223,11 +223,10 @@ fn install(agent: &Path) -> Result<()> {
 }
 
 fn compose(_: &Path) -> Result<()> {
-    let file = deploy_dir().join("stack/compose.yaml");
+    // Version 1 looks for the seccomp profile from where it runs, version 2 from where the file is.
     said(
         Command::new("docker-compose")
-            .arg("-f")
-            .arg(file)
+            .current_dir(deploy_dir().join("stack"))
             .args(["config", "-q"]),
     )
     .map(drop)
