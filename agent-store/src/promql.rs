@@ -159,7 +159,7 @@ fn at_time(
     let grid = Grid::instant(at);
     let evaluator = evaluator((at, at), options, source, bounds);
     let value = if expr.value_type() == ValueType::Matrix {
-        matrix(evaluator.ranges(expr, grid)?.series)
+        matrix(evaluator.matrix(expr, grid)?)
     } else {
         match evaluator.eval(expr, grid)? {
             Evaluated::Scalar(values) => Value::Scalar(at, values.first().copied().unwrap_or(f64::NAN)),

@@ -2,6 +2,7 @@
 
 use crate::histogram::Histogram;
 use crate::labels::Labels;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
@@ -41,6 +42,13 @@ pub struct Samples {
     pub floats: Column<f64>,
     /// Native histograms.
     pub histograms: Column<Arc<Histogram>>,
+}
+
+impl Samples {
+    /// How many floats it takes as long to work on.
+    pub(crate) fn weight(&self) -> usize {
+        self.floats.times.len() + self.histograms.times.len() * OF_A_HISTOGRAM
+    }
 }
 
 /// A series and its samples.
@@ -140,10 +148,54 @@ pub trait Source: Sync {
         to: Millis,
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal>;
+
+    /// Shows each of them to `visit`, in any order, on several threads if there is much; after a `Break` it soon ends. A
+    /// source need not have all of them in memory at once.
+    fn each(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+        visit: &Visit<'_>,
+    ) -> Result<(), Refusal> {
+        show(&self.select(matchers, from, to, bounds)?, visit)
+    }
+}
+
+/// Looks at a series; `Break`: it need see no more.
+pub type Visit<'a> = dyn Fn(&Series) -> ControlFlow<()> + Sync + 'a;
+
+/// Shows series that are at hand.
+pub(crate) fn show(series: &[Series], visit: &Visit<'_>) -> Result<(), Refusal> {
+    let threads = threads(series.iter().map(|one| one.samples.weight()).sum());
+    let parts = in_parts(series, threads, |part| {
+        let _ = part.iter().try_for_each(visit);
+    });
+    match parts.iter().all(Option::is_some) {
+        true => Ok(()),
+        false => Err(panicked()),
+    }
+}
+
+/// What a histogram costs more than a float: it has that many buckets, about.
+pub(crate) const OF_A_HISTOGRAM: usize = 64;
+
+/// From so many samples on, several threads work on them; below, starting one takes longer.
+const MANY: usize = 1 << 18;
+
+/// Threads that work on so many samples.
+pub(crate) fn threads(samples: usize) -> usize {
+    if samples < MANY { 1 } else { cores() }
+}
+
+/// A part of the work has panicked.
+pub(crate) fn panicked() -> Refusal {
+    Refusal::Failed("a thread of the query has panicked".to_owned())
 }
 
 /// Threads that a query may take: not the node.
-pub(crate) fn cores() -> usize {
+fn cores() -> usize {
     std::thread::available_parallelism()
         .map_or(1, std::num::NonZero::get)
         .min(4)

@@ -3,15 +3,49 @@
 use super::eval::Evaluator;
 use super::grid::{Grid, Row, Sample};
 use super::{Error, parse};
-use crate::series::{Column, Millis, Series, is_stale};
+use crate::series::{Column, Matcher, Millis, Series, is_stale};
 use promql_parser::parser::{Expr, MatrixSelector, SubqueryExpr, VectorSelector};
+use std::borrow::Cow;
 
-/// A range vector over a grid: all samples, and where the window of each step ends.
+/// A range vector over a grid: whose samples, and where the window of each step ends.
 pub(super) struct Ranges {
-    pub series: Vec<Series>,
+    pub asked: Asked,
     pub range: Millis,
     /// One a step, never falling.
     pub ends: Vec<Millis>,
+}
+
+/// The series of a range vector.
+pub(super) enum Asked {
+    /// Of the source, in a span: asked for when they are needed, for all of them may be more than fits in a cache.
+    Source(Vec<Matcher>, Millis, Millis),
+    /// What a subquery has made, ordered.
+    Rows(Vec<Series>),
+}
+
+impl Ranges {
+    /// A series without what is not of the span, or only says that it ended.
+    pub fn tidy<'a>(&self, series: &'a Series) -> Cow<'a, Series> {
+        let Asked::Source(_, from, to) = self.asked else {
+            return Cow::Borrowed(series);
+        };
+        let (floats, histograms) = (&series.samples.floats, &series.samples.histograms);
+        let within = |times: &[Millis]| {
+            times.first().is_none_or(|time| *time >= from) && times.last().is_none_or(|time| *time <= to)
+        };
+        if within(&floats.times)
+            && within(&histograms.times)
+            && !floats.values.iter().any(|value| is_stale(*value))
+            && !histograms.values.iter().any(|value| is_stale(value.sum))
+        {
+            return Cow::Borrowed(series);
+        }
+        let mut series = series.clone();
+        trim(&mut series.samples.floats, from, to);
+        trim(&mut series.samples.histograms, from, to);
+        drop_all_ends(&mut series);
+        Cow::Owned(series)
+    }
 }
 
 /// Far beyond all samples, and yet so near that a range, a lookback and a step of a subquery fit in between it and the ends of
@@ -29,9 +63,8 @@ fn references(at: Option<Millis>, offset: Millis, grid: Grid) -> Vec<Millis> {
 }
 
 impl Evaluator<'_> {
-    fn select(&self, selector: &VectorSelector, from: Millis, to: Millis) -> Result<Vec<Series>, Error> {
-        let matchers = parse::matchers(selector);
-        let mut series = self.source.select(&matchers, from, to, self.bounds)?;
+    fn select(&self, matchers: &[Matcher], from: Millis, to: Millis) -> Result<Vec<Series>, Error> {
+        let mut series = self.source.select(matchers, from, to, self.bounds)?;
         // The store hands out what was asked for; sources of tests hand out all that they have.
         for one in &mut series {
             trim(&mut one.samples.floats, from, to);
@@ -55,7 +88,7 @@ impl Evaluator<'_> {
             return Ok(Vec::new());
         };
         let lookback = self.options.lookback;
-        let series = self.select(node, first - lookback, *last)?;
+        let series = self.select(&parse::matchers(node), first - lookback, *last)?;
         self.bounds.take(0, series.len() * grid.count)?;
         let rows = series
             .into_iter()
@@ -77,15 +110,25 @@ impl Evaluator<'_> {
         let at = parse::at(node.vs.at.as_ref(), self.start, self.end);
         let range = parse::millis(node.range);
         let ends = references(at, parse::offset(node.vs.offset.as_ref()), grid);
-        let mut series = match (ends.first(), ends.last()) {
-            (Some(first), Some(last)) => self.select(&node.vs, first - range, *last)?,
-            _ => Vec::new(),
+        let asked = match (ends.first(), ends.last()) {
+            (Some(first), Some(last)) => Asked::Source(parse::matchers(&node.vs), first - range, *last),
+            _ => Asked::Rows(Vec::new()),
         };
-        for one in &mut series {
-            drop_ends(&mut one.samples.floats, |value| is_stale(*value));
-            drop_ends(&mut one.samples.histograms, |value| is_stale(value.sum));
+        Ok(Ranges { asked, range, ends })
+    }
+
+    /// The series of a range vector, ordered.
+    pub fn matrix(&self, expr: &Expr, grid: Grid) -> Result<Vec<Series>, Error> {
+        match self.ranges(expr, grid)?.asked {
+            Asked::Rows(series) => Ok(series),
+            Asked::Source(matchers, from, to) => {
+                let mut series = self.select(&matchers, from, to)?;
+                for one in &mut series {
+                    drop_all_ends(one);
+                }
+                Ok(series)
+            }
         }
-        Ok(Ranges { series, range, ends })
     }
 
     fn subquery(&self, node: &SubqueryExpr, grid: Grid) -> Result<Ranges, Error> {
@@ -95,7 +138,7 @@ impl Evaluator<'_> {
         let step = node.step.map_or(self.options.subquery_step, parse::millis).max(1);
         let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
             return Ok(Ranges {
-                series: Vec::new(),
+                asked: Asked::Rows(Vec::new()),
                 range,
                 ends,
             });
@@ -108,8 +151,8 @@ impl Evaluator<'_> {
         self.bounds.take(0, inner.count)?;
         let rows = self.vector(&node.expr, inner)?;
         self.bounds.take(rows.len(), rows.len() * inner.count)?;
-        let series = rows.iter().map(|row| to_series(row, inner)).collect();
-        Ok(Ranges { series, range, ends })
+        let asked = Asked::Rows(rows.iter().map(|row| to_series(row, inner)).collect());
+        Ok(Ranges { asked, range, ends })
     }
 }
 
@@ -188,6 +231,11 @@ fn trim<T>(column: &mut Column<T>, from: Millis, to: Millis) {
     let start = column.times.partition_point(|time| *time < from);
     column.times.drain(..start);
     column.values.drain(..start);
+}
+
+fn drop_all_ends(series: &mut Series) {
+    drop_ends(&mut series.samples.floats, |value| is_stale(*value));
+    drop_ends(&mut series.samples.histograms, |value| is_stale(value.sum));
 }
 
 fn drop_ends<T>(column: &mut Column<T>, is_end: impl Fn(&T) -> bool) {

@@ -8,15 +8,18 @@ use super::head::{Held, Piece, within};
 use super::stats::Counters;
 use crate::histogram::Histogram;
 use crate::labels::Labels;
-use crate::series::{Bounds, Column, Matcher, Millis, Refusal, Samples, Series, cores, in_parts, is_stale};
+use crate::series::{
+    Bounds, Column, Matcher, Millis, Refusal, Samples, Series, in_parts, is_stale, panicked, threads,
+};
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::ops::ControlFlow::{self, Break};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// From so many samples of a block on, they are decoded by more than one thread; below, starting one takes longer.
-const MANY: usize = 1 << 18;
-/// Between so many columns a query's time is looked at.
-const AT_A_TIME: usize = 128;
+/// Series that a thread decodes together, for their columns are read together from a block. They and what is made of them
+/// should fit in a cache.
+const AT_A_TIME: usize = 16;
 
 /// What a column can be decoded to.
 pub(super) trait Coded: Clone {
@@ -33,10 +36,6 @@ impl Coded for Arc<Histogram> {
     fn decode(data: &[u8], n: usize, into: &mut Vec<Self>) -> Option<()> {
         histograms::decode(data, n, into)
     }
-}
-
-fn panicked() -> Refusal {
-    Refusal::Failed("a thread that decoded columns has panicked".to_owned())
 }
 
 /// Appends what a column has in `from..=to`. Nothing is appended if it is damaged.
@@ -115,10 +114,14 @@ pub(super) struct Gather<'a> {
     pub(super) counted: Option<&'a HashMap<u128, usize>>,
     /// How many of `found` the bounds have not been asked for.
     pub(super) new: usize,
+    pub(super) tasks: Vec<Task>,
 }
 
-struct Task {
+/// A column of a block that is to be read.
+pub(super) struct Task {
     series: usize,
+    /// Number of the block.
+    block: usize,
     place: Place,
     axis: Arc<[Millis]>,
     /// How many of its samples are in the span.
@@ -153,8 +156,13 @@ impl Gather<'_> {
         }
     }
 
-    /// Takes what a block has.
-    pub(super) fn block(&mut self, block: &Block, matchers: &[Matcher]) -> Result<(), Refusal> {
+    /// Takes note of what a block has, which is the `number`th of those that [`Gather::each`] will read.
+    pub(super) fn block(
+        &mut self,
+        number: usize,
+        block: &Block,
+        matchers: &[Matcher],
+    ) -> Result<(), Refusal> {
         if block.summary.to < self.from || block.summary.from > self.to {
             return Ok(());
         }
@@ -167,66 +175,131 @@ impl Gather<'_> {
             }
         };
         let entries = block.entries(&series, |_, error| self.counters.damage(block.id, &error));
-        let mut tasks = Vec::with_capacity(entries.len());
+        let before = self.tasks.len();
         let mut pairs = Pairs::default();
         let mut own = None;
         for entry in entries {
-            if let Err(error) = self.entry(block, entry, &mut pairs, &mut own, &mut tasks) {
+            if let Err(error) = self.entry((number, block), entry, &mut pairs, &mut own) {
                 self.counters.damage(block.id, &error);
             }
         }
-        let wanted = if self.samples {
-            tasks.iter().map(|task| task.wanted).sum()
-        } else {
-            0
-        };
-        self.bounds.take(std::mem::take(&mut self.new), wanted)?;
+        let new = self.tasks.get(before..).unwrap_or_default();
+        let wanted = new.iter().map(|task| task.wanted).sum();
+        self.bounds.take(
+            std::mem::take(&mut self.new),
+            if self.samples { wanted } else { 0 },
+        )?;
         if !self.samples {
-            return Ok(());
+            self.tasks.clear();
         }
-        let samples: usize = tasks.iter().map(|task| task.place.n as usize).sum();
-        let cores = if samples < MANY { 1 } else { cores() };
-        let this = &*self;
-        for pieces in in_parts(&tasks, cores, |part| this.read(block, part)) {
-            for (series, piece) in pieces.unwrap_or_else(|| Err(panicked()))? {
-                if let Some(series) = self.found.get_mut(series) {
-                    extend(&mut series.samples.floats, piece.floats);
-                    extend(&mut series.samples.histograms, piece.histograms);
+        Ok(())
+    }
+
+    /// Calls with each series, whole, on several threads if there is much; what `make` leaves of its samples is room for those
+    /// of another. After a `Break` it soon ends.
+    pub(super) fn each(
+        mut self,
+        blocks: &[Arc<Block>],
+        make: &(dyn Fn(&mut Series) -> ControlFlow<()> + Sync),
+    ) -> Result<(), Refusal> {
+        self.tasks.sort_by_key(|task| task.series);
+        let found = std::mem::take(&mut self.found);
+        let tasks = self.tasks.iter().map(|task| task.place.n as usize);
+        let held = found.iter().map(|series| series.samples.weight());
+        let threads = threads(tasks.sum::<usize>() + held.sum::<usize>());
+        let mut first = 0;
+        let plans: Vec<Plan> = found
+            .into_iter()
+            .enumerate()
+            .map(|(at, series)| {
+                let tasks = self.tasks.get(first..).unwrap_or_default();
+                let end = first + tasks.partition_point(|task| task.series <= at);
+                let tasks = std::mem::replace(&mut first, end)..end;
+                Plan {
+                    series: Mutex::new(series),
+                    tasks,
                 }
+            })
+            .collect();
+        let this = &self;
+        for part in in_parts(&plans, threads, |part| this.part(blocks, part, make)) {
+            part.unwrap_or_else(|| Err(panicked()))?;
+        }
+        Ok(())
+    }
+
+    /// Makes some of the series whole, a few at a time.
+    fn part(
+        &self,
+        blocks: &[Arc<Block>],
+        plans: &[Plan],
+        make: &(dyn Fn(&mut Series) -> ControlFlow<()> + Sync),
+    ) -> Result<(), Refusal> {
+        let mut whole: Vec<Series> = Vec::new();
+        for plans in plans.chunks(AT_A_TIME) {
+            // The bounds know what is wanted of columns that are decoded whole: so the time is looked at.
+            self.bounds.take(0, 0)?;
+            whole.resize_with(plans.len(), Series::default);
+            self.decode(blocks, plans, &mut whole);
+            for (plan, series) in plans.iter().zip(&mut whole) {
+                let mut held = plan.series.lock().unwrap_or_else(PoisonError::into_inner);
+                let held = std::mem::take(&mut *held);
+                series.labels = held.labels;
+                extend(&mut series.samples.floats, held.samples.floats);
+                extend(&mut series.samples.histograms, held.samples.histograms);
+                order(&mut series.samples.floats);
+                order(&mut series.samples.histograms);
+                if let Break(()) = make(series) {
+                    return Ok(());
+                }
+                clear(&mut series.samples.floats);
+                clear(&mut series.samples.histograms);
             }
         }
         Ok(())
     }
 
-    /// Reads and decodes columns, whole ones, of which the bounds know only what is wanted: so the time is looked at.
-    fn read(&self, block: &Block, tasks: &[Task]) -> Result<Vec<(usize, Samples)>, Refusal> {
-        let mut pieces = Vec::with_capacity(tasks.len());
-        for tasks in tasks.chunks(AT_A_TIME) {
-            self.bounds.take(0, 0)?;
-            let chunks: Vec<Extent> = tasks.iter().map(|task| task.place.chunk).collect();
-            block.chunks(&chunks, |at, data| {
-                let Some(task) = tasks.get(at) else { return };
-                let piece = data.and_then(|data| {
-                    self.decode(task, data, block.summary.step)
+    /// Reads and decodes the columns of some series: those of a block together, in the order of the file.
+    fn decode(&self, blocks: &[Arc<Block>], plans: &[Plan], whole: &mut [Series]) {
+        let first = plans.first().map_or(0, |plan| plan.tasks.start);
+        let end = plans.last().map_or(0, |plan| plan.tasks.end);
+        let mut tasks: Vec<(usize, &Task)> = Vec::new();
+        for ((at, plan), series) in plans.iter().enumerate().zip(&mut *whole) {
+            let own = self.tasks.get(plan.tasks.clone()).unwrap_or_default();
+            let floats = own.iter().filter(|task| task.place.kind != Kind::Histogram);
+            let room = floats.map(|task| task.wanted).sum();
+            series.samples.floats.times.reserve_exact(room);
+            series.samples.floats.values.reserve_exact(room);
+            tasks.extend(own.iter().map(|task| (at, task)));
+        }
+        debug_assert_eq!(tasks.len(), end - first);
+        tasks.sort_by_key(|(_, task)| (task.block, task.place.chunk.offset));
+        for tasks in tasks.chunk_by(|(_, a), (_, b)| a.block == b.block) {
+            let Some(block) = tasks.first().and_then(|(_, task)| blocks.get(task.block)) else {
+                continue;
+            };
+            let chunks: Vec<Extent> = tasks.iter().map(|(_, task)| task.place.chunk).collect();
+            block.chunks(&chunks, |n, data| {
+                let Some((at, task)) = tasks.get(n) else { return };
+                let Some(series) = whole.get_mut(*at) else { return };
+                let done = data.and_then(|data| {
+                    self.column(task, data, block.summary.step, &mut series.samples)
                         .ok_or_else(|| damaged("a column"))
                 });
-                match piece {
-                    Ok(piece) => pieces.push((task.series, piece)),
-                    Err(error) => self.counters.damage(block.id, &error),
+                if let Err(error) = done {
+                    self.counters.damage(block.id, &error);
                 }
             });
         }
-        Ok(pieces)
     }
 
     /// Notes which columns of an entry are to be read.
     fn entry(
         &mut self,
-        block: &Block,
+        (number, block): (usize, &Block),
         mut entry: Entry,
         pairs: &mut Pairs,
         own: &mut Option<(Extent, Arc<[Millis]>)>,
-        tasks: &mut Vec<Task>,
     ) -> io::Result<()> {
         for place in std::mem::take(&mut entry.columns) {
             if !self.wants(place.kind, block.summary.step) {
@@ -251,8 +324,9 @@ impl Gather<'_> {
             let wanted = place.runs.iter().map(in_span).sum();
             if wanted > 0 {
                 let series = self.series(entry.fingerprint, || block.labels(&entry, pairs))?;
-                tasks.push(Task {
+                self.tasks.push(Task {
                     series,
+                    block: number,
                     place,
                     axis,
                     wanted,
@@ -262,20 +336,18 @@ impl Gather<'_> {
         Ok(())
     }
 
-    fn decode(&self, task: &Task, data: &[u8], step: Millis) -> Option<Samples> {
+    /// Appends a column.
+    fn column(&self, task: &Task, data: &[u8], step: Millis, into: &mut Samples) -> Option<()> {
         let span = self.span();
-        let mut piece = Samples::default();
         if task.place.kind == Kind::Histogram {
-            append(&task.place, &task.axis, data, span, &mut piece.histograms)?;
-            shrink(&mut piece.histograms);
-            return Some(piece);
+            return append(&task.place, &task.axis, data, span, &mut into.histograms);
         }
-        append(&task.place, &task.axis, data, span, &mut piece.floats)?;
-        shrink(&mut piece.floats);
+        let start = into.floats.values.len();
+        append(&task.place, &task.axis, data, span, &mut into.floats)?;
         if step == 0 && self.rollup == Some(Kind::Count) {
-            ones(&mut piece.floats.values);
+            ones(into.floats.values.get_mut(start..).unwrap_or_default());
         }
-        Some(piece)
+        Some(())
     }
 
     /// Takes what the head, or what was frozen of it, has of a series.
@@ -313,20 +385,17 @@ impl Gather<'_> {
         }
         Ok(())
     }
-
-    pub(super) fn finish(mut self) -> Vec<Series> {
-        for series in &mut self.found {
-            order(&mut series.samples.floats);
-            order(&mut series.samples.histograms);
-        }
-        self.found
-    }
 }
 
-/// Gives back the room of what was decoded and is not wanted: the bounds did not count it.
-fn shrink<T>(column: &mut Column<T>) {
-    column.times.shrink_to_fit();
-    column.values.shrink_to_fit();
+/// A series as it is gathered: what of it is in memory, and which of the tasks are its own.
+struct Plan {
+    series: Mutex<Series>,
+    tasks: Range<usize>,
+}
+
+fn clear<T>(column: &mut Column<T>) {
+    column.times.clear();
+    column.values.clear();
 }
 
 /// Puts one column behind another.

@@ -5,9 +5,10 @@ use super::gather::{Gather, extend};
 use super::rollup::ROLLUP;
 use super::{Store, View, read};
 use crate::labels::Labels;
-use crate::series::{Bounds, Comparison, Matcher, Millis, Refusal, Series, Source, accepts};
+use crate::series::{Bounds, Column, Comparison, Matcher, Millis, Refusal, Series, Source, Visit, accepts};
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The rollup that is asked for, and its name as the query has it; `None` for the last, which is what a block has anyway.
 type Asked = (Option<Kind>, String);
@@ -40,13 +41,16 @@ fn rollup(matchers: &[Matcher]) -> Result<(Vec<Matcher>, Option<Asked>), Refusal
 }
 
 impl Store {
+    /// Calls with each series that the matchers accept and that has a sample in the span, whole if `samples` are wanted; what
+    /// is left of its samples is room for those of another. After a `Break` it soon ends.
     fn gather(
         &self,
         matchers: &[Matcher],
         (from, to): (Millis, Millis),
         samples: bool,
         bounds: &dyn Bounds,
-    ) -> Result<Vec<Series>, Refusal> {
+        make: &(dyn Fn(&mut Series) -> ControlFlow<()> + Sync),
+    ) -> Result<(), Refusal> {
         let (matchers, rollup) = rollup(matchers)?;
         let counters = &self.inner.counters;
         let kind = rollup.as_ref().and_then(|(kind, _)| *kind);
@@ -61,6 +65,7 @@ impl Store {
             found: Vec::new(),
             counted: None,
             new: 0,
+            tasks: Vec::new(),
         };
         // The head is read first, and under its lock the view of the rest: what is frozen meanwhile is in one of the two.
         let mut head = gather();
@@ -79,8 +84,8 @@ impl Store {
             counted: Some(&head.index),
             ..gather()
         };
-        for block in &view.blocks {
-            all.block(block, &matchers)?;
+        for (number, block) in view.blocks.iter().enumerate() {
+            all.block(number, block, &matchers)?;
         }
         frozen(&mut all, &view, &matchers)?;
         let ids: HashMap<usize, u128> = head.index.iter().map(|(id, at)| (*at, *id)).collect();
@@ -97,17 +102,35 @@ impl Store {
                 }
             }
         }
-        let mut found = all.finish();
-        if let Some((_, which)) = rollup.filter(|(_, which)| !which.is_empty()) {
-            for series in &mut found {
-                let pairs = series
-                    .labels
-                    .iter()
-                    .map(|(name, value)| (name.clone(), value.clone()));
-                series.labels = Labels::new(pairs.chain([(Arc::from(ROLLUP), Arc::from(which.as_str()))]));
+        let which = rollup.map(|(_, which)| which).filter(|which| !which.is_empty());
+        if let Some(which) = which {
+            let own = (Arc::from(ROLLUP), Arc::from(which.as_str()));
+            for series in &mut all.found {
+                let pairs = series.labels.iter();
+                let pairs = pairs.map(|(name, value)| (name.clone(), value.clone()));
+                series.labels = Labels::new(pairs.chain([own.clone()]));
             }
         }
-        Ok(found)
+        all.each(&view.blocks, make)
+    }
+
+    fn all(
+        &self,
+        matchers: &[Matcher],
+        span: (Millis, Millis),
+        samples: bool,
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<Series>, Refusal> {
+        let all = Mutex::new(Vec::new());
+        self.gather(matchers, span, samples, bounds, &|series| {
+            let mut series = std::mem::take(series);
+            // What was decoded and is not wanted: the bounds did not count it.
+            shrink(&mut series.samples.floats);
+            shrink(&mut series.samples.histograms);
+            all.lock().unwrap_or_else(PoisonError::into_inner).push(series);
+            ControlFlow::Continue(())
+        })?;
+        Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The identities of the series that all matchers accept and that have a sample in `from..=to`.
@@ -119,7 +142,7 @@ impl Store {
         bounds: &dyn Bounds,
     ) -> Result<Vec<Labels>, Refusal> {
         Ok(self
-            .gather(matchers, (from, to), false, bounds)?
+            .all(matchers, (from, to), false, bounds)?
             .into_iter()
             .map(|series| series.labels)
             .collect())
@@ -176,6 +199,12 @@ impl Store {
     }
 }
 
+/// Gives back what it does not need.
+fn shrink<T>(column: &mut Column<T>) {
+    column.times.shrink_to_fit();
+    column.values.shrink_to_fit();
+}
+
 fn spoken(labels: &Labels, label: Option<&str>) -> Vec<String> {
     match label {
         None => labels.iter().map(|(name, _)| name.to_string()).collect(),
@@ -206,6 +235,17 @@ impl Source for Store {
         to: Millis,
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal> {
-        self.gather(matchers, (from, to), true, bounds)
+        self.all(matchers, (from, to), true, bounds)
+    }
+
+    fn each(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+        visit: &Visit<'_>,
+    ) -> Result<(), Refusal> {
+        self.gather(matchers, (from, to), true, bounds, &|series| visit(series))
     }
 }

@@ -3,8 +3,8 @@
 use super::super::Error;
 use super::super::eval::Evaluator;
 use super::super::grid::{Row, Sample};
-use super::super::window::OF_A_HISTOGRAM;
 use crate::histogram::Histogram;
+use crate::series::OF_A_HISTOGRAM;
 use std::sync::Arc;
 
 /// Adds the histograms of each step; a step that has floats as well has no result.

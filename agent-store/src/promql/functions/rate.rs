@@ -22,7 +22,7 @@ pub(super) fn extrapolated(args: &Arguments) -> Result<Evaluated, Error> {
             let (change, factor) = match (&window.floats, &window.histograms) {
                 (floats, []) if floats.len() > 1 => {
                     let change = floats[floats.len() - 1] - floats[0];
-                    let change = resets.add_to(change, &window, series);
+                    let change = resets.add_to(change, &window);
                     let from = (is_counter && change > 0.0 && floats[0] >= 0.0).then(|| floats[0] / change);
                     (Sample::Float(change), extension(&window, window.times, from))
                 }
@@ -34,7 +34,7 @@ pub(super) fn extrapolated(args: &Arguments) -> Result<Evaluated, Error> {
                     )
                 }
                 ([_, ..], [_, ..]) => {
-                    mixed(args.evaluator, series);
+                    mixed(args.evaluator, window.series);
                     return Ok(None);
                 }
                 _ => return Ok(None),
@@ -112,13 +112,13 @@ impl Resets {
     }
 
     /// Adds what was counted before each reset of the window.
-    fn add_to(&mut self, mut change: f64, window: &Window, series: &Series) -> f64 {
+    fn add_to(&mut self, mut change: f64, window: &Window) -> f64 {
         while self.at.get(self.next).is_some_and(|at| *at <= window.first) {
             self.next += 1;
         }
         let end = window.first + window.floats.len();
         for at in self.at[self.next..].iter().take_while(|at| **at < end) {
-            change += series.samples.floats.values[at - 1];
+            change += window.series.samples.floats.values[at - 1];
         }
         change
     }
