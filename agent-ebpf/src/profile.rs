@@ -49,8 +49,9 @@ pub struct Stack {
 #[map]
 static PROFILE_STACK: PerCpuArray<Stack> = PerCpuArray::with_max_entries(sample::COUNT as u32 + 1, 0);
 
-/// The reader is woken so often at most, ns: a wake-up takes 5 µs here and some 20 there.
-const WAKE_UPS: u64 = 10_000_000;
+/// The reader is woken so often at most, ns: a wake-up takes 5 µs here and some 20 there. Less than the time between two ticks
+/// of the usual rates.
+const WAKE_UPS: u64 = 2_000_000;
 const MMAPABLE: u32 = 1 << 10;
 const WORD: usize = size_of::<u64>();
 /// Privilege level in `cs`: not zero = user mode.

@@ -67,6 +67,8 @@ struct Held {
 
 struct Known {
     start: u64,
+    /// When the kernel was told.
+    at: Instant,
     ranges: Piece,
     files: HashSet<Option<FileId>>,
     /// That of its Python.
@@ -358,6 +360,7 @@ impl Loader {
         };
         let known = Known {
             start,
+            at: now,
             ranges: piece,
             files,
             layout: image.python.as_ref().map(|python| python.layout.clone()),
@@ -400,6 +403,11 @@ impl Loader {
                 drop(layout);
             }
         }
+    }
+
+    /// When the kernel was told last how to unwind a process: the `now` of that [`Loader::load`].
+    pub fn published(&self, tgid: u32) -> Option<Instant> {
+        self.known.get(&tgid).map(|known| known.at)
     }
 
     /// Whether the kernel can unwind a process.

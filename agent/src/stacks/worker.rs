@@ -28,7 +28,7 @@ const WAITING: usize = 16_384;
 const LOOKS: u32 = 100;
 /// A process whose stacks end where nothing is known (outside of all mappings, or without a row) is looked at again after this
 /// time; if it is as before, after twice of it …
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Samples are looked for so often.
@@ -83,6 +83,8 @@ struct Seen {
     image: Option<Arc<Image>>,
     /// When it was looked at, ns since boot.
     looked: u64,
+    /// Whether the kernel can unwind it since.
+    published: bool,
     /// Not again before this time.
     next: Instant,
     pause: Duration,
@@ -308,7 +310,9 @@ impl Worker {
                     .image
                     .as_ref()
                     .is_some_and(|image| image.find(leaf).is_some());
-            if fits || now < seen.next {
+            // The kernel has forgotten what it was told: the process has become another program, which need not wait.
+            let is_another = head.end == end::UNKNOWN_PROCESS && seen.published && head.time > seen.looked;
+            if fits || (now < seen.next && !is_another) {
                 return seen.image.clone();
             }
         }
@@ -338,6 +342,7 @@ impl Worker {
             // Of a process that has just ended, what was known of it.
             image: image.clone().or_else(|| before.and_then(|before| before.image)),
             looked: since_boot(),
+            published: self.loader.published(tgid) == Some(now),
             next: now + pause,
             pause,
         };
