@@ -180,7 +180,10 @@ impl Boards {
         labels: &labels::Labels,
         series: &Watched,
     ) {
-        let active = series.active();
+        // One that was given up is not told any more, although its series goes on being one.
+        let active = series
+            .active()
+            .filter(|number| watcher.anomaly(*number).is_some());
         let (own, of_anomaly) = self.known((&definition.name, labels), active, watcher);
         let exported = &mut board.exported;
         exported.activity(of_anomaly.as_ref(), active, watcher);
