@@ -48,7 +48,7 @@ pub(super) struct Board {
     at: Millis,
     pub counts: Counts,
     pub exported: Exported,
-    failed: Vec<(String, String)>,
+    pub failed: Vec<(String, String)>,
     rows: Vec<Row>,
     anomalies: Vec<Arc<Anomaly>>,
 }

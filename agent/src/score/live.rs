@@ -153,6 +153,11 @@ impl Anomalies {
         self.board().active().cloned().collect()
     }
 
+    /// Watches whose latest evaluation failed, and why.
+    pub fn failed(&self) -> Vec<(String, String)> {
+        self.board().failed.clone()
+    }
+
     /// The answer of the API; `all`: with every series.
     pub fn view(&self, all: bool) -> serde_json::Value {
         self.board().view(self.interval, all)
