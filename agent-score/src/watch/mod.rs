@@ -270,7 +270,7 @@ impl Watcher {
     /// over is over with it.
     pub fn close(&mut self, goes_on: bool) -> Round {
         let mut round = Round {
-            begun: self.waiting.all(&self.kept),
+            begun: self.waiting.all(&mut self.kept),
             ..Round::default()
         };
         if !goes_on {

@@ -76,9 +76,15 @@ impl Waiting {
     }
 
     /// Nobody will look again: all that wait.
-    pub fn all(&mut self, kept: &Kept) -> Vec<Anomaly> {
+    pub fn all(&mut self, kept: &mut Kept) -> Vec<Anomaly> {
         let all = std::mem::take(&mut self.0).into_iter();
-        all.filter_map(|one| kept.get(one.number).map(Anomaly::as_it_began))
-            .collect()
+        let mut told = Vec::new();
+        for one in all {
+            if let Some(anomaly) = kept.get_mut(one.number) {
+                "the agent ended before it was looked for".clone_into(&mut anomaly.evidence_missing);
+                told.push(anomaly.as_it_began());
+            }
+        }
+        told
     }
 }

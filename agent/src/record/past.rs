@@ -18,6 +18,10 @@ const EARLY_WORDS: usize = 1 << 22;
 
 /// Most bytes of facts and rows: no agent knows as much, and a file may say anything.
 const MOST_BYTES: usize = if cfg!(test) { 64 << 20 } else { 1 << 30 };
+/// What a fact, or the rows of a map, take besides.
+const BESIDES: usize = 64;
+/// Arrays that a recording may have.
+const MOST_ARRAYS: usize = 1024;
 /// Keys of a map that the agent took out, and of which nobody has asked.
 const MOST_VANISHED: usize = 1 << 20;
 
@@ -277,7 +281,7 @@ impl Known {
             tag::FACT => {
                 let key = r.text()?.to_owned();
                 let json = r.bytes()?.to_vec();
-                let (size, own) = (json.len(), key.len());
+                let (size, own) = (json.len(), key.len() + BESIDES);
                 let gone = self.facts.insert(key, json);
                 self.hold(size + own, gone.map_or(0, |gone| gone.len() + own))?;
             }
@@ -291,11 +295,15 @@ impl Known {
                 }
                 let size = bytes.len();
                 let gone = self.rows.insert(map, Arc::new(Rows { key, value, bytes }));
-                self.hold(size, gone.map_or(0, |gone| gone.bytes.len()))?;
+                let fewer = gone.map_or(0, |gone| gone.bytes.len() + BESIDES);
+                self.hold(size + BESIDES, fewer)?;
             }
             tag::ARRAY => {
                 let number = r.varint()? as usize;
                 let declared = (r.text()?.to_owned(), r.varint()? as usize);
+                if number >= MOST_ARRAYS {
+                    return None;
+                }
                 if number == self.declared.len() {
                     self.declared.push(declared);
                 } else {

@@ -291,7 +291,8 @@ impl Reader {
         }
         self.owners.extend(batch.owners.into_iter().map(Owner::who));
         self.places.extend(batch.places);
-        if self.words > ABSURD || self.places.len() > ABSURD || self.owners.len() > ABSURD {
+        let told = [self.words, self.places.len(), self.owners.len(), self.files.len()];
+        if told.iter().any(|told| *told > ABSURD) {
             return None;
         }
         for stack in batch.stacks {
