@@ -40,8 +40,12 @@ impl Finding {
     }
 }
 
-/// Who draws, or answers the API, waits no longer than this; a key has an answer in time.
+/// Who asks for the first time since a while waits so long for an answer, and no longer: keys are read on the same thread.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// An answer that is no older is shown while the next is asked for.
+const FRESH: Duration = Duration::from_secs(3);
+/// Whoever takes longer is slow, and that is said.
+const SLOW: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 2000 });
 
 /// Tells all findings of now. Nothing is computed while nobody asks, and who asks is not held up by an agent that is busy: what is
 /// asked is asked on a thread of its own, one at a time.
@@ -58,6 +62,8 @@ struct Shared {
 struct State {
     /// What was said last.
     latest: Vec<Finding>,
+    /// When.
+    at: Option<Instant>,
     /// Since when an answer is waited for.
     asking: Option<Instant>,
     /// The last one who was asked gave none.
@@ -78,7 +84,10 @@ impl Drop for Asking {
         let mut state = self.0.lock();
         state.asking = None;
         match self.1.take() {
-            Some(found) => (state.latest, state.failed) = (found, false),
+            Some(found) => {
+                (state.latest, state.failed) = (found, false);
+                state.at = Some(Instant::now());
+            }
             None => state.failed = true,
         }
         self.0.answered.notify_all();
@@ -118,16 +127,21 @@ impl Judges {
             }
             state = shared.lock();
         }
-        let (state, _) = shared
-            .answered
-            .wait_timeout_while(state, PATIENCE, |state| state.asking.is_some())
-            .unwrap_or_else(PoisonError::into_inner);
+        if state.at.is_none_or(|at| at.elapsed() > FRESH) {
+            let waited = shared
+                .answered
+                .wait_timeout_while(state, PATIENCE, |state| state.asking.is_some());
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
         let mut found = state.latest.clone();
-        if let Some(since) = state.asking {
-            let seconds = since.elapsed().as_secs();
+        let asking = state.asking.map(|since| since.elapsed());
+        if let Some(time) = asking.filter(|time| *time > SLOW || state.at.is_none()) {
             found.push(Finding::error(
                 "agent",
-                format!("no answer for {seconds} s; what is shown is what was known before"),
+                format!(
+                    "no answer for {} s; what is shown is what was known before",
+                    time.as_secs()
+                ),
             ));
         } else if state.failed {
             found.push(Finding::error("agent", "it gave no answer; the log says why"));
@@ -164,30 +178,46 @@ mod tests {
             }
             vec![health(asked as f64)]
         });
-        assert_eq!(judges.ask(), [health(0.0)]);
-        for _ in 0..3 {
-            let begin = Instant::now();
-            let found = judges.ask();
-            assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-            assert_eq!(found[0], health(0.0));
-            assert_eq!((found.len(), found[1].kind.as_str()), (2, "error"));
-            assert!(found[1].of.contains("no answer for"), "{found:?}");
+        let begin = Instant::now();
+        while judges.ask() != [health(0.0)] {
+            assert!(begin.elapsed() < Duration::from_secs(10));
         }
+        // While it is fresh and the next one is not slow, nothing else is said.
+        let begin = Instant::now();
+        let old = loop {
+            let asked = Instant::now();
+            let found = judges.ask();
+            assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+            assert_eq!(found[0], health(0.0));
+            if found.len() > 1 {
+                break found;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(10));
+            thread::sleep(Duration::from_millis(10));
+        };
+        assert!(begin.elapsed() >= SLOW, "{:?}", begin.elapsed());
+        assert_eq!(old[1].kind, "error");
+        assert!(old[1].of.contains("no answer for"), "{old:?}");
         assert_eq!(asked.load(SeqCst), 2);
         // Now it answers, and whoever is asked next does so at once.
         drop(go);
         let begin = Instant::now();
-        while judges.ask().len() > 1 {
+        while judges.ask()[0] == health(0.0) || judges.ask().len() > 1 {
             assert!(begin.elapsed() < Duration::from_secs(10));
         }
-        assert!(asked.load(SeqCst) >= 2);
-        assert!(judges.ask()[0].value >= Some(1.0));
     }
 
     #[test]
     fn who_does_not_answer_at_all_is_named() {
         let judges = Judges::new(|| panic!("a test"));
-        let found = judges.ask();
-        assert_eq!((found.len(), found[0].kind.as_str()), (1, "error"), "{found:?}");
+        let begin = Instant::now();
+        loop {
+            let found = judges.ask();
+            assert_eq!((found.len(), found[0].kind.as_str()), (1, "error"), "{found:?}");
+            if found[0].of.contains("gave no answer") {
+                break;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(10), "{found:?}");
+        }
     }
 }
