@@ -201,7 +201,7 @@ impl Lane {
             }
             if let Some(pause) = task.pause(self.place.rate_limit) {
                 // Until it is tried a later one may take its place.
-                self.lock().put_back();
+                self.aside(|lane| lane.lock().put_back()).await;
                 if rest(pause, &mut over).await {
                     return;
                 }
@@ -243,7 +243,7 @@ impl Lane {
                         let _ = failed.send(waiting.entry);
                         continue;
                     }
-                    self.lock().put_back();
+                    self.aside(|lane| lane.lock().put_back()).await;
                     task.give_up(&self.place, &cause, "trying again");
                     self.stats.retries.fetch_add(1, Relaxed);
                     task.backoff = (task.backoff * 2).min(self.place.retry.max);
