@@ -1,7 +1,7 @@
 //! What else was other than before when an anomaly began: of peers, subjects and reasons those that have changed most.
 
 use super::anomaly::{Labelled, labelled, text};
-use super::{Anomaly, Ask, Unit};
+use super::{Ask, Unit};
 use crate::anomaly::Millis;
 use agent_store::labels::Labels;
 use serde::{Deserialize, Serialize};

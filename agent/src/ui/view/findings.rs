@@ -79,6 +79,12 @@ impl std::fmt::Debug for Judges {
 /// Ends the waiting, also if there will be no answer.
 struct Asking(Arc<Shared>, Option<Vec<Finding>>);
 
+impl Asking {
+    fn end(mut self, found: Vec<Finding>) {
+        self.1 = Some(found);
+    }
+}
+
 impl Drop for Asking {
     fn drop(&mut self) {
         let mut state = self.0.lock();
@@ -117,10 +123,10 @@ impl Judges {
         if state.asking.is_none() {
             state.asking = Some(Instant::now());
             drop(state);
-            let mut asking = Asking(shared.clone(), None);
+            let asking = Asking(shared.clone(), None);
             let begun = thread::Builder::new().name("findings".to_owned()).spawn(move || {
                 let found = (asking.0.ask)();
-                asking.1 = Some(found);
+                asking.end(found);
             });
             if let Err(error) = begun {
                 tracing::debug!(%error, "no thread to ask for findings");
