@@ -15,7 +15,7 @@ const SLOS: &str = "
 health: {enabled: false}
 slos:
 - {name: connects, template: connect-success, objective: 99, window: 1h, interval: 1s, service: shop}
-- {name: calls, objective: 50, window: day, interval: 1s, by: [subject],
+- {name: calls, objective: 20, window: day, interval: 1s, by: [subject],
    total: 'geophone_tcp_connections_total{role=\"client\",outcome=~\"opened|failed\"}',
    bad: 'geophone_tcp_connections_total{role=\"client\",outcome=\"failed\"}'}
 ";
@@ -38,7 +38,10 @@ fn failing_connections_burn_the_budget() -> Result<()> {
         equal("error", scene.client.connect_fails(&nowhere)?.as_str(), "refused")?;
         let text = agent.command("slo", &["--json"]).unwrap_or_default();
         let all: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
-        let told = |one: &Value| one["firing"].as_array().is_some_and(|firing| !firing.is_empty());
+        let told = |one: &Value| {
+            let firing = one["firing"].as_array();
+            firing.is_some_and(|firing| firing.contains(&"1.2".into()))
+        };
         if all.iter().any(told) && all.iter().any(|one| one["slo"] == "calls") {
             break all;
         }
@@ -67,7 +70,8 @@ fn failing_connections_burn_the_budget() -> Result<()> {
         connects["burn_rate"]["5m"].as_f64().context("no burn rate")? > 14.4,
         "{connects}"
     );
-    ensure!(connects["firing"][0] == "1.2", "{connects}");
+    let firing = connects["firing"].as_array().context("no alerts")?;
+    ensure!(firing.contains(&"1.2".into()), "{connects}");
     // Half a minute of an hour.
     let coverage = connects["coverage"].as_f64().context("no coverage")?;
     ensure!(coverage > 0.0 && coverage < 0.05, "{connects}");
@@ -75,13 +79,13 @@ fn failing_connections_burn_the_budget() -> Result<()> {
     ensure!(calls["of"]["subject"] == scene.client.name(), "{calls}");
     ensure!(
         calls["firing"].as_array().is_some_and(Vec::is_empty),
-        "2.4 times 50 % is more than all: {calls}"
+        "not four of five fail: {calls}"
     );
     let alerts = agent.command("alerts", &["--json"])?;
     let alerts: Vec<Value> = serde_json::from_str(&alerts)?;
-    let burn = alerts
-        .iter()
-        .find(|alert| alert["labels"]["alertname"] == "GeophoneSloBurn");
+    let burn = alerts.iter().find(|alert| {
+        alert["labels"]["alertname"] == "GeophoneSloBurn" && alert["labels"]["factor"] == "1.2"
+    });
     let burn = burn.context("no alert")?;
     ensure!(
         burn["state"] == "firing" && burn["labels"]["service"] == "shop",
@@ -109,7 +113,8 @@ fn failing_connections_burn_the_budget() -> Result<()> {
         connects["met"] == false && connects["violations"][0]["worst_burn"].as_f64() > Some(14.4),
         "{connects}"
     );
-    ensure!(connects["alerts"][0]["factor"] == 1.2, "{connects}");
+    let told = connects["alerts"].as_array().context("none told")?;
+    ensure!(told.iter().any(|one| one["factor"] == 1.2), "{connects}");
     ensure!(
         connects["bad"].as_f64() > Some(0.0) && connects["total"].as_f64() > connects["bad"].as_f64(),
         "{connects}"

@@ -293,7 +293,9 @@ impl Dispatcher {
             let members: Vec<(&Alert, bool)> = members
                 .map(|held| {
                     let labels = &held.alert.labels;
-                    let muted = silent || silences.mute(labels, now) || inhibited.is(labels);
+                    // Nobody is told anew that something fires which nobody has seen since a restart: it may be over.
+                    let unseen = held.alert.is_firing() && !held.observed;
+                    let muted = unseen || silent || silences.mute(labels, now) || inhibited.is(labels);
                     (&held.alert, muted)
                 })
                 .collect();
@@ -323,6 +325,13 @@ impl Dispatcher {
     /// is answered once.
     pub fn quiet(&mut self) -> Vec<(usize, usize, Memo)> {
         std::mem::take(&mut self.quiet)
+    }
+
+    /// What was given up before a restart, without the ends that are so old that nothing of them is due any more.
+    pub fn recall(mut entry: Entry, now: Millis) -> Entry {
+        let is_due = |alert: &Alert| alert.ends_at.is_none_or(|at| now - at < INSIST);
+        entry.notification.alerts.retain(is_due);
+        entry
     }
 
     /// A place will never have what was handed out for it: those of its alerts of which nothing was told later are due again,

@@ -43,7 +43,7 @@ pub enum Outcome {
 /// What a queue holds at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes that wait; the oldest go first.
+    /// Bytes that wait; the oldest go first. A group has half of them at most, but for one notification.
     pub bytes: u64,
     /// When one of a group has waited for so long, in ms, the next takes the place of all that wait of the group.
     pub stale: Millis,
@@ -78,6 +78,8 @@ pub struct Queue {
     /// Bytes in the file.
     length: u64,
     waiting: VecDeque<Waiting>,
+    /// The one that is being tried: what comes of it is still to be said, so that nothing takes its place.
+    trying: Option<u64>,
     memos: BTreeMap<String, Memo>,
     /// What was given up, and nothing was remembered of its group since: a restart must find it.
     given_up: Vec<(Waiting, Outcome)>,
@@ -158,6 +160,7 @@ impl Queue {
                 .map_err(failed)?,
             length: bytes.len() as u64,
             waiting,
+            trying: None,
             memos,
             given_up,
             memo_bytes: 0,
@@ -186,12 +189,15 @@ impl Queue {
         self.memos.values()
     }
 
-    /// Puts an entry at the end, in the place of those of its group that have become stale.
+    /// Puts an entry at the end, in the place of those of its group that have become stale, or that are too many.
     pub fn push(&mut self, mut entry: Entry) -> Pushed {
-        let stale = self.supersede(&mut entry);
         let number = self.next;
         self.next += 1;
-        let bytes = write(&Record::made(number, &entry));
+        let mut bytes = write(&Record::made(number, &entry));
+        let stale = self.supersede(&mut entry, bytes.len() as u64);
+        if !stale.is_empty() {
+            bytes = write(&Record::made(number, &entry));
+        }
         let size = bytes.len() as u64;
         let (dropped, mut all) = self.shrink(size);
         self.memos
@@ -213,13 +219,21 @@ impl Queue {
         }
     }
 
-    /// Takes out all that wait of the group if one of them is stale, and has the entry say what they say. Answers their numbers.
-    fn supersede(&mut self, entry: &mut Entry) -> Vec<u64> {
+    /// Takes out all that wait of the group if one of them is stale, or if with this one they were more than half of what may wait,
+    /// and has the entry say what they say. Answers their numbers.
+    fn supersede(&mut self, entry: &mut Entry, size: u64) -> Vec<u64> {
         let key = entry.notification.group_key.clone();
-        let of_group = |one: &Waiting| one.entry.notification.group_key == key;
+        let trying = self.trying;
+        let of_group = |one: &Waiting| one.entry.notification.group_key == key && Some(one.number) != trying;
         let before = entry.notification.at.saturating_sub(self.limits.stale);
         let mut group = self.waiting.iter().filter(|one| of_group(one));
-        if !group.any(|one| one.entry.notification.at <= before) {
+        let is_stale = group.any(|one| one.entry.notification.at <= before);
+        let group = self
+            .waiting
+            .iter()
+            .filter(|one| one.entry.notification.group_key == key);
+        let held: u64 = group.map(|one| one.bytes).sum();
+        if !is_stale && held + size <= self.limits.bytes / 2 {
             return Vec::new();
         }
         let (gone, kept): (VecDeque<_>, _) =
@@ -230,6 +244,18 @@ impl Queue {
             entry.notification.succeed(&one.entry.notification);
         }
         gone.iter().map(|one| one.number).collect()
+    }
+
+    /// The next to be tried, with none of these groups if there is another. Until it is done, or put back, it stays.
+    pub fn take(&mut self, but: &BTreeSet<String>) -> Option<Waiting> {
+        let next = self.first_but(but).cloned();
+        self.trying = next.as_ref().map(|one| one.number);
+        next
+    }
+
+    /// It is tried again later; until then a later one of its group may take its place.
+    pub fn put_back(&mut self) {
+        self.trying = None;
     }
 
     /// The first that waits.
@@ -260,6 +286,7 @@ impl Queue {
         let Some(at) = self.waiting.iter().position(|one| one.number == number) else {
             return (false, Ok(()));
         };
+        self.trying = self.trying.filter(|trying| *trying != number);
         let one = self.waiting.remove(at);
         if outcome != Outcome::Delivered {
             self.given_up.extend(one.map(|one| (one, outcome)));
@@ -286,7 +313,11 @@ impl Queue {
         let mut held: u64 = self.waiting.iter().map(|one| one.bytes).sum();
         let (mut dropped, mut records) = (Vec::new(), Vec::new());
         while held + more > self.limits.bytes
-            && let Some(one) = self.waiting.pop_front()
+            && let Some(at) = self
+                .waiting
+                .iter()
+                .position(|one| Some(one.number) != self.trying)
+            && let Some(one) = self.waiting.remove(at)
         {
             held -= one.bytes;
             records.extend(write(&Record::done(one.number, Outcome::QueueFull)));

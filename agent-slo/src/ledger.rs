@@ -292,6 +292,25 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_lasts_empties_a_budget_unseen() {
+        for days in [1, 7, 28, 30, 31] {
+            let reach = days * DAY;
+            for burn in [1.05, 1.3, 2.0, 13.0] {
+                // A budget of a twentieth, and a hundred events a minute.
+                let gone = (reach as f64 / burn / MINUTE as f64) as Millis;
+                let told = ledger(|_| 5.0 * burn, gone).told(0, Millis::MAX, 0.05, reach);
+                let first = told.first().map(|told| told.start / MINUTE);
+                assert!(
+                    first.is_some_and(|at| at < gone / 2),
+                    "{days} d at {burn}: {first:?}"
+                );
+            }
+            let slow = ledger(|_| 4.9, reach / MINUTE).told(0, Millis::MAX, 0.05, reach);
+            assert_eq!(slow, [], "{days}");
+        }
+    }
+
+    #[test]
     fn an_outage_is_one_violation_with_its_worst() {
         // Twenty minutes in which half fails, but for one, and a single failure later.
         let outage = |minute: Millis| match minute {
@@ -334,7 +353,8 @@ mod tests {
             .iter()
             .map(|told| (told.burn.factor, told.start / MINUTE, told.end / MINUTE))
             .collect();
-        assert_eq!(all, [(2.4, 199, 233)]);
+        // The last is over half an hour, of which one minute is three times what the budget allows.
+        assert_eq!(all, [(2.4, 199, 233), (1.0, 199, 233)]);
     }
 
     #[test]

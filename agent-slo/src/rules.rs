@@ -60,8 +60,22 @@ const BRIEF: [(f64, Millis, Millis, &str); 3] = [
     (0.1, RATES, RATES, "critical"),
 ];
 
+/// The last one of every window: whatever burns faster than the budget allows would empty it, so it is told before. The first
+/// whose long window is a tenth of the objective's at least; shorter ones are at the mercy of a moment.
+const LAST: [(Millis, Millis); 5] = [
+    (6 * RATES, RATES),
+    (HOUR, RATES),
+    (6 * HOUR, 6 * RATES),
+    (DAY, 2 * HOUR),
+    (3 * DAY, 6 * HOUR),
+];
+
+/// One that is so near to it says the same as the last.
+const NEAR: f64 = 1.1;
+
 /// The alerts of an objective that leaves this budget over a window so long at most. Those are left out whose factor is below 1,
-/// as what burns slower leaves something, and those that would need more than everything to fail.
+/// as what burns slower leaves something, and those that would need more than everything to fail. One of factor 1 is always
+/// there: nothing empties a budget unseen.
 #[must_use]
 pub fn burns(budget: f64, reach: Millis) -> Vec<Burn> {
     let of = |&(share, long, short, severity): &(f64, Millis, Millis, &'static str)| {
@@ -80,6 +94,20 @@ pub fn burns(budget: f64, reach: Millis) -> Vec<Burn> {
         all.extend(BRIEF.iter().find_map(of));
     }
     all.retain(|burn| burn.factor * budget < 1.0);
+    if all.iter().all(|burn| burn.factor > 1.0) {
+        let (long, short) = LAST
+            .into_iter()
+            .find(|(long, _)| long * 10 >= reach)
+            .unwrap_or((3 * DAY, 6 * HOUR));
+        all.retain(|burn| burn.factor >= NEAR || burn.long != long);
+        all.push(Burn {
+            factor: 1.0,
+            share: long as f64 / reach as f64,
+            long,
+            short,
+            severity: "warning",
+        });
+    }
     all
 }
 
@@ -338,7 +366,7 @@ impl<'a> Writer<'a> {
             true => format!("{} min", (hours * 60.0).round()),
             false => format!("{} h", hours.round()),
         };
-        let part = burn.share * 100.0;
+        let part = (burn.share * 1e3).round() / 10.0;
         let _ = writeln!(self.out, "      - alert: {ALERT}");
         self.expr(&expr);
         let _ = writeln!(
@@ -419,20 +447,33 @@ mod tests {
             all.iter().map(|burn| (burn.factor, burn.long / HOUR)).collect()
         };
         assert_eq!(of(30 * DAY, 0.001), [(14.4, 1), (6.0, 6), (3.0, 24), (1.0, 72)]);
-        assert_eq!(of(28 * DAY, 0.001), [(13.44, 1), (5.6, 6), (2.8, 24)]);
-        assert_eq!(of(7 * DAY, 0.001), [(3.36, 1), (1.4, 6)]);
-        assert_eq!(of(366 * DAY, 0.01), [(73.2, 6), (36.6, 24), (12.2, 72)]);
+        assert_eq!(of(28 * DAY, 0.001), [(13.44, 1), (5.6, 6), (2.8, 24), (1.0, 72)]);
+        assert_eq!(of(7 * DAY, 0.001), [(3.36, 1), (1.4, 6), (1.0, 24)]);
+        assert_eq!(
+            of(366 * DAY, 0.01),
+            [(73.2, 6), (36.6, 24), (12.2, 72), (1.0, 72)]
+        );
+        // That of a month of 31 days would be 1.0333.
+        assert_eq!(of(31 * DAY, 0.001), [(14.88, 1), (6.2, 6), (3.1, 24), (1.0, 72)]);
         // More than everything would have to fail.
         assert_eq!(of(30 * DAY, 0.1), [(6.0, 6), (3.0, 24), (1.0, 72)]);
         assert_eq!(of(30 * DAY, 0.99), [(1.0, 72)]);
+        assert_eq!(of(366 * DAY, 0.1), [(1.0, 72)]);
+        assert_eq!(of(DAY, 0.5), [(1.0, 6)]);
         // Of short ones a tenth, within what is a tenth of them at most.
-        assert_eq!(of(DAY, 0.01), [(2.4, 1)]);
-        assert_eq!(of(6 * HOUR, 0.01), [(1.2, 0)]);
+        assert_eq!(of(DAY, 0.01), [(2.4, 1), (1.0, 6)]);
+        assert_eq!(of(6 * HOUR, 0.01), [(1.2, 0), (1.0, 1)]);
+        assert_eq!(of(HOUR, 0.01), [(1.2, 0), (1.0, 0)]);
         for hours in 1..=8784 {
             let reach = hours * HOUR;
             let all = burns(0.000_001, reach);
-            assert!(!all.is_empty(), "{hours}");
-            for burn in all {
+            assert_eq!(all.last().map(|burn| burn.factor), Some(1.0), "{hours}");
+            for (at, burn) in all.iter().enumerate() {
+                let mut others = all[..at].iter();
+                assert!(
+                    others.all(|other| other.factor > burn.factor && other.long <= burn.long),
+                    "{hours}: {all:?}"
+                );
                 assert!(
                     burn.factor >= 1.0 && burn.long < reach && burn.short <= burn.long,
                     "{hours}: {burn:?}"

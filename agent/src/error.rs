@@ -1,5 +1,6 @@
 //! One line for the operator: `what failed: path or name: cause; remedy`.
 
+use crate::aggregate::labels::printable;
 use std::fmt;
 
 /// An error that is told to a person. Its text is one line.
@@ -13,10 +14,11 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// From a text; line breaks become spaces.
+    /// From a text; line breaks become spaces, and what a terminal obeys is made harmless: it may quote a file.
     pub fn new(text: impl fmt::Display) -> Self {
+        let text = text.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         Self {
-            text: text.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+            text: printable(&text),
             is_usage: false,
         }
     }
@@ -75,5 +77,16 @@ impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
 impl<T> Context<T> for Option<T> {
     fn context(self, what: impl fmt::Display) -> Result<T> {
         self.ok_or_else(|| Error::new(what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_that_no_terminal_obeys() {
+        let error = Error::new("a\n b\u{1b}[2J\u{202e}c\r\n");
+        assert_eq!(error.to_string(), "a b\u{fffd}[2J\u{fffd}c");
     }
 }

@@ -53,7 +53,7 @@ pub(super) struct Flush<'a> {
     pub receiver: &'a Receiver,
     pub group_labels: &'a Labels,
     pub settings: &'a Settings,
-    /// The alerts, and whether a silence or an inhibition means them.
+    /// The alerts, and whether a silence or an inhibition means them, or nobody has seen them fire since a restart.
     pub members: &'a [(&'a Alert, bool)],
 }
 

@@ -338,3 +338,66 @@ fn what_waited_for_too_long_is_told_by_the_next_of_its_group() {
     assert_eq!((queue.len(), found.given_up.len()), (5, 0));
     assert_eq!(said(&queue)[4], wanted[1]);
 }
+
+/// Cause: while one is tried, later ones of its group come, and so many that there is no room. Seen: it stays until it is known what
+/// came of it, and its outcome is counted; what is put back may be superseded.
+#[test]
+fn what_is_being_tried_is_neither_superseded_nor_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("q");
+    let size = write(&Record::made(1, &entry("a", 1, ""))).len() as u64;
+    let (mut queue, _) = open(&path, 4 * size + size / 2);
+    let _ = queue.push(entry("a", 1, ""));
+    let tried = queue.take(&BTreeSet::new()).unwrap();
+    // Stale for the second, which takes the place of none; the third takes that of the second.
+    for (at, superseded) in [(5_000, 0), (10_000, 1)] {
+        let pushed = queue.push(entry("a", at, ""));
+        assert_eq!((pushed.superseded, pushed.dropped.len()), (superseded, 0));
+    }
+    assert_eq!(
+        (groups(&queue), queue.front().unwrap().number),
+        (vec!["a", "a"], tried.number)
+    );
+    for group in ["b", "c", "d"] {
+        let _ = queue.push(entry(group, 10_000, ""));
+    }
+    assert_eq!(queue.front().unwrap().number, tried.number);
+    assert_eq!(groups(&queue), ["a", "b", "c", "d"]);
+    assert_eq!(queue.done(tried.number, Outcome::Delivered), (true, Ok(())));
+    let tried = queue.take(&BTreeSet::from(["b".to_owned()])).unwrap();
+    assert_eq!(tried.entry.notification.group_key, "c");
+    queue.put_back();
+    assert_eq!(queue.push(entry("c", 20_000, "")).superseded, 1);
+    assert_eq!(groups(&queue), ["b", "d", "c"]);
+}
+
+/// Cause: a group that tells again and again while its place does not answer. Seen: it has half of the queue, in which it says all that
+/// it has to say, and pushes out nothing of another.
+#[test]
+fn a_noisy_group_has_half_of_the_queue() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut queue, _) = open(&directory.path().join("q"), 10_000);
+    let _ = queue.push(entry("quiet", 1, ""));
+    let mut superseded = 0;
+    for at in 2..200 {
+        let mut noisy = entry("noisy", at, "");
+        noisy.notification.alerts = vec![alert(&format!("A{}", at % 7), "")];
+        let pushed = queue.push(noisy);
+        assert!(pushed.dropped.is_empty(), "{at}");
+        superseded += pushed.superseded;
+        let held = queue
+            .waiting
+            .iter()
+            .filter(|one| one.entry.notification.group_key == "noisy");
+        let held: u64 = held.map(|one| one.bytes).sum();
+        assert!(held <= 5_000, "{held} at {at}");
+    }
+    assert!(superseded > 100, "{superseded}");
+    assert_eq!(queue.front().unwrap().entry.notification.group_key, "quiet");
+    let said = queue
+        .waiting
+        .iter()
+        .flat_map(|one| &one.entry.notification.alerts);
+    let said: BTreeSet<&str> = said.map(|alert| alert.labels.get("alertname")).collect();
+    assert_eq!(said.len(), 1 + 7, "nothing of what it said is lost: {said:?}");
+}

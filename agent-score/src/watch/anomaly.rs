@@ -100,6 +100,15 @@ impl Anomaly {
         }
     }
 
+    /// As it is told to begin, also when it is over by then.
+    pub(super) fn as_it_began(&self) -> Self {
+        Self {
+            until: None,
+            over: String::new(),
+            ..self.clone()
+        }
+    }
+
     /// `watch of a=b, c=d`.
     pub fn series(&self) -> String {
         match self.labels.is_empty() {
@@ -167,6 +176,8 @@ pub(super) struct Kept {
     last: u64,
     /// Those that were forgotten before they were over.
     pub forgotten: u64,
+    /// Those of which nobody will ever say that they are over, and who was told of them was not told this yet.
+    given_up: Vec<Anomaly>,
 }
 
 impl Kept {
@@ -175,7 +186,7 @@ impl Kept {
         Self {
             last: all.iter().map(|anomaly| anomaly.id).max().unwrap_or_default(),
             all: all.into_iter().map(Arc::new).collect(),
-            forgotten: 0,
+            ..Self::default()
         }
     }
 
@@ -183,8 +194,14 @@ impl Kept {
     pub fn add(&mut self, mut anomaly: Anomaly) -> u64 {
         if self.all.len() >= KEPT {
             let over = self.all.iter().position(|one| one.until.is_some());
-            self.forgotten += u64::from(over.is_none());
-            self.all.remove(over.unwrap_or(0));
+            let gone = self.all.remove(over.unwrap_or(0));
+            if let Some(gone) = gone.filter(|_| over.is_none()) {
+                self.forgotten += 1;
+                let mut gone = Arc::unwrap_or_clone(gone);
+                "it still was when too many others had begun to tell of it any longer"
+                    .clone_into(&mut gone.over);
+                self.given_up.push(gone);
+            }
         }
         self.last += 1;
         anomaly.id = self.last;
@@ -205,6 +222,10 @@ impl Kept {
         Some(self.all.get(self.place(number)?)?.as_ref())
     }
 
+    pub fn is_open(&self, number: u64) -> bool {
+        self.get(number).is_some_and(|anomaly| anomaly.until.is_none())
+    }
+
     pub fn get_mut(&mut self, number: u64) -> Option<&mut Anomaly> {
         let place = self.place(number)?;
         self.all.get_mut(place).map(Arc::make_mut)
@@ -219,14 +240,25 @@ impl Kept {
         }
     }
 
-    /// Of these nobody will ever say that they are over.
-    pub fn give_up(&mut self, numbers: impl Iterator<Item = u64>) {
-        for number in numbers {
-            if let Some(anomaly) = self.get_mut(number) {
-                anomaly.until = Some(anomaly.since);
-                "its series is not watched any more".clone_into(&mut anomaly.over);
+    /// Of those that are not over and are these nobody will ever say that they are; they were seen until then.
+    pub fn give_up(&mut self, is_one: impl Fn(u64) -> bool, at: Millis, why: &str) {
+        for anomaly in &mut self.all {
+            if anomaly.until.is_none() && is_one(anomaly.id) {
+                let anomaly = Arc::make_mut(anomaly);
+                anomaly.until = Some(seconds(at).max(anomaly.since));
+                why.clone_into(&mut anomaly.over);
+                self.given_up.push(anomaly.clone());
             }
         }
+    }
+
+    /// Those that were given up since this was asked last.
+    pub fn given_up(&mut self, at: Millis) -> Vec<Anomaly> {
+        let mut all = std::mem::take(&mut self.given_up);
+        for anomaly in &mut all {
+            anomaly.until.get_or_insert(seconds(at));
+        }
+        all
     }
 
     pub fn end(&mut self, number: u64, at: Millis, why: &str) -> Option<Anomaly> {
@@ -251,9 +283,18 @@ mod tests {
         assert_eq!(kept.add(Anomaly::default()), 257);
         assert!(kept.get(7).is_none() && kept.get(1).is_some());
         assert_eq!(kept.forgotten, 0);
+        assert_eq!(kept.given_up(9000), []);
         kept.add(Anomaly::default());
         assert!(kept.get(1).is_none());
         assert_eq!((kept.forgotten, kept.iter().count()), (1, KEPT));
+        // Who was told that it has begun is told that nothing more will be said of it, once.
+        let given_up = kept.given_up(9000);
+        assert_eq!(
+            (given_up.len(), given_up[0].id, given_up[0].until),
+            (1, 1, Some(9.0))
+        );
+        assert!(given_up[0].over.contains("too many"), "{given_up:?}");
+        assert_eq!(kept.given_up(9000), []);
     }
 
     /// Cause: another detector finds it as well, later. Seen: those of the beginning are told apart, before and after a restart, and

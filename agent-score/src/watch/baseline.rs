@@ -8,7 +8,7 @@ use super::{Anomaly, Watched, Watcher};
 use crate::anomaly::{Millis, Series};
 use agent_store::labels::Labels;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -137,11 +137,19 @@ impl Watcher {
     /// Goes on with what was learned before. What cannot be used is learned anew.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<Report, Fault> {
         let state = read(bytes)?;
-        if state.interval != self.settings.interval {
-            return Err(Fault::Interval(state.interval));
-        }
         let anomalies = serde_json::from_slice(&state.anomalies);
         self.kept = Kept::restored(anomalies.map_err(|e| Fault::Damaged(format!("anomalies: {e}")))?);
+        let all = state.watches.iter().flat_map(|watch| &watch.series);
+        let latest = all.map(|series| series.at).max().unwrap_or_default();
+        if state.interval != self.settings.interval {
+            self.kept.give_up(
+                |_| true,
+                latest,
+                "anomaly.interval is another one now, and everything is learned anew",
+            );
+            return Err(Fault::Interval(state.interval));
+        }
+        let mut goes_on = BTreeSet::new();
         let mut report = Report::default();
         for saved in state.watches {
             let watch = self
@@ -150,8 +158,6 @@ impl Watcher {
                 .find(|watch| watch.definition.name == saved.name && watch.definition.expr == saved.expr);
             let Some(watch) = watch else {
                 report.left_out += saved.series.len();
-                self.kept
-                    .give_up(saved.series.iter().filter_map(|series| series.active));
                 continue;
             };
             if let (Some(zero), Some(mut known)) = (&mut watch.zero, saved.zero)
@@ -163,14 +169,15 @@ impl Watcher {
                 let fits = report.series < self.settings.most_series && series.state.set(watch.settings);
                 if !fits {
                     report.left_out += 1;
-                    self.kept.give_up(series.active.into_iter());
                     continue;
                 }
                 report.series += 1;
+                let active = series.active.filter(|number| self.kept.is_open(*number));
+                goes_on.extend(active);
                 let watched = Watched {
                     at: series.at,
                     seen: series.seen,
-                    active: series.active.filter(|number| self.kept.get(*number).is_some()),
+                    active,
                     ..Watched::new(series.state, series.at)
                 };
                 watch.series.insert(Labels::new(series.labels), watched);
@@ -179,12 +186,16 @@ impl Watcher {
         let places = self.settings.most_entities;
         for (name, mut entity) in state.entities {
             if self.entities.all.len() < places {
-                entity.active = entity.active.filter(|number| self.kept.get(*number).is_some());
+                entity.active = entity.active.filter(|number| self.kept.is_open(*number));
+                goes_on.extend(entity.active);
                 self.entities.all.insert(name, entity);
-            } else {
-                self.kept.give_up(entity.active.into_iter());
             }
         }
+        self.kept.give_up(
+            |number| !goes_on.contains(&number),
+            latest,
+            "its series is not watched any more",
+        );
         Ok(report)
     }
 }

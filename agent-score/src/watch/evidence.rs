@@ -1,7 +1,7 @@
 //! What else was other than before when an anomaly began: of peers, subjects and reasons those that have changed most.
 
 use super::anomaly::{Labelled, labelled, text};
-use super::{Anomaly, Ask, Unit};
+use super::{Ask, Unit};
 use crate::anomaly::Millis;
 use agent_store::labels::Labels;
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,8 @@ use std::fmt;
 /// Changes of a kind that are told, and those of an anomaly.
 const OF_A_KIND: usize = 3;
 const MOST: usize = 12;
-/// Anomalies of one evaluation for which different questions are asked: each must be told in time.
-const ASKED: usize = 8;
+/// Anomalies of one evaluation for which different questions are asked, so that it ends in time; others wait for the next.
+pub(super) const ASKED: usize = 8;
 /// The baseline: what was before, at most so long, and so much shorter where histograms are read.
 const BEFORE: Millis = 600_000;
 const BEFORE_SHORT: Millis = 60_000;
@@ -145,21 +145,33 @@ const QUESTIONS: [Question; 9] = [
     },
 ];
 
+/// What came of looking for evidence.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    /// All that has changed.
+    Found(Vec<Evidence>),
+    /// A question was not answered.
+    Failed(String),
+    /// So many were asked in this evaluation that this one has to wait.
+    Later,
+}
+
 /// Looks for evidence for the anomalies of one evaluation: what two of them ask is asked once.
 pub(super) struct Inquiry {
+    at: Millis,
+    first: Millis,
     window: Millis,
-    /// How long there has been anything before.
-    known: Millis,
-    answers: HashMap<String, Result<Vec<Evidence>, String>>,
+    answers: HashMap<String, Answer>,
     asked: usize,
 }
 
 impl Inquiry {
+    /// At this time; the first evaluation was then.
     pub fn new(at: Millis, first: Millis, interval: Millis) -> Self {
-        let window = super::defaults::window(interval);
         Self {
-            window,
-            known: (at - first - window).max(2 * window),
+            at,
+            first,
+            window: super::defaults::window(interval),
             answers: HashMap::new(),
             asked: 0,
         }
@@ -172,32 +184,33 @@ impl Inquiry {
         vec![window(begin - 600.0, begin), window(begin, since + 50.0)]
     }
 
-    pub fn gather(&mut self, anomaly: &mut Anomaly, ask: &mut Ask) {
-        let key = format!("{:?}", anomaly.labels);
-        let answer = match self.answers.get(&key) {
-            Some(answer) => answer.clone(),
-            None if self.asked >= ASKED => Err(format!(
-                "more than {ASKED} anomalies began at once; see the first of them"
-            )),
-            None => {
-                self.asked += 1;
-                let answer = self.ask(&anomaly.labels, ask);
-                self.answers.insert(key, answer.clone());
-                answer
-            }
-        };
-        match answer {
-            Ok(evidence) => anomaly.evidence = evidence,
-            Err(why) => anomaly.evidence_missing = why,
+    /// What had changed when a series of these labels began to be an anomaly.
+    pub fn gather(&mut self, labels: &Labelled, began: Millis, ask: &mut Ask) -> Answer {
+        let key = format!("{began} {labels:?}");
+        if let Some(answer) = self.answers.get(&key) {
+            return answer.clone();
         }
+        if self.asked >= ASKED {
+            return Answer::Later;
+        }
+        self.asked += 1;
+        let answer = match self.ask(labels, began, ask) {
+            Ok(evidence) => Answer::Found(evidence),
+            Err(why) => Answer::Failed(why),
+        };
+        self.answers.insert(key, answer.clone());
+        answer
     }
 
-    fn ask(&self, labels: &Labelled, ask: &mut Ask) -> Result<Vec<Evidence>, String> {
+    fn ask(&self, labels: &Labelled, began: Millis, ask: &mut Ask) -> Result<Vec<Evidence>, String> {
+        // How long there had been anything before.
+        let known = (began - self.first - self.window).max(2 * self.window);
+        let ago = (self.at - began).max(0);
         let mut all = Vec::new();
         for question in &QUESTIONS {
-            let now = ask(&question.filled(labels, self.window, None))?;
-            let before = question.before.min(self.known);
-            let before = ask(&question.filled(labels, before, Some(self.window)))?;
+            let now = ask(&question.filled(labels, self.window, ago))?;
+            let before = question.before.min(known);
+            let before = ask(&question.filled(labels, before, ago + self.window))?;
             let mut changed = question.changes(now, before, self.window as f64 / 1e3);
             changed.truncate(OF_A_KIND);
             all.extend(changed.into_iter().map(|(_, evidence)| evidence));
@@ -218,7 +231,7 @@ fn quoted(value: &str) -> String {
 
 impl Question {
     /// The query: of those labels that its metric has, over a window that ended so long ago.
-    fn filled(&self, labels: &Labelled, window: Millis, ago: Option<Millis>) -> String {
+    fn filled(&self, labels: &Labelled, window: Millis, ago: Millis) -> String {
         let own = labels
             .iter()
             .filter(|(name, _)| self.matched.contains(&name.as_str()));
@@ -229,7 +242,10 @@ impl Question {
             matchers.push("outcome=\"failed\"".to_owned());
         }
         let window = format!("[{window}ms]");
-        let window = ago.map_or(window.clone(), |ago| format!("{window} offset {ago}ms"));
+        let window = match ago {
+            0 => window,
+            ago => format!("{window} offset {ago}ms"),
+        };
         // The matchers last: a value may be anything.
         self.query
             .replace("$W", &window)
@@ -314,7 +330,7 @@ mod tests {
             .map(|name| ((*name).to_owned(), hostile.to_owned()))
             .collect();
         for question in &QUESTIONS {
-            for ago in [None, Some(10_000)] {
+            for ago in [0, 10_000] {
                 let query = question.filled(&labels, 600_000, ago);
                 let answer = instant(&query, 0, &Options::default(), &Nothing, &Free);
                 assert!(answer.is_ok(), "{query}: {answer:?}");

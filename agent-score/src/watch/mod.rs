@@ -8,9 +8,11 @@ mod baseline;
 mod defaults;
 mod entities;
 mod evidence;
+mod room;
 #[cfg(test)]
 mod tests;
 mod unit;
+mod waiting;
 
 pub use anomaly::{Anomaly, Labelled};
 pub use baseline::{Fault, Report};
@@ -24,8 +26,10 @@ use agent_store::labels::{Labels, NAME};
 use anomaly::{Kept, labelled};
 use entities::Entities;
 use evidence::Inquiry;
+use room::Room;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use waiting::Waiting;
 
 /// Labels that all series of a node have: they say nothing here.
 const OF_THE_NODE: [&str; 3] = [NAME, "job", "instance"];
@@ -149,9 +153,11 @@ pub struct Counts {
 /// What an evaluation came to.
 #[derive(Clone, Debug, Default)]
 pub struct Round {
-    /// Anomalies that have begun, and those that are over.
+    /// How many anomalies have begun.
+    pub found: usize,
+    /// Those that are told to have begun: now, or some looks ago where there was no evidence yet.
     pub begun: Vec<Anomaly>,
-    /// See `begun`.
+    /// Those that are over, or of which nothing will be told any more. Each was in `begun` of this round or of one before.
     pub ended: Vec<Anomaly>,
     /// Watches whose query failed that had not failed before, and why.
     pub failed: Vec<(String, String)>,
@@ -163,6 +169,7 @@ pub struct Watcher {
     watches: Vec<Watch>,
     entities: Entities,
     kept: Kept,
+    waiting: Waiting,
     /// The first evaluation, and the latest.
     first: Option<Millis>,
     latest: Millis,
@@ -188,6 +195,7 @@ impl Watcher {
             entities: Entities::new(settings.judged(0.0), settings.most_entities),
             settings,
             kept: Kept::default(),
+            waiting: Waiting::default(),
             first: None,
             latest: 0,
             refused: 0,
@@ -240,16 +248,39 @@ impl Watcher {
         let gone = GONE * self.settings.interval;
         self.entities.end(at, gone, &mut self.kept, &mut round);
         let mut inquiry = Inquiry::new(at, first, self.settings.interval);
+        round.found = begun.len();
         for number in begun {
-            if let Some(anomaly) = self.kept.get_mut(number) {
-                inquiry.gather(anomaly, ask);
-                if self.settings.has_stacks {
-                    anomaly.profile = inquiry.profile(anomaly.since);
-                }
-                round.begun.push(anomaly.clone());
+            self.waiting.add(number, at);
+            if self.settings.has_stacks
+                && let Some(anomaly) = self.kept.get_mut(number)
+            {
+                anomaly.profile = inquiry.profile(anomaly.since);
             }
         }
+        round.begun = self.waiting.look(&mut inquiry, &mut self.kept, ask);
+        round.ended.extend(self.kept.given_up(at));
+        for over in &round.ended {
+            round.begun.extend(self.waiting.take(over));
+        }
         self.latest = at;
+        round
+    }
+
+    /// There will be no more evaluations: what has not been told yet. If nobody goes on with what was learned, all that is not
+    /// over is over with it.
+    pub fn close(&mut self, goes_on: bool) -> Round {
+        let mut round = Round {
+            begun: self.waiting.all(&mut self.kept),
+            ..Round::default()
+        };
+        if !goes_on {
+            self.kept.give_up(
+                |_| true,
+                self.latest,
+                "the agent has ended, and what it had learned with it",
+            );
+        }
+        round.ended.extend(self.kept.given_up(self.latest));
         round
     }
 
@@ -423,50 +454,4 @@ fn single(answer: Vec<(Labels, f64)>) -> Result<BTreeMap<Labels, f64>, String> {
         }
     }
     Ok(all)
-}
-
-/// Places for new series.
-struct Room {
-    free: usize,
-    refused: usize,
-    /// Series that may give way, those that have been there last in front; none are looked for before they are needed.
-    old: Option<Vec<(Millis, usize, Labels)>>,
-}
-
-impl Room {
-    fn new(watcher: &Watcher) -> Self {
-        let there: usize = watcher.watches.iter().map(|watch| watch.series.len()).sum();
-        Self {
-            free: watcher.settings.most_series.saturating_sub(there),
-            refused: 0,
-            old: None,
-        }
-    }
-
-    fn take(&mut self, watcher: &mut Watcher, at: Millis) -> bool {
-        if self.free > 0 {
-            self.free -= 1;
-            return true;
-        }
-        let old = self.old.get_or_insert_with(|| {
-            let mut old = Vec::new();
-            for (place, watch) in watcher.watches.iter().enumerate() {
-                let unseen = watch
-                    .series
-                    .iter()
-                    .filter(|(_, series)| series.active.is_none() && at - series.seen > GIVES_WAY);
-                old.extend(unseen.map(|(labels, series)| (series.seen, place, labels.clone())));
-            }
-            old.sort_by(|a, b| b.cmp(a));
-            old
-        });
-        let gives_way = old.pop().and_then(|(_, place, labels)| {
-            let watch = watcher.watches.get_mut(place)?;
-            watch.series.remove(&labels)
-        });
-        if gives_way.is_none() {
-            self.refused += 1;
-        }
-        gives_way.is_some()
-    }
 }

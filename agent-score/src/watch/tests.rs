@@ -1,6 +1,7 @@
 //! Causes and what must be said of them: queries are answered by a test.
 
 mod shipped;
+mod told;
 
 use super::*;
 use rand::rngs::StdRng;

@@ -17,8 +17,10 @@ use std::time::{Duration, UNIX_EPOCH};
 const HEALTH: &str = "{__name__=~\"geophone_health_(score|state|confidence|factor)\"}";
 /// Entities that are shown, the worst first.
 const ENTITIES: usize = 200;
-/// The screen waits no longer for it.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Rules, and watches, that could not be evaluated and are named one by one.
+const ERRORS: usize = 10;
+/// It may take so long; the screen does not wait for it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who can be asked; `None` where nothing is remembered, so that nothing is judged.
 pub fn judges(
@@ -29,9 +31,14 @@ pub fn judges(
     let (memory, rules, anomalies) = (memory?.clone(), rules.cloned(), anomalies.cloned());
     Some(Judges::new(move || {
         let mut all = rules.as_ref().map(|rules| alerts(rules)).unwrap_or_default();
-        let active = anomalies.as_ref().map(|anomalies| anomalies.active());
-        all.extend(active.iter().flatten().map(|anomaly| of_anomaly(anomaly)));
-        all.extend(health(&memory));
+        if let Some(anomalies) = &anomalies {
+            all.extend(anomalies.active().iter().map(|anomaly| of_anomaly(anomaly)));
+            all.extend(errors(anomalies.failed(), "watch"));
+        }
+        match health(&memory) {
+            Ok(found) => all.extend(found),
+            Err(why) => all.push(Finding::error("health", why)),
+        }
         all
     }))
 }
@@ -64,7 +71,27 @@ fn alerts(rules: &Rules) -> Vec<Finding> {
             more: more.cloned().collect(),
         }
     };
-    all.map(one).collect()
+    let found: Vec<Finding> = all.map(one).collect();
+    let rules = groups.iter().flat_map(|group| &group.rules);
+    let failed = rules.filter(|rule| !rule.last_error.is_empty());
+    let failed = failed.map(|rule| (rule.name.clone(), rule.last_error.clone()));
+    found
+        .into_iter()
+        .chain(errors(failed.collect(), "rule"))
+        .collect()
+}
+
+/// Those that could not be evaluated, and why.
+fn errors(failed: Vec<(String, String)>, what: &str) -> Vec<Finding> {
+    let more = failed.len().saturating_sub(ERRORS);
+    let shown = failed.into_iter().take(ERRORS);
+    let mut all: Vec<Finding> = shown
+        .map(|(name, why)| Finding::error(&format!("{what} {name}"), why))
+        .collect();
+    if more > 0 {
+        all.push(Finding::error(what, format!("and {more} more")));
+    }
+    all
 }
 
 fn of_anomaly(anomaly: &Anomaly) -> Finding {
@@ -90,13 +117,11 @@ struct Entity {
     factors: String,
 }
 
-fn health(memory: &Memory) -> Vec<Finding> {
+fn health(memory: &Memory) -> Result<Vec<Finding>, String> {
     let (store, limits) = (memory.store(), memory.limits(PATIENCE));
-    let Ok(answer) = promql::instant(HEALTH, memory::now(), &Options::default(), store, &limits) else {
-        return Vec::new();
-    };
-    let Value::Vector(_, elements) = answer.value else {
-        return Vec::new();
+    let answer = promql::instant(HEALTH, memory::now(), &Options::default(), store, &limits);
+    let Value::Vector(_, elements) = answer.map_err(|error| error.to_string())?.value else {
+        return Ok(Vec::new());
     };
     let values = elements.iter().filter_map(|element| match &element.sample {
         Sample::Float(value) => Some((&element.labels, *value)),
@@ -105,7 +130,7 @@ fn health(memory: &Memory) -> Vec<Finding> {
     let mut all: Vec<Finding> = entities(values).into_iter().filter_map(finding).collect();
     all.sort_by(|a, b| a.value.unwrap_or(100.0).total_cmp(&b.value.unwrap_or(100.0)));
     all.truncate(ENTITIES);
-    all
+    Ok(all)
 }
 
 fn entities<'a>(values: impl Iterator<Item = (&'a Labels, f64)>) -> BTreeMap<(String, String), Entity> {
@@ -156,6 +181,16 @@ fn finding(((entity, name), one): ((String, String), Entity)) -> Option<Finding>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn those_that_could_not_be_evaluated_are_named_up_to_a_limit() {
+        let failed = (0..ERRORS + 3).map(|i| (format!("r{i}"), "too many".to_owned()));
+        let all = errors(failed.collect(), "rule");
+        assert_eq!((all.len(), all[0].name.as_str()), (ERRORS + 1, "rule r0"));
+        assert_eq!((all[0].kind.as_str(), all[0].of.as_str()), ("error", "too many"));
+        assert_eq!(all[ERRORS].of, "and 3 more");
+        assert_eq!(errors(Vec::new(), "rule"), []);
+    }
 
     #[test]
     fn scores_come_with_what_they_are_made_of() {

@@ -232,6 +232,25 @@ pub fn handle_refused() -> Result<()> {
     handle(libc::SIGSYS, refused)
 }
 
+/// The number under which calls are counted that have a higher one, or of which it is not known.
+pub const OTHER: i64 = CALLS as i64 - 1;
+
+/// Counts what another process of ours was refused.
+pub fn add_refused(calls: &[(i64, u64)]) {
+    for (number, times) in calls {
+        let at = usize::try_from(*number).unwrap_or(CALLS).min(CALLS - 1);
+        if let Some(count) = REFUSED.get(at) {
+            count.fetch_add(*times, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What this process was refused since this was asked last.
+pub fn take_refused() -> Vec<(i64, u64)> {
+    let counts = REFUSED.iter().map(|count| count.swap(0, Ordering::Relaxed));
+    (0..).zip(counts).filter(|(_, count)| *count > 0).collect()
+}
+
 /// System calls that were refused, by number: how often.
 pub fn refused_calls() -> impl Iterator<Item = (i64, u64)> {
     let counts = REFUSED.iter().map(|count| count.load(Ordering::Relaxed));
@@ -412,6 +431,17 @@ mod tests {
     }
 
     #[test]
+    fn what_another_process_was_refused_is_counted_as_ones_own() {
+        let status = in_a_process("what_another_process_was_refused_is_counted_as_ones_own", || {
+            add_refused(&[(libc::SYS_socket, 2), (i64::MAX, 1), (-1, 1)]);
+            add_refused(&[(libc::SYS_socket, 1)]);
+            let counted: Vec<_> = refused_calls().collect();
+            assert_eq!(counted, [(libc::SYS_socket, 3), (OTHER, 2)]);
+        });
+        assert!(status.is_none_or(|status| status.success()), "{status:?}");
+    }
+
+    #[test]
     fn what_is_hostile_ends_the_process() {
         use std::os::unix::process::ExitStatusExt as _;
         let status = in_a_process("what_is_hostile_ends_the_process", || {
@@ -428,7 +458,8 @@ mod tests {
     #[test]
     fn who_reads_symbols_can_read_and_no_more() {
         let status = in_a_process("who_reads_symbols_can_read_and_no_more", || {
-            crate::confine::reader();
+            assert_eq!(crate::confine::reader(), Ok(()));
+            assert_eq!(take_refused(), [], "what it does to confine itself is allowed");
             let held = threads();
             let kept = agent_confine::capability::READER
                 .iter()
@@ -440,6 +471,9 @@ mod tests {
             );
             assert!(fs::read("/proc/self/exe").is_ok_and(|bytes| bytes.len() > 1000));
             assert!(std::net::TcpListener::bind("127.0.0.1:0").is_err());
+            // Told with the next answer, once.
+            assert_eq!(take_refused(), [(libc::SYS_socket, 1)]);
+            assert_eq!(take_refused(), []);
         });
         assert!(status.is_none_or(|status| status.success()), "{status:?}");
     }

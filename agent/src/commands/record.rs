@@ -28,7 +28,18 @@ pub async fn record(config: &Config, btf: Option<PathBuf>, options: &cli::Record
     let mut running = Running::start(collector, Vec::new())?;
     let _ = running.snapshots.wait_for(|s| s.tick > 0).await;
     explain(&running);
-    over(options.duration).await?;
+    let ended = {
+        let (end, mut snapshots) = (over(options.duration), running.snapshots.clone());
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                result = &mut end => break result,
+                changed = snapshots.changed() => if changed.is_err() || !running.alive() {
+                    break Err(Error::new("the collector has ended by itself; its last words are in the log"));
+                }
+            }
+        }
+    };
     let last = running.stop();
     if let Some(file) = &options.exposition {
         std::fs::write(file, exposition(&last)).context(file.display())?;
@@ -36,7 +47,8 @@ pub async fn record(config: &Config, btf: Option<PathBuf>, options: &cli::Record
     let written = source
         .tape()
         .map(|tape| tape.finish())
-        .transpose()?
+        .transpose()
+        .context(file.display())?
         .unwrap_or_default();
     let mut text = format!("{} ticks in {}", written.ticks, bytes(written.bytes as f64));
     let left_out = source.tape().map_or(0, |tape| tape.stats().records_left_out);
@@ -44,6 +56,7 @@ pub async fn record(config: &Config, btf: Option<PathBuf>, options: &cli::Record
         text += &format!("; {left_out} samples of stacks were too many or too late and are not in it");
     }
     say(&text)?;
+    ended?;
     match last.tick.saturating_sub(written.ticks) {
         0 => Ok(()),
         lost => Err(Error::new(format_args!(
@@ -54,13 +67,28 @@ pub async fn record(config: &Config, btf: Option<PathBuf>, options: &cli::Record
     }
 }
 
-/// The directory is read, not the agent asked: what happened before it crashed is there as well.
+/// The directory is read, not the agent asked: what happened before it crashed is there as well. What the file was before is there
+/// until the dump is whole.
 fn dump(config: &Config, file: &Path, back: usize) -> Result<()> {
-    let mut out = BufWriter::new(std::fs::File::create(file).context(file.display())?);
-    let dumped = record::dump(&config.record.flight.directory, record::Of::Back(back), &mut out)
-        .inspect_err(|_| {
-            let _ = std::fs::remove_file(file);
-        })?;
+    let is_other = std::fs::metadata(file).is_ok_and(|kind| !kind.is_file());
+    let part = match is_other {
+        // A pipe, or standard output.
+        true => file.to_owned(),
+        false => part_of(file),
+    };
+    let mut out = BufWriter::new(record::private(&part).context(part.display())?);
+    let dumped = record::dump(&config.record.flight.directory, record::Of::Back(back), &mut out);
+    let dumped = dumped.and_then(|dumped| match is_other {
+        true => Ok(dumped),
+        false => std::fs::rename(&part, file)
+            .map(|()| dumped)
+            .context(file.display()),
+    });
+    let dumped = dumped.inspect_err(|_| {
+        if !is_other {
+            let _ = std::fs::remove_file(&part);
+        }
+    })?;
     let began = moment((dumped.began / 1_000_000) as i64);
     let mut text = format!("{} from {began} on", bytes(dumped.bytes as f64));
     if dumped.earlier > 0 {
@@ -71,4 +99,30 @@ fn dump(config: &Config, file: &Path, back: usize) -> Result<()> {
         );
     }
     say(&text)
+}
+
+/// Beside a file.
+fn part_of(file: &Path) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    file.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: a dump of nothing, to a file that is there. Seen: an error, and the file as it was.
+    #[test]
+    fn a_dump_that_fails_leaves_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.record.flight.directory = directory.path().join("none");
+        let file = directory.path().join("kept");
+        std::fs::write(&file, "kept").unwrap();
+        let error = dump(&config, &file, 0).unwrap_err().to_string();
+        assert!(error.contains("record.flight.directory"), "{error}");
+        assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
 }

@@ -10,12 +10,14 @@ use crate::memory::{Memory, Recorder};
 use crate::record::Replay;
 use crate::stacks::store::Query;
 use crate::stacks::{Format, Stacks};
-use agent_store::store::Place;
+use agent_store::store::{Place, Stats};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Ticks after which a replay has its store make blocks of what is complete.
 const TICKS_TO_A_BLOCK: u64 = 60;
@@ -25,8 +27,16 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
     if options.json && options.rules.is_empty() && !options.scores {
         return Err(Error::usage("--json: is for --rules and --scores"));
     }
-    let content = std::fs::read(&options.file).context(options.file.display())?;
-    let mut replay = Replay::new(&content, &options.file)?;
+    // What is written may not take the place of what is read.
+    for (flag, file) in [("--output", &options.output), ("--profile", &options.profile)] {
+        if file.as_deref().is_some_and(|file| is_same(file, &options.file)) {
+            return Err(Error::usage(format_args!(
+                "{flag} {}: is the recording itself; name another file",
+                options.file.display()
+            )));
+        }
+    }
+    let mut replay = Replay::open(&options.file)?;
     let mut out: Box<dyn Write> = match &options.output {
         Some(file) => Box::new(BufWriter::new(File::create(file).context(file.display())?)),
         None => Box::new(BufWriter::new(stdout().lock())),
@@ -58,9 +68,10 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
     let (mut last, mut ticks) = (None, 0u64);
     while let Some(mut snapshot) = replay.tick()? {
         if options.real_time {
-            let first = *first.get_or_insert(snapshot.unix_nanos);
-            let due = began + Duration::from_nanos(snapshot.unix_nanos.saturating_sub(first));
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            // Not by the clock, which may have been set in between.
+            let first = *first.get_or_insert(replay.elapsed());
+            let due = replay.elapsed().saturating_sub(first);
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
         }
         if let Some(scores) = &mut scores {
             scores.add(&mut snapshot.families);
@@ -104,12 +115,7 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
         memory.store().sync();
         memory.store().maintain();
         let stats = memory.stats();
-        let lost = stats.lost + stats.refused + stats.series_refused;
-        if lost > 0 {
-            return Err(Error::new(format_args!(
-                "{lost} samples or series found no room; raise store.memory, or replay into an empty --store DIRECTORY"
-            )));
-        }
+        refused(&stats)?;
         let mut answers = Vec::new();
         let mut whole = serde_json::Map::new();
         if let Some(scores) = &scores {
@@ -145,6 +151,29 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
     past.map_or(Ok(()), |past| rules::failures(&past))
 }
 
+/// What a store did not take, and what helps.
+fn refused(stats: &Stats) -> Result<()> {
+    let no_room = stats.lost + stats.series_refused;
+    if no_room > 0 {
+        return Err(Error::new(format_args!(
+            "{no_room} samples or series found no room; raise store.memory, or replay into an empty --store DIRECTORY"
+        )));
+    }
+    if stats.refused > 0 {
+        return Err(Error::new(format_args!(
+            "{} samples are of a time at which the store has another already, or that no clock has had: replay into an empty --store DIRECTORY; if it was, the recording is damaged",
+            stats.refused
+        )));
+    }
+    Ok(())
+}
+
+/// Whether two paths lead to the same file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let number = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    number(one).is_some_and(|one| Some(one) == number(other))
+}
+
 /// Writes the stacks of the recording, of its last hour at most.
 fn profile(options: &cli::Replay, stacks: Option<Arc<Stacks>>, now: u64) -> Result<()> {
     let Some(file) = &options.profile else {
@@ -165,4 +194,31 @@ fn profile(options: &cli::Replay, stacks: Option<Arc<Stacks>>, now: u64) -> Resu
     // The command line was refused if the file's name says nothing.
     let format = Format::of(file).unwrap_or_default();
     std::fs::write(file, stacks.answer_at(now, &query, format)?).context(file.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_did_not_take_is_said_with_its_own_reason() {
+        let said = |stats: &Stats| refused(stats).err().map(|error| error.to_string());
+        let mut stats = Stats::default();
+        assert_eq!(said(&stats), None);
+        stats.refused = 3;
+        assert!(said(&stats).unwrap().starts_with("3 samples are of a time"));
+        stats.series_refused = 2;
+        assert!(said(&stats).unwrap().contains("raise store.memory"));
+    }
+
+    #[test]
+    fn a_file_is_known_by_any_of_its_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let [one, link, other] = ["one", "link", "other"].map(|name| directory.path().join(name));
+        std::fs::write(&one, "").unwrap();
+        std::os::unix::fs::symlink(&one, &link).unwrap();
+        assert!(is_same(&one, &link) && !is_same(&one, &other) && !is_same(&other, &other));
+        std::fs::write(&other, "").unwrap();
+        assert!(!is_same(&one, &other));
+    }
 }

@@ -23,6 +23,8 @@ use std::time::Duration;
 const STATES: [&str; 3] = ["healthy", "degraded", "critical"];
 /// Scores that lie further apart than this have nothing to do with each other: the entity was gone.
 const GAP: Millis = 5 * 60 * 1000;
+/// One that has had no score for so long when the last were made is gone: four evaluations of the quickest rules.
+const GONE: Millis = 60 * 1000;
 
 /// What evaluates.
 pub(super) struct Scores {
@@ -34,6 +36,8 @@ pub(super) struct Scores {
 /// What was said.
 pub(super) struct Report {
     span: (Millis, Millis),
+    /// When scores were made last, of anybody.
+    scored: Millis,
     /// By kind and name.
     health: BTreeMap<(String, String), Health>,
     anomalies: Option<serde_json::Value>,
@@ -106,8 +110,10 @@ impl Scores {
             health.entry(key(&labels)).or_default().states = points;
         }
         health.retain(|_, health| !health.scores.is_empty());
+        let last = health.values().filter_map(|health| health.states.last());
         Ok(Report {
             span,
+            scored: last.map(|(at, _)| *at).max().unwrap_or_default(),
             health,
             anomalies: self.anomalies.as_ref().map(|anomalies| anomalies.view(false)),
         })
@@ -142,7 +148,8 @@ impl Health {
         scores.min_by(|a, b| a.1.total_cmp(&b.1))
     }
 
-    fn episodes(&self) -> Vec<Episode> {
+    /// The times in which it was not healthy; `scored`: when anybody was scored last. Who is gone by then is not ill any more.
+    fn episodes(&self, scored: Millis) -> Vec<Episode> {
         let mut all: Vec<Episode> = Vec::new();
         let mut before = None;
         for (at, state) in &self.states {
@@ -162,8 +169,18 @@ impl Health {
             }
             before = Some(*at);
         }
+        if let (Some(last), Some(before)) = (all.last_mut(), before)
+            && last.to.is_none()
+            && scored - before > GONE
+        {
+            last.to = Some(before);
+        }
         for episode in &mut all {
-            let inside = |at: &Millis| *at >= episode.from && episode.to.is_none_or(|to| *at < to);
+            // The score of the moment in which it is well again is none of it; that after which there is none is.
+            let (from, to) = (episode.from, episode.to);
+            let is_gone =
+                to.is_some_and(|to| self.states.iter().any(|(at, state)| *at == to && *state > 0.0));
+            let inside = |at: &Millis| *at >= from && to.is_none_or(|to| *at < to || is_gone && *at == to);
             let scores = self
                 .scores
                 .iter()
@@ -195,7 +212,7 @@ impl Report {
     pub fn text(&self) -> String {
         let mut rows = Vec::new();
         for ((kind, name), health) in &self.health {
-            for episode in health.episodes() {
+            for episode in health.episodes(self.scored) {
                 let lasting = |to: Millis| {
                     let seconds = Duration::from_secs((to - episode.from).unsigned_abs() / 1000);
                     humantime::format_duration(seconds).to_string()
@@ -234,7 +251,7 @@ impl Report {
     pub fn json(&self) -> serde_json::Map<String, serde_json::Value> {
         let health = self.health.iter().map(|((kind, name), health)| {
             let lowest = health.lowest();
-            let episodes = health.episodes();
+            let episodes = health.episodes(self.scored);
             let episodes = episodes.iter().map(|episode| {
                 json!({
                     "from": moment(episode.from), "to": episode.to.map(moment), "state": episode.state(),
@@ -289,11 +306,17 @@ mod tests {
         assert_eq!(health.lowest(), Some((30_000, 40.0)));
         let expected = [
             one(15, Some(45), 2, 40.0),
-            one(60, Some(60), 1, f64::NAN),
+            one(60, Some(60), 1, 71.0),
             one(900, None, 1, 72.0),
         ];
-        let found = health.episodes();
+        let found = health.episodes(905_000);
         assert_eq!(format!("{found:?}"), format!("{expected:?}"));
+        // Others were scored for longer: it is not there any more, and not ill.
+        let found = health.episodes(1_000_000);
+        assert_eq!(
+            format!("{:?}", found.last()),
+            format!("{:?}", Some(one(900, Some(900), 1, 72.0)))
+        );
     }
 
     const BEGAN: u64 = 1_700_000_000;
@@ -343,7 +366,7 @@ mod tests {
     fn a_recording_is_scored_at_its_own_time_and_twice_the_same() {
         let (report, memory, exported) = scored();
         let web = &report.health[&("subject".to_owned(), "web".to_owned())];
-        let episodes = web.episodes();
+        let episodes = web.episodes(report.scored);
         let since = episodes[0].from / 1000 - BEGAN as Millis;
         assert!((361..=420).contains(&since), "{since} s");
         assert!(

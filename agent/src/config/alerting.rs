@@ -37,7 +37,8 @@ pub struct AlertingSettings {
     /// time.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1d"))]
     pub incident_window: HumanDuration,
-    /// Most bytes that wait for one place; the oldest goes first, and is counted.
+    /// Most bytes that wait for one place; the oldest goes first, and is counted. A group has half of them at most: the next of it
+    /// says then what all that wait of it say.
     #[schemars(extend("x-minimum" = "64KiB", "x-maximum" = "1GiB"))]
     pub queue_size: Bytes,
     /// When a notification has waited for so long, as its place does not answer, the next of its group takes its place: that says

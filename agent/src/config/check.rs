@@ -1,6 +1,7 @@
 //! What types alone cannot check: ranges, which stand in the schema, and settings that exclude each other.
 
 use super::settings::Config;
+use super::store::StoreKind;
 use super::units::{Bytes, HumanDuration};
 use crate::identity::Peers;
 use crate::identity::peers::PeerError;
@@ -46,9 +47,22 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         let message = "no stacks are taken; set probes.profile.enabled: true";
         return Err(Invalid::new(&["export", "otlp", "profiles"], message));
     }
-    if config.export.otlp.logs && !config.anomaly.enabled {
-        let message = "nothing is watched, so there is nothing to log; set anomaly.enabled: true";
-        return Err(Invalid::new(&["export", "otlp", "logs"], message));
+    if config.export.otlp.logs {
+        let nothing = match () {
+            () if !config.anomaly.enabled => "set anomaly.enabled: true",
+            () if config.anomaly.definitions().is_empty() => {
+                "set anomaly.defaults: true, or watch something of your own with anomaly.watch"
+            }
+            // What is watched are series of the store.
+            () if config.store.kind == StoreKind::None => {
+                "with store.kind: none nothing is remembered that could be watched; set it to auto, memory or disk"
+            }
+            () => "",
+        };
+        if !nothing.is_empty() {
+            let message = format!("nothing is watched, so there is nothing to log; {nothing}");
+            return Err(Invalid::new(&["export", "otlp", "logs"], message));
+        }
     }
     if config.probes.profile.off_cpu_waker && !config.probes.profile.off_cpu {
         let message = "no waits are followed; set probes.profile.off_cpu: true";

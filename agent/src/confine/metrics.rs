@@ -14,7 +14,7 @@ static CAPABILITY: Label = Label {
 static CALL: Label = Label {
     prometheus: "syscall",
     otlp: "geophone.syscall",
-    help: "System call, by name as far as the agent knows it",
+    help: "System call, by name as far as the agent knows it; other: of one that ended the process that reads symbols, the name is not known",
 };
 
 metrics! {
@@ -26,7 +26,7 @@ metrics! {
         "Threads of the agent on which the kernel filters no system calls (security.seccomp)";
     /// Refusals.
     REFUSED = "geophone_agent_refused_calls_total", "geophone.agent.refused_calls", "{call}", Counter, &[&CALL],
-        "System calls of the agent that its own filter has refused: a fault of the agent, or somebody has taken it over";
+        "System calls that the agent's own filter has refused, to it or to its process that reads symbols: a fault of the agent, or somebody has taken it over";
 }
 
 /// Ticks between two looks at the threads.
@@ -99,7 +99,10 @@ impl Collect for StatsCollect {
         });
         let refused = privileges::refused_calls().map(|(number, count)| {
             let labels = self.calls.entry(number).or_insert_with(|| {
-                let name = syscalls::name(number);
+                let name = match number {
+                    privileges::OTHER => "other".to_owned(),
+                    number => syscalls::name(number),
+                };
                 tracing::warn!(
                     "the agent's own filter has refused the system call {name}; if all is well with it, tell its makers, and \
                      set security.seccomp: false until then"

@@ -111,15 +111,20 @@ pub fn apply(config: &Config) -> Confinement {
     out
 }
 
-/// For the process that reads symbols, files of whatever runs on the machine: it may read, and do nothing else. Whatever does
-/// not work is no reason not to read.
-pub fn reader() {
+/// For the process that reads symbols, files of whatever runs on the machine: it may read, and do nothing else. What does not
+/// work is no reason not to read; the error says what, in one line, and why.
+pub fn reader() -> Result<(), String> {
     // First: the agent's own filter is there already.
-    let is_handled = privileges::handle_refused().is_ok();
+    let handled = privileges::handle_refused().map_err(|e| e.to_string());
     let mask = capability::READER.iter().fold(0, |mask, one| mask | one.bit());
-    let _ = privileges::keep_only(mask);
-    if is_handled {
-        let _ = filter::apply_reader();
+    let lowered = privileges::keep_only(mask).map_err(|e| format!("it keeps capabilities: {e}"));
+    // Without its handler a refused call would be its end.
+    let filtered = handled.and_then(|()| filter::apply_reader());
+    let filtered = filtered.map_err(|e| format!("its system calls are not filtered: {e}"));
+    let failed: Vec<String> = [lowered, filtered].into_iter().filter_map(Result::err).collect();
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(failed.join("; ")),
     }
 }
 

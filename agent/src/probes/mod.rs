@@ -1,7 +1,7 @@
 //! The probes: what each attaches, how its data is read, and the metrics that it owns.
 //!
 //! A probe is one file here, one in agent-ebpf, one in agent-common and one in tests, all of its name. [`METRICS`] and
-//! [`crate::app::probes`] are the ordered lists to which a new one is added.
+//! [`crate::app::probes()`] are the ordered lists to which a new one is added.
 
 pub mod block;
 pub mod dns;

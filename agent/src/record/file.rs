@@ -5,8 +5,9 @@ use super::Clock;
 use super::format::{self, Meta};
 use super::segments::Segments;
 use crate::error::{Context as _, Error, Result};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -88,7 +89,7 @@ pub struct Output {
 impl Output {
     /// One file.
     pub fn file(path: &Path, meta: &Meta) -> Result<Self> {
-        let mut file = File::create(path).context(path.display())?;
+        let mut file = private(path).context(path.display())?;
         file.write_all(&format::head(meta)).context(path.display())?;
         Self::start(file, None)
     }
@@ -230,6 +231,16 @@ fn write(orders: &Receiver<Order>, shared: &Shared, place: &mut impl Place) {
         }
         shared.waiting.fetch_sub(ticks, Relaxed);
     }
+}
+
+/// A file to write a recording to. Addresses and names are in it: nobody's but ours.
+pub fn private(path: &Path) -> io::Result<File> {
+    let mut open = OpenOptions::new();
+    open.write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Appends a chunk, or nothing: half a chunk would end the file for every reader.

@@ -11,13 +11,18 @@ use serde_json::Value;
 /// Settings that decide what is read and how it is named. None of them is a secret.
 const SETTINGS: [&str; 6] = ["region", "zone", "attributes", "peers", "probes", "limits"];
 
+/// Leaves the settings that a recording has.
+pub(super) fn only_recorded(settings: &mut Value) {
+    if let Value::Object(all) = settings {
+        all.retain(|key, _| SETTINGS.contains(&key.as_str()));
+    }
+}
+
 impl Meta {
     /// Of a recording that begins now.
     pub fn now(config: &Config) -> Result<Self> {
         let mut settings = serde_json::to_value(config).context("settings")?;
-        if let Value::Object(all) = &mut settings {
-            all.retain(|key, _| SETTINGS.contains(&key.as_str()));
-        }
+        only_recorded(&mut settings);
         Ok(Self {
             geophone: env!("CARGO_PKG_VERSION").into(),
             layout: LAYOUT,

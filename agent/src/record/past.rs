@@ -16,11 +16,22 @@ use std::time::{Duration, Instant};
 /// Words that are held for arrays until somebody asks for them, at the first step.
 const EARLY_WORDS: usize = 1 << 22;
 
+/// Most bytes of facts and rows: no agent knows as much, and a file may say anything.
+const MOST_BYTES: usize = if cfg!(test) { 64 << 20 } else { 1 << 30 };
+/// What a fact, or the rows of a map, take besides.
+const BESIDES: usize = 64;
+/// Arrays that a recording may have.
+const MOST_ARRAYS: usize = 1024;
+/// Keys of a map that the agent took out, and of which nobody has asked.
+const MOST_VANISHED: usize = 1 << 20;
+
 /// What was read up to a step. Nothing here depends on the order of a hash: they are only looked up.
 struct Known {
     clock: Clock,
     facts: HashMap<String, Vec<u8>>,
     rows: HashMap<String, Arc<Rows>>,
+    /// Bytes of these two.
+    held: usize,
     /// By number: name, bytes of an element.
     declared: Vec<(String, usize)>,
     arrays: HashMap<String, (usize, Arc<Memory>)>,
@@ -77,6 +88,7 @@ impl Past {
                 },
                 facts: HashMap::new(),
                 rows: HashMap::new(),
+                held: 0,
                 declared: Vec::new(),
                 arrays: HashMap::new(),
                 records: Vec::new(),
@@ -117,6 +129,11 @@ impl Past {
             }
         }
         Ok(None)
+    }
+
+    /// How long after the recording began it was.
+    pub fn elapsed(&self) -> Duration {
+        self.state().clock.now.saturating_duration_since(self.start)
     }
 
     /// The time of the step.
@@ -161,6 +178,7 @@ impl Past {
         let state = &mut *self.state();
         let rows = Arc::make_mut(state.rows.get_mut(map)?);
         let gone = rows.remove(key)?;
+        state.held = state.held.saturating_sub(key.len() + gone.len());
         let at = (map.to_owned(), key.to_vec());
         state.leaving.remove(&at);
         (!state.refused.remove(&at)).then_some(gone)
@@ -246,10 +264,14 @@ impl Known {
         let mut leaving: Vec<_> = self.leaving.drain().collect();
         leaving.sort();
         for (map, key) in leaving {
-            if let Some(rows) = self.rows.get_mut(&map) {
-                Arc::make_mut(rows).remove(&key);
+            let rows = self.rows.get_mut(&map);
+            if let Some(gone) = rows.and_then(|rows| Arc::make_mut(rows).remove(&key)) {
+                self.held = self.held.saturating_sub(key.len() + gone.len());
             }
-            self.vanished.entry(map).or_default().push(key);
+            let vanished = self.vanished.entry(map).or_default();
+            if vanished.len() < MOST_VANISHED {
+                vanished.push(key);
+            }
         }
     }
 
@@ -258,7 +280,10 @@ impl Known {
         match tag {
             tag::FACT => {
                 let key = r.text()?.to_owned();
-                self.facts.insert(key, r.bytes()?.to_vec());
+                let json = r.bytes()?.to_vec();
+                let (size, own) = (json.len(), key.len() + BESIDES);
+                let gone = self.facts.insert(key, json);
+                self.hold(size + own, gone.map_or(0, |gone| gone.len() + own))?;
             }
             tag::ROWS => {
                 let map = r.text()?.to_owned();
@@ -268,11 +293,17 @@ impl Known {
                 if key > 1 << 16 || value > 1 << 20 || key + value == 0 {
                     return None;
                 }
-                self.rows.insert(map, Arc::new(Rows { key, value, bytes }));
+                let size = bytes.len();
+                let gone = self.rows.insert(map, Arc::new(Rows { key, value, bytes }));
+                let fewer = gone.map_or(0, |gone| gone.bytes.len() + BESIDES);
+                self.hold(size + BESIDES, fewer)?;
             }
             tag::ARRAY => {
                 let number = r.varint()? as usize;
                 let declared = (r.text()?.to_owned(), r.varint()? as usize);
+                if number >= MOST_ARRAYS {
+                    return None;
+                }
                 if number == self.declared.len() {
                     self.declared.push(declared);
                 } else {
@@ -340,6 +371,12 @@ impl Known {
         Some(None)
     }
 
+    /// So many bytes more and fewer are held; `None` = too many.
+    fn hold(&mut self, more: usize, fewer: usize) -> Option<()> {
+        self.held = (self.held + more).saturating_sub(fewer);
+        (self.held <= MOST_BYTES).then_some(())
+    }
+
     fn words(&mut self, number: usize, mut r: Reader<'_>) -> Option<()> {
         let (name, stride) = self.declared.get(number)?;
         let memory = match self.arrays.get(name) {
@@ -381,7 +418,31 @@ pub fn verdict_key(spec: &Spec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::format::varint;
+    use crate::record::format::{bytes, varint};
+
+    /// Cause: a file that unpacks to more than any agent knows. Seen: it is damage, before the memory is full.
+    #[test]
+    fn a_file_that_says_too_much_is_damaged() {
+        let past = Past::new();
+        let huge = vec![b' '; 4 << 20];
+        let mut told = 0;
+        let failed = (0..64).find_map(|i| {
+            let mut frames = vec![tag::FACT];
+            bytes(&mut frames, format!("fact {}", i % 40).as_bytes());
+            bytes(&mut frames, &huge);
+            told += 1;
+            past.advance(&mut Reader(&frames)).err()
+        });
+        assert_eq!((failed, told), (Some(tag::FACT), 16));
+        // One that is told again takes the place of what it was.
+        let past = Past::new();
+        for _ in 0..64 {
+            let mut frames = vec![tag::FACT];
+            bytes(&mut frames, b"fact");
+            bytes(&mut frames, &huge);
+            assert_eq!(past.advance(&mut Reader(&frames)), Ok(None));
+        }
+    }
 
     #[test]
     fn ticks_that_are_not_there_are_counted() {

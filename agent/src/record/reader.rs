@@ -3,22 +3,34 @@
 use super::format::{CHUNK_HEAD, HEAD, LONGEST, MAGIC, Meta, OLDEST, VERSION};
 use crate::error::{Context as _, Error, Result};
 use agent_common::wire::LAYOUT;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
-/// The chunks of a file.
-pub struct Chunks<'a> {
-    content: &'a [u8],
-    at: usize,
+/// The chunks of a file, read one by one: a recording may be larger than the memory.
+pub struct Chunks<R> {
+    source: R,
+    /// Bytes of the source, if that is known.
+    length: Option<u64>,
+    /// Bytes that were read of it as whole chunks.
+    at: u64,
+    /// Nothing behind what was read is a whole chunk.
+    ended: bool,
+    /// There is something behind it.
+    damaged: bool,
+    /// As stored.
+    packed: Vec<u8>,
     meta: Meta,
 }
 
-impl<'a> Chunks<'a> {
+impl<R: Read> Chunks<R> {
     /// Reads the beginning. An error if it is no recording, or one that this version does not understand.
-    pub fn new(content: &'a [u8], path: &Path) -> Result<Self> {
+    pub fn new(mut source: R, length: Option<u64>, path: &Path) -> Result<Self> {
         let refuse = |why: &str| Error::new(format_args!("{}: {why}", path.display()));
-        let version = content
+        let mut head = [0; HEAD];
+        let got = fill(&mut source, &mut head).context(path.display())?;
+        let version = head
             .strip_prefix(MAGIC)
+            .filter(|_| got >= MAGIC.len() + 2)
             .and_then(|rest| rest.first_chunk())
             .map(|v| u16::from_le_bytes(*v))
             .ok_or_else(|| refuse("is no recording; `geophone record FILE` makes one"))?;
@@ -27,8 +39,15 @@ impl<'a> Chunks<'a> {
                 "is a recording of form {version}, and this geophone reads forms {OLDEST} to {VERSION}"
             )));
         }
-        let mut meta = Vec::new();
-        let at = read(content, HEAD, &mut meta).ok_or_else(|| refuse("is damaged at its beginning"))?;
+        let (mut meta, mut packed) = (Vec::new(), Vec::new());
+        let raw = match stored(&mut source, &mut packed) {
+            Ok(Stored::Whole(raw)) => raw,
+            Ok(_) => return Err(refuse("is damaged at its beginning")),
+            Err(e) => return Err(e).context(path.display()),
+        };
+        if !unpack(&packed, raw, &mut meta) {
+            return Err(refuse("is damaged at its beginning"));
+        }
         let meta: Meta =
             serde_json::from_slice(&meta).map_err(|e| refuse(&format!("its description: {e}")))?;
         if meta.layout != LAYOUT {
@@ -37,7 +56,15 @@ impl<'a> Chunks<'a> {
                 meta.layout, meta.geophone
             )));
         }
-        Ok(Self { content, at, meta })
+        Ok(Self {
+            source,
+            length,
+            at: (HEAD + CHUNK_HEAD + packed.len()) as u64,
+            ended: false,
+            damaged: false,
+            packed,
+            meta,
+        })
     }
 
     /// What it is of.
@@ -45,32 +72,56 @@ impl<'a> Chunks<'a> {
         &self.meta
     }
 
-    /// Goes to the next chunk without unpacking this one; false = it is not whole.
+    /// Goes to the next chunk without unpacking this one; false = there is none, or it is not whole.
     pub fn pass(&mut self) -> bool {
-        let next = whole(self.content, self.at).map(|(_, _, end)| end);
-        self.at = next.unwrap_or(self.at);
-        next.is_some()
+        self.next_stored().is_some()
     }
 
     /// The frames of the next chunk, in memory that is used again; false = there is none, or it is not whole.
     pub fn read(&mut self, frames: &mut Vec<u8>) -> bool {
-        let next = read(self.content, self.at, frames);
-        self.at = next.unwrap_or(self.at);
-        next.is_some()
+        let Some(raw) = self.next_stored() else {
+            return false;
+        };
+        let is_whole = unpack(&self.packed, raw, frames);
+        if !is_whole {
+            self.at -= (CHUNK_HEAD + self.packed.len()) as u64;
+            (self.ended, self.damaged) = (true, true);
+        }
+        is_whole
+    }
+
+    fn next_stored(&mut self) -> Option<usize> {
+        if self.ended {
+            return None;
+        }
+        match stored(&mut self.source, &mut self.packed) {
+            Ok(Stored::Whole(raw)) => {
+                self.at += (CHUNK_HEAD + self.packed.len()) as u64;
+                Some(raw)
+            }
+            // A disk that cannot be read is as bad as one that says something else.
+            other => {
+                (self.ended, self.damaged) = (true, !matches!(other, Ok(Stored::End)));
+                None
+            }
+        }
     }
 
     /// Where the next chunk begins.
-    pub fn at(&self) -> usize {
+    pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// Bytes that are left: none when all has been read, else what is damaged.
-    pub fn rest(&self) -> usize {
-        self.content.len() - self.at
+    /// Bytes that are left: none when all has been read, else what is damaged; `None` = it is not known how many there are.
+    pub fn rest(&self) -> Option<u64> {
+        match (self.ended, self.damaged) {
+            (true, false) => Some(0),
+            _ => self.length.map(|length| length.saturating_sub(self.at)),
+        }
     }
 }
 
-impl Iterator for Chunks<'_> {
+impl<R: Read> Iterator for Chunks<R> {
     type Item = Vec<u8>;
 
     fn next(&mut self) -> Option<Vec<u8>> {
@@ -91,31 +142,65 @@ impl Meta {
         file.take(u64::from(packed).min(MOST))
             .read_to_end(&mut head)
             .context(path.display())?;
-        Chunks::new(&head, path).map(|chunks| chunks.meta)
+        Chunks::new(head.as_slice(), None, path).map(|chunks| chunks.meta)
     }
 }
 
-/// Unpacks the chunk at a place; where the next begins, `None` = it is not whole.
-fn read(content: &[u8], at: usize, frames: &mut Vec<u8>) -> Option<usize> {
-    let (stored, raw, end) = whole(content, at)?;
-    frames.resize(raw, 0);
-    let unpacked = lz4_flex::block::decompress_into(stored, frames).ok()?;
-    frames.truncate(unpacked);
-    Some(end)
+/// What there was of a chunk.
+enum Stored {
+    /// All of it, which comes to so many bytes.
+    Whole(usize),
+    /// Nothing at all.
+    End,
+    /// Something else, or a part.
+    Damaged,
 }
 
-/// The chunk at a place as it is stored, its length as it was, and where the next begins; `None` = it is not whole.
-fn whole(content: &[u8], at: usize) -> Option<(&[u8], usize, usize)> {
-    let head = content.get(at..at + CHUNK_HEAD)?;
-    let word = |i: usize| Some(u32::from_le_bytes(*head.get(4 * i..)?.first_chunk()?));
-    let (packed, raw, crc) = (word(0)? as usize, word(1)? as usize, word(2)?);
-    if packed > LONGEST || raw > LONGEST {
-        return None;
+/// Reads until there is no more or no room; how many bytes there were.
+fn fill(source: &mut impl Read, to: &mut [u8]) -> io::Result<usize> {
+    let mut at = 0;
+    while let Some(room) = to.get_mut(at..).filter(|room| !room.is_empty()) {
+        match source.read(room) {
+            Ok(0) => break,
+            Ok(more) => at += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
-    let end = (at + CHUNK_HEAD).checked_add(packed)?;
-    let stored = content.get(at + CHUNK_HEAD..end)?;
+    Ok(at)
+}
+
+/// Reads the next chunk as it is stored. What it says of its length is not believed before it is there.
+fn stored(source: &mut impl Read, packed: &mut Vec<u8>) -> io::Result<Stored> {
+    let mut head = [0; CHUNK_HEAD];
+    match fill(source, &mut head)? {
+        0 => return Ok(Stored::End),
+        CHUNK_HEAD => {}
+        _ => return Ok(Stored::Damaged),
+    }
+    let word = |i: usize| {
+        let word = head.get(4 * i..).and_then(|rest| rest.first_chunk());
+        word.map_or(0, |word| u32::from_le_bytes(*word))
+    };
+    let (length, raw, crc) = (word(0) as usize, word(1) as usize, word(2));
+    if length > LONGEST || raw > LONGEST {
+        return Ok(Stored::Damaged);
+    }
+    packed.clear();
+    let got = source.take(length as u64).read_to_end(packed)?;
     let mut sum = crc32fast::Hasher::new();
-    sum.update(head.get(..8)?);
-    sum.update(stored);
-    (sum.finalize() == crc).then_some((stored, raw, end))
+    sum.update(head.get(..8).unwrap_or_default());
+    sum.update(packed);
+    Ok(match got == length && sum.finalize() == crc {
+        true => Stored::Whole(raw),
+        false => Stored::Damaged,
+    })
+}
+
+/// Unpacks what was stored; false = it is something else than it says.
+fn unpack(packed: &[u8], raw: usize, frames: &mut Vec<u8>) -> bool {
+    frames.resize(raw, 0);
+    let unpacked = lz4_flex::block::decompress_into(packed, frames);
+    frames.truncate(*unpacked.as_ref().unwrap_or(&0));
+    unpacked.is_ok()
 }

@@ -3,7 +3,8 @@
 use super::base::Offsets;
 use super::format::{Meta, Reader, Step};
 use super::reader::Chunks;
-use super::{Past, Source};
+use super::{Past, Source, meta};
+use crate::aggregate::labels::printable;
 use crate::aggregate::{Family, Snapshot};
 use crate::app;
 use crate::collector::Collector;
@@ -11,12 +12,16 @@ use crate::config::{Config, TunnelUse};
 use crate::error::{Context as _, Error, Result};
 use crate::identity::names::Names;
 use crate::stacks::Stacks;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A recording that is being played.
-pub struct Replay<'a> {
-    chunks: Chunks<'a>,
+pub struct Replay<R> {
+    chunks: Chunks<R>,
     past: Arc<Past>,
     collector: Option<Collector>,
     config: Config,
@@ -30,10 +35,31 @@ pub struct Replay<'a> {
     ticks: u64,
 }
 
-impl<'a> Replay<'a> {
-    /// Of a file's content. The settings are those of the recording.
+impl Replay<BufReader<File>> {
+    /// Of a file, which is read as it is played.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).context(path.display())?;
+        let kind = file.metadata().context(path.display())?;
+        if kind.is_dir() || kind.file_type().is_char_device() || kind.file_type().is_block_device() {
+            let why = "is no file; `geophone record FILE` makes a recording";
+            return Err(Error::new(format_args!("{}: {why}", path.display())));
+        }
+        let length = kind.is_file().then_some(kind.len());
+        Self::of(BufReader::with_capacity(1 << 20, file), length, path)
+    }
+}
+
+impl<'a> Replay<&'a [u8]> {
+    /// Of a file's content.
     pub fn new(content: &'a [u8], path: &Path) -> Result<Self> {
-        let chunks = Chunks::new(content, path)?;
+        Self::of(content, Some(content.len() as u64), path)
+    }
+}
+
+impl<R: Read> Replay<R> {
+    /// Of what a source has. The settings are those of the recording.
+    fn of(source: R, length: Option<u64>, path: &Path) -> Result<Self> {
+        let chunks = Chunks::new(source, length, path)?;
         let config = settings(chunks.meta()).context(path.display())?;
         Ok(Self {
             chunks,
@@ -56,6 +82,11 @@ impl<'a> Replay<'a> {
     /// Its settings.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// How long after the recording began the latest step was, whatever was done to the clock meanwhile.
+    pub fn elapsed(&self) -> Duration {
+        self.past.elapsed()
     }
 
     /// The snapshot of the next tick; `None` = it is over.
@@ -131,12 +162,13 @@ impl<'a> Replay<'a> {
         if let Some(damage) = &self.damage {
             all.push(format!("{damage}, nothing after it was read"));
         }
-        if self.chunks.rest() > 0 {
-            all.push(format!(
-                "the last {} bytes are damaged or cut off (from byte {} on)",
-                self.chunks.rest(),
-                self.chunks.at()
-            ));
+        let at = self.chunks.at();
+        match self.chunks.rest() {
+            Some(0) => {}
+            Some(rest) => all.push(format!(
+                "the last {rest} bytes are damaged or cut off (from byte {at} on)"
+            )),
+            None => all.push(format!("what follows byte {at} is damaged or cut off")),
         }
         match self.past.missing() {
             0 => {}
@@ -149,7 +181,8 @@ impl<'a> Replay<'a> {
                 self.meta().left_out.join(", ")
             ));
         }
-        (!all.is_empty()).then(|| all.join("; "))
+        // It may quote the file.
+        (!all.is_empty()).then(|| printable(&all.join("; ")))
     }
 }
 
@@ -158,8 +191,11 @@ fn sort(family: &mut Family) {
     family.series.sort_by(|a, b| a.labels.text.cmp(&b.labels.text));
 }
 
+/// Only those that an agent writes down: a file has no say in what else is done here.
 fn settings(meta: &Meta) -> Result<Config> {
-    let mut config = Config::parse("settings", &meta.settings.to_string()).map_err(Error::new)?;
+    let mut settings = meta.settings.clone();
+    meta::only_recorded(&mut settings);
+    let mut config = Config::parse("settings", &settings.to_string()).map_err(Error::new)?;
     config.host.clone_from(&meta.host);
     for probe in &meta.left_out {
         match probe.as_str() {
@@ -176,34 +212,117 @@ mod tests {
     use super::*;
     use crate::record::format::{self, bytes, tag, varint};
 
-    #[test]
-    fn a_recording_without_a_kernel_side_says_why() {
-        let meta = Meta {
-            geophone: String::new(),
+    fn meta(settings: serde_json::Value) -> Meta {
+        Meta {
+            geophone: "9\u{1b}[2J".into(),
             layout: agent_common::wire::LAYOUT,
             kernel: String::new(),
             host: "h".into(),
             start_unix_nanos: 0,
-            settings: serde_json::json!({}),
+            settings,
             left_out: Vec::new(),
-        };
+        }
+    }
+
+    /// A step at a time since the recording began, at a time of the clock, ns.
+    fn step(frames: &mut Vec<u8>, step: Step, since: u64, unix_nanos: u64) {
+        frames.push(tag::STEP);
+        [step.number(), since, unix_nanos, 0]
+            .iter()
+            .for_each(|number| varint(frames, *number));
+    }
+
+    fn recording() -> Vec<u8> {
         let mut frames = vec![tag::FACT];
         bytes(&mut frames, b"engine_error");
         bytes(&mut frames, b"\"no right to\"");
-        for step in [Step::Attach, Step::Tick] {
-            frames.push(tag::STEP);
-            [step.number(), 0, 0, 0]
-                .iter()
-                .for_each(|number| varint(&mut frames, *number));
-        }
-        let content = [format::head(&meta), format::chunk(&frames)].concat();
+        step(&mut frames, Step::Attach, 0, 0);
+        step(&mut frames, Step::Tick, 0, 0);
+        let first = format::chunk(&frames);
+        // The clock was set forth by a day.
+        let mut frames = Vec::new();
+        step(&mut frames, Step::Tick, 1_000_000_000, 86_400_000_000_000);
+        [
+            format::head(&meta(serde_json::json!({}))),
+            first,
+            format::chunk(&frames),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn a_recording_without_a_kernel_side_says_why() {
+        let content = recording();
         let mut replay = Replay::new(&content, Path::new("f")).unwrap();
         assert!(replay.tick().unwrap().is_some());
+        assert_eq!(replay.elapsed(), Duration::ZERO);
+        assert!(replay.tick().unwrap().is_some());
+        assert_eq!(replay.elapsed(), Duration::from_secs(1), "not a day");
+        assert!(replay.tick().unwrap().is_none());
         assert!(
             replay
                 .left_out()
                 .unwrap()
                 .ends_with("no kernel side: no right to")
         );
+    }
+
+    /// Cause: a recording that ends anywhere, as a file and as a stream. Seen: what is whole of it is played, and the rest is named.
+    #[test]
+    fn what_is_cut_is_named_also_where_nobody_knows_how_long_it_was() {
+        let content = recording();
+        let head = format::head(&meta(serde_json::json!({}))).len();
+        let mut chunks = Chunks::new(content.as_slice(), None, Path::new("f")).unwrap();
+        assert!(chunks.pass());
+        let whole = [head, chunks.at() as usize, content.len()];
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        for end in head..=content.len() {
+            let part = content.get(..end).unwrap();
+            std::fs::write(&path, part).unwrap();
+            let mut file = Replay::open(&path).unwrap();
+            let mut stream = Replay::of(part, None, &path).unwrap();
+            let mut played = 0;
+            while file.tick().unwrap().is_some() {
+                assert!(stream.tick().unwrap().is_some());
+                played += 1;
+            }
+            assert!(stream.tick().unwrap().is_none());
+            let (file, stream) = (file.left_out(), stream.left_out());
+            let cut = |said: &Option<String>| said.as_ref().is_some_and(|said| said.contains("cut off"));
+            let is_whole = whole.contains(&end);
+            assert_eq!(
+                (cut(&file), cut(&stream)),
+                (!is_whole, !is_whole),
+                "{end}: {file:?} {stream:?}"
+            );
+            let ticks = whole.iter().skip(1).filter(|whole| **whole <= end).count();
+            assert_eq!(played, ticks, "{end}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_recording_is_refused_in_one_line() {
+        let said = |path: &str| Replay::open(Path::new(path)).err().unwrap().to_string();
+        assert!(said("/dev/zero").contains("is no file"), "{}", said("/dev/zero"));
+        assert!(said("/").contains("is no file"));
+        assert!(said("/proc/self/cmdline").contains("is no recording"));
+        let mut other = meta(serde_json::json!({}));
+        other.layout ^= 1;
+        let head = format::head(&other);
+        let said = Replay::new(&head, Path::new("f")).err().unwrap().to_string();
+        assert!(said.contains("replay it with geophone 9\u{fffd}[2J"), "{said}");
+    }
+
+    /// Cause: a file with settings that no agent writes down. Seen: they are none of a replay.
+    #[test]
+    fn a_file_has_no_say_in_what_else_is_done_here() {
+        let settings = serde_json::json!({
+            "region": "eu", "store": { "directory": "/etc" }, "api": { "listen": "0.0.0.0:1" }, "nonsense": 1,
+        });
+        let config = super::settings(&meta(settings)).unwrap();
+        assert_eq!(config.region, "eu");
+        assert_eq!(config.store, Config::default().store);
+        assert_eq!(config.api, Config::default().api);
     }
 }

@@ -309,10 +309,10 @@ pub fn dump(directory: &Path, of: Of, out: &mut dyn Write) -> Result<Dumped> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e).context(path.display()),
         };
-        let mut chunks = Chunks::new(&content, &path)?;
-        let begin = chunks.at();
+        let mut chunks = Chunks::new(content.as_slice(), None, &path)?;
+        let begin = chunks.at() as usize;
         while chunks.pass() {}
-        let whole = content.get(begin..chunks.at()).unwrap_or_default();
+        let whole = content.get(begin..chunks.at() as usize).unwrap_or_default();
         if std::mem::take(&mut is_first) {
             let name = path.file_stem().and_then(|s| s.to_str());
             dumped.began = name.and_then(|n| n.parse().ok()).unwrap_or(dumped.began);

@@ -56,7 +56,7 @@ fn chunk(second: u64) -> Vec<u8> {
 }
 
 fn frames(recording: &[u8]) -> Vec<String> {
-    let chunks = Chunks::new(recording, Path::new("dump")).unwrap();
+    let chunks = Chunks::new(recording, None, Path::new("dump")).unwrap();
     chunks.map(|frames| String::from_utf8(frames).unwrap()).collect()
 }
 

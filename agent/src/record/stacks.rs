@@ -17,6 +17,14 @@ use std::sync::Arc;
 /// Numbers of all new stacks of a second that the flight recorder takes: some two megabytes a second at the very most.
 const WORDS: usize = 1 << 18;
 
+/// Numbers of all stacks after which a recording begins anew, so that neither who writes nor who reads keeps every stack that
+/// there ever was: some 64 MiB.
+const FULL: usize = if cfg!(test) { 1 << 10 } else { 1 << 21 };
+/// Owners, after which it does.
+const FULL_OWNERS: usize = 1 << 16;
+/// A file that says more than this is damaged.
+const ABSURD: usize = 8 * FULL;
+
 /// A file.
 #[derive(Serialize, Deserialize)]
 struct File {
@@ -90,9 +98,16 @@ pub(super) struct Writer {
     named: HashSet<u32>,
     files: HashSet<u32>,
     functions: HashSet<u32>,
+    /// Numbers of all stacks.
+    words: usize,
 }
 
 impl Writer {
+    /// Whether it has told so much that it has to begin anew.
+    pub(super) fn is_full(&self) -> bool {
+        self.words > FULL || self.owners.0.len() > FULL_OWNERS
+    }
+
     /// The samples as JSON, and how many are left out: those whose stacks are too many, of the flight recorder. `None` = there is
     /// nothing.
     pub(super) fn batch(
@@ -114,6 +129,7 @@ impl Writer {
             let (number, is_new) = self.stacks.of(stack);
             if is_new {
                 words += stack.len();
+                self.words += stack.len();
                 let places = stack.iter().map(|place| self.place(*place, store, &mut batch));
                 let places = places.collect();
                 batch.stacks.push(places);
@@ -241,6 +257,8 @@ pub(super) struct Reader {
     places: Vec<Place>,
     stacks: Vec<Arc<[Place]>>,
     files: HashMap<u32, Arc<Binary>>,
+    /// Numbers of all stacks.
+    words: usize,
 }
 
 /// When, who, where, in which files, and how often.
@@ -273,7 +291,12 @@ impl Reader {
         }
         self.owners.extend(batch.owners.into_iter().map(Owner::who));
         self.places.extend(batch.places);
+        let told = [self.words, self.places.len(), self.owners.len(), self.files.len()];
+        if told.iter().any(|told| *told > ABSURD) {
+            return None;
+        }
         for stack in batch.stacks {
+            self.words += stack.len() + 1;
             let places = stack
                 .iter()
                 .map(|number| self.places.get(*number as usize).copied());
@@ -310,5 +333,38 @@ impl Recalled {
         for (place, name) in self.names {
             store.name(place, &name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_more_stacks_than_are_written_is_damaged() {
+        let stacks = Batch {
+            stacks: vec![Vec::new(); 2 * FULL],
+            ..Batch::default()
+        };
+        let (mut reader, many) = (Reader::default(), serde_json::to_vec(&stacks).unwrap());
+        let read = (0..8).take_while(|_| reader.read(&many).is_some()).count();
+        assert_eq!(read, 5);
+    }
+
+    /// Cause: ever other stacks. Seen: after so many it is time to begin anew, and what was told is forgotten then.
+    #[test]
+    fn what_was_told_is_not_kept_for_ever() {
+        let (mut writer, store) = (Writer::default(), Store::new(1 << 20));
+        let mut told = 0;
+        while !writer.is_full() {
+            let stack: Arc<[Place]> = (0..16).map(|depth| Place::Kernel(told * 16 + depth)).collect();
+            let tapped = Tapped {
+                samples: vec![((told * SECOND, Who::default(), stack), Count::default())],
+                ..Tapped::default()
+            };
+            assert!(writer.batch(&tapped, &store, false).0.is_some());
+            told += 1;
+        }
+        assert_eq!(told as usize, FULL / 16 + 1);
     }
 }

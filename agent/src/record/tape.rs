@@ -83,6 +83,8 @@ struct Inner {
     output: Output,
     /// Something could not be written: what follows begins with everything.
     anew: bool,
+    /// So it does where so many stacks were told that they have to be forgotten.
+    is_full: bool,
     /// Ticks so far.
     ticks: u64,
     /// Those of them that were not handed over.
@@ -119,6 +121,7 @@ impl Tape {
                 stacks: Writer::default(),
                 output,
                 anew: false,
+                is_full: false,
                 ticks: 0,
                 lost: 0,
                 left_out: 0,
@@ -267,8 +270,9 @@ impl Tape {
 
     /// Whether the tick that begins now ends with a chunk that has everything.
     pub fn is_due(&self, now: Instant) -> bool {
-        let inner = self.inner();
-        inner.anew || inner.output.turns(now)
+        let inner = &mut *self.inner();
+        inner.is_full = inner.stacks.is_full();
+        inner.wants(now)
     }
 
     /// What became of the ticks, and of records.
@@ -328,13 +332,14 @@ impl Tape {
 impl Inner {
     /// Hands the frames of a second to the writer. If it is too far behind, they are missing, and what follows begins anew.
     fn write(&mut self, start: Instant, clock: &Clock, families: &[Family]) {
+        // As was said when the tick began: what is told once has been told again. What is lost now is due at the next.
+        let wanted = self.wants(clock.now);
         self.ticks += 1;
         self.taken = 0;
         let frames = std::mem::take(&mut self.frames);
         let is_lost = self.anew || !self.put(&frames, false, clock);
         self.lost += u64::from(is_lost);
         self.anew |= is_lost;
-        let wanted = self.anew || self.output.turns(clock.now);
         if wanted && self.output.may_begin(clock.now) {
             // The state has in it what the frames did, but for their records.
             let mut state = self.state();
@@ -345,6 +350,11 @@ impl Inner {
             put_step(&mut state, Step::Begin, start, clock);
             self.anew = !self.put(&state, true, clock);
         }
+    }
+
+    /// Whether a tick of this time ends with a chunk that has everything.
+    fn wants(&self, now: Instant) -> bool {
+        self.anew || self.is_full || self.output.turns(now)
     }
 
     /// A chunk that no reader takes is as good as lost.
@@ -364,6 +374,7 @@ impl Inner {
     fn state(&mut self) -> Vec<u8> {
         let mut out = vec![tag::RESET];
         self.stacks = Writer::default();
+        self.is_full = false;
         // It has what was written.
         for array in &mut self.arrays {
             array.words.clear();

@@ -48,7 +48,7 @@ pub(super) struct Board {
     at: Millis,
     pub counts: Counts,
     pub exported: Exported,
-    failed: Vec<(String, String)>,
+    pub failed: Vec<(String, String)>,
     rows: Vec<Row>,
     anomalies: Vec<Arc<Anomaly>>,
 }
@@ -180,7 +180,10 @@ impl Boards {
         labels: &labels::Labels,
         series: &Watched,
     ) {
-        let active = series.active();
+        // One that was given up is not told any more, although its series goes on being one.
+        let active = series
+            .active()
+            .filter(|number| watcher.anomaly(*number).is_some());
         let (own, of_anomaly) = self.known((&definition.name, labels), active, watcher);
         let exported = &mut board.exported;
         exported.activity(of_anomaly.as_ref(), active, watcher);

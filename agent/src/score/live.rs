@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
@@ -56,8 +56,8 @@ pub struct Anomalies {
     patience: Duration,
     /// What it costs is its own, and in no replay.
     pub(super) is_live: bool,
-    /// Who is told of each one that begins or is over.
-    told: OnceLock<UnboundedSender<Arc<Anomaly>>>,
+    /// Who is told of each one that begins or is over, until there will be no more.
+    told: Mutex<Option<UnboundedSender<Arc<Anomaly>>>>,
     pub(super) counters: Counters,
 }
 
@@ -130,15 +130,15 @@ impl Anomalies {
             interval,
             patience: PATIENCE,
             is_live: true,
-            told: OnceLock::new(),
+            told: Mutex::default(),
             counters: Counters::default(),
         }
     }
 
-    /// From now on tells of each anomaly that begins or is over; the first who asks is told.
+    /// From now on tells of each anomaly that begins or is over, until there will be no more; who asked last is told.
     pub fn follow(&self) -> UnboundedReceiver<Arc<Anomaly>> {
         let (sender, told) = mpsc::unbounded_channel();
-        let _ = self.told.set(sender);
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         told
     }
 
@@ -151,6 +151,11 @@ impl Anomalies {
     /// Those that are not over.
     pub fn active(&self) -> Vec<Arc<Anomaly>> {
         self.board().active().cloned().collect()
+    }
+
+    /// Watches whose latest evaluation failed, and why.
+    pub fn failed(&self) -> Vec<(String, String)> {
+        self.board().failed.clone()
     }
 
     /// The answer of the API; `all`: with every series.
@@ -171,6 +176,36 @@ impl Anomalies {
             }
         }
         self.save();
+        self.close();
+    }
+
+    /// Tells what was not told yet, and that it will tell no more. After a restart those that are not over go on, if what was
+    /// learned is kept; else they are over.
+    fn close(&self) {
+        let round = {
+            let mut guard = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+            let (watcher, boards) = &mut *guard;
+            let round = watcher.close(self.file.is_some());
+            let board = Arc::new(boards.make(watcher));
+            *self.published.write().unwrap_or_else(PoisonError::into_inner) = board;
+            round
+        };
+        self.tell(round);
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Tells who listens, and the log.
+    fn tell(&self, round: Round) {
+        if self.is_live {
+            log(&round);
+        }
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = &*told {
+            for anomaly in round.begun.into_iter().chain(round.ended) {
+                // Nobody listens any more: the agent ends.
+                let _ = told.send(Arc::new(anomaly));
+            }
+        }
     }
 
     /// Evaluates if it is time.
@@ -191,15 +226,7 @@ impl Anomalies {
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = board;
         self.count(watcher, &round, at);
         drop(guard);
-        if self.is_live {
-            tell(&round);
-        }
-        if let Some(told) = self.told.get() {
-            for anomaly in round.begun.into_iter().chain(round.ended) {
-                // Nobody listens any more: the agent ends.
-                let _ = told.send(Arc::new(anomaly));
-            }
-        }
+        self.tell(round);
         self.counters
             .nanos
             .fetch_add(cpu().saturating_sub(begin), Relaxed);
@@ -230,7 +257,7 @@ impl Anomalies {
         counters.evaluations.fetch_add(1, Relaxed);
         counters.failures.store(watcher.failures(), Relaxed);
         counters.forgotten.store(watcher.forgotten(), Relaxed);
-        counters.begun.fetch_add(round.begun.len() as u64, Relaxed);
+        counters.begun.fetch_add(round.found as u64, Relaxed);
         let lag = (memory::now() - at).max(0).unsigned_abs() * 1000;
         counters.lag_micros.store(lag, Relaxed);
     }
@@ -305,21 +332,22 @@ fn restore(watcher: &mut Watcher, file: &Path, counters: &Counters) {
     }
 }
 
-fn tell(round: &Round) {
+fn log(round: &Round) {
     for (watch, why) in &round.failed {
         tracing::error!("anomalies: watch {watch}: {why}; it is tried again");
     }
     for anomaly in round.begun.iter().take(LOGGED) {
         tracing::warn!("anomaly: {anomaly}{}", reasons(anomaly));
     }
-    if round.begun.len() > LOGGED {
-        tracing::warn!(
-            "and {} anomalies more: geophone anomalies",
-            round.begun.len() - LOGGED
-        );
-    }
     for anomaly in round.ended.iter().take(LOGGED) {
         tracing::info!("anomaly is over: {}: {}", anomaly.series(), anomaly.over);
+    }
+    let more = |all: &[Anomaly]| all.len().saturating_sub(LOGGED);
+    let (begun, ended) = (more(&round.begun), more(&round.ended));
+    if begun + ended > 0 {
+        tracing::warn!(
+            "and {begun} anomalies more that have begun, {ended} that are over: geophone anomalies"
+        );
     }
 }
 

@@ -33,7 +33,12 @@ struct Fed {
 
 impl Fed {
     fn new(directory: &Path, at: Millis) -> Self {
-        let config = config(directory);
+        Self::of(directory, StoreKind::Disk, at)
+    }
+
+    fn of(directory: &Path, kind: StoreKind, at: Millis) -> Self {
+        let mut config = config(directory);
+        config.store.kind = kind;
         let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
         let anomalies = Anomalies::open(&config, Some(&memory), 1).unwrap();
         let level = memory
@@ -193,6 +198,30 @@ fn what_is_watched_is_exported_told_and_goes_on_after_a_restart() {
     assert_eq!(fed.exported("geophone_anomaly_learned_ratio").len(), 1);
     let declared: Vec<&str> = METRICS.iter().map(|metric| metric.name).collect();
     assert!(fed.families().iter().all(|f| declared.contains(&f.metric.name)));
+}
+
+/// Cause: an agent ends in the middle of an anomaly. Seen by who was told that it has begun: that it is over, where nobody goes on
+/// with it; and that there is no more to come.
+#[test]
+fn what_nobody_goes_on_with_is_told_to_be_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for (kind, over) in [(StoreKind::Disk, 0), (StoreKind::Memory, 1)] {
+        let mut fed = Fed::of(directory.path(), kind, crate::memory::now() - 120_000);
+        let mut told = fed.anomalies.follow();
+        for second in 0..40 {
+            fed.say(10.0 + f64::from(second % 3) / 10.0);
+        }
+        fed.say(50.0);
+        fed.anomalies.run(ended(), runtime.handle());
+        let begun = told.try_recv().unwrap();
+        assert_eq!((begun.watch.as_str(), begun.until), ("ticks", None));
+        let rest: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
+        assert_eq!(rest.len(), over, "{kind:?}: {rest:?}");
+        assert!(rest.iter().all(|one| one.id == begun.id && one.until.is_some()));
+        assert!(told.is_closed(), "who listens need not wait");
+        assert_eq!(fed.anomalies.active().len(), 1 - over);
+    }
 }
 
 #[test]

@@ -8,12 +8,16 @@
 use super::debug_files::Place;
 use super::elf::{self, Dwarf, Elf};
 use super::perf_map::{self, PerfMap};
+use crate::aggregate::labels::printable;
+use crate::bpf::privileges;
 use crate::confine;
 use crate::error::{Context as _, Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -70,6 +74,10 @@ pub struct Answer {
     pub debug: Option<Place>,
     /// The file is stripped, and its debug information was not found.
     pub is_stripped: bool,
+    /// System calls that the process was refused since its last answer, by number: how often.
+    pub refused_calls: Vec<(i64, u64)>,
+    /// Why it may do more than read; empty = it may not.
+    pub unconfined: String,
 }
 
 /// The process, started when it is asked.
@@ -80,6 +88,8 @@ pub struct Symbolizer {
     asked: Instant,
     /// It is known that none can be had.
     is_missing: bool,
+    /// It was said that it may do more than read.
+    is_told: bool,
     /// Times that it had to be given up.
     pub failures: u64,
 }
@@ -98,6 +108,7 @@ impl Symbolizer {
             lingering: Vec::new(),
             asked: Instant::now(),
             is_missing: false,
+            is_told: false,
             failures: 0,
         }
     }
@@ -125,11 +136,25 @@ impl Symbolizer {
         } else {
             Ok(None)
         };
-        if !matches!(answer, Ok(Some(_))) {
-            self.failures += 1;
-            self.end();
+        match &answer {
+            Ok(Some(answer)) => self.told(answer),
+            _ => {
+                self.failures += 1;
+                self.end();
+            }
         }
         answer
+    }
+
+    /// What an answer says of the process itself: what it was refused counts as what the agent was, which nobody else could tell.
+    fn told(&mut self, answer: &Answer) {
+        privileges::add_refused(&answer.refused_calls);
+        if !answer.unconfined.is_empty() && !std::mem::replace(&mut self.is_told, true) {
+            tracing::warn!(
+                "the process that reads symbols may do more than read: {}; probes.profile.symbolize: false does without it",
+                printable(&answer.unconfined)
+            );
+        }
     }
 
     /// The process, started if there is none.
@@ -167,10 +192,16 @@ impl Symbolizer {
         }
     }
 
-    /// Never waits for one that has not ended.
+    /// Never waits for one that has not ended. One that a refused call has ended could not tell of it.
     fn reap(&mut self) {
-        self.lingering
-            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        self.lingering.retain_mut(|child| match child.try_wait() {
+            Ok(None) => true,
+            Ok(Some(status)) if status.signal() == Some(Signal::SIGSYS as i32) => {
+                privileges::add_refused(&[(privileges::OTHER, 1)]);
+                false
+            }
+            _ => false,
+        });
     }
 }
 
@@ -251,12 +282,21 @@ pub fn serve() -> Result<()> {
     let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY, MEMORY);
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let _ = setrlimit(Resource::RLIMIT_FSIZE, 0, 0);
-    confine::reader();
+    let unconfined = confine::reader().err().unwrap_or_default();
     let mut dwarf = None;
     for line in std::io::stdin().lock().lines() {
         let question: Question =
             serde_json::from_str(&line.context("standard input")?).context("a question")?;
-        let mut answer = serde_json::to_vec(&answer(&mut dwarf, &question)).context("JSON")?;
+        let answer = Answer {
+            unconfined: unconfined.clone(),
+            ..answer(&mut dwarf, &question)
+        };
+        // What it came to is known by now.
+        let answer = Answer {
+            refused_calls: privileges::take_refused(),
+            ..answer
+        };
+        let mut answer = serde_json::to_vec(&answer).context("JSON")?;
         answer.push(b'\n');
         let mut out = std::io::stdout().lock();
         out.write_all(&answer)
@@ -328,6 +368,47 @@ mod tests {
         };
         let line = serde_json::to_vec(&answer).unwrap();
         assert_eq!(serde_json::from_slice::<Answer>(&line).unwrap(), answer);
+    }
+
+    /// Cause: a process that was refused a call and says so, one that such a call has ended, and one that could not be confined.
+    /// Seen: all of it counts as the agent's own.
+    #[test]
+    fn what_the_process_was_refused_is_counted() {
+        let counted = |number: i64| {
+            let mut calls = privileges::refused_calls();
+            calls.find(|(of, _)| *of == number).map_or(0, |(_, count)| count)
+        };
+        // No call of any architecture.
+        let number = 1000;
+        let (before, others) = (counted(number), counted(privileges::OTHER));
+        let script = r#"read line; echo '{"refused_calls":[[1000,3]],"unconfined":"capset: no\u001b[2J"}'; read line; kill -SYS $$"#;
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (questions, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut symbolizer = Symbolizer::new();
+        symbolizer.worker = Some(Worker {
+            child,
+            questions,
+            answers,
+        });
+        let question = Question {
+            source: Source::Elf(Elf::default()),
+            addresses: vec![1],
+        };
+        assert!(symbolizer.ask(&question).unwrap().is_some());
+        assert_eq!(counted(number) - before, 3);
+        assert!(symbolizer.is_told);
+        assert!(symbolizer.ask(&question).is_err());
+        let begin = Instant::now();
+        while !symbolizer.lingering.is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(10));
+            symbolizer.reap();
+        }
+        assert_eq!(counted(privileges::OTHER) - others, 1);
     }
 
     #[test]

@@ -54,6 +54,44 @@ fn what_could_not_be_delivered_is_due_again() {
     assert_eq!(seen, ["0: -1"]);
 }
 
+/// Cause: what could not be delivered, then a restart; nobody sees the alert fire any more. Seen: the place is not told that it fires,
+/// but where it was told before, that it does not; ends of long ago are not told at all.
+#[test]
+fn what_has_ended_or_is_old_is_not_told_as_new_after_a_restart() {
+    let mut it = one();
+    let both = [alert("A", "1", T), alert("A", "2", T)];
+    step(&mut it, T, &both);
+    let first = entries(&mut it, T + 30 * SECOND, &both, &Silences::default());
+    let memo = it.failed(&first[0], T + 31 * SECOND).unwrap();
+    assert!(memo.told.open.values().all(|at| *at == 0), "both are due again");
+    // Of two one still fires.
+    let mut it = one();
+    it.restore(T + MINUTE, vec![(0, 0, memo)]);
+    let seen: Vec<String> = (0..200)
+        .step_by(10)
+        .flat_map(|second| step(&mut it, T + MINUTE + second * SECOND, &both[1..]))
+        .collect();
+    assert_eq!(seen, ["0: +2"]);
+    assert_eq!(step(&mut it, T + 10 * MINUTE, &both[1..]), ["0: +2 -1"]);
+    // An end that was given up, and a restart a day later.
+    let mut it = one();
+    step(&mut it, T, &both);
+    step(&mut it, T + 30 * SECOND, &both);
+    let ends = both.clone().map(|alert| over(&alert, T + 60 * SECOND));
+    let end = entries(&mut it, T + 90 * SECOND, &ends, &Silences::default());
+    assert_eq!(told(&end), ["0: -1 -2"]);
+    for (later, wanted) in [(10 * MINUTE, &["0: -1 -2"][..]), (24 * 60 * MINUTE, &[])] {
+        let mut it = one();
+        it.restore(T + later, vec![(0, 0, end[0].memo.clone())]);
+        it.failed(&Dispatcher::recall(end[0].clone(), T + later), T + later);
+        let seen: Vec<String> = (0..400)
+            .step_by(10)
+            .flat_map(|second| step(&mut it, T + later + second * SECOND, &[]))
+            .collect();
+        assert_eq!(seen, wanted);
+    }
+}
+
 #[test]
 fn an_end_that_a_place_does_not_want_is_remembered() {
     let quiet = || with(&route("ops"), vec![receiver("ops", &[false])], Vec::new());

@@ -183,24 +183,34 @@ impl Lane {
                 return;
             }
             let aside = task.aside.clone();
-            let front = self.aside(move |lane| lane.lock().first_but(&aside).cloned());
-            let front = front.await.flatten();
+            let front = self.aside(move |lane| lane.lock().take(&aside)).await.flatten();
             let Some(waiting) = front else {
                 tokio::select! {
                     _ = over.wait_for(|over| *over) => return,
                     () = self.changed.notified() => continue,
                 }
             };
-            if let Some(pause) = task.pause(self.place.rate_limit)
-                && rest(pause, &mut over).await
-            {
-                return;
+            let (number, most) = (waiting.number, self.place.retry.max_elapsed);
+            // From before a restart, or behind others for so long: what it says is no news any more. What still fires is told anew.
+            if age_of(&waiting) > most {
+                let after = humantime::format_duration(most);
+                task.give_up(&self.place, &format!("not delivered within {after}"), "given up");
+                self.aside(move |lane| lane.done(number, Outcome::Expired)).await;
+                let _ = failed.send(waiting.entry);
+                continue;
+            }
+            if let Some(pause) = task.pause(self.place.rate_limit) {
+                // Until it is tried a later one may take its place.
+                self.aside(|lane| lane.lock().put_back()).await;
+                if rest(pause, &mut over).await {
+                    return;
+                }
+                continue;
             }
             let reply = tokio::select! {
                 reply = task.attempt(&self.place, &waiting) => reply,
                 () = async { let _ = over.wait_for(|over| *over).await; sleep(LAST).await } => return,
             };
-            let number = waiting.number;
             match &reply {
                 // One that the place never takes must not hold up those of other groups: they are tried before it is again.
                 Reply::Retry { .. } => {
@@ -227,14 +237,13 @@ impl Lane {
                 }
                 Reply::Retry { after, cause } => {
                     let pause = wait(task.backoff, after, self.place.retry.max);
-                    let age = crate::memory::now() - waiting.entry.notification.at;
-                    let age = Duration::from_millis(age.max(0).unsigned_abs());
-                    if age + pause > self.place.retry.max_elapsed {
+                    if age_of(&waiting) + pause > most {
                         task.give_up(&self.place, &cause, "given up");
                         self.aside(move |lane| lane.done(number, Outcome::Expired)).await;
                         let _ = failed.send(waiting.entry);
                         continue;
                     }
+                    self.aside(|lane| lane.lock().put_back()).await;
                     task.give_up(&self.place, &cause, "trying again");
                     self.stats.retries.fetch_add(1, Relaxed);
                     task.backoff = (task.backoff * 2).min(self.place.retry.max);
@@ -275,6 +284,12 @@ impl Lane {
             }
         }
     }
+}
+
+/// How long ago it was made.
+fn age_of(waiting: &Waiting) -> Duration {
+    let age = crate::memory::now() - waiting.entry.notification.at;
+    Duration::from_millis(age.max(0).unsigned_abs())
 }
 
 /// Waits; true if it is over.

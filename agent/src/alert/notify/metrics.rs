@@ -19,7 +19,7 @@ static INTEGRATION: Label = Label {
 static REASON: Label = Label {
     prometheus: "reason",
     otlp: "geophone.reason",
-    help: "queue_full: newer ones needed the room; refused: the place said that it will never take it; expired: tried for too long; superseded: it had waited for alerting.stale_after, and a later one of its group says what it said",
+    help: "queue_full: newer ones needed the room; refused: the place said that it will never take it; expired: tried for too long; superseded: it had waited for alerting.stale_after, or its group would have had more than half of the queue, and a later one of its group says what it said",
 };
 
 metrics! {

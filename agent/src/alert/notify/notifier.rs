@@ -95,7 +95,7 @@ impl Notifier {
                 let opened = Lane::open(place, &path, limits, (receiver, integration));
                 let (lane, given_up) = opened.map_err(Error::new)?;
                 for entry in given_up {
-                    let _ = give_back.send(entry);
+                    let _ = give_back.send(Dispatcher::recall(entry, now()));
                 }
                 memos.extend(lane.memos().into_iter().map(|memo| (receiver, integration, memo)));
                 used.insert(name);

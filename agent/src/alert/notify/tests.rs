@@ -246,6 +246,30 @@ async fn after_an_outage_a_place_is_told_how_it_is_now() {
     running.stop().await;
 }
 
+/// Cause: a notification has waited for longer than it is tried. Seen: it is not delivered as news; what still fires is told anew.
+#[tokio::test]
+async fn what_has_waited_for_too_long_is_not_delivered() {
+    let directory = tempfile::tempdir().unwrap();
+    let (url, got) = sink(&[]).await;
+    let running = Running::start(&config(directory.path(), &[&url]));
+    let (old, fires) = (now() - 7_200_000, [alert("A", "x", None), alert("B", "x", None)]);
+    running.notifier.look(old, &fires, Edges::default);
+    let begin = Instant::now();
+    while running.counts(0) != [2, 0, 2, 0] {
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            running.counts(0)
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(running.stats(0).dropped[2].load(Relaxed), 2);
+    let is_told = |status, name| taken(&got).contains(&pair(status, name));
+    running.until(&fires[..1], || is_told("firing", "A")).await;
+    assert!(!is_told("firing", "B"), "{:?}", taken(&got));
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_never_taken_delays_nothing_of_another_group() {
     install_crypto();

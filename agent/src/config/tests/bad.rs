@@ -249,6 +249,18 @@ fn ranges_and_contradictions() {
             "geophone.yaml:3: export.otlp.endpoint: has a user or password; put an authorization header into otlp.headers_file",
         ),
         (
+            "anomaly: {enabled: false}\nexport: {otlp: {logs: true}}\n",
+            "geophone.yaml:2: export.otlp.logs: nothing is watched, so there is nothing to log; set anomaly.enabled: true",
+        ),
+        (
+            "anomaly: {defaults: false}\nexport: {otlp: {logs: true}}\n",
+            "geophone.yaml:2: export.otlp.logs: nothing is watched, so there is nothing to log; set anomaly.defaults: true, or watch something of your own with anomaly.watch",
+        ),
+        (
+            "store: {kind: none}\nexport: {otlp: {logs: true}}\n",
+            "geophone.yaml:2: export.otlp.logs: nothing is watched, so there is nothing to log; with store.kind: none nothing is remembered that could be watched; set it to auto, memory or disk",
+        ),
+        (
             "export: {otlp: {retry: {initial: 10s, max: 1s}}}",
             "geophone.yaml:1: export.otlp.retry.max: 1s: out of range; use 10s to 1h",
         ),

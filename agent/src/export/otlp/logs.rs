@@ -20,11 +20,13 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, S
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Records of a request: each has some kilobytes, and collectors refuse more than 4 MiB by default.
 const RECORDS: usize = 200;
+/// At the end of the agent the last are waited for, so long: those that are over with it are told so.
+const LAST: Duration = Duration::from_secs(1);
 /// Name of the event that one has begun.
 const BEGUN: &str = "geophone.anomaly.begun";
 /// Name of the event that one is over.
@@ -62,9 +64,12 @@ impl Exporter {
                     let over = tokio::select! {
                         taken = told.recv_many(&mut records, RECORDS) => taken == 0,
                         () = &mut shutdown => {
-                            while let Ok(one) = told.try_recv() {
-                                records.push(one);
-                            }
+                            let rest = async {
+                                while let Some(one) = told.recv().await {
+                                    records.push(one);
+                                }
+                            };
+                            let _ = tokio::time::timeout(LAST, rest).await;
                             true
                         }
                     };

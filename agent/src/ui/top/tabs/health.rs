@@ -37,6 +37,7 @@ fn id(finding: &Finding) -> String {
 /// How bad it is, and how it looks.
 fn rank(finding: &Finding) -> (f64, Tone) {
     match (finding.kind.as_str(), finding.state.as_str()) {
+        ("error", _) => (10.0, Tone::Bad),
         ("alert", "critical") => (9.0, Tone::Bad),
         ("health", "critical") => (8.0, Tone::Bad),
         ("alert", "pending") => (3.0, Tone::Dim),

@@ -25,6 +25,7 @@ fn what_is_wrong_comes_first() {
         finding("anomaly", "up", "tcp_retransmit_ratio", "peer=db"),
         finding("alert", "pending", "Slow", "peer=cache"),
         finding("alert", "critical", "GeophoneSloBurn", "peer=db slo=loss"),
+        Finding::error("health", "too many samples\u{1b}[2J"),
     ]);
     let mut app = App::new(Theme { color: false });
     app.apply(Update::View(Box::new(on)));
@@ -32,11 +33,19 @@ fn what_is_wrong_comes_first() {
     let shown = screen(&mut app, 120, 24);
     shows(
         &shown,
-        &["7 Health", "critical", "GeophoneSloBurn", "1m30s", "62.5"],
+        &[
+            "7 Health",
+            "critical",
+            "GeophoneSloBurn",
+            "1m30s",
+            "62.5",
+            "too many samples",
+        ],
     );
     assert!(!shown.contains('\u{1b}'), "{shown}");
     let place = |text: &str| shown.find(text).unwrap_or_else(|| panic!("no {text} in {shown}"));
     let order = [
+        "too many samples",
         "GeophoneSloBurn",
         "tcp_retransmit_ratio",
         "degraded",
@@ -44,7 +53,11 @@ fn what_is_wrong_comes_first() {
         "healthy",
     ];
     assert!(order.map(place).is_sorted(), "{shown}");
+    // What could not be asked comes first of all.
     press(&mut app, "\n");
+    shows(&screen(&mut app, 120, 24), &["error", "too many samples"]);
+    press(&mut app, "q");
+    press(&mut app, "j\n");
     shows(
         &screen(&mut app, 120, 24),
         &["why it is critical", "peer=db slo=loss"],

@@ -1,0 +1,173 @@
+//! Who is told that something has begun is told that it is over, and learns why it has begun.
+
+use super::*;
+use crate::watch::evidence::ASKED;
+use std::collections::BTreeSet;
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("s{i:03}")).collect()
+}
+
+/// Many series that are learned, and then a round in which all of them jump.
+fn jumped(count: usize) -> (Fed, Vec<String>, Round) {
+    let settings = Settings {
+        most_series: count,
+        ..SETTINGS
+    };
+    let (mut fed, names) = (Fed::new(settings, false), names(count));
+    for _ in 0..60 {
+        assert!(say(&mut fed, &names, 100.0).begun.is_empty());
+    }
+    let round = say(&mut fed, &names, 300.0);
+    (fed, names, round)
+}
+
+fn say(fed: &mut Fed, names: &[String], level: f64) -> Round {
+    let values: Vec<(&str, f64)> = names
+        .iter()
+        .map(|name| (name.as_str(), level + fed.random.random_range(-1.0..1.0)))
+        .collect();
+    fed.say(&values)
+}
+
+/// Cause: more anomalies begin at once than can be asked about. Seen: the rest is told in the next looks, asked for the moment at
+/// which it began; nothing is told twice.
+#[test]
+fn those_that_find_no_time_wait_for_their_evidence() {
+    let (mut fed, names, round) = jumped(2 * ASKED + 3);
+    let count = names.len();
+    assert_eq!((round.found, round.begun.len()), (count, ASKED));
+    let began = fed.at;
+    assert_eq!(fed.watcher.anomalies().count(), count, "the API has them all");
+    let waiting = fed
+        .watcher
+        .anomalies()
+        .filter(|one| !one.evidence_missing.is_empty());
+    assert_eq!(waiting.count(), count - ASKED);
+    let mut told: BTreeSet<u64> = round.begun.iter().map(|one| one.id).collect();
+    for wanted in [ASKED, 3, 0] {
+        fed.at += STEP;
+        let ago = format!("offset {}ms", fed.at - began);
+        let mut asked = 0;
+        let round = fed.watcher.evaluate(fed.at, &mut |query| {
+            if query == "x" {
+                return Err("no".to_owned());
+            }
+            asked += usize::from(query.contains(&ago));
+            let drops = query.contains("geophone_drops_packets_total") && query.contains(&ago);
+            let reason = Labels::new([("reason", "FULL")]);
+            Ok(drops.then_some((reason, 50.0)).into_iter().collect())
+        });
+        assert_eq!((round.found, round.begun.len()), (0, wanted));
+        // Nine questions each, of then and of before it.
+        assert_eq!(asked, 9 * wanted);
+        for one in &round.begun {
+            assert!(told.insert(one.id), "told twice: {one:?}");
+            assert_eq!((one.evidence.len(), one.evidence_missing.as_str()), (1, ""));
+        }
+    }
+    assert_eq!(told.len(), count);
+}
+
+/// Cause: no question about evidence is answered. Seen: it is tried again twice, then the anomaly is told with the reason.
+#[test]
+fn what_is_not_answered_is_asked_again_and_then_told_without() {
+    let mut fed = Fed::new(SETTINGS, false);
+    fed.usual(100);
+    let mut rounds = Vec::new();
+    for _ in 0..4 {
+        fed.at += STEP;
+        rounds.push(fed.watcher.evaluate(fed.at, &mut |query| match query {
+            "x" => Ok(vec![(labels("one"), 300.0)]),
+            _ => Err("too late".to_owned()),
+        }));
+    }
+    let told: Vec<usize> = rounds.iter().map(|round| round.begun.len()).collect();
+    assert_eq!(told, [0, 0, 1, 0]);
+    assert_eq!(rounds[0].found, 1);
+    assert_eq!(rounds[2].begun[0].evidence_missing, "too late");
+}
+
+/// Cause: more anomalies than are kept, of which all end. Seen: each is told to have begun, then to be over, once; also those that
+/// were given up before anybody had looked for evidence.
+#[test]
+fn who_is_told_that_one_has_begun_is_told_that_it_is_over() {
+    let (mut fed, names, first) = jumped(300);
+    let mut rounds = vec![first];
+    rounds.extend((0..4).map(|_| say(&mut fed, &names, 300.0)));
+    let given_up: Vec<&Anomaly> = rounds.iter().flat_map(|round| &round.ended).collect();
+    assert_eq!(given_up.len(), 300 - 256, "{given_up:?}");
+    assert!(given_up.iter().all(|one| one.over.contains("too many")));
+    assert_eq!(fed.watcher.forgotten(), 44);
+    let dangling = fed.watcher.series().filter_map(|(.., series)| series.active());
+    assert_eq!(
+        dangling
+            .filter(|number| fed.watcher.anomaly(*number).is_none())
+            .count(),
+        44
+    );
+    rounds.extend((0..40).map(|_| say(&mut fed, &names, 100.0)));
+    rounds.push(fed.watcher.close(true));
+    let (mut open, mut over) = (BTreeSet::new(), BTreeSet::new());
+    for round in &rounds {
+        for one in &round.begun {
+            assert!(one.until.is_none() && open.insert(one.id), "{one:?}");
+        }
+        for one in &round.ended {
+            assert!(one.until.is_some() && !one.over.is_empty(), "{one:?}");
+            assert!(open.contains(&one.id) && over.insert(one.id), "{one:?}");
+        }
+    }
+    assert!(open.len() >= 300, "{}", open.len());
+    assert_eq!(open, over);
+}
+
+/// Cause: a restart after which the series is not watched any more, or at another interval, or that nobody survives. Seen: its
+/// anomaly is told to be over, once.
+#[test]
+fn what_a_restart_gives_up_is_told_to_be_over() {
+    let mut fed = Fed::new(SETTINGS, false);
+    fed.usual(100);
+    let id = fed.say(&[("one", 300.0)]).begun[0].id;
+    let bytes = fed.watcher.save().unwrap();
+    let other = Definition {
+        expr: "y".to_owned(),
+        ..definition(false)
+    };
+    let slower = Settings {
+        interval: 2 * STEP,
+        ..SETTINGS
+    };
+    let none = Settings {
+        most_series: 0,
+        ..SETTINGS
+    };
+    for (settings, definition, why) in [
+        (SETTINGS, other, "not watched any more"),
+        (slower, definition(false), "another one now"),
+        (none, definition(false), "not watched any more"),
+    ] {
+        let mut watcher = Watcher::new(settings, vec![definition]);
+        let _ = watcher.restore(&bytes);
+        let round = watcher.evaluate(fed.at + STEP, &mut |_| Ok(Vec::new()));
+        assert_eq!((round.begun.len(), round.ended.len()), (0, 1), "{round:?}");
+        let over = &round.ended[0];
+        assert_eq!((over.id, over.until), (id, Some(fed.at as f64 / 1e3)));
+        assert!(over.over.contains(why), "{over:?}");
+        let again = watcher.evaluate(fed.at + 4 * STEP, &mut |_| Ok(Vec::new()));
+        assert!(again.ended.is_empty(), "{again:?}");
+    }
+    let again = Watcher::new(SETTINGS, vec![definition(false)]);
+    let mut again = Fed {
+        watcher: again,
+        ..fed
+    };
+    again.watcher.restore(&bytes).unwrap();
+    assert!(again.watcher.close(true).ended.is_empty(), "it goes on");
+    let over = again.watcher.close(false).ended;
+    assert!(
+        over.len() == 1 && over[0].over.contains("the agent has ended"),
+        "{over:?}"
+    );
+    assert!(again.watcher.anomaly(id).unwrap().until.is_some());
+}
