@@ -141,7 +141,7 @@ impl Collector {
             tracing::error!("{e}; peers have no names");
         }
         let floor = engine.as_mut().and_then(Engine::calibrate).unwrap_or(0.0);
-        let mut parts = Parts::new(engine, setup.names, setup.peers, source);
+        let mut parts = Parts::new(engine, setup.names, setup.peers, source, start);
         parts.follow_services(false);
         let mut probes = setup.probes;
         let mut context = parts.context(&clock, start);
@@ -335,6 +335,7 @@ impl Collector {
         }
         // What follows is the agent's own, and in no replay.
         let told = families.len();
+        self.parts.collect(clock.now, &mut families);
         if let Some(price) = &mut self.price {
             let engine = self.parts.engine.as_ref();
             let fills = engine.iter().flat_map(|engine| {
