@@ -212,6 +212,7 @@ pub fn collector_of(
         peers,
         names,
         resource: resource(config),
+        labels: config.labels.clone(),
         budget: if config.budget.enabled {
             config.budget.cpu_percent / 100.0
         } else {

@@ -17,6 +17,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Probe block", crate::probes::block::METRICS),
         ("Probe sched", crate::probes::sched::METRICS),
         ("Probe profile", crate::probes::profile::METRICS),
+        ("Labels", crate::aggregate::fold::METRICS),
         ("Names", crate::identity::losses::METRICS),
         ("Kubernetes", crate::identity::kubernetes::METRICS),
         ("Accounting", crate::accounting::METRICS),

@@ -4,7 +4,7 @@ use super::base::Offsets;
 use super::format::{Meta, Reader, Step};
 use super::reader::Chunks;
 use super::{Past, Source};
-use crate::aggregate::{Family, Snapshot};
+use crate::aggregate::{Family, Fold, Snapshot};
 use crate::app;
 use crate::collector::Collector;
 use crate::config::{Config, TunnelUse};
@@ -26,6 +26,8 @@ pub struct Replay<'a> {
     damage: Option<String>,
     /// Where the recording does not begin with the agent: the difference to what the agent said.
     offsets: Option<Offsets>,
+    /// Labels that the agent left out.
+    fold: Fold,
     /// Ticks that were given.
     ticks: u64,
 }
@@ -35,10 +37,12 @@ impl<'a> Replay<'a> {
     pub fn new(content: &'a [u8], path: &Path) -> Result<Self> {
         let chunks = Chunks::new(content, path)?;
         let config = settings(chunks.meta()).context(path.display())?;
+        let fold = Fold::new(&config.labels, chunks.meta().start_unix_nanos);
         Ok(Self {
             chunks,
             past: Arc::new(Past::new()),
             collector: None,
+            fold,
             config,
             frames: Vec::new(),
             at: 0,
@@ -83,6 +87,7 @@ impl<'a> Replay<'a> {
                     if let Some(offsets) = &mut self.offsets {
                         offsets.apply(&mut snapshot.families);
                     }
+                    self.fold.apply(&mut snapshot.families);
                     snapshot.families.iter_mut().for_each(sort);
                     self.ticks += 1;
                     snapshot.tick = self.ticks;
