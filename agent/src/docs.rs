@@ -20,6 +20,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Labels", crate::aggregate::fold::METRICS),
         ("Names", crate::identity::losses::METRICS),
         ("Kubernetes", crate::identity::kubernetes::METRICS),
+        ("Kubernetes: backends", crate::identity::backends::METRICS),
         ("Accounting", crate::accounting::METRICS),
         ("Coverage", crate::coverage::METRICS),
         ("Cost", crate::cost::METRICS),

@@ -11,7 +11,11 @@ use std::sync::Arc;
 
 /// Gauges that say how much is there: of two series the sum is there. The sum of others (ages, shares, states, extremes) is
 /// nothing, and whichever of them one took would be the wrong one for somebody; they keep their labels.
-pub const ADD_UP: &[&str] = &["geophone_tcp_connections", "geophone_block_in_flight"];
+pub const ADD_UP: &[&str] = &[
+    "geophone_tcp_connections",
+    "geophone_block_in_flight",
+    "geophone_kubernetes_backend_connections",
+];
 
 static METRIC: Label = Label {
     prometheus: "metric",

@@ -1,5 +1,6 @@
 //! Who and to whom: cgroups, processes and peers get their names here.
 
+pub mod backends;
 pub mod births;
 pub mod cache;
 pub mod cgroup;

@@ -332,7 +332,7 @@ fn labels_of_metrics() {
         ),
         (
             "labels: [{metrics: geophone_path_mtu_bytes, exclude: [peer]}]",
-            "geophone.yaml:1: labels[0].metrics: the values of geophone_path_mtu_bytes cannot be added up, so that its series keep their labels; counters, histograms and gauges of what is there (geophone_tcp_connections, geophone_block_in_flight) can",
+            "geophone.yaml:1: labels[0].metrics: the values of geophone_path_mtu_bytes cannot be added up, so that its series keep their labels; counters, histograms and gauges of what is there (geophone_tcp_connections, geophone_block_in_flight, geophone_kubernetes_backend_connections) can",
         ),
         (
             "labels: [{metrics: geophone_tcp_*}]",
