@@ -178,7 +178,7 @@ mod tests {
             step(&mut services, room, changes),
             (["private", "b", "c"].map(str::to_owned), 2)
         );
-        assert!(kubernetes.status().refused.get("trie").is_none());
+        assert!(!kubernetes.status().refused.contains_key("trie"));
         let (names, len) = step(&mut services, room, vec![(at(1), target("a"))]);
         assert_eq!((names, len), (["private", "b", "c"].map(str::to_owned), 2));
         assert_eq!(kubernetes.status().refused["trie"], 1);
