@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 use tests::harness::cgroup::Cgroup;
+use tests::harness::cli::geophone;
 use tests::harness::command::promtool;
 use tests::harness::kubernetes::runc::{Container, id};
-use tests::harness::kubernetes::{Api, Mood, node, pod, running, service, slice};
+use tests::harness::kubernetes::{Api, Mood, agent, pod, running, sent};
 use tests::harness::otlp::Authority;
 use tests::harness::traffic::Place;
 use tests::harness::{Scene, Setup, Snapshot, Traffic, equal, serial};
@@ -31,14 +32,6 @@ fn container(uid: &str, id: &str) -> Result<Cgroup> {
     ))
 }
 
-fn agent(api: &Api) -> Result<Setup> {
-    let kubeconfig = api.kubeconfig()?;
-    let path = kubeconfig.to_str().context("a strange path")?;
-    Ok(Setup::new()
-        .set("kubernetes.kubeconfig", path)
-        .set("kubernetes.node", "node-1"))
-}
-
 /// A process in a container sends so many bytes and ends.
 fn talk(scene: &Scene, cgroup: &Path, bytes: u64) -> Result<()> {
     let mut client = Traffic::at(Place {
@@ -50,15 +43,6 @@ fn talk(scene: &Scene, cgroup: &Path, bytes: u64) -> Result<()> {
     let connection = client.connect(&scene.at)?;
     client.ping(connection, bytes / 100, 100)?;
     client.close(connection)
-}
-
-fn sent(s: &Snapshot, filter: &[(&str, &str)]) -> u64 {
-    let filter: Vec<_> = filter
-        .iter()
-        .copied()
-        .chain([("direction", "transmit")])
-        .collect();
-    s.sum("geophone_tcp_bytes_total", &filter)
 }
 
 fn has_sent(s: &Snapshot, subject: &str, bytes: u64) -> Result<()> {
@@ -215,7 +199,7 @@ fn names_outlive_the_server() -> Result<()> {
     let cgroup = container(&web, &web_id)?;
     talk(&scene, cgroup.path(), 1000)?;
     agent.until(|s| has_sent(s, "shop/web", 1000))?;
-    let old = |s: &Snapshot| s.number("geophone_kubernetes_age_seconds", &[]);
+    let old = |s: &Snapshot| s.number("geophone_kubernetes_age_seconds", &[("object", "pods")]);
     agent.until(|s| {
         let age = old(s)?;
         ensure!(age > 2.0, "{age} s old");
@@ -314,73 +298,110 @@ fn a_bad_server_costs_little() -> Result<()> {
     agent.snapshot()?.lawful()
 }
 
-/// Cause: a connection to the address of a service, which NAT sends to one of its endpoints, and one to the endpoint itself;
-/// then the service has no endpoint any more. Seen: both by the service, the second with zone and region, and the other
-/// end by the service of the client; a new connection by no service.
+/// Cause: two containers of two Deployments talk to two peers; labels are left out. Seen: one series by namespace, the sum of
+/// both, that does not fall when one of them ends; the same in the store and in a scrape; what other metrics have stays.
 #[test]
-fn peers_are_called_after_services() -> Result<()> {
-    need_root!("nft");
+fn labels_that_are_left_out_are_added_up() -> Result<()> {
+    need_root!();
     let api = Api::start()?;
-    api.shows_services();
+    let (web, web_id) = (uid(), id());
+    let (cart, cart_id) = (uid(), id());
+    api.set("pods", running(pod(&web, "shop", "web"), &web_id));
+    api.set("pods", running(pod(&cart, "shop", "cart"), &cart_id));
     let scene = Scene::echo()?;
-    let (client, server) = (scene.net.a.v4.to_string(), scene.net.b.v4.to_string());
-    let cluster_ip = "10.255.96.10";
-    api.set("nodes", node("node-2", "eu-2", "eu-2b"));
-    api.set("services", service("db", cluster_ip));
-    api.set("endpointslices", slice("db", &[(&server, "node-2", "eu-2b")]));
-    api.set("endpointslices", slice("web", &[(&client, "node-1", "eu-1a")]));
-    let ns = &scene.net.a.ns;
-    ns.ip(&format!("route add {cluster_ip} via {server}"))?;
-    ns.nft(&format!(
-        "table ip nat {{ chain out {{ type nat hook output priority -100; \
-         ip daddr {cluster_ip} counter dnat to {server}; }}; }}"
-    ))?;
-    let agent = agent(&api)?.set("kubernetes.peers", "true").start()?;
-    let port = scene.at.rsplit(':').next().context("no port")?;
-    let mut client = Traffic::new("shopper", ns)?;
-    let through = |client: &mut Traffic, to: &str, bytes: u64| {
-        let connection = client.connect(to)?;
-        client.ping(connection, bytes / 100, 100)?;
-        client.close(connection)
-    };
-    through(&mut client, &format!("{cluster_ip}:{port}"), 1000)?;
-    through(&mut client, &scene.at, 700)?;
-    let by_server = [
-        ("peer", "shop/web"),
-        ("peer_zone", "eu-1a"),
-        ("peer_region", "eu-1"),
-    ];
-    agent.until(|s| {
-        equal("to db", sent(s, &[("peer", "shop/db")]), 1700)?;
-        let behind = [
-            ("peer", "shop/db"),
-            ("peer_zone", "eu-2b"),
-            ("peer_region", "eu-2"),
-        ];
-        equal("to its endpoint", sent(s, &behind), 700)?;
-        equal("back", sent(s, &by_server), 1700)
-    })?;
-    ensure!(ns.nft_counter()? > 0, "no NAT");
-    equal(
-        "addresses",
-        agent.snapshot()?.number("geophone_kubernetes_addresses", &[])? as u64,
-        3,
-    )?;
-    api.delete("endpointslices", "slice-db");
-    agent.until(|s| {
-        let addresses = s.number("geophone_kubernetes_addresses", &[])?;
-        equal("addresses", addresses as u64, 2)
-    })?;
-    // It is known; the tick that writes it to the kernel is the next one.
-    agent.after(1)?;
-    through(&mut client, &scene.at, 500)?;
-    // Others on this machine talk as well.
-    let to_nobody = [("peer", "private"), ("subject", client.name())];
-    agent.until(|s| equal("to nobody", sent(s, &to_nobody), 500))?;
+    let rules = "[{metrics: geophone_tcp_bytes_total, include: [k8s_namespace_name, direction]}, \
+                 {metrics: geophone_tcp_rtt_seconds, exclude: [subject]}]";
+    let agent = agent(&api)?
+        .set("labels", rules)
+        .config("store: {kind: memory}")
+        .start()?;
+    let cgroup = container(&web, &web_id)?;
+    talk(&scene, cgroup.path(), 3000)?;
+    let shop = [("k8s_namespace_name", "shop")];
+    agent.until(|s| equal("bytes", sent(s, &shop), 3000))?;
+    let second = container(&cart, &cart_id)?;
+    talk(&scene, second.path(), 2000)?;
+    agent.until(|s| equal("bytes", sent(s, &shop), 5000))?;
     let s = agent.snapshot()?;
-    equal("to db as before", sent(&s, &[("peer", "shop/db")]), 1700)?;
-    equal("back", sent(&s, &by_server), 2200)?;
-    api.is_content()
+    equal("series", s.series("geophone_tcp_bytes_total", &shop).len(), 2)?;
+    let subjects = s.values("geophone_tcp_bytes_total", "subject");
+    ensure!(subjects.iter().all(String::is_empty), "{subjects:?}");
+    let subjects = s.values("geophone_tcp_segments_total", "subject");
+    ensure!(
+        subjects.iter().any(|subject| subject == "shop/cart"),
+        "{subjects:?}"
+    );
+    ensure!(
+        s.values("geophone_tcp_rtt_seconds", "subject")
+            .iter()
+            .all(String::is_empty),
+        "rtt by subject"
+    );
+    let folded = [("metric", "geophone_tcp_bytes_total")];
+    ensure!(
+        s.number("geophone_folded_series", &folded)? >= 2.0,
+        "nothing folded"
+    );
+    let text = agent.metrics()?;
+    promtool(&text)?;
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with("geophone_tcp_bytes_total{") && line.contains("shop"));
+    equal("lines", lines.count(), 2)?;
+    let stored = geophone(&[
+        "query",
+        "--listen",
+        &agent.at.to_string(),
+        "count by (k8s_namespace_name) (geophone_tcp_bytes_total{k8s_namespace_name='shop'})",
+    ])?;
+    let stored = String::from_utf8_lossy(&stored.stdout).into_owned();
+    ensure!(stored.contains("shop") && stored.contains(" 2"), "{stored}");
+    let told = geophone(&["check", "--cardinality", "--listen", &agent.at.to_string()])?;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    ensure!(told.contains("that `labels` has made part of them"), "{told}");
+    s.lawful()
+}
+
+/// Cause: a role without `watch`. Seen: `geophone check` names what is forbidden and fails; without the fault it does not.
+#[test]
+fn check_names_the_right_that_is_missing() -> Result<()> {
+    need_root!();
+    let api = Api::start()?;
+    api.set("pods", running(pod(&uid(), "shop", "web"), &id()));
+    let kubeconfig = api.kubeconfig()?;
+    let kubeconfig = format!("kubernetes.kubeconfig={}", kubeconfig.display());
+    let arguments = [
+        "check",
+        "--json",
+        "--set",
+        &kubeconfig,
+        "--set",
+        "kubernetes.node=node-1",
+    ];
+    let fact = || -> Result<serde_json::Value> {
+        let report: serde_json::Value = serde_json::from_slice(&geophone(&arguments)?.stdout)?;
+        let facts = report["facts"].as_array().cloned().unwrap_or_default();
+        let own = facts.into_iter().find(|fact| fact["name"] == "kubernetes");
+        own.context("nothing of Kubernetes")
+    };
+    let well = fact()?;
+    ensure!(
+        well["ok"] == true && well["value"] == "1 pods of node node-1",
+        "{well}"
+    );
+    api.becomes(Mood::ForbidsWatch);
+    let forbidden = fact()?;
+    ensure!(forbidden["ok"] == false, "{forbidden}");
+    let value = forbidden["value"].as_str().unwrap_or_default();
+    equal(
+        "fact",
+        value,
+        "1 pods of node node-1, but forbidden: watch of pods",
+    )?;
+    api.becomes(Mood::Forbids);
+    let forbidden = fact()?;
+    let value = forbidden["value"].as_str().unwrap_or_default();
+    equal("fact", value, "forbidden: list of pods, get of nodes")
 }
 
 /// Cause: containers of runc under kubepods, one in a pod that the API knows, one of which only containerd's files tell.

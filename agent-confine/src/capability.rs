@@ -106,6 +106,8 @@ pub struct Needs {
     pub devices: bool,
     /// Other network namespaces are entered.
     pub namespaces: bool,
+    /// It is asked which endpoint of a service NAT has chosen.
+    pub backends: bool,
     /// What the budget takes away under load is loaded and attached again.
     pub relieves: bool,
     /// That of cgroups as well.
@@ -187,6 +189,11 @@ const RULES: &[Rule] = &[
         |n| n.devices,
         Capability::NET_ADMIN,
         "devices that come later, WireGuard's peers",
+    ),
+    (
+        |n| n.backends,
+        Capability::NET_ADMIN,
+        "endpoints behind services, from the kernel's connection tracking",
     ),
     (
         |n| n.relieves_cgroups,
@@ -333,6 +340,11 @@ mod tests {
             ..Needs::default()
         };
         assert_eq!(names(u64::MAX, &drops), ["CAP_SYSLOG"]);
+        let backends = Needs {
+            backends: true,
+            ..Needs::default()
+        };
+        assert_eq!(names(u64::MAX, &backends), ["CAP_NET_ADMIN"]);
     }
 
     #[test]
@@ -340,6 +352,7 @@ mod tests {
         let all = Needs {
             devices: true,
             namespaces: true,
+            backends: true,
             relieves: true,
             relieves_cgroups: true,
             stacks: true,

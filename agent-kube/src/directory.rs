@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 /// Most addresses that are known.
 pub const MAX_ADDRESSES: usize = 16_384;
-/// Most objects that may name one address.
+/// Most objects that may name one address; one that more name has no name.
 const MAX_CLAIMS: usize = 16;
+/// Most claims of all.
+const MAX_ALL_CLAIMS: usize = 2 * MAX_ADDRESSES;
 /// Most zones.
 const MAX_ZONES: usize = 256;
+/// So many nodes of a zone are asked where it is, if they do not say.
+const MAX_TRIED: usize = 16;
 
 /// Which kind of object names an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +39,27 @@ pub struct Claim {
     pub node: Arc<str>,
     /// UID of the pod behind it; empty = none.
     pub pod: Arc<str>,
+    /// `namespace/name` of that pod.
+    pub pod_name: Arc<str>,
+}
+
+impl Claim {
+    fn namespace(&self) -> Option<&str> {
+        self.service.split_once('/').map(|(namespace, _)| namespace)
+    }
+}
+
+/// Whom a connection to a service really reaches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Backend {
+    /// `namespace/name` of the service.
+    pub service: Arc<str>,
+    /// `namespace/name` of the pod; the address of an endpoint that is no pod.
+    pub pod: Arc<str>,
+    /// Zone; empty = not known.
+    pub zone: Arc<str>,
+    /// Region of the zone; empty = not known.
+    pub region: Arc<str>,
 }
 
 /// Whose an address is.
@@ -56,20 +81,32 @@ pub struct Directory {
     /// By kind and UID: the addresses that it names, and the listing that it was last seen in.
     objects: HashMap<Key, (Vec<IpAddr>, u64)>,
     claims: HashMap<IpAddr, Vec<(Key, Claim)>>,
+    /// How many there are.
+    all: usize,
+    /// Addresses that more objects name than are kept, and the listing that has shown it: whoever of them came first would else be
+    /// taken for the one that has it.
+    crowded: HashMap<IpAddr, [u64; 2]>,
     /// Of services and of slices, which are listed apart.
     listings: [u64; 2],
+    /// Whether some of them found no room since their last listing.
+    starved: [bool; 2],
     zones: BTreeMap<Arc<str>, Zone>,
     /// What may have changed since it was told.
     dirty: BTreeSet<IpAddr>,
     told: HashMap<IpAddr, Target>,
-    /// Addresses that found no room.
+    /// Addresses that found no room, or that more objects name than are kept.
     pub refused: u64,
+    /// Zones that found no room: their peers have no region.
+    pub refused_zones: u64,
 }
 
 #[derive(Debug)]
 struct Zone {
-    /// One of its nodes, whose labels have the region.
-    node: Arc<str>,
+    /// The one of its nodes that is asked next, whose labels have the region; `None` = nobody is to be asked.
+    ask: Option<Arc<str>>,
+    /// Those that did not say, or are gone.
+    tried: Vec<Arc<str>>,
+    /// What is known until another answer comes.
     region: Option<Arc<str>>,
 }
 
@@ -77,6 +114,14 @@ impl Directory {
     /// All of this kind will be named anew.
     pub fn list(&mut self, by: By) {
         self.listings[by as usize] += 1;
+        self.starved[by as usize] = false;
+    }
+
+    /// Whether there is room again for what found none: then it has to be listed anew. Says so once.
+    pub fn has_room_again(&mut self, by: By) -> bool {
+        let has_eighth = |count: usize, most: usize| count <= most - most / 8;
+        let is_enough = has_eighth(self.claims.len(), MAX_ADDRESSES) && has_eighth(self.all, MAX_ALL_CLAIMS);
+        is_enough && std::mem::take(&mut self.starved[by as usize])
     }
 
     /// All have been named: those that were not are gone.
@@ -89,6 +134,14 @@ impl Directory {
         for uid in gone {
             self.set(by, &uid, Vec::new());
         }
+        let (dirty, claims) = (&mut self.dirty, &self.claims);
+        self.crowded.retain(|address, seen| {
+            let stays = claims.contains_key(address) && seen[by as usize] == listing;
+            if !stays {
+                dirty.insert(*address);
+            }
+            stays
+        });
     }
 
     /// An object is there, or has changed; without claims it is gone, or names nothing.
@@ -97,7 +150,9 @@ impl Directory {
         let (before, _) = self.objects.remove(&key).unwrap_or_default();
         for address in before {
             if let Some(known) = self.claims.get_mut(&address) {
+                let count = known.len();
                 known.retain(|(of, _)| *of != key);
+                self.all -= count - known.len();
                 if known.is_empty() {
                     self.claims.remove(&address);
                 }
@@ -108,10 +163,17 @@ impl Directory {
         for claim in claims {
             let is_known = self.claims.contains_key(&claim.address);
             let known = self.claims.get(&claim.address).map_or(0, Vec::len);
-            if known >= MAX_CLAIMS || !is_known && self.claims.len() >= MAX_ADDRESSES {
+            let is_full = !is_known && self.claims.len() >= MAX_ADDRESSES || self.all >= MAX_ALL_CLAIMS;
+            if known >= MAX_CLAIMS || is_full {
                 self.refused += 1;
+                self.starved[by as usize] |= is_full;
+                if is_known {
+                    self.crowded.insert(claim.address, self.listings);
+                    self.dirty.insert(claim.address);
+                }
                 continue;
             }
+            self.all += 1;
             self.meet(&claim);
             self.dirty.insert(claim.address);
             taken.push(claim.address);
@@ -123,28 +185,85 @@ impl Directory {
         }
     }
 
-    /// A node through which the region of a zone can be learnt that is not known: zone and node.
+    /// A node that is to be asked for the region of a zone: zone and node.
     pub fn unknown_zone(&self) -> Option<(Arc<str>, Arc<str>)> {
-        let mut unknown = self.zones.iter().filter(|(_, zone)| zone.region.is_none());
-        unknown
-            .next()
-            .map(|(name, zone)| (name.clone(), zone.node.clone()))
+        let mut open = self.zones.iter();
+        open.find_map(|(name, zone)| Some((name.clone(), zone.ask.clone()?)))
     }
 
-    /// What the node said; `None` = it is not there, and the zone waits for another one's name.
-    pub fn set_region(&mut self, zone: &str, region: Option<&str>) {
-        let Some(region) = region else {
-            self.zones.remove(zone);
+    /// What the node said; `None` = it is not there, or in another zone: then another one of the zone is asked.
+    pub fn set_region(&mut self, name: &str, region: Option<&str>) {
+        let Some(zone) = self.zones.get_mut(name) else {
             return;
         };
-        if let Some(known) = self.zones.get_mut(zone) {
-            known.region = Some(region.into());
+        let Some(region) = region else {
+            zone.tried.extend(zone.ask.take());
+            if zone.tried.len() < MAX_TRIED {
+                let claims = self.claims.values().flatten().map(|(_, claim)| claim);
+                let mut others = claims.filter(|claim| *claim.zone == *name && !claim.node.is_empty());
+                zone.ask = others
+                    .find(|claim| !zone.tried.contains(&claim.node))
+                    .map(|claim| claim.node.clone());
+            }
+            return;
+        };
+        (zone.ask, zone.tried) = (None, Vec::new());
+        if zone.region.as_deref() == Some(region) {
+            return;
         }
+        zone.region = Some(region.into());
         let of_zone = self
             .claims
             .iter()
-            .filter(|(_, claims)| claims.iter().any(|(_, claim)| *claim.zone == *zone));
+            .filter(|(_, claims)| claims.iter().any(|(_, claim)| *claim.zone == *name));
         self.dirty.extend(of_zone.map(|(address, _)| *address));
+    }
+
+    /// Asks for the region of each zone anew, of nodes that are there by now, and forgets zones that nobody is in.
+    pub fn renew_zones(&mut self) {
+        let mut nodes: BTreeMap<&Arc<str>, &Arc<str>> = BTreeMap::new();
+        for (_, claim) in self.claims.values().flatten() {
+            if !claim.zone.is_empty() && !claim.node.is_empty() {
+                nodes.entry(&claim.zone).or_insert(&claim.node);
+            }
+        }
+        self.zones.retain(|name, zone| {
+            zone.tried.clear();
+            zone.ask = nodes.get(name).map(|node| (*node).clone());
+            zone.ask.is_some()
+        });
+        for (name, node) in nodes {
+            if self.zones.len() < MAX_ZONES && !self.zones.contains_key(name) {
+                self.zones.insert(name.clone(), Zone::new(node));
+            }
+        }
+    }
+
+    /// Who is reached by a connection to a service's address that NAT sends `to` an endpoint; `None` = the one is no service's
+    /// address, or the other none of its endpoints.
+    pub fn behind(&self, address: &IpAddr, to: &IpAddr) -> Option<Backend> {
+        let of = |address, by| {
+            self.claims
+                .get(address)
+                .into_iter()
+                .flatten()
+                .filter(move |((is, _), _)| *is == by)
+        };
+        let (_, service) = of(address, By::Service).next()?;
+        let (_, endpoint) = of(to, By::Slice).find(|(_, claim)| claim.service == service.service)?;
+        let region = self
+            .zones
+            .get(&endpoint.zone)
+            .and_then(|zone| zone.region.clone());
+        Some(Backend {
+            service: service.service.clone(),
+            pod: match &endpoint.pod_name {
+                name if name.is_empty() => to.to_string().into(),
+                name => name.clone(),
+            },
+            zone: endpoint.zone.clone(),
+            region: region.unwrap_or_default(),
+        })
     }
 
     /// What has changed since the last call: addresses, and whose they are now; `None` = nobody's.
@@ -174,6 +293,9 @@ impl Directory {
     }
 
     fn find(&self, address: &IpAddr) -> Option<Target> {
+        if self.crowded.contains_key(address) {
+            return None;
+        }
         let claims = self.claims.get(address)?;
         let first = claims.iter().min_by_key(|((by, _), claim)| {
             // `db` rather than `db-metrics`.
@@ -181,9 +303,11 @@ impl Directory {
         });
         let (_, claim) = first?;
         // Several have one address if it is the node's, as of pods in its network and of load balancers without addresses of
-        // their own: what else is there is none of theirs.
+        // their own: what else is there is none of theirs. A pod has services in its namespace only; who says otherwise may
+        // write EndpointSlices in his own, and knows the UID of another's pod.
         let agrees = |other: &Claim| {
-            other.service == claim.service || (other.pod == claim.pod && !claim.pod.is_empty())
+            let is_same_pod = other.pod == claim.pod && !claim.pod.is_empty();
+            other.service == claim.service || is_same_pod && other.namespace() == claim.namespace()
         };
         if !claims.iter().all(|(_, other)| agrees(other)) {
             return None;
@@ -197,13 +321,31 @@ impl Directory {
     }
 
     fn meet(&mut self, claim: &Claim) {
-        let has_place = !claim.zone.is_empty() && !claim.node.is_empty();
-        if has_place && !self.zones.contains_key(&claim.zone) && self.zones.len() < MAX_ZONES {
-            let zone = Zone {
-                node: claim.node.clone(),
-                region: None,
-            };
-            self.zones.insert(claim.zone.clone(), zone);
+        if claim.zone.is_empty() || claim.node.is_empty() {
+            return;
+        }
+        let has_room = self.zones.len() < MAX_ZONES;
+        match self.zones.get_mut(&claim.zone) {
+            Some(zone) => {
+                let is_wanted = zone.ask.is_none() && zone.region.is_none() && zone.tried.len() < MAX_TRIED;
+                if is_wanted && !zone.tried.contains(&claim.node) {
+                    zone.ask = Some(claim.node.clone());
+                }
+            }
+            None if has_room => {
+                self.zones.insert(claim.zone.clone(), Zone::new(&claim.node));
+            }
+            None => self.refused_zones += 1,
+        }
+    }
+}
+
+impl Zone {
+    fn new(node: &Arc<str>) -> Self {
+        Self {
+            ask: Some(node.clone()),
+            tried: Vec::new(),
+            region: None,
         }
     }
 }

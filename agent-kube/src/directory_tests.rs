@@ -12,6 +12,12 @@ fn claim(at: &str, service: &str, pod: &str) -> Claim {
         zone: if pod.is_empty() { "" } else { "eu-1a" }.into(),
         node: if pod.is_empty() { "" } else { "node-1" }.into(),
         pod: pod.into(),
+        pod_name: if pod.is_empty() {
+            String::new()
+        } else {
+            format!("shop/{pod}")
+        }
+        .into(),
     }
 }
 
@@ -84,12 +90,17 @@ fn of_several_services_the_plainest_and_no_name_for_the_address_of_a_node() {
     let mut directory = Directory::default();
     let headless = Claim {
         is_headless: true,
-        ..claim("10.244.1.7", "a/b", "p1")
+        ..claim("10.244.1.7", "shop/b", "p1")
     };
     directory.set(By::Slice, "1", vec![headless]);
-    assert_eq!(taken(&mut directory), pairs(&[("10.244.1.7", "a/b eu-1a ")]));
+    assert_eq!(taken(&mut directory), pairs(&[("10.244.1.7", "shop/b eu-1a ")]));
     directory.set(By::Slice, "2", vec![claim("10.244.1.7", "shop/db-metrics", "p1")]);
     directory.set(By::Slice, "3", vec![claim("10.244.1.7", "shop/db", "p1")]);
+    assert_eq!(taken(&mut directory), pairs(&[("10.244.1.7", "shop/db eu-1a ")]));
+    // Somebody of another namespace says that the pod is his.
+    directory.set(By::Slice, "x", vec![claim("10.244.1.7", "a/b", "p1")]);
+    assert_eq!(taken(&mut directory), pairs(&[("10.244.1.7", "")]));
+    directory.set(By::Slice, "x", Vec::new());
     assert_eq!(taken(&mut directory), pairs(&[("10.244.1.7", "shop/db eu-1a ")]));
     // Two pods of the host's network.
     directory.set(By::Slice, "4", vec![claim("192.0.2.1", "mon/node", "p1")]);
@@ -128,6 +139,7 @@ fn a_new_list_takes_away_at_its_end_and_of_its_kind_only() {
 
 #[test]
 fn there_is_a_most_of_everything() {
+    let _alone = crate::LARGE.lock().unwrap();
     let mut directory = Directory::default();
     let many = |from: u32, count: u32| {
         (from..from + count).map(|i| claim(&IpAddr::from(i.to_be_bytes()).to_string(), "a/b", "p"))
@@ -138,9 +150,117 @@ fn there_is_a_most_of_everything() {
         directory.set(By::Slice, &format!("x{i}"), vec![claim("0.0.0.1", "a/b", "p")]);
     }
     assert_eq!(directory.refused, 5 + 40 - (MAX_CLAIMS as u64 - 1));
+    assert_eq!(directory.all, MAX_ADDRESSES + MAX_CLAIMS - 1);
+    // Who comes first is not taken for the owner.
+    for i in 0..MAX_CLAIMS {
+        directory.set(By::Slice, &format!("y{i}"), vec![claim("0.0.0.2", "evil/a", "")]);
+    }
+    directory.take();
+    assert_eq!(directory.find(&address("0.0.0.2")), None);
+    directory.list(By::Slice);
+    directory.set(By::Slice, "1", many(0, MAX_ADDRESSES as u32).collect());
+    directory.listed(By::Slice);
+    assert_eq!(
+        taken(&mut directory)[1],
+        ("0.0.0.2".to_owned(), "a/b eu-1a ".to_owned())
+    );
+    assert!(directory.crowded.is_empty());
+    directory.set(By::Slice, "2", many(MAX_ADDRESSES as u32, 1).collect());
     // A node that is not there is not asked for again and again.
     directory.set_region("eu-1a", None);
     assert_eq!(directory.unknown_zone(), None);
+    assert!(!directory.has_room_again(By::Slice));
     directory.set(By::Slice, "1", Vec::new());
-    assert_eq!(directory.len(), 1);
+    assert_eq!((directory.len(), directory.all), (0, 0));
+    // What found no room then may come again.
+    assert!(!directory.has_room_again(By::Service));
+    assert!(directory.has_room_again(By::Slice) && !directory.has_room_again(By::Slice));
+    for i in 0..300u32 {
+        let zone = Claim {
+            zone: format!("z{i}").into(),
+            ..claim("10.0.0.1", "a/b", "p")
+        };
+        directory.set(By::Slice, "z", vec![zone]);
+    }
+    assert_eq!(directory.zones.len(), MAX_ZONES);
+    assert_eq!(directory.refused_zones, 300 - (MAX_ZONES as u64 - 1));
+    directory.renew_zones();
+    assert_eq!(directory.zones.len(), 1, "{:?}", directory.zones);
+}
+
+#[test]
+fn a_zone_is_where_a_node_says_that_is_there() {
+    let mut directory = Directory::default();
+    let on = |address: &str, node: &str| Claim {
+        node: node.into(),
+        ..claim(address, "shop/db", "p")
+    };
+    directory.set(By::Slice, "1", vec![on("10.0.0.1", "a")]);
+    directory.set(By::Slice, "2", vec![on("10.0.0.2", "b")]);
+    let asked = |directory: &Directory| {
+        directory
+            .unknown_zone()
+            .map(|(zone, node)| format!("{zone} {node}"))
+    };
+    assert_eq!(asked(&directory).as_deref(), Some("eu-1a a"));
+    // It is gone: another one is asked that is known already, and after the last of them nobody.
+    directory.set_region("eu-1a", None);
+    assert_eq!(asked(&directory).as_deref(), Some("eu-1a b"));
+    directory.set_region("eu-1a", None);
+    assert_eq!(asked(&directory), None);
+    directory.set(By::Slice, "1", vec![on("10.0.0.1", "a")]);
+    assert_eq!(asked(&directory), None);
+    directory.set(By::Slice, "3", vec![on("10.0.0.3", "c")]);
+    assert_eq!(asked(&directory).as_deref(), Some("eu-1a c"));
+    directory.set_region("eu-1a", Some("eu-1"));
+    assert_eq!(asked(&directory), None);
+    directory.take();
+    // It is asked for anew, of a node that is there, and the answer may be another one; until then the old one holds.
+    for gone in ["1", "3"] {
+        directory.set(By::Slice, gone, Vec::new());
+    }
+    directory.renew_zones();
+    assert_eq!(asked(&directory).as_deref(), Some("eu-1a b"));
+    directory.take();
+    directory.set_region("eu-1a", Some("eu-2"));
+    assert_eq!(
+        taken(&mut directory),
+        pairs(&[("10.0.0.2", "shop/db eu-1a eu-2")])
+    );
+    directory.set(By::Slice, "2", Vec::new());
+    directory.renew_zones();
+    assert!(directory.zones.is_empty());
+}
+
+#[test]
+fn behind_a_service_is_the_pod_that_nat_has_chosen() {
+    let mut directory = Directory::default();
+    directory.set(By::Service, "s", vec![claim("10.96.0.10", "shop/db", "")]);
+    directory.set(
+        By::Slice,
+        "e",
+        vec![
+            claim("10.244.1.7", "shop/db", "p1"),
+            claim("192.0.2.9", "shop/db", ""),
+        ],
+    );
+    directory.set(By::Slice, "f", vec![claim("10.244.1.8", "shop/web", "p2")]);
+    directory.set_region("eu-1a", Some("eu-1"));
+    let behind = |at: &str, to: &str| {
+        let found = directory.behind(&address(at), &address(to))?;
+        Some([found.service, found.pod, found.zone, found.region].map(|text| text.to_string()))
+    };
+    let own = |parts: [&str; 4]| Some(parts.map(str::to_owned));
+    assert_eq!(
+        behind("10.96.0.10", "10.244.1.7"),
+        own(["shop/db", "shop/p1", "eu-1a", "eu-1"])
+    );
+    assert_eq!(
+        behind("10.96.0.10", "192.0.2.9"),
+        own(["shop/db", "192.0.2.9", "", ""])
+    );
+    // Another service's endpoint, an endpoint that is asked for itself, and strangers.
+    assert_eq!(behind("10.96.0.10", "10.244.1.8"), None);
+    assert_eq!(behind("10.244.1.7", "10.244.1.7"), None);
+    assert_eq!(behind("10.96.0.11", "10.244.1.7"), None);
 }

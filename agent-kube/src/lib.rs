@@ -2,7 +2,7 @@
 //!
 //! [`store`], [`owner`] and [`directory`] are pure: objects in, names out. [`Kubernetes`] is a thread that keeps a store up to date with
 //! kube's list and watch, over connections with bounds (`limit`). What is known stays known while the server cannot be
-//! reached, and [`Status::age`] says how old it may be.
+//! reached, and [`Status::ages`] says how old it may be.
 
 pub mod arrived;
 pub mod directory;
@@ -13,19 +13,35 @@ pub mod service;
 pub mod store;
 mod watch;
 
-pub use directory::Target;
+pub use directory::{Backend, Target};
 pub use owner::Kind;
 pub use pod::Pod;
 
 use directory::Directory;
-use limit::Contact;
-use std::collections::BTreeMap;
+use limit::{Asked, Contact};
+pub use limit::{KINDS, Right};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use store::Store;
 use tokio::sync::Notify;
+
+/// Tests that take much memory, one of which measures it.
+#[cfg(test)]
+static LARGE: Mutex<()> = Mutex::new(());
+
+/// What is asked of the server, and whether that is for peers only. Nodes of others come with the first peer that has one.
+const NEEDED: [(Asked, &str, bool); 7] = [
+    (Asked::List, "pods", false),
+    (Asked::Watch, "pods", false),
+    (Asked::Get, "nodes", false),
+    (Asked::List, "services", true),
+    (Asked::Watch, "services", true),
+    (Asked::List, "endpointslices", true),
+    (Asked::Watch, "endpointslices", true),
+];
 
 /// Where the API is, and which node is asked for.
 #[derive(Clone, Debug)]
@@ -58,14 +74,16 @@ pub struct Node {
 pub struct Status {
     /// Pods of the node that are there.
     pub pods: usize,
-    /// Time since the server last said anything; `None` = it never has. A server that is well says something each minute.
-    pub age: Option<Duration>,
+    /// Time since the server last said anything of a kind of object, of those of which it has. One that is well says something of
+    /// each each minute; of nodes, which are only asked for, each seven minutes or so.
+    pub ages: Vec<(&'static str, Duration)>,
     /// Complete lists so far.
     pub lists: u64,
     /// Addresses of services and endpoints.
     pub addresses: usize,
-    /// Pods and addresses that were not taken, because there were too many, or that did not say who they are.
-    pub refused: u64,
+    /// What was not taken, by what it is: pods, addresses and zones that found no room, objects that did not say who they are, and
+    /// what [`Kubernetes::refuse`] was told.
+    pub refused: BTreeMap<&'static str, u64>,
     /// What went wrong, by reason, so often.
     pub errors: BTreeMap<&'static str, u64>,
 }
@@ -96,6 +114,8 @@ struct State {
     peers: bool,
     /// Objects that did not say who they are.
     nameless: u64,
+    /// What others could not take of what they were told.
+    refused: BTreeMap<&'static str, u64>,
     errors: BTreeMap<&'static str, u64>,
 }
 
@@ -158,6 +178,18 @@ impl Kubernetes {
         self.0.state().directory.take()
     }
 
+    /// How many of these connections, each to a service's address and sent by NAT to another, reach whom.
+    pub fn behind(&self, connections: &[(IpAddr, IpAddr)]) -> HashMap<Backend, u64> {
+        let state = self.0.state();
+        let mut out = HashMap::new();
+        for (address, to) in connections {
+            if let Some(backend) = state.directory.behind(address, to) {
+                *out.entry(backend).or_default() += 1;
+            }
+        }
+        out
+    }
+
     /// The node; `None` = it is not known yet.
     pub fn node(&self) -> Option<Node> {
         self.0.state().node.clone()
@@ -166,13 +198,53 @@ impl Kubernetes {
     /// How it stands.
     pub fn status(&self) -> Status {
         let state = self.0.state();
+        let own = [
+            ("pods", state.store.refused),
+            ("addresses", state.directory.refused),
+            ("zones", state.directory.refused_zones),
+            ("nameless", state.nameless),
+        ];
         Status {
             pods: state.store.len(),
-            age: self.0.contact.age(),
+            ages: self.0.contact.ages().collect(),
             lists: state.lists,
             addresses: state.directory.len(),
-            refused: state.store.refused + state.directory.refused + state.nameless,
+            refused: own
+                .into_iter()
+                .chain(state.refused.iter().map(|(what, n)| (*what, *n)))
+                .collect(),
             errors: state.errors.clone(),
+        }
+    }
+
+    /// Counts what found no room where it was to be used.
+    pub fn refuse(&self, what: &'static str, count: u64) {
+        *self.0.state().refused.entry(what).or_default() += count;
+    }
+
+    /// What the server lets us ask of what we need, verb and kind: `None` = it has not answered that yet.
+    pub fn rights(&self) -> Vec<(&'static str, &'static str, Option<Right>)> {
+        let peers = self.0.state().peers;
+        let needed = NEEDED.iter().filter(|(_, _, for_peers)| peers || !for_peers);
+        needed
+            .map(|(asked, kind, _)| (asked.verb(), *kind, self.0.contact.right(kind, *asked)))
+            .collect()
+    }
+
+    /// Waits until the server has let us ask all that we need or has refused it, at most so long.
+    pub fn wait_for_rights(&self, longest: Duration) {
+        let end = Instant::now() + longest;
+        // A list that is refused is followed by no watch.
+        let is_open = |rights: &[(&str, &str, Option<Right>)]| {
+            rights.iter().any(|(_, kind, right)| {
+                let is_denied = |(_, other, right): &(&str, &str, Option<Right>)| {
+                    other == kind && *right == Some(Right::Denied)
+                };
+                right.is_none() && !rights.iter().any(is_denied)
+            })
+        };
+        while is_open(&self.rights()) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Bounds on what a server may send: kube reads an answer to its end and a line to its newline, wherever that is.
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use kube_client::client::{Body, DynBody};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tower::{BoxError, Layer, Service};
@@ -17,35 +17,129 @@ const LONGEST_LIST: usize = 8 << 20;
 /// Longest event of a watch: etcd stores no object beyond 1.5 MiB.
 const LONGEST_EVENT: usize = 2 << 20;
 
-/// When the server last said something.
+/// What is asked of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    /// The complete list, or a page of it.
+    List,
+    /// What changes from then on.
+    Watch,
+    /// One object.
+    Get,
+}
+
+impl Asked {
+    /// As roles call it.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Get => "get",
+        }
+    }
+}
+
+/// Kinds of objects that are asked for, as roles call them.
+pub const KINDS: [&str; 4] = ["pods", "nodes", "services", "endpointslices"];
+
+/// Whether we may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// It has been answered.
+    Granted,
+    /// The server has refused it: 401 or 403.
+    Denied,
+}
+
+/// When the server last said something of each kind, and what it lets us ask.
 #[derive(Debug)]
 pub struct Contact {
     start: Instant,
+    kinds: [Kind; KINDS.len()],
+}
+
+#[derive(Debug, Default)]
+struct Kind {
     /// Milliseconds after `start`, plus one; 0 = never.
     last: AtomicU64,
+    /// By [`Asked`]: 0 = not known, else a [`Right`] plus one.
+    rights: [AtomicU8; 3],
 }
 
 impl Default for Contact {
     fn default() -> Self {
         Self {
             start: Instant::now(),
-            last: AtomicU64::new(0),
+            kinds: Default::default(),
         }
     }
 }
 
 impl Contact {
-    /// It says something.
-    pub fn note(&self) {
+    /// It says something of a kind.
+    fn note(&self, kind: usize) {
         let since = self.start.elapsed().as_millis() as u64 + 1;
-        self.last.store(since, Ordering::Relaxed);
+        if let Some(kind) = self.kinds.get(kind) {
+            kind.last.store(since, Ordering::Relaxed);
+        }
     }
 
-    /// How long ago that was; `None` = it never has.
-    pub fn age(&self) -> Option<Duration> {
-        let last = Duration::from_millis(self.last.load(Ordering::Relaxed).checked_sub(1)?);
-        Some(self.start.elapsed().saturating_sub(last))
+    /// How long ago that was, by kind; without those of which it never has.
+    pub fn ages(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let elapsed = self.start.elapsed();
+        let last = self.kinds.iter().map(|kind| kind.last.load(Ordering::Relaxed));
+        KINDS.into_iter().zip(last).filter_map(move |(name, last)| {
+            let last = Duration::from_millis(last.checked_sub(1)?);
+            Some((name, elapsed.saturating_sub(last)))
+        })
     }
+
+    /// It has let us ask, or has refused it; other answers say nothing of that.
+    fn judge(&self, kind: usize, asked: Asked, status: StatusCode) {
+        let right = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Right::Denied,
+            // Of a node that is not there we may ask.
+            StatusCode::NOT_FOUND => Right::Granted,
+            status if status.is_success() || status == StatusCode::GONE => Right::Granted,
+            _ => return,
+        };
+        if let Some(known) = self
+            .kinds
+            .get(kind)
+            .and_then(|kind| kind.rights.get(asked as usize))
+        {
+            known.store(right as u8 + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// What is known of a right; `None` = nothing yet.
+    pub fn right(&self, kind: &str, asked: Asked) -> Option<Right> {
+        let at = KINDS.iter().position(|name| *name == kind)?;
+        match self
+            .kinds
+            .get(at)?
+            .rights
+            .get(asked as usize)?
+            .load(Ordering::Relaxed)
+        {
+            0 => None,
+            known if known == Right::Granted as u8 + 1 => Some(Right::Granted),
+            _ => Some(Right::Denied),
+        }
+    }
+}
+
+/// What a request asks for: the place of the kind in [`KINDS`], and how.
+fn asked(uri: &Uri) -> Option<(usize, Asked)> {
+    let mut parts = uri.path().rsplit('/').filter(|part| !part.is_empty());
+    let (last, before) = (parts.next()?, parts.next().unwrap_or_default());
+    let place = |name: &str| KINDS.iter().position(|kind| *kind == name);
+    if let Some(kind) = place(before) {
+        return Some((kind, Asked::Get));
+    }
+    let query = uri.query().unwrap_or_default();
+    let is_watch = query.split('&').any(|part| part == "watch=true");
+    Some((place(last)?, if is_watch { Asked::Watch } else { Asked::List }))
 }
 
 /// The server has sent more than it may.
@@ -95,20 +189,23 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let query = request.uri().query().unwrap_or_default();
-        let is_watch = query.split('&').any(|part| part == "watch=true");
+        let asked = asked(request.uri());
         let contact = self.contact.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let (parts, inner) = answer.await?.into_parts();
+            if let Some((kind, asked)) = asked {
+                contact.judge(kind, asked, parts.status);
+            }
             // A refusal is no news of the pods.
             let is_news = parts.status.is_success();
+            let is_watch = asked.is_some_and(|(_, asked)| asked == Asked::Watch);
             let length = if is_news && is_watch {
                 Length::Event(0)
             } else {
                 Length::Whole(0)
             };
-            let contact = is_news.then_some(contact);
+            let contact = asked.filter(|_| is_news).map(|(kind, _)| (contact, kind));
             Ok(Response::from_parts(
                 parts,
                 Measured {
@@ -156,7 +253,8 @@ impl Length {
 pub struct Measured {
     inner: Box<DynBody>,
     length: Length,
-    contact: Option<Arc<Contact>>,
+    /// Who is told that something comes, and of which kind.
+    contact: Option<(Arc<Contact>, usize)>,
 }
 
 impl HttpBody for Measured {
@@ -174,8 +272,8 @@ impl HttpBody for Measured {
         let frame = frame?;
         if let Some(bytes) = frame.data_ref() {
             this.length = this.length.with(bytes)?;
-            if let Some(contact) = &this.contact {
-                contact.note();
+            if let Some((contact, kind)) = &this.contact {
+                contact.note(*kind);
             }
         }
         Poll::Ready(Some(Ok(frame)))
@@ -217,10 +315,40 @@ mod tests {
     }
 
     #[test]
-    fn silence_has_an_age() {
+    fn each_kind_has_its_age_and_its_rights() {
         let contact = Contact::default();
-        assert_eq!(contact.age(), None);
-        contact.note();
-        assert!(contact.age().unwrap() < Duration::from_secs(5));
+        assert_eq!(contact.ages().count(), 0);
+        let asks = |uri: &str| asked(&uri.parse().unwrap());
+        let pods = "/api/v1/pods?fieldSelector=spec.nodeName%3Da&watch=true&allowWatchBookmarks=true";
+        for (uri, expected) in [
+            (pods, Some((0, Asked::Watch))),
+            ("/api/v1/pods?resourceVersion=0", Some((0, Asked::List))),
+            ("/api/v1/nodes/watch", Some((1, Asked::Get))),
+            (
+                "/apis/discovery.k8s.io/v1/endpointslices?",
+                Some((3, Asked::List)),
+            ),
+            ("/api/v1/namespaces/shop/secrets", None),
+            ("/", None),
+        ] {
+            assert_eq!(asks(uri), expected, "{uri}");
+        }
+        contact.note(0);
+        let ages: Vec<_> = contact.ages().collect();
+        assert!(ages.len() == 1 && ages[0].0 == "pods" && ages[0].1 < Duration::from_secs(5));
+        for (status, expected) in [
+            (500, None),
+            (429, None),
+            (200, Some(Right::Granted)),
+            (403, Some(Right::Denied)),
+            (503, Some(Right::Denied)),
+            (410, Some(Right::Granted)),
+            (401, Some(Right::Denied)),
+        ] {
+            contact.judge(0, Asked::Watch, StatusCode::from_u16(status).unwrap());
+            assert_eq!(contact.right("pods", Asked::Watch), expected, "{status}");
+        }
+        assert_eq!(contact.right("pods", Asked::List), None);
+        assert_eq!(contact.right("secrets", Asked::List), None);
     }
 }

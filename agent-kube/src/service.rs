@@ -65,6 +65,7 @@ impl Kept for Service {
                 zone: Arc::default(),
                 node: Arc::default(),
                 pod: Arc::default(),
+                pod_name: Arc::default(),
             });
             Self(wire.metadata.uid.to_string(), claims.collect())
         });
@@ -183,7 +184,30 @@ struct Endpoint<'a> {
 #[derive(Deserialize)]
 struct Behind<'a> {
     #[serde(borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     uid: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    namespace: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+}
+
+impl Behind<'_> {
+    /// `namespace/name` of a pod in the namespace of the service: it has no others.
+    fn pod(&self, service: &str) -> Option<Arc<str>> {
+        let (namespace, _) = service.split_once('/')?;
+        let name = self.name.as_deref().filter(|name| fits(name, LONGEST))?;
+        let is_own = self.kind.as_deref() == Some("Pod") && self.namespace.as_deref() == Some(namespace);
+        is_own.then(|| format!("{namespace}/{name}").into())
+    }
+}
+
+/// Whether it can be the name of a node, which becomes a part of a path.
+fn is_name(text: &str) -> bool {
+    text.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+        && !text.starts_with('.')
 }
 
 impl Endpoint<'_> {
@@ -193,16 +217,15 @@ impl Endpoint<'_> {
             let text = text.filter(|text| fits(text, longest));
             text.map_or_else(Arc::default, |text| (&**text).into())
         };
+        let behind = self.target_ref.as_ref();
         Some(Claim {
+            pod_name: behind.and_then(|behind| behind.pod(service)).unwrap_or_default(),
             address,
             service: service.clone(),
             is_headless,
             zone: short(self.zone.as_ref(), LONGEST_LABEL),
-            node: short(self.node_name.as_ref(), LONGEST),
-            pod: short(
-                self.target_ref.as_ref().and_then(|behind| behind.uid.as_ref()),
-                LONGEST_ID,
-            ),
+            node: short(self.node_name.as_ref().filter(|name| is_name(name)), LONGEST),
+            pod: short(behind.and_then(|behind| behind.uid.as_ref()), LONGEST_ID),
         })
     }
 }

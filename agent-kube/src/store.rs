@@ -46,6 +46,10 @@ impl Store {
             entry.gone.get_or_insert(now);
         }
         self.expire(now);
+        // Those that came while others were not known to be gone.
+        let there = self.pods.iter().filter(|(_, entry)| entry.gone.is_none());
+        let there: Vec<Arc<str>> = there.map(|(uid, _)| uid.clone()).collect();
+        there.iter().for_each(|uid| self.lead_to(uid));
     }
 
     /// A pod is there, or has changed.
@@ -68,10 +72,19 @@ impl Store {
         if let Some(before) = self.pods.insert(uid.clone(), entry) {
             self.forget(&before.pod);
         }
-        if let Some(entry) = self.pods.get(&uid) {
-            let containers = entry.pod.containers.iter().map(|(id, _)| id);
-            let ids = containers.chain(Some(&entry.pod.file).filter(|hash| !hash.is_empty()));
-            self.by_id.extend(ids.map(|id| (id.clone(), uid.clone())));
+        self.lead_to(&uid);
+    }
+
+    /// The ids of a pod lead to it.
+    fn lead_to(&mut self, uid: &Arc<str>) {
+        let Some(entry) = self.pods.get(uid) else { return };
+        let containers = entry.pod.containers.iter().map(|(id, _)| id);
+        for id in containers.chain(Some(&entry.pod.file).filter(|hash| !hash.is_empty())) {
+            // Whoever makes a pod may say whose file it is of: what is another's that is there stays that one's.
+            let other = self.by_id.get(id).and_then(|other| self.pods.get(other));
+            if other.is_none_or(|other| other.gone.is_some()) {
+                self.by_id.insert(id.clone(), uid.clone());
+            }
         }
     }
 

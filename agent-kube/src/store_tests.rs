@@ -87,6 +87,7 @@ fn what_is_gone_is_known_for_ten_minutes_and_a_listing_takes_nothing_away_before
 
 #[test]
 fn too_many_are_counted_and_the_gone_make_room() {
+    let _alone = crate::LARGE.lock().unwrap();
     let now = Instant::now();
     let mut store = Store::default();
     for i in 0..MAX_PODS + 10 {
@@ -111,6 +112,7 @@ fn resident() -> usize {
 
 #[test]
 fn ten_thousand_pods_fit_into_fifty_mebibytes() {
+    let _alone = crate::LARGE.lock().unwrap();
     let now = Instant::now();
     let before = resident();
     let mut store = Store::default();
@@ -121,4 +123,31 @@ fn ten_thousand_pods_fit_into_fifty_mebibytes() {
     assert_eq!(store.len(), MAX_PODS);
     println!("{} KiB for {MAX_PODS} pods of three containers", used / 1024);
     assert!(used < 50 << 20, "{used} bytes");
+}
+
+#[test]
+fn a_file_is_of_the_pod_that_was_there_first_for_as_long_as_it_is() {
+    let now = Instant::now();
+    let mut store = Store::default();
+    let file = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+    let (mut one, mut other) = (pod(1), pod(2));
+    (one.file, other.file) = (file.into(), file.into());
+    (one.namespace, other.namespace) = ("kube-system".into(), "evil".into());
+    store.set(one.clone(), now);
+    store.set(other.clone(), now);
+    let of = |store: &Store| store.find(file, "").map(|pod| pod.namespace.clone());
+    assert_eq!(of(&store).as_deref(), Some("kube-system"));
+    // The kubelet has started it again, under another UID.
+    store.delete(&one.uid, now);
+    let mut again = pod(3);
+    (again.file, again.namespace) = (file.into(), "kube-system".into());
+    store.set(again.clone(), now);
+    assert_eq!(name(&store, file, "").as_deref(), Some(again.name.as_str()));
+    // Once more, while nobody watched: the list has the new one before it is known that the old one is gone.
+    let mut third = pod(4);
+    (third.file, third.namespace) = (file.into(), "kube-system".into());
+    store.list();
+    store.set(third.clone(), now);
+    store.listed(now);
+    assert_eq!(name(&store, file, "").as_deref(), Some(third.name.as_str()));
 }

@@ -1,7 +1,7 @@
 //! The thread: lists, watches, and what to do when they fail.
 
 use crate::arrived::{Arrived, Kept};
-use crate::directory::MAX_ADDRESSES;
+use crate::directory::{By, MAX_ADDRESSES};
 use crate::limit::{Bounds, TooLong};
 use crate::pod::Pod;
 use crate::service::{LONGEST_LABEL, Named, Service, Slice};
@@ -30,6 +30,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After so long without an error the next one is a first one again.
 const FORGIVEN: Duration = Duration::from_secs(60);
+/// Where nodes are is asked again after this time, and up to half of it more, so that not all ask at once: nodes move seldom.
+const NODES_AGAIN: Duration = Duration::from_secs(300);
 /// Requests in this time, whatever the server does: one that ends each watch at once, or that has always another page, is
 /// asked no more often.
 const REQUESTS: u64 = 200;
@@ -57,6 +59,7 @@ pub(crate) fn start(settings: &Settings, shared: Arc<Shared>) -> Result<(), Stri
             most: 2 * MAX_PODS,
             without: "the pods of this node are not known",
             take: take_pod,
+            has_room_again: |_| false,
         };
         let peers = async {
             if settings.peers {
@@ -109,6 +112,8 @@ struct Follow<T> {
     /// What it means if they cannot be had.
     without: &'static str,
     take: fn(Event<Arrived<T>>, &Shared),
+    /// Whether what found no room has to be listed again.
+    has_room_again: fn(&Shared) -> bool,
 }
 
 fn services() -> Follow<Service> {
@@ -117,6 +122,7 @@ fn services() -> Follow<Service> {
         most: 2 * MAX_ADDRESSES,
         without: "peers have no names of services",
         take: take_claims,
+        has_room_again: |shared| shared.state().directory.has_room_again(By::Service),
     }
 }
 
@@ -127,6 +133,7 @@ fn slices() -> Follow<Slice> {
         most: 2 * MAX_ADDRESSES,
         without: "peers have no names of services",
         take: take_claims,
+        has_room_again: |shared| shared.state().directory.has_room_again(By::Slice),
     }
 }
 
@@ -168,8 +175,11 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
                 Ok(Some(Err(e))) => {
                     let why = reason(&e);
                     trouble.has(why, &chain(&e), shared).await;
-                    if why == "too_large" && listing.is_some() {
-                        page = Some(page.map_or(PAGE, |page| (page / 2).max(1)));
+                    if why == "too_large" {
+                        // Of an event: whoever watches on from where it was is sent the same again.
+                        if listing.is_some() {
+                            page = Some(page.map_or(PAGE, |page| (page / 2).max(1)));
+                        }
                         true
                     } else {
                         is_gone(&e)
@@ -192,7 +202,7 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
                         let why = format!("there is no end of the {}", T::PLURAL);
                         trouble.has("too_large", &why, shared).await;
                     }
-                    too_many
+                    too_many || listing.is_none() && (objects.has_room_again)(shared)
                 }
             };
             if again {
@@ -211,11 +221,10 @@ fn take_pod(event: Event<Arrived<Pod>>, shared: &Shared) {
             Some(pod) => state.store.set(pod, now),
             None => state.nameless += 1,
         },
-        Event::Delete(arrived) => {
-            if let Some(pod) = arrived.what {
-                state.store.delete(&pod.uid, now);
-            }
-        }
+        Event::Delete(arrived) => match arrived.what {
+            Some(pod) => state.store.delete(&pod.uid, now),
+            None => state.nameless += 1,
+        },
         Event::InitDone => {
             state.store.listed(now);
             state.lists += 1;
@@ -236,11 +245,10 @@ fn take_claims<T: Named>(event: Event<Arrived<T>>, shared: &Shared) {
             }
             None => state.nameless += 1,
         },
-        Event::Delete(arrived) => {
-            if let Some(named) = arrived.what {
-                state.directory.set(by, &named.claims().0, Vec::new());
-            }
-        }
+        Event::Delete(arrived) => match arrived.what {
+            Some(named) => state.directory.set(by, &named.claims().0, Vec::new()),
+            None => state.nameless += 1,
+        },
         Event::InitDone => {
             state.directory.listed(by);
             state.directories[by as usize] = true;
@@ -251,29 +259,38 @@ fn take_claims<T: Named>(event: Event<Arrived<T>>, shared: &Shared) {
     shared.zones.notify_one();
 }
 
-/// Asks for the node until it is known: its labels are read once.
+/// Asks for the node until it is known, and then whether it has moved: its labels may come late, or change.
 async fn this_node(client: &Client, node: &str, shared: &Shared) {
     let mut trouble = Trouble::new("zone and region of this node are not known");
     loop {
         match place(client, node).await {
             Ok(found) => {
+                trouble.over();
                 shared.state().node = Some(found);
                 shared.news.notify_all();
-                return trouble.over();
+                sleep(NODES_AGAIN.mul_f64(rand::random_range(1.0..1.5))).await;
             }
             Err(e) => trouble.has(reason_of(&e), &chain(&e), shared).await,
         }
     }
 }
 
-/// Asks one node of each zone for the region. Whoever watched the nodes would be told of each every few minutes.
+/// Asks one node of each zone for the region, and now and then again. Whoever watched the nodes would be told of each every few
+/// minutes.
 async fn regions(client: &Client, shared: &Shared) {
     let mut trouble = Trouble::new("the region of a peer is not known");
+    let again = || Instant::now() + NODES_AGAIN.mul_f64(rand::random_range(1.0..1.5));
+    let mut next = again();
     loop {
         let unknown = shared.state().directory.unknown_zone();
         let Some((zone, node)) = unknown else {
             shared.news.notify_all();
-            shared.zones.notified().await;
+            let _ = timeout_at(next.into(), shared.zones.notified()).await;
+            // However often there is news.
+            if Instant::now() >= next {
+                shared.state().directory.renew_zones();
+                next = again();
+            }
             continue;
         };
         match place(client, &node).await {

@@ -16,6 +16,7 @@ use crate::config::{Config, TunnelUse};
 use crate::confine;
 use crate::error::{Context as _, Result};
 use crate::export::{otlp, push, remote_write};
+use crate::identity::backends::Backends;
 use crate::identity::names::Names;
 use crate::identity::{Peers, kubernetes};
 use crate::memory::{self, Memory};
@@ -73,6 +74,7 @@ pub fn collector_of(
         peers,
         names,
         resource: resource(config),
+        labels: config.labels.clone(),
         budget: if config.budget.enabled {
             config.budget.cpu_percent / 100.0
         } else {
@@ -185,6 +187,7 @@ impl Agent {
         let (config, names) = kubernetes::start(config)?;
         let config = &config;
         let followed = names.kubernetes.clone();
+        let peers = followed.clone().filter(|_| config.kubernetes.peers);
         let failed = |e: anyhow::Error| crate::error::Error::new(format_args!("{e:#}"));
         let exporter = otlp::Exporter::new(&config.export.otlp).map_err(failed)?;
         let profiles = otlp::profiles::Exporter::new(&config.export.otlp).map_err(failed)?;
@@ -258,6 +261,13 @@ impl Agent {
         }
         // All that is asked of the kernel but once has been asked; threads that start from now on are born so.
         let confinement = confine::apply(config);
+        if let Some(followed) = peers {
+            let most = (config.limits.series as usize / 10).max(16);
+            match Backends::start(followed, most, start) {
+                Ok(backends) => collects.push(Box::new(backends)),
+                Err(e) => tracing::error!("{e}; which endpoints are behind services is not known"),
+            }
+        }
         collects.push(Box::new(confine::StatsCollect::new(start)));
         let running = Running::start(collector, collects)?;
         let (shutdown, _) = watch::channel(false);

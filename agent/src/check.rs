@@ -11,6 +11,7 @@ use crate::mountinfo;
 use crate::record::Source;
 use crate::stacks::interpreters::{self, Interpreter};
 use crate::ui::print::table;
+use agent_kube::Right;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -169,11 +170,31 @@ fn kubernetes_fact(config: &Config) -> Option<Fact> {
         }
     };
     let is_complete = api.wait(ANSWER);
+    // A list that is complete says nothing of the watch behind it.
+    api.wait_for_rights(ANSWER);
+    let rights = api.rights();
     let status = api.status();
     let (pods, reasons) = (
         status.pods,
         status.errors.into_keys().collect::<Vec<_>>().join(", "),
     );
+    let denied: Vec<String> = rights
+        .iter()
+        .filter(|(.., right)| *right == Some(Right::Denied))
+        .map(|(verb, kind, _)| format!("{verb} of {kind}"))
+        .collect();
+    if !denied.is_empty() {
+        let denied = denied.join(", ");
+        let known = match status.lists {
+            0 => String::new(),
+            _ => format!("{pods} pods of node {node}, but "),
+        };
+        let remedy = format!(
+            "give the service account {denied}; without it {}",
+            without(&denied)
+        );
+        return Some(fact(format!("{known}forbidden: {denied}"), false, &remedy));
+    }
     Some(if !is_complete && status.lists == 0 {
         let remedy = "give the service account list and watch of pods; without it containers have the names of their runtime";
         fact(
@@ -181,12 +202,23 @@ fn kubernetes_fact(config: &Config) -> Option<Fact> {
             false,
             remedy,
         )
-    } else if !is_complete {
+    } else if !is_complete && api.node().is_none() {
         let remedy = "give the service account get of nodes, and set NODE_NAME to spec.nodeName";
         fact(
             format!("{pods} pods, but node {node} is not known ({reasons}): no zone, no region"),
             false,
             remedy,
+        )
+    } else if !is_complete {
+        let open = rights.iter().filter(|(.., right)| right.is_none());
+        let open: Vec<String> = open.map(|(verb, kind, _)| format!("{verb} of {kind}")).collect();
+        fact(
+            format!(
+                "{pods} pods of node {node}, but services are not known in {ANSWER:?} ({reasons} {})",
+                open.join(", ")
+            ),
+            false,
+            "give the service account list and watch of services and endpointslices, or set kubernetes.peers: false",
         )
     } else if pods == 0 {
         fact(
@@ -201,6 +233,19 @@ fn kubernetes_fact(config: &Config) -> Option<Fact> {
         };
         fact(format!("{pods} pods of node {node}{addresses}"), true, "")
     })
+}
+
+/// What it means that these are forbidden.
+fn without(denied: &str) -> &'static str {
+    if denied.contains("list of pods") {
+        "containers have the names of their runtime"
+    } else if denied.contains("watch of pods") {
+        "pods that come later have the names of their runtime"
+    } else if denied.contains("services") || denied.contains("endpointslices") {
+        "peers have no names of services, or those of the start"
+    } else {
+        "zone and region are not known"
+    }
 }
 
 fn row(interpreter: &Interpreter) -> Vec<String> {

@@ -5,8 +5,9 @@
 //! record is urgent.
 
 use crate::accounting::{self, Books, Records, Sums};
-use crate::aggregate::{Collect, Family, Resource, Snapshot};
+use crate::aggregate::{Collect, Family, Fold, Resource, Snapshot};
 use crate::bpf::{Engine, Sizes, State, Verdict};
+use crate::config::LabelRule;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::identity::Peers;
@@ -49,6 +50,8 @@ pub struct Setup {
     pub names: Names,
     /// What the series are about.
     pub resource: Resource,
+    /// Labels that they do without.
+    pub labels: Vec<LabelRule>,
     /// Share of the machine that may be used; 0 = no limit.
     pub budget: f64,
     /// Where all that is learnt comes from.
@@ -112,6 +115,7 @@ pub struct Collector {
     /// What the agent itself costs: a replay is none.
     price: Option<Price>,
     resource: Arc<Resource>,
+    fold: Fold,
     start_unix_nanos: u64,
     last_unix_nanos: u64,
     tick: u64,
@@ -141,7 +145,7 @@ impl Collector {
             tracing::error!("{e}; peers have no names");
         }
         let floor = engine.as_mut().and_then(Engine::calibrate).unwrap_or(0.0);
-        let mut parts = Parts::new(engine, setup.names, setup.peers, source);
+        let mut parts = Parts::new(engine, setup.names, setup.peers, source, start);
         parts.follow_services(false);
         let mut probes = setup.probes;
         let mut context = parts.context(&clock, start);
@@ -185,6 +189,7 @@ impl Collector {
             coverage,
             price,
             resource: Arc::new(setup.resource),
+            fold: Fold::new(&setup.labels, start),
             start_unix_nanos: start,
             last_unix_nanos: start,
             tick: 0,
@@ -266,7 +271,14 @@ impl Collector {
             .unwrap_or_default()
     }
 
-    /// One tick: reads the maps and makes a snapshot. The `last` one brings everything up to date.
+    /// One tick, as everybody downstream sees it.
+    fn snapshot(&mut self, collects: &mut [Box<dyn Collect>], last: bool) -> Snapshot {
+        let mut snapshot = self.tick(collects, last);
+        self.fold.apply(&mut snapshot.families);
+        snapshot
+    }
+
+    /// One tick: reads the maps and makes a snapshot, with all labels. The `last` one brings everything up to date.
     pub fn tick(&mut self, collects: &mut [Box<dyn Collect>], last: bool) -> Snapshot {
         self.tick += 1;
         let clock = self.parts.source.clock();
@@ -335,6 +347,7 @@ impl Collector {
         }
         // What follows is the agent's own, and in no replay.
         let told = families.len();
+        self.parts.collect(clock.now, &mut families);
         if let Some(price) = &mut self.price {
             let engine = self.parts.engine.as_ref();
             let fills = engine.iter().flat_map(|engine| {
@@ -424,7 +437,7 @@ impl Collector {
             }
             let now = Instant::now();
             if now >= next {
-                let snapshot = self.tick(&mut outputs.collects, false);
+                let snapshot = self.snapshot(&mut outputs.collects, false);
                 let _ = outputs.snapshots.send(Arc::new(snapshot));
                 for change in self.probes.iter_mut().flat_map(|p| p.route_changes()) {
                     outputs.shared.keep(change);
@@ -451,7 +464,7 @@ impl Collector {
                 break;
             }
         }
-        let snapshot = self.tick(&mut outputs.collects, true);
+        let snapshot = self.snapshot(&mut outputs.collects, true);
         let _ = outputs.snapshots.send(Arc::new(snapshot));
     }
 

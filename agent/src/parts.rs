@@ -1,11 +1,14 @@
 //! What the probes use: the kernel side, and who is who.
 
+use crate::aggregate::Family;
 use crate::bpf::Engine;
+use crate::identity::losses::Losses;
 use crate::identity::names::Names;
 use crate::identity::services::Services;
 use crate::identity::{Identity, Peers};
 use crate::probes::{Context, DeviceDrops};
 use crate::record::{Clock, Source};
+use std::time::Instant;
 
 /// What the probes use.
 pub struct Parts {
@@ -16,15 +19,17 @@ pub struct Parts {
     /// To whom.
     pub peers: Peers,
     services: Services,
+    losses: Losses,
     device_drops: DeviceDrops,
     /// Where all of it comes from.
     pub source: Source,
 }
 
 impl Parts {
-    /// With these names of containers and peers.
-    pub fn new(engine: Option<Engine>, names: Names, peers: Peers, source: Source) -> Self {
+    /// With these names of containers and peers; it starts at `start`, ns since the epoch.
+    pub fn new(engine: Option<Engine>, names: Names, peers: Peers, source: Source, start: u64) -> Self {
         Self {
+            losses: Losses::new(start),
             engine,
             services: Services::new(names.kubernetes.clone()),
             identity: Identity::of(names, &source),
@@ -39,6 +44,13 @@ impl Parts {
         let engine = self.engine.as_mut();
         self.services
             .follow(&mut self.peers, engine, &self.source, is_due);
+    }
+
+    /// What they say of themselves; a replay, which names nobody, says nothing.
+    pub fn collect(&mut self, now: Instant, out: &mut Vec<Family>) {
+        if self.source.past().is_none() {
+            self.losses.collect(&mut self.identity, now, out);
+        }
     }
 
     /// What a probe is called with at this time; its new series began at `series_start`, ns since the epoch.

@@ -3,10 +3,12 @@
 //!
 //! After `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/get.go` and the API concepts of Kubernetes 1.33.
 
+mod asks;
 mod objects;
 pub mod runc;
 mod tls;
 
+pub use asks::{agent, sent};
 pub use objects::{node, pod, running, service, slice};
 
 use super::agent::Scratch;
@@ -35,6 +37,8 @@ pub enum Mood {
     Silent,
     /// 403, as without a role.
     Forbids,
+    /// 403 to who watches, as with a role that may list only.
+    ForbidsWatch,
     /// Whoever watches is told that he comes too late, by status 410 and not by an event.
     Forgetful,
     /// Each list has another page.
@@ -238,7 +242,8 @@ fn serve(stream: TcpStream, shared: &Shared) -> Result<()> {
             is_metadata: header("accept").contains("as=PartialObjectMetadata"),
         };
         check(&request, shared);
-        if mood == Mood::Forbids {
+        let is_forbidden = mood == Mood::ForbidsWatch && request.get("watch") == "true";
+        if mood == Mood::Forbids || is_forbidden {
             let message = "pods is forbidden: User \"system:serviceaccount:monitoring:geophone\" cannot list resource \"pods\"";
             status(&mut writer, 403, "Forbidden", message)?;
         } else if let Some((plural, name)) = request.plural.split_once('/') {

@@ -283,9 +283,14 @@ pub fn board(m: &mut Maker) -> Board {
             .size(5, 8),
     );
     panels.push(m.row("Kubernetes"));
-    let age = m.value("max", "geophone_kubernetes_age_seconds", "", &["instance"]);
+    let age = m.value(
+        "max",
+        "geophone_kubernetes_age_seconds",
+        "",
+        &["instance", "object"],
+    );
     panels.push(
-        m.graph("Age of the names", &[("{{instance}}", age)])
+        m.graph("Age of the names", &[("{{instance}} {{object}}", age)])
             .size(6, 8)
             .about("Time since the API last said anything"),
     );
@@ -302,9 +307,14 @@ pub fn board(m: &mut Maker) -> Board {
             .size(6, 8),
     );
     let lists = m.rate("geophone_kubernetes_lists_total", "", &["instance"]);
-    let refused = m.rate("geophone_kubernetes_refused_total", "", &["instance"]);
-    let targets = [("{{instance}} lists", lists), ("{{instance}} refused", refused)];
-    panels.push(m.graph("Lists, and what was refused", &targets).size(6, 8));
+    let refused = m.rate("geophone_kubernetes_refused_total", "", &["instance", "object"]);
+    let lost = m.rate("geophone_identity_lost_total", "", &["instance", "reason"]);
+    let targets = [
+        ("{{instance}} lists", lists),
+        ("{{instance}} refused {{object}}", refused),
+        ("{{instance}} lost {{reason}}", lost),
+    ];
+    panels.push(m.graph("Lists, and what found no room", &targets).size(6, 8));
     Board {
         name: "geophone-agent",
         title: "geophone / Agent",

@@ -86,6 +86,17 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(m.row("Connections"));
     let open = m.value("sum", "geophone_tcp_connections", "", &["subject"]);
     panels.push(m.panel(Show::Stack, "Open", &[("{{subject}}", open)]));
+    let by = ["peer", "backend", "peer_zone"];
+    let behind = m.value("sum", "geophone_kubernetes_backend_connections", "", &by);
+    let targets = [("{{peer}} {{backend}} {{peer_zone}}", behind)];
+    let behind = m.panel(
+        Show::Stack,
+        "Open to services, by the endpoint behind them",
+        &targets,
+    );
+    panels.push(behind.about(
+        "Which endpoint NAT has chosen, of connections to a service's address; with kubernetes.peers",
+    ));
     let outcomes = m.rate("geophone_tcp_connections_total", "", &["role", "outcome"]);
     panels.push(m.graph("Opened, closed, failed", &[("{{role}} {{outcome}}", outcomes)]));
     let resets = m.rate("geophone_tcp_resets_total", "", &["subject", "direction"]);

@@ -49,6 +49,29 @@ impl Labels {
             .filter(|(_, value)| !value.is_empty())
             .map(|(label, value)| (label, clean(value)))
             .collect();
+        Self::encode(values, further.clone(), overflow, start_unix_nanos)
+    }
+
+    /// The same without the labels of these names, of a series that began then.
+    pub fn without(&self, names: &[&str], start_unix_nanos: u64) -> Self {
+        let stays = |label: &Label| !names.contains(&label.prometheus);
+        let values = self.values.iter().filter(|(label, _)| stays(label));
+        let further = self.further.iter().filter(|(label, _)| stays(label));
+        let further = Further::new(further.cloned());
+        Self::encode(
+            values.cloned().collect(),
+            further,
+            self.overflow,
+            start_unix_nanos,
+        )
+    }
+
+    fn encode(
+        values: Vec<(&'static Label, String)>,
+        further: Further,
+        overflow: bool,
+        start_unix_nanos: u64,
+    ) -> Self {
         let mut out = Self {
             values,
             overflow,
@@ -56,7 +79,7 @@ impl Labels {
             text: String::new(),
             proto: Vec::new(),
             otlp: Vec::new(),
-            further: further.clone(),
+            further,
         };
         for (label, value) in &out.values {
             if !out.text.is_empty() {

@@ -1,11 +1,13 @@
 //! From what the probes read to series: labels, families, and the snapshot of each tick.
 
+pub mod fold;
 mod further;
 pub mod labels;
 mod living;
 pub mod metric;
 pub mod snapshot;
 
+pub use fold::{ADD_UP, Fold};
 pub use further::{FURTHER, Further};
 pub use labels::Labels;
 pub use living::Living;

@@ -1,7 +1,8 @@
 //! `geophone check --cardinality`: what the running agent's series are made of.
 
 use super::{get, running_agent, say};
-use crate::api::json::SnapshotView;
+use crate::aggregate::fold::FOLDED;
+use crate::api::json::{SnapshotView, ValueView};
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::ui::print::table;
@@ -28,8 +29,10 @@ struct Cost {
 struct Share {
     metric: String,
     series: usize,
-    /// The label without which it would have the fewest.
-    dearest: Option<Cost>,
+    /// Series that are part of others already, because `labels` leaves labels out.
+    folded: usize,
+    /// Its labels, the dearest first.
+    labels: Vec<Cost>,
 }
 
 /// A histogram is one series, as in native histograms and OTLP.
@@ -101,6 +104,21 @@ fn costs(families: &[Vec<Labels<'_>>]) -> Vec<Cost> {
     costs
 }
 
+/// What the agent says that it has folded of a metric.
+fn folded(snapshot: &SnapshotView<'_>, metric: &str) -> usize {
+    let all = snapshot
+        .families
+        .iter()
+        .filter(|family| family.name == FOLDED.name);
+    let own = all
+        .flat_map(|family| &family.series)
+        .find(|series| series.labels.get("metric").is_some_and(|name| *name == *metric));
+    match own.map(|series| &series.value) {
+        Some(ValueView::Number(Some(count))) => *count as usize,
+        _ => 0,
+    }
+}
+
 impl Report {
     fn of(snapshot: &SnapshotView<'_>) -> Self {
         let families: Vec<Vec<Labels<'_>>> = snapshot
@@ -121,9 +139,8 @@ impl Report {
             .map(|(family, series)| Share {
                 metric: family.name.clone().into_owned(),
                 series: series.len(),
-                dearest: costs(std::slice::from_ref(series))
-                    .into_iter()
-                    .find(|cost| cost.costs > 0),
+                folded: folded(snapshot, &family.name),
+                labels: costs(std::slice::from_ref(series)),
             })
             .collect();
         metrics.sort_by(|a, b| b.series.cmp(&a.series).then_with(|| a.metric.cmp(&b.metric)));
@@ -153,20 +170,28 @@ impl Report {
             .iter()
             .take(SHOWN)
             .map(|share| {
-                let dearest = share.dearest.as_ref();
+                let dear = share.labels.iter().filter(|cost| cost.costs > 0);
+                let dear: Vec<String> = dear.map(|c| format!("{} −{}", c.label, c.costs)).collect();
                 vec![
                     share.metric.clone(),
                     share.series.to_string(),
-                    dearest.map_or_else(String::new, |c| format!("{} (−{})", c.label, c.costs)),
+                    share.folded.to_string(),
+                    dear.join(", "),
                 ]
             })
             .collect();
+        let folded: usize = self.metrics.iter().map(|share| share.folded).sum();
+        let fewer = match folded {
+            0 => String::new(),
+            n => format!(", and {n} that `labels` has made part of them"),
+        };
         format!(
-            "{} series; a histogram is one, as a native histogram and in OTLP, and in the text format one a bucket\n\n\
-             {}\n\n{}\n",
+            "{} series{fewer}; a histogram is one, as a native histogram and in OTLP, and in the text format one a bucket\n\n\
+             {}\n\n{}\n\nWithout a label a metric has so many series fewer. Setting `labels` leaves it out:\n  \
+             labels: [{{metrics: geophone_tcp_*, exclude: [peer_zone]}}]\n",
             self.series,
             table(&["LABEL", ">VALUES", ">SERIES", ">COSTS"], &labels),
-            table(&["METRIC", ">SERIES", "DEAREST LABEL"], &metrics),
+            table(&["METRIC", ">SERIES", ">FOLDED", "WITHOUT ITS LABEL"], &metrics),
         )
     }
 }
@@ -174,7 +199,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::json::{FamilyView, SeriesView, ValueView};
+    use crate::api::json::{FamilyView, SeriesView};
 
     fn family(name: &'static str, series: &[&[(&'static str, &'static str)]]) -> FamilyView<'static> {
         let series = series.iter().map(|labels| SeriesView {
@@ -224,10 +249,19 @@ mod tests {
                 family("b", &[&[("subject", "shop/web")], &[("subject", "sshd")]]),
                 family("c", &[&[]]),
                 family("d", &[]),
+                FamilyView {
+                    kind: "gauge".into(),
+                    series: vec![SeriesView {
+                        labels: [("metric".into(), "a".into())].into(),
+                        overflow: false,
+                        value: ValueView::Number(Some(2.0)),
+                    }],
+                    ..family("geophone_folded_series", &[])
+                },
             ],
         };
         let report = Report::of(&snapshot);
-        assert_eq!(report.series, 7);
+        assert_eq!(report.series, 8);
         let costs: Vec<_> = report
             .labels
             .iter()
@@ -239,7 +273,8 @@ mod tests {
             [
                 ("subject", 3, 6, 2),
                 ("peer", 2, 4, 1),
-                ("k8s_namespace_name", 1, 3, 0)
+                ("k8s_namespace_name", 1, 3, 0),
+                ("metric", 1, 1, 0),
             ]
         );
         let metrics: Vec<_> = report
@@ -249,18 +284,22 @@ mod tests {
                 (
                     m.metric.as_str(),
                     m.series,
-                    m.dearest.as_ref().map(|d| (d.label.as_str(), d.costs)),
+                    m.folded,
+                    m.labels.first().map(|d| (d.label.as_str(), d.costs)),
                 )
             })
             .collect();
         assert_eq!(
             metrics,
             [
-                ("a", 4, Some(("peer", 1))),
-                ("b", 2, Some(("subject", 1))),
-                ("c", 1, None)
+                ("a", 4, 2, Some(("peer", 1))),
+                ("b", 2, 0, Some(("subject", 1))),
+                ("c", 1, 0, None),
+                ("geophone_folded_series", 1, 0, Some(("metric", 0))),
             ]
         );
-        assert!(report.text().starts_with("7 series"), "{}", report.text());
+        let text = report.text();
+        assert!(text.starts_with("8 series, and 2 that"), "{text}");
+        assert!(text.contains("peer −1, subject −1"), "{text}");
     }
 }

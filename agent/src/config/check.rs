@@ -87,6 +87,10 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
     crate::score::slo::configured(config)
         .map_err(|(index, fault)| Invalid::new(&["slos", &format!("[{index}]"), fault.key], fault.what))?;
     foreign(&["kubernetes"], config.kubernetes.validate())?;
+    for (index, rule) in config.labels.iter().enumerate() {
+        rule.check()
+            .map_err(|(key, what)| Invalid::new(&["labels", &format!("[{index}]"), key], what))?;
+    }
     foreign(&["probes", "profile"], config.probes.profile.validate())?;
     foreign(&["export"], config.export.otlp.validate())?;
     foreign(&["export"], config.export.remote_write.validate())

@@ -218,7 +218,11 @@ fn hint<'a>(text: &str, known: impl Iterator<Item = &'a str> + Clone) -> String 
 }
 
 /// The known name that was probably meant: a quarter of its letters may differ, or `most`.
-fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>, most: Option<usize>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(
+    text: &str,
+    known: impl Iterator<Item = &'a str>,
+    most: Option<usize>,
+) -> Option<&'a str> {
     if text.len() > 100 {
         return None;
     }

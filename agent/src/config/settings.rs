@@ -5,6 +5,7 @@ use super::anomaly::AnomalySettings;
 use super::capacity::CapacitySettings;
 use super::health::HealthSettings;
 use super::kubernetes::KubernetesSettings;
+use super::labels::LabelRule;
 use super::path::PathProbe;
 use super::profile::ProfileProbe;
 use super::record::RecordSettings;
@@ -43,6 +44,13 @@ pub struct Config {
     pub probes: Probes,
     /// Bounds that are set before anything runs. What does not fit is counted in `other`, never lost.
     pub limits: Limits,
+    /// Labels that series of some metrics do without, wherever they go: scrapes, OTLP, remote write, the store, and so rules, health
+    /// and anomalies, which then know nothing of them. Series that differ in nothing else become one, the sum of all; gauges but
+    /// those of open connections and requests (`geophone_tcp_connections`, `geophone_block_in_flight`,
+    /// `geophone_kubernetes_backend_connections`) have no sum and keep their labels. A label stays if all rules for the metric let it;
+    /// `geophone check --cardinality` says what each costs.
+    #[schemars(example = super::labels::example())]
+    pub labels: Vec<LabelRule>,
     /// What the agent may cost. Over it, it lowers sampling step by step and says so.
     pub budget: Budget,
     /// What the agent remembers of its own series, so that it can be asked in PromQL.

@@ -9,7 +9,7 @@ pub use metrics::{METRICS, StatsCollect};
 
 use crate::bpf::{host, privileges};
 use crate::config::{Config, TunnelUse};
-use crate::identity::runtimes;
+use crate::identity::{kubernetes, runtimes};
 use crate::mountinfo;
 use agent_confine::filter::{self, Allowed};
 use agent_confine::{Capability, Kept, Needs, capability, keep};
@@ -47,6 +47,7 @@ pub fn needs(config: &Config) -> Needs {
     let per_packet = p.dns.enabled || p.udp.enabled;
     Needs {
         devices: tunnels || forwards,
+        backends: kubernetes::is_wanted(config) && config.kubernetes.peers,
         namespaces: tunnels && !p.tunnel.namespaces.is_empty(),
         relieves: config.budget.enabled && (p.tcp.enabled || per_packet),
         relieves_cgroups: config.budget.enabled && per_packet,

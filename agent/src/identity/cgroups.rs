@@ -1,12 +1,13 @@
 //! From a cgroup id to its path: the id is the inode number of the directory in the cgroup2 file system.
 
-use super::births::Births;
+use super::births::{Births, Missed};
 use super::cache::Cache;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Cgroups that are remembered, live and removed ones together.
@@ -102,10 +103,7 @@ impl Cgroups {
         if let Some(path) = self.paths.get(&id, now) {
             return Some(path.clone());
         }
-        let born: Vec<_> = self.births.iter().flat_map(Births::take).collect();
-        for (id, path) in born {
-            self.learn(id, &path, now);
-        }
+        self.learn_births(now);
         if let Some(path) = self.paths.get(&id, now) {
             return Some(path.clone());
         }
@@ -117,6 +115,29 @@ impl Cgroups {
         let pause = (clock.elapsed() * SHARE).clamp(INTERVAL, LONGEST_WAIT);
         self.next_walk = Some(now + pause);
         self.paths.get(&id, now).map(|path| path.clone())
+    }
+
+    /// Takes what has been made meanwhile, so that there is room for what will be.
+    pub fn learn_births(&mut self, now: Instant) {
+        let born: Vec<_> = self.births.iter().flat_map(Births::take).collect();
+        for (id, path) in born {
+            self.learn(id, &path, now);
+        }
+    }
+
+    /// What could not be followed so far: queues that were full, births that nobody had taken, directories that are not watched,
+    /// cgroups that were forgotten.
+    pub fn lost(&self) -> [u64; 4] {
+        let of = |what: fn(&Missed) -> &AtomicU64| {
+            let births = self.births.as_ref();
+            births.map_or(0, |births| what(births.missed()).load(Ordering::Relaxed))
+        };
+        [
+            of(|missed| &missed.queue),
+            of(|missed| &missed.backlog),
+            of(|missed| &missed.unwatched),
+            self.paths.evicted(),
+        ]
     }
 
     /// Ids that turned out to belong to another cgroup than before, since the last call.

@@ -6,7 +6,7 @@ use crate::aggregate::{Collect, Family, Label, Labels, Metric, Series, Value, la
 use crate::config::Config;
 use crate::error::{Error, Result};
 use agent_kube::directory::MAX_ADDRESSES;
-use agent_kube::{Kubernetes, Settings, in_cluster};
+use agent_kube::{Kubernetes, Node, Settings, in_cluster};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +24,9 @@ metrics! {
     ADDRESSES = "geophone_kubernetes_addresses", "geophone.kubernetes.addresses", "{address}", Gauge, &[],
         "Addresses of services and their endpoints that the Kubernetes API has named; 0 without kubernetes.peers";
     /// Age.
-    AGE = "geophone_kubernetes_age_seconds", "geophone.kubernetes.age", "s", Gauge, &[],
-        "Time since the Kubernetes API last said anything, which it does each minute; absent = it never has. Names of before are kept";
+    AGE = "geophone_kubernetes_age_seconds", "geophone.kubernetes.age", "s", Gauge, &[&OBJECT],
+        "Time since the Kubernetes API last said anything of pods, nodes, services or endpointslices, which it does each minute (nodes are \
+         asked for: each 5 to 8 minutes); absent = it never has. Names of before are kept";
     /// Lists.
     LISTS = "geophone_kubernetes_lists_total", "geophone.kubernetes.lists", "{list}", Counter, &[],
         "Complete lists of pods: one, and one more each time that the API has forgotten where we were";
@@ -33,10 +34,17 @@ metrics! {
     ERRORS = "geophone_kubernetes_errors_total", "geophone.kubernetes.errors", "{error}", Counter, &[&ERROR],
         "Requests to the Kubernetes API that failed, and watches that broke off";
     /// Refused.
-    REFUSED = "geophone_kubernetes_refused_total", "geophone.kubernetes.refused", "{object}", Counter, &[],
-        "Pods and addresses that were not taken: more than 10,000 pods on one node, more than 16,384 addresses, or without names";
+    REFUSED = "geophone_kubernetes_refused_total", "geophone.kubernetes.refused", "{object}", Counter, &[&OBJECT],
+        "What was not taken of what the API has said: pods beyond 10,000; addresses beyond 16,384 and zones beyond 256, whose peers have the \
+         name of the prefix that covers them, or no region; peers beyond 65,536 since the start, which are `other`; trie, addresses that \
+         the kernel's map did not take and is given again; nameless, objects that do not say who they are";
 }
 
+static OBJECT: Label = Label {
+    prometheus: "object",
+    otlp: "geophone.kubernetes.object",
+    help: "Kind of object of the Kubernetes API, or what was made of it",
+};
 static ERROR: Label = Label {
     prometheus: label::REASON.prometheus,
     otlp: "error.type",
@@ -139,7 +147,10 @@ pub fn connect(config: &Config) -> Result<Kubernetes> {
 pub struct StatsCollect {
     kubernetes: Kubernetes,
     none: Arc<Labels>,
-    reasons: HashMap<&'static str, Arc<Labels>>,
+    /// By metric and value of its label.
+    labels: HashMap<(&'static str, &'static str), Arc<Labels>>,
+    /// Where the node was when it was told last.
+    node: Option<Node>,
     start: u64,
 }
 
@@ -147,45 +158,72 @@ impl StatsCollect {
     /// Of a connection.
     pub fn new(kubernetes: Kubernetes, start_unix_nanos: u64) -> Self {
         Self {
+            node: kubernetes.node(),
             kubernetes,
             none: Arc::new(Labels::new(&[], &[], false, start_unix_nanos)),
-            reasons: HashMap::new(),
+            labels: HashMap::new(),
             start: start_unix_nanos,
         }
+    }
+
+    fn by(
+        &mut self,
+        metric: &'static Metric,
+        values: impl IntoIterator<Item = (&'static str, Value)>,
+    ) -> Family {
+        let start = self.start;
+        let series = values.into_iter().map(|(of, value)| {
+            let new = || Arc::new(Labels::new(metric.labels, &[of], false, start));
+            Series {
+                labels: self.labels.entry((metric.name, of)).or_insert_with(new).clone(),
+                value,
+            }
+        });
+        Family {
+            metric,
+            series: series.collect(),
+        }
+    }
+
+    /// Zone and region are on all that has been exported: they are those of the start.
+    fn tell_move(&mut self) {
+        let node = self.kubernetes.node();
+        if node == self.node {
+            return;
+        }
+        if let Some(Node { region, zone }) = &node {
+            tracing::warn!(
+                "kubernetes: this node is in region {region:?}, zone {zone:?} by now; what is exported has what was known at the start, \
+                 or is set, until the agent is started again"
+            );
+        }
+        self.node = node;
     }
 }
 
 impl Collect for StatsCollect {
     fn collect(&mut self, out: &mut Vec<Family>) {
+        self.tell_move();
         let status = self.kubernetes.status();
-        let one = |metric: &'static Metric, value: Option<Value>| Family {
+        let one = |metric: &'static Metric, value: Value| Family {
             metric,
-            series: value
-                .map(|value| Series {
-                    labels: self.none.clone(),
-                    value,
-                })
-                .into_iter()
-                .collect(),
+            series: vec![Series {
+                labels: self.none.clone(),
+                value,
+            }],
         };
         out.extend([
-            one(&PODS, Some(Value::Gauge(status.pods as f64))),
-            one(&ADDRESSES, Some(Value::Gauge(status.addresses as f64))),
-            one(&AGE, status.age.map(|age| Value::Gauge(age.as_secs_f64()))),
-            one(&LISTS, Some(Value::Counter(status.lists))),
-            one(&REFUSED, Some(Value::Counter(status.refused))),
+            one(&PODS, Value::Gauge(status.pods as f64)),
+            one(&ADDRESSES, Value::Gauge(status.addresses as f64)),
+            one(&LISTS, Value::Counter(status.lists)),
         ]);
-        let start = self.start;
-        let series = status.errors.into_iter().map(|(reason, count)| {
-            let new = || Arc::new(Labels::new(ERRORS.labels, &[reason], false, start));
-            Series {
-                labels: self.reasons.entry(reason).or_insert_with(new).clone(),
-                value: Value::Counter(count),
-            }
-        });
-        out.push(Family {
-            metric: &ERRORS,
-            series: series.collect(),
-        });
+        let ages = status.ages.into_iter();
+        out.push(self.by(&AGE, ages.map(|(of, age)| (of, Value::Gauge(age.as_secs_f64())))));
+        for (metric, counts) in [(&REFUSED, status.refused), (&ERRORS, status.errors)] {
+            out.push(self.by(
+                metric,
+                counts.into_iter().map(|(of, count)| (of, Value::Counter(count))),
+            ));
+        }
     }
 }

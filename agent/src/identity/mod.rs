@@ -1,11 +1,13 @@
 //! Who and to whom: cgroups, processes and peers get their names here.
 
+pub mod backends;
 pub mod births;
 pub mod cache;
 pub mod cgroup;
 pub mod cgroups;
 pub mod cidr;
 pub mod kubernetes;
+pub mod losses;
 pub mod names;
 pub mod peers;
 pub mod processes;
@@ -193,6 +195,13 @@ impl Identity {
             now,
         );
         subject
+    }
+
+    /// What could not be followed or remembered so far; takes what has been made meanwhile, whoever asks for a name or not.
+    pub fn lost(&mut self, now: Instant) -> [u64; 5] {
+        self.cgroups.learn_births(now);
+        let [queue, backlog, unwatched, forgotten] = self.cgroups.lost();
+        [queue, backlog, unwatched, forgotten, self.subjects.evicted()]
     }
 
     /// Tells a recording all names again that are known.

@@ -10,10 +10,13 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Containers whose names are remembered.
 const CAPACITY: usize = 4096;
+/// Who has no file is looked for again after this time, twice that, and so on.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Longest file of one container: it holds its environment.
 const LONGEST: u64 = 1 << 20;
 /// Longest list of all containers.
@@ -43,6 +46,10 @@ pub struct Container {
 pub struct Runtimes {
     roots: Vec<PathBuf>,
     known: Cache<String, Arc<Container>>,
+    /// Those that have no file: when to look again, and the pause after that. Whoever may create a cgroup may make many of them,
+    /// so they are not among the known.
+    unknown: Cache<String, (Instant, Duration)>,
+    looks: u64,
 }
 
 impl Default for Runtimes {
@@ -89,6 +96,8 @@ impl Runtimes {
         Self {
             roots,
             known: Cache::new(CAPACITY),
+            unknown: Cache::new(CAPACITY),
+            looks: 0,
         }
     }
 
@@ -101,7 +110,18 @@ impl Runtimes {
         if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
         }
-        let found = Arc::new(self.roots.iter().find_map(|root| read(root, id))?);
+        let unknown = self.unknown.get(id, now).copied();
+        if unknown.is_some_and(|(next, _)| now < next) {
+            return None;
+        }
+        self.looks += 1;
+        let Some(found) = self.roots.iter().find_map(|root| read(root, id)) else {
+            let pause = unknown.map_or(FIRST_PAUSE, |(_, pause)| pause);
+            let next = (now + pause, (2 * pause).min(LONGEST_PAUSE));
+            self.unknown.insert(id.to_owned(), next, now);
+            return None;
+        };
+        let found = Arc::new(found);
         self.known.insert(id.to_owned(), found.clone(), now);
         Some(found)
     }
@@ -246,5 +266,33 @@ mod tests {
         for id in ["", ".", "..", "../containers", "a/b", &"a".repeat(65)] {
             assert_eq!(runtimes.container(id, now), None);
         }
+    }
+
+    #[test]
+    fn who_has_no_file_is_looked_for_ever_more_seldom() {
+        let (root, mut runtimes) = host(&[]);
+        let start = Instant::now();
+        for tenth in 0..1200 {
+            assert_eq!(
+                runtimes.container(ID, start + Duration::from_millis(100 * tenth)),
+                None
+            );
+        }
+        assert!(
+            (8..=11).contains(&runtimes.looks),
+            "{} times in two minutes",
+            runtimes.looks
+        );
+        let path = root.path().join("var/lib/docker/containers").join(ID);
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("config.v2.json"), r#"{"Name":"/late"}"#).unwrap();
+        let later = start + Duration::from_secs(120) + LONGEST_PAUSE;
+        assert_eq!(runtimes.container(ID, later).unwrap().name, "late");
+        // Many that are nobody push no name out.
+        for i in 0..3 * CAPACITY {
+            assert_eq!(runtimes.container(&format!("{i:064x}"), later), None);
+        }
+        assert_eq!(runtimes.container(ID, later).unwrap().name, "late");
+        assert!(runtimes.unknown.len() <= CAPACITY);
     }
 }

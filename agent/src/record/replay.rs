@@ -5,7 +5,7 @@ use super::format::{Meta, Reader, Step};
 use super::reader::Chunks;
 use super::{Past, Source, meta};
 use crate::aggregate::labels::printable;
-use crate::aggregate::{Family, Snapshot};
+use crate::aggregate::{Family, Fold, Snapshot};
 use crate::app;
 use crate::collector::Collector;
 use crate::config::{Config, TunnelUse};
@@ -31,6 +31,8 @@ pub struct Replay<R> {
     damage: Option<String>,
     /// Where the recording does not begin with the agent: the difference to what the agent said.
     offsets: Option<Offsets>,
+    /// Labels that the agent left out.
+    fold: Fold,
     /// Ticks that were given.
     ticks: u64,
 }
@@ -61,10 +63,12 @@ impl<R: Read> Replay<R> {
     fn of(source: R, length: Option<u64>, path: &Path) -> Result<Self> {
         let chunks = Chunks::new(source, length, path)?;
         let config = settings(chunks.meta()).context(path.display())?;
+        let fold = Fold::new(&config.labels, chunks.meta().start_unix_nanos);
         Ok(Self {
             chunks,
             past: Arc::new(Past::new()),
             collector: None,
+            fold,
             config,
             frames: Vec::new(),
             at: 0,
@@ -114,6 +118,7 @@ impl<R: Read> Replay<R> {
                     if let Some(offsets) = &mut self.offsets {
                         offsets.apply(&mut snapshot.families);
                     }
+                    self.fold.apply(&mut snapshot.families);
                     snapshot.families.iter_mut().for_each(sort);
                     self.ticks += 1;
                     snapshot.tick = self.ticks;

@@ -25,11 +25,11 @@ fn unknown_keys_come_with_line_and_nearest_name() {
         ),
         (
             "<<: {region: x}\n",
-            "geophone.yaml:1: unknown key \"<<\"; known: region, zone, host, attributes, peers, kubernetes, probes, limits, budget, store, health, slos, slo_files, capacity, anomaly, rules, alerting, record, api, export, security, log",
+            "geophone.yaml:1: unknown key \"<<\"; known: region, zone, host, attributes, peers, kubernetes, probes, limits, labels, budget, store, health, slos, slo_files, capacity, anomaly, rules, alerting, record, api, export, security, log",
         ),
         (
             "\"re\\ngion\\e[2J\": x\n",
-            "geophone.yaml:1: unknown key \"re\\ngion\\u{1b}[2J\"; known: region, zone, host, attributes, peers, kubernetes, probes, limits, budget, store, health, slos, slo_files, capacity, anomaly, rules, alerting, record, api, export, security, log",
+            "geophone.yaml:1: unknown key \"re\\ngion\\u{1b}[2J\"; known: region, zone, host, attributes, peers, kubernetes, probes, limits, labels, budget, store, health, slos, slo_files, capacity, anomaly, rules, alerting, record, api, export, security, log",
         ),
     ] {
         assert_eq!(error(text), line);
@@ -313,4 +313,59 @@ fn ranges_and_contradictions() {
     built.limits.series = 100;
     built.budget.cpu_percent = f64::NAN;
     assert!(built.validate().is_err());
+}
+
+#[test]
+fn labels_of_metrics() {
+    for (text, line) in [
+        (
+            "labels:\n- metrics: geophone_tpc_rtt_seconds\n  exclude: [peer]\n",
+            "geophone.yaml:2: labels[0].metrics: no metric is called \"geophone_tpc_rtt_seconds\"; did you mean geophone_tcp_rtt_seconds?",
+        ),
+        (
+            "labels: [{metrics: 'kube_*', exclude: [peer]}]",
+            "geophone.yaml:1: labels[0].metrics: no metric is called \"kube_*\"; docs/metrics.md has their names",
+        ),
+        (
+            "labels: [{metrics: '', exclude: [peer]}]",
+            "geophone.yaml:1: labels[0].metrics: expected a pattern such as veth* of 1 to 256 bytes, found \"\"",
+        ),
+        (
+            "labels: [{exclude: [peer]}]",
+            "geophone.yaml:1: labels[0]: the key \"metrics\" is missing",
+        ),
+        (
+            "labels:\n- {metrics: '*', exclude: [hop]}\n- metrics: geophone_tcp_rtt_seconds\n  exclude:\n  - pear\n",
+            "geophone.yaml:5: labels[1].exclude: geophone_tcp_rtt_seconds has no label \"pear\"; did you mean peer?",
+        ),
+        (
+            "labels: [{metrics: geophone_netdev_*, include: [subject]}]",
+            "geophone.yaml:1: labels[0].include: geophone_netdev_* has no label \"subject\"; known: device, direction",
+        ),
+        (
+            "labels: [{metrics: geophone_path_mtu_bytes, exclude: [peer]}]",
+            "geophone.yaml:1: labels[0].metrics: the values of geophone_path_mtu_bytes cannot be added up, so that its series keep their labels; counters, histograms and gauges of what is there (geophone_tcp_connections, geophone_block_in_flight, geophone_kubernetes_backend_connections) can",
+        ),
+        (
+            "labels: [{metrics: geophone_tcp_*}]",
+            "geophone.yaml:1: labels[0].metrics: a rule needs include or exclude",
+        ),
+        (
+            "labels: [{metrics: geophone_tcp_*, include: [peer, subject], exclude: [peer]}]",
+            "geophone.yaml:1: labels[0].exclude: peer is included as well",
+        ),
+    ] {
+        assert_eq!(error(text), line);
+    }
+    let good = "labels: [{metrics: '*', exclude: [k8s_pod_name, otel]}]";
+    assert!(
+        error(good).contains("labels[0].exclude: * has no label \"otel\"; "),
+        "{}",
+        error(good)
+    );
+    Config::parse(
+        "f",
+        "labels: [{metrics: geophone_tcp_*, exclude: [k8s_namespace_name, peer_zone]}]",
+    )
+    .unwrap();
 }

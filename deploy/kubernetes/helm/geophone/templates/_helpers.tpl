@@ -43,6 +43,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{- /* Not empty: peers are named after services, and the role has what that needs, whichever way it was asked for. */ -}}
+{{- define "geophone.peers" -}}
+{{- if and .Values.kubernetes.enabled (or .Values.kubernetes.peers (dig "kubernetes" "peers" false .Values.config)) }}yes{{ end }}
+{{- end }}
+
+{{- /* Not empty: the shipped rules are evaluated on the node, over what it remembers. */ -}}
+{{- define "geophone.rules" -}}
+{{- if and .Values.rules.onNode (ne .Values.store.kind "none") }}yes{{ end }}
+{{- end }}
+
 {{- /* The agent's configuration: what the values say, under what the chart must say. */ -}}
 {{- define "geophone.config" -}}
 {{- $api := dict "listen" (printf "127.0.0.1:%v" .Values.api.port) }}
@@ -58,11 +68,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $forced := dict "api" $api "store" $store }}
 {{- if not .Values.kubernetes.enabled }}
 {{- $_ := set $forced "kubernetes" (dict "enabled" false) }}
-{{- else if .Values.kubernetes.peers }}
+{{- else if include "geophone.peers" . }}
 {{- $_ := set $forced "kubernetes" (dict "peers" true) }}
 {{- end }}
 {{- $rules := dict }}
-{{- if and .Values.rules.onNode (ne .Values.store.kind "none") }}
+{{- if include "geophone.rules" . }}
 {{- $_ := set $rules "files" (append (dig "rules" "files" list .Values.config) "/etc/geophone/rules") }}
 {{- end }}
 {{- with .Values.rules.alertmanagers }}
@@ -104,6 +114,37 @@ httpGet:
 {{- end }}
 {{- if and .Values.podMonitor.create .Values.serviceMonitor.create }}
 {{- fail "podMonitor, serviceMonitor: both would scrape the same series; take one" }}
+{{- end }}
+{{- range $path := list "api.listen" "api.tls" "api.token_file" "store.kind" }}
+{{- $parts := splitList "." $path }}
+{{- if hasKey (default dict (get $.Values.config (first $parts))) (last $parts) }}
+{{- fail (printf "config.%s: the chart sets it, from the values of %s" $path (first $parts)) }}
+{{- end }}
+{{- end }}
+{{- $kubernetes := default dict .Values.config.kubernetes }}
+{{- if and (hasKey $kubernetes "enabled") (ne $kubernetes.enabled .Values.kubernetes.enabled) }}
+{{- fail "config.kubernetes.enabled: role and token come with kubernetes.enabled, which says otherwise; set that" }}
+{{- end }}
+{{- if and (hasKey $kubernetes "peers") (not $kubernetes.peers) .Values.kubernetes.peers }}
+{{- fail "config.kubernetes.peers: kubernetes.peers says otherwise; set that" }}
+{{- end }}
+{{- if and (not .Values.kubernetes.enabled) (or .Values.kubernetes.peers $kubernetes.peers) }}
+{{- fail "kubernetes.peers: services come from the API; set kubernetes.enabled" }}
+{{- end }}
+{{- if and .Values.kubernetes.enabled .Values.kubernetes.rbac (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
+{{- fail "serviceAccount.create: false: every pod of the namespace would have the role; set serviceAccount.name, or kubernetes.rbac: false" }}
+{{- end }}
+{{- if and .Values.topologyFromLabels (or .Values.config.region .Values.config.zone) }}
+{{- fail "topologyFromLabels: it would take the place of config.region and config.zone, also where there are no labels; set one of both" }}
+{{- end }}
+{{- if and .Values.priorityClass.create (or (not .Values.priorityClass.name) (hasPrefix "system-" .Values.priorityClass.name)) }}
+{{- fail "priorityClass.create: names that begin with system- are Kubernetes' own; set priorityClass.name" }}
+{{- end }}
+{{- if and .Values.serviceMonitor.create (not .Values.service.create) }}
+{{- fail "serviceMonitor: there is no service; set service.create, or take podMonitor" }}
+{{- end }}
+{{- if and .Values.rules.alertmanagers (eq .Values.store.kind "none") }}
+{{- fail "rules.alertmanagers: with store.kind: none nothing is evaluated that could be sent" }}
 {{- end }}
 {{- if and .Values.securityContext (not .Values.securityContext.allowPrivilegeEscalation) (has "SYS_ADMIN" .Values.capabilities) }}
 {{- fail "capabilities: SYS_ADMIN needs securityContext.allowPrivilegeEscalation: true" }}

@@ -1,0 +1,132 @@
+//! Peers from Kubernetes: services, their endpoints, and which of them NAT has chosen.
+
+use anyhow::{Context as _, Result, ensure};
+use tests::harness::command::promtool;
+use tests::harness::kubernetes::{Api, agent, node, sent, service, slice};
+use tests::harness::{Scene, Traffic, equal};
+use tests::need_root;
+
+/// Cause: a connection to the address of a service, which NAT sends to one of its endpoints, and one to the endpoint itself;
+/// then the service has no endpoint any more. Seen: both by the service, the second with zone and region, and the other
+/// end by the service of the client; a new connection by no service.
+#[test]
+fn peers_are_called_after_services() -> Result<()> {
+    need_root!("nft");
+    let api = Api::start()?;
+    api.shows_services();
+    let scene = Scene::echo()?;
+    let (client, server) = (scene.net.a.v4.to_string(), scene.net.b.v4.to_string());
+    let cluster_ip = "10.255.96.10";
+    api.set("nodes", node("node-2", "eu-2", "eu-2b"));
+    api.set("services", service("db", cluster_ip));
+    api.set("endpointslices", slice("db", &[(&server, "node-2", "eu-2b")]));
+    api.set("endpointslices", slice("web", &[(&client, "node-1", "eu-1a")]));
+    let ns = &scene.net.a.ns;
+    ns.ip(&format!("route add {cluster_ip} via {server}"))?;
+    ns.nft(&format!(
+        "table ip nat {{ chain out {{ type nat hook output priority -100; \
+         ip daddr {cluster_ip} counter dnat to {server}; }}; }}"
+    ))?;
+    let agent = agent(&api)?.set("kubernetes.peers", "true").start()?;
+    let port = scene.at.rsplit(':').next().context("no port")?;
+    let mut client = Traffic::new("shopper", ns)?;
+    let through = |client: &mut Traffic, to: &str, bytes: u64| {
+        let connection = client.connect(to)?;
+        client.ping(connection, bytes / 100, 100)?;
+        client.close(connection)
+    };
+    through(&mut client, &format!("{cluster_ip}:{port}"), 1000)?;
+    through(&mut client, &scene.at, 700)?;
+    let by_server = [
+        ("peer", "shop/web"),
+        ("peer_zone", "eu-1a"),
+        ("peer_region", "eu-1"),
+    ];
+    agent.until(|s| {
+        equal("to db", sent(s, &[("peer", "shop/db")]), 1700)?;
+        let behind = [
+            ("peer", "shop/db"),
+            ("peer_zone", "eu-2b"),
+            ("peer_region", "eu-2"),
+        ];
+        equal("to its endpoint", sent(s, &behind), 700)?;
+        equal("back", sent(s, &by_server), 1700)
+    })?;
+    ensure!(ns.nft_counter()? > 0, "no NAT");
+    equal(
+        "addresses",
+        agent.snapshot()?.number("geophone_kubernetes_addresses", &[])? as u64,
+        3,
+    )?;
+    api.delete("endpointslices", "slice-db");
+    agent.until(|s| {
+        let addresses = s.number("geophone_kubernetes_addresses", &[])?;
+        equal("addresses", addresses as u64, 2)
+    })?;
+    // It is known; the tick that writes it to the kernel is the next one.
+    agent.after(1)?;
+    through(&mut client, &scene.at, 500)?;
+    // Others on this machine talk as well.
+    let to_nobody = [("peer", "private"), ("subject", client.name())];
+    agent.until(|s| equal("to nobody", sent(s, &to_nobody), 500))?;
+    let s = agent.snapshot()?;
+    equal("to db as before", sent(&s, &[("peer", "shop/db")]), 1700)?;
+    equal("back", sent(&s, &by_server), 2200)?;
+    api.is_content()
+}
+
+/// Cause: a connection that stays open to the address of a service, which NAT sends to one of its two endpoints, and one to
+/// the endpoint itself. Seen: the service as the peer of both, and which pod of it the first one reaches, with zone and
+/// region; none when it is closed.
+#[test]
+fn behind_a_service_is_the_pod_that_nat_has_chosen() -> Result<()> {
+    need_root!("nft");
+    let scene = Scene::echo()?;
+    let ns = &scene.net.a.ns;
+    let api = ns.enter(Api::start)?;
+    api.shows_services();
+    let server = scene.net.b.v4.to_string();
+    let cluster_ip = "10.255.96.10";
+    api.set("nodes", node("node-2", "eu-2", "eu-2b"));
+    api.set("services", service("db", cluster_ip));
+    let endpoints = [
+        (server.as_str(), "node-2", "eu-2b"),
+        ("10.255.1.9", "node-2", "eu-2b"),
+    ];
+    api.set("endpointslices", slice("db", &endpoints));
+    ns.ip(&format!("route add {cluster_ip} via {server}"))?;
+    ns.nft(&format!(
+        "table ip nat {{ chain out {{ type nat hook output priority -100; \
+         ip daddr {cluster_ip} counter dnat to {server}; }}; }}"
+    ))?;
+    let agent = agent(&api)?.set("kubernetes.peers", "true").inside(ns).start()?;
+    let port = scene.at.rsplit(':').next().context("no port")?;
+    let mut client = Traffic::new("shopper", ns)?;
+    let through = client.connect(&format!("{cluster_ip}:{port}"))?;
+    client.ping(through, 10, 100)?;
+    let straight = client.connect(&scene.at)?;
+    client.ping(straight, 7, 100)?;
+    let behind = [
+        ("peer", "shop/db"),
+        ("backend", "shop/db"),
+        ("peer_zone", "eu-2b"),
+        ("peer_region", "eu-2"),
+    ];
+    let series = "geophone_kubernetes_backend_connections";
+    agent.until(|s| {
+        equal("bytes", sent(s, &[("peer", "shop/db")]), 1700)?;
+        equal("behind", s.number(series, &behind)? as u64, 1)?;
+        equal("series", s.series(series, &[]).len(), 1)
+    })?;
+    promtool(&agent.metrics()?)?;
+    client.close(through)?;
+    agent.until(|s| equal("series", s.series(series, &[]).len(), 0))?;
+    let s = agent.snapshot()?;
+    let failed = [("outcome", "failed")];
+    equal(
+        "failed",
+        s.sum("geophone_kubernetes_backend_looks_total", &failed),
+        0,
+    )?;
+    client.close(straight)
+}
