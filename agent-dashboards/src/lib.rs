@@ -95,8 +95,15 @@ pub const RECORDED: &[(&str, &[&str])] = &[
     ("target_info", &["job", "region", "zone", "host"]),
     (
         "ALERTS",
-        // Those of a region have it too, but those of nodes do not, and must not be narrowed away by it.
-        &["alertname", "alertstate", "severity", "subject", "peer"],
+        &[
+            "alertname",
+            "alertstate",
+            "severity",
+            "region",
+            "peer_region",
+            "subject",
+            "peer",
+        ],
     ),
     ("geophone:region_rtt_seconds:p50_5m", &["region", "peer_region"]),
     ("geophone:region_rtt_seconds:p99_5m", &["region", "peer_region"]),

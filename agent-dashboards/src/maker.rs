@@ -67,7 +67,11 @@ impl<'a> Maker<'a> {
             self.faults.push(format!("{name}: no label {label}"));
         }
         let scope = self.scope.iter().filter(|label| has(label));
-        let mut parts: Vec<String> = scope.map(|label| format!("{label}=~\"${label}\"")).collect();
+        // An alert of a region has no node, and that of a node no region: neither hides it.
+        let or_none = if name == "ALERTS" { "|" } else { "" };
+        let mut parts: Vec<String> = scope
+            .map(|label| format!("{label}=~\"${label}{or_none}\""))
+            .collect();
         parts.extend((!matchers.is_empty()).then(|| matchers.to_owned()));
         format!("{name}{{{}}}", parts.join(","))
     }

@@ -78,6 +78,23 @@ fn each_metric_is_shown_somewhere() {
     assert!(hidden.is_empty(), "in no dashboard: {hidden:?}");
 }
 
+/// An alert of a region has no node, and one of a node has no region: with all nodes chosen, which Grafana writes one by one, both
+/// are shown.
+#[test]
+fn alerts_without_a_node_are_not_hidden() {
+    let asked = made().iter().flat_map(|board| &board.queries);
+    let asked: Vec<&str> = asked
+        .map(|query| query.expr.as_str())
+        .filter(|expr| expr.contains("ALERTS{"))
+        .collect();
+    assert!(asked.len() >= 3);
+    for expr in asked {
+        for label in ["instance", "region"] {
+            assert!(expr.contains(&format!("{label}=~\"${label}|\"")), "{expr}");
+        }
+    }
+}
+
 #[test]
 fn what_is_new_has_a_place() {
     let mut metrics = declared();
