@@ -6,6 +6,9 @@ pub mod check;
 mod grafana;
 mod maker;
 mod panel;
+mod watches;
+
+pub use watches::WATCHES;
 
 use serde_json::Value;
 use std::collections::BTreeMap;
