@@ -133,6 +133,14 @@ fn obey(state: &mut State, order: &Value) -> Result<Value> {
             send(stream, number("bytes")?)?;
             Ok(json!({}))
         }
+        "drip" => {
+            let (bytes, pause) = (number("bytes")?, Duration::from_millis(number("pause_ms")?));
+            let stream = connection(state, number("id")?)?;
+            loop {
+                send(stream, bytes)?;
+                std::thread::sleep(pause);
+            }
+        }
         "ping" => {
             let stream = connection(state, number("id")?)?;
             let mut message = vec![0x5a; number("size")? as usize];

@@ -1,7 +1,8 @@
 //! Whether a query asks for what there is.
 
 use crate::maker::EVERYWHERE;
-use crate::{Kind, Metric, RECORDED};
+use crate::watches::has_labels_of_watched;
+use crate::{Kind, Metric, RECORDED, WATCHES};
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 
 /// What Grafana's variables stand for where a query is only read.
@@ -81,12 +82,18 @@ fn labels_of(name: &str, metrics: &[Metric]) -> Option<Vec<String>> {
 
 fn known(selector: &VectorSelector, metrics: &[Metric]) -> Result<Vec<String>, String> {
     let name = selector.name.as_deref().ok_or("a selector without a name")?;
-    let labels = labels_of(name, metrics).ok_or_else(|| format!("{name}: no such metric"))?;
-    let unknown = selector
-        .matchers
-        .matchers
-        .iter()
-        .find(|matcher| !labels.contains(&matcher.name));
+    let mut labels = labels_of(name, metrics).ok_or_else(|| format!("{name}: no such metric"))?;
+    let mut matchers = selector.matchers.matchers.iter();
+    if has_labels_of_watched(name) {
+        let watch = matchers.clone().find(|matcher| matcher.name == "watch");
+        let watch = watch.map_or("", |matcher| matcher.value.as_str());
+        if let Some((_, _, own)) = WATCHES.iter().find(|(known, ..)| *known == watch) {
+            labels.extend(own.iter().map(|&label| label.to_owned()));
+        } else if !watch.is_empty() {
+            return Err(format!("{name}: nobody watches {watch}"));
+        }
+    }
+    let unknown = matchers.find(|matcher| !labels.contains(&matcher.name));
     match unknown {
         Some(matcher) => Err(format!("{name}: no label {}", matcher.name)),
         None => Ok(labels),
@@ -163,6 +170,10 @@ mod tests {
         vec![
             metric("rtt_seconds", Kind::Histogram),
             metric("sent_total", Kind::Counter),
+            Metric {
+                labels: vec!["watch".to_owned()],
+                ..metric("geophone_anomaly_upper", Kind::Gauge)
+            },
         ]
     }
 
@@ -177,7 +188,17 @@ mod tests {
             check("histogram_quantile(0.5, sum by (le) (rate(rtt_seconds_bucket[5m])))"),
             Ok(())
         );
+        assert_eq!(
+            check(r#"geophone_anomaly_upper{watch="drops",reason="x"}"#),
+            Ok(())
+        );
         for (expr, fault) in [
+            (
+                r#"geophone_anomaly_upper{watch="drops",peer="x"}"#,
+                "no label peer",
+            ),
+            (r#"geophone_anomaly_upper{watch="drop"}"#, "nobody watches drop"),
+            (r#"geophone_anomaly_upper{peer="x"}"#, "no label peer"),
             ("sent", "sent: no such metric"),
             ("sent_total_bucket", "no such metric"),
             (r#"sent_total{subject="x"}"#, "no label subject"),

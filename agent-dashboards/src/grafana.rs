@@ -1,5 +1,6 @@
 //! Grafana's JSON: what versions 10 and 11 import, and later ones upgrade.
 
+use crate::maker::{AT_LEAST, AT_MOST};
 use crate::panel::{Board, Panel, Show, Target, Variable};
 use crate::{Dashboard, Query};
 use serde_json::{Value, json};
@@ -15,7 +16,11 @@ fn source() -> Value {
 /// The dashboard of a board.
 pub fn dashboard(board: Board) -> Dashboard {
     let mut queries = Vec::new();
-    for panel in &board.panels {
+    for panel in board
+        .panels
+        .iter()
+        .flat_map(|panel| std::iter::once(panel).chain(&panel.inside))
+    {
         queries.extend(panel.targets.iter().map(|target| Query {
             panel: panel.title.clone(),
             expr: target.expr.clone(),
@@ -52,7 +57,7 @@ pub fn dashboard(board: Board) -> Dashboard {
             "title": "geophone", "type": "dashboards", "tags": ["geophone"], "asDropdown": true, "includeVars": true,
             "keepTime": true, "targetBlank": false, "icon": "external link", "tooltip": "", "url": "",
         }],
-        "panels": panels(&board.panels),
+        "panels": panels(&board.panels, 0, &mut 0),
     });
     Dashboard {
         name: board.name,
@@ -87,16 +92,25 @@ fn variable(variable: &Variable) -> Value {
     value
 }
 
-/// Panels one beside the other, as they fit, row by row.
-fn panels(all: &[Panel]) -> Vec<Value> {
-    let (mut x, mut y, mut tallest) = (0_u8, 0_u32, 0_u8);
+/// Panels one beside the other, as they fit, row by row from there on; `id` is that of the last panel before them.
+fn panels(all: &[Panel], top: u32, id: &mut usize) -> Vec<Value> {
+    let (mut x, mut y, mut tallest) = (0_u8, top, 0_u8);
     let mut out = Vec::new();
-    for (number, panel) in all.iter().enumerate() {
+    for panel in all {
         if x + panel.width > COLUMNS {
             (x, y, tallest) = (0, y + u32::from(tallest), 0);
         }
         let place = json!({ "x": x, "y": y, "w": panel.width, "h": panel.height });
-        out.push(one(panel, number + 1, place));
+        *id += 1;
+        let mut value = one(panel, *id, place);
+        if !panel.inside.is_empty() {
+            value["collapsed"] = json!(true);
+            value["panels"] = json!(panels(&panel.inside, y + u32::from(panel.height), id));
+        }
+        if let Some(variable) = panel.repeat {
+            value["repeat"] = json!(variable);
+        }
+        out.push(value);
         x += panel.width;
         tallest = tallest.max(panel.height);
     }
@@ -138,7 +152,7 @@ fn one(panel: &Panel, id: usize, place: Value) -> Value {
 
 fn kind(show: Show) -> &'static str {
     match show {
-        Show::Graph | Show::Stack => "timeseries",
+        Show::Graph | Show::Stack | Show::Band => "timeseries",
         Show::Stat => "stat",
         Show::Table | Show::Matrix => "table",
         Show::Heatmap => "heatmap",
@@ -184,6 +198,9 @@ fn fields(panel: &Panel) -> Value {
     };
     let stacked = panel.show == Show::Stack;
     let custom = match panel.show {
+        Show::Band => json!({
+            "drawStyle": "line", "lineWidth": 1, "fillOpacity": 0, "showPoints": "never", "spanNulls": false,
+        }),
         Show::Graph | Show::Stack => json!({
             "drawStyle": "line", "lineWidth": 1, "fillOpacity": if stacked { 30 } else { 8 }, "showPoints": "never",
             "spanNulls": false, "stacking": { "mode": if stacked { "normal" } else { "none" }, "group": "A" },
@@ -204,6 +221,9 @@ fn fields(panel: &Panel) -> Value {
             })
         })
         .collect();
+    if panel.show == Show::Band {
+        overrides.extend(band());
+    }
     overrides.extend(panel.link.map(|(label, board, variable)| {
         json!({
             "matcher": { "id": "byName", "options": label },
@@ -224,9 +244,24 @@ fn fields(panel: &Panel) -> Value {
     })
 }
 
+/// The area between a band's ends; no lines of its own.
+fn band() -> [Value; 2] {
+    [(AT_MOST, 15), (AT_LEAST, 0)].map(|(legend, opacity)| {
+        let mut properties = vec![
+            json!({ "id": "custom.lineWidth", "value": 0 }),
+            json!({ "id": "custom.fillOpacity", "value": opacity }),
+            json!({ "id": "color", "value": { "mode": "fixed", "fixedColor": "blue" } }),
+        ];
+        if legend == AT_MOST {
+            properties.push(json!({ "id": "custom.fillBelowTo", "value": AT_LEAST }));
+        }
+        json!({ "matcher": { "id": "byName", "options": legend }, "properties": properties })
+    })
+}
+
 fn options(show: Show) -> Value {
     match show {
-        Show::Graph | Show::Stack => json!({
+        Show::Graph | Show::Stack | Show::Band => json!({
             "legend": { "displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": ["lastNotNull", "max"] },
             "tooltip": { "mode": "multi", "sort": "desc" },
         }),

@@ -6,6 +6,9 @@ pub mod check;
 mod grafana;
 mod maker;
 mod panel;
+mod watches;
+
+pub use watches::WATCHES;
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -95,8 +98,15 @@ pub const RECORDED: &[(&str, &[&str])] = &[
     ("target_info", &["job", "region", "zone", "host"]),
     (
         "ALERTS",
-        // Those of a region have it too, but those of nodes do not, and must not be narrowed away by it.
-        &["alertname", "alertstate", "severity", "subject", "peer"],
+        &[
+            "alertname",
+            "alertstate",
+            "severity",
+            "region",
+            "peer_region",
+            "subject",
+            "peer",
+        ],
     ),
     ("geophone:region_rtt_seconds:p50_5m", &["region", "peer_region"]),
     ("geophone:region_rtt_seconds:p99_5m", &["region", "peer_region"]),

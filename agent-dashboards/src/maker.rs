@@ -1,7 +1,8 @@
 //! Queries and panels from the declarations.
 
 use crate::panel::{Panel, Show, Target, Variable};
-use crate::{Kind, Metric, RECORDED, Style};
+use crate::watches;
+use crate::{Kind, Metric, RECORDED, Style, WATCHES};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Makes queries, and notes what is asked for that nobody declares.
@@ -17,6 +18,11 @@ pub struct Maker<'a> {
     /// The first metric that was asked for since the last panel, and whether by its rate.
     first: Option<(&'a Metric, bool)>,
 }
+
+/// Legends of a band's ends.
+pub const AT_MOST: &str = "expected at most";
+/// See [`AT_MOST`].
+pub const AT_LEAST: &str = "expected at least";
 
 /// Labels that every series has.
 pub const EVERYWHERE: [&str; 2] = ["job", "instance"];
@@ -67,7 +73,11 @@ impl<'a> Maker<'a> {
             self.faults.push(format!("{name}: no label {label}"));
         }
         let scope = self.scope.iter().filter(|label| has(label));
-        let mut parts: Vec<String> = scope.map(|label| format!("{label}=~\"${label}\"")).collect();
+        // An alert of a region has no node, and that of a node no region: neither hides it.
+        let or_none = if name == "ALERTS" { "|" } else { "" };
+        let mut parts: Vec<String> = scope
+            .map(|label| format!("{label}=~\"${label}{or_none}\""))
+            .collect();
         parts.extend((!matchers.is_empty()).then(|| matchers.to_owned()));
         format!("{name}{{{}}}", parts.join(","))
     }
@@ -170,7 +180,7 @@ impl<'a> Maker<'a> {
         });
         let (width, height) = match show {
             Show::Stat => (3, 4),
-            Show::Graph | Show::Stack | Show::Matrix => (8, 8),
+            Show::Graph | Show::Stack | Show::Band | Show::Matrix => (8, 8),
             Show::Table | Show::Heatmap => (12, 9),
             Show::Row => (24, 1),
             Show::Text => (24, 5),
@@ -186,6 +196,8 @@ impl<'a> Maker<'a> {
             targets: targets.collect(),
             limits: None,
             link: None,
+            inside: Vec::new(),
+            repeat: None,
         }
     }
 
@@ -204,6 +216,42 @@ impl<'a> Maker<'a> {
         let targets = [0.5, 0.9, 0.99].map(|q| self.quantile(q, name, matchers, &[]));
         let [median, ninety, last] = targets;
         self.graph(title, &[("p50", median), ("p90", ninety), ("p99", last)])
+    }
+
+    /// What is watched for anomalies, each value as the agents saw it, and between which it was expected.
+    pub fn band(&mut self, title: &str, watch: &str, matchers: &str) -> Panel {
+        let known = WATCHES.iter().find(|(name, ..)| *name == watch);
+        let (unit, labels) = known.map_or(("", &[][..]), |(_, unit, labels)| (*unit, *labels));
+        if known.is_none() {
+            self.faults.push(format!("{watch}: nobody watches it"));
+        }
+        let watched = format!("watch=\"{watch}\"");
+        let all: Vec<&str> = [watched.as_str(), matchers]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect();
+        let all = all.join(",");
+        // Of several nodes each has its own band: what is drawn has room for all of them.
+        let targets = [
+            ("{{instance}}", "max", "value", &["instance"][..]),
+            (AT_MOST, "max", "upper", &[]),
+            (AT_LEAST, "min", "lower", &[]),
+        ]
+        .map(|(legend, aggregate, what, by)| {
+            let name = format!("geophone_anomaly_{what}");
+            let metric = self.metric(&name, false).map(|metric| {
+                let mut metric = metric.clone();
+                metric.labels.extend(labels.iter().map(|&label| label.to_owned()));
+                metric
+            });
+            let selector = self.selector(metric.as_ref(), &name, &all, by);
+            (legend, aggregated(aggregate, by, &selector))
+        });
+        let panel = self.panel(Show::Band, title, &targets);
+        panel.unit(watches::unit(unit)).about(&format!(
+            "Each value of the watch {watch}, and between which values it was expected once enough has been seen; \
+             of several nodes the widest band. `geophone anomalies` tells what is not"
+        ))
     }
 
     /// A heatmap.

@@ -7,6 +7,8 @@ pub enum Show {
     Graph,
     /// Areas over time, one on the other.
     Stack,
+    /// Lines over time, and the band in which they were expected: what its second target says at most and its third at least.
+    Band,
     /// One number.
     Stat,
     /// Rows by labels, the latest values of all targets joined.
@@ -53,9 +55,19 @@ pub struct Panel {
     pub limits: Option<(f64, f64)>,
     /// Label of a table's rows, and the dashboard and variable that a click on it leads to.
     pub link: Option<(&'static str, &'static str, &'static str)>,
+    /// What a row hides until it is opened.
+    pub inside: Vec<Panel>,
+    /// The variable for each of whose values a row is there once.
+    pub repeat: Option<&'static str>,
 }
 
 impl Panel {
+    /// A row that is closed at first, once for each value of a variable if one is named.
+    pub fn hiding(mut self, repeat: Option<&'static str>, inside: Vec<Self>) -> Self {
+        (self.repeat, self.inside) = (repeat, inside);
+        self
+    }
+
     /// Its size.
     pub const fn size(mut self, width: u8, height: u8) -> Self {
         (self.width, self.height) = (width, height);

@@ -6,7 +6,8 @@
     reason = "a test ends at what it does not expect"
 )]
 
-use agent_dashboards::{Dashboard, Kind, Metric, RECORDED, Style, check, dashboards};
+use agent_dashboards::{Dashboard, Kind, Metric, RECORDED, Style, WATCHES, check, dashboards};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -78,6 +79,108 @@ fn each_metric_is_shown_somewhere() {
     assert!(hidden.is_empty(), "in no dashboard: {hidden:?}");
 }
 
+/// Panels that fill the area between two of their targets, with the row that hides them.
+fn bands(board: &Dashboard) -> Vec<(&Value, &Value)> {
+    let rows = board.json["panels"].as_array().unwrap().iter();
+    let inside = rows.flat_map(|row| {
+        row["panels"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(move |p| (row, p))
+    });
+    inside
+        .filter(|(_, panel)| panel.to_string().contains("fillBelowTo"))
+        .collect()
+}
+
+/// The value that a panel gives to a field of this name.
+fn overridden<'a>(panel: &'a Value, field: &str, property: &str) -> Option<&'a Value> {
+    let all = panel["fieldConfig"]["overrides"].as_array()?;
+    let own = all
+        .iter()
+        .find(|one| one["matcher"]["id"] == "byName" && one["matcher"]["options"] == field)?;
+    let mut properties = own["properties"].as_array()?.iter();
+    properties
+        .find(|one| one["id"] == property)
+        .map(|one| &one["value"])
+}
+
+/// What is watched is drawn with the band of the very same series: between the two targets that Grafana knows by their legends, and
+/// once for each value of a variable by which all three are narrowed, or else one band would lie over another.
+#[test]
+fn bands_are_of_what_they_lie_around() {
+    let mut watched = BTreeSet::new();
+    for board in made() {
+        for (row, panel) in bands(board) {
+            let targets = panel["targets"].as_array().unwrap();
+            let [value, upper, lower] = targets.as_slice() else {
+                panic!("{panel}")
+            };
+            let [value, upper, lower] = [value, upper, lower].map(|target| {
+                let legend = target["legendFormat"].as_str().unwrap();
+                (legend, target["expr"].as_str().unwrap())
+            });
+            let fill = overridden(panel, upper.0, "custom.fillBelowTo");
+            assert_eq!(fill, Some(&Value::from(lower.0)), "{panel}");
+            for (legend, opacity) in [(upper.0, 15), (lower.0, 0)] {
+                let seen = overridden(panel, legend, "custom.fillOpacity");
+                assert_eq!(seen, Some(&Value::from(opacity)), "{legend}: {panel}");
+            }
+            let selector = |expr: &str| expr.split_once('{').unwrap().1.to_owned();
+            for ((_, expr), (start, name)) in [
+                (value, ("max by (instance) (", "value")),
+                (upper, ("max(", "upper")),
+                (lower, ("min(", "lower")),
+            ] {
+                assert!(
+                    expr.starts_with(&format!("{start}geophone_anomaly_{name}{{")),
+                    "{expr}"
+                );
+                assert_eq!(selector(expr), selector(value.1));
+            }
+            assert_eq!(row["collapsed"], true, "{row}");
+            if let Some(variable) = row["repeat"].as_str() {
+                let narrowed = format!("{variable}=~\"${variable}\"");
+                assert!(value.1.contains(&narrowed), "not by {variable}: {}", value.1);
+                let variables = board.json["templating"]["list"].as_array().unwrap();
+                assert!(
+                    variables.iter().any(|one| one["name"] == variable),
+                    "no ${variable}"
+                );
+                assert!(
+                    row["title"].as_str().unwrap().contains(&format!("${variable}")),
+                    "{row}"
+                );
+            }
+            let (_, rest) = value.1.split_once("watch=\"").unwrap();
+            watched.insert(rest.split('"').next().unwrap().to_owned());
+        }
+    }
+    let all: BTreeSet<String> = WATCHES.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    assert_eq!(
+        watched, all,
+        "each watch has a band, and no band is of anything else"
+    );
+}
+
+/// An alert of a region has no node, and one of a node has no region: with all nodes chosen, which Grafana writes one by one, both
+/// are shown.
+#[test]
+fn alerts_without_a_node_are_not_hidden() {
+    let asked = made().iter().flat_map(|board| &board.queries);
+    let asked: Vec<&str> = asked
+        .map(|query| query.expr.as_str())
+        .filter(|expr| expr.contains("ALERTS{"))
+        .collect();
+    assert!(asked.len() >= 3);
+    for expr in asked {
+        for label in ["instance", "region"] {
+            assert!(expr.contains(&format!("{label}=~\"${label}|\"")), "{expr}");
+        }
+    }
+}
+
 #[test]
 fn what_is_new_has_a_place() {
     let mut metrics = declared();
@@ -144,8 +247,13 @@ fn panels_have_places_and_names_of_their_own() {
         assert_eq!(board.json["uid"], board.name);
         assert!(uids.insert(board.name), "{}: twice", board.name);
         let mut taken: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+        let mut ids = BTreeSet::new();
         for panel in board.json["panels"].as_array().unwrap() {
             let (id, at) = (panel["id"].as_u64().unwrap(), &panel["gridPos"]);
+            let inside = panel["panels"].as_array().into_iter().flatten();
+            for id in inside.map(|inside| inside["id"].as_u64().unwrap()).chain([id]) {
+                assert!(ids.insert(id), "{}: {id} is there twice", board.name);
+            }
             let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| at[side].as_u64().unwrap());
             assert!(x + w <= 24, "{}: {panel}", board.name);
             for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {

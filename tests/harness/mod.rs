@@ -8,6 +8,7 @@ pub mod command;
 pub mod delay;
 pub mod disk;
 pub mod dns;
+pub mod fleet;
 pub mod http;
 pub mod kubernetes;
 pub mod netns;

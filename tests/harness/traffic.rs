@@ -172,6 +172,12 @@ impl Traffic {
         Ok(())
     }
 
+    /// From now on sends so many bytes again and again, with a pause between; it does nothing else any more.
+    pub fn drip(&mut self, id: u64, bytes: u64, pause: Duration) -> Result<()> {
+        let pause = u64::try_from(pause.as_millis())?;
+        self.give(&json!({ "do": "drip", "id": id, "bytes": bytes, "pause_ms": pause }))
+    }
+
     /// Sends a message and waits for it to come back, many times.
     pub fn ping(&mut self, id: u64, rounds: u64, size: u64) -> Result<()> {
         self.ask(json!({ "do": "ping", "id": id, "rounds": rounds, "size": size }))?;

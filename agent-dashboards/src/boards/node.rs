@@ -202,11 +202,46 @@ pub fn board(m: &mut Maker) -> Board {
         ("{{instance}} {{device}} {{reason}} time in gaps", gone),
     ];
     panels.push(m.graph("Watching forwarded connections", &targets).unit("short"));
+    let bands = [
+        ("Sent", "netdev_bytes", r#"direction="transmit""#),
+        ("Received", "netdev_bytes", r#"direction="receive""#),
+        (
+            "Faults of sent packets",
+            "netdev_faults",
+            r#"direction="transmit""#,
+        ),
+        (
+            "Faults of received packets",
+            "netdev_faults",
+            r#"direction="receive""#,
+        ),
+    ];
+    let bands = bands.map(|(title, watch, matchers)| m.band(title, watch, matchers).size(6, 8));
+    let row = m.row("Expected of interface $device");
+    panels.push(row.hiding(Some("device"), bands.into()));
+    m.scope(&["instance", "reason"]);
+    let drops = m.band("Dropped by the kernel", "drops", "");
+    let row = m.row("Expected of drops, $reason");
+    panels.push(row.hiding(Some("reason"), vec![drops]));
+    m.scope(&["instance"]);
+    let bands = [
+        ("Tasks that waited for a CPU", r#"resource="cpu""#),
+        ("Tasks that waited for memory", r#"resource="memory""#),
+        ("Tasks that waited for disks", r#"resource="io""#),
+    ];
+    let bands = bands.map(|(title, matchers)| m.band(title, "node_pressure", matchers));
+    let row = m.row("Expected of pressure");
+    panels.push(row.hiding(None, bands.into()));
     let mut variables = places();
     variables.push(variable(
         "device",
         "Device",
         r#"geophone_netdev_up{instance=~"$instance"}"#,
+    ));
+    variables.push(variable(
+        "reason",
+        "Reason of drops",
+        r#"geophone_drops_packets_total{instance=~"$instance"}"#,
     ));
     Board {
         name: "geophone-node",

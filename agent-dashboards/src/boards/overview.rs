@@ -125,6 +125,16 @@ pub fn board(m: &mut Maker) -> Board {
             .unit("percentunit")
             .link("instance", "geophone-node", "instance"),
     );
+    let unusual = m.value("", "geophone_anomaly_active", "", &[]);
+    let unusual = m.panel(Show::Table, "Unusual", &[("unusual", format!("{unusual} == 1"))]);
+    panels.push(
+        unusual
+            .about(
+                "What is not as it usually is: `geophone anomalies` on the node says what else changed then",
+            )
+            .link("instance", "geophone-node", "instance")
+            .size(24, 7),
+    );
     let by = ["instance", "subject", "peer"];
     let slow = m.quantile(0.99, "geophone_tcp_rtt_seconds", "", &by);
     let slow = m.panel(

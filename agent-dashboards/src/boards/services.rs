@@ -185,6 +185,29 @@ pub fn board(m: &mut Maker) -> Board {
         "Switches",
         &[("{{subject}} {{switch}}", format!("topk(10, {switches})"))],
     ));
+    m.scope(&["instance", "peer"]);
+    let bands = [
+        ("Round trip, median", "tcp_rtt_median", ""),
+        ("Round trip, p99", "tcp_rtt_p99", ""),
+        ("Segments sent again", "tcp_retransmit_ratio", ""),
+        ("Sent", "tcp_bytes", r#"direction="transmit""#),
+        ("Received", "tcp_bytes", r#"direction="receive""#),
+        ("Connections opened", "tcp_opened", ""),
+        ("Connections failed", "tcp_failed", ""),
+        ("Resets", "tcp_resets", ""),
+    ];
+    let bands = bands.map(|(title, watch, matchers)| m.band(title, watch, matchers));
+    let row = m.row("Expected of peer $peer");
+    panels.push(row.hiding(Some("peer"), bands.into()));
+    m.scope(&["instance", "server"]);
+    let bands = [
+        ("Lookups, median", "dns_lookup_median"),
+        ("Lookups that fail", "dns_failure_ratio"),
+        ("Lookups without an answer", "dns_timeouts"),
+    ];
+    let bands = bands.map(|(title, watch)| m.band(title, watch, ""));
+    let row = m.row("Expected of DNS server $server");
+    panels.push(row.hiding(Some("server"), bands.into()));
     let mut variables = places();
     variables.push(variable(
         "subject",
@@ -195,6 +218,11 @@ pub fn board(m: &mut Maker) -> Board {
         "peer",
         "Peer",
         r#"geophone_tcp_connections{instance=~"$instance",subject=~"$subject"}"#,
+    ));
+    variables.push(variable(
+        "server",
+        "DNS server",
+        r#"geophone_dns_queries_total{instance=~"$instance"}"#,
     ));
     Board {
         name: "geophone-services",

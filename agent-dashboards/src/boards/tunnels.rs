@@ -206,6 +206,9 @@ pub fn board(m: &mut Maker) -> Board {
         m.graph("Share of the time in gaps", &[("{{device}} {{reason}}", gone)])
             .size(6, 9),
     );
+    let loss = m.band("Lost below the tunnels", "tunnel_loss_ratio", "");
+    let row = m.row("Expected of tunnels to $remote");
+    panels.push(row.hiding(Some("remote"), vec![loss]));
     let mut variables = places();
     variables.push(variable(
         "type",

@@ -185,3 +185,20 @@ impl Grafana {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use agent_score::watch::defaults;
+
+    /// The dashboards draw bands of what is watched: the same names, units and labels.
+    #[test]
+    fn the_watches_are_those_of_the_dashboards() {
+        let watched = defaults(10_000);
+        assert_eq!(watched.len(), agent_dashboards::WATCHES.len());
+        for (one, (name, unit, labels)) in watched.iter().zip(agent_dashboards::WATCHES) {
+            assert_eq!((one.name.as_str(), one.unit.name()), (*name, *unit));
+            let by = format!("by ({}) (", labels.join(", "));
+            assert!(one.expr.contains(&by), "{name}: not {by} in {}", one.expr);
+        }
+    }
+}
