@@ -35,6 +35,7 @@ const SILENT: &[(&str, &str)] = &[
         "geophone_tunnel_device_drops_total",
         "the tunnels' devices drop nothing",
     ),
+    ("geophone_anomaly_active", "nothing need be unusual"),
     ("geophone_notifications_", "no receiver of notifications is set"),
     ("geophone_kubernetes_", "no Kubernetes"),
     ("geophone_record_", "the flight recorder is off"),
@@ -60,6 +61,12 @@ impl Drop for Reaped {
     }
 }
 
+/// A panel, and those that it hides until it is opened.
+fn whole(panel: &Value) -> impl Iterator<Item = &Value> {
+    let inside = panel["panels"].as_array().into_iter().flatten();
+    std::iter::once(panel).chain(inside)
+}
+
 /// Title of board and panel, and a query as Prometheus reads it, of deploy/grafana: what `geophone dashboards` writes.
 fn queries(root: &Path) -> Result<Vec<(String, String)>> {
     let mut out = Vec::new();
@@ -67,7 +74,8 @@ fn queries(root: &Path) -> Result<Vec<(String, String)>> {
         let board: Value = serde_json::from_slice(&std::fs::read(file?.path())?)?;
         // Of what is new, and at the end until somebody finds it a place, nobody knows whether it is on here.
         let panels = board["panels"].as_array().context("panels")?.iter();
-        for panel in panels.take_while(|panel| panel["title"] != "Further") {
+        let shown = panels.take_while(|panel| panel["title"] != "Further");
+        for panel in shown.flat_map(whole) {
             for target in panel["targets"].as_array().into_iter().flatten() {
                 let expr = target["expr"].as_str().context("expr")?;
                 out.push((format!("{}: {}", board["uid"], panel["title"]), asked(expr)));
@@ -218,7 +226,7 @@ fn each_panel_shows_something() -> Result<()> {
     let sink = Prometheus::start("global: {}\n", &["--enable-feature=native-histograms"])?;
     let agent = Setup::new()
         .config(format!(
-            "region: eu\nzone: a\nstore: {{kind: memory}}\n\
+            "region: eu\nzone: a\nstore: {{kind: memory}}\nanomaly: {{interval: 1s, learning: 16}}\n\
              peers: [{{name: far, region: us, zone: b, cidrs: [{far}]}}, {{name: here, region: eu, cidrs: [127.0.0.9/32]}}]\n\
              probes:\n  tunnel: {{namespaces: [{}]}}\n  dns: {{enabled: true, names: 5, timeout: 1s}}\n  udp: {{enabled: true}}\n  \
              sched: {{enabled: true}}\n  block: {{enabled: true}}\n  path: {{active: {{peers: [here], interval: 10s}}}}\n  \

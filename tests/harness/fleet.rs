@@ -4,7 +4,7 @@ use super::agent::Scratch;
 use super::otlp::Authority;
 use super::prometheus::Prometheus;
 use super::tunnels::{Mouth, vxlan_between};
-use super::{Agent, End, Netns, Setup, promql};
+use super::{Agent, End, Netns, Setup, all_unique, promql};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ const MINUTE: u32 = 4;
 /// A region's only node.
 #[derive(Debug)]
 pub struct Node {
-    /// Its region; processes on it must have names that begin with this.
+    /// Its region, and the tag of the names that processes on it must have.
     pub region: &'static str,
     /// Its namespace, and its interface to the net.
     pub end: End,
@@ -186,7 +186,7 @@ impl Watch {
                 .listen(node.end.v4)
                 .spawn()?;
             targets.push(json!({ "targets": [agent.at.to_string()], "labels": { "hostname": node.name() } }));
-            own.push(format!("{};{region}.*", node.name()));
+            own.push(format!("{};{}", node.name(), all_unique(region)));
             agents.insert(*region, agent);
         }
         scratch.write("targets.json", Value::from(targets).to_string())?;

@@ -86,6 +86,11 @@ pub fn unique(tag: &str) -> String {
     format!("{tag}{:x}.{:x}", std::process::id() & 0xf_ffff, serial())
 }
 
+/// A regular expression of all that [`unique`] makes with this tag in this process.
+pub fn all_unique(tag: &str) -> String {
+    format!("{tag}{:x}[.].+", std::process::id() & 0xf_ffff)
+}
+
 /// Does the same with each of some values, side by side: what most tests do is wait.
 pub fn together<T: Send, R: Send>(values: Vec<T>, each: impl Fn(T) -> Result<R> + Sync) -> Result<Vec<R>> {
     std::thread::scope(|scope| {
