@@ -32,7 +32,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Samples are looked for so often.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(250);
 /// Processes that are remembered.
 const REMEMBERED: usize = 8192;
 
@@ -56,8 +56,8 @@ pub enum Message {
     Sync(Sender<()>),
 }
 
-/// The way to the thread. A sample does not wake it, which costs more than all else that is done with one: it looks ten times a
-/// second, and at once when a process is new.
+/// The way to the thread. A sample does not wake it, which costs more than all else that is done with one: it looks as
+/// often as the ring is looked at, and at once when a process is new.
 pub struct Feed {
     messages: SyncSender<Message>,
     thread: Thread,
