@@ -12,7 +12,7 @@ use crate::restore;
 use crate::results::{Results, Together};
 use crate::template::Scope;
 use agent_store::labels::{Labels, NAME};
-use agent_store::promql::{Element, Options, Query, Sample, Value};
+use agent_store::promql::{Element, Memo, Options, Query, Sample, Value};
 use agent_store::series::{Bounds, Millis, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -140,9 +140,10 @@ impl Group {
     pub fn evaluate(&mut self, at: Millis, environment: &Environment<'_>, results: &mut Results) {
         let began = Instant::now();
         let times = (at, at - self.file.query_offset);
+        let memo = Memo::default();
         for rule in &mut self.rules {
             let began = Instant::now();
-            rule.health = match rule.evaluate(times, self.file.limit, environment, results) {
+            rule.health = match rule.evaluate(times, self.file.limit, environment, &memo, results) {
                 Ok(()) => Health::Ok,
                 Err(why) => Health::Bad(why),
             };
@@ -170,6 +171,7 @@ impl Rule {
         (now, at): (Millis, Millis),
         limit: usize,
         environment: &Environment<'_>,
+        memo: &Memo,
         results: &mut Results,
     ) -> Result<(), String> {
         let source = Together {
@@ -181,10 +183,16 @@ impl Rule {
             at,
             source: &source,
             environment,
+            memo,
         };
         let found = ask.query(self.query.as_ref().map_err(Clone::clone)?)?;
         let samples = self.take(&found, limit, &ask)?;
         self.put(samples, at, results);
+        let made: &[&str] = match self.file.alert {
+            Some(_) => &[ALERTS, ALERTS_FOR_STATE],
+            None => &[&self.file.name],
+        };
+        made.iter().for_each(|metric| memo.forget(metric));
         Ok(())
     }
 
@@ -335,13 +343,14 @@ struct Ask<'a> {
     at: Millis,
     source: &'a Together<'a>,
     environment: &'a Environment<'a>,
+    memo: &'a Memo,
 }
 
 impl Ask<'_> {
     fn query(&self, query: &Query) -> Result<Vec<Element>, String> {
         let bounds = (self.environment.bounds)();
         let options = &self.environment.settings.options;
-        let answer = query.instant(self.at, options, self.source, &*bounds);
+        let answer = query.instant(self.at, options, self.source, &*bounds, self.memo);
         match answer.map_err(|error| error.to_string())?.value {
             Value::Vector(_, elements) => Ok(elements),
             Value::Scalar(_, value) => Ok(vec![Element {

@@ -11,6 +11,7 @@ mod float;
 mod functions;
 mod grid;
 pub mod json;
+mod memo;
 mod parse;
 mod quantile;
 mod select;
@@ -22,6 +23,7 @@ mod window;
 pub use error::Error;
 pub use functions::{civil, is_label_name};
 pub use grid::Sample;
+pub use memo::Memo;
 pub use parse::selector;
 
 use crate::labels::Labels;
@@ -106,7 +108,8 @@ pub fn instant(
 ) -> Result<Answer, Error> {
     check_time("time", at)?;
     with_room(query, || {
-        at_time(&parse::parse(query)?, at, options, source, bounds)
+        let evaluator = evaluator((at, at), options, source, bounds);
+        at_time(&parse::parse(query)?, at, evaluator)
     })
 }
 
@@ -131,33 +134,31 @@ impl Query {
         })
     }
 
-    /// Evaluates it at one time.
+    /// Evaluates it at one time, with what others of the same time and source came to.
     pub fn instant(
         &self,
         at: Millis,
         options: &Options,
         source: &dyn Source,
         bounds: &dyn Bounds,
+        memo: &Memo,
     ) -> Result<Answer, Error> {
         match &self.parsed {
             Some(expr) => {
                 check_time("time", at)?;
-                at_time(expr, at, options, source, bounds)
+                let evaluator = Evaluator {
+                    memo: Some(memo),
+                    ..evaluator((at, at), options, source, bounds)
+                };
+                at_time(expr, at, evaluator)
             }
             None => instant(&self.text, at, options, source, bounds),
         }
     }
 }
 
-fn at_time(
-    expr: &Expr,
-    at: Millis,
-    options: &Options,
-    source: &dyn Source,
-    bounds: &dyn Bounds,
-) -> Result<Answer, Error> {
+fn at_time(expr: &Expr, at: Millis, evaluator: Evaluator<'_>) -> Result<Answer, Error> {
     let grid = Grid::instant(at);
-    let evaluator = evaluator((at, at), options, source, bounds);
     let value = if expr.value_type() == ValueType::Matrix {
         matrix(evaluator.matrix(expr, grid)?)
     } else {
@@ -279,6 +280,7 @@ fn evaluator<'a>(
         options,
         start,
         end,
+        memo: None,
         warnings: Mutex::default(),
         worked: AtomicUsize::new(0),
     }

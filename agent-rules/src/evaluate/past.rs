@@ -8,7 +8,7 @@ use crate::alert::{ALERTS, ALERTS_FOR_STATE, State};
 use crate::file::GroupFile;
 use crate::results::{Results, Together};
 use agent_store::labels::Labels;
-use agent_store::promql::{self, Element, Sample, Value};
+use agent_store::promql::{self, Element, Memo, Sample, Value};
 use agent_store::series::{Bounds, Column, Matcher, Millis, Refusal, Series, Source};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -158,6 +158,7 @@ fn stretch(
                 now,
                 at,
                 source: &source,
+                memo: &Memo::default(),
                 environment,
             };
             rule.take(elements, steps.limit, &ask)

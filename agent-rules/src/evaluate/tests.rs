@@ -259,3 +259,49 @@ fn a_file_that_is_read_again_changes_only_what_changed() {
     let last = ended.samples.floats.values.last().copied().unwrap();
     assert!(is_stale(last) && ended.samples.floats.times.last() == Some(&(3 * MINUTE + 1)));
 }
+
+/// Cause: a rule asks what one before it has asked, and one between them has recorded that metric. Seen: what was asked of another
+/// metric is not asked again, and what was recorded is seen.
+#[test]
+fn what_rules_share_is_asked_once_and_anew_where_it_has_changed() {
+    struct Counted<'a>(&'a Store, std::sync::atomic::AtomicUsize);
+    impl Source for Counted<'_> {
+        fn select(
+            &self,
+            matchers: &[Matcher],
+            from: Millis,
+            to: Millis,
+            bounds: &dyn Bounds,
+        ) -> Result<Vec<Series>, agent_store::series::Refusal> {
+            self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.0.select(matchers, from, to, bounds)
+        }
+    }
+    let store = store();
+    add(&store, 0, &[("x", "1", 1.0), ("r", "1", 5.0)]);
+    add(&store, 1000, &[("x", "1", 3.0)]);
+    let mut group = group(
+        "groups:\n- name: g\n  rules:\n  - {record: before, expr: 'count_over_time(r[1m])'}\n  \
+         - {record: one, expr: 'increase(x[1m])'}\n  - {record: two, expr: '2 * increase(x[1m])'}\n  \
+         - {record: r, expr: 'vector(7)', labels: {a: '1'}}\n  - {record: after, expr: 'count_over_time(r[1m])'}\n",
+        false,
+    );
+    let source = Counted(&store, 0.into());
+    let bounds = || -> Box<dyn Bounds> { Box::new(Free) };
+    let environment = Environment {
+        source: &source,
+        bounds: &bounds,
+        settings: &Settings::default(),
+    };
+    let mut results = Results::default();
+    group.evaluate(2000, &environment, &mut results);
+    let value = |name: &str| {
+        let found = results
+            .select(&[Matcher::equal("__name__", name)], 0, 2000, &Free)
+            .unwrap();
+        found[0].samples.floats.values[0]
+    };
+    assert_eq!((value("before"), value("after")), (1.0, 2.0));
+    assert_eq!(value("two"), 2.0 * value("one"));
+    assert_eq!(source.1.into_inner(), 3, "r twice, x once");
+}

@@ -1,6 +1,7 @@
 //! The evaluator: an expression over all steps of a grid at once.
 
 use super::grid::{Grid, Row, Sample, drop_name, unite};
+use super::memo::Memo;
 use super::{Error, MOST_STEPS, Options, float};
 use crate::series::{Bounds, Millis, Source};
 use promql_parser::parser::{Expr, UnaryExpr};
@@ -25,6 +26,7 @@ pub(super) struct Evaluator<'a> {
     pub start: Millis,
     /// Of the whole query.
     pub end: Millis,
+    pub memo: Option<&'a Memo>,
     pub warnings: Mutex<BTreeSet<String>>,
     /// Samples looked at since the clock was.
     pub worked: AtomicUsize,

@@ -101,7 +101,22 @@ impl<'a> Arguments<'a> {
 }
 
 impl Evaluator<'_> {
+    /// A call, or what is known of it.
     pub fn call(&self, node: &Call, grid: Grid) -> Result<Evaluated, Error> {
+        let Some((memo, key)) = self.part(node, grid) else {
+            return self.call_anew(node, grid);
+        };
+        if let Some(rows) = memo.get(&key) {
+            return Ok(Evaluated::Vector(rows));
+        }
+        let value = self.call_anew(node, grid)?;
+        if let Evaluated::Vector(rows) = &value {
+            memo.put(key, rows);
+        }
+        Ok(value)
+    }
+
+    fn call_anew(&self, node: &Call, grid: Grid) -> Result<Evaluated, Error> {
         let name = node.func.name;
         let args = Arguments {
             evaluator: self,
