@@ -5,9 +5,16 @@ use super::moving_average::Window;
 use super::tail::Tails;
 use super::{Detector, Detectors, Direction, Settings, is_value, score};
 use serde::{Deserialize, Serialize};
+use std::num::NonZero;
+use std::sync::{Mutex, PoisonError};
 
 /// Samples before anything is said.
 const LEARNING: u32 = 256;
+
+/// Threads that look at them at most …
+const MOST_THREADS: usize = 4;
+/// … and series for one, below which starting another takes longer.
+const A_SHARE: usize = 8192;
 
 /// A value that is rarer than is allowed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,8 +71,56 @@ impl Bank {
             self.tails.resize_with(values.len(), Default::default);
         }
         let bar = self.settings.bar();
-        let all = self.basic.iter_mut().zip(&mut self.windows);
-        for (series, ((basic, window), &value)) in all.zip(values).enumerate() {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let share = values.len().div_ceil(threads.min(MOST_THREADS)).max(A_SHARE);
+        let basic = self.basic.chunks_mut(share).enumerate();
+        let parts = basic.zip(self.windows.chunks_mut(share).zip(self.tails.chunks_mut(share)));
+        let parts: Vec<Mutex<Part<'_>>> = parts
+            .zip(values.chunks(share))
+            .map(|(((n, basic), (windows, tails)), values)| {
+                Mutex::new(Part {
+                    first: n * share,
+                    basic,
+                    windows,
+                    tails,
+                    values,
+                })
+            })
+            .collect();
+        let observe =
+            |part: &Mutex<Part<'_>>| part.lock().unwrap_or_else(PoisonError::into_inner).observe(bar);
+        std::thread::scope(|scope| {
+            let others = parts.iter().skip(1).map(|part| {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, || observe(part));
+                thread.map_err(|_none| part)
+            });
+            let others: Vec<_> = others.collect();
+            found.extend(parts.first().map(observe).unwrap_or_default());
+            for other in others {
+                found.extend(match other {
+                    Ok(thread) => thread.join().unwrap_or_default(),
+                    Err(part) => observe(part),
+                });
+            }
+        });
+    }
+}
+
+/// Series that one thread looks at.
+struct Part<'a> {
+    /// Number of the first.
+    first: usize,
+    basic: &'a mut [Basic],
+    windows: &'a mut [Window],
+    tails: &'a mut [[Tails; BASIC]],
+    values: &'a [f64],
+}
+
+impl Part<'_> {
+    fn observe(&mut self, bar: f32) -> Vec<Found> {
+        let mut found = Vec::new();
+        let all = self.basic.iter_mut().zip(&mut *self.windows);
+        for (series, ((basic, window), &value)) in all.zip(self.values).enumerate() {
             if !is_value(value) {
                 continue;
             }
@@ -78,10 +133,11 @@ impl Bank {
                 }
             }
             if rare && let Some(tails) = self.tails.get_mut(series) {
-                found.extend(judge(series, basic, tails, distances, bar));
+                found.extend(judge(self.first + series, basic, tails, distances, bar));
             }
             basic.learn(window, value);
         }
+        found
     }
 }
 

@@ -412,6 +412,25 @@ fn a_bank_finds_whose_value_it_was() {
 }
 
 #[test]
+fn a_bank_of_several_threads_finds_whose_value_it_was() {
+    const LAST: usize = 16_390;
+    let mut bank = Bank::new(Settings::new(1.0), LAST + 1);
+    let mut random = random(17);
+    let (mut values, mut found) = (vec![f64::NAN; LAST + 1], Vec::new());
+    for _ in 0..1000 {
+        for series in [7, LAST] {
+            values[series] = gaussian(&mut random);
+        }
+        bank.observe(&values, &mut found);
+    }
+    found.clear();
+    values[LAST] = 30.0;
+    bank.observe(&values, &mut found);
+    let found: Vec<_> = found.iter().map(|one| (one.series, one.direction)).collect();
+    assert_eq!(found, [(LAST, Direction::Up)]);
+}
+
+#[test]
 fn a_forest_isolates_what_lies_apart() {
     let settings = Settings::new(1.0);
     let mut forest = Forest::<4>::default();
