@@ -314,3 +314,7 @@ impl Pair {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pairs_tests.rs"]
+mod tests;
