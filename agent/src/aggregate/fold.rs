@@ -17,6 +17,16 @@ pub const ADD_UP: &[&str] = &[
     "geophone_kubernetes_backend_connections",
 ];
 
+/// Counters that somebody else keeps: they are not zero when a series of them begins, for an interface may be renamed, or come
+/// from another network namespace. One that comes later is counted from then on: what it had counted before was not seen to
+/// happen. All others are the agent's own, and begin at zero.
+const NOT_FROM_ZERO: &[&str] = &[
+    "geophone_netdev_bytes_total",
+    "geophone_netdev_packets_total",
+    "geophone_netdev_errors_total",
+    "geophone_netdev_drops_total",
+];
+
 static METRIC: Label = Label {
     prometheus: "metric",
     otlp: "geophone.metric",
@@ -50,6 +60,8 @@ pub struct Fold {
 struct Plan {
     /// Names of the labels that it loses; empty = it stays as it is.
     without: Vec<&'static str>,
+    /// Whether a part that comes later has counted before.
+    is_not_from_zero: bool,
     /// Its own series, by the address of their labels.
     parts: HashMap<usize, Part>,
     sums: HashMap<u64, Sum>,
@@ -62,7 +74,7 @@ struct Plan {
 
 struct Part {
     /// Held, so that no others can be at their address.
-    _labels: Arc<Labels>,
+    labels: Arc<Labels>,
     sum: u64,
     last: Value,
     tick: u64,
@@ -130,6 +142,7 @@ impl Plan {
         };
         Self {
             without,
+            is_not_from_zero: NOT_FROM_ZERO.contains(&metric.name),
             parts: HashMap::new(),
             sums: HashMap::new(),
             by_text: HashMap::new(),
@@ -170,17 +183,13 @@ impl Plan {
     fn meet(&mut self, series: &[Series], tick: u64) {
         let mut begun: HashMap<String, u64> = HashMap::new();
         let mut new = Vec::new();
-        for one in series {
-            let address = Arc::as_ptr(&one.labels).addr();
-            if self.parts.contains_key(&address) {
-                continue;
-            }
+        for one in self.unknown(series, tick) {
             let rest = one.labels.without(&self.without, one.labels.start_unix_nanos);
             let start = begun.entry(rest.text.clone()).or_insert(u64::MAX);
             *start = (*start).min(rest.start_unix_nanos);
-            new.push((address, one, rest));
+            new.push((one, rest));
         }
-        for (address, one, rest) in new {
+        for (one, rest) in new {
             let sum = match self.by_text.get(&rest.text) {
                 Some(id) => *id,
                 None => {
@@ -196,14 +205,50 @@ impl Plan {
                     self.next
                 }
             };
+            let last = if self.is_not_from_zero && tick > 1 {
+                one.value.clone()
+            } else {
+                one.value.nothing()
+            };
             let part = Part {
-                _labels: one.labels.clone(),
+                labels: one.labels.clone(),
                 sum,
-                last: one.value.nothing(),
+                last,
                 tick,
             };
-            self.parts.insert(address, part);
+            self.parts.insert(Arc::as_ptr(&one.labels).addr(), part);
         }
+    }
+
+    /// Those that are no parts yet. Where labels were made anew, of a series that is what it was, the part is what it was too.
+    fn unknown<'a>(&mut self, series: &'a [Series], tick: u64) -> Vec<&'a Series> {
+        let mut unknown = Vec::new();
+        for one in series {
+            match self.parts.get_mut(&Arc::as_ptr(&one.labels).addr()) {
+                Some(part) => part.tick = tick,
+                None => unknown.push(one),
+            }
+        }
+        if unknown.is_empty() {
+            return unknown;
+        }
+        let name = |labels: &'_ Labels| (labels.text.clone(), labels.start_unix_nanos);
+        let absent = self.parts.iter().filter(|(_, part)| part.tick != tick);
+        let mut absent: HashMap<(String, u64), usize> = absent
+            .map(|(address, part)| (name(&part.labels), *address))
+            .collect();
+        unknown.retain(|one| {
+            let Some(mut part) = absent
+                .remove(&name(&one.labels))
+                .and_then(|address| self.parts.remove(&address))
+            else {
+                return true;
+            };
+            (part.labels, part.tick) = (one.labels.clone(), tick);
+            self.parts.insert(Arc::as_ptr(&one.labels).addr(), part);
+            false
+        });
+        unknown
     }
 
     /// Forgets what this tick did not have. A sum ends with the last of its parts.

@@ -257,3 +257,52 @@ fn gauges_that_add_up_are_amounts() {
         );
     }
 }
+
+/// Cause: a probe that makes the labels of its series anew in each tick. Seen: they are the parts that they were.
+#[test]
+fn labels_that_are_made_anew_are_the_same_parts() {
+    let segments = metric(SEGMENTS);
+    let mut fold = fold("labels: [{metrics: 'geophone_tcp_*', exclude: [peer]}]");
+    let mut tick = |a: u64, b: u64, start: u64| {
+        let [a_labels, b_labels] =
+            [("a", 5), ("b", start)].map(|(peer, start)| labels(segments, "web", peer, start));
+        let sums = counts(&mut fold, segments, &[(&a_labels, a), (&b_labels, b)]);
+        let [(_, sum, 5)] = sums[..] else {
+            panic!("{sums:?}")
+        };
+        sum
+    };
+    assert_eq!(tick(10, 5, 7), 15);
+    assert_eq!(tick(10, 5, 7), 15);
+    assert_eq!(tick(12, 6, 7), 18);
+    // It began then, so it is another one.
+    assert_eq!(tick(12, 6, 9), 24);
+    assert_eq!(tick(3, 6, 9), 27, "one begins anew");
+}
+
+/// Cause: an interface gets another name, or comes from elsewhere, with all that it has ever counted. Seen: only what is seen to
+/// happen is added.
+#[test]
+fn what_somebody_else_has_counted_before_is_not_added() {
+    let all = crate::probes::netdev::METRICS;
+    for name in NOT_FROM_ZERO {
+        assert!(
+            all.iter().any(|m| m.name == *name && m.kind == Kind::Counter),
+            "{name}"
+        );
+    }
+    let counters = all.iter().filter(|m| m.kind == Kind::Counter);
+    assert_eq!(counters.count(), NOT_FROM_ZERO.len());
+    let bytes: &'static Metric = &crate::probes::netdev::BYTES;
+    let mut fold = fold("labels: [{metrics: geophone_netdev_bytes_total, exclude: [device]}]");
+    let [eth0, wan0, eth1] = ["eth0", "wan0", "eth1"]
+        .map(|device| Arc::new(Labels::new(bytes.labels, &[device, "receive"], false, 1)));
+    let mut tick = |series: &[(&Arc<Labels>, u64)]| counts(&mut fold, bytes, series)[0].1;
+    assert_eq!(
+        tick(&[(&eth0, 100), (&eth1, 5_000)]),
+        5_100,
+        "what was there from the start"
+    );
+    assert_eq!(tick(&[(&wan0, 110), (&eth1, 5_001)]), 5_101, "renamed");
+    assert_eq!(tick(&[(&wan0, 117), (&eth1, 5_001)]), 5_108);
+}

@@ -23,6 +23,8 @@ pub struct Labels {
     pub otlp: Vec<u8>,
     /// Those of the values that the metric does not declare: they are the subject's.
     pub further: Further,
+    /// Names of labels that it does without, because the configuration says so.
+    pub left_out: Vec<&'static str>,
 }
 
 /// Longest label value in bytes; the rest is cut and replaced by `…`.
@@ -53,17 +55,19 @@ impl Labels {
     }
 
     /// The same without the labels of these names, of a series that began then.
-    pub fn without(&self, names: &[&str], start_unix_nanos: u64) -> Self {
+    pub fn without(&self, names: &[&'static str], start_unix_nanos: u64) -> Self {
         let stays = |label: &Label| !names.contains(&label.prometheus);
         let values = self.values.iter().filter(|(label, _)| stays(label));
         let further = self.further.iter().filter(|(label, _)| stays(label));
         let further = Further::new(further.cloned());
-        Self::encode(
+        let mut rest = Self::encode(
             values.cloned().collect(),
             further,
             self.overflow,
             start_unix_nanos,
-        )
+        );
+        rest.left_out = self.left_out.iter().chain(names).copied().collect();
+        rest
     }
 
     fn encode(
@@ -80,6 +84,7 @@ impl Labels {
             proto: Vec::new(),
             otlp: Vec::new(),
             further,
+            left_out: Vec::new(),
         };
         for (label, value) in &out.values {
             if !out.text.is_empty() {

@@ -59,6 +59,11 @@ impl LabelRule {
         (self.include.is_empty() || is_in(&self.include)) && !is_in(&self.exclude)
     }
 
+    /// Whether this version has what it names.
+    pub fn is_known(&self) -> bool {
+        self.check().is_ok()
+    }
+
     /// What is wrong with it: the key, and why.
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let pattern = self.metrics.to_string();

@@ -45,10 +45,10 @@ pub struct Config {
     /// Bounds that are set before anything runs. What does not fit is counted in `other`, never lost.
     pub limits: Limits,
     /// Labels that series of some metrics do without, wherever they go: scrapes, OTLP, remote write, the store, and so rules, health
-    /// and anomalies, which then know nothing of them. Series that differ in nothing else become one, the sum of all; gauges but
-    /// those of open connections and requests (`geophone_tcp_connections`, `geophone_block_in_flight`,
-    /// `geophone_kubernetes_backend_connections`) have no sum and keep their labels. A label stays if all rules for the metric let it;
-    /// `geophone check --cardinality` says what each costs.
+    /// and anomalies, which then know nothing of them. Views, as of `geophone top`, are of what is left too. Series that differ in
+    /// nothing else become one, the sum of all; gauges but those of open connections and requests (`geophone_tcp_connections`,
+    /// `geophone_block_in_flight`, `geophone_kubernetes_backend_connections`) have no sum and keep their labels. A label stays if
+    /// all rules for the metric let it; `geophone check --cardinality` says what each costs.
     #[schemars(example = super::labels::example())]
     pub labels: Vec<LabelRule>,
     /// What the agent may cost. Over it, it lowers sampling step by step and says so.

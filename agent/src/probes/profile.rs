@@ -19,13 +19,14 @@ mod counted;
 mod label;
 mod metrics;
 mod specs;
+mod told;
 mod waits;
 
 pub use metrics::METRICS;
 
 use super::{Context, Probe};
+use crate::aggregate::Family;
 use crate::aggregate::labels::text;
-use crate::aggregate::{Family, Labels, Metric, Series, Value};
 use crate::bpf::shards::Shards;
 use crate::bpf::sys::MappedArray;
 use crate::bpf::{State, clock, host};
@@ -52,6 +53,7 @@ use specs::{BLOCK, CPU, EXEC, EXIT, MORE};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
+use told::Told;
 use waits::Waits;
 
 /// So long the end of a recording waits for the last samples, and for their names.
@@ -103,7 +105,7 @@ pub struct Profile {
     cpus: usize,
     /// What is exported, as it was at the latest tick.
     counted: Counted,
-    start: u64,
+    told: Told,
 }
 
 impl Profile {
@@ -121,7 +123,7 @@ impl Profile {
             level: 0,
             cpus: 0,
             counted: Counted::default(),
-            start: 0,
+            told: Told::default(),
         }
     }
 }
@@ -186,7 +188,7 @@ impl Probe for Profile {
     }
 
     fn attach(&mut self, context: &mut Context<'_>) -> Result<()> {
-        self.start = context.series_start;
+        self.told.start = context.series_start;
         let Some(engine) = context.engine.as_deref_mut() else {
             return Ok(());
         };
@@ -219,7 +221,7 @@ impl Probe for Profile {
             self.stacks = Some(Stacks::recorded(
                 self.options.store_bytes,
                 self.options.kinds,
-                self.start,
+                context.series_start,
             ));
             return Ok(());
         }
@@ -338,34 +340,7 @@ impl Probe for Profile {
     }
 
     fn collect(&mut self, out: &mut Vec<Family>) {
-        let start = self.start;
-        let labels = |metric: &'static Metric, values: &[&str]| {
-            Arc::new(Labels::new(metric.labels, values, false, start))
-        };
-        let counters = |metric: &'static Metric, values: &[(&str, u64)]| Family {
-            metric,
-            series: values
-                .iter()
-                .map(|(name, n)| Series {
-                    labels: labels(
-                        metric,
-                        if metric.labels.is_empty() {
-                            &[]
-                        } else {
-                            std::slice::from_ref(name)
-                        },
-                    ),
-                    value: Value::Counter(*n),
-                })
-                .collect(),
-        };
-        let gauge = |metric: &'static Metric, value: usize| Family {
-            metric,
-            series: vec![Series {
-                labels: labels(metric, &[]),
-                value: Value::Gauge(value as f64),
-            }],
-        };
+        let told = &mut self.told;
         let named = |names: &[&'static str], values: &[u64]| -> Vec<(&'static str, u64)> {
             names.iter().copied().zip(values.iter().copied()).collect()
         };
@@ -375,16 +350,16 @@ impl Probe for Profile {
             .zip(self.options.kinds)
             .filter_map(|(series, is_taken)| is_taken.then_some(series))
             .collect();
-        out.push(counters(&SAMPLES, &taken));
-        out.push(counters(&STACKS, &named(&end::NAMES, &counted.ends)));
+        out.push(told.counters(&SAMPLES, &taken));
+        out.push(told.counters(&STACKS, &named(&end::NAMES, &counted.ends)));
         let mut ends = named(&python::NAMES, &counted.python_ends);
         ends.remove(usize::from(python::NONE));
-        out.push(counters(&PYTHON_STACKS, &ends));
-        out.push(gauge(&CPUS, counted.cpus));
+        out.push(told.counters(&PYTHON_STACKS, &ends));
+        out.push(told.gauge(&CPUS, counted.cpus));
         if self.stacks.is_none() {
             return;
         }
-        out.push(counters(
+        out.push(told.counters(
             &LOST,
             &[
                 ("backlog", counted.backlog),
@@ -393,22 +368,22 @@ impl Probe for Profile {
             ],
         ));
         let lost = Lost::ALL.iter().map(|why| why.name()).zip(counted.python);
-        out.push(counters(&PYTHON_LOST, &lost.collect::<Vec<_>>()));
+        out.push(told.counters(&PYTHON_LOST, &lost.collect::<Vec<_>>()));
         let (stats, failures) = (counted.loader, counted.failures);
-        out.push(gauge(&PROCESSES, stats.processes));
-        out.push(counters(&LOOKED, &[("", counted.looked)]));
-        out.push(gauge(&BINARIES, stats.binaries));
-        out.push(gauge(&OPEN_FILES, stats.open));
-        out.push(counters(&TABLES, &[("", stats.tables)]));
-        out.push(counters(
+        out.push(told.gauge(&PROCESSES, stats.processes));
+        out.push(told.counters(&LOOKED, &[("", counted.looked)]));
+        out.push(told.gauge(&BINARIES, stats.binaries));
+        out.push(told.gauge(&OPEN_FILES, stats.open));
+        out.push(told.counters(&TABLES, &[("", stats.tables)]));
+        out.push(told.counters(
             &TABLE_FAILURES,
             &[("no_room", stats.refused), ("malformed", stats.faulty)],
         ));
-        out.push(gauge(&ROWS, stats.rows));
-        out.push(gauge(&TABLE_BYTES, stats.bytes));
-        out.push(gauge(&STORE_BYTES, counted.store_bytes));
-        out.push(counters(&SYMBOLIZER_FAILURES, &[("", failures.symbolizer)]));
-        out.push(counters(
+        out.push(told.gauge(&ROWS, stats.rows));
+        out.push(told.gauge(&TABLE_BYTES, stats.bytes));
+        out.push(told.gauge(&STORE_BYTES, counted.store_bytes));
+        out.push(told.counters(&SYMBOLIZER_FAILURES, &[("", failures.symbolizer)]));
+        out.push(told.counters(
             &NAME_FAILURES,
             &[
                 ("perf_map", failures.perf_maps),

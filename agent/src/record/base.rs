@@ -193,6 +193,7 @@ impl Offset {
                     proto: own.proto.clone(),
                     otlp: own.otlp.clone(),
                     further: own.further.clone(),
+                    left_out: own.left_out.clone(),
                 })
             });
             series.labels = labels.clone();

@@ -33,6 +33,8 @@ pub struct Replay<R> {
     offsets: Option<Offsets>,
     /// Labels that the agent left out.
     fold: Fold,
+    /// Rules of its settings that name what this version does not have.
+    unknown_rules: usize,
     /// Ticks that were given.
     ticks: u64,
 }
@@ -62,13 +64,14 @@ impl<R: Read> Replay<R> {
     /// Of what a source has. The settings are those of the recording.
     fn of(source: R, length: Option<u64>, path: &Path) -> Result<Self> {
         let chunks = Chunks::new(source, length, path)?;
-        let config = settings(chunks.meta()).context(path.display())?;
+        let (config, unknown_rules) = settings(chunks.meta()).context(path.display())?;
         let fold = Fold::new(&config.labels, chunks.meta().start_unix_nanos);
         Ok(Self {
             chunks,
             past: Arc::new(Past::new()),
             collector: None,
             fold,
+            unknown_rules,
             config,
             frames: Vec::new(),
             at: 0,
@@ -186,6 +189,15 @@ impl<R: Read> Replay<R> {
                 self.meta().left_out.join(", ")
             ));
         }
+        match self.unknown_rules {
+            0 => {}
+            1 => all.push(
+                "1 rule of its labels names what this version does not have, and was passed over".into(),
+            ),
+            n => all.push(format!(
+                "{n} rules of its labels name what this version does not have, and were passed over"
+            )),
+        }
         // It may quote the file.
         (!all.is_empty()).then(|| printable(&all.join("; ")))
     }
@@ -197,9 +209,10 @@ fn sort(family: &mut Family) {
 }
 
 /// Only those that an agent writes down: a file has no say in what else is done here.
-fn settings(meta: &Meta) -> Result<Config> {
+fn settings(meta: &Meta) -> Result<(Config, usize)> {
     let mut settings = meta.settings.clone();
     meta::only_recorded(&mut settings);
+    let unknown_rules = meta::only_known_rules(&mut settings);
     let mut config = Config::parse("settings", &settings.to_string()).map_err(Error::new)?;
     config.host.clone_from(&meta.host);
     for probe in &meta.left_out {
@@ -209,7 +222,7 @@ fn settings(meta: &Meta) -> Result<Config> {
             _ => {}
         }
     }
-    Ok(config)
+    Ok((config, unknown_rules))
 }
 
 #[cfg(test)]
@@ -319,13 +332,66 @@ mod tests {
         assert!(said.contains("replay it with geophone 9\u{fffd}[2J"), "{said}");
     }
 
+    /// Cause: an agent that leaves a label out, and rules of another version. Seen: a replay leaves it out as the agent did, and
+    /// passes over what it does not know.
+    #[test]
+    fn labels_that_the_agent_left_out_are_left_out() {
+        let links = |frames: &mut Vec<u8>, bytes_in: &[u64]| {
+            let one = |(i, n): (usize, &u64)| {
+                let counts = [[*n, 0], [0; 2], [0; 2], [0; 2]];
+                serde_json::json!({ "index": i + 1, "name": format!("eth{i}"), "up": true, "counts": counts })
+            };
+            let all: Vec<_> = bytes_in.iter().enumerate().map(one).collect();
+            frames.push(tag::FACT);
+            bytes(frames, b"links");
+            bytes(frames, serde_json::Value::from(all).to_string().as_bytes());
+        };
+        let settings = serde_json::json!({ "labels": [
+            { "metrics": "geophone_netdev_bytes_total", "exclude": ["device"] },
+            { "metrics": "geophone_of_tomorrow", "exclude": ["device"] },
+            { "metrics": "geophone_netdev_*", "exclude": ["of_tomorrow"] },
+            { "metrics": "geophone_netdev_*", "only": ["device"] },
+        ]});
+        let mut frames = Vec::new();
+        links(&mut frames, &[100, 20]);
+        step(&mut frames, Step::Attach, 0, 0);
+        step(&mut frames, Step::Tick, 0, 0);
+        links(&mut frames, &[103, 24, 5_000]);
+        step(&mut frames, Step::Tick, 1_000_000_000, 1_000_000_000);
+        let content = [format::head(&meta(settings)), format::chunk(&frames)].concat();
+        let mut replay = Replay::new(&content, Path::new("f")).unwrap();
+        let mut received = || {
+            let snapshot = replay.tick().unwrap().unwrap();
+            let family = snapshot.family("geophone_netdev_bytes_total").unwrap();
+            let told = family.series.iter().map(|series| match series.value {
+                crate::aggregate::Value::Counter(n) => (series.labels.text.clone(), n),
+                _ => unreachable!(),
+            });
+            told.collect::<Vec<_>>()
+        };
+        let both = |n| {
+            [
+                ("direction=\"receive\"".to_owned(), n),
+                ("direction=\"transmit\"".to_owned(), 0),
+            ]
+        };
+        assert_eq!(received(), both(120));
+        assert_eq!(
+            received(),
+            both(127),
+            "an interface that comes later brings nothing with it"
+        );
+        let said = replay.left_out().unwrap();
+        assert!(said.contains("3 rules of its labels name what"), "{said}");
+    }
+
     /// Cause: a file with settings that no agent writes down. Seen: they are none of a replay.
     #[test]
     fn a_file_has_no_say_in_what_else_is_done_here() {
         let settings = serde_json::json!({
             "region": "eu", "store": { "directory": "/etc" }, "api": { "listen": "0.0.0.0:1" }, "nonsense": 1,
         });
-        let config = super::settings(&meta(settings)).unwrap();
+        let (config, _) = super::settings(&meta(settings)).unwrap();
         assert_eq!(config.region, "eu");
         assert_eq!(config.store, Config::default().store);
         assert_eq!(config.api, Config::default().api);

@@ -21,6 +21,8 @@ pub struct Tunnel {
     pub variants: HashMap<(usize, usize), Arc<Labels>>,
     /// See [`counter`].
     pub counters: [u64; counter::COUNT],
+    /// Bytes beyond those of the inner packets, in and out: the most that was read so far.
+    pub overhead: [u64; 2],
     /// See [`series`].
     pub histograms: [Arc<HistogramValue>; series::COUNT],
     /// Numbers that have not come: those that the kernel has counted, and those that its windows miss.
@@ -69,6 +71,7 @@ impl Tunnel {
             values,
             variants: HashMap::new(),
             counters: [0; counter::COUNT],
+            overhead: [0; 2],
             histograms: std::array::from_fn(|_| Arc::default()),
             lost: 0,
             closed: 0,

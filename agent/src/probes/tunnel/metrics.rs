@@ -206,12 +206,15 @@ pub fn collect(tunnels: &mut [Option<Tunnel>], unix_nanos: u64, out: &mut Vec<Fa
         }
         out.push(o.family);
     };
-    type Read = fn(&Tunnel, usize) -> u64;
+    type Read = fn(&mut Tunnel, usize) -> u64;
     let directed: [(&'static Metric, bool, Read); 6] = [
         (&BYTES, true, |t, d| t.counters[counter::BYTES + d]),
         (&INNER_BYTES, true, |t, d| t.counters[counter::INNER_BYTES + d]),
         (&OVERHEAD_BYTES, true, |t, d| {
-            t.counters[counter::BYTES + d].saturating_sub(t.counters[counter::INNER_BYTES + d])
+            // The kernel counts on between the two: the difference may be less by a packet than it was.
+            let now = t.counters[counter::BYTES + d].saturating_sub(t.counters[counter::INNER_BYTES + d]);
+            t.overhead[d] = t.overhead[d].max(now);
+            t.overhead[d]
         }),
         (&FRAGMENTS, false, |t, d| t.counters[counter::FRAGMENTS + d]),
         (&MALFORMED, false, |t, d| t.counters[counter::MALFORMED + d]),

@@ -94,13 +94,21 @@ impl ViewBuilder {
     fn connections(&mut self, snapshot: &Snapshot, clock: &Clock) -> (PairRow, Vec<PairRow>, usize) {
         self.pairs.values_mut().for_each(Pair::begin);
         let (mut key, mut scratch) = (String::new(), String::new());
-        for family in &snapshot.families {
-            let Some(slot) = pairs::slot(family.metric.name) else {
-                continue;
-            };
-            for series in &family.series {
+        let slots = snapshot
+            .families
+            .iter()
+            .filter(|family| !family.series.is_empty());
+        let mut families: Vec<_> = slots
+            .filter_map(|family| Some((pairs::slot(family.metric.name)?, &family.series)))
+            .collect();
+        families.sort_by_key(|(slot, _)| slot.order());
+        // Of a metric that does without other labels than the first, a series is of no pair, or of several.
+        let left_out = families.first().map(|(_, series)| pairs::left_out(series));
+        families.retain(|(_, series)| left_out == Some(pairs::left_out(series)));
+        for (slot, family) in families {
+            for series in family {
                 pairs::key(&series.labels, &mut key);
-                if !self.pairs.contains_key(&key) {
+                if !slot.is_way() && !self.pairs.contains_key(&key) {
                     self.pairs.insert(key.clone(), Pair::new(&series.labels));
                 }
                 if let Some(pair) = self.pairs.get_mut(&key) {

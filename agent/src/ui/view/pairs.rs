@@ -65,6 +65,32 @@ pub(super) fn slot(metric: &str) -> Option<Slot> {
     })
 }
 
+/// Labels that tell pairs apart.
+const KEY: [&str; 4] = ["subject", "peer", "peer_region", "peer_zone"];
+
+/// Which of them the series of a family do without. All of a metric do without the same.
+pub(super) fn left_out(series: &[Series]) -> [bool; 4] {
+    let names = series.first().map_or(&[][..], |one| &one.labels.left_out);
+    KEY.map(|name| names.contains(&name))
+}
+
+impl Slot {
+    /// Whether it is about a way, not about connections: nobody may be on it by now.
+    pub(super) fn is_way(self) -> bool {
+        matches!(self, Self::Hops | Self::Mtu)
+    }
+
+    /// The first of those that a snapshot has says what tells pairs apart.
+    pub(super) fn order(self) -> usize {
+        match self {
+            Self::Live => 0,
+            Self::Counter(i) => 1 + i,
+            Self::Timing(i) => 1 + COUNTERS.len() + i,
+            Self::Hops | Self::Mtu => usize::MAX,
+        }
+    }
+}
+
 /// Writes the key of the pair that a series is about. Labels hold no control characters.
 pub(super) fn key(labels: &Labels, out: &mut String) {
     out.clear();
@@ -134,7 +160,7 @@ impl Pair {
 
     /// Takes a series. `scratch` spares an allocation for each.
     pub fn take(&mut self, slot: Slot, series: &Series, clock: &Clock, scratch: &mut String) {
-        self.touched = true;
+        self.touched |= !slot.is_way();
         let labels = &series.labels;
         match (slot, &series.value) {
             (Slot::Live, _) => self.live = number(series),
@@ -288,3 +314,7 @@ impl Pair {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pairs_tests.rs"]
+mod tests;

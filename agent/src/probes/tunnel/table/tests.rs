@@ -81,3 +81,33 @@ fn loss_of_before_is_not_told_afterwards() {
     w.seconds(2, false, [0, 0]);
     assert_eq!(w.seconds(5, true, [5, 5]), [change("unknown", "up", "")]);
 }
+
+/// Cause: a packet is counted between the two readings that overhead is the difference of. Seen: it does not fall, and goes on
+/// when there is more of it.
+#[test]
+fn overhead_does_not_fall_by_a_packet() {
+    let mut world = World::new(kind::VXLAN);
+    let told = [
+        (1000, 900, 100),
+        (1000, 950, 100),
+        (1050, 950, 100),
+        (1200, 1070, 130),
+    ];
+    for (outer, inner, overhead) in told {
+        let tunnel = world.tunnel();
+        (
+            tunnel.counters[counter::BYTES],
+            tunnel.counters[counter::INNER_BYTES],
+        ) = (outer, inner);
+        let mut out = Vec::new();
+        crate::probes::tunnel::metrics::collect(&mut world.table.tunnels, 0, &mut out);
+        let name = "geophone_tunnel_overhead_bytes_total";
+        let family = out.iter().find(|family| family.metric.name == name).unwrap();
+        let received = family.series.iter().find(|s| s.labels.text.contains("receive"));
+        let value = &received.unwrap().value;
+        assert!(
+            matches!(value, crate::aggregate::Value::Counter(n) if *n == overhead),
+            "{value:?}"
+        );
+    }
+}
