@@ -34,15 +34,18 @@ impl Notification {
         }
     }
 
-    /// Says what an earlier one of the same group says as well, where this has nothing newer of an alert: who gets this needs the
-    /// other no more.
-    pub fn succeed(&mut self, earlier: &Self) {
-        let known: BTreeSet<u64> = self.alerts.iter().map(Alert::fingerprint).collect();
-        let more = earlier.alerts.iter();
-        self.alerts.extend(
-            more.filter(|alert| !known.contains(&alert.fingerprint()))
-                .cloned(),
-        );
+    /// What these of the same group, the latest first, say of alerts of which this says nothing: of each the newest.
+    pub fn unsaid<'a>(&self, earlier: impl Iterator<Item = &'a Self>) -> Vec<Alert> {
+        let mut known: BTreeSet<u64> = self.alerts.iter().map(Alert::fingerprint).collect();
+        let all = earlier.flat_map(|one| &one.alerts);
+        all.filter(|alert| known.insert(alert.fingerprint()))
+            .cloned()
+            .collect()
+    }
+
+    /// Says this as well.
+    pub fn add(&mut self, more: Vec<Alert>) {
+        self.alerts.extend(more);
         self.alerts
             .sort_by(|a, b| (!a.is_firing(), &a.labels).cmp(&(!b.is_firing(), &b.labels)));
     }

@@ -8,10 +8,12 @@ mod record;
 #[cfg(test)]
 mod tests;
 
+use crate::alert::Alert;
 use crate::file::replace;
 use crate::notification::{Entry, Memo};
 use agent_store::series::Millis;
 use record::{Record, read, write};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -52,7 +54,7 @@ pub struct Limits {
 /// What came of putting an entry into a queue.
 #[derive(Debug)]
 pub struct Pushed {
-    /// What had to go for it.
+    /// What had to go for it: whole entries, or what it could not say of those that it has taken the place of.
     pub dropped: Vec<Waiting>,
     /// How many it has taken the place of.
     pub superseded: u64,
@@ -170,7 +172,11 @@ impl Queue {
         };
         let given_up = queue.given_up.iter().map(|(one, _)| one.entry.clone());
         let given_up = given_up.collect();
-        let (dropped, records) = queue.shrink(0);
+        // Those that are larger than the whole queue, then the others.
+        let (mut dropped, mut records) = queue.shrink(u64::MAX);
+        let (more, their) = queue.shrink(0);
+        dropped.extend(more);
+        records.extend(their);
         if lost > 0 || !bytes.starts_with(MAGIC) {
             queue.rewrite().map_err(failed)?;
         } else if !dropped.is_empty() {
@@ -194,12 +200,14 @@ impl Queue {
         let number = self.next;
         self.next += 1;
         let mut bytes = write(&Record::made(number, &entry));
-        let stale = self.supersede(&mut entry, bytes.len() as u64);
+        let (stale, left) = self.supersede(&mut entry, bytes.len() as u64);
         if !stale.is_empty() {
             bytes = write(&Record::made(number, &entry));
         }
         let size = bytes.len() as u64;
-        let (dropped, mut all) = self.shrink(size);
+        let (mut dropped, mut all) = self.shrink(size);
+        // Of those whose place it takes one is not superseded but dropped: there is one outcome for each that was made.
+        let superseded = (stale.len() - usize::from(left.is_some())) as u64;
         self.memos
             .insert(entry.memo.group_key.clone(), entry.memo.clone());
         self.waiting.push_back(Waiting {
@@ -208,20 +216,28 @@ impl Queue {
             bytes: size,
         });
         all.extend(bytes);
+        if let Some(left) = left {
+            let (gone, records) = self.drop_new(left);
+            // After the entry: it says that the place was told, and is in the queue then.
+            all.extend(records);
+            dropped.push(gone);
+        }
         // After what says the same: where the end is torn off both are there.
         for number in &stale {
             all.extend(write(&Record::done(*number, Outcome::Superseded)));
         }
         Pushed {
             dropped,
-            superseded: stale.len() as u64,
+            superseded,
             written: self.append(&all, true),
         }
     }
 
     /// Takes out all that wait of the group if one of them is stale, or if with this one they were more than half of what may wait,
-    /// and has the entry say what they say. Answers their numbers.
-    fn supersede(&mut self, entry: &mut Entry, size: u64) -> Vec<u64> {
+    /// and has the entry say what they say, as far as the group has half of the queue then: what fires, then what has ended
+    /// last. However old an end is, it is said if there is room: the place may believe that it still fires. Answers their numbers,
+    /// and what it does not say.
+    fn supersede(&mut self, entry: &mut Entry, size: u64) -> (Vec<u64>, Option<Entry>) {
         let key = entry.notification.group_key.clone();
         let trying = self.trying;
         let of_group = |one: &Waiting| one.entry.notification.group_key == key && Some(one.number) != trying;
@@ -234,16 +250,57 @@ impl Queue {
             .filter(|one| one.entry.notification.group_key == key);
         let held: u64 = group.map(|one| one.bytes).sum();
         if !is_stale && held + size <= self.limits.bytes / 2 {
-            return Vec::new();
+            return (Vec::new(), None);
         }
         let (gone, kept): (VecDeque<_>, _) =
             std::mem::take(&mut self.waiting).into_iter().partition(of_group);
         self.waiting = kept;
+        let numbers = gone.iter().map(|one| one.number).collect();
+        let Some(last) = gone.back() else {
+            return (numbers, None);
+        };
         // The latest first: what it says of an alert holds.
-        for one in gone.iter().rev() {
-            entry.notification.succeed(&one.entry.notification);
-        }
-        gone.iter().map(|one| one.number).collect()
+        let earlier = gone.iter().rev().map(|one| &one.entry.notification);
+        let mut unsaid = entry.notification.unsaid(earlier);
+        // What fires, then the latest ends.
+        unsaid.sort_by_key(|alert| Reverse(alert.ends_at.unwrap_or(Millis::MAX)));
+        // What is being tried stays besides.
+        let waiting = self.waiting.iter();
+        let tried = waiting.filter(|one| one.entry.notification.group_key == key);
+        let tried: u64 = tried.map(|one| one.bytes).sum();
+        let mut room = (self.limits.bytes / 2).saturating_sub(size + tried);
+        let (kept, left): (Vec<Alert>, Vec<Alert>) = unsaid.into_iter().partition(|alert| {
+            // With the comma before it. There is nothing in it that JSON could not write.
+            let bytes = serde_json::to_vec(alert).map_or(0, |json| json.len() as u64 + 1);
+            let fits = bytes <= room;
+            room = if fits { room - bytes } else { 0 };
+            fits
+        });
+        entry.notification.add(kept);
+        // As of what said it last: whoever looks what was told since finds this entry.
+        let left = (!left.is_empty()).then(|| {
+            let mut notification = last.entry.notification.clone();
+            notification.alerts = left;
+            Entry {
+                receiver: last.entry.receiver,
+                integration: last.entry.integration,
+                notification,
+                memo: entry.memo.clone(),
+            }
+        });
+        (numbers, left)
+    }
+
+    /// Takes note that something is dropped which was never in the queue by itself. Answers it, and the records that say so.
+    fn drop_new(&mut self, entry: Entry) -> (Waiting, Vec<u8>) {
+        let number = self.next;
+        self.next += 1;
+        let mut records = write(&Record::made(number, &entry));
+        let bytes = records.len() as u64;
+        let gone = Waiting { number, entry, bytes };
+        records.extend(write(&Record::done(number, Outcome::QueueFull)));
+        self.given_up.push((gone.clone(), Outcome::QueueFull));
+        (gone, records)
     }
 
     /// The next to be tried, with none of these groups if there is another. Until it is done, or put back, it stays.
@@ -305,18 +362,30 @@ impl Queue {
 
     /// Nothing is to be remembered of one that was given up: a restart need not find it.
     pub fn settle(&mut self, entry: &Entry) {
-        self.given_up.retain(|(one, _)| one.entry != *entry);
+        // Not by all of it: what is due of its alerts may have been taken out.
+        let is_it = |own: &Entry| {
+            let places = [own, entry].map(|one| (one.receiver, one.integration));
+            let made = [own, entry].map(|one| (&one.notification.group_key, one.notification.at));
+            places[0] == places[1] && made[0] == made[1]
+        };
+        self.given_up.retain(|(one, _)| !is_it(&one.entry));
     }
 
-    /// Lets go of the oldest until so many bytes more have room. Answers these, and the records that say so.
+    /// Lets go of the oldest until so many bytes more have room. One that is larger than the whole queue takes the place of those
+    /// that are so too, and of no other: it would still not fit. Answers these, and the records that say so.
     fn shrink(&mut self, more: u64) -> (Vec<Waiting>, Vec<u8>) {
-        let mut held: u64 = self.waiting.iter().map(|one| one.bytes).sum();
+        let limit = self.limits.bytes;
+        let is_huge = |bytes: u64| bytes > limit;
+        let is_alike = |one: &Waiting| is_huge(one.bytes) == is_huge(more);
+        let alike = self.waiting.iter().filter(|one| is_alike(one));
+        let mut held: u64 = alike.map(|one| one.bytes).sum();
         let (mut dropped, mut records) = (Vec::new(), Vec::new());
-        while held + more > self.limits.bytes
+        let trying = self.trying;
+        while held.saturating_add(more) > limit
             && let Some(at) = self
                 .waiting
                 .iter()
-                .position(|one| Some(one.number) != self.trying)
+                .position(|one| Some(one.number) != trying && is_alike(one))
             && let Some(one) = self.waiting.remove(at)
         {
             held -= one.bytes;

@@ -152,7 +152,10 @@ fn what_was_given_up_is_found_until_something_is_remembered_of_its_group() {
     assert_eq!(given_up[0].notification, entries[1].notification);
     let memo = |queue: &Queue| queue.memos().find(|memo| memo.group_key == "b").cloned();
     assert_eq!(memo(&queue).unwrap().told, later.memo.told);
-    queue.settle(&given_up[0]);
+    // Without what is not due any more, as it is given back.
+    let mut recalled = given_up[0].clone();
+    recalled.notification.alerts.clear();
+    queue.settle(&recalled);
     queue.rewrite().unwrap();
     drop(queue);
     let (queue, found) = open(&path, 1 << 20);
@@ -400,4 +403,72 @@ fn a_noisy_group_has_half_of_the_queue() {
         .flat_map(|one| &one.entry.notification.alerts);
     let said: BTreeSet<&str> = said.map(|alert| alert.labels.get("alertname")).collect();
     assert_eq!(said.len(), 1 + 7, "nothing of what it said is lost: {said:?}");
+}
+
+/// Cause: while a place does not answer, a group tells of ever other alerts, each of which ends. Seen: it has half of the queue, in
+/// which it says what is newest; the rest is given back, with one outcome for each that was made, and nothing of another group goes.
+#[test]
+fn ever_other_alerts_do_not_grow_without_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("q");
+    let (mut queue, _) = open(&path, 20_000);
+    let _ = queue.push(entry("quiet", 1, ""));
+    let (mut superseded, mut dropped) = (0, 0);
+    let (mut back, mut last) = (BTreeSet::new(), 0);
+    let rounds = 300;
+    for round in 0..rounds {
+        let at = 10 + round * 60_000;
+        let mut noisy = entry("noisy", at, "");
+        let ended = Alert {
+            ends_at: Some(at - 1),
+            ..alert(&format!("A{:03}", round - 1), "")
+        };
+        noisy.notification.alerts = vec![alert(&format!("A{round:03}"), ""), ended];
+        let pushed = queue.push(noisy);
+        superseded += pushed.superseded;
+        dropped += pushed.dropped.len() as u64;
+        for one in &pushed.dropped {
+            assert_eq!(one.entry.notification.group_key, "noisy");
+            assert!(one.entry.notification.at < at);
+            let names = one.entry.notification.alerts.iter();
+            back.extend(names.map(|alert| alert.labels.get("alertname").to_owned()));
+            queue.settle(&one.entry);
+        }
+        let noisy = |one: &&Waiting| one.entry.notification.group_key == "noisy";
+        last = queue.waiting.iter().filter(noisy).map(|one| one.bytes).sum();
+        assert!(last <= 10_000, "{last} at {round}");
+    }
+    assert!(last > 8_000, "what has room is said: {last}");
+    assert!(dropped > 0 && queue.given_up.is_empty());
+    assert_eq!(rounds as u64 + 1, superseded + dropped + queue.len() as u64);
+    assert_eq!(queue.front().unwrap().entry.notification.group_key, "quiet");
+    let said = queue.waiting.iter().skip(1);
+    let said = said.flat_map(|one| &one.entry.notification.alerts);
+    let said: BTreeSet<String> = said
+        .map(|alert| alert.labels.get("alertname").to_owned())
+        .collect();
+    assert_eq!(said.intersection(&back).count(), 0, "given back or said");
+    assert!(
+        back.iter().all(|old| said.iter().all(|new| old < new)),
+        "{said:?}"
+    );
+    assert_eq!(said.len() + back.len(), rounds as usize + 1, "nothing is lost");
+}
+
+/// Cause: one that is larger than the whole queue. Seen: it waits beside the others, which would go for nothing; another such one
+/// takes its place.
+#[test]
+fn one_that_never_fits_drops_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut queue, _) = open(&directory.path().join("q"), 5_000);
+    for group in ["a", "b"] {
+        let _ = queue.push(entry(group, 1, ""));
+    }
+    let text = "x".repeat(6_000);
+    assert!(queue.push(entry("huge", 1, &text)).dropped.is_empty());
+    let pushed = queue.push(entry("larger", 1, &text));
+    assert_eq!(pushed.dropped.len(), 1);
+    assert_eq!(groups(&queue), ["a", "b", "larger"]);
+    assert!(queue.push(entry("c", 1, "")).dropped.is_empty());
+    assert_eq!(groups(&queue), ["a", "b", "larger", "c"]);
 }

@@ -4,6 +4,7 @@
 
 use super::anomaly::{Kept, Labelled};
 use super::entities::Entity;
+use super::waiting::Waiting;
 use super::{Anomaly, Watched, Watcher};
 use crate::anomaly::{Millis, Series};
 use agent_store::labels::Labels;
@@ -45,6 +46,15 @@ pub struct Report {
     pub series: usize,
     /// Series that were left out, because their watch is another one by now, or is not there any more, or there is no room.
     pub left_out: usize,
+}
+
+/// An anomaly, and since when it waits to be told, by time of the evaluation; `None` = it was told.
+#[derive(Serialize, Deserialize)]
+struct Saved<A> {
+    #[serde(flatten)]
+    anomaly: A,
+    #[serde(default)]
+    waits: Option<Millis>,
 }
 
 #[derive(Deserialize)]
@@ -119,7 +129,11 @@ impl Watcher {
                 series: series.collect(),
             }
         });
-        let anomalies: Vec<&Anomaly> = self.anomalies().map(Arc::as_ref).collect();
+        let anomalies = self.anomalies().map(|anomaly| Saved {
+            anomaly: Arc::as_ref(anomaly),
+            waits: self.waiting.since(anomaly.id),
+        });
+        let anomalies: Vec<Saved<&Anomaly>> = anomalies.collect();
         let state = StateRef {
             interval: self.settings.interval,
             watches: watches.collect(),
@@ -137,8 +151,16 @@ impl Watcher {
     /// Goes on with what was learned before. What cannot be used is learned anew.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<Report, Fault> {
         let state = read(bytes)?;
-        let anomalies = serde_json::from_slice(&state.anomalies);
-        self.kept = Kept::restored(anomalies.map_err(|e| Fault::Damaged(format!("anomalies: {e}")))?);
+        let anomalies: Vec<Saved<Anomaly>> = serde_json::from_slice(&state.anomalies)
+            .map_err(|e| Fault::Damaged(format!("anomalies: {e}")))?;
+        self.waiting = Waiting::default();
+        for saved in &anomalies {
+            // Else it would be told to be over, and never that it has begun.
+            if let Some(began) = saved.waits {
+                self.waiting.add(saved.anomaly.id, began);
+            }
+        }
+        self.kept = Kept::restored(anomalies.into_iter().map(|saved| saved.anomaly).collect());
         let all = state.watches.iter().flat_map(|watch| &watch.series);
         let latest = all.map(|series| series.at).max().unwrap_or_default();
         if state.interval != self.settings.interval {

@@ -33,6 +33,12 @@ impl Waiting {
         });
     }
 
+    /// Since when one waits, if it does.
+    pub fn since(&self, number: u64) -> Option<Millis> {
+        let one = self.0.iter().find(|one| one.number == number)?;
+        Some(one.began)
+    }
+
     /// Looks for evidence. Answers those that are told now, as they began.
     pub fn look(&mut self, inquiry: &mut Inquiry, kept: &mut Kept, ask: &mut Ask) -> Vec<Anomaly> {
         let mut told = Vec::new();

@@ -9,7 +9,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::identity::kubernetes;
 use crate::record::{self, Meta, Output, Source};
 use crate::ui::units::bytes;
-use std::io::BufWriter;
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 /// `geophone record`: an agent of its own, because a recording begins with the attaching of the programs; or a dump of the
@@ -70,19 +70,28 @@ pub async fn record(config: &Config, btf: Option<PathBuf>, options: &cli::Record
 /// The directory is read, not the agent asked: what happened before it crashed is there as well. What the file was before is there
 /// until the dump is whole.
 fn dump(config: &Config, file: &Path, back: usize) -> Result<()> {
+    // A link is written through, not replaced.
+    let file = &std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let is_other = std::fs::metadata(file).is_ok_and(|kind| !kind.is_file());
-    let part = match is_other {
+    let (part, out) = match is_other {
         // A pipe, or standard output.
-        true => file.to_owned(),
-        false => part_of(file),
+        true => (file.to_owned(), record::private(file)),
+        false => {
+            let part = part_of(file);
+            let out = record::private_new(&part);
+            (part, out)
+        }
     };
-    let mut out = BufWriter::new(record::private(&part).context(part.display())?);
+    let mut out = BufWriter::new(out.context(part.display())?);
     let dumped = record::dump(&config.record.flight.directory, record::Of::Back(back), &mut out);
-    let dumped = dumped.and_then(|dumped| match is_other {
-        true => Ok(dumped),
-        false => std::fs::rename(&part, file)
-            .map(|()| dumped)
-            .context(file.display()),
+    let dumped = dumped.and_then(|dumped| {
+        let whole = out.into_inner().map_err(io::IntoInnerError::into_error);
+        let put = whole.and_then(|out| match is_other {
+            true => Ok(()),
+            // The name is that of the dump once all of it is on the disk.
+            false => out.sync_all().and_then(|()| std::fs::rename(&part, file)),
+        });
+        put.map(|()| dumped).context(file.display())
     });
     let dumped = dumped.inspect_err(|_| {
         if !is_other {
@@ -101,10 +110,10 @@ fn dump(config: &Config, file: &Path, back: usize) -> Result<()> {
     say(&text)
 }
 
-/// Beside a file.
+/// Beside a file; nobody knows the name before.
 fn part_of(file: &Path) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
+    name.push(format!(".{:016x}.part", rand::random::<u64>()));
     file.with_file_name(name)
 }
 
@@ -124,5 +133,36 @@ mod tests {
         assert!(error.contains("record.flight.directory"), "{error}");
         assert_eq!(std::fs::read(&file).unwrap(), b"kept");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    /// Cause: a dump to a link. Seen: where it leads is what is written, by nobody else to be read, and the link stays.
+    #[test]
+    fn a_dump_is_written_through_a_link() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        let ring = directory.path().join("ring");
+        std::fs::create_dir(&ring).unwrap();
+        config.record.flight.directory = ring;
+        config.record.flight.minutes = 2;
+        let (source, flight) = record::Flight::start(&config).unwrap();
+        let clock = record::Clock {
+            now: std::time::Instant::now(),
+            unix_nanos: 1,
+            boot_to_unix: 0,
+        };
+        let tape = source.tape().unwrap();
+        tape.end(record::Step::Attach, &clock, &[]);
+        tape.end(record::Step::Tick, &clock, &[]);
+        flight.unwrap().finish();
+        let (file, link) = (directory.path().join("dump"), directory.path().join("link"));
+        std::fs::write(&file, "before").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        dump(&config, &link, 0).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(std::fs::read(&file).unwrap().starts_with(record::format::MAGIC));
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3);
     }
 }

@@ -5,9 +5,9 @@ use super::Clock;
 use super::format::{self, Meta};
 use super::segments::Segments;
 use crate::error::{Context as _, Error, Result};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -233,13 +233,28 @@ fn write(orders: &Receiver<Order>, shared: &Shared, place: &mut impl Place) {
     }
 }
 
-/// A file to write a recording to. Addresses and names are in it: nobody's but ours.
+/// A file to write a recording to. Addresses and names are in it: nobody's but ours, also where it was there before.
 pub fn private(path: &Path) -> io::Result<File> {
     let mut open = OpenOptions::new();
-    open.write(true)
+    let file = open
+        .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// The same where nothing is, not even a link.
+pub fn private_new(path: &Path) -> io::Result<File> {
+    let mut open = OpenOptions::new();
+    open.write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(path)
 }
 
@@ -271,6 +286,25 @@ mod tests {
 
         fn sync(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    /// Cause: a recording to a file that others may read. Seen: afterwards they may not; a new one takes the place of none.
+    #[test]
+    fn a_recording_is_nobody_elses() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        std::fs::write(&path, "before").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let file = private(&path).unwrap();
+        let meta = file.metadata().unwrap();
+        assert_eq!((meta.permissions().mode() & 0o777, meta.len()), (0o600, 0));
+        assert!(private(Path::new("/dev/null")).is_ok());
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path().join("nowhere"), &link).unwrap();
+        for taken in [&path, &link] {
+            let error = private_new(taken).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{taken:?}");
         }
     }
 

@@ -1,8 +1,9 @@
 use super::*;
 use crate::config::Bytes;
 use crate::record::format::{self, Step};
+use crate::record::reader::Chunks;
 use crate::record::segments::list;
-use crate::record::{Clock, Replay};
+use crate::record::{Clock, Past, Replay};
 
 fn meta() -> Meta {
     Meta {
@@ -146,6 +147,48 @@ fn what_the_disk_does_not_take_is_counted_and_it_goes_on_by_itself() {
         told.contains(&format!("{lost} ticks were never written")),
         "{told}"
     );
+}
+
+/// Cause: what is known does not fit into one chunk. Seen: it is written in several, and whoever begins there knows all of it.
+#[test]
+fn what_is_known_may_take_several_chunks() {
+    let scratch = tempfile::tempdir().unwrap();
+    let flight = Flight::open(&settings(scratch.path()), meta()).unwrap();
+    run(&flight, 0..1);
+    let text = serde_json::to_vec(&"x".repeat(10_000)).unwrap();
+    for n in 0..30 {
+        flight.tape.fact(&format!("fact {n}"), text.clone());
+    }
+    // Longer than a segment, so that the first is not there any more.
+    run(&flight, 1..300);
+    assert_eq!(flight.stats().lost, 0);
+    let mut out = Vec::new();
+    flight.dump(&mut out).unwrap();
+    let (past, mut chunks) = (
+        Past::new(),
+        Chunks::new(out.as_slice(), None, Path::new("dump")).unwrap(),
+    );
+    let mut begun = 0;
+    loop {
+        let frames = chunks.next().unwrap();
+        begun += 1;
+        match past.advance(&mut format::Reader(&frames)).unwrap() {
+            Some(step) => {
+                assert_eq!(step, Step::Begin);
+                break;
+            }
+            None => assert!(begun < 10),
+        }
+    }
+    assert!(begun >= 4, "{begun} chunks");
+    assert!(
+        past.jumped().is_some(),
+        "it is known that it does not go on from before"
+    );
+    let known = (0..30).filter_map(|n| past.fact::<String>(&format!("fact {n}")));
+    assert_eq!(known.filter(|text| text.len() == 10_000).count(), 30);
+    let seen = ticks(&out);
+    assert_eq!(seen, (seen[0]..300).collect::<Vec<_>>());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! [`Meta`] as JSON. A frame is a tag and varints, names and bytes with their length before them. Frames up to a [`Step`] are
 //! what was read in it: the reader applies them, then does the step. Words of arrays are differences to what was there before;
 //! `RESET` begins anew: a segment of the flight recorder, or after something could not be written. `BASE` says what the series
-//! were then, and `Step::Begin` that this is all.
+//! were then, and `Step::Begin` that this is all; it may take several chunks, all others end with a step.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,33 @@ pub const HEAD: usize = 12;
 pub const CHUNK_HEAD: usize = 12;
 /// No chunk is longer; a length beyond it is damage.
 pub const LONGEST: usize = 32 << 20;
+
+/// Frames of one step, in as many chunks as they need; a frame is in one.
+#[derive(Default)]
+pub struct Parts {
+    full: Vec<Vec<u8>>,
+    last: Vec<u8>,
+}
+
+impl Parts {
+    /// Frames for one chunk; a frame more still fits into it.
+    const FULL: usize = if cfg!(test) { 64 << 10 } else { LONGEST / 2 };
+
+    /// Where the next frame goes.
+    pub fn room(&mut self) -> &mut Vec<u8> {
+        if self.last.len() >= Self::FULL {
+            self.full.push(std::mem::take(&mut self.last));
+        }
+        &mut self.last
+    }
+
+    /// The chunks, one behind the other; `None` = one is so long that no reader takes it.
+    pub fn chunks(&self) -> Option<Vec<u8>> {
+        let all = || self.full.iter().chain([&self.last]);
+        let fit = all().all(|part| part.len() <= LONGEST);
+        fit.then(|| all().flat_map(|part| chunk(part)).collect())
+    }
+}
 
 /// Frames.
 pub mod tag {

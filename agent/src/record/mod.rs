@@ -18,7 +18,7 @@ mod segments;
 mod stacks;
 mod tape;
 
-pub use file::{Output, Written, private};
+pub use file::{Output, Written, private, private_new};
 pub use flight::Flight;
 pub use format::{Meta, Step};
 pub use metrics::{METRICS, StatsCollect};

@@ -16,10 +16,14 @@ use std::time::{Duration, Instant};
 /// Words that are held for arrays until somebody asks for them, at the first step.
 const EARLY_WORDS: usize = 1 << 22;
 
-/// Most bytes of facts and rows: no agent knows as much, and a file may say anything.
+/// Most bytes of all that is held: no agent knows as much, and a file may say anything.
 const MOST_BYTES: usize = if cfg!(test) { 64 << 20 } else { 1 << 30 };
-/// What a fact, or the rows of a map, take besides.
+/// What a fact, the rows of a map, a key or a name take besides.
 const BESIDES: usize = 64;
+/// What such a word takes.
+const EARLY: usize = 32;
+/// Longest name of a map or an array.
+const LONGEST_NAME: usize = 256;
 /// Arrays that a recording may have.
 const MOST_ARRAYS: usize = 1024;
 /// Keys of a map that the agent took out, and of which nobody has asked.
@@ -30,8 +34,14 @@ struct Known {
     clock: Clock,
     facts: HashMap<String, Vec<u8>>,
     rows: HashMap<String, Arc<Rows>>,
-    /// Bytes of these two.
+    /// Bytes of these two, of names of arrays, early words, what has vanished, and what stacks are told of.
     held: usize,
+    /// Bytes of what was told of this step alone.
+    of_step: usize,
+    /// The step is over: what comes is of the next.
+    is_over: bool,
+    /// It has begun anew in this step.
+    is_reset: bool,
     /// By number: name, bytes of an element.
     declared: Vec<(String, usize)>,
     arrays: HashMap<String, (usize, Arc<Memory>)>,
@@ -89,6 +99,9 @@ impl Past {
                 facts: HashMap::new(),
                 rows: HashMap::new(),
                 held: 0,
+                of_step: 0,
+                is_over: true,
+                is_reset: false,
                 declared: Vec::new(),
                 arrays: HashMap::new(),
                 records: Vec::new(),
@@ -114,17 +127,21 @@ impl Past {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies the frames up to the next step. `None` = there is none; `Err` says at what it stopped.
+    /// Applies the frames up to the next step. `None` = there is none, and the next chunk goes on with it; `Err` says at what it
+    /// stopped.
     pub fn advance(&self, frames: &mut Reader<'_>) -> std::result::Result<Option<Step>, u8> {
         let state = &mut *self.state();
-        state.leave();
-        state.taken.clear();
-        state.refused.clear();
-        state.happened.clear();
-        state.stacks.1.clear();
-        state.jumped = false;
+        if std::mem::take(&mut state.is_over) {
+            state.leave();
+            state.taken.clear();
+            state.refused.clear();
+            state.happened.clear();
+            state.stacks.1.clear();
+            (state.jumped, state.is_reset, state.of_step) = (false, false, 0);
+        }
         while let Some(tag) = frames.byte() {
             if let Some(step) = state.frame(tag, frames, self.start).ok_or(tag)? {
+                state.is_over = true;
                 return Ok(Some(step));
             }
         }
@@ -186,7 +203,11 @@ impl Past {
 
     /// Rows that the agent took out, and the replay did not; each is told once.
     pub fn vanished(&self, map: &str) -> Vec<Vec<u8>> {
-        self.state().vanished.remove(map).unwrap_or_default()
+        let state = &mut *self.state();
+        let keys = state.vanished.remove(map).unwrap_or_default();
+        let bytes: usize = keys.iter().map(|key| key.len() + BESIDES).sum();
+        state.held = state.held.saturating_sub(bytes);
+        keys
     }
 
     /// Takes a row out; what it held then.
@@ -201,7 +222,10 @@ impl Past {
         let array = MappedArray::recorded(size, entries)?;
         let state = &mut *self.state();
         let memory = array.memory();
-        for (word, growth) in state.early.remove(name).unwrap_or_default() {
+        let early = state.early.remove(name).unwrap_or_default();
+        state.early_words = state.early_words.saturating_sub(early.len());
+        state.held = state.held.saturating_sub(early.len() * EARLY);
+        for (word, growth) in early {
             memory.set(word, memory.get(word).wrapping_add(growth));
         }
         state
@@ -264,12 +288,17 @@ impl Known {
         let mut leaving: Vec<_> = self.leaving.drain().collect();
         leaving.sort();
         for (map, key) in leaving {
-            let rows = self.rows.get_mut(&map);
-            if let Some(gone) = rows.and_then(|rows| Arc::make_mut(rows).remove(&key)) {
+            // Of a map that was never read nobody asks.
+            let Some(rows) = self.rows.get_mut(&map) else {
+                continue;
+            };
+            if let Some(gone) = Arc::make_mut(rows).remove(&key) {
                 self.held = self.held.saturating_sub(key.len() + gone.len());
             }
             let vanished = self.vanished.entry(map).or_default();
-            if vanished.len() < MOST_VANISHED {
+            let bytes = key.len() + BESIDES;
+            if vanished.len() < MOST_VANISHED && self.held + bytes <= MOST_BYTES {
+                self.held += bytes;
                 vanished.push(key);
             }
         }
@@ -286,29 +315,33 @@ impl Known {
                 self.hold(size + own, gone.map_or(0, |gone| gone.len() + own))?;
             }
             tag::ROWS => {
-                let map = r.text()?.to_owned();
+                let map = name(r)?;
                 let (key, value) = (r.varint()? as usize, r.varint()? as usize);
                 let bytes = r.bytes()?.to_vec();
                 // A size that no map has, and sums of which could overflow.
                 if key > 1 << 16 || value > 1 << 20 || key + value == 0 {
                     return None;
                 }
-                let size = bytes.len();
+                let (size, own) = (bytes.len(), map.len() + BESIDES);
                 let gone = self.rows.insert(map, Arc::new(Rows { key, value, bytes }));
-                let fewer = gone.map_or(0, |gone| gone.bytes.len() + BESIDES);
-                self.hold(size + BESIDES, fewer)?;
+                self.hold(size + own, gone.map_or(0, |gone| gone.bytes.len() + own))?;
             }
             tag::ARRAY => {
                 let number = r.varint()? as usize;
-                let declared = (r.text()?.to_owned(), r.varint()? as usize);
+                let declared = (name(r)?, r.varint()? as usize);
                 if number >= MOST_ARRAYS {
                     return None;
                 }
+                let more = declared.0.len() + BESIDES;
+                let mut fewer = 0;
                 if number == self.declared.len() {
                     self.declared.push(declared);
                 } else {
-                    *self.declared.get_mut(number)? = declared;
+                    let known = self.declared.get_mut(number)?;
+                    fewer = known.0.len() + BESIDES;
+                    *known = declared;
                 }
+                self.hold(more, fewer)?;
             }
             tag::WORDS => {
                 let number = r.varint()? as usize;
@@ -319,21 +352,32 @@ impl Known {
                 self.records.extend_from_slice(r.bytes()?);
             }
             tag::STACKS => {
-                let recalled = self.stacks.0.read(r.bytes()?)?;
+                let (json, before) = (r.bytes()?, self.stacks.0.bytes());
+                let recalled = self.stacks.0.read(json)?;
+                self.hold(self.stacks.0.bytes(), before)?;
+                self.hold_for_now(json.len())?;
                 self.stacks.1.push(recalled);
             }
             tag::TAKEN => {
-                let at = (r.text()?.to_owned(), r.bytes()?.to_vec());
-                self.taken.insert(at, r.bytes()?.to_vec());
+                let at = (name(r)?, r.bytes()?.to_vec());
+                let value = r.bytes()?.to_vec();
+                self.hold_for_now(at.0.len() + at.1.len() + value.len())?;
+                self.taken.insert(at, value);
             }
             tag::REFUSED => {
-                self.refused.insert((r.text()?.to_owned(), r.bytes()?.to_vec()));
+                let at = (name(r)?, r.bytes()?.to_vec());
+                self.hold_for_now(at.0.len() + at.1.len())?;
+                self.refused.insert(at);
             }
             tag::REMOVED => {
-                self.leaving.insert((r.text()?.to_owned(), r.bytes()?.to_vec()));
+                let at = (name(r)?, r.bytes()?.to_vec());
+                self.hold_for_now(at.0.len() + at.1.len())?;
+                self.leaving.insert(at);
             }
             tag::HAPPENED => {
-                self.happened.insert(r.text()?.to_owned());
+                let what = r.text()?.to_owned();
+                self.hold_for_now(what.len())?;
+                self.happened.insert(what);
             }
             tag::BASE => self.base = Some(Offsets::read(Reader(r.bytes()?))?),
             tag::STEP => {
@@ -349,6 +393,10 @@ impl Known {
             }
             tag::RESET => {
                 let so_far = r.varint()?;
+                // It goes through all memory there is: no agent does it twice.
+                if std::mem::replace(&mut self.is_reset, true) {
+                    return None;
+                }
                 if !self.begun {
                     self.before = so_far;
                     self.jumped = true;
@@ -361,6 +409,8 @@ impl Known {
                     let set = (0..memory.words()).filter(|word| memory.get(*word) != 0);
                     set.for_each(|word| memory.set(word, 0));
                 }
+                let gone = self.early_words * EARLY + self.stacks.0.bytes();
+                self.held = self.held.saturating_sub(gone);
                 self.early.clear();
                 self.early_words = 0;
                 self.records.clear();
@@ -375,6 +425,12 @@ impl Known {
     fn hold(&mut self, more: usize, fewer: usize) -> Option<()> {
         self.held = (self.held + more).saturating_sub(fewer);
         (self.held <= MOST_BYTES).then_some(())
+    }
+
+    /// So many bytes more until the step is over; `None` = too many.
+    fn hold_for_now(&mut self, more: usize) -> Option<()> {
+        self.of_step += more + BESIDES;
+        (self.held + self.of_step <= MOST_BYTES).then_some(())
     }
 
     fn words(&mut self, number: usize, mut r: Reader<'_>) -> Option<()> {
@@ -393,21 +449,34 @@ impl Known {
             match memory {
                 Some(memory) => memory.set(word, memory.get(word).wrapping_add(growth)),
                 // Nor is it for an array that this version does not know, or no more.
-                None if self.early_words >= EARLY_WORDS => {}
                 None => {
-                    self.early_words += 1;
-                    let word = self
-                        .early
-                        .entry(name.clone())
-                        .or_default()
-                        .entry(word)
-                        .or_default();
-                    *word = word.wrapping_add(growth);
+                    let words = match self.early.get_mut(name) {
+                        Some(words) => words,
+                        None => self.early.entry(name.clone()).or_default(),
+                    };
+                    match words.get_mut(&word) {
+                        Some(word) => *word = word.wrapping_add(growth),
+                        None if self.early_words >= EARLY_WORDS => {}
+                        None => {
+                            self.early_words += 1;
+                            self.held += EARLY;
+                            words.insert(word, growth);
+                        }
+                    }
+                    if self.held > MOST_BYTES {
+                        return None;
+                    }
                 }
             }
         }
         Some(())
     }
+}
+
+/// The name of a map or an array; `None` = none has such a one.
+fn name(r: &mut Reader<'_>) -> Option<String> {
+    let name = r.text()?;
+    (name.len() <= LONGEST_NAME).then(|| name.to_owned())
 }
 
 /// The fact that says what became of a program.
@@ -416,48 +485,5 @@ pub fn verdict_key(spec: &Spec) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::format::{bytes, varint};
-
-    /// Cause: a file that unpacks to more than any agent knows. Seen: it is damage, before the memory is full.
-    #[test]
-    fn a_file_that_says_too_much_is_damaged() {
-        let past = Past::new();
-        let huge = vec![b' '; 4 << 20];
-        let mut told = 0;
-        let failed = (0..64).find_map(|i| {
-            let mut frames = vec![tag::FACT];
-            bytes(&mut frames, format!("fact {}", i % 40).as_bytes());
-            bytes(&mut frames, &huge);
-            told += 1;
-            past.advance(&mut Reader(&frames)).err()
-        });
-        assert_eq!((failed, told), (Some(tag::FACT), 16));
-        // One that is told again takes the place of what it was.
-        let past = Past::new();
-        for _ in 0..64 {
-            let mut frames = vec![tag::FACT];
-            bytes(&mut frames, b"fact");
-            bytes(&mut frames, &huge);
-            assert_eq!(past.advance(&mut Reader(&frames)), Ok(None));
-        }
-    }
-
-    #[test]
-    fn ticks_that_are_not_there_are_counted() {
-        let mut frames = Vec::new();
-        // Of six ticks the first and the fifth are there.
-        for so_far in [4, 6] {
-            frames.push(tag::STEP);
-            [Step::Tick.number(), 0, 0, 0]
-                .iter()
-                .for_each(|number| varint(&mut frames, *number));
-            frames.push(tag::RESET);
-            varint(&mut frames, so_far);
-        }
-        let (past, mut reader) = (Past::new(), Reader(&frames));
-        while past.advance(&mut reader).unwrap().is_some() {}
-        assert_eq!(past.missing(), 4);
-    }
-}
+#[path = "past_tests.rs"]
+mod tests;

@@ -173,6 +173,8 @@ impl<R: Read> Replay<R> {
         let at = self.chunks.at();
         match self.chunks.rest() {
             Some(0) => {}
+            // It was not read, and nobody knows whether it is damaged.
+            _ if self.damage.is_some() => {}
             Some(rest) => all.push(format!(
                 "the last {rest} bytes are damaged or cut off (from byte {at} on)"
             )),
@@ -316,6 +318,19 @@ mod tests {
             );
             let ticks = whole.iter().skip(1).filter(|whole| **whole <= end).count();
             assert_eq!(played, ticks, "{end}");
+        }
+    }
+
+    /// Cause: the last frame makes no sense. Seen: that is said, and not that what follows it, which is nothing, is damaged.
+    #[test]
+    fn behind_a_frame_that_makes_no_sense_nothing_is_named() {
+        let content = [recording(), format::chunk(&[99])].concat();
+        for length in [None, Some(content.len() as u64)] {
+            let mut replay = Replay::of(content.as_slice(), length, Path::new("f")).unwrap();
+            while replay.tick().unwrap().is_some() {}
+            let said = replay.left_out().unwrap();
+            assert!(said.contains("a frame of kind 99 makes no sense"), "{said}");
+            assert!(!said.contains("cut off"), "{said}");
         }
     }
 

@@ -259,6 +259,8 @@ pub(super) struct Reader {
     files: HashMap<u32, Arc<Binary>>,
     /// Numbers of all stacks.
     words: usize,
+    /// Of the texts of owners and files.
+    bytes: usize,
 }
 
 /// When, who, where, in which files, and how often.
@@ -273,11 +275,18 @@ pub struct Recalled {
 }
 
 impl Reader {
+    /// Bytes of the texts that it keeps.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Reads a batch; `None` = it is damaged.
     pub(super) fn read(&mut self, json: &[u8]) -> Option<Recalled> {
         let batch: Batch = serde_json::from_slice(json).ok()?;
         let mut out = Recalled::default();
         for file in batch.files {
+            let texts = [&file.path, &file.build_id, &file.hash].map(String::len);
+            self.bytes += texts.iter().sum::<usize>() + size_of_val(file.segments.as_slice());
             self.files.insert(file.id, Arc::new(file.binary()));
         }
         for (number, name, file, line, shown) in batch.functions {
@@ -288,6 +297,19 @@ impl Reader {
                 shown: shown.into(),
             };
             out.functions.push((number, Arc::new(function)));
+        }
+        for owner in &batch.owners {
+            let Owner {
+                subject,
+                process,
+                thread,
+                container,
+                cgroup,
+                label,
+                ..
+            } = owner;
+            let texts = [subject, process, thread, container, cgroup, label].map(String::len);
+            self.bytes += texts.iter().sum::<usize>();
         }
         self.owners.extend(batch.owners.into_iter().map(Owner::who));
         self.places.extend(batch.places);

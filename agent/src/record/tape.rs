@@ -1,7 +1,7 @@
 //! Writes down what is read.
 
 use super::file::{Output, Written};
-use super::format::{self, Step, bytes, signed, tag, varint};
+use super::format::{self, Parts, Step, bytes, signed, tag, varint};
 use super::stacks::Writer;
 use super::{Clock, base};
 use crate::aggregate::Family;
@@ -13,8 +13,10 @@ use agent_common::wire::kind;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+/// A state that no reader would take is not made again before: it costs what a hundred ticks do.
+const AGAIN: Duration = Duration::from_secs(if cfg!(test) { 15 } else { 600 });
 /// Facts whose last answer is kept, so that each is written once, and again after a gap; the oldest go first.
 const FACTS: usize = 65_536;
 /// Bytes of records that the flight recorder takes in a second: 8,000 flows or drops. It always runs, and a flood of records
@@ -83,6 +85,8 @@ struct Inner {
     output: Output,
     /// Something could not be written: what follows begins with everything.
     anew: bool,
+    /// No state is made before: the last one was too long.
+    not_before: Option<Instant>,
     /// So it does where so many stacks were told that they have to be forgotten.
     is_full: bool,
     /// Ticks so far.
@@ -121,6 +125,7 @@ impl Tape {
                 stacks: Writer::default(),
                 output,
                 anew: false,
+                not_before: None,
                 is_full: false,
                 ticks: 0,
                 lost: 0,
@@ -345,16 +350,27 @@ impl Inner {
             let mut state = self.state();
             let mut series = Vec::new();
             base::put(&mut series, families);
-            state.push(tag::BASE);
-            bytes(&mut state, &series);
-            put_step(&mut state, Step::Begin, start, clock);
-            self.anew = !self.put(&state, true, clock);
+            let out = state.room();
+            out.push(tag::BASE);
+            bytes(out, &series);
+            put_step(state.room(), Step::Begin, start, clock);
+            let chunks = state.chunks();
+            if chunks.is_none() {
+                self.not_before = clock.now.checked_add(AGAIN);
+                tracing::error!(
+                    "recording: what one thing is known of comes to more than {} MiB, and no reader takes it; until it is less nothing                      is recorded and ticks are counted as lost; the next attempt is in {} s",
+                    format::LONGEST >> 20,
+                    AGAIN.as_secs()
+                );
+            }
+            self.anew = !chunks.is_some_and(|chunks| self.output.write(chunks, true, clock));
         }
     }
 
     /// Whether a tick of this time ends with a chunk that has everything.
     fn wants(&self, now: Instant) -> bool {
-        self.anew || self.is_full || self.output.turns(now)
+        let may = self.not_before.is_none_or(|at| now >= at);
+        may && (self.anew || self.is_full || self.output.turns(now))
     }
 
     /// A chunk that no reader takes is as good as lost.
@@ -371,8 +387,8 @@ impl Inner {
     }
 
     /// Everything as it is now.
-    fn state(&mut self) -> Vec<u8> {
-        let mut out = vec![tag::RESET];
+    fn state(&mut self) -> Parts {
+        let mut out = Parts::default();
         self.stacks = Writer::default();
         self.is_full = false;
         // It has what was written.
@@ -380,15 +396,16 @@ impl Inner {
             array.words.clear();
             array.at = 0;
         }
-        varint(&mut out, self.ticks);
+        out.room().push(tag::RESET);
+        varint(out.room(), self.ticks);
         for (key, (_, json)) in &self.facts {
-            put_fact(&mut out, key, json);
+            put_fact(out.room(), key, json);
         }
         for (map, rows) in &self.rows {
-            put_rows(&mut out, map, rows);
+            put_rows(out.room(), map, rows);
         }
         for (number, array) in self.arrays.iter().enumerate() {
-            declare(&mut out, number, array.name, array.stride);
+            declare(out.room(), number, array.name, array.stride);
             let mut now = Array {
                 words: Vec::new(),
                 at: 0,
@@ -403,7 +420,7 @@ impl Inner {
                 }
             });
             if !now.words.is_empty() {
-                put_words(&mut out, number, &now.words);
+                put_words(out.room(), number, &now.words);
             }
         }
         out

@@ -22,6 +22,10 @@ use tokio::sync::watch;
 const FILE: &str = "anomaly.baseline";
 /// So often they are written; what was learned since is learned anew after a crash.
 const SAVED_EVERY: Duration = Duration::from_secs(15 * 60);
+/// Once something was told they are written so soon, so that after a crash nothing is told again, or is never over, that was told
+/// longer ago; but not so often that writing takes more than one part in so many of the time.
+const SAVED_SOON: Duration = Duration::from_secs(10);
+const SHARE: u32 = 50;
 /// Anomalies of one evaluation that are logged one by one.
 const LOGGED: usize = 10;
 /// See [`Anomalies::patience`].
@@ -166,36 +170,47 @@ impl Anomalies {
     /// Evaluates what is due each time that a snapshot was stored, until there are no more; then the baselines are written. Blocks:
     /// for a thread that may.
     pub fn run(&self, mut stored: watch::Receiver<Millis>, runtime: &tokio::runtime::Handle) {
-        let mut saved = Instant::now();
+        let (mut saved, mut soon) = (Instant::now(), SAVED_SOON);
+        let mut has_told = false;
         while runtime.block_on(stored.changed()).is_ok() {
             let at = *stored.borrow_and_update();
-            self.evaluate(at);
-            if saved.elapsed() >= SAVED_EVERY {
-                saved = Instant::now();
+            has_told |= self.look(at);
+            let pause = if has_told { soon } else { SAVED_EVERY };
+            if saved.elapsed() >= pause {
+                let begin = Instant::now();
                 self.save();
+                soon = SAVED_SOON.max(begin.elapsed() * SHARE).min(SAVED_EVERY);
+                (saved, has_told) = (Instant::now(), false);
             }
         }
-        self.save();
         self.close();
     }
 
     /// Tells what was not told yet, and that it will tell no more. After a restart those that are not over go on, if what was
-    /// learned is kept; else they are over.
+    /// learned is on the disk; else they are over.
     fn close(&self) {
+        // What waits is told before it is written down that it was.
+        self.end(true);
+        let is_saved = self.save();
+        self.end(is_saved);
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn end(&self, goes_on: bool) {
         let round = {
             let mut guard = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
             let (watcher, boards) = &mut *guard;
-            let round = watcher.close(self.file.is_some());
+            let round = watcher.close(goes_on);
             let board = Arc::new(boards.make(watcher));
             *self.published.write().unwrap_or_else(PoisonError::into_inner) = board;
             round
         };
         self.tell(round);
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Tells who listens, and the log.
-    fn tell(&self, round: Round) {
+    /// Tells who listens, and the log. Whether there was anything.
+    fn tell(&self, round: Round) -> bool {
+        let is_any = !round.begun.is_empty() || !round.ended.is_empty();
         if self.is_live {
             log(&round);
         }
@@ -206,15 +221,21 @@ impl Anomalies {
                 let _ = told.send(Arc::new(anomaly));
             }
         }
+        is_any
     }
 
     /// Evaluates if it is time.
     pub fn evaluate(&self, at: Millis) {
+        self.look(at);
+    }
+
+    /// The same; whether something has begun or is over.
+    fn look(&self, at: Millis) -> bool {
         let begin = cpu();
         let mut guard = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         let (watcher, boards) = &mut *guard;
         let Some(missed) = watcher.due(at) else {
-            return;
+            return false;
         };
         self.counters.missed.fetch_add(missed, Relaxed);
         let deadline = Instant::now() + self.patience;
@@ -226,10 +247,11 @@ impl Anomalies {
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = board;
         self.count(watcher, &round, at);
         drop(guard);
-        self.tell(round);
+        let is_any = self.tell(round);
         self.counters
             .nanos
             .fetch_add(cpu().saturating_sub(begin), Relaxed);
+        is_any
     }
 
     fn ask(
@@ -262,15 +284,16 @@ impl Anomalies {
         counters.lag_micros.store(lag, Relaxed);
     }
 
-    fn save(&self) {
-        let Some(file) = &self.file else { return };
+    /// Whether all is on the disk.
+    fn save(&self) -> bool {
+        let Some(file) = &self.file else { return false };
         let begin = cpu();
         let bytes = {
             let guard = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
             guard.0.save()
         };
         let written = bytes.and_then(|bytes| write(file, &bytes).map_err(|e| e.to_string()));
-        if let Err(why) = written {
+        if let Err(why) = &written {
             self.counters.unsaved.fetch_add(1, Relaxed);
             tracing::error!(
                 "anomalies: {}: {why}; what was learned since is learned anew after a restart",
@@ -280,6 +303,7 @@ impl Anomalies {
         self.counters
             .nanos
             .fetch_add(cpu().saturating_sub(begin), Relaxed);
+        written.is_ok()
     }
 }
 

@@ -224,6 +224,27 @@ fn what_nobody_goes_on_with_is_told_to_be_over() {
     }
 }
 
+/// Cause: at the end of an agent the disk takes nothing. Seen: who was told that one has begun is told that it is over, for nobody
+/// goes on with it; and where the disk takes it soon after it was told, a crash does not forget it.
+#[test]
+fn what_could_not_be_saved_is_told_to_be_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut fed = Fed::new(directory.path(), crate::memory::now() - 120_000);
+    let mut told = fed.anomalies.follow();
+    for second in 0..40 {
+        fed.say(10.0 + f64::from(second % 3) / 10.0);
+    }
+    fed.say(50.0);
+    // A directory where the file would be written first.
+    std::fs::create_dir(directory.path().join("anomaly.tmp")).unwrap();
+    fed.anomalies.run(ended(), runtime.handle());
+    let all: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
+    let ends: Vec<bool> = all.iter().map(|one| one.until.is_some()).collect();
+    assert_eq!(ends, [false, true], "{all:?}");
+    assert!(fed.anomalies.active().is_empty());
+}
+
 #[test]
 fn nothing_is_watched_without_a_store_or_a_wish() {
     let mut config = Config::default();

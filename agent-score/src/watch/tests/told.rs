@@ -69,6 +69,37 @@ fn those_that_find_no_time_wait_for_their_evidence() {
     assert_eq!(told.len(), count);
 }
 
+/// Cause: a crash while some wait for their evidence. Seen: they are told to have begun afterwards, those told before are not told
+/// again, and each is over once.
+#[test]
+fn those_that_waited_when_it_crashed_are_told_afterwards() {
+    let (fed, names, round) = jumped(ASKED + 3);
+    let told: BTreeSet<u64> = round.begun.iter().map(|one| one.id).collect();
+    let settings = Settings {
+        most_series: names.len(),
+        ..SETTINGS
+    };
+    let mut watcher = Watcher::new(settings, vec![definition(false)]);
+    watcher.restore(&fed.watcher.save().unwrap()).unwrap();
+    let mut again = Fed { watcher, ..fed };
+    let mut rounds = vec![say(&mut again, &names, 300.0)];
+    let late: BTreeSet<u64> = rounds[0].begun.iter().map(|one| one.id).collect();
+    assert_eq!((told.len(), late.len()), (ASKED, 3));
+    assert!(told.is_disjoint(&late));
+    rounds.extend((0..40).map(|_| say(&mut again, &names, 100.0)));
+    assert_eq!(rounds.iter().map(|round| round.begun.len()).sum::<usize>(), 3);
+    let over: BTreeSet<u64> = rounds
+        .iter()
+        .flat_map(|round| &round.ended)
+        .map(|one| one.id)
+        .collect();
+    assert_eq!(over, told.union(&late).copied().collect());
+    // What was told is not told again after the next restart either.
+    let mut watcher = Watcher::new(settings, vec![definition(false)]);
+    watcher.restore(&again.watcher.save().unwrap()).unwrap();
+    assert!(watcher.close(true).begun.is_empty());
+}
+
 /// Cause: no question about evidence is answered. Seen: it is tried again twice, then the anomaly is told with the reason.
 #[test]
 fn what_is_not_answered_is_asked_again_and_then_told_without() {

@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// An attempt that has begun when the agent ends may take this long.
 const LAST: Duration = Duration::from_secs(3);
-const MINUTE: Duration = Duration::from_secs(60);
+/// So many attempts as `rate_limit` says are made in it.
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 /// What became of the notifications of a place.
 #[derive(Debug, Default)]
@@ -176,6 +177,7 @@ impl Lane {
             backoff: self.place.retry.initial,
             attempts: VecDeque::new(),
             failing: false,
+            expiring: false,
             aside: BTreeSet::new(),
         };
         loop {
@@ -193,8 +195,7 @@ impl Lane {
             let (number, most) = (waiting.number, self.place.retry.max_elapsed);
             // From before a restart, or behind others for so long: what it says is no news any more. What still fires is told anew.
             if age_of(&waiting) > most {
-                let after = humantime::format_duration(most);
-                task.give_up(&self.place, &format!("not delivered within {after}"), "given up");
+                task.expire(&self.place, most);
                 self.aside(move |lane| lane.done(number, Outcome::Expired)).await;
                 let _ = failed.send(waiting.entry);
                 continue;
@@ -226,6 +227,7 @@ impl Lane {
                     self.aside(move |lane| lane.done(number, Outcome::Delivered))
                         .await;
                     task.backoff = self.place.retry.initial;
+                    task.expiring = false;
                     if std::mem::take(&mut task.failing) {
                         tracing::info!("{}: it accepts again", self.place.name());
                     }
@@ -309,6 +311,8 @@ struct Task {
     attempts: VecDeque<Instant>,
     /// The last attempt failed, and the log has said so.
     failing: bool,
+    /// One has waited for too long since the last was accepted, and the log has said so.
+    expiring: bool,
     /// Groups of which an attempt failed since one was accepted.
     aside: BTreeSet<String>,
 }
@@ -340,6 +344,17 @@ impl Task {
             self.client = Some(client);
         }
         reply
+    }
+
+    /// What has waited for too long is no failure of the place, which may not have been asked.
+    fn expire(&mut self, place: &Place, most: Duration) {
+        let (name, most) = (place.name(), humantime::format_duration(most));
+        if !std::mem::replace(&mut self.expiring, true) {
+            tracing::warn!(
+                "{name}: a notification has waited for more than {most} and is given up; further ones are counted, not logged, \
+                 until one is accepted; what still fires is told anew"
+            );
+        }
     }
 
     /// One line at the first failure, not one each time.

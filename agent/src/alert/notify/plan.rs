@@ -1,5 +1,6 @@
 //! From the settings to routes and places; what is wrong with them is told with its path.
 
+use super::lane::MINUTE;
 use super::place::{Kind, Place};
 use super::smtp;
 use crate::alert::files;
@@ -62,6 +63,15 @@ pub fn plan(config: &Config) -> Result<Plan, Wrong> {
                 ),
             );
         }
+    }
+    if alerting.retry.max_elapsed <= MINUTE {
+        return wrong(
+            "retry.max_elapsed",
+            format!(
+                "{} is out of range; it is more than a minute: one may wait so long for rate_limit, and would never be tried",
+                humantime::format_duration(alerting.retry.max_elapsed)
+            ),
+        );
     }
     let defines = templates(&alerting.templates)?;
     let (mut receivers, mut places) = (Vec::new(), Vec::new());

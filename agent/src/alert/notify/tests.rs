@@ -361,6 +361,10 @@ fn every_mistake_is_one_line_with_its_path() {
             "alerting.route.repeat_interval: is shorter than group_interval",
         ),
         (
+            format!("{{retry: {{max: 30s, max_elapsed: 1m}}, receivers: [{{name: r, {hook}}}]}}"),
+            "alerting.retry.max_elapsed: 1m is out of range; it is more than a minute",
+        ),
+        (
             "{receivers: [{name: r}]}".to_owned(),
             "alerting.receivers[0]: it tells nobody",
         ),
