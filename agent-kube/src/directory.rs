@@ -1,6 +1,6 @@
 //! Whose an address is: the service that has it, or one of whose endpoints has it. Pure: objects in, changes of names out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -75,21 +75,35 @@ pub struct Target {
 
 type Key = (By, Arc<str>);
 
+/// What an object names.
+#[derive(Debug, Default)]
+struct Object {
+    taken: Vec<IpAddr>,
+    /// Where others are already.
+    refused: HashSet<IpAddr>,
+    /// That it was last seen in.
+    listing: u64,
+}
+
 /// Addresses by the objects that name them.
 #[derive(Debug, Default)]
 pub struct Directory {
-    /// By kind and UID: the addresses that it names, and the listing that it was last seen in.
-    objects: HashMap<Key, (Vec<IpAddr>, u64)>,
+    /// By kind and UID.
+    objects: HashMap<Key, Object>,
     claims: HashMap<IpAddr, Vec<(Key, Claim)>>,
     /// How many there are.
     all: usize,
-    /// Addresses that more objects name than are kept, and the listing that has shown it: whoever of them came first would else be
-    /// taken for the one that has it.
-    crowded: HashMap<IpAddr, [u64; 2]>,
+    /// Addresses that more objects name than are kept, and of the kinds that were refused the listing that has shown it: whoever
+    /// of them came first would else be taken for the one that has it. Only a listing of the same kind takes that back.
+    crowded: HashMap<IpAddr, [Option<u64>; 2]>,
+    /// How many refused ones objects remember.
+    waiting: usize,
     /// Of services and of slices, which are listed apart.
     listings: [u64; 2],
     /// Whether some of them found no room since their last listing.
     starved: [bool; 2],
+    /// Whether one of them was refused an address that is crowded no more.
+    relieved: [bool; 2],
     zones: BTreeMap<Arc<str>, Zone>,
     /// What may have changed since it was told.
     dirty: BTreeSet<IpAddr>,
@@ -115,28 +129,30 @@ impl Directory {
     pub fn list(&mut self, by: By) {
         self.listings[by as usize] += 1;
         self.starved[by as usize] = false;
+        self.relieved[by as usize] = false;
     }
 
     /// Whether there is room again for what found none: then it has to be listed anew. Says so once.
     pub fn has_room_again(&mut self, by: By) -> bool {
         let has_eighth = |count: usize, most: usize| count <= most - most / 8;
         let is_enough = has_eighth(self.claims.len(), MAX_ADDRESSES) && has_eighth(self.all, MAX_ALL_CLAIMS);
-        is_enough && std::mem::take(&mut self.starved[by as usize])
+        let is_relieved = std::mem::take(&mut self.relieved[by as usize]);
+        is_relieved || is_enough && std::mem::take(&mut self.starved[by as usize])
     }
 
     /// All have been named: those that were not are gone.
     pub fn listed(&mut self, by: By) {
         let listing = self.listings[by as usize];
-        let of_before = |(key, (_, seen)): (&Key, &(Vec<IpAddr>, u64))| {
-            (key.0 == by && *seen < listing).then(|| key.1.clone())
-        };
+        let of_before =
+            |(key, object): (&Key, &Object)| (key.0 == by && object.listing < listing).then(|| key.1.clone());
         let gone: Vec<Arc<str>> = self.objects.iter().filter_map(of_before).collect();
         for uid in gone {
             self.set(by, &uid, Vec::new());
         }
-        let (dirty, claims) = (&mut self.dirty, &self.claims);
+        let dirty = &mut self.dirty;
         self.crowded.retain(|address, seen| {
-            let stays = claims.contains_key(address) && seen[by as usize] == listing;
+            seen[by as usize] = seen[by as usize].filter(|seen| *seen == listing);
+            let stays = *seen != [None; 2];
             if !stays {
                 dirty.insert(*address);
             }
@@ -147,19 +163,23 @@ impl Directory {
     /// An object is there, or has changed; without claims it is gone, or names nothing.
     pub fn set(&mut self, by: By, uid: &str, claims: Vec<Claim>) {
         let key: Key = (by, uid.into());
-        let (before, _) = self.objects.remove(&key).unwrap_or_default();
-        for address in before {
-            if let Some(known) = self.claims.get_mut(&address) {
+        let before = self.objects.remove(&key).unwrap_or_default();
+        self.waiting -= before.refused.len();
+        for address in &before.taken {
+            if let Some(known) = self.claims.get_mut(address) {
                 let count = known.len();
                 known.retain(|(of, _)| *of != key);
                 self.all -= count - known.len();
                 if known.is_empty() {
-                    self.claims.remove(&address);
+                    self.claims.remove(address);
                 }
             }
-            self.dirty.insert(address);
+            self.dirty.insert(*address);
         }
-        let mut taken = Vec::new();
+        let mut object = Object {
+            listing: self.listings[by as usize],
+            ..Object::default()
+        };
         for claim in claims {
             let is_known = self.claims.contains_key(&claim.address);
             let known = self.claims.get(&claim.address).map_or(0, Vec::len);
@@ -168,20 +188,52 @@ impl Directory {
                 self.refused += 1;
                 self.starved[by as usize] |= is_full;
                 if is_known {
-                    self.crowded.insert(claim.address, self.listings);
-                    self.dirty.insert(claim.address);
+                    self.crowd(claim.address, by);
+                    if self.waiting < MAX_ALL_CLAIMS && object.refused.insert(claim.address) {
+                        self.waiting += 1;
+                    }
                 }
                 continue;
             }
             self.all += 1;
             self.meet(&claim);
             self.dirty.insert(claim.address);
-            taken.push(claim.address);
+            object.taken.push(claim.address);
             let claims = self.claims.entry(claim.address).or_default();
             claims.push((key.clone(), claim));
         }
-        if !taken.is_empty() {
-            self.objects.insert(key, (taken, self.listings[by as usize]));
+        self.relieve(by, &before, &object);
+        if !object.taken.is_empty() || !object.refused.is_empty() {
+            self.objects.insert(key, object);
+        }
+    }
+
+    /// More name this address than are kept, one of this kind among them.
+    fn crowd(&mut self, address: IpAddr, by: By) {
+        // Of those that nobody claims any more there are few, unless somebody makes them.
+        if self.crowded.len() >= 2 * MAX_ADDRESSES {
+            let claims = &self.claims;
+            self.crowded.retain(|address, _| claims.contains_key(address));
+        }
+        self.crowded.entry(address).or_default()[by as usize] = Some(self.listings[by as usize]);
+        self.dirty.insert(address);
+    }
+
+    /// An object has changed: who was refused what it no longer names has to be named anew.
+    fn relieve(&mut self, by: By, before: &Object, now: &Object) {
+        for address in before.taken.iter().chain(&before.refused) {
+            let Some(seen) = self.crowded.get(address) else {
+                continue;
+            };
+            let has_room = self.claims.get(address).map_or(0, Vec::len) < MAX_CLAIMS;
+            let is_gone = before.refused.contains(address) && !now.refused.contains(address);
+            for kind in [By::Service, By::Slice] {
+                // What an older listing has shown is shown or taken back by the one under way.
+                let is_crowded = seen[kind as usize] == Some(self.listings[kind as usize]);
+                if is_crowded && (has_room || is_gone && kind == by) {
+                    self.relieved[kind as usize] = true;
+                }
+            }
         }
     }
 
@@ -240,23 +292,29 @@ impl Directory {
     }
 
     /// Who is reached by a connection to a service's address that NAT sends `to` an endpoint; `None` = the one is no service's
-    /// address, or the other none of its endpoints.
+    /// address, or the other none of its endpoints, or it may be one of several services.
     pub fn behind(&self, address: &IpAddr, to: &IpAddr) -> Option<Backend> {
         let of = |address, by| {
-            self.claims
-                .get(address)
-                .into_iter()
-                .flatten()
-                .filter(move |((is, _), _)| *is == by)
+            let claims = self.claims.get(address).into_iter().flatten();
+            claims.filter_map(move |((is, _), claim)| (*is == by).then_some(claim))
         };
-        let (_, service) = of(address, By::Service).next()?;
-        let (_, endpoint) = of(to, By::Slice).find(|(_, claim)| claim.service == service.service)?;
+        // Whoever came first of too many need not be the one that has it.
+        if self.crowded.contains_key(address) || self.crowded.contains_key(to) {
+            return None;
+        }
+        // Several services have one address if they differ by port, as behind one load balancer.
+        let is_its = |claim: &&Claim| of(address, By::Service).any(|known| known.service == claim.service);
+        let mut endpoints = of(to, By::Slice).filter(is_its);
+        let endpoint = endpoints.next()?;
+        if endpoints.any(|other| other.service != endpoint.service) {
+            return None;
+        }
         let region = self
             .zones
             .get(&endpoint.zone)
             .and_then(|zone| zone.region.clone());
         Some(Backend {
-            service: service.service.clone(),
+            service: endpoint.service.clone(),
             pod: match &endpoint.pod_name {
                 name if name.is_empty() => to.to_string().into(),
                 name => name.clone(),

@@ -264,3 +264,110 @@ fn behind_a_service_is_the_pod_that_nat_has_chosen() {
     assert_eq!(behind("10.244.1.7", "10.244.1.7"), None);
     assert_eq!(behind("10.96.0.11", "10.244.1.7"), None);
 }
+
+#[test]
+fn a_crowd_of_one_kind_is_not_taken_back_by_a_listing_of_the_other() {
+    let mut directory = Directory::default();
+    // A tenant's slices are there before the service whose address they name.
+    let crowd: Vec<String> = (0..MAX_CLAIMS).map(|i| format!("x{i}")).collect();
+    for uid in &crowd {
+        directory.set(By::Slice, uid, vec![claim("10.96.0.10", "evil/a", "")]);
+    }
+    assert_eq!(taken(&mut directory), pairs(&[("10.96.0.10", "evil/a  ")]));
+    let service = || vec![claim("10.96.0.10", "shop/db", "")];
+    directory.set(By::Service, "s", service());
+    assert_eq!(taken(&mut directory), pairs(&[("10.96.0.10", "")]));
+    // Whichever of them is listed anew, nobody has it.
+    for _ in 0..2 {
+        directory.list(By::Slice);
+        for uid in &crowd {
+            directory.set(By::Slice, uid, vec![claim("10.96.0.10", "evil/a", "")]);
+        }
+        directory.listed(By::Slice);
+        assert_eq!(taken(&mut directory), pairs(&[]));
+        directory.list(By::Service);
+        directory.set(By::Service, "s", service());
+        directory.listed(By::Service);
+        assert_eq!(taken(&mut directory), pairs(&[]));
+        assert!(!directory.has_room_again(By::Service) && !directory.has_room_again(By::Slice));
+    }
+    // The other way: a slice is refused where services are.
+    let mut directory = Directory::default();
+    for uid in &crowd {
+        directory.set(By::Service, uid, vec![claim("10.0.0.1", "evil/a", "")]);
+    }
+    directory.set(By::Slice, "e", vec![claim("10.0.0.1", "shop/db", "p1")]);
+    directory.list(By::Service);
+    for uid in &crowd {
+        directory.set(By::Service, uid, vec![claim("10.0.0.1", "evil/a", "")]);
+    }
+    directory.listed(By::Service);
+    assert_eq!(taken(&mut directory), pairs(&[]));
+    assert_eq!(directory.behind(&address("10.0.0.1"), &address("10.0.0.1")), None);
+}
+
+#[test]
+fn when_the_crowd_is_gone_who_was_refused_is_listed_anew() {
+    let mut directory = Directory::default();
+    let crowd: Vec<String> = (0..MAX_CLAIMS).map(|i| format!("x{i}")).collect();
+    let evil = || vec![claim("10.96.0.10", "evil/a", "")];
+    for uid in &crowd {
+        directory.set(By::Slice, uid, evil());
+    }
+    directory.set(By::Service, "s", vec![claim("10.96.0.10", "shop/db", "")]);
+    // One of the crowd that says the same again makes no room.
+    directory.set(By::Slice, "x0", evil());
+    assert!(!directory.has_room_again(By::Service));
+    for uid in &crowd {
+        directory.set(By::Slice, uid, Vec::new());
+    }
+    // Until it is, nobody has it, whoever comes.
+    directory.set(By::Slice, "y", evil());
+    assert_eq!(taken(&mut directory), pairs(&[]));
+    assert!(directory.has_room_again(By::Service) && !directory.has_room_again(By::Service));
+    assert!(!directory.has_room_again(By::Slice));
+    directory.set(By::Slice, "y", Vec::new());
+    directory.list(By::Service);
+    directory.set(By::Service, "s", vec![claim("10.96.0.10", "shop/db", "")]);
+    directory.listed(By::Service);
+    assert_eq!(taken(&mut directory), pairs(&[("10.96.0.10", "shop/db  ")]));
+    assert!(!directory.has_room_again(By::Service) && directory.crowded.is_empty());
+    // Also if it is the one that was refused that goes.
+    let own = || vec![claim("10.244.1.7", "shop/db", "p1")];
+    for uid in &crowd {
+        directory.set(By::Slice, uid, own());
+    }
+    directory.set(By::Slice, "y", vec![claim("10.244.1.7", "evil/a", "p1")]);
+    assert_eq!(taken(&mut directory), pairs(&[]));
+    assert_eq!(directory.waiting, 1);
+    directory.set(By::Slice, "y", Vec::new());
+    assert_eq!(directory.waiting, 0);
+    assert!(directory.has_room_again(By::Slice) && !directory.has_room_again(By::Service));
+    directory.list(By::Slice);
+    for uid in &crowd {
+        directory.set(By::Slice, uid, own());
+    }
+    directory.listed(By::Slice);
+    assert_eq!(taken(&mut directory), pairs(&[("10.244.1.7", "shop/db eu-1a ")]));
+    assert!(!directory.has_room_again(By::Slice));
+}
+
+#[test]
+fn of_several_services_of_one_address_the_one_whose_endpoint_it_is() {
+    let mut directory = Directory::default();
+    directory.set(By::Service, "1", vec![claim("192.0.2.1", "shop/web", "")]);
+    directory.set(By::Service, "2", vec![claim("192.0.2.1", "shop/db", "")]);
+    directory.set(By::Slice, "e", vec![claim("10.244.1.7", "shop/web", "p1")]);
+    directory.set(By::Slice, "f", vec![claim("10.244.1.8", "shop/db", "p2")]);
+    directory.set(By::Slice, "g", vec![claim("10.244.1.9", "shop/web", "p3")]);
+    directory.set(By::Slice, "h", vec![claim("10.244.1.9", "shop/db", "p3")]);
+    // Of a third, which has another address.
+    directory.set(By::Slice, "i", vec![claim("10.244.1.7", "shop/all", "p1")]);
+    let behind = |to: &str| {
+        let found = directory.behind(&address("192.0.2.1"), &address(to))?;
+        Some(format!("{} {}", found.service, found.pod))
+    };
+    assert_eq!(behind("10.244.1.7").as_deref(), Some("shop/web shop/p1"));
+    assert_eq!(behind("10.244.1.8").as_deref(), Some("shop/db shop/p2"));
+    assert_eq!(behind("10.244.1.9"), None, "which of both is not known");
+}

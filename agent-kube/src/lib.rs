@@ -32,6 +32,9 @@ use tokio::sync::Notify;
 #[cfg(test)]
 static LARGE: Mutex<()> = Mutex::new(());
 
+/// Addresses that are looked up at a time.
+const HELD: usize = 1024;
+
 /// What is asked of the server, and whether that is for peers only. Nodes of others come with the first peer that has one.
 const NEEDED: [(Asked, &str, bool); 7] = [
     (Asked::List, "pods", false),
@@ -178,13 +181,17 @@ impl Kubernetes {
         self.0.state().directory.take()
     }
 
-    /// How many of these connections, each to a service's address and sent by NAT to another, reach whom.
-    pub fn behind(&self, connections: &[(IpAddr, IpAddr)]) -> HashMap<Backend, u64> {
-        let state = self.0.state();
+    /// How many connections reach whom, of so many to a service's address that NAT has sent to another.
+    pub fn behind(&self, connections: &HashMap<(IpAddr, IpAddr), u64>) -> HashMap<Backend, u64> {
+        let all: Vec<_> = connections.iter().collect();
         let mut out = HashMap::new();
-        for (address, to) in connections {
-            if let Some(backend) = state.directory.behind(address, to) {
-                *out.entry(backend).or_default() += 1;
+        // Others wait for the state while it is held.
+        for some in all.chunks(HELD) {
+            let state = self.0.state();
+            for ((address, to), count) in some {
+                if let Some(backend) = state.directory.behind(address, to) {
+                    *out.entry(backend).or_default() += **count;
+                }
             }
         }
         out

@@ -158,13 +158,13 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
         let mut listed = 0;
         // Since when a list is under way.
         let mut listing = Some(Instant::now());
+        // What was refused is not listed again before, however often there is room again: all nodes would ask at once, as often as
+        // somebody likes.
+        let mut rested = Instant::now();
         loop {
-            let end = listing.map_or_else(
-                || Instant::now() + 2 * FORGIVEN * 60,
-                |since| since + LONGEST_LIST,
-            );
+            let end = listing.map_or_else(|| Instant::now() + FORGIVEN, |since| since + LONGEST_LIST);
             let again = match timeout_at(end.into(), stream.next()).await {
-                Err(_) if listing.is_none() => false,
+                Err(_) if listing.is_none() => Instant::now() >= rested && (objects.has_room_again)(shared),
                 Err(_) => {
                     trouble
                         .has("slow", "a list is not complete after a minute", shared)
@@ -189,7 +189,10 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
                     match &event {
                         Event::Init => (listed, listing) = (0, Some(Instant::now())),
                         Event::InitApply(_) => listed += 1,
-                        Event::InitDone => listing = None,
+                        Event::InitDone => {
+                            listing = None;
+                            rested = Instant::now() + FORGIVEN.mul_f64(rand::random_range(0.5..1.5));
+                        }
                         Event::Apply(_) | Event::Delete(_) => {}
                     }
                     // That a list begins is no answer yet.
@@ -202,7 +205,8 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
                         let why = format!("there is no end of the {}", T::PLURAL);
                         trouble.has("too_large", &why, shared).await;
                     }
-                    too_many || listing.is_none() && (objects.has_room_again)(shared)
+                    let is_rested = listing.is_none() && Instant::now() >= rested;
+                    too_many || is_rested && (objects.has_room_again)(shared)
                 }
             };
             if again {

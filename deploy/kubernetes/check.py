@@ -78,6 +78,8 @@ BAD = [
     ({"kubernetes": {"enabled": False}, "config": {"kubernetes": {"enabled": True}}}, "config.kubernetes.enabled"),
     ({"kubernetes": {"peers": True}, "config": {"kubernetes": {"peers": False}}}, "config.kubernetes.peers"),
     ({"kubernetes": {"enabled": False, "peers": True}}, "set kubernetes.enabled"),
+    ({"config": {"kubernetes": None}}, "config.kubernetes: has no settings"),
+    ({"config": {"rules": None}}, "config.rules: has no settings"),
     ({"config": {"api": {"listen": "0.0.0.0:80"}}}, "config.api.listen"),
     ({"config": {"store": {"kind": "disk"}}}, "config.store.kind"),
     ({"serviceAccount": {"create": False}}, "every pod of the namespace"),

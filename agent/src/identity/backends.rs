@@ -3,32 +3,45 @@
 //! A socket knows the address that it was given, and so does the row that counts what it does. kube-proxy's NAT, in the node's
 //! network namespace, sends it to an endpoint, and only the table of connections knows to which. It is looked through now and then.
 
+use crate::aggregate::labels::clean;
 use crate::aggregate::{Collect, Family, Label, Labels, Series, Value, label, metrics};
 use crate::error::{Error, Result};
-use crate::rtnetlink;
+use crate::rtnetlink::{self, Failure};
 use agent_kube::{Backend, Kubernetes};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
+use nix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// And so many times what a look takes, which is a third of a percent of a CPU at most.
+/// And so many times the CPU time that a look takes, which is a third of a percent of a CPU at most,
 const SHARE: u32 = 300;
-/// Most connections of a look: of more nothing is said.
-const MAX_CONNECTIONS: usize = 262_144;
+/// but no longer than this.
+const LONGEST: Duration = Duration::from_secs(300);
+/// Most pairs of service and endpoint of a look: of more nothing is said.
+const MAX_PAIRS: usize = 65_536;
+/// One of them is there where connections are tracked.
+const TRACKED: [&str; 2] = [
+    "/proc/thread-self/net/stat/nf_conntrack",
+    "/proc/sys/net/netfilter/nf_conntrack_count",
+];
 
 metrics! {
     /// Connections.
     CONNECTIONS = "geophone_kubernetes_backend_connections", "geophone.kubernetes.backend.connections", "{connection}", Gauge,
         &[&label::PEER, &BACKEND, &label::PEER_REGION, &label::PEER_ZONE],
         "Established TCP connections through this node to a service's address, by the endpoint that NAT has sent them to, at the last \
-         look at the kernel's connection tracking (each 10 s, or more seldom where it is large); with kubernetes.peers";
+         look at the kernel's connection tracking (each 10 s, where it is large up to each 5 minutes; there is none of a look that is \
+         twice as old); with kubernetes.peers";
     /// Looks.
     LOOKS = "geophone_kubernetes_backend_looks_total", "geophone.kubernetes.backend.looks", "{look}", Counter, &[&label::OUTCOME],
-        "Looks at the kernel's connection tracking: done, or failed, after which there is no geophone_kubernetes_backend_connections";
+        "Looks at the kernel's connection tracking: done; untracked, where the kernel tracks no connections; or failed. \
+         After the last two there is no geophone_kubernetes_backend_connections";
 }
 
 static BACKEND: Label = Label {
@@ -37,12 +50,61 @@ static BACKEND: Label = Label {
     help: "The endpoint that a connection really reaches: namespace and name of the pod, or its address if it is none",
 };
 
+/// Of service and endpoint, how many connections there are.
+type Pairs = HashMap<(IpAddr, IpAddr), u64>;
+
+/// How a look has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Untracked,
+    Failed,
+}
+
+const OUTCOMES: [&str; 3] = ["done", "untracked", "failed"];
+
 /// What the last look has seen.
 #[derive(Default)]
 struct Seen {
-    connections: HashMap<Backend, u64>,
-    done: u64,
-    failed: u64,
+    /// Of a look that nobody has asked for yet.
+    connections: Option<HashMap<Backend, u64>>,
+    /// When it is too old; `None` = there is nothing.
+    until: Option<Instant>,
+    looks: [u64; 3],
+}
+
+impl Seen {
+    fn end(&mut self, outcome: Outcome, connections: HashMap<Backend, u64>, until: Instant) {
+        self.looks[outcome as usize] += 1;
+        self.connections = Some(connections);
+        self.until = (outcome == Outcome::Done).then_some(until);
+    }
+}
+
+/// Why a look has failed, and what can be done.
+#[derive(Debug)]
+struct Trouble {
+    why: Error,
+    remedy: &'static str,
+}
+
+impl From<Error> for Trouble {
+    fn from(why: Error) -> Self {
+        Self { why, remedy: "" }
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self {
+            remedy: if failure.is_not_permitted() {
+                "; give the process CAP_NET_ADMIN"
+            } else {
+                ""
+            },
+            why: Error::new(format_args!("connection tracking: {failure}")),
+        }
+    }
 }
 
 /// Looks, and tells what it sees.
@@ -52,7 +114,9 @@ pub struct Backends {
     most: usize,
     labels: HashMap<Backend, Arc<Labels>>,
     other: Arc<Labels>,
-    outcomes: [Arc<Labels>; 2],
+    outcomes: [Arc<Labels>; 3],
+    /// Of the last look.
+    series: Vec<Series>,
     start: u64,
 }
 
@@ -63,27 +127,27 @@ impl Backends {
         let own = Self::of(seen.clone(), most, start_unix_nanos);
         let thread = std::thread::Builder::new().name("conntrack".into());
         let look = move || {
-            let (mut is_told, mut connections) = (false, Vec::new());
+            let mut is_told = false;
             // Nobody has it but this: the other one is gone.
             while Arc::strong_count(&seen) > 1 {
-                let begun = Instant::now();
-                connections.clear();
-                let done = read(&mut connections);
-                let behind = kubernetes.behind(&connections);
-                {
-                    let mut seen = locked(&seen);
-                    seen.done += u64::from(done.is_ok());
-                    seen.failed += u64::from(done.is_err());
-                    seen.connections = if done.is_ok() { behind } else { HashMap::new() };
-                }
-                if let Err(e) = done
-                    && !std::mem::replace(&mut is_told, true)
-                {
-                    tracing::warn!(
-                        "{e}; which endpoints are behind services is not known; give the process CAP_NET_ADMIN"
-                    );
-                }
-                std::thread::sleep(INTERVAL.max(begun.elapsed() * SHARE));
+                let begun = cpu();
+                let mut pairs = Pairs::new();
+                let looked = read(&mut pairs);
+                let (outcome, behind) = match looked {
+                    Ok(Outcome::Done) => (Outcome::Done, shown(kubernetes.behind(&pairs))),
+                    Ok(outcome) => (outcome, HashMap::new()),
+                    Err(Trouble { why, remedy }) => {
+                        if !is_told {
+                            tracing::warn!("{why}; which endpoints are behind services is not known{remedy}");
+                        }
+                        (Outcome::Failed, HashMap::new())
+                    }
+                };
+                is_told = outcome == Outcome::Failed;
+                drop(pairs);
+                let pause = pause(cpu().saturating_sub(begun));
+                locked(&seen).end(outcome, behind, Instant::now() + 2 * pause);
+                std::thread::sleep(pause);
             }
         };
         thread
@@ -99,8 +163,38 @@ impl Backends {
             most,
             labels: HashMap::new(),
             other: Arc::new(Labels::new(CONNECTIONS.labels, &["other", "other"], true, start)),
-            outcomes: ["done", "failed"].map(outcome),
+            outcomes: OUTCOMES.map(outcome),
+            series: Vec::new(),
             start,
+        }
+    }
+
+    /// Makes the series of a look.
+    fn show(&mut self, connections: HashMap<Backend, u64>) {
+        let mut connections: Vec<(Backend, u64)> = connections.into_iter().collect();
+        // Those with the most have series of their own; among equals always the same.
+        connections.sort_unstable_by(|(a, more), (b, less)| less.cmp(more).then_with(|| a.cmp(b)));
+        let rest: u64 = connections.iter().skip(self.most).map(|(_, count)| count).sum();
+        connections.truncate(self.most);
+        let (mut before, start) = (std::mem::take(&mut self.labels), self.start);
+        self.series.clear();
+        for (of, count) in connections {
+            let new = || {
+                let values = [&*of.service, &of.pod, &of.region, &of.zone];
+                Arc::new(Labels::new(CONNECTIONS.labels, &values, false, start))
+            };
+            let labels = before.remove(&of).unwrap_or_else(new);
+            self.series.push(Series {
+                labels: labels.clone(),
+                value: Value::Gauge(count as f64),
+            });
+            self.labels.insert(of, labels);
+        }
+        if rest > 0 {
+            self.series.push(Series {
+                labels: self.other.clone(),
+                value: Value::Gauge(rest as f64),
+            });
         }
     }
 }
@@ -109,39 +203,45 @@ fn locked(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// CPU time of this thread: what it waits for costs nobody anything.
+fn cpu() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+/// After a look that took so much of it.
+fn pause(cpu: Duration) -> Duration {
+    cpu.saturating_mul(SHARE).clamp(INTERVAL, LONGEST)
+}
+
+/// As labels show them: what they cut off makes no two of them.
+fn shown(all: HashMap<Backend, u64>) -> HashMap<Backend, u64> {
+    let cut = |text: &mut Arc<str>| {
+        let clean = clean(text);
+        if *clean != **text {
+            *text = clean.into();
+        }
+    };
+    let mut out = HashMap::with_capacity(all.len());
+    for (mut of, count) in all {
+        [&mut of.service, &mut of.pod, &mut of.zone, &mut of.region]
+            .into_iter()
+            .for_each(cut);
+        *out.entry(of).or_default() += count;
+    }
+    out
+}
+
 impl Collect for Backends {
     fn collect(&mut self, out: &mut Vec<Family>) {
-        let (mut connections, looks) = {
-            let seen = locked(&self.seen);
-            let all: Vec<(Backend, u64)> = seen.connections.iter().map(|(of, n)| (of.clone(), *n)).collect();
-            (all, [seen.done, seen.failed])
+        let (news, until, looks) = {
+            let mut seen = locked(&self.seen);
+            (seen.connections.take(), seen.until, seen.looks)
         };
-        // Those with the most have series of their own; among equals always the same.
-        connections.sort_unstable_by(|(a, more), (b, less)| less.cmp(more).then_with(|| a.cmp(b)));
-        let rest: u64 = connections.iter().skip(self.most).map(|(_, count)| count).sum();
-        connections.truncate(self.most);
-        self.labels
-            .retain(|known, _| connections.iter().any(|(of, _)| of == known));
-        let start = self.start;
-        let mut series: Vec<Series> = connections
-            .into_iter()
-            .map(|(of, count)| {
-                let new = || {
-                    let values = [&*of.service, &of.pod, &of.region, &of.zone];
-                    Arc::new(Labels::new(CONNECTIONS.labels, &values, false, start))
-                };
-                Series {
-                    labels: self.labels.entry(of.clone()).or_insert_with(new).clone(),
-                    value: Value::Gauge(count as f64),
-                }
-            })
-            .collect();
-        if rest > 0 {
-            series.push(Series {
-                labels: self.other.clone(),
-                value: Value::Gauge(rest as f64),
-            });
+        if let Some(connections) = news {
+            self.show(connections);
         }
+        let is_fresh = until.is_some_and(|until| Instant::now() < until);
+        let series = if is_fresh { self.series.clone() } else { Vec::new() };
         let looks = self.outcomes.iter().zip(looks).map(|(labels, count)| Series {
             labels: labels.clone(),
             value: Value::Counter(count),
@@ -160,15 +260,25 @@ impl Collect for Backends {
     }
 }
 
+/// Whether connections are tracked here. Asking for them would have the kernel load what is not there.
+fn is_tracked(places: [&Path; 2]) -> Result<bool> {
+    for place in places {
+        match std::fs::metadata(place) {
+            Ok(_) => return Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::new(format_args!("{}: {e}", place.display()))),
+        }
+    }
+    Ok(false)
+}
+
 /// Established connections of this network namespace that go elsewhere than they were sent, by both.
-fn read(out: &mut Vec<(IpAddr, IpAddr)>) -> Result<()> {
+fn read(out: &mut Pairs) -> std::result::Result<Outcome, Trouble> {
     const NETLINK_NETFILTER: isize = 12;
     const CT_GET: u16 = 1 << 8 | 1;
     const CT_NEW: u16 = 1 << 8;
-    // Asking would have the kernel load what is not there: then nothing is tracked either.
-    let count = std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack");
-    if count.is_err() {
-        return Ok(());
+    if !is_tracked(TRACKED.map(Path::new))? {
+        return Ok(Outcome::Untracked);
     }
     // Any family; since Linux 5.17 the kernel leaves out what it has not sent elsewhere, before all is looked through here.
     let mut body = vec![0; 4];
@@ -177,28 +287,27 @@ fn read(out: &mut Vec<(IpAddr, IpAddr)>) -> Result<()> {
         body.extend(kind.to_ne_bytes());
         body.extend(DESTINATION_CHANGED.to_be_bytes());
     }
-    let mut is_whole = true;
-    rtnetlink::ask(
+    rtnetlink::ask_for_all(
         NETLINK_NETFILTER,
         CT_GET,
         NLM_F_REQUEST | NLM_F_DUMP,
         &body,
         |kind, body| {
-            if kind == CT_NEW {
-                out.extend(body.get(4..).and_then(parse));
+            if kind == CT_NEW
+                && let Some(pair) = body.get(4..).and_then(parse)
+            {
+                *out.entry(pair).or_default() += 1;
             }
-            is_whole = out.len() <= MAX_CONNECTIONS;
-            is_whole
+            out.len() <= MAX_PAIRS
         },
-    )
-    .map_err(|e| Error::new(format_args!("connection tracking: {e}")))?;
-    if is_whole {
-        Ok(())
-    } else {
-        Err(Error::new(format_args!(
-            "connection tracking: more than {MAX_CONNECTIONS} connections to services"
-        )))
+    )?;
+    if out.len() > MAX_PAIRS {
+        return Err(Error::new(format_args!(
+            "connection tracking: more than {MAX_PAIRS} pairs of service and endpoint"
+        ))
+        .into());
     }
+    Ok(Outcome::Done)
 }
 
 /// Kinds of attributes of include/uapi/linux/netfilter/nfnetlink_conntrack.h.
@@ -267,87 +376,5 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn attribute(kind: u16, body: &[u8]) -> Vec<u8> {
-        let mut out = ((body.len() + 4) as u16).to_ne_bytes().to_vec();
-        out.extend(kind.to_ne_bytes());
-        out.extend(body);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out
-    }
-
-    fn connection(status: u32, state: u8) -> Vec<u8> {
-        const NESTED: u16 = 1 << 15;
-        let tuple = |kind: u16, ends: [[u8; 4]; 2]| {
-            let addresses = [attribute(1, &ends[0]), attribute(2, &ends[1])].concat();
-            let protocol = [attribute(1, &[6]), attribute(2, &[1, 2])].concat();
-            let both = [
-                attribute(NESTED | 1, &addresses),
-                attribute(NESTED | 2, &protocol),
-            ]
-            .concat();
-            attribute(NESTED | kind, &both)
-        };
-        let tcp = attribute(NESTED | 1, &[attribute(1, &[state]), attribute(2, &[7])].concat());
-        [
-            tuple(1, [[10, 244, 0, 5], [10, 96, 0, 10]]),
-            tuple(2, [[10, 244, 1, 7], [10, 244, 0, 5]]),
-            attribute(3, &status.to_be_bytes()),
-            attribute(NESTED | 4, &tcp),
-            attribute(7, &[0, 0, 0, 9]),
-        ]
-        .concat()
-    }
-
-    #[test]
-    fn established_connections_that_nat_sends_elsewhere() {
-        let (service, pod) = (IpAddr::from([10, 96, 0, 10]), IpAddr::from([10, 244, 1, 7]));
-        let whole = connection(0x1ae, 3);
-        assert_eq!(parse(&whole), Some((service, pod)));
-        assert_eq!(parse(&connection(0x18e, 3)), None, "not sent elsewhere");
-        assert_eq!(parse(&connection(0x1ae, 7)), None, "over");
-        // Whatever is cut off or lies about its length is no connection, and no end is missed.
-        for cut in 0..whole.len() - 8 {
-            let _ = parse(&whole[..cut]);
-            let mut lie = whole.clone();
-            lie[cut] = 0xff;
-            let _ = parse(&lie);
-            lie[cut] = 0;
-            let _ = parse(&lie);
-        }
-        assert_eq!(parse(&[0, 0, 3, 0]), None);
-        assert_eq!(parse(&[]), None);
-    }
-
-    #[test]
-    fn those_with_the_most_have_series_and_the_rest_is_other() {
-        let seen: Arc<Mutex<Seen>> = Arc::default();
-        let mut backends = Backends::of(seen.clone(), 2, 1);
-        let mut look = |counts: &[(&str, u64)]| {
-            let backend = |pod: &str| Backend {
-                service: "shop/db".into(),
-                pod: pod.into(),
-                zone: "eu-1a".into(),
-                region: "".into(),
-            };
-            locked(&seen).connections = counts.iter().map(|(pod, n)| (backend(pod), *n)).collect();
-            let mut out = Vec::new();
-            backends.collect(&mut out);
-            let shown = out[0].series.iter().map(|series| match series.value {
-                Value::Gauge(count) => format!("{} {count}", series.labels.text),
-                _ => unreachable!(),
-            });
-            (shown.collect::<Vec<_>>(), backends.labels.len())
-        };
-        let own = |pod: &str, n: u64| format!("peer=\"shop/db\",backend=\"{pod}\",peer_zone=\"eu-1a\" {n}");
-        let other = |n| format!("peer=\"other\",backend=\"other\",otel_metric_overflow=\"true\" {n}");
-        assert_eq!(
-            look(&[("b", 1), ("a", 1), ("c", 5), ("d", 1)]).0,
-            [own("c", 5), own("a", 1), other(2)]
-        );
-        assert_eq!(look(&[("d", 1)]), (vec![own("d", 1)], 1));
-        assert_eq!(look(&[]), (vec![], 0));
-    }
-}
+#[path = "backends_tests.rs"]
+mod tests;

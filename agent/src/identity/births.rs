@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 const MAX_WATCHES: usize = 8192;
 /// And no more than this part of what the kernel gives one user.
 const SHARE: usize = 4;
+/// Most unwatched directories that are known to have been counted; of more each try is.
+const MAX_COUNTED: usize = 65_536;
 /// Births that wait to be taken. What comes while there are so many is found by the next walk.
 const WAITING: usize = 8192;
 
@@ -63,6 +66,9 @@ struct Tree {
     watches: HashMap<PathBuf, WatchDescriptor>,
     sender: SyncSender<(u64, Box<[u8]>)>,
     missed: Arc<Missed>,
+    /// Hashes of the paths that are there, are not watched, and have been counted.
+    unwatched: HashSet<u64>,
+    hasher: RandomState,
     /// Watches.
     most: usize,
 }
@@ -81,6 +87,8 @@ impl Tree {
             root: root.clone(),
             paths: HashMap::new(),
             watches: HashMap::new(),
+            unwatched: HashSet::new(),
+            hasher: RandomState::new(),
             sender,
             missed: missed.clone(),
         };
@@ -157,6 +165,8 @@ impl Tree {
             .cloned()
             .collect();
         gone.iter().for_each(|path| self.forget(path));
+        let seen: HashSet<u64> = seen.iter().map(|path| self.hasher.hash_one(path)).collect();
+        self.unwatched.retain(|path| seen.contains(path));
         true
     }
 
@@ -195,11 +205,19 @@ impl Tree {
                 }
                 self.paths.insert(watch, path.to_owned());
                 self.watches.insert(path.to_owned(), watch);
+                self.unwatched.remove(&self.hasher.hash_one(path));
             }
             // It is gone again.
             Err(Errno::ENOENT | Errno::ENOTDIR) => {}
             Err(_) => {
-                self.missed.unwatched.fetch_add(1, Ordering::Relaxed);
+                let path = self.hasher.hash_one(path);
+                let is_known = self.unwatched.contains(&path);
+                if !is_known && self.unwatched.len() < MAX_COUNTED {
+                    self.unwatched.insert(path);
+                }
+                self.missed
+                    .unwatched
+                    .fetch_add(u64::from(!is_known), Ordering::Relaxed);
             }
         }
         true
@@ -207,6 +225,7 @@ impl Tree {
 
     /// The kernel keeps the inode of a cgroup for as long as it is watched.
     fn forget(&mut self, path: &Path) {
+        self.unwatched.remove(&self.hasher.hash_one(path));
         if let Some(watch) = self.watches.remove(path) {
             self.paths.remove(&watch);
             let _ = self.inotify.rm_watch(watch);
@@ -315,5 +334,15 @@ mod tests {
         assert_eq!(births.take().count(), WAITING);
         assert_eq!(missed.unwatched.load(Ordering::Relaxed), WAITING as u64 + 5 - 1);
         assert_eq!(missed.backlog.load(Ordering::Relaxed), 5);
+        // Trying again is no other loss; another directory of the name is.
+        assert!(tree.learn_anew());
+        assert_eq!(missed.unwatched.load(Ordering::Relaxed), WAITING as u64 + 5 - 1);
+        let one = root.path().join("7");
+        assert!(!tree.watches.contains_key(&one));
+        fs::remove_dir(&one).unwrap();
+        fs::create_dir(&one).unwrap();
+        assert!(tree.step());
+        assert_eq!(missed.unwatched.load(Ordering::Relaxed), WAITING as u64 + 5);
+        assert_eq!(tree.unwatched.len(), WAITING + 5 - 1);
     }
 }

@@ -216,7 +216,7 @@ impl Peers {
         }
     }
 
-    /// Names that found no room so far.
+    /// How often a name found no room so far.
     pub fn refused(&self) -> u64 {
         self.refused
     }

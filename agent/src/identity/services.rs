@@ -4,7 +4,7 @@ use super::{Change, Peer, Peers};
 use crate::bpf::Engine;
 use crate::record::Source;
 use agent_kube::{Kubernetes, Target};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 /// The fact that says which peers have come since the start.
@@ -17,7 +17,9 @@ pub struct Services {
     kubernetes: Option<Kubernetes>,
     /// What the kernel's trie did not take: such an address has the name of the prefix that covers it.
     failed: HashMap<IpAddr, Option<Target>>,
-    /// Ticks until that is tried again.
+    /// Addresses whose loss has been counted: they are `other`, or the trie has not taken them.
+    counted: [HashSet<IpAddr>; 2],
+    /// Ticks until what failed is tried again.
     left: u32,
     is_told: bool,
 }
@@ -28,6 +30,7 @@ impl Services {
         Self {
             kubernetes,
             failed: HashMap::new(),
+            counted: Default::default(),
             left: AGAIN,
             is_told: false,
         }
@@ -84,34 +87,38 @@ impl Services {
         if all.is_empty() {
             return;
         }
-        let (refused, mut lost) = (peers.refused(), 0);
+        let (mut others, mut lost, mut unnamed) = (0, 0, 0);
         let mut trouble = None;
+        let [is_other, is_refused] = &mut self.counted;
         // Those that go first: they make room for those that come.
         let (come, go): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, target)| target.is_some());
         for (address, target) in go.into_iter().chain(come) {
-            let Some(change) = peers.name(address, target.as_ref().map(peer)) else {
-                continue;
-            };
-            let Err(e) = take(change) else { continue };
-            (lost, trouble) = (lost + 1, Some(e));
+            let refused = peers.refused();
+            let change = peers.name(address, target.as_ref().map(peer));
+            others += count(is_other, address, peers.refused() > refused);
+            let taken = change.map_or(Ok(()), &mut *take);
+            lost += count(is_refused, address, taken.is_err() && target.is_some());
+            let Err(e) = taken else { continue };
+            (unnamed, trouble) = (unnamed + 1, Some(e));
             if target.is_some() {
                 // Here and there the same; what it was before is nobody's either.
                 if let Some(change) = peers.name(address, None) {
                     let _ = take(change);
                 }
                 self.failed.insert(address, target);
+            } else {
+                lost += 1;
             }
         }
         if let Some(e) = trouble {
             if !std::mem::replace(&mut self.is_told, true) {
                 tracing::error!(
-                    "{e}; {lost} addresses of services have no names for now, and are tried again"
+                    "{e}; {unnamed} addresses of services have no names for now, and are tried again"
                 );
             }
         } else if self.failed.is_empty() {
             self.is_told = false;
         }
-        let others = peers.refused() - refused;
         if let Some(kubernetes) = &self.kubernetes {
             for (what, count) in [("peers", others), ("trie", lost)] {
                 if count > 0 {
@@ -119,6 +126,16 @@ impl Services {
                 }
             }
         }
+    }
+}
+
+/// 1 if this address is lost and was not before. Trying again is no other loss.
+fn count(counted: &mut HashSet<IpAddr>, address: IpAddr, is_lost: bool) -> u64 {
+    if is_lost {
+        u64::from(counted.insert(address))
+    } else {
+        counted.remove(&address);
+        0
     }
 }
 
@@ -182,6 +199,13 @@ mod tests {
         let (names, len) = step(&mut services, room, vec![(at(1), target("a"))]);
         assert_eq!((names, len), (["private", "b", "c"].map(str::to_owned), 2));
         assert_eq!(kubernetes.status().refused["trie"], 1);
+        // It is tried again, and is the same loss; so it is with another name.
+        for _ in 0..2 * AGAIN {
+            step(&mut services, room, Vec::new());
+        }
+        step(&mut services, room, vec![(at(1), target("a2"))]);
+        step(&mut services, room, vec![(at(1), target("a"))]);
+        assert_eq!(kubernetes.status().refused["trie"], 1);
         room = 3;
         for _ in 0..AGAIN {
             step(&mut services, room, Vec::new());
@@ -189,6 +213,10 @@ mod tests {
         let (names, _) = step(&mut services, room, Vec::new());
         assert_eq!(names, ["a", "b", "c"].map(str::to_owned));
         assert_eq!(kubernetes.status().refused["trie"], 1);
+        // It goes and is lost anew.
+        step(&mut services, 2, vec![(at(1), None)]);
+        step(&mut services, 2, vec![(at(1), target("a"))]);
+        assert_eq!(kubernetes.status().refused["trie"], 2);
     }
 
     #[test]
@@ -206,6 +234,11 @@ mod tests {
             .count();
         // There are five without them: nobody, loopback, private, public, and other itself.
         assert_eq!(others, 65_600 - (65_536 - 5));
+        assert_eq!(kubernetes.status().refused["peers"], others as u64);
+        // One of them with another name is the same loss.
+        let one = (0..many).find(|n| peers.get(peers.lookup(at(*n))).name == "other");
+        let again = vec![(at(one.unwrap()), target("another"))];
+        services.change(&mut peers, again, &mut |_| Ok(()));
         assert_eq!(kubernetes.status().refused["peers"], others as u64);
     }
 }

@@ -45,7 +45,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- /* Not empty: peers are named after services, and the role has what that needs, whichever way it was asked for. */ -}}
 {{- define "geophone.peers" -}}
-{{- if and .Values.kubernetes.enabled (or .Values.kubernetes.peers (dig "kubernetes" "peers" false .Values.config)) }}yes{{ end }}
+{{- if and .Values.kubernetes.enabled (or .Values.kubernetes.peers (get (default dict .Values.config.kubernetes) "peers")) }}yes{{ end }}
 {{- end }}
 
 {{- /* Not empty: the shipped rules are evaluated on the node, over what it remembers. */ -}}
@@ -73,10 +73,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- $rules := dict }}
 {{- if include "geophone.rules" . }}
-{{- $_ := set $rules "files" (append (dig "rules" "files" list .Values.config) "/etc/geophone/rules") }}
+{{- $_ := set $rules "files" (append (default list (get (default dict .Values.config.rules) "files")) "/etc/geophone/rules") }}
 {{- end }}
 {{- with .Values.rules.alertmanagers }}
-{{- $_ := set $rules "alertmanagers" (concat (dig "rules" "alertmanagers" list $.Values.config) .) }}
+{{- $_ := set $rules "alertmanagers" (concat (default list (get (default dict $.Values.config.rules) "alertmanagers")) .) }}
 {{- end }}
 {{- if $rules }}
 {{- $_ := set $forced "rules" $rules }}
@@ -114,6 +114,11 @@ httpGet:
 {{- end }}
 {{- if and .Values.podMonitor.create .Values.serviceMonitor.create }}
 {{- fail "podMonitor, serviceMonitor: both would scrape the same series; take one" }}
+{{- end }}
+{{- range $section := list "api" "kubernetes" "rules" "store" }}
+{{- if and (hasKey $.Values.config $section) (not (kindIs "map" (get $.Values.config $section))) }}
+{{- fail (printf "config.%s: has no settings; give it some, or leave it out" $section) }}
+{{- end }}
 {{- end }}
 {{- range $path := list "api.listen" "api.tls" "api.token_file" "store.kind" }}
 {{- $parts := splitList "." $path }}
