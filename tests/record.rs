@@ -21,12 +21,13 @@ const BUSY: [&str; 2] = ["main", "busy_seventy"];
 /// Samples of connections that are forwarded.
 const FORWARDED: [&str; 2] = ["geophone_path_forwarded_rtt_seconds_count{", "far"];
 /// What the agent itself costs and covers: a replay costs something else, and says nothing of it.
-const OWN: [&str; 5] = [
+const OWN: [&str; 6] = [
     "geophone_agent_",
     "geophone_program",
     "geophone_governor_",
     "geophone_coverage_",
     "geophone_map_",
+    "geophone_identity_lost_",
 ];
 
 /// A recorder that has attached its programs: its first tick is in the file.

@@ -38,11 +38,15 @@ fn failing_connections_burn_the_budget() -> Result<()> {
         equal("error", scene.client.connect_fails(&nowhere)?.as_str(), "refused")?;
         let text = agent.command("slo", &["--json"]).unwrap_or_default();
         let all: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
-        let told = |one: &Value| {
+        let told = |one: &&Value| {
             let firing = one["firing"].as_array();
             firing.is_some_and(|firing| firing.contains(&"1.2".into()))
         };
-        if all.iter().any(told) && all.iter().any(|one| one["slo"] == "calls") {
+        // The first samples of a series may say that all have failed.
+        let calls =
+            |one: &Value| one["slo"] == "calls" && one["firing"].as_array().is_some_and(Vec::is_empty);
+        let connects = |one: &&Value| one["slo"] == "connects" && one["of"]["peer"] == "private";
+        if all.iter().filter(connects).any(|one| told(&one)) && all.iter().any(calls) {
             break all;
         }
         ensure!(
@@ -191,7 +195,7 @@ fn files_become_rules_or_say_why_not() -> Result<()> {
         &said(&out),
         &[
             "open.yaml: web: 99 % over 30d: valid",
-            "config.yaml: calls: 50 % a day: valid",
+            "config.yaml: calls: 20 % a day: valid",
         ],
     )?;
     let out = geophone(&["slo", "check", &open, &bad, &wrong])?;

@@ -30,6 +30,10 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After so long without an error the next one is a first one again.
 const FORGIVEN: Duration = Duration::from_secs(60);
+/// Each list that follows another within this time …
+const CALM: Duration = Duration::from_secs(3600);
+/// … makes the rest before the next one for what was refused twice as long, up to this.
+const LONGEST_REST: Duration = Duration::from_secs(1800);
 /// Where nodes are is asked again after this time, and up to half of it more, so that not all ask at once: nodes move seldom.
 const NODES_AGAIN: Duration = Duration::from_secs(300);
 /// Requests in this time, whatever the server does: one that ends each watch at once, or that has always another page, is
@@ -140,6 +144,7 @@ fn slices() -> Follow<Slice> {
 async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
     let mut trouble = Trouble::new(objects.without);
     let mut page = None;
+    let (mut rest, mut before) = (FORGIVEN / 2, Instant::now());
     loop {
         let api: Api<Arrived<T>> = Api::all(client.clone());
         let config = objects.only.clone().timeout(WATCH);
@@ -191,7 +196,12 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
                         Event::InitApply(_) => listed += 1,
                         Event::InitDone => {
                             listing = None;
-                            rested = Instant::now() + FORGIVEN.mul_f64(rand::random_range(0.5..1.5));
+                            rest = match before.elapsed() > CALM {
+                                true => FORGIVEN,
+                                false => (rest * 2).min(LONGEST_REST),
+                            };
+                            before = Instant::now();
+                            rested = before + rest.mul_f64(rand::random_range(0.5..1.5));
                         }
                         Event::Apply(_) | Event::Delete(_) => {}
                     }

@@ -10,6 +10,9 @@ use promql_parser::parser::{Call, Expr};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Rows that are kept, of some 400 bytes: those of more are made anew each time.
+const MOST_ROWS: usize = 50_000;
+
 /// Answers to parts of queries over a source that does not change meanwhile, or whose changes are told by [`Memo::forget`]. What
 /// is said beside an answer (warnings) is said the first time.
 #[derive(Default)]
@@ -38,9 +41,12 @@ impl Memo {
     }
 
     pub(super) fn put(&self, key: Key, rows: &[Row]) {
-        let rows = rows.to_vec();
-        let metric = key.metric;
-        self.known().insert(key.part, Known { metric, rows });
+        let mut known = self.known();
+        let held: usize = known.values().map(|known| known.rows.len()).sum();
+        if held + rows.len() <= MOST_ROWS {
+            let (metric, rows) = (key.metric, rows.to_vec());
+            known.insert(key.part, Known { metric, rows });
+        }
     }
 }
 

@@ -239,11 +239,16 @@ pub fn private(path: &Path) -> io::Result<File> {
     let file = open
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         .mode(0o600)
         .open(path)?;
-    if file.metadata()?.is_file() {
-        file.set_permissions(Permissions::from_mode(0o600))?;
+    let known = file.metadata()?;
+    if known.is_file() {
+        // Before anything of it is gone: a file of somebody else's may be ours to write and not to close to others.
+        if known.permissions().mode() & 0o077 != 0 {
+            file.set_permissions(Permissions::from_mode(0o600))?;
+        }
+        file.set_len(0)?;
     }
     Ok(file)
 }

@@ -358,7 +358,7 @@ impl Inner {
             if chunks.is_none() {
                 self.not_before = clock.now.checked_add(AGAIN);
                 tracing::error!(
-                    "recording: what one thing is known of comes to more than {} MiB, and no reader takes it; until it is less nothing                      is recorded and ticks are counted as lost; the next attempt is in {} s",
+                    "recording: what one thing is known of comes to more than {} MiB, and no reader takes it; until it is less nothing is recorded and ticks are counted as lost; the next attempt is in {} s",
                     format::LONGEST >> 20,
                     AGAIN.as_secs()
                 );

@@ -24,7 +24,7 @@ const FILE: &str = "anomaly.baseline";
 const SAVED_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Once something was told they are written so soon, so that after a crash nothing is told again, or is never over, that was told
 /// longer ago; but not so often that writing takes more than one part in so many of the time.
-const SAVED_SOON: Duration = Duration::from_secs(10);
+const SAVED_SOON: Duration = Duration::from_secs(60);
 const SHARE: u32 = 50;
 /// Anomalies of one evaluation that are logged one by one.
 const LOGGED: usize = 10;
@@ -178,9 +178,9 @@ impl Anomalies {
             let pause = if has_told { soon } else { SAVED_EVERY };
             if saved.elapsed() >= pause {
                 let begin = Instant::now();
-                self.save();
+                has_told &= !self.save();
                 soon = SAVED_SOON.max(begin.elapsed() * SHARE).min(SAVED_EVERY);
-                (saved, has_told) = (Instant::now(), false);
+                saved = Instant::now();
             }
         }
         self.close();

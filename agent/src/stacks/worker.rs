@@ -17,13 +17,15 @@ use agent_common::profile::{RUNS_PYTHON, StackHead, end, off, python, sample};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// Samples that wait: at 99 Hz those of ten seconds of twenty busy CPUs.
 const WAITING: usize = 16_384;
+/// After so many it is woken, before all places are taken.
+const MANY: usize = WAITING / 4;
 /// Processes that are looked at in a second; each takes about half a millisecond once its files are known.
 const LOOKS: u32 = 100;
 /// A process whose stacks end where nothing is known (outside of all mappings, or without a row) is looked at again after this
@@ -61,6 +63,7 @@ pub enum Message {
 pub struct Feed {
     messages: SyncSender<Message>,
     thread: Thread,
+    sent: AtomicUsize,
 }
 
 impl Feed {
@@ -71,7 +74,8 @@ impl Feed {
             Message::Sync(_) => true,
         };
         let sent = self.messages.try_send(message);
-        if is_urgent || sent.is_err() {
+        let many = self.sent.fetch_add(1, Ordering::Relaxed) % MANY == MANY - 1;
+        if is_urgent || many || sent.is_err() {
             self.thread.unpark();
         }
         sent
@@ -126,6 +130,7 @@ pub fn start(stacks: Arc<Stacks>, loader: Loader) -> Result<Feed> {
     Ok(Feed {
         messages: sender,
         thread: thread.thread().clone(),
+        sent: AtomicUsize::new(0),
     })
 }
 

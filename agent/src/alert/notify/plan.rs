@@ -64,7 +64,7 @@ pub fn plan(config: &Config) -> Result<Plan, Wrong> {
             );
         }
     }
-    if alerting.retry.max_elapsed <= MINUTE {
+    if !alerting.receivers.is_empty() && alerting.retry.max_elapsed <= MINUTE {
         return wrong(
             "retry.max_elapsed",
             format!(

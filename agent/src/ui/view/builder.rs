@@ -9,6 +9,7 @@ use super::tunnels::Tunnels;
 use super::{Judges, PairRow, Verdict, View, Watch};
 use crate::aggregate::Snapshot;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 
 /// Most pairs in a view; all of them are in its total.
 pub const PAIRS: usize = 500;
@@ -20,6 +21,8 @@ pub struct ViewBuilder {
     before: Option<(u64, u64)>,
     pairs: HashMap<String, Pair>,
     total: Pair,
+    /// What is told of no pair, because labels of it are left out: it is in the total.
+    of_no_pair: HashMap<String, Pair>,
     regions: BTreeMap<String, Pair>,
     drops: Drops,
     devices: Devices,
@@ -104,7 +107,20 @@ impl ViewBuilder {
         families.sort_by_key(|(slot, _)| slot.order());
         // Of a metric that does without other labels than the first, a series is of no pair, or of several.
         let left_out = families.first().map(|(_, series)| pairs::left_out(series));
-        families.retain(|(_, series)| left_out == Some(pairs::left_out(series)));
+        let (families, others): (Vec<_>, Vec<_>) = families
+            .into_iter()
+            .partition(|(_, series)| left_out == Some(pairs::left_out(series)));
+        self.of_no_pair.values_mut().for_each(Pair::begin);
+        for (slot, family) in others.into_iter().filter(|(slot, _)| !slot.is_way()) {
+            for series in family {
+                pairs::key(&series.labels, &mut key);
+                let _ = write!(key, "{:?}", slot.order());
+                let pair = self.of_no_pair.entry(key.clone());
+                let pair = pair.or_insert_with(|| Pair::new(&series.labels));
+                pair.take(slot, series, clock, &mut scratch);
+            }
+        }
+        self.of_no_pair.retain(|_, pair| pair.touched);
         for (slot, family) in families {
             for series in family {
                 pairs::key(&series.labels, &mut key);
@@ -129,6 +145,10 @@ impl ViewBuilder {
             if let Some(sum) = self.regions.get_mut(pair.region()) {
                 sum.absorb(pair);
             }
+        }
+        for pair in self.of_no_pair.values_mut() {
+            pair.finish(clock);
+            self.total.absorb(pair);
         }
         self.total.finish(clock);
         self.regions.retain(|_, sum| sum.touched);

@@ -52,4 +52,9 @@ fn pairs_are_of_what_has_the_same_labels() {
         }
         assert_eq!(view.total.connections as usize, 2 * rows, "{rule}");
     }
+    // Of no pair, and yet in the sum.
+    let mut builder = ViewBuilder::new();
+    builder.push(&shot(1, "geophone_tcp_bytes_total"));
+    let view = builder.push(&shot(2, "geophone_tcp_bytes_total"));
+    assert_eq!((view.pairs.len(), view.total.receive_rate), (2, 100.0));
 }
