@@ -15,6 +15,7 @@ pub mod path;
 pub mod profile;
 pub mod sched;
 pub mod tcp;
+pub mod trace;
 pub mod tunnel;
 pub mod udp;
 pub mod wire;

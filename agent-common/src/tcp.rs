@@ -139,7 +139,7 @@ crate::wire! {
         pub header: Header,
         /// Time in ns since boot (`bpf_ktime_get_boot_ns`).
         pub time: u64,
-        /// How long it has been open, ns; 0 = not known, it was open before the agent.
+        /// How long it has been open, ns, or one that never was since its SYN; 0 = not known, it was open before the agent.
         pub duration: u64,
         /// Who.
         pub subject: SubjectKey,
@@ -177,6 +177,14 @@ crate::wire! {
         pub cwnd: u32,
         /// SYN sent to established, µs; 0 = not seen.
         pub connect: u32,
+        /// Largest of the round-trip times that were counted, µs; 0 = none was.
+        pub rtt_max: u32,
+        /// Initial sequence number of this end; 0 = not known.
+        pub isn: u32,
+        /// Initial sequence number of the other end; 0 = not known, or it never answered.
+        pub isn_remote: u32,
+        /// Why it is told as a span: one of [`crate::trace::why`].
+        pub traced: u32,
         /// Error of the socket (errno), 0 = none.
         pub error: u32,
         /// Index into [`ROLES`].
@@ -212,6 +220,12 @@ pub mod switch {
     pub const FLOW_RECORDS: u32 = 1;
     /// 1 = the sweep takes a sample of every connection: the per-segment hook is not attached.
     pub const SWEEP_SAMPLES: u32 = 2;
+    /// Flags of [`crate::trace::flag`]; 0 = no spans.
+    pub const TRACES: u32 = 3;
+    /// What the random part of a trace's id must reach for chance to tell it; [`crate::trace::NEVER`] = none.
+    pub const TRACE_THRESHOLD: u32 = 4;
+    /// Handshake or round trip from which a connection is told, µs; 0 = none.
+    pub const TRACE_SLOW: u32 = 5;
     /// Number of switches.
     pub const COUNT: u32 = 8;
 }

@@ -166,6 +166,9 @@ fn letter(n: usize) -> String {
     char::from(b'A' + u8::try_from(n % 26).unwrap_or(0)).to_string()
 }
 
+/// Histograms some of whose values lead to spans (export.otlp.traces).
+const EXEMPLIFIED: [&str; 2] = ["geophone_tcp_rtt_seconds", "geophone_tcp_connect_seconds"];
+
 fn ask(show: Show, n: usize, target: &Target) -> Value {
     let latest = matches!(show, Show::Table | Show::Matrix | Show::Stat);
     let format = match show {
@@ -182,6 +185,7 @@ fn ask(show: Show, n: usize, target: &Target) -> Value {
         "format": format,
         "instant": latest,
         "range": !latest,
+        "exemplar": !latest && EXEMPLIFIED.iter().any(|metric| target.expr.contains(metric)),
     })
 }
 

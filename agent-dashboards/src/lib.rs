@@ -124,6 +124,11 @@ pub const RECORDED: &[(&str, &[&str])] = &[
     ("geophone_health_score", &["entity", "name"]),
     ("geophone_health_factor", &["entity", "name", "factor"]),
     ("geophone_health_confidence", &["entity", "name"]),
+    ("geophone_slo_objective_ratio", &["slo", "window"]),
+    ("geophone_slo_sli_ratio", &["slo", "window"]),
+    ("geophone_slo_burn_rate", &["slo", "window"]),
+    ("geophone_slo_budget_remaining_ratio", &["slo"]),
+    ("geophone_slo_coverage_ratio", &["slo"]),
 ];
 
 /// All dashboards, the one to begin with first.

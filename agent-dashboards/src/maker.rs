@@ -73,8 +73,9 @@ impl<'a> Maker<'a> {
             self.faults.push(format!("{name}: no label {label}"));
         }
         let scope = self.scope.iter().filter(|label| has(label));
-        // An alert of a region has no node, and that of a node no region: neither hides it.
-        let or_none = if name == "ALERTS" { "|" } else { "" };
+        // An alert of a region has no node, and that of a node no region; an objective of a fleet has neither.
+        let is_bare = name == "ALERTS" || name.starts_with("geophone_slo_");
+        let or_none = if is_bare { "|" } else { "" };
         let mut parts: Vec<String> = scope
             .map(|label| format!("{label}=~\"${label}{or_none}\""))
             .collect();

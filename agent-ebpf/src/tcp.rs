@@ -1,26 +1,28 @@
 //! Probe `tcp`: latency, loss and life of every connection. See agent/src/probes/tcp.rs for what it exports.
 
 mod conn;
+mod flow;
 mod pair;
 mod path;
 mod reset;
 mod sockops;
+mod span;
 mod sweep;
 
 use crate::account::{self, add, bump};
-use crate::emit::{emit, header};
 use crate::kernel::{self, Ptr};
 use crate::settings::{HOME_NETNS, switch, switch_value};
 use agent_common::account::{Account, program, reason};
-use agent_common::tcp::{FlowRecord, SLOT_NONE, SubjectKey, counter, end_reason, home, series};
-use agent_common::wire::kind;
+use agent_common::tcp::{SLOT_NONE, SubjectKey, counter, end_reason, home, series};
+use agent_common::trace::why;
 use aya_ebpf::{
-    helpers::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns},
+    helpers::bpf_get_prandom_u32,
     macros::{btf_tracepoint, fexit},
     programs::{BtfTracePointContext, FExitContext},
 };
 pub use conn::SocketStorage;
 use conn::{Conn, flag, flush, sample, windows};
+use flow::tell;
 pub use pair::peer;
 
 pub(super) const ESTABLISHED: u8 = 1;
@@ -248,8 +250,19 @@ fn closed(account: &mut Account, sk: Ptr, old: u8) {
     }
     flush(conn, cells, tp);
     bump(&mut account.aggregated);
-    if switch_value(switch::FLOW_RECORDS) != 0 {
-        tell(account, program::TCP_STATE, conn, sk, tp, old, CLOSE, error);
+    let traced = span::why(account, conn, tp, error);
+    if traced != why::NOT || switch_value(switch::FLOW_RECORDS) != 0 {
+        tell(
+            account,
+            program::TCP_STATE,
+            conn,
+            sk,
+            tp,
+            old,
+            CLOSE,
+            error,
+            traced,
+        );
     }
     release(conn);
 }
@@ -291,61 +304,6 @@ pub(super) fn adopt(
         bump(&mut cells.counters[counter::ADOPTED]);
     }
     Some(conn)
-}
-
-#[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "inlined into two places; a struct would be copied on a 512-byte stack"
-)]
-pub(super) fn tell(
-    account: &mut Account,
-    program: usize,
-    conn: &Conn,
-    sk: Ptr,
-    tp: Ptr,
-    old: u8,
-    state: u8,
-    error: u32,
-) {
-    // SAFETY: no preconditions.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    emit::<FlowRecord>(account, |r| {
-        // SAFETY: `r` is a reserved record of the right size; every field is written, there is no padding.
-        let r = unsafe { &mut *r };
-        r.header = header::<FlowRecord>(kind::TCP_FLOW, program);
-        r.time = now;
-        r.duration = if conn.established == 0 {
-            0
-        } else {
-            conn::clock().wrapping_sub(conn.established) * 1000
-        };
-        r.subject = conn.subject;
-        r.cookie = kernel::cookie(sk);
-        r.bytes_in = kernel::bytes_received(tp);
-        r.bytes_out = kernel::bytes_sent(tp).wrapping_sub(kernel::bytes_retrans(tp));
-        r.local = kernel::local(sk);
-        r.remote = kernel::remote(sk);
-        r.local_port = u16::from_be(kernel::local_port_be(tp));
-        r.remote_port = u16::from_be(kernel::remote_port_be(sk));
-        r.peer = conn.peer;
-        r.segments_in = kernel::segs_in(tp);
-        r.segments_out = kernel::segs_out(tp);
-        r.retransmits = kernel::total_retrans(tp);
-        r.spurious = kernel::dsack_dups(tp);
-        r.srtt = kernel::srtt8(tp) >> 3;
-        r.rtt_min = kernel::rtt_min(tp);
-        r.rtt_var = kernel::mdev4(tp) >> 2;
-        r.cwnd = kernel::cwnd(tp);
-        r.connect = conn.connect;
-        r.error = error;
-        r.role = conn.role as u8;
-        r.state = state;
-        r.old_state = old;
-        r.established = (conn.flags & flag::ESTABLISHED) as u8;
-        r.slot = conn.slot();
-        r.comm = conn.comm;
-    });
 }
 
 /// Each retransmission, by the state of the congestion control that asked for it. How many segments it was is what the

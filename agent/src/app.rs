@@ -192,11 +192,13 @@ impl Agent {
         let exporter = otlp::Exporter::new(&config.export.otlp).map_err(failed)?;
         let profiles = otlp::profiles::Exporter::new(&config.export.otlp).map_err(failed)?;
         let logs = otlp::logs::Exporter::new(&config.export.otlp).map_err(failed)?;
+        let traces = otlp::traces::Exporter::new(&config.export.otlp).map_err(failed)?;
         let remote =
             remote_write::Exporter::new(&config.export.remote_write, &config.host_name()).map_err(failed)?;
         let memory = Memory::open(&config.store)?.map(Arc::new);
         let (source, flight) = Flight::start(config)?;
-        let collector = collector_of(config, btf, source, names)?;
+        let mut collector = collector_of(config, btf, source, names)?;
+        let spans = collector.spans();
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
@@ -216,6 +218,9 @@ impl Agent {
         }
         if let Some(logs) = &logs {
             exports.add(otlp::Signal::Logs.exporter(), logs.stats(), start);
+        }
+        if let Some(traces) = &traces {
+            exports.add(otlp::Signal::Traces.exporter(), traces.stats(), start);
         }
         if let Some(remote) = &remote {
             exports.add(remote_write::EXPORTER, remote.stats(), start);
@@ -317,6 +322,9 @@ impl Agent {
         }
         if let (Some(profiles), Some(stacks)) = (profiles, running.stacks.clone()) {
             tasks.push(tokio::spawn(profiles.run(stacks, resource(config), over())));
+        }
+        if let (Some(traces), Some(spans)) = (traces, spans) {
+            tasks.push(tokio::spawn(traces.run(spans, resource(config), over())));
         }
         if let (Some(logs), Some(anomalies)) = (logs, &anomalies) {
             tasks.push(tokio::spawn(logs.run(

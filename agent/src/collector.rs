@@ -15,6 +15,7 @@ use crate::identity::names::Names;
 use crate::parts::Parts;
 use crate::price::Price;
 use crate::probes::Probe;
+use crate::probes::tcp::span::Spans;
 use crate::record::{Source, Step};
 use crate::records::{Changes, Record, RouteChange};
 use crate::ring::Ring;
@@ -208,6 +209,11 @@ impl Collector {
     /// The stacks that a probe takes.
     pub fn stacks(&self) -> Option<Arc<Stacks>> {
         self.probes.iter().find_map(|p| p.stacks())
+    }
+
+    /// The connections that a probe tells as spans, for who asks first.
+    pub fn spans(&mut self) -> Option<Spans> {
+        self.probes.iter_mut().find_map(|p| p.spans())
     }
 
     /// The kernel side, if there is one.

@@ -17,9 +17,16 @@ use opentelemetry_proto::tonic::collector::profiles::v1development::profiles_ser
 use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesServiceRequest, ExportProfilesServiceResponse,
 };
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data, number_data_point};
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -35,6 +42,7 @@ use tonic::{Request, Response, Status};
 type Requests = Arc<Mutex<Vec<ExportMetricsServiceRequest>>>;
 type Profiles = Arc<Mutex<Vec<ExportProfilesServiceRequest>>>;
 type Logs = Arc<Mutex<Vec<ExportLogsServiceRequest>>>;
+type Traces = Arc<Mutex<Vec<ExportTraceServiceRequest>>>;
 
 /// A receiver at work.
 #[derive(Debug)]
@@ -44,11 +52,12 @@ pub struct Receiver {
     requests: Requests,
     profiles: Profiles,
     logs: Logs,
+    traces: Traces,
     _stop: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Clone)]
-struct Grpc(Requests, Profiles, Logs);
+struct Grpc(Requests, Profiles, Logs, Traces);
 
 #[tonic::async_trait]
 impl LogsService for Grpc {
@@ -61,6 +70,20 @@ impl LogsService for Grpc {
             .unwrap_or_else(PoisonError::into_inner)
             .push(request.into_inner());
         Ok(Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Grpc {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.3
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(request.into_inner());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
@@ -102,8 +125,11 @@ impl Receiver {
         let requests = Requests::default();
         let profiles = Profiles::default();
         let logs = Logs::default();
-        let receiver = Grpc(requests.clone(), profiles.clone(), logs.clone());
+        let traces = Traces::default();
+        let receiver = Grpc(requests.clone(), profiles.clone(), logs.clone(), traces.clone());
         let of_logs = LogsServiceServer::new(receiver.clone()).accept_compressed(CompressionEncoding::Gzip);
+        let of_traces =
+            TraceServiceServer::new(receiver.clone()).accept_compressed(CompressionEncoding::Gzip);
         // The default limit of what is taken stays for profiles: 4 MiB.
         let of_profiles =
             ProfilesServiceServer::new(receiver.clone()).accept_compressed(CompressionEncoding::Gzip);
@@ -125,6 +151,7 @@ impl Receiver {
                     .add_service(service)
                     .add_service(of_profiles)
                     .add_service(of_logs)
+                    .add_service(of_traces)
                     .serve_with_incoming(incoming);
                 tokio::select! {
                     result = serving => result?,
@@ -138,6 +165,7 @@ impl Receiver {
             requests,
             profiles,
             logs,
+            traces,
             _stop: Some(stop),
         })
     }
@@ -149,7 +177,8 @@ impl Receiver {
         let requests = Requests::default();
         let profiles = Profiles::default();
         let logs = Logs::default();
-        let seen = Grpc(requests.clone(), profiles.clone(), logs.clone());
+        let traces = Traces::default();
+        let seen = Grpc(requests.clone(), profiles.clone(), logs.clone(), traces.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let seen = seen.clone();
@@ -165,6 +194,7 @@ impl Receiver {
             requests,
             profiles,
             logs,
+            traces,
             _stop: None,
         })
     }
@@ -186,6 +216,20 @@ impl Receiver {
             .flat_map(|of| &of.log_records)
             .cloned()
             .collect()
+    }
+
+    /// All spans, oldest first, each with the name of its service.
+    pub fn spans(&self) -> Vec<(String, Span)> {
+        let traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = Vec::new();
+        for of in traces.iter().flat_map(|request| &request.resource_spans) {
+            let attributes = of.resource.iter().flat_map(|resource| &resource.attributes);
+            let mut service = attributes.filter(|a| a.key == "service.name").map(text);
+            let service = service.next().unwrap_or_default();
+            let spans = of.scope_spans.iter().flat_map(|of| &of.spans).cloned();
+            out.extend(spans.map(|span| (service.clone(), span)));
+        }
+        out
     }
 
     /// How many exports of metrics have come.
@@ -289,6 +333,12 @@ fn sum(metric: &Metric, subject: &str) -> u64 {
         .sum()
 }
 
+fn take<T: prost::Message + Default>(all: &Mutex<Vec<T>>, body: &[u8]) -> Result<()> {
+    let request = T::decode(body).context("decoding")?;
+    all.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+    Ok(())
+}
+
 /// One connection of HTTP/1.1, as long as it lives.
 fn serve(stream: TcpStream, seen: &Grpc) -> Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
@@ -298,12 +348,10 @@ fn serve(stream: TcpStream, seen: &Grpc) -> Result<()> {
         if reader.read_line(&mut first)? == 0 {
             return Ok(());
         }
-        let is_profiles = first.starts_with("POST /v1development/profiles HTTP/1.1");
-        let is_logs = first.starts_with("POST /v1/logs HTTP/1.1");
-        ensure!(
-            is_profiles || is_logs || first.starts_with("POST /v1/metrics HTTP/1.1"),
-            "asked for {first}"
-        );
+        let path = first
+            .strip_prefix("POST ")
+            .and_then(|rest| rest.strip_suffix(" HTTP/1.1\r\n"));
+        let path = path.with_context(|| format!("asked for {first}"))?.to_owned();
         let (mut length, mut protobuf) = (0, false);
         loop {
             let mut line = String::new();
@@ -323,24 +371,12 @@ fn serve(stream: TcpStream, seen: &Grpc) -> Result<()> {
         ensure!(protobuf, "no content type of protobuf");
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        if is_logs {
-            let request = ExportLogsServiceRequest::decode(body.as_slice()).context("decoding")?;
-            seen.2
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(request);
-        } else if is_profiles {
-            let request = ExportProfilesServiceRequest::decode(body.as_slice()).context("decoding")?;
-            seen.1
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(request);
-        } else {
-            let request = ExportMetricsServiceRequest::decode(body.as_slice()).context("decoding")?;
-            seen.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(request);
+        match path.as_str() {
+            "/v1/logs" => take(&seen.2, &body)?,
+            "/v1/traces" => take(&seen.3, &body)?,
+            "/v1development/profiles" => take(&seen.1, &body)?,
+            "/v1/metrics" => take(&seen.0, &body)?,
+            _ => bail!("asked for {first}"),
         }
         let reply = ExportMetricsServiceResponse::default().encode_to_vec();
         write!(

@@ -39,6 +39,9 @@ network() {
 }
 
 transfer() {
+    geophone flows --json --for 12s > /tmp/flows.json 2> /dev/null & flows=$!
+    # It is there before the connections are.
+    sleep 2
     ip netns exec b iperf3 --server --one-off --daemon
     sleep 0.3
     timeout 14 ip netns exec a iperf3 --client 10.98.0.2 --time 4 > /tmp/iperf3.log
@@ -47,7 +50,11 @@ transfer() {
     ip netns exec a bash -c 'for _ in {1..5}; do
         printf "\x08\0\0\0\0\0\x2b\0\2\0\0\0\0\1\2\0\0\0\0\2\x08\6" > /dev/udp/10.98.0.2/4789
     done'
+    wait $flows
 }
+
+# The traces of the connections of iperf3 that have ended: each is told at both of its ends.
+traces() { grep 10.98.0 /tmp/flows.json | grep '"event":"closed"' | grep -o '"trace_id":"[0-9a-f]*"'; }
 
 # Asks the agent whether it is ready until it is.
 ready() {
@@ -129,6 +136,7 @@ else
     section network network
     watching run transfer "${more[@]}"
     section retransmits counts
+    section traces traces
     section corpus geophone test-corpus
     section tunnels tunnels
     # Emulated, the agent is dear, and the governor would take the programs off.

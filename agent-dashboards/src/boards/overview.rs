@@ -152,6 +152,46 @@ pub fn board(m: &mut Maker) -> Board {
         "subject",
     ));
 
+    let incidents = m.value(
+        "min",
+        "geophone_incident_start_time_seconds",
+        "",
+        &["instance", "cause", "severity"],
+    );
+    let incidents = m.panel(
+        Show::Table,
+        "Incidents",
+        &[("open for", format!("time() - {incidents}"))],
+    );
+    panels.push(
+        incidents
+            .unit("s")
+            .about("Alerts of one cause, by the first of them: `geophone alerts incidents` on the node has the others")
+            .link("instance", "geophone-node", "instance"),
+    );
+    let left = m.recorded("min", "geophone_slo_budget_remaining_ratio", "", &["slo"]);
+    let objective = m.recorded("max", "geophone_slo_objective_ratio", "", &["slo"]);
+    let fast = m.recorded("max", "geophone_slo_burn_rate", r#"window="1h""#, &["slo"]);
+    let slow = m.recorded("max", "geophone_slo_burn_rate", r#"window="1d""#, &["slo"]);
+    let known = m.recorded("min", "geophone_slo_coverage_ratio", "", &["slo"]);
+    let objectives = m.panel(
+        Show::Table,
+        "Objectives",
+        &[
+            ("budget left", left),
+            ("objective", objective),
+            ("burns, 1 h", fast),
+            ("burns, 1 d", slow),
+            ("known", known),
+        ],
+    );
+    panels.push(
+        objectives
+            .unit("percentunit")
+            .units(&[("burns, 1 h", "short"), ("burns, 1 d", "short")])
+            .about("Error budgets; they burn at 1 where they last just as long as their window. `geophone slo rules` records them"),
+    );
+
     panels.push(m.row("Over time"));
     panels.push(m.heat("Round trips", "geophone_tcp_rtt_seconds", ""));
     let by_region = m.recorded(

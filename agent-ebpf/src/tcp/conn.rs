@@ -76,7 +76,9 @@ pub struct Conn {
     /// Another one that has been seen once since; 0 = none.
     pub ttl_next: u8,
     /// Always zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 2],
+    /// Largest RTT sample, µs.
+    pub max_rtt: u32,
     /// Row of the cells plus one; 0 = none yet. See [`Conn::slot`].
     pub slot_plus_one: u32,
     /// Peer id.
@@ -282,6 +284,9 @@ pub fn sample(conn: &mut Conn, cells: &mut PairCells, micros: u32) {
         pair::record(cells, series::JITTER, micros.abs_diff(conn.last_rtt));
     }
     conn.last_rtt = micros;
+    if micros > conn.max_rtt {
+        conn.max_rtt = micros;
+    }
     conn.flags |= flag::RTT;
 }
 

@@ -330,6 +330,9 @@ fn tell(account: &mut Account, conn: &Conn, ctx: &SockOpsContext, old: u32) {
         r.rtt_var = 0;
         r.cwnd = read!(snd_cwnd);
         r.connect = conn.connect;
+        r.rtt_max = conn.max_rtt;
+        // The context has no sequence numbers that were there at the start.
+        (r.isn, r.isn_remote, r.traced) = (0, 0, 0);
         r.error = 0;
         r.role = conn.role as u8;
         r.state = CLOSE as u8;

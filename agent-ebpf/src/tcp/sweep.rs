@@ -1,7 +1,7 @@
 //! Iterators: over the tracked sockets now and then, over all open files at the start.
 
 use super::conn::{self, Conn, flush, sample, windows};
-use super::{CLOSE, IPPROTO_TCP, LISTEN, RECORD_EVERY, SILENT, SYN_SENT, adopt, pair, tell};
+use super::{CLOSE, IPPROTO_TCP, LISTEN, RECORD_EVERY, SILENT, SYN_SENT, adopt, flow::tell, pair};
 use crate::account::{self, add, bump};
 use crate::kernel::{self, Ptr};
 use crate::settings::{switch, switch_value};
@@ -70,7 +70,7 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
             return 0;
         }
         conn.last_record = clock;
-        tell(account, program::TCP_SWEEP, conn, sk, tp, state, state, 0);
+        tell(account, program::TCP_SWEEP, conn, sk, tp, state, state, 0, 0);
     }
     0
 }

@@ -8,6 +8,8 @@ use promql_parser::parser::value::ValueType;
 use promql_parser::parser::{
     self, AtModifier, Expr, Function, Offset, VectorSelector, register_extra_functions,
 };
+use promql_parser::util::{ExprVisitor, walk_expr};
+use std::convert::Infallible;
 use std::sync::Once;
 use std::time::{Duration, SystemTime};
 
@@ -50,6 +52,27 @@ pub fn selector(text: &str) -> Result<Vec<Matcher>, Error> {
         _ => Err(Error::parse(format!(
             "{text:?} is not a selector like up{{job=\"x\"}}"
         ))),
+    })
+}
+
+/// The conditions of each selector of a query.
+pub fn selectors(query: &str) -> Result<Vec<Vec<Matcher>>, Error> {
+    struct Found(Vec<Vec<Matcher>>);
+    impl ExprVisitor for Found {
+        type Error = Infallible;
+        fn pre_visit(&mut self, expr: &Expr) -> Result<bool, Infallible> {
+            match expr {
+                Expr::VectorSelector(selector) => self.0.push(matchers(selector)),
+                Expr::MatrixSelector(range) => self.0.push(matchers(&range.vs)),
+                _ => {}
+            }
+            Ok(true)
+        }
+    }
+    super::with_room(query, || {
+        let (mut found, expr) = (Found(Vec::new()), parse(query)?);
+        let Ok(_) = walk_expr(&mut found, &expr);
+        Ok(found.0)
     })
 }
 

@@ -1,5 +1,6 @@
 //! From what the probes read to series: labels, families, and the snapshot of each tick.
 
+mod exemplar;
 pub mod fold;
 mod further;
 pub mod labels;
@@ -7,6 +8,7 @@ mod living;
 pub mod metric;
 pub mod snapshot;
 
+pub use exemplar::Exemplar;
 pub use fold::{ADD_UP, Fold};
 pub use further::{FURTHER, Further};
 pub use labels::Labels;

@@ -1,5 +1,6 @@
 //! What one tick hands to everybody downstream: a complete, immutable picture.
 
+use super::exemplar::{Exemplar, keep};
 use super::labels::Labels;
 use super::metric::Metric;
 use agent_common::histogram::{CELLS, Histogram, otel_index};
@@ -21,6 +22,8 @@ pub struct HistogramValue {
     pub min: Option<f64>,
     /// Largest value in seconds since the series began; `None` when empty.
     pub max: Option<f64>,
+    /// Values that lead to spans, the oldest first; at most eight.
+    pub exemplars: Vec<Exemplar>,
 }
 
 impl Default for HistogramValue {
@@ -32,6 +35,7 @@ impl Default for HistogramValue {
             sum: 0.0,
             min: None,
             max: None,
+            exemplars: Vec::new(),
         }
     }
 }
@@ -50,6 +54,12 @@ impl HistogramValue {
         self.sum += other.sum;
         self.min = [self.min, other.min].into_iter().flatten().reduce(f64::min);
         self.max = [self.max, other.max].into_iter().flatten().reduce(f64::max);
+        other.exemplars.iter().for_each(|one| self.keep(*one));
+    }
+
+    /// Keeps a value that leads to a span.
+    pub fn keep(&mut self, exemplar: Exemplar) {
+        keep(&mut self.exemplars, exemplar);
     }
 
     /// Adds the difference of a wrapping kernel cell.
@@ -83,6 +93,12 @@ impl HistogramValue {
             sum: (self.sum - earlier.sum).max(0.0),
             min: None,
             max: None,
+            exemplars: self
+                .exemplars
+                .iter()
+                .filter(|one| !earlier.exemplars.contains(one))
+                .copied()
+                .collect(),
         }
     }
 

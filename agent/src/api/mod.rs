@@ -1,5 +1,6 @@
 //! The HTTP API: metrics, health, status, the latest snapshot, told events as they come.
 
+mod exemplars;
 pub mod json;
 pub mod server;
 pub mod settings;

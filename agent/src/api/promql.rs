@@ -1,7 +1,7 @@
 //! Prometheus' HTTP API over the store: queries, series, labels, and what Grafana's data source asks besides.
 
-use super::remote_read;
 use super::routes::App;
+use super::{exemplars, remote_read};
 use crate::alert::view::{GroupView, RuleView};
 use crate::memory::{Limits, Memory};
 use agent_store::labels::Labels;
@@ -49,7 +49,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/v1/status/buildinfo", get(build_info))
         .route("/api/v1/rules", get(rules))
         .route("/api/v1/alerts", get(alerts))
-        .route("/api/v1/query_exemplars", get(exemplars).post(exemplars))
+        .route("/api/v1/query_exemplars", get(exemplars_of).post(exemplars_of))
         .route(remote_read::PATH, post(remote_read::read))
         // The guard has read it already, and bounded it.
         .layer(DefaultBodyLimit::disable())
@@ -397,9 +397,20 @@ async fn alerts(From(app): From<App>) -> Response {
     body_of(StatusCode::OK, success(&json!({ "alerts": alerts })))
 }
 
-/// Our histograms have none.
-async fn exemplars() -> Response {
-    body_of(StatusCode::OK, success(&json!([])))
+/// Those that the latest snapshot has, of the histograms that a query reads: the store keeps none.
+async fn exemplars_of(From(app): From<App>, RawQuery(query): RawQuery, form: Bytes) -> Response {
+    let answer = || {
+        let params = Params::read(&form, query.as_deref().unwrap_or_default())?;
+        let (start, end) = (params.time("start")?, params.time("end")?);
+        let text = params.get("query").unwrap_or_default();
+        let selectors = promql::selectors(text)?;
+        let snapshot = app.state.snapshots.borrow().clone();
+        Ok(exemplars::found(&snapshot, &selectors, start, end))
+    };
+    match answer() {
+        Ok(found) => body_of(StatusCode::OK, success(&found)),
+        Err(e) => refuse(&e),
+    }
 }
 
 #[cfg(test)]

@@ -57,6 +57,7 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
             sweep_interval: p.tcp.sweep_interval.get(),
             max_pairs: (series / SERIES_PER_PAIR).max(8),
             paths: p.path.enabled,
+            spans: spans(config),
             source: match p.tcp.rtt_source {
                 RttSource::Auto | RttSource::TcpProbe => tcp::Source::Auto,
                 RttSource::SockOps => tcp::Source::SockOps,
@@ -131,6 +132,18 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
         })));
     }
     out
+}
+
+/// Which connections are told as spans.
+fn spans(config: &Config) -> Option<tcp::span::Options> {
+    let traces = &config.export.otlp.traces;
+    let wanted = traces.enabled && config.export.otlp.endpoint.is_some();
+    wanted.then(|| tcp::span::Options {
+        share: traces.share,
+        errors: traces.errors,
+        slow: traces.slow,
+        per_second: u64::from(traces.per_second),
+    })
 }
 
 /// What probe `tunnel` is to do.

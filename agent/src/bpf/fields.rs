@@ -86,6 +86,7 @@ pub const FIELDS: &[Field] = fields! {
         TCP_SEGS_IN "tcp_sock.segs_in" 4;
         TCP_SEGS_OUT "tcp_sock.segs_out" 4;
         TCP_BYTES_RECEIVED "tcp_sock.bytes_received" 8;
+        TCP_BYTES_ACKED "tcp_sock.bytes_acked" 8;
         TCP_BYTES_SENT "tcp_sock.bytes_sent" 8;
         TCP_BYTES_RETRANS "tcp_sock.bytes_retrans" 8;
         TCP_DSACK_DUPS "tcp_sock.dsack_dups" 4;

@@ -47,6 +47,10 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         let message = "no stacks are taken; set probes.profile.enabled: true";
         return Err(Invalid::new(&["export", "otlp", "profiles"], message));
     }
+    if config.export.otlp.traces.enabled && !config.probes.tcp.enabled {
+        let message = "no connection is seen; set probes.tcp.enabled: true";
+        return Err(Invalid::new(&["export", "otlp", "traces", "enabled"], message));
+    }
     if config.export.otlp.logs {
         let nothing = match () {
             () if !config.anomaly.enabled => "set anomaly.enabled: true",

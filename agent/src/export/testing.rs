@@ -1,7 +1,8 @@
 //! A snapshot with one of each, for the tests of every exporter.
 
 use crate::aggregate::{
-    Family, HistogramValue, Kind, Label, Labels, Metric, Resource, Series, Snapshot, Stability, Value, label,
+    Exemplar, Family, HistogramValue, Kind, Label, Labels, Metric, Resource, Series, Snapshot, Stability,
+    Value, label,
 };
 use std::sync::Arc;
 
@@ -66,6 +67,37 @@ pub fn labels(i: usize) -> Arc<Labels> {
         i == 0,
         START + i as u64,
     ))
+}
+
+/// An exemplar that was placed so many ns after the start.
+pub fn exemplar(value: f64, placed: u64) -> Exemplar {
+    Exemplar {
+        value,
+        unix_nanos: START + 1_250_000_000,
+        placed: START + placed,
+        trace_id: 0xabc,
+        span_id: 0xdef,
+    }
+}
+
+/// A snapshot of one histogram with two exemplars, taken so many ns after the start.
+pub fn exemplified(at: u64) -> Snapshot {
+    let mut value = histogram(0);
+    for exemplar in [exemplar(0.3, 5), exemplar(5e6, 20)] {
+        value.keep(exemplar);
+    }
+    Snapshot {
+        tick: 1 + at,
+        unix_nanos: START + at,
+        families: vec![Family {
+            metric: &RTT,
+            series: vec![Series {
+                labels: labels(1),
+                value: Value::Histogram(Arc::new(value)),
+            }],
+        }],
+        ..Snapshot::default()
+    }
 }
 
 /// A histogram with values in scattered cells.

@@ -116,6 +116,11 @@ pub trait Probe: Send {
         None
     }
 
+    /// The connections that it tells as spans, for who asks first.
+    fn spans(&mut self) -> Option<tcp::span::Spans> {
+        None
+    }
+
     /// The stacks that it takes.
     fn stacks(&self) -> Option<Arc<Stacks>> {
         None

@@ -13,6 +13,7 @@
 
 pub mod flow;
 pub mod metrics;
+pub mod span;
 pub mod specs;
 mod table;
 
@@ -21,12 +22,14 @@ pub use metrics::METRICS;
 use super::{Context, Fill, Probe};
 use crate::aggregate::{Family, Labels};
 use crate::bpf::KernelMap;
+use crate::bpf::sys::MappedArray;
 use crate::bpf::{Engine, Sizes, State, host};
 use crate::coverage::Reading;
 use crate::error::{Context as _, Result};
 use crate::records::Record;
 use agent_common::account::program;
 use agent_common::tcp::{FlowRecord, switch};
+use agent_common::trace;
 use agent_common::wire::{Wire, kind};
 use specs::{ACCEPT, FALLBACK, RTT, SPECS};
 use std::sync::Arc;
@@ -62,6 +65,8 @@ pub struct Options {
     pub max_pairs: usize,
     /// Show what probe `path` has seen of the connections.
     pub paths: bool,
+    /// Tell connections that end as spans.
+    pub spans: Option<span::Options>,
 }
 
 /// Where RTT comes from.
@@ -97,6 +102,12 @@ pub struct Tcp {
     opened: u64,
     storage: f64,
     labels: Arc<Labels>,
+    /// Makes spans, once somebody takes them.
+    maker: Option<span::Maker>,
+    /// Spans that each CPU may tell in a second are written here.
+    tokens: Option<MappedArray>,
+    /// The governor's.
+    level: u32,
 }
 
 /// What the kernel spends on the storage of one end of a connection outside of our programs, ns: where it copies that of the
@@ -129,6 +140,9 @@ impl Tcp {
             opened: 0,
             storage: 0.0,
             labels: Arc::new(Labels::new(&[], &[], false, 0)),
+            maker: None,
+            tokens: None,
+            level: 0,
         }
     }
 
@@ -143,6 +157,18 @@ impl Tcp {
         switches
             .set(switch::FLOW_RECORDS, u64::from(always))
             .context("map SWITCHES")?;
+        if let Some(spans) = &self.options.spans {
+            let errors = if spans.errors { trace::flag::ERRORS } else { 0 };
+            let slow = u64::try_from(spans.slow.as_micros()).unwrap_or(u64::MAX);
+            for (switch, value) in [
+                (switch::TRACE_THRESHOLD, trace::threshold(spans.share)),
+                (switch::TRACE_SLOW, slow),
+                (switch::TRACES, trace::flag::ON | errors),
+            ] {
+                switches.set(switch, value).context("map SWITCHES")?;
+            }
+            self.tokens = Some(engine.take_array("TRACE_TOKENS", 8, engine.cpus as usize)?);
+        }
         self.maps = Some(Maps {
             pairs,
             free,
@@ -198,6 +224,19 @@ impl Tcp {
         match std::thread::Builder::new().name("sweep".into()).spawn(run) {
             Ok(thread) => self.sweeping = Some(thread),
             Err(e) => tracing::warn!("probe tcp: sweep: {e}"),
+        }
+    }
+
+    /// Spans of this second, fewer by half with each level of the governor.
+    fn fill_tokens(&self, context: &Context<'_>) {
+        let (Some(tokens), Some(spans)) = (&self.tokens, &self.options.spans) else {
+            return;
+        };
+        // Nobody takes them: a replay, or no endpoint.
+        let wanted = if self.maker.is_some() { spans.per_second } else { 0 };
+        let cpus = context.engine.as_deref().map_or(0, |e| e.cpus as usize);
+        for cpu in 0..cpus {
+            tokens.set_u64(cpu, 0, (wanted >> self.level.min(16)).div_ceil(cpus as u64));
         }
     }
 
@@ -282,6 +321,11 @@ impl Probe for Tcp {
 
     fn record(&mut self, _kind: u8, bytes: &[u8], context: &mut Context<'_>) -> Option<Option<Record>> {
         let r = FlowRecord::decode(bytes)?;
+        if r.traced != trace::why::NOT
+            && let Some(maker) = &mut self.maker
+        {
+            maker.take(&r, context);
+        }
         Some(
             context
                 .listened
@@ -290,6 +334,7 @@ impl Probe for Tcp {
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {
+        self.fill_tokens(context);
         self.sweep(context);
         self.swept = context.source.happened("tcp_sweep", self.swept);
         let (Some(maps), Some(table)) = (&mut self.maps, &mut self.table) else {
@@ -309,6 +354,10 @@ impl Probe for Tcp {
             return;
         };
         table.read(engine);
+        // Their values have been counted by now, and their rows have names.
+        for placed in self.maker.iter_mut().flat_map(span::Maker::exemplars) {
+            table.place(&placed, context.unix_nanos);
+        }
         // Less than before: a series has ended.
         let opened = table.opened();
         self.storage += opened.saturating_sub(self.opened) as f64 * STORAGE_NANOS / 1e9;
@@ -327,11 +376,25 @@ impl Probe for Tcp {
         }
     }
 
+    fn spans(&mut self) -> Option<span::Spans> {
+        self.options.spans.as_ref()?;
+        if self.fallback {
+            tracing::warn!(
+                "export.otlp.traces: no connection is told as a span, as tcp_state could not be attached; geophone check \
+                 says why"
+            );
+        }
+        let (maker, spans) = span::Maker::new();
+        self.maker = Some(maker);
+        Some(spans)
+    }
+
     fn settled(&mut self) -> Option<Reading> {
         self.reading.take()
     }
 
     fn relieve(&mut self, level: u32, context: &mut Context<'_>) {
+        self.level = level;
         let mask = (1u64 << level.min(6)) - 1;
         if let Some(maps) = &mut self.maps
             && let Err(e) = maps.switches.set(switch::RTT_SAMPLE_MASK, mask)

@@ -70,6 +70,7 @@ fn histogram(r: &mut Reader<'_>) -> Option<HistogramValue> {
         sum,
         min,
         max,
+        exemplars: Vec::new(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! What must hold of what the guest script reported.
 
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
 
 use super::boot::Seen;
 use super::report::{self, Series, Value, family, section};
@@ -32,6 +33,7 @@ pub fn plain(release: &str, seen: &Seen) -> Vec<Check> {
         check("the agent ends well", ended(seen, "run")),
         check("round-trip time is netem's 40 ms", rtt(seen)),
         check("retransmits are the kernel's own", retransmits(seen)),
+        check("both ends of a connection are one trace", traces(seen)),
         check("accept latency is measured (fexit)", accept(seen)),
         check("it ends well with tunnels", ended(seen, "run_tunnels")),
         check("tunnels of another network namespace are seen", elsewhere(seen)),
@@ -127,6 +129,24 @@ fn retransmits(seen: &Seen) -> Result<String> {
         .sum();
     ensure!(told == kernel as f64, "geophone says {told}, the kernel {kernel}");
     Ok(format!("{kernel} segments"))
+}
+
+/// By the initial sequence numbers, where 40 ms and loss lie between the ends.
+fn traces(seen: &Seen) -> Result<String> {
+    let mut ends = BTreeMap::<&str, u32>::new();
+    for id in section(seen, "traces")?.text.lines() {
+        *ends.entry(id).or_default() += 1;
+    }
+    ensure!(
+        ends.len() >= 2,
+        "{} traces; iperf3 has two connections",
+        ends.len()
+    );
+    ensure!(
+        ends.values().all(|count| *count == 2),
+        "not two ends each: {ends:?}"
+    );
+    Ok(format!("{} traces of two ends", ends.len()))
 }
 
 fn accept(seen: &Seen) -> Result<String> {
@@ -287,6 +307,10 @@ mod tests {
             ("lockdown", "[none] integrity confidentiality"),
             ("run", RUN),
             ("retransmits", "40\n2\n0"),
+            (
+                "traces",
+                "\"trace_id\":\"a1\"\n\"trace_id\":\"b2\"\n\"trace_id\":\"b2\"\n\"trace_id\":\"a1\"",
+            ),
             ("ready_run", ""),
             ("ready_run_tunnels", ""),
             ("run_tunnels", ""),
@@ -342,6 +366,12 @@ mod tests {
             ),
             ("retransmits", "40", "41", "retransmits are the kernel's own"),
             (
+                "traces",
+                "b2\"\n\"trace_id\":\"a1",
+                "b2\"\n\"trace_id\":\"a2",
+                "both ends of a connection are one trace",
+            ),
+            (
                 "check_no_cgroup2",
                 "attached",
                 "off",
@@ -364,7 +394,7 @@ mod tests {
         ] {
             assert_eq!(failed(plain("6.1", &but(good(), section, word, other))), [name]);
         }
-        assert_eq!(failed(plain("6.1", &Seen::new())).len(), 12);
+        assert_eq!(failed(plain("6.1", &Seen::new())).len(), 13);
     }
 
     #[test]

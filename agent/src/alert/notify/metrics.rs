@@ -2,9 +2,10 @@
 
 use super::Notifier;
 use super::lane::{Stats, age};
+use super::view::Open;
 use crate::aggregate::{Collect, Family, Label, Labels, Metric, Series, Value, metrics};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 
 static RECEIVER: Label = Label {
     prometheus: "receiver",
@@ -20,6 +21,22 @@ static REASON: Label = Label {
     prometheus: "reason",
     otlp: "geophone.reason",
     help: "queue_full: newer ones needed the room; refused: the place said that it will never take it; expired: tried for too long; superseded: it had waited for alerting.stale_after, or its group would have had more than half of the queue, and a later one of its group says what it said",
+};
+
+static INCIDENT_ID: Label = Label {
+    prometheus: "incident",
+    otlp: "geophone.incident.id",
+    help: "Number of the incident, as geophone alerts incidents has it",
+};
+static ALERT: Label = Label {
+    prometheus: "cause",
+    otlp: "geophone.incident.cause",
+    help: "Name of the alert that is its first cause",
+};
+static SEVERITY: Label = Label {
+    prometheus: "severity",
+    otlp: "geophone.alert.severity",
+    help: "Severity of that alert",
 };
 
 metrics! {
@@ -47,6 +64,9 @@ metrics! {
     /// Incidents.
     INCIDENTS = "geophone_incidents", "geophone.incidents", "{incident}", Gauge, &[],
         "Incidents that are not over";
+    /// Each of them.
+    INCIDENT = "geophone_incident_start_time_seconds", "geophone.incident.start_time", "s", Gauge, &[&INCIDENT_ID, &ALERT, &SEVERITY],
+        "When an incident began that is not over, Unix time, by its first cause; of the twenty latest";
     /// Silences.
     SILENCES = "geophone_silences", "geophone.silences", "{silence}", Gauge, &[],
         "Silences that are active";
@@ -60,7 +80,12 @@ pub struct StatsCollect {
     none: Arc<Labels>,
     /// Of each place its labels: its own, and those with each reason.
     places: Vec<(Arc<Labels>, [Arc<Labels>; REASONS.len()])>,
+    /// Incidents that have a series, with its labels.
+    open: Vec<(Open, Arc<Labels>)>,
 }
+
+/// So many of them.
+const MOST_INCIDENTS: usize = 20;
 
 impl StatsCollect {
     /// Of all places.
@@ -75,14 +100,49 @@ impl StatsCollect {
         Self {
             places: places.collect(),
             none: Arc::new(Labels::new(&[], &[], false, start_unix_nanos)),
+            open: Vec::new(),
             notifier,
         }
+    }
+}
+
+impl StatsCollect {
+    /// Brings the latest incidents up to date; how many there are.
+    fn incidents(&mut self) -> usize {
+        let open = self.notifier.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = open.iter().skip(open.len().saturating_sub(MOST_INCIDENTS));
+        let made = latest.map(|one| {
+            let known = self.open.iter().find(|(known, _)| known == one);
+            known.cloned().unwrap_or_else(|| {
+                let [cause, severity] = &one.cause;
+                let begun = u64::try_from(one.started_at).unwrap_or(0) * 1_000_000;
+                let labels = Labels::new(INCIDENT.labels, &[&one.id, cause, severity], false, begun);
+                (one.clone(), Arc::new(labels))
+            })
+        });
+        let made = made.collect();
+        let count = open.len();
+        drop(open);
+        self.open = made;
+        count
     }
 }
 
 impl Collect for StatsCollect {
     fn collect(&mut self, out: &mut Vec<Family>) {
         let now = crate::memory::now();
+        let incidents = self.incidents();
+        let of_incidents = Family {
+            metric: &INCIDENT,
+            series: self
+                .open
+                .iter()
+                .map(|(open, labels)| Series {
+                    labels: labels.clone(),
+                    value: Value::Gauge(open.started_at as f64 / 1e3),
+                })
+                .collect(),
+        };
         let all = || self.notifier.lanes().map(|lane| &lane.stats).zip(&self.places);
         let series = |labels: &Arc<Labels>, value| Series {
             labels: labels.clone(),
@@ -117,7 +177,8 @@ impl Collect for StatsCollect {
             of(&UNWRITTEN, &|stats| {
                 Value::Counter(stats.write_errors.load(Relaxed))
             }),
-            one(&INCIDENTS, self.notifier.open_incidents.load(Relaxed)),
+            one(&INCIDENTS, incidents as u64),
+            of_incidents,
             one(&SILENCES, self.notifier.active_silences.load(Relaxed)),
         ]);
     }

@@ -2,7 +2,7 @@
 
 use super::lane::Lane;
 use super::plan::{Plan, millis, plan};
-use super::view;
+use super::view::{self, Open};
 use crate::aggregate::Snapshot;
 use crate::aggregate::label;
 use crate::alert::Rules;
@@ -47,9 +47,10 @@ pub struct Notifier {
     external_url: String,
     /// Held as long as the directory is.
     _lock: Option<File>,
-    /// Incidents that are not over, and silences that are active.
-    pub(super) open_incidents: AtomicU64,
+    /// Silences that are active.
     pub(super) active_silences: AtomicU64,
+    /// Incidents that are not over, the latest last.
+    pub(super) open: Mutex<Vec<Open>>,
 }
 
 impl Notifier {
@@ -123,8 +124,8 @@ impl Notifier {
             external_labels: files::external_labels(config),
             external_url: files::external_url(config),
             _lock: lock,
-            open_incidents: AtomicU64::new(0),
             active_silences: AtomicU64::new(0),
+            open: Mutex::default(),
         })
     }
 
@@ -210,9 +211,8 @@ impl Notifier {
         if let Err(error) = dispatcher.incidents().save() {
             tracing::error!("{error}");
         }
-        let open = dispatcher.incidents().all().iter();
-        let open = open.filter(|incident| incident.ended_at.is_none()).count();
-        self.open_incidents.store(open as u64, Relaxed);
+        let open = dispatcher.incidents().all().iter().filter_map(Open::of).collect();
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = open;
         let active = silences
             .all()
             .iter()

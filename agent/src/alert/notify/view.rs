@@ -9,6 +9,29 @@ use serde_json::{Value, json};
 
 pub(super) use crate::alert::view::told;
 
+/// An incident that is not over, as its series has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Open {
+    /// Its number.
+    pub(super) id: String,
+    /// Name and severity of its first cause.
+    pub(super) cause: [String; 2],
+    /// When it began, ms since 1970.
+    pub(super) started_at: i64,
+}
+
+impl Open {
+    /// `None` if it is over.
+    pub(super) fn of(incident: &Incident) -> Option<Self> {
+        let cause = incident.first_cause().filter(|_| incident.ended_at.is_none())?;
+        Some(Self {
+            id: incident.id.clone(),
+            cause: ["alertname", "severity"].map(|label| cause.labels.get(label).to_owned()),
+            started_at: incident.started_at,
+        })
+    }
+}
+
 /// With the labels and the address that alerts get when they are sent.
 pub(super) fn alert(told: &Told, external_labels: &Labels, external_url: &str) -> Alert {
     // An alert's own labels win.

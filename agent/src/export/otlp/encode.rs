@@ -4,7 +4,7 @@
 
 use super::previous::Previous;
 use super::settings::Temporality;
-use crate::aggregate::{Family, HistogramValue, Kind, Labels, Metric, Resource, Snapshot, Value};
+use crate::aggregate::{Exemplar, Family, HistogramValue, Kind, Labels, Metric, Resource, Snapshot, Value};
 use crate::export::push::Part;
 use crate::export::spare::Spare;
 use crate::export::wire::{
@@ -43,6 +43,7 @@ fn encode_limited(
             Temporality::Cumulative => 2,
         },
         now: snapshot.unix_nanos,
+        before: previous.map_or(0, |previous| previous.unix_nanos),
         limit,
         expected: snapshot.families.iter().map(size).sum(),
         nested: None,
@@ -101,6 +102,8 @@ struct Writer<'a> {
     head: &'a [u8],
     temporality: u64,
     now: u64,
+    /// Time of the last export.
+    before: u64,
     limit: usize,
     /// About the size of what is not written yet.
     expected: usize,
@@ -253,6 +256,8 @@ impl Writer<'_> {
         uint(out, 6, zigzag(i64::from(SCALE)));
         fixed64(out, 7, value.zero);
         positive(out, &value.cells);
+        let new = value.exemplars.iter().filter(|one| one.placed > self.before);
+        new.for_each(|one| exemplar(out, one));
         // They hold for the life of the series, not for what came since the last export.
         if !delta {
             if let Some(min) = value.min {
@@ -313,6 +318,16 @@ fn positive(out: &mut Vec<u8>, cells: &[u64]) {
     }
     close_small(out, counts);
     close_small(out, buckets);
+}
+
+/// `Exemplar exemplars = 11`.
+fn exemplar(out: &mut Vec<u8>, one: &Exemplar) {
+    let start = open_small(out, 11);
+    fixed64(out, 2, one.unix_nanos);
+    double(out, 3, one.value);
+    bytes(out, 4, &one.span_id.to_be_bytes());
+    bytes(out, 5, &one.trace_id.to_be_bytes());
+    close_small(out, start);
 }
 
 /// The tag bytes above are one byte each.

@@ -273,3 +273,25 @@ fn a_used_buffer_makes_no_difference() {
     assert_eq!(again[0].body.as_ptr(), at);
     assert_eq!(decode(&again), fresh);
 }
+
+#[test]
+fn an_exemplar_is_sent_once() {
+    use crate::export::testing::exemplified;
+    let seen = |at, before: Option<u64>, temporality| {
+        let before = before.map(exemplified);
+        let parts = encode(&exemplified(at), temporality, before.as_ref(), &Spare::default());
+        let metrics = decode(&parts);
+        let (points, _) = histograms(&metrics[0]);
+        points[0].exemplars.clone()
+    };
+    for temporality in [Temporality::Cumulative, Temporality::Delta] {
+        let all = seen(30, None, temporality);
+        assert_eq!(all.len(), 2);
+        assert_eq!(all[0].trace_id, 0xabc_u128.to_be_bytes());
+        assert_eq!(all[0].span_id, 0xdef_u64.to_be_bytes());
+        assert_eq!(all[0].time_unix_nano, START + 1_250_000_000);
+    }
+    // The first was there in the export before.
+    assert_eq!(seen(30, Some(10), Temporality::Cumulative).len(), 1);
+    assert!(seen(30, Some(20), Temporality::Cumulative).is_empty());
+}

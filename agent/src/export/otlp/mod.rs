@@ -1,6 +1,6 @@
-//! OTLP metrics, profiles and logs, pushed over gRPC or HTTP.
+//! OTLP metrics, profiles, logs and traces, pushed over gRPC or HTTP.
 //!
-//! A timer encodes the latest snapshot, or the latest ten seconds of stacks, and logs are sent as they come; the rest is `push`'s.
+//! A timer encodes the latest snapshot, or the latest ten seconds of stacks, and logs and spans are sent as they come; the rest is `push`'s.
 
 pub mod client;
 pub mod encode;
@@ -10,6 +10,7 @@ pub mod profiles;
 pub mod reply;
 pub mod settings;
 pub mod signal;
+pub mod traces;
 
 #[cfg(test)]
 mod peer_tests;

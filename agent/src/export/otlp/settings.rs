@@ -1,6 +1,7 @@
 //! Settings of the OTLP exporter.
 
 use super::signal::Signal;
+use super::traces::settings::Traces;
 use crate::export::duration;
 use crate::export::push::delivery::Delivery;
 use crate::export::push::settings::{self, Retry, Tls};
@@ -11,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Metrics, profiles and logs to an OpenTelemetry collector. Without an endpoint nothing is sent.
+/// Metrics, profiles, logs and traces to an OpenTelemetry collector. Without an endpoint nothing is sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpSettings {
     /// Where to send, e.g. `https://collector.example:4317`. `http` means plain text. With the protocol `http` the
-    /// path `/v1/metrics` is added where the endpoint has none, and profiles go to `/v1development/profiles`, logs to `/v1/logs` beside it.
+    /// path `/v1/metrics` is added where the endpoint has none, and profiles go to `/v1development/profiles`, logs to `/v1/logs`, traces to `/v1/traces` beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// `grpc` or `http` (protobuf).
@@ -27,6 +28,8 @@ pub struct OtlpSettings {
     /// Send anomalies as log records: one when it begins, with its evidence (event `geophone.anomaly.begun`), one when it is over
     /// (`geophone.anomaly.over`).
     pub logs: bool,
+    /// Connections that end, as spans.
+    pub traces: Traces,
     /// Time between two exports of metrics.
     #[serde(with = "duration")]
     #[schemars(with = "String")]
@@ -89,6 +92,7 @@ impl Default for OtlpSettings {
             endpoint: None,
             profiles: false,
             logs: false,
+            traces: Traces::default(),
             protocol: Protocol::default(),
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(10),
@@ -112,6 +116,10 @@ impl OtlpSettings {
         if self.logs {
             self.url(Signal::Logs)?;
         }
+        if self.traces.enabled {
+            self.url(Signal::Traces)?;
+        }
+        self.traces.validate()?;
         settings::check(
             "otlp",
             self.interval,
@@ -137,9 +145,10 @@ impl OtlpSettings {
                 let Some(before) = path.strip_suffix(Signal::Metrics.path()) else {
                     bail!(
                         "otlp.endpoint {endpoint:?}: its path does not end in {}, so nobody knows that of {name}; end it \
-                         so or set otlp.{name}: false",
+                         so or set otlp.{name}{on}: false",
                         Signal::Metrics.path(),
-                        name = signal.name()
+                        name = signal.name(),
+                        on = if signal == Signal::Traces { ".enabled" } else { "" },
                     );
                 };
                 let path = format!("{before}{}", signal.path());

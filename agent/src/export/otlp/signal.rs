@@ -11,6 +11,8 @@ pub enum Signal {
     Profiles,
     /// Logs.
     Logs,
+    /// Traces.
+    Traces,
 }
 
 impl Signal {
@@ -20,6 +22,7 @@ impl Signal {
             Self::Metrics => "otlp",
             Self::Profiles => "otlp_profiles",
             Self::Logs => "otlp_logs",
+            Self::Traces => "otlp_traces",
         }
     }
 
@@ -29,6 +32,7 @@ impl Signal {
             Self::Metrics => "metrics",
             Self::Profiles => "profiles",
             Self::Logs => "logs",
+            Self::Traces => "traces",
         }
     }
 
@@ -38,6 +42,7 @@ impl Signal {
             Self::Metrics => "/v1/metrics",
             Self::Profiles => "/v1development/profiles",
             Self::Logs => "/v1/logs",
+            Self::Traces => "/v1/traces",
         }
     }
 
@@ -47,6 +52,7 @@ impl Signal {
             Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
             Self::Profiles => "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
             Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
         })
     }
 }

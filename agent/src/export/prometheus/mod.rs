@@ -10,8 +10,8 @@ pub use negotiate::{Format, negotiate};
 pub use proto::ZERO_THRESHOLD;
 pub use scraped::Scraped;
 
+use crate::aggregate::{Exemplar, Label, Labels, Metric, Snapshot};
 use crate::aggregate::{Kind, Stability};
-use crate::aggregate::{Label, Labels, Metric, Snapshot};
 use agent_common::histogram::FIRST_INDEX;
 
 static HOST: Label = Label {
@@ -82,4 +82,24 @@ fn classic(histogram: &crate::aggregate::HistogramValue) -> [u64; BOUNDS] {
         *at = sum;
     }
     out
+}
+
+/// Exemplars by classic bucket: the newest of each.
+pub(in crate::export) struct Exemplars<'a>(Vec<&'a Exemplar>);
+
+impl<'a> Exemplars<'a> {
+    pub(in crate::export) fn new(mut all: Vec<&'a Exemplar>) -> Self {
+        // From the last, that of the smallest power of two; of those that share a bucket the newest comes last.
+        all.sort_by_key(|one| std::cmp::Reverse((one.octave(), one.unix_nanos)));
+        Self(all)
+    }
+
+    /// That of the bucket which ends at `2^exponent`; buckets are asked for in their order.
+    pub(in crate::export) fn up_to(&mut self, exponent: i32) -> Option<&'a Exemplar> {
+        let mut newest = None;
+        while let Some(one) = self.0.pop_if(|one| one.octave() <= exponent) {
+            newest = Some(one);
+        }
+        newest
+    }
 }

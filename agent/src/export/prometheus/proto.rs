@@ -3,8 +3,8 @@
 //! Source: <https://github.com/prometheus/client_model/blob/master/io/prometheus/client/metrics.proto>. A native
 //! bucket `i` ends at `2^(i/8)` and an OTel bucket `i` begins there, hence one is added to the index.
 
-use super::{FIRST_BOUND, TARGET_INFO, classic, target_labels};
-use crate::aggregate::{Family, HistogramValue, Kind, Metric, Snapshot, Value};
+use super::{Exemplars, FIRST_BOUND, TARGET_INFO, classic, target_labels};
+use crate::aggregate::{Exemplar, Family, HistogramValue, Kind, Metric, Snapshot, Value};
 use crate::export::wire::{
     BYTES, bytes, close, close_small, double, fixed64, open_bare, open_small, tag, uint, varint, zigzag,
 };
@@ -70,14 +70,22 @@ fn encode_histogram(histogram: &HistogramValue, out: &mut Vec<u8>) {
     let start = open_small(out, 7);
     uint(out, 1, histogram.count);
     double(out, 2, histogram.sum);
+    let mut exemplars = Exemplars::new(histogram.exemplars.iter().collect());
     for (k, count) in (FIRST_BOUND..).zip(classic(histogram)) {
-        bucket(out, count, f64::from(k).exp2());
+        bucket(out, count, f64::from(k).exp2(), exemplars.up_to(k));
     }
-    bucket(out, histogram.count, f64::INFINITY);
+    bucket(out, histogram.count, f64::INFINITY, exemplars.up_to(i32::MAX));
     uint(out, 5, zigzag(i64::from(SCALE)));
     double(out, 6, ZERO_THRESHOLD);
     uint(out, 7, histogram.zero);
     buckets(&histogram.cells, 12, 13, out);
+    for one in &histogram.exemplars {
+        // `Exemplar exemplars = 16`, whose tag takes two bytes, and as many for the length as `open_small` leaves.
+        out.extend_from_slice(&[0x82, 1, 0, 0]);
+        let start = out.len();
+        exemplar(out, one);
+        close_small(out, start);
+    }
     close_small(out, start);
 }
 
@@ -102,16 +110,40 @@ pub(in crate::export) fn buckets(cells: &[u64], spans_field: u8, deltas_field: u
     }
 }
 
-fn bucket(out: &mut Vec<u8>, count: u64, bound: f64) {
+fn bucket(out: &mut Vec<u8>, count: u64, bound: f64, one: Option<&Exemplar>) {
     let start = out.len();
     out.extend_from_slice(&[tag(3, BYTES), 0]);
     uint(out, 1, count);
     fixed64(out, 2, bound.to_bits());
+    if let Some(one) = one {
+        let inner = open_small(out, 3);
+        exemplar(out, one);
+        close_small(out, inner);
+        let rest = out.split_off(start + 2);
+        out.truncate(start);
+        bytes(out, 3, &rest);
+        return;
+    }
     // At most 1 + 10 + 9 bytes.
     let length = (out.len() - start - 2) as u8;
     if let Some(at) = out.get_mut(start + 1) {
         *at = length;
     }
+}
+
+/// The fields of an `Exemplar`.
+fn exemplar(out: &mut Vec<u8>, one: &Exemplar) {
+    for (name, value) in [("trace_id", one.trace()), ("span_id", one.span())] {
+        let label = open_small(out, 1);
+        bytes(out, 1, name.as_bytes());
+        bytes(out, 2, value.as_bytes());
+        close_small(out, label);
+    }
+    double(out, 2, one.value);
+    let time = open_small(out, 3);
+    uint(out, 1, one.unix_nanos / 1_000_000_000);
+    uint(out, 2, one.unix_nanos % 1_000_000_000);
+    close_small(out, time);
 }
 
 /// Runs of cells in use, each with its distance from the end of the one before; the first from bucket 0. Gaps of up

@@ -1,5 +1,5 @@
 use super::*;
-use crate::export::testing::{RTT, histogram, labels, snapshot};
+use crate::export::testing::{RTT, START, exemplified, histogram, labels, snapshot};
 use prost::Message as _;
 
 #[derive(prost::Message)]
@@ -58,6 +58,26 @@ struct Histogram {
     positive_span: Vec<Span>,
     #[prost(sint64, repeated, tag = "13")]
     positive_delta: Vec<i64>,
+    #[prost(message, repeated, tag = "16")]
+    exemplars: Vec<TheExemplar>,
+}
+
+#[derive(prost::Message)]
+struct TheExemplar {
+    #[prost(message, repeated, tag = "1")]
+    label: Vec<LabelPair>,
+    #[prost(double, tag = "2")]
+    value: f64,
+    #[prost(message, optional, tag = "3")]
+    timestamp: Option<Timestamp>,
+}
+
+#[derive(prost::Message)]
+struct Timestamp {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
 }
 
 #[derive(prost::Message)]
@@ -66,6 +86,8 @@ struct Bucket {
     cumulative_count: u64,
     #[prost(double, tag = "2")]
     upper_bound: f64,
+    #[prost(message, optional, tag = "3")]
+    exemplar: Option<TheExemplar>,
 }
 
 #[derive(prost::Message)]
@@ -187,4 +209,35 @@ fn an_empty_histogram_is_still_a_native_one() {
     let families = decode(&snapshot);
     let got = families[1].metric[0].histogram.as_ref().unwrap();
     assert!(got.positive_span.is_empty() && got.positive_delta.is_empty() && got.zero_threshold > 0.0);
+}
+
+#[test]
+fn exemplars_are_in_their_buckets_and_in_the_histogram() {
+    let families = decode(&exemplified(30));
+    let got = families[1].metric[0].histogram.as_ref().unwrap();
+    let seen = |one: &TheExemplar| {
+        let labels = one.label.iter().map(|l| format!("{}={}", l.name, l.value));
+        let time = one.timestamp.as_ref().unwrap();
+        (
+            labels.collect::<Vec<_>>().join(" "),
+            one.value,
+            time.seconds,
+            time.nanos,
+        )
+    };
+    let ids = format!("trace_id={:032x} span_id={:016x}", 0xabc, 0xdef);
+    let seconds = (START / 1_000_000_000) as i64 + 1;
+    let want = [0.3, 5e6].map(|value| (ids.clone(), value, seconds, 250_000_000));
+    assert_eq!(got.exemplars.iter().map(seen).collect::<Vec<_>>(), want);
+    let buckets = got
+        .bucket
+        .iter()
+        .filter_map(|b| b.exemplar.as_ref().map(|one| (b.upper_bound, seen(one))));
+    let [first, second] = want;
+    assert_eq!(
+        buckets.collect::<Vec<_>>(),
+        [(0.5, first), (f64::INFINITY, second)]
+    );
+    // What comes after them is read as before.
+    assert_eq!(got.bucket[28].cumulative_count, got.sample_count);
 }

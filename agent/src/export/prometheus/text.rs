@@ -3,8 +3,8 @@
 //! Sources: <https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md> and
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
-use super::{BOUNDS, TARGET_INFO, classic, target_labels};
-use crate::aggregate::{Family, HistogramValue, Kind, Metric, Snapshot, Value};
+use super::{BOUNDS, Exemplars, FIRST_BOUND, TARGET_INFO, classic, target_labels};
+use crate::aggregate::{Exemplar, Family, HistogramValue, Kind, Metric, Snapshot, Value};
 
 /// The bounds 2^-20 … 2^7 s, exact, in the spelling that Prometheus itself gives to bounds that it reads from
 /// protobuf: a series keeps its identity when the format changes.
@@ -75,7 +75,7 @@ fn encode_family(family: &Family, open_metrics: bool, out: &mut Vec<u8>) {
     for series in &family.series {
         let labels = series.labels.text.as_str();
         if let Value::Histogram(histogram) = &series.value {
-            encode_histogram(metric.name, labels, histogram, &mut prefix, out);
+            encode_histogram(metric.name, labels, histogram, open_metrics, &mut prefix, out);
             continue;
         }
         // As `sample`, in fewer steps: this is what large answers are made of.
@@ -101,6 +101,11 @@ pub(in crate::export) fn classic_names() -> impl Iterator<Item = (&'static str, 
         .chain([("_sum", None), ("_count", None)])
 }
 
+/// The exponents at which the buckets of [`classic_names`] end, in the same order.
+pub(in crate::export) fn classic_ends() -> impl Iterator<Item = i32> {
+    (FIRST_BOUND..).take(BOUNDS).chain([i32::MAX])
+}
+
 /// Their values, in the same order.
 pub(in crate::export) fn classic_values(histogram: &HistogramValue) -> impl Iterator<Item = f64> {
     let counts = classic(histogram).into_iter().chain([histogram.count]);
@@ -113,6 +118,7 @@ fn encode_histogram(
     name: &str,
     labels: &str,
     histogram: &HistogramValue,
+    open_metrics: bool,
     prefix: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) {
@@ -130,10 +136,16 @@ fn encode_histogram(
         .iter()
         .zip(classic(histogram))
         .chain([(&"+Inf", histogram.count)]);
-    for (le, count) in bounds {
+    // The older text has no place for exemplars.
+    let known = histogram.exemplars.iter().filter(|_| open_metrics);
+    let mut exemplars = Exemplars::new(known.collect());
+    for ((le, count), end) in bounds.zip(classic_ends()) {
         out.extend_from_slice(prefix);
         put(out, &[le, "\"} "]);
         integer(out, count);
+        if let Some(one) = exemplars.up_to(end) {
+            exemplar(out, one);
+        }
         out.push(b'\n');
     }
     for suffix in ["_sum", "_count"] {
@@ -146,6 +158,22 @@ fn encode_histogram(
         }
         out.push(b'\n');
     }
+}
+
+fn exemplar(out: &mut Vec<u8>, one: &Exemplar) {
+    put(
+        out,
+        &[
+            " # {trace_id=\"",
+            &one.trace(),
+            "\",span_id=\"",
+            &one.span(),
+            "\"} ",
+        ],
+    );
+    real(out, one.value);
+    let (seconds, millis) = (one.unix_nanos / 1_000_000_000, one.unix_nanos / 1_000_000 % 1000);
+    put(out, &[" ", &seconds.to_string(), &format!(".{millis:03}")]);
 }
 
 /// OpenMetrics names the family of a counter without `_total`, and has units; the older text has neither.

@@ -193,3 +193,32 @@ fn promtool_has_nothing_to_say() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+#[test]
+fn exemplars_follow_their_buckets_in_openmetrics_only() {
+    let snapshot = crate::export::testing::exemplified(30);
+    let mut out = Vec::new();
+    encode(&snapshot, true, &mut out);
+    let text = String::from_utf8(out).unwrap();
+    let ends: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split_once(" # "))
+        .map(|(_, end)| end)
+        .collect();
+    let ids = format!("{{trace_id=\"{:032x}\",span_id=\"{:016x}\"}}", 0xabc, 0xdef);
+    assert_eq!(
+        ends,
+        [
+            format!("{ids} 0.3 1700000001.250"),
+            format!("{ids} 5000000.0 1700000001.250")
+        ]
+    );
+    let lines: Vec<_> = text.lines().filter(|line| line.contains(" # ")).collect();
+    assert!(
+        lines[0].contains("le=\"0.5\"}") && lines[1].contains("le=\"+Inf\"}"),
+        "{text}"
+    );
+    let mut out = Vec::new();
+    encode(&snapshot, false, &mut out);
+    assert!(!String::from_utf8(out).unwrap().contains(" # "));
+}

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 static EXPORTER: Label = Label {
     prometheus: "exporter",
     otlp: "geophone.exporter",
-    help: "Exporter: otlp for metrics, otlp_profiles, otlp_logs, remote_write",
+    help: "Exporter: otlp for metrics, otlp_profiles, otlp_logs, otlp_traces, remote_write",
 };
 static OUTCOME: Label = Label {
     prometheus: "outcome",
@@ -43,13 +43,13 @@ metrics! {
     BATCHES: "geophone_export_batches_total", "geophone.export.batches", "{batch}", Counter, [&OUTCOME],
         "Exports by what became of them";
     BEGUN: "geophone_export_datapoints_total", "geophone.export.datapoints", "{datapoint}", Counter, [],
-        "Data points, profiles of a process, or log records, that were to be sent: those sent, dropped and in flight";
+        "Data points, profiles of a process, log records or spans, that were to be sent: those sent, dropped and in flight";
     SENT: "geophone_export_datapoints_sent_total", "geophone.export.datapoints.sent", "{datapoint}", Counter, [],
-        "Data points, profiles of a process, or log records, that the receiver accepted";
+        "Data points, profiles of a process, log records or spans, that the receiver accepted";
     DROPPED: "geophone_export_datapoints_dropped_total", "geophone.export.datapoints.dropped", "{datapoint}", Counter,
-        [&REASON], "Data points, profiles of a process, or log records, that were given up or rejected";
+        [&REASON], "Data points, profiles of a process, log records or spans, that were given up or rejected";
     IN_FLIGHT: "geophone_export_datapoints_in_flight", "geophone.export.datapoints.in_flight", "{datapoint}", Gauge, [],
-        "Data points, profiles of a process, or log records, that wait for the receiver or its answer";
+        "Data points, profiles of a process, log records or spans, that wait for the receiver or its answer";
     RETRIES: "geophone_export_retries_total", "geophone.export.retries", "{attempt}", Counter, [],
         "Attempts that failed and were to be repeated";
     QUEUE: "geophone_export_queue_batches", "geophone.export.queue", "{batch}", Gauge, [],
@@ -123,6 +123,12 @@ impl Stats {
     /// Takes note that the fate of data points is known: they are counted as sent or dropped.
     pub fn end(&self, points: u64) {
         self.in_flight.fetch_sub(points, Relaxed);
+    }
+
+    /// Takes note of data points that found no room before they came to the queue.
+    pub fn never_queued(&self, points: u64) {
+        self.begun.fetch_add(points, Relaxed);
+        self.dropped(Reason::QueueFull, points);
     }
 
     /// Data points so far that were to be sent.

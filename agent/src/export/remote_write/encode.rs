@@ -2,8 +2,8 @@
 
 use super::message::{Message, Point, Row};
 use super::settings::{Histograms, RemoteWriteSettings};
-use crate::aggregate::{Kind, Living, Metric, Snapshot, Value};
-use crate::export::prometheus::{Scraped, text};
+use crate::aggregate::{Exemplar, Kind, Living, Metric, Snapshot, Value};
+use crate::export::prometheus::{Exemplars, Scraped, text};
 use crate::export::push::Part;
 use agent_store::labels;
 use agent_store::series::STALE;
@@ -26,6 +26,8 @@ pub(super) struct Encoder {
     constant: Vec<(&'static Metric, labels::Labels)>,
     /// Time of the last snapshot.
     last: i64,
+    /// The same in ns: exemplars that were placed by then have been sent.
+    last_nanos: u64,
 }
 
 const fn millis(unix_nanos: u64) -> i64 {
@@ -41,6 +43,7 @@ impl Encoder {
             known: Living::default(),
             constant: Vec::new(),
             last: 0,
+            last_nanos: 0,
         }
     }
 
@@ -49,6 +52,7 @@ impl Encoder {
         let mut message = Message::new(self.protocol);
         let (tick, time) = (snapshot.tick, millis(snapshot.unix_nanos));
         self.last = time;
+        let sent = std::mem::replace(&mut self.last_nanos, snapshot.unix_nanos);
         if self.constant.is_empty() {
             self.constant = self.scraped.constant(snapshot).into();
         }
@@ -59,6 +63,7 @@ impl Encoder {
                 start: 0,
                 time,
                 point: Point::Number(1.0),
+                exemplars: Vec::new(),
             });
         }
         for family in &snapshot.families {
@@ -83,13 +88,30 @@ impl Encoder {
                     }
                     Value::Histogram(value) => vec![Point::Histogram(value)],
                 };
+                let new: Vec<&Exemplar> = match &series.value {
+                    Value::Histogram(value) => {
+                        value.exemplars.iter().filter(|one| one.placed > sent).collect()
+                    }
+                    _ => Vec::new(),
+                };
+                let mut by_bucket = Exemplars::new(if split { new.clone() } else { Vec::new() });
+                let mut ends = text::classic_ends();
                 for (identity, point) in known.identities.iter().zip(points) {
+                    let exemplars = if split {
+                        ends.next()
+                            .and_then(|end| by_bucket.up_to(end))
+                            .into_iter()
+                            .collect()
+                    } else {
+                        new.clone()
+                    };
                     message.push(&Row {
                         metric: known.metric,
                         identity,
                         start: millis(series.labels.start_unix_nanos),
                         time,
                         point,
+                        exemplars,
                     });
                 }
             }
@@ -137,6 +159,7 @@ impl Encoder {
             } else {
                 Point::Number(STALE)
             },
+            exemplars: Vec::new(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Sources: <https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/> (2.0-rc.4) and prompb/ in Prometheus' repository.
 
-use crate::aggregate::{HistogramValue, Kind, Metric};
+use crate::aggregate::{Exemplar, HistogramValue, Kind, Metric};
 use crate::export::prometheus::{ZERO_THRESHOLD, proto, text};
 use crate::export::push::Part;
 use crate::export::wire::{
@@ -17,6 +17,10 @@ use std::collections::HashMap;
 /// A request is ended when it has grown to this size, before it is packed: some thousands of samples.
 const LIMIT: usize = 1 << 20;
 
+/// Labels of exemplars, as Prometheus' libraries call them.
+const TRACE: &str = "trace_id";
+const SPAN: &str = "span_id";
+
 /// One sample of one series.
 pub(super) struct Row<'a> {
     pub(super) metric: &'static Metric,
@@ -25,6 +29,8 @@ pub(super) struct Row<'a> {
     pub(super) start: i64,
     pub(super) time: i64,
     pub(super) point: Point<'a>,
+    /// Those that have not been sent.
+    pub(super) exemplars: Vec<&'a Exemplar>,
 }
 
 /// Its value.
@@ -127,6 +133,17 @@ impl Message {
         let series = open(out, 1);
         labels(out, 1, row.identity);
         point(row, 2, 4, None, out);
+        for one in &row.exemplars {
+            let exemplar = open_small(out, 3);
+            for (name, value) in [(TRACE, one.trace()), (SPAN, one.span())] {
+                let label = open_small(out, 1);
+                bytes(out, 1, name.as_bytes());
+                bytes(out, 2, value.as_bytes());
+                close_small(out, label);
+            }
+            measured(one, out);
+            close_small(out, exemplar);
+        }
         close(out, series);
     }
 
@@ -142,6 +159,16 @@ impl Message {
         close_small(out, references);
         let counts = row.metric.kind != Kind::Gauge;
         point(row, 2, 3, counts.then_some(row.start), out);
+        for one in &row.exemplars {
+            let exemplar = open_small(out, 4);
+            let references = open_small(out, 1);
+            for text in [TRACE, &one.trace(), SPAN, &one.span()] {
+                varint(out, symbols.of(text));
+            }
+            close_small(out, references);
+            measured(one, out);
+            close_small(out, exemplar);
+        }
         let metadata = open_small(out, 5);
         let kind = match row.metric.kind {
             Kind::Counter => 1,
@@ -154,6 +181,12 @@ impl Message {
         close_small(out, metadata);
         close(out, series);
     }
+}
+
+/// Value and time of an `Exemplar`, which both versions have in the same fields.
+fn measured(one: &Exemplar, out: &mut Vec<u8>) {
+    double(out, 2, one.value);
+    uint(out, 3, one.unix_nanos / 1_000_000);
 }
 
 /// A `Sample` or a `Histogram`, each in its field; `start` is `start_timestamp` of version 2, which 0 leaves out.

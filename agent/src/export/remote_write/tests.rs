@@ -9,7 +9,7 @@ use crate::export::prometheus;
 use crate::export::push::Part;
 use crate::export::push::http::Answer;
 use crate::export::push::reply::Reply;
-use crate::export::testing::{BYTES, RTT, START, histogram, snapshot};
+use crate::export::testing::{BYTES, RTT, START, exemplified, histogram, snapshot};
 use agent_store::labels::Labels;
 use agent_store::series::STALE;
 use prost::Message as _;
@@ -24,6 +24,27 @@ struct Series {
     histograms: Vec<Histogram>,
     /// Type, help and unit.
     metadata: Option<(i32, String, String)>,
+    exemplars: Vec<(Vec<(String, String)>, f64, i64)>,
+}
+
+#[derive(prost::Message)]
+struct FirstExemplar {
+    #[prost(message, repeated, tag = "1")]
+    labels: Vec<Label>,
+    #[prost(double, tag = "2")]
+    value: f64,
+    #[prost(int64, tag = "3")]
+    timestamp: i64,
+}
+
+#[derive(prost::Message)]
+struct SecondExemplar {
+    #[prost(uint32, repeated, tag = "1")]
+    labels: Vec<u32>,
+    #[prost(double, tag = "2")]
+    value: f64,
+    #[prost(int64, tag = "3")]
+    timestamp: i64,
 }
 
 #[derive(prost::Message)]
@@ -38,6 +59,8 @@ struct FirstSeries {
     labels: Vec<Label>,
     #[prost(message, repeated, tag = "2")]
     samples: Vec<Sample>,
+    #[prost(message, repeated, tag = "3")]
+    exemplars: Vec<FirstExemplar>,
     #[prost(message, repeated, tag = "4")]
     histograms: Vec<Histogram>,
 }
@@ -66,6 +89,8 @@ struct SecondSeries {
     samples: Vec<Sample>,
     #[prost(message, repeated, tag = "3")]
     histograms: Vec<Histogram>,
+    #[prost(message, repeated, tag = "4")]
+    exemplars: Vec<SecondExemplar>,
     #[prost(message, optional, tag = "5")]
     metadata: Option<Metadata>,
 }
@@ -129,6 +154,17 @@ fn decode(protocol: u8, part: &Part) -> Vec<Series> {
             samples: s.samples,
             histograms: s.histograms,
             metadata: None,
+            exemplars: s
+                .exemplars
+                .into_iter()
+                .map(|e| {
+                    (
+                        e.labels.into_iter().map(|l| (l.name, l.value)).collect(),
+                        e.value,
+                        e.timestamp,
+                    )
+                })
+                .collect(),
         })
         .collect()
     } else {
@@ -143,6 +179,17 @@ fn decode(protocol: u8, part: &Part) -> Vec<Series> {
             samples: s.samples,
             histograms: s.histograms,
             metadata: s.metadata.map(|m| (m.kind, of(m.help), of(m.unit))),
+            exemplars: s
+                .exemplars
+                .into_iter()
+                .map(|e| {
+                    (
+                        e.labels.chunks(2).map(|l| (of(l[0]), of(l[1]))).collect(),
+                        e.value,
+                        e.timestamp,
+                    )
+                })
+                .collect(),
         })
         .collect()
     };
@@ -304,6 +351,7 @@ fn a_large_message_is_cut_and_each_part_stands_for_itself() {
                 start: 1,
                 time: 2,
                 point: Point::Number(i as f64),
+                exemplars: Vec::new(),
             });
         }
         let parts = message.finish();
@@ -426,5 +474,50 @@ fn an_empty_histogram_has_its_counts() {
             (Some(0), Some(0))
         );
         assert!(rtt.histograms[0].spans.is_empty());
+    }
+}
+
+#[test]
+fn exemplars_are_sent_once_with_the_series_that_counted_them() {
+    let ids = [
+        ("trace_id", format!("{:032x}", 0xabc)),
+        ("span_id", format!("{:016x}", 0xdef)),
+    ];
+    let ids: Vec<_> = ids.map(|(n, v)| (n.to_owned(), v)).into();
+    let time = (START / 1_000_000) as i64 + 1_250;
+    for protocol in [1, 2] {
+        for histograms in [Histograms::Native, Histograms::Classic] {
+            let settings = RemoteWriteSettings {
+                protocol,
+                histograms,
+                ..RemoteWriteSettings::default()
+            };
+            let mut encoder = Encoder::new(&settings, "host-1");
+            let mut sent = |at| {
+                let all = encoded(protocol, &mut encoder, &exemplified(at)).into_iter();
+                let some = all.filter(|(_, series)| !series.exemplars.is_empty());
+                let name = |labels: Vec<(String, String)>| {
+                    let of = |key: &str| labels.iter().find(|l| l.0 == key).map_or("", |l| &l.1).to_owned();
+                    (of("__name__"), of("le"))
+                };
+                some.map(|(labels, series)| (name(labels), series.exemplars))
+                    .collect::<Vec<_>>()
+            };
+            let both = [(ids.clone(), 0.3, time), (ids.clone(), 5e6, time)];
+            let named = |suffix: &str, le: &str| (format!("{}{suffix}", RTT.name), le.to_owned());
+            let want = if histograms == Histograms::Native {
+                vec![(named("", ""), both.to_vec())]
+            } else {
+                let [first, second] = both;
+                vec![
+                    (named("_bucket", "+Inf"), vec![second]),
+                    (named("_bucket", "0.5"), vec![first]),
+                ]
+            };
+            assert_eq!(sent(10), want, "{protocol} {histograms:?}");
+            // The second is placed at 20.
+            assert_eq!(sent(25).iter().map(|(_, e)| e.len()).sum::<usize>(), 1);
+            assert!(sent(30).is_empty());
+        }
     }
 }

@@ -4,6 +4,7 @@ use crate::aggregate::labels::text;
 use crate::probes::Context;
 use crate::records::Flow;
 use agent_common::tcp::{END_REASONS, FlowRecord, ROLES, end_reason};
+use agent_common::trace::{self, trace_id};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// A record with its names.
@@ -34,7 +35,7 @@ pub fn flow(r: &FlowRecord, context: &mut Context<'_>) -> Flow {
         peer: peer.name.clone(),
         peer_region: peer.region.clone(),
         peer_zone: peer.zone.clone(),
-        duration: (r.duration != 0).then(|| r.duration as f64 / 1e9),
+        duration: (r.established == 1 && r.duration != 0).then(|| r.duration as f64 / 1e9),
         connect: micros(r.connect),
         rtt: micros(r.srtt),
         rtt_min: micros(r.rtt_min),
@@ -47,6 +48,21 @@ pub fn flow(r: &FlowRecord, context: &mut Context<'_>) -> Flow {
         spurious: r.spurious,
         cwnd: r.cwnd,
         cookie: r.cookie,
+        trace_id: seed(r).map_or_else(String::new, |seed| format!("{:032x}", trace_id(seed))),
+    }
+}
+
+/// What the ids of the connection are made of, if both of its ends know it.
+pub fn seed(r: &FlowRecord) -> Option<u64> {
+    if r.established == 0 {
+        return None;
+    }
+    // 0 is a number as good as any, but where nothing is known both are.
+    match (r.role, r.isn, r.isn_remote) {
+        (_, 0, 0) => None,
+        (0, own, other) => Some(trace::seed(own, other)),
+        (1, own, other) => Some(trace::seed(other, own)),
+        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The pair table: which row belongs to whom, and the series that the rows add up to.
 
-use crate::aggregate::Further;
+use super::span::Placed;
+use crate::aggregate::{Exemplar, Further};
 use crate::bpf::Engine;
 use crate::bpf::KernelMap;
 use crate::error::Result;
@@ -10,6 +11,7 @@ use crate::probes::slots::{PairSeries, Row, clear_extremes};
 use crate::probes::totals::{OTHER, Totals};
 use agent_common::tcp::{PairKey, PairValue, SLOT_OTHER, counter};
 use agent_common::wire::Wire as _;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Rows of processes are given back after this many ticks without a connection or a change.
@@ -142,6 +144,23 @@ impl Table {
             if let Some(series) = self.pairs.get_mut(row.series) {
                 row.read(&engine.cells, slot, shards, series);
             }
+        }
+    }
+
+    /// Puts an exemplar into its histogram, if the row still is whose it was.
+    pub fn place(&mut self, placed: &Placed, unix_nanos: u64) {
+        let Some(Some(row)) = self.rows.get(placed.slot as usize) else {
+            return;
+        };
+        if placed.slot != SLOT_OTHER && row.key.as_ref() != Some(&placed.key) {
+            return;
+        }
+        let histograms = self.pairs.get_mut(row.series).map(|pair| &mut pair.histograms);
+        if let Some(histogram) = histograms.and_then(|all| all.get_mut(placed.series)) {
+            Arc::make_mut(histogram).keep(Exemplar {
+                placed: unix_nanos,
+                ..placed.exemplar
+            });
         }
     }
 

@@ -118,6 +118,7 @@ impl Distribution {
             sum: self.sum,
             min: self.min,
             max: self.max,
+            exemplars: Vec::new(),
         }
     }
 }
