@@ -4,7 +4,10 @@ use super::SIGMA;
 use serde::{Deserialize, Serialize};
 
 /// What is taken off each time, in standard deviations: half of the smallest change that is looked for.
-const SLACK: f32 = 0.5;
+pub(super) const SLACK: f32 = 0.5;
+/// The same of a spread that narrows: whatever widened it, told or not, has widened what it is compared with, and for half an
+/// hour all that is usual lies a third below.
+pub(super) const SLACK_OF_NARROWER: f32 = 1.0;
 /// No single value counts for more, so that an outlier is no change.
 const MOST: f32 = 3.0;
 /// A sum stops here: then it has been told for long.
@@ -30,13 +33,13 @@ impl Cusum {
         }
     }
 
-    /// Adds a value and says the larger sum, negative if it is that of what lies below.
-    pub(super) fn add(&mut self, value: f32, gain: f32) -> f32 {
+    /// Adds a value and says the larger sum, negative if it is that of what lies below, of which `slack` is taken off.
+    pub(super) fn add(&mut self, value: f32, gain: f32, slack: f32) -> f32 {
         let residual = value - self.mean;
         let unit = (SIGMA as f32 * self.deviation).max(1e-3);
         let z = (residual / unit).clamp(-MOST, MOST);
         self.up = (self.up + z - SLACK).clamp(0.0, FULL);
-        self.down = (self.down - z - SLACK).clamp(0.0, FULL);
+        self.down = (self.down - z - slack).clamp(0.0, FULL);
         self.mean += z * unit * gain;
         self.deviation += ((z * unit).abs() - self.deviation) * gain;
         if self.up >= self.down { self.up } else { -self.down }

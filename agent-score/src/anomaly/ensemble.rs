@@ -1,7 +1,7 @@
 //! A series and all detectors: what it says of each sample.
 
 use super::basic::{BASIC, Basic};
-use super::change_point::Cusum;
+use super::change_point::{Cusum, SLACK, SLACK_OF_NARROWER};
 use super::holt_winters::HoltWinters;
 use super::moving_average::Window;
 use super::season::Seasons;
@@ -22,6 +22,14 @@ const ACCEPTED: u16 = 300;
 const RELEARNING: u16 = 64;
 /// Steps without a value after which the latest values say nothing any more.
 const GAP: f64 = 10.0;
+/// Samples after such a gap in which nobody compares with the latest values: of the first one alone nothing follows.
+const FRESH: u8 = 8;
+/// Who compares with the latest values.
+const LATEST: [Detector; 3] = [
+    Detector::MovingAverage,
+    Detector::ExponentialSmoothing,
+    Detector::HoltWinters,
+];
 /// Least share of a detector in the false alarms, of that of the best, and the share of those that foretell nothing.
 const LEAST: f32 = 0.05;
 const CHANGES: f32 = 0.5;
@@ -29,7 +37,7 @@ const CHANGES: f32 = 0.5;
 const CAUTION: f32 = 1.386;
 const MOST_CAUTION: f32 = 8.0;
 /// Form of the state. One of another form is refused: the series is learned anew.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// What has been learned of a series. Serialised it is a baseline that outlives a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,6 +60,8 @@ pub struct Series {
     lasting: u16,
     relearning: u16,
     worth: u32,
+    /// Samples until the latest values, after a gap, say something again.
+    fresh: u8,
     has_negative: bool,
 }
 
@@ -75,8 +85,15 @@ impl Series {
             holt_winters: HoltWinters::default(),
             // Of a Gaussian and of its absolute value.
             changes: [Cusum::new(0.0, 0.8), Cusum::new(0.8, 0.48)],
-            tops: [Tops::new(2.5), Tops::new(4.0), Tops::new(4.0)],
-            tails: Default::default(),
+            // The narrower has the greater slack.
+            tops: [Tops::new(2.5), Tops::of_sums(4.0, 4.0), Tops::of_sums(4.0, 1.0)],
+            tails: std::array::from_fn(|i| {
+                if i < FORECASTS {
+                    Tails::default()
+                } else {
+                    Tails::of_sums()
+                }
+            }),
             seasons: Seasons::new(settings.step),
             alarms: 0.0,
             alone: [0.0; ALL],
@@ -85,6 +102,7 @@ impl Series {
             lasting: 0,
             relearning: 0,
             worth: 0,
+            fresh: 0,
             has_negative: false,
         }
     }
@@ -151,6 +169,7 @@ impl Series {
             self.basic.restart(rest);
             self.holt_winters.restart(rest);
             self.changes.iter_mut().for_each(Cusum::restart);
+            self.fresh = FRESH;
         }
         let forecasts = self.forecasts();
         let opinion = self.opinion(&forecasts, rest);
@@ -193,11 +212,16 @@ impl Series {
         for (z, (expected, sigma)) in distances.iter_mut().zip(forecasts) {
             *z = distance(rest - expected, *sigma, *expected);
         }
+        if self.fresh > 0 {
+            for detector in LATEST {
+                distances[detector as usize] = 0.0;
+            }
+        }
         // Changes are seen best against what moves least.
         let z = distances[Detector::Robust as usize];
         let gain = self.basic.gain() as f32;
-        distances[Detector::ChangePoint as usize] = self.changes[0].add(z, gain);
-        distances[Detector::Spread as usize] = self.changes[1].add(z.abs(), gain);
+        distances[Detector::ChangePoint as usize] = self.changes[0].add(z, gain, SLACK);
+        distances[Detector::Spread as usize] = self.changes[1].add(z.abs(), gain, SLACK_OF_NARROWER);
 
         let mut opinion = Opinion {
             surprise: [0.0; ALL],
@@ -385,6 +409,14 @@ impl Series {
         self.has_negative |= value < 0.0;
         self.basic.learn(&mut self.window, rest);
         self.holt_winters.learn(rest, self.basic.gain());
+        if self.fresh > 0 {
+            self.fresh -= 1;
+            if self.fresh == 0 {
+                let mean = self.basic.moving_average.expected();
+                self.basic.exponential.restart(mean);
+                self.holt_winters.restart(mean);
+            }
+        }
         if self.settings.detectors.has(Detector::HoltWinters) && self.settings.step < DAY {
             let (middle, sigma) = forecasts[Detector::Robust as usize];
             let unit = if sigma > 0.0 { sigma } else { 1.0 };
