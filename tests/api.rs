@@ -1,10 +1,10 @@
 //! The API where other machines can reach it: TLS and a token, or not at all.
 
 use anyhow::{Context as _, Result, ensure};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Output;
 use std::time::{Duration, Instant};
-use tests::harness::agent::{PATIENCE, Scratch};
+use tests::harness::agent::{PATIENCE, Scratch, binary, clean};
 use tests::harness::cli::{geophone, one_line, says};
 use tests::harness::command::said;
 use tests::harness::otlp::Authority;
@@ -106,6 +106,89 @@ fn tls_and_a_token() -> Result<()> {
         // curl: the peer's certificate cannot be authenticated with known CA certificates.
         equal("exit status", out.status.code(), Some(60)).with_context(|| said(&out))?;
     }
+    agent.stop()?;
+    Ok(())
+}
+
+/// Cause: an agent on every address, with TLS, a token and clients' certificates, as the chart sets it up; its certificate names
+/// neither 0.0.0.0 nor the loopback. Seen: commands with its settings find and ask it; without them, or as a user who may not
+/// read them, they say what is in the way, and none starts an agent of its own beside it.
+#[test]
+fn commands_ask_an_exposed_agent() -> Result<()> {
+    need_root!("openssl", "setpriv");
+    let (ours, others) = (Authority::new()?, Authority::new()?);
+    let scratch = Scratch::new()?;
+    let token = scratch.secret("token", format!("{TOKEN}\n"))?;
+    let setup = Setup::new()
+        .listen(Ipv4Addr::UNSPECIFIED)
+        .config("store: {kind: memory}");
+    let agent = open(setup, &ours, &token.to_string_lossy())
+        .set("api.tls.client_ca_file", &ours.file("ca.crt"))
+        .spawn()?;
+    let settings = |certificate: &str| {
+        format!(
+            "api:\n  listen: {}\n  token_file: {}\n  tls: {{cert_file: {certificate}, key_file: /nowhere, \
+             client_ca_file: {}, client_cert_file: {}, client_key_file: {}}}\n",
+            agent.at,
+            token.display(),
+            ours.file("ca.crt"),
+            ours.file("client.crt"),
+            ours.file("client.key")
+        )
+    };
+    let named = scratch.write("settings.yaml", settings(&ours.file("server.crt")))?;
+    let named = named.to_string_lossy();
+    let start = Instant::now();
+    while !geophone(&["check", "--cardinality", "--config", &named])?
+        .status
+        .success()
+    {
+        let last = geophone(&["check", "--cardinality", "--config", &named])?;
+        ensure!(start.elapsed() < PATIENCE, "{}: {}", said(&last), agent.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    for words in [
+        &["flows", "--for", "1s", "--json"][..],
+        &["tunnels", "--json"],
+        &["tunnels", "--follow", "--for", "1s"],
+        &["topology", "--format", "json"],
+        &["query", "geophone_tcp_connections"],
+    ] {
+        let out = geophone(&[words, &["--config", &named]].concat())?;
+        ensure!(out.status.success(), "{words:?}: {}", said(&out));
+        ensure!(out.stderr.is_empty(), "{words:?}: {}", said(&out));
+    }
+    let theirs = scratch.write("theirs.yaml", settings(&others.file("server.crt")))?;
+    let at = format!("127.0.0.1:{}", agent.at.port());
+    for (words, told) in [
+        (
+            ["--config", &*theirs.to_string_lossy()],
+            "is not that of api.tls.cert_file",
+        ),
+        (["--listen", &at], "--config (GEOPHONE_CONFIG)"),
+    ] {
+        for command in [
+            &["flows", "--for", "1s", "--json"][..],
+            &["topology"],
+            &["health"],
+        ] {
+            let line = one_line(&geophone(&[command, &words].concat())?)?;
+            says(&line, &[told])?;
+        }
+    }
+    // As somebody who may read the settings, and nothing secret that they name.
+    let program = scratch.path("geophone");
+    std::fs::copy(binary(), &program)?;
+    let mut nobody = clean("setpriv");
+    nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let out = nobody
+        .arg(&program)
+        .args(["health", "--config", &named])
+        .output()?;
+    says(
+        &one_line(&out)?,
+        &["Permission denied", "run it as the user of the agent"],
+    )?;
     agent.stop()?;
     Ok(())
 }

@@ -13,6 +13,9 @@ mod health;
 mod profile;
 mod query;
 mod record;
+mod remote;
+#[cfg(test)]
+mod remote_tests;
 mod replay;
 mod rules;
 mod score;
@@ -54,7 +57,7 @@ use crate::ui::{
     view::{View, ViewBuilder},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde::de::DeserializeOwned;
+use remote::Remote;
 use std::future::pending;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -212,46 +215,6 @@ fn write_summary(snapshot: &Snapshot, file: &PathBuf) -> Result<()> {
     std::fs::write(file, text).context(format_args!("--summary-json {}", file.display()))
 }
 
-/// Base URL of the agent that the configuration describes, if one answers there.
-async fn running_agent(config: &Config) -> Option<String> {
-    let scheme = if config.api.tls.is_some() { "https" } else { "http" };
-    let base = format!("{scheme}://{}", config.api.listen);
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_millis(500))
-        .build()
-        .ok()?;
-    let answer = client.get(format!("{base}/healthz")).send().await.ok()?;
-    answer.status().is_success().then_some(base)
-}
-
-fn token(config: &Config) -> Result<Option<String>> {
-    config
-        .api
-        .token_file
-        .as_ref()
-        .map(|file| {
-            std::fs::read_to_string(file)
-                .map(|t| t.trim().to_owned())
-                .context(format_args!("api.token_file {}", file.display()))
-        })
-        .transpose()
-}
-
-/// What the running agent answers to a path.
-async fn get<T: DeserializeOwned>(config: &Config, base: &str, path: &str) -> Result<T> {
-    let mut request = reqwest::Client::new().get(format!("{base}{path}"));
-    if let Some(token) = token(config)? {
-        request = request.bearer_auth(token);
-    }
-    let answer = request
-        .send()
-        .await
-        .and_then(reqwest::Response::error_for_status)
-        .context(base)?;
-    let body = answer.bytes().await.context(base)?;
-    serde_json::from_slice(&body).context(format_args!("{base}: the answer"))
-}
-
 /// `geophone top`.
 pub async fn top(config: &Config, btf: Option<PathBuf>, duration: Option<Duration>, own: bool) -> Result<()> {
     if !top::has_terminal() {
@@ -263,12 +226,9 @@ pub async fn top(config: &Config, btf: Option<PathBuf>, duration: Option<Duratio
         duration,
         ..top::Options::default()
     };
-    let base = if own { None } else { running_agent(config).await };
-    let result = match base {
-        Some(base) => {
-            let source = top::RemoteSource::new(&base, token(config)?)
-                .map_err(|e| Error::new(format_args!("{e:#}")))?;
-            top::run(source, options).await
+    let result = match Remote::find_unless(own, config).await? {
+        Some(Remote { client, base, token }) => {
+            top::run(top::RemoteSource::new(client, &base, token), options).await
         }
         None => {
             let mut running = Running::start(app::collector(config, btf)?, Vec::new())?;
@@ -291,21 +251,11 @@ pub async fn tunnels(
     options: &cli::Stream,
     pairs: bool,
 ) -> Result<()> {
-    let base = options.base(config).await;
+    let remote = Remote::find_unless(options.own, config).await?;
     let duration = options.duration.unwrap_or(Duration::from_secs(2));
-    let mut view = match base {
-        Some(base) => {
-            let client = reqwest::Client::new();
-            let token = token(config)?;
-            let ask = async || -> Result<View> {
-                let mut request = client.get(format!("{base}/api/v1/view"));
-                if let Some(token) = &token {
-                    request = request.bearer_auth(token);
-                }
-                let answer = request.send().await.and_then(reqwest::Response::error_for_status);
-                let bytes = answer.context(&base)?.bytes().await.context(&base)?;
-                serde_json::from_slice(&bytes).context(&base)
-            };
+    let mut view = match remote {
+        Some(remote) => {
+            let ask = async || remote.json::<View>("/api/v1/view").await;
             // Rates are those between two views.
             ask().await?;
             tokio::time::sleep(duration.max(Duration::from_millis(1100))).await;
@@ -341,16 +291,6 @@ pub async fn tunnels(
     say(print::tunnels(&view.tunnels, pairs).trim_end())
 }
 
-impl cli::Stream {
-    async fn base(&self, config: &Config) -> Option<String> {
-        if self.own {
-            None
-        } else {
-            running_agent(config).await
-        }
-    }
-}
-
 /// `geophone flows`, `geophone drops` and `geophone tunnels --follow`.
 pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream, what: &str) -> Result<()> {
     let line = |record: &Record| -> Option<String> {
@@ -367,6 +307,7 @@ pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream
             Some(print::line(record))
         }
     };
+    let remote = Remote::find_unless(options.own, config).await?;
     if !options.json {
         say(&match what {
             "flows" => print::flow_header(),
@@ -374,7 +315,6 @@ pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream
             _ => print::tunnel_header(),
         })?;
     }
-    let base = options.base(config).await;
     let end = async {
         tokio::select! {
             result = over(options.duration) => result,
@@ -382,7 +322,7 @@ pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream
         }
     };
     tokio::pin!(end);
-    let Some(base) = base else {
+    let Some(remote) = remote else {
         let mut running = Running::start(app::collector(config, btf)?, Vec::new())?;
         let mut records = match what {
             "tunnels" => running.shared.changes.follow().1,
@@ -406,22 +346,13 @@ pub async fn stream(config: &Config, btf: Option<PathBuf>, options: &cli::Stream
             }
         }
     };
-    let client = reqwest::Client::new();
-    let mut request = client.get(format!("{base}/api/v1/{what}"));
-    if let Some(token) = token(config)? {
-        request = request.bearer_auth(token);
-    }
-    let mut answer = request
-        .send()
-        .await
-        .and_then(reqwest::Response::error_for_status)
-        .context(&base)?;
+    let mut answer = remote.get(&format!("/api/v1/{what}")).await?;
     let mut buffer = Vec::new();
     loop {
         tokio::select! {
             result = &mut end => return result,
             chunk = answer.chunk() => {
-                let Some(chunk) = chunk.context(&base)? else { return Ok(()) };
+                let Some(chunk) = chunk.context(&remote.base)? else { return Ok(()) };
                 buffer.extend_from_slice(&chunk);
                 while let Some(at) = buffer.iter().position(|&b| b == b'\n') {
                     let text: Vec<u8> = buffer.drain(..=at).collect();

@@ -18,7 +18,8 @@ mod routes;
 mod silences;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub mod tls;
 
 pub use server::{Bound, bind, serve};
 pub use settings::{ApiSettings, ApiTls};

@@ -1,7 +1,7 @@
 //! Listening, TLS, and connections that cannot tie the agent up.
 
-use super::settings::{ApiSettings, ApiTls};
-use super::{State, routes};
+use super::settings::ApiSettings;
+use super::{State, routes, tls};
 use crate::export::secret;
 use anyhow::{Context as _, Result, anyhow, bail};
 use axum::Router;
@@ -10,9 +10,6 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -82,7 +79,12 @@ pub fn bind(settings: &ApiSettings) -> Result<Bound> {
         Ok(Token(token.as_bytes().to_vec()))
     });
     let token = token.transpose()?;
-    let tls = settings.tls.as_ref().map(acceptor).transpose()?;
+    let tls = settings
+        .tls
+        .as_ref()
+        .map(tls::server)
+        .transpose()?
+        .map(TlsAcceptor::from);
     let listener = std::net::TcpListener::bind(settings.listen).map_err(|e| {
         let remedy = match e.kind() {
             ErrorKind::AddrInUse => "address already in use; another geophone? use --listen".to_owned(),
@@ -106,53 +108,6 @@ pub fn bind(settings: &ApiSettings) -> Result<Bound> {
         address,
         patience: PATIENCE,
     })
-}
-
-fn acceptor(tls: &ApiTls) -> Result<TlsAcceptor> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let chain = certificates("api.tls.cert_file", &tls.cert_file)?;
-    let key = secret::read_secret("api.tls.key_file", &tls.key_file)?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| {
-        anyhow!(
-            "api.tls.key_file {}: {e}; give a private key as PEM",
-            tls.key_file.display()
-        )
-    })?;
-    let builder = match &tls.client_ca_file {
-        None => builder.with_no_client_auth(),
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            let context = || format!("api.tls.client_ca_file {}", path.display());
-            for certificate in certificates("api.tls.client_ca_file", path)? {
-                roots.add(certificate).with_context(context)?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            builder.with_client_cert_verifier(verifier.build().with_context(context)?)
-        }
-    };
-    let mut config = builder.with_single_cert(chain, key).map_err(|e| {
-        anyhow!(
-            "api.tls.cert_file {}: {e}; does the key belong to it?",
-            tls.cert_file.display()
-        )
-    })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-fn certificates(what: &str, path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>> {
-    let pem = secret::read(what, path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let found = found.map_err(|e| anyhow!("{what} {}: {e}; give certificates as PEM", path.display()))?;
-    if found.is_empty() {
-        bail!(
-            "{what} {}: no certificate in it; give certificates as PEM",
-            path.display()
-        );
-    }
-    Ok(found)
 }
 
 /// Answers until `shutdown` resolves.

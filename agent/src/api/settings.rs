@@ -35,6 +35,13 @@ pub struct ApiTls {
     /// PEM file with the authorities whose client certificates are admitted. Without it clients need no certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca_file: Option<PathBuf>,
+    /// PEM file with the certificate by which `geophone top` and the other commands that ask a running agent are admitted,
+    /// where `client_ca_file` asks for one. The agent does not read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert_file: Option<PathBuf>,
+    /// PEM file with its private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key_file: Option<PathBuf>,
 }
 
 impl Default for ApiSettings {
@@ -51,6 +58,11 @@ impl Default for ApiSettings {
 impl ApiSettings {
     /// Refuses to show this machine to a network without protection.
     pub fn validate(&self) -> Result<()> {
+        if let Some(tls) = &self.tls
+            && tls.client_cert_file.is_some() != tls.client_key_file.is_some()
+        {
+            bail!("api.tls: client_cert_file and client_key_file belong together; set both or none");
+        }
         if self.listen.ip().to_canonical().is_loopback() {
             return Ok(());
         }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     records: broadcast::Sender<Arc<Record>>,
     changes: Arc<Changes>,
@@ -18,10 +18,10 @@ pub(super) struct Server {
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
-pub(super) fn start(settings: ApiSettings) -> Server {
+pub(crate) fn start(settings: ApiSettings) -> Server {
     install_crypto();
     let mut bound = bind(&ApiSettings {
-        listen: "127.0.0.1:0".parse().unwrap(),
+        listen: SocketAddr::new(settings.listen.ip(), 0),
         ..settings
     })
     .unwrap();
@@ -323,6 +323,8 @@ async fn tls_and_client_certificates() {
         cert_file: cert_file.clone(),
         key_file,
         client_ca_file,
+        client_cert_file: None,
+        client_key_file: None,
     };
     let server = start(ApiSettings {
         tls: Some(tls.clone()),

@@ -1,7 +1,8 @@
 //! `geophone alerts`: what fires, silences, incidents, and a test of receivers.
 
+use super::remote::Remote;
 use super::rules::{labels, narrowed};
-use super::{running_agent, say, token};
+use super::say;
 use crate::alert::files;
 use crate::alert::notify::plan;
 use crate::cli::{self, AlertsCommand, SilenceAdd, SilenceCommand};
@@ -31,10 +32,9 @@ pub async fn alerts(config: &Config, options: &cli::Alerts) -> Result<()> {
             SilenceCommand::List { expired, json } => silences(config, *expired, *json).await,
             SilenceCommand::Expire { id } => {
                 let path = format!("/api/v2/silence/{}", urlencoded(id));
-                Agent::find(config)
-                    .await?
-                    .ask(Method::DELETE, &path, None)
-                    .await?;
+                let agent = agent(config).await?;
+                let asked = agent.request(Method::DELETE, agent.url(&path)?);
+                agent.told(agent.send(asked).await?).await?;
                 say(&format!("{id}: expired"))
             }
         },
@@ -52,49 +52,9 @@ fn urlencoded(text: &str) -> String {
 }
 
 /// The running agent.
-pub(super) struct Agent {
-    base: String,
-    client: reqwest::Client,
-    token: Option<String>,
-}
-
-impl Agent {
-    pub(super) async fn find(config: &Config) -> Result<Self> {
-        let base = running_agent(config).await;
-        Ok(Self {
-            base: base.context("no agent answers; start one, or say where with --listen")?,
-            client: reqwest::Client::new(),
-            token: token(config)?,
-        })
-    }
-
-    /// Its answer; null if there is none. A refusal is told in its own words.
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        let mut request = self.client.request(method, format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        if let Some(body) = body {
-            request = request
-                .header(header::CONTENT_TYPE, "application/json")
-                .body(body.to_string());
-        }
-        let answer = request.send().await.context(&self.base)?;
-        let status = answer.status();
-        let bytes = answer.bytes().await.context(&self.base)?;
-        let read = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        if status.is_success() {
-            return Ok(read);
-        }
-        let why = read["error"]
-            .as_str()
-            .map_or_else(|| status.to_string(), str::to_owned);
-        Err(Error::new(format_args!("{}: {why}", self.base)))
-    }
-
-    pub(super) async fn get(&self, path: &str) -> Result<Value> {
-        self.ask(Method::GET, path, None).await
-    }
+pub(super) async fn agent(config: &Config) -> Result<Remote> {
+    let found = Remote::find(config).await?;
+    found.context("no agent answers; start one, or say where with --listen")
 }
 
 fn text(value: &Value) -> String {
@@ -111,14 +71,14 @@ fn labels_of(value: &Value) -> Labels {
 }
 
 async fn list(config: &Config, as_json: bool) -> Result<()> {
-    let agent = Agent::find(config).await?;
-    let body = agent.get("/api/v1/alerts").await?;
+    let agent = agent(config).await?;
+    let body = agent.json::<Value>("/api/v1/alerts").await?;
     let alerts = body["data"]["alerts"].as_array().cloned().unwrap_or_default();
     if as_json {
         return pretty(&Value::Array(alerts));
     }
     if alerts.is_empty() {
-        let rules = agent.get("/api/v1/rules?type=alert").await?;
+        let rules = agent.json::<Value>("/api/v1/rules?type=alert").await?;
         let none = rules["data"]["groups"].as_array().is_none_or(Vec::is_empty);
         return say(if none {
             "no alerting rule is evaluated: see rules.files, and geophone_rules_invalid_files"
@@ -146,7 +106,7 @@ async fn list(config: &Config, as_json: bool) -> Result<()> {
 }
 
 async fn incidents(config: &Config, as_json: bool) -> Result<()> {
-    let body = Agent::find(config).await?.get("/api/v1/incidents").await?;
+    let body = agent(config).await?.json::<Value>("/api/v1/incidents").await?;
     let all = body["data"]["incidents"].as_array().cloned().unwrap_or_default();
     if as_json {
         return pretty(&Value::Array(all));
@@ -212,13 +172,17 @@ async fn silence(config: &Config, options: &SilenceAdd) -> Result<()> {
         "createdBy": options.author.clone().unwrap_or_else(user),
         "comment": options.comment,
     });
-    let agent = Agent::find(config).await?;
-    let answer = agent.ask(Method::POST, "/api/v2/silences", Some(&body)).await?;
+    let agent = agent(config).await?;
+    let asked = agent.request(Method::POST, agent.url("/api/v2/silences")?);
+    let asked = asked
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body.to_string());
+    let answer: Value = agent.read(agent.told(agent.send(asked).await?).await?).await?;
     say(&text(&answer["silenceID"]))
 }
 
 async fn silences(config: &Config, expired: bool, as_json: bool) -> Result<()> {
-    let mut all = Agent::find(config).await?.get("/api/v2/silences").await?;
+    let mut all = agent(config).await?.json::<Value>("/api/v2/silences").await?;
     if let Some(all) = all.as_array_mut() {
         all.retain(|silence| expired || silence["status"]["state"] != "expired");
     }

@@ -1,6 +1,6 @@
 //! `geophone anomalies`: what is not as it usually is, and why.
 
-use super::alerts::Agent;
+use super::alerts::agent;
 use super::say;
 use super::store::moment;
 use crate::config::Config;
@@ -51,7 +51,7 @@ pub async fn anomalies(config: &Config, all: bool, watches: bool, as_json: bool)
         return say(texts.concat().trim_end());
     }
     let path = format!("/api/v1/anomalies?all={all}");
-    let answer = Agent::find(config).await?.get(&path).await?;
+    let answer: Value = agent(config).await?.json(&path).await?;
     if as_json {
         return say(&serde_json::to_string_pretty(&answer).context("JSON")?);
     }

@@ -1,6 +1,7 @@
 //! `geophone capacity`: what runs out, and when; of the running agent, of a store, or of any series in a file.
 
-use super::{running_agent, say, terminal_width, token};
+use super::remote::Remote;
+use super::{say, terminal_width};
 use crate::capacity::words::{amount, growth, when};
 use crate::capacity::{self, Report, Resource};
 use crate::cli;
@@ -51,23 +52,12 @@ pub async fn capacity(config: &Config, options: &cli::Capacity) -> Result<()> {
 }
 
 async fn ask(config: &Config) -> Result<Report> {
-    let Some(base) = running_agent(config).await else {
+    let Some(remote) = Remote::find(config).await? else {
         return Err(Error::new(
             "no agent answers; start one, say where with --listen, or read a store with --store DIR",
         ));
     };
-    let mut request = reqwest::Client::new().get(format!("{base}/api/v1/capacity"));
-    if let Some(token) = token(config)? {
-        request = request.bearer_auth(token);
-    }
-    let answer = request.send().await.context(&base)?;
-    let (status, body) = (answer.status(), answer.bytes().await.context(&base)?);
-    if !status.is_success() {
-        let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        let why = said["error"].as_str().unwrap_or("no forecasts").to_owned();
-        return Err(Error::new(format_args!("{base}: {why}")));
-    }
-    serde_json::from_slice(&body).context(&base)
+    remote.json("/api/v1/capacity").await
 }
 
 /// A line for each resource whose limit is known.

@@ -1,6 +1,7 @@
 //! `geophone check --cardinality`: what the running agent's series are made of.
 
-use super::{get, running_agent, say};
+use super::remote::Remote;
+use super::say;
 use crate::aggregate::fold::FOLDED;
 use crate::api::json::{SnapshotView, ValueView};
 use crate::config::Config;
@@ -45,13 +46,13 @@ struct Report {
 
 /// Shows it.
 pub async fn cardinality(config: &Config, json: bool) -> Result<()> {
-    let Some(base) = running_agent(config).await else {
+    let Some(remote) = Remote::find(config).await? else {
         return Err(Error::new(format_args!(
             "no agent answers on {}: series are counted in a running one; start geophone run, or name its address by --listen",
             config.api.listen
         )));
     };
-    let snapshot: SnapshotView<'static> = get(config, &base, "/api/v1/snapshot").await?;
+    let snapshot: SnapshotView<'static> = remote.json("/api/v1/snapshot").await?;
     let report = Report::of(&snapshot);
     if json {
         return say(&serde_json::to_string_pretty(&report).context("JSON")?);

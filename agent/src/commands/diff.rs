@@ -1,7 +1,8 @@
 //! `geophone diff`.
 
-use super::profile::{Remote, seconds};
-use super::{running_agent, terminal_width};
+use super::profile::{seconds, stacks};
+use super::remote::Remote;
+use super::terminal_width;
 use crate::cli;
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
@@ -36,13 +37,12 @@ pub async fn diff(config: &Config, options: &cli::Diff) -> Result<()> {
                     ("type", kind.to_owned()),
                 ];
                 if remote.is_none() {
-                    let base = running_agent(config).await.ok_or_else(|| {
-                        Error::new(format_args!("{what}: no agent answers here; see --listen"))
-                    })?;
-                    remote = Some(Remote::new(config, &base)?);
+                    let found = Remote::find(config).await?;
+                    remote =
+                        Some(found.context(format_args!("{what}: no agent answers here; see --listen"))?);
                 }
                 let answer = match &remote {
-                    Some(remote) => remote.get(&times, &options.whose, Format::Pprof).await?,
+                    Some(remote) => stacks(remote, &times, &options.whose, Format::Pprof).await?,
                     None => None,
                 };
                 let answer = answer.ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! `geophone profile`.
 
-use super::{over, running_agent, token};
-use crate::aggregate::labels::clean;
+use super::over;
+use super::remote::Remote;
 use crate::app::{self, Running};
 use crate::cli;
 use crate::config::{Config, TunnelUse};
@@ -11,6 +11,7 @@ use crate::stacks::render::{Summary, table};
 use crate::stacks::store::SECOND;
 use crate::stacks::{Format, now};
 use agent_common::profile::sample;
+use reqwest::{Method, StatusCode};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -33,9 +34,8 @@ pub async fn profile(config: &Config, btf: Option<PathBuf>, options: &cli::Profi
         .unwrap_or(Format::Json);
     let window = options.window(now())?;
     let own = options.own || options.hz.is_some() || options.waker;
-    let base = if own { None } else { running_agent(config).await };
-    let asked = match &base {
-        Some(base) => ask(config, base, options, window, format).await?,
+    let asked = match Remote::find_unless(own, config).await? {
+        Some(agent) => ask(&agent, options, window, format).await?,
         None => None,
     };
     let answer = match asked {
@@ -80,13 +80,11 @@ impl cli::Profile {
 
 /// Asks the running agent. `None` = it takes no stacks.
 async fn ask(
-    config: &Config,
-    base: &str,
+    agent: &Remote,
     options: &cli::Profile,
     window: Option<Window>,
     format: Format,
 ) -> Result<Option<Vec<u8>>> {
-    let agent = Remote::new(config, base)?;
     // Whether it takes any, and whether it understands the question, is known before anybody waits.
     let times = |from: u64, to: u64| [("from", seconds(from)), ("to", seconds(to))];
     let kind = sample::NAMES.get(usize::from(options.kind.number())).copied();
@@ -99,11 +97,8 @@ async fn ask(
         None => {
             let begin = now();
             let question = of_kind(&times(begin - SECOND, begin));
-            if agent
-                .get(&question, &options.whose, Format::Json)
-                .await?
-                .is_none()
-            {
+            let asked = stacks(agent, &question, &options.whose, Format::Json).await?;
+            if asked.is_none() {
                 return Ok(None);
             }
             // From the next whole second on: stacks of the last minute are kept by the second.
@@ -115,9 +110,7 @@ async fn ask(
             Window { from, to }
         }
     };
-    agent
-        .get(&of_kind(&times(from, to)), &options.whose, format)
-        .await
+    stacks(agent, &of_kind(&times(from, to)), &options.whose, format).await
 }
 
 /// A time as the API takes it.
@@ -125,59 +118,31 @@ pub(super) fn seconds(time: u64) -> String {
     format!("{}.{:09}", time / SECOND, time % SECOND)
 }
 
-/// An agent that runs.
-pub(super) struct Remote {
-    client: reqwest::Client,
-    base: String,
-    token: Option<String>,
-}
-
-impl Remote {
-    pub(super) fn new(config: &Config, base: &str) -> Result<Self> {
-        Ok(Self {
-            client: reqwest::Client::new(),
-            base: base.to_owned(),
-            token: token(config)?,
-        })
+/// What an agent has seen. `None` = it takes no stacks.
+pub(super) async fn stacks(
+    agent: &Remote,
+    times: &[(&str, String)],
+    whose: &cli::Whose,
+    format: Format,
+) -> Result<Option<Vec<u8>>> {
+    let mut url = agent.url("/api/v1/profile")?;
+    let words = [
+        ("pid", whose.pid.map(|pid| pid.to_string())),
+        ("comm", whose.comm.clone()),
+        ("subject", whose.subject.clone()),
+        ("cgroup", whose.cgroup.clone()),
+    ];
+    let format = serde_json::to_value(format).context("JSON")?;
+    url.query_pairs_mut()
+        .extend_pairs(times)
+        .extend_pairs(words.into_iter().filter_map(|(key, value)| Some((key, value?))))
+        .append_pair("format", format.as_str().unwrap_or_default());
+    let answer = agent.send(agent.request(Method::GET, url)).await?;
+    if answer.status() == StatusCode::NOT_FOUND {
+        return Ok(None);
     }
-
-    /// What it has seen. `None` = it takes no stacks.
-    pub(super) async fn get(
-        &self,
-        times: &[(&str, String)],
-        whose: &cli::Whose,
-        format: Format,
-    ) -> Result<Option<Vec<u8>>> {
-        let base = &self.base;
-        let mut url = reqwest::Url::parse(&format!("{base}/api/v1/profile")).context(base)?;
-        let words = [
-            ("pid", whose.pid.map(|pid| pid.to_string())),
-            ("comm", whose.comm.clone()),
-            ("subject", whose.subject.clone()),
-            ("cgroup", whose.cgroup.clone()),
-        ];
-        let format = serde_json::to_value(format).context("JSON")?;
-        url.query_pairs_mut()
-            .extend_pairs(times)
-            .extend_pairs(words.into_iter().filter_map(|(key, value)| Some((key, value?))))
-            .append_pair("format", format.as_str().unwrap_or_default());
-        let mut request = self.client.get(url);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        let answer = request.send().await.context(base)?;
-        let status = answer.status();
-        let body = answer.bytes().await.context(base)?.to_vec();
-        match status {
-            s if s.is_success() => Ok(Some(body)),
-            reqwest::StatusCode::NOT_FOUND => Ok(None),
-            s => {
-                let told: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-                let told = told["error"].as_str().unwrap_or(s.as_str()).to_owned();
-                Err(Error::new(format_args!("{base}: {}", clean(&told))))
-            }
-        }
-    }
+    let body = agent.told(answer).await?.bytes().await;
+    Ok(Some(body.context(&agent.base)?.to_vec()))
 }
 
 /// Takes stacks by a collector of its own.

@@ -1,6 +1,7 @@
 //! `geophone query`: PromQL, asked of the running agent or of a store.
 
-use super::{running_agent, say, terminal_width, token};
+use super::remote::Remote;
+use super::{say, terminal_width};
 use crate::cli::{self, AnswerFormat};
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
@@ -9,6 +10,7 @@ use crate::stacks::query::moment;
 use crate::ui::print::Reply;
 use agent_store::promql::{self, Options, json};
 use agent_store::series::Millis;
+use reqwest::Method;
 use std::io::Write as _;
 
 /// Steps of a range that says none: as many as a wide terminal has columns.
@@ -94,7 +96,7 @@ fn evaluate(memory: &Memory, query: &str, when: &When) -> Result<String> {
 }
 
 async fn ask(config: &Config, query: &str, when: &When) -> Result<String> {
-    let Some(base) = running_agent(config).await else {
+    let Some(remote) = Remote::find(config).await? else {
         return Err(Error::new(
             "no agent answers; start one, say where with --listen, or read a store with --store DIR",
         ));
@@ -111,14 +113,11 @@ async fn ask(config: &Config, query: &str, when: &When) -> Result<String> {
             ],
         ),
     };
-    let mut url = reqwest::Url::parse(&format!("{base}/api/v1/{path}")).context(&base)?;
+    let mut url = remote.url(&format!("/api/v1/{path}"))?;
     url.query_pairs_mut()
         .append_pair("query", query)
         .extend_pairs(times);
-    let mut request = reqwest::Client::new().get(url);
-    if let Some(token) = token(config)? {
-        request = request.bearer_auth(token);
-    }
     // The answer to a wrong query is one as well, and says what is wrong.
-    request.send().await.context(&base)?.text().await.context(&base)
+    let answer = remote.send(remote.request(Method::GET, url)).await?;
+    answer.text().await.context(&remote.base)
 }

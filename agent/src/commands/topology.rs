@@ -1,6 +1,7 @@
 //! `geophone topology`.
 
-use super::{get, over, running_agent};
+use super::over;
+use super::remote::Remote;
 use crate::app::{self, Running, Views};
 use crate::cli::{self, TopologyFormat};
 use crate::config::Config;
@@ -10,13 +11,8 @@ use std::path::PathBuf;
 
 /// Prints the topology that the running agent knows, else what an agent of its own sees in the given time.
 pub async fn topology(config: &Config, btf: Option<PathBuf>, options: &cli::Topology) -> Result<()> {
-    let base = if options.own {
-        None
-    } else {
-        running_agent(config).await
-    };
-    let topology = match base {
-        Some(base) => get(config, &base, "/api/v1/topology").await?,
+    let topology = match Remote::find_unless(options.own, config).await? {
+        Some(remote) => remote.json("/api/v1/topology").await?,
         None => look(config, btf, options).await?,
     };
     let text = match options.format {

@@ -24,7 +24,11 @@ pub struct Others {
 /// Asks the kernel, as who has neither capability.
 pub fn of_others(config: &Config) -> Others {
     let mut named = Vec::new();
-    if let Ok(values) = serde_json::to_value(config) {
+    if let Ok(mut values) = serde_json::to_value(config) {
+        // For the commands that ask the agent; it does not read them.
+        if let Some(tls) = values.pointer_mut("/api/tls").and_then(Value::as_object_mut) {
+            tls.retain(|key, _| !matches!(key.as_str(), "client_cert_file" | "client_key_file"));
+        }
         paths(&values, &mut named);
     }
     let may = |path: &Path, flags| faccessat(AT_FDCWD, path, flags, AtFlags::AT_EACCESS).is_ok();

@@ -29,19 +29,9 @@ pub struct RemoteSource {
 }
 
 impl RemoteSource {
-    /// Asks the agent at `base_url`, e.g. `http://127.0.0.1:9779`. Call it inside of a tokio runtime.
-    pub fn new(base_url: &str, token: Option<String>) -> anyhow::Result<Self> {
-        // Fails only if there is a provider already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .connect_timeout(PATIENCE)
-            .build()
-            .map_err(|e| anyhow::anyhow!("HTTP client for {base_url}: {e}"))?;
-        Ok(Self::with_client(client, base_url, token))
-    }
-
-    /// The same with a client of one's own, e.g. one that trusts a private authority.
-    pub fn with_client(client: Client, base_url: &str, token: Option<String>) -> Self {
+    /// Asks the agent at `base_url`, e.g. `http://127.0.0.1:9779`, by a client that knows whom to trust. Call it inside of a
+    /// tokio runtime.
+    pub fn new(client: Client, base_url: &str, token: Option<String>) -> Self {
         let agent = Agent {
             client,
             base: base_url.trim_end_matches('/').to_owned(),
@@ -201,10 +191,15 @@ mod tests {
         assert_eq!(lines.push(&[b"yz\n", drop.as_bytes(), b"\n"].concat()).len(), 1);
     }
 
+    fn source(url: &str, token: Option<&str>) -> RemoteSource {
+        crate::export::testing_tls::install_crypto();
+        RemoteSource::new(Client::new(), url, token.map(str::to_owned))
+    }
+
     #[tokio::test]
     async fn an_agent_that_is_not_there_is_said_to_be_gone() {
-        let mut source = RemoteSource::new("http://127.0.0.1:1/", None).unwrap();
-        let Some(Update::Gone(why)) = source.next().await else {
+        let mut told = source("http://127.0.0.1:1/", None);
+        let Some(Update::Gone(why)) = told.next().await else {
             panic!("an answer from nobody")
         };
         assert_eq!(why, "agent at 127.0.0.1:1 does not answer; retrying");
@@ -229,11 +224,11 @@ mod tests {
                 .await
                 .unwrap();
         });
-        let mut source = RemoteSource::new(&url, Some("secret".into())).unwrap();
-        assert!(matches!(source.next().await, Some(Update::View(view)) if view.host == "far"));
-        let mut source = RemoteSource::new(&url, None).unwrap();
+        let mut told = source(&url, Some("secret"));
+        assert!(matches!(told.next().await, Some(Update::View(view)) if view.host == "far"));
+        let mut told = source(&url, None);
         assert!(
-            matches!(source.next().await, Some(Update::Gone(why)) if why.contains("refuses the token (401)"))
+            matches!(told.next().await, Some(Update::Gone(why)) if why.contains("refuses the token (401)"))
         );
         server.abort();
     }
