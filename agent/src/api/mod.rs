@@ -6,6 +6,9 @@ pub mod server;
 pub mod settings;
 pub mod stats;
 
+mod held;
+#[cfg(test)]
+mod held_tests;
 mod profile;
 #[cfg(test)]
 mod prometheus_tests;

@@ -44,7 +44,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone)]
 pub(super) struct App {
     pub(super) state: State,
-    token: Option<Arc<Token>>,
+    token: Option<watch::Receiver<Arc<Token>>>,
     /// Names of this host, for requests without a token.
     hosts: Arc<[String]>,
     /// When the last snapshot came, by the monotonic clock: a step of the wall clock is no illness.
@@ -63,14 +63,14 @@ pub(super) struct App {
 
 pub(super) fn router(
     state: State,
-    token: Option<Token>,
+    token: Option<watch::Receiver<Arc<Token>>>,
     hosts: Vec<String>,
     patience: Duration,
     ticked: watch::Receiver<Instant>,
 ) -> Router {
     let app = App {
         state,
-        token: token.map(Arc::new),
+        token,
         hosts: hosts.into(),
         ticked,
         patience,
@@ -198,7 +198,7 @@ fn refuse(app: &App, request: &Request) -> Option<Response> {
             )
         });
     };
-    if matches!(request.uri().path(), "/healthz" | "/readyz") || token.admits(headers) {
+    if matches!(request.uri().path(), "/healthz" | "/readyz") || token.borrow().admits(headers) {
         return None;
     }
     let mut response = problem(StatusCode::UNAUTHORIZED, "no or wrong bearer token");
@@ -298,7 +298,7 @@ async fn reload(From(app): From<App>) -> Response {
         Ok(()) => axum::Json(serde_json::json!({
             "status": "ok",
             "reloaded": "rules.files",
-            "not_reloaded": "the configuration, and all other files that it names: for these restart the agent",
+            "not_reloaded": "the configuration, and the other files that it names: for these restart the agent; certificates and token of the API are read as they change",
         }))
         .into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),

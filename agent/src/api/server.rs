@@ -1,6 +1,8 @@
 //! Listening, TLS, and connections that cannot tie the agent up.
 
+use super::held::{Held, LOOK};
 use super::settings::ApiSettings;
+use super::stats::Files;
 use super::{State, routes, tls};
 use crate::export::secret;
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -12,6 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
@@ -33,12 +36,14 @@ const SHORTEST_TOKEN: usize = 16;
 /// What [`bind`] has made ready.
 pub struct Bound {
     listener: std::net::TcpListener,
-    tls: Option<TlsAcceptor>,
-    token: Option<Token>,
+    tls: Option<Held<TlsAcceptor>>,
+    token: Option<Held<Arc<Token>>>,
     hosts: Vec<String>,
     address: SocketAddr,
     /// For the TLS handshake, for the head of each request, and for a client to go on taking what it is sent.
     pub(super) patience: Duration,
+    /// Between two looks at the files.
+    pub(super) look: Duration,
 }
 
 impl Bound {
@@ -52,6 +57,18 @@ impl Bound {
 pub(super) struct Token(Vec<u8>);
 
 impl Token {
+    fn read(path: &Path) -> Result<Self> {
+        let token = secret::read_secret("api.token_file", path)?;
+        let token = token.trim();
+        if token.len() < SHORTEST_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            bail!(
+                "api.token_file {}: not {SHORTEST_TOKEN} printable characters; openssl rand -hex 32",
+                path.display()
+            );
+        }
+        Ok(Self(token.as_bytes().to_vec()))
+    }
+
     /// Compares in constant time: how long a refusal takes tells nothing about the token but its length.
     pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
         let given = headers
@@ -67,24 +84,21 @@ impl Token {
 /// Reads the files and takes the port, so that what is wrong with them is known before any probe is loaded.
 pub fn bind(settings: &ApiSettings) -> Result<Bound> {
     settings.validate()?;
-    let token = settings.token_file.as_ref().map(|path| {
-        let token = secret::read_secret("api.token_file", path)?;
-        let token = token.trim();
-        if token.len() < SHORTEST_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            bail!(
-                "api.token_file {}: not {SHORTEST_TOKEN} printable characters; openssl rand -hex 32",
-                path.display()
-            );
-        }
-        Ok(Token(token.as_bytes().to_vec()))
+    let token = settings.token_file.clone().map(|path| {
+        Held::new(Files::Token, [path.clone()], move || {
+            Token::read(&path).map(Arc::new)
+        })
     });
-    let token = token.transpose()?;
-    let tls = settings
-        .tls
-        .as_ref()
-        .map(tls::server)
-        .transpose()?
-        .map(TlsAcceptor::from);
+    let tls = settings.tls.clone().map(|tls| {
+        let paths = [&tls.cert_file, &tls.key_file]
+            .into_iter()
+            .chain(&tls.client_ca_file);
+        let paths: Vec<PathBuf> = paths.cloned().collect();
+        Held::new(Files::Tls, paths, move || {
+            tls::server(&tls).map(TlsAcceptor::from)
+        })
+    });
+    let (token, tls) = (token.transpose()?, tls.transpose()?);
     let listener = std::net::TcpListener::bind(settings.listen).map_err(|e| {
         let remedy = match e.kind() {
             ErrorKind::AddrInUse => "address already in use; another geophone? use --listen".to_owned(),
@@ -107,6 +121,7 @@ pub fn bind(settings: &ApiSettings) -> Result<Bound> {
         hosts: settings.hosts.clone(),
         address,
         patience: PATIENCE,
+        look: LOOK,
     })
 }
 
@@ -119,6 +134,7 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
         hosts,
         address,
         patience,
+        look,
     } = bound;
     let listener = TcpListener::from_std(listener).with_context(|| format!("api.listen {address}"))?;
     let (ticked, last_tick) = watch::channel(Instant::now());
@@ -131,7 +147,16 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
         // Keeps the time of the last tick readable after the collector has gone.
         ticked.closed().await;
     });
-    let router = routes::router(state, token, hosts, patience, last_tick);
+    let stats = state.stats.clone();
+    let secret = token.as_ref().map(Held::latest);
+    let shown = tls.as_ref().map(Held::latest);
+    let router = routes::router(state, secret, hosts, patience, last_tick);
+    if let Some(token) = token {
+        tasks.spawn(token.follow(look, stats.clone()));
+    }
+    if let Some(tls) = tls {
+        tasks.spawn(tls.follow(look, stats));
+    }
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let (stop, stopped) = watch::channel(());
     let accept = async {
@@ -142,7 +167,8 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
             while tasks.try_join_next().is_some() {}
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let (tls, router, stopped) = (tls.clone(), router.clone(), stopped.clone());
+                    let tls = shown.as_ref().map(|shown| shown.borrow().clone());
+                    let (router, stopped) = (router.clone(), stopped.clone());
                     tasks.spawn(async move {
                         let _place = place;
                         let _ = stream.set_nodelay(true);

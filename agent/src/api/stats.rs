@@ -2,7 +2,7 @@
 
 use crate::aggregate::{Collect, Family, Kind, Label, Labels, Metric, Series, Stability, Value};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 static PATH: Label = Label {
     prometheus: "path",
@@ -13,6 +13,12 @@ static CODE: Label = Label {
     prometheus: "code",
     otlp: "geophone.http.status_class",
     help: "Class of the HTTP status: 2xx, 4xx or 5xx",
+};
+
+static FILES: Label = Label {
+    prometheus: "files",
+    otlp: "geophone.api.files",
+    help: "api.tls or api.token_file",
 };
 
 /// Requests.
@@ -37,8 +43,40 @@ pub static LAGGED: Metric = Metric {
     stability: Stability::Stable,
 };
 
+/// Files whose new state is not in use.
+pub static OUTDATED: Metric = Metric {
+    name: "geophone_api_files_outdated",
+    otlp: "geophone.api.files.outdated",
+    unit: "{file}",
+    kind: Kind::Gauge,
+    help: "1 = the files have changed and cannot be used, so what they held before is used on; the log says why",
+    labels: &[&FILES],
+    stability: Stability::Stable,
+};
+
 /// All metrics of the API.
-pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED];
+pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED, &OUTDATED];
+
+/// Files of the API that are read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// Certificates and key.
+    Tls,
+    /// The token.
+    Token,
+}
+
+impl Files {
+    const ALL: [Self; 2] = [Self::Tls, Self::Token];
+
+    /// The setting that names them.
+    pub const fn setting(self) -> &'static str {
+        match self {
+            Self::Tls => "api.tls",
+            Self::Token => "api.token_file",
+        }
+    }
+}
 
 /// The path with a part of the client's choice.
 const LABEL_VALUES: &str = "/api/v1/label/{name}/values";
@@ -87,6 +125,7 @@ const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 pub struct Stats {
     requests: [[AtomicU64; CLASSES.len()]; PATHS.len()],
     lagged: AtomicU64,
+    outdated: [AtomicBool; Files::ALL.len()],
 }
 
 impl Stats {
@@ -112,6 +151,11 @@ impl Stats {
         }
     }
 
+    /// Notes whether what the files hold cannot be used.
+    pub fn outdated(&self, files: Files, is: bool) {
+        self.outdated[files as usize].store(is, Relaxed);
+    }
+
     /// Counts records that a client missed.
     pub fn lagged(&self, records: u64) {
         self.lagged.fetch_add(records, Relaxed);
@@ -123,6 +167,7 @@ pub struct StatsCollect {
     stats: Arc<Stats>,
     labels: Vec<Arc<Labels>>,
     none: Arc<Labels>,
+    files: [Arc<Labels>; Files::ALL.len()],
 }
 
 impl StatsCollect {
@@ -137,6 +182,7 @@ impl StatsCollect {
             stats,
             labels: labels.map(|l| new(REQUESTS.labels, &l)).collect(),
             none: new(LAGGED.labels, &[]),
+            files: Files::ALL.map(|files| new(OUTDATED.labels, &[files.setting()])),
         }
     }
 }
@@ -163,6 +209,16 @@ impl Collect for StatsCollect {
                 labels: self.none.clone(),
                 value: lagged,
             }],
+        });
+        let outdated = self.stats.outdated.iter().zip(&self.files);
+        out.push(Family {
+            metric: &OUTDATED,
+            series: outdated
+                .map(|(is, labels)| Series {
+                    labels: labels.clone(),
+                    value: Value::Gauge(f64::from(u8::from(is.load(Relaxed)))),
+                })
+                .collect(),
         });
     }
 }

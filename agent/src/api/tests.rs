@@ -26,6 +26,7 @@ pub(crate) fn start(settings: ApiSettings) -> Server {
     })
     .unwrap();
     bound.patience = Duration::from_millis(400);
+    bound.look = Duration::from_millis(50);
     let (snapshots, receiver) = watch::channel(Arc::new(Snapshot::default()));
     let (records, _) = broadcast::channel(4);
     let changes: Arc<Changes> = Arc::default();
