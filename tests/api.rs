@@ -1,8 +1,11 @@
 //! The API where other machines can reach it: TLS and a token, or not at all.
 
-use anyhow::{Context as _, Result, ensure};
-use std::net::{Ipv4Addr, SocketAddr};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tests::harness::agent::{PATIENCE, Scratch, binary, clean};
 use tests::harness::cli::{geophone, one_line, says};
@@ -71,7 +74,7 @@ fn tls_and_a_token() -> Result<()> {
     // Whether it is well may be asked without the token.
     while stranger.status("/readyz", &ours, None).ok().as_deref() != Some("200") {
         ensure!(start.elapsed() < PATIENCE, "not ready: {}", agent.log());
-        std::thread::sleep(Duration::from_millis(100));
+        sleep(Duration::from_millis(100));
     }
     let short = TOKEN.trim_end_matches('f');
     let long = format!("{TOKEN}0");
@@ -145,7 +148,7 @@ fn commands_ask_an_exposed_agent() -> Result<()> {
     {
         let last = geophone(&["check", "--cardinality", "--config", &named])?;
         ensure!(start.elapsed() < PATIENCE, "{}: {}", said(&last), agent.log());
-        std::thread::sleep(Duration::from_millis(200));
+        sleep(Duration::from_millis(200));
     }
     for words in [
         &["flows", "--for", "1s", "--json"][..],
@@ -191,6 +194,90 @@ fn commands_ask_an_exposed_agent() -> Result<()> {
     )?;
     agent.stop()?;
     Ok(())
+}
+
+/// Cause: another machine keeps 200 connections that say nothing, and makes each anew when it is closed. Seen: for longer than
+/// silence is borne, who asks is answered as ever, be it only whether the agent is well, as the kubelet does.
+#[test]
+fn silent_strangers_keep_nobody_out() -> Result<()> {
+    need_root!("openssl", "curl");
+    let ours = Authority::new()?;
+    let scratch = Scratch::new()?;
+    let token = scratch.secret("token", format!("{TOKEN}\n"))?;
+    let link = Link::new()?;
+    let setup = Setup::new().inside(&link.a.ns).listen(link.a.v4);
+    let agent = open(setup, &ours, &token.to_string_lossy()).spawn()?;
+    let stranger = Stranger {
+        link: &link,
+        at: agent.at,
+    };
+    let start = Instant::now();
+    while stranger.status("/readyz", &ours, None).ok().as_deref() != Some("200") {
+        ensure!(start.elapsed() < PATIENCE, "not ready: {}", agent.log());
+        sleep(Duration::from_millis(100));
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let silent = scope.spawn(|| link.b.ns.enter(|| silence(agent.at, 200, &over)));
+        // The node itself asks: another than who is silent.
+        let asks = || -> Result<()> {
+            let port = agent.at.port();
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(15) {
+                let mut curl = link.a.ns.command("curl");
+                curl.args([
+                    "--silent",
+                    "--max-time",
+                    "2",
+                    "--noproxy",
+                    "*",
+                    "--output",
+                    "/dev/null",
+                ])
+                .args(["--write-out", "%{http_code}", "--cacert", &ours.file("ca.crt")])
+                .args(["--connect-to", &format!("localhost:{port}:{}", agent.at)])
+                .arg(format!("https://localhost:{port}/healthz"));
+                let out = curl.output()?;
+                let after = start.elapsed();
+                equal("answer", &*String::from_utf8_lossy(&out.stdout), "200")
+                    .with_context(|| format!("after {after:?}"))?;
+                sleep(Duration::from_millis(200));
+            }
+            Ok(())
+        };
+        let asked = asks();
+        over.store(true, Relaxed);
+        let made = silent
+            .join()
+            .map_err(|panic| anyhow!("the silent one has panicked: {panic:?}"))??;
+        ensure!(made > 200, "only {made} silent connections were made");
+        asked
+    })?;
+    agent.stop()?;
+    Ok(())
+}
+
+/// Keeps so many connections that say nothing, until it is over. Returns how many it has made.
+fn silence(at: SocketAddr, most: usize, over: &AtomicBool) -> Result<usize> {
+    let (mut held, mut made) = (Vec::new(), 0);
+    while !over.load(Relaxed) {
+        // Of one that was closed from afar the end can be read.
+        held.retain(|stream: &TcpStream| {
+            let read = stream.peek(&mut [0]).map_err(|e| e.kind());
+            read == Err(ErrorKind::WouldBlock)
+        });
+        while held.len() < most && !over.load(Relaxed) {
+            // Where they come faster than they are taken the kernel leaves them out.
+            let Ok(stream) = TcpStream::connect_timeout(&at, Duration::from_millis(300)) else {
+                break;
+            };
+            stream.set_nonblocking(true)?;
+            held.push(stream);
+            made += 1;
+        }
+        sleep(Duration::from_millis(100));
+    }
+    Ok(made)
 }
 
 /// Cause: an address that the world can reach, with not all that it takes, or with what does not fit. Said: what.

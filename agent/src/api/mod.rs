@@ -9,6 +9,7 @@ pub mod stats;
 mod held;
 #[cfg(test)]
 mod held_tests;
+mod places;
 mod profile;
 #[cfg(test)]
 mod prometheus_tests;

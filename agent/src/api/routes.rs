@@ -1,6 +1,7 @@
 //! What each path answers, and who may ask.
 
 use super::json::SnapshotView;
+use super::places::Admission;
 use super::profile::{next_profile, profile};
 use super::promql;
 use super::record::record;
@@ -115,10 +116,18 @@ async fn guard(From(app): From<App>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let mut response = match refuse(&app, &request) {
         Some(refusal) => refusal,
-        None => match whole(request, app.patience).await {
-            Ok(request) => next.run(request).await,
-            Err(refusal) => refusal,
-        },
+        None => {
+            // Whether it is well anybody may ask, which shows nothing of who asks.
+            if let Some(admission) = request.extensions().get::<Admission>()
+                && !is_free(&path)
+            {
+                admission.admit();
+            }
+            match whole(request, app.patience).await {
+                Ok(request) => next.run(request).await,
+                Err(refusal) => refusal,
+            }
+        }
     };
     app.state.stats.request(&path, response.status().as_u16());
     let headers = response.headers_mut();
@@ -128,6 +137,11 @@ async fn guard(From(app): From<App>, request: Request, next: Next) -> Response {
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// Whether everybody may ask for it.
+fn is_free(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
 }
 
 /// The request with its form, if it has one: who begins one and does not go on must not keep a connection from others.
@@ -198,7 +212,7 @@ fn refuse(app: &App, request: &Request) -> Option<Response> {
             )
         });
     };
-    if matches!(request.uri().path(), "/healthz" | "/readyz") || token.borrow().admits(headers) {
+    if is_free(path) || token.borrow().admits(headers) {
         return None;
     }
     let mut response = problem(StatusCode::UNAUTHORIZED, "no or wrong bearer token");

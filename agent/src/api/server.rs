@@ -1,6 +1,7 @@
 //! Listening, TLS, and connections that cannot tie the agent up.
 
 use super::held::{Held, LOOK};
+use super::places::{Admission, Place, Places};
 use super::settings::ApiSettings;
 use super::stats::Files;
 use super::{State, routes, tls};
@@ -8,7 +9,10 @@ use crate::export::secret;
 use anyhow::{Context as _, Result, anyhow, bail};
 use axum::Router;
 use axum::http::{HeaderMap, header};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
@@ -19,13 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
-/// Connections at a time; more wait in the kernel's queue.
+/// Connections at a time; more wait in the kernel's queue, or get the place of one that has asked for nothing yet.
 pub(super) const CONNECTIONS: usize = 64;
 /// Default of [`Bound::patience`].
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -155,33 +159,29 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
         tasks.spawn(token.follow(look, stats.clone()));
     }
     if let Some(tls) = tls {
-        tasks.spawn(tls.follow(look, stats));
+        tasks.spawn(tls.follow(look, stats.clone()));
     }
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places: Arc<Places> = Arc::default();
     let (stop, stopped) = watch::channel(());
     let accept = async {
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else {
-                return;
-            };
             while tasks.try_join_next().is_some() {}
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, client)) => {
+                    let (place, was_anothers) = places.take(CONNECTIONS, client.ip()).await;
+                    if was_anothers {
+                        stats.displaced();
+                    }
                     let tls = shown.as_ref().map(|shown| shown.borrow().clone());
                     let (router, stopped) = (router.clone(), stopped.clone());
                     tasks.spawn(async move {
-                        let _place = place;
-                        let _ = stream.set_nodelay(true);
-                        // The kernel gives up a client that takes nothing; else it would keep its place for ever.
-                        let stalled = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-                        let _ = setsockopt(&stream, TcpUserTimeout, &stalled);
-                        let Some(tls) = tls else {
-                            return connection(stream, router, patience, stopped).await;
-                        };
-                        if let Ok(Ok(stream)) = timeout(patience, tls.accept(stream)).await {
-                            connection(stream, router, patience, stopped).await;
+                        tokio::select! {
+                            () = answer(stream, tls, router, &place, patience, stopped) => {}
+                            () = place.lost() => {}
                         }
                     });
+                    // What has come must be read before the next one may take its place.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: it passes when a connection closes.
@@ -197,21 +197,51 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
     }
     drop(listener);
     drop(stop);
-    let _ = timeout(GRACE, places.acquire_many(CONNECTIONS as u32)).await;
+    let _ = timeout(GRACE, places.empty()).await;
     tasks.shutdown().await;
     Ok(())
 }
 
-async fn connection<S>(stream: S, router: Router, patience: Duration, mut stopped: watch::Receiver<()>)
-where
+async fn answer(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    place: &Place,
+    patience: Duration,
+    stopped: watch::Receiver<()>,
+) {
+    let _ = stream.set_nodelay(true);
+    // The kernel gives up a client that takes nothing; else it would keep its place for ever.
+    let stalled = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+    let _ = setsockopt(&stream, TcpUserTimeout, &stalled);
+    let Some(tls) = tls else {
+        return connection(stream, router, place.admission(), patience, stopped).await;
+    };
+    if let Ok(Ok(stream)) = timeout(patience, tls.accept(stream)).await {
+        connection(stream, router, place.admission(), patience, stopped).await;
+    }
+}
+
+async fn connection<S>(
+    stream: S,
+    router: Router,
+    admission: Admission,
+    patience: Duration,
+    mut stopped: watch::Receiver<()>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(admission.clone());
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .max_headers(64)
         .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,

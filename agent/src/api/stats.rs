@@ -43,6 +43,17 @@ pub static LAGGED: Metric = Metric {
     stability: Stability::Stable,
 };
 
+/// Connections that made room.
+pub static DISPLACED: Metric = Metric {
+    name: "geophone_api_connections_displaced_total",
+    otlp: "geophone.api.connections.displaced",
+    unit: "{connection}",
+    kind: Kind::Counter,
+    help: "Connections that were closed while all 64 were taken, for another's sake: they had not yet asked for anything but health",
+    labels: &[],
+    stability: Stability::Stable,
+};
+
 /// Files whose new state is not in use.
 pub static OUTDATED: Metric = Metric {
     name: "geophone_api_files_outdated",
@@ -55,7 +66,7 @@ pub static OUTDATED: Metric = Metric {
 };
 
 /// All metrics of the API.
-pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED, &OUTDATED];
+pub static METRICS: &[&Metric] = &[&REQUESTS, &LAGGED, &DISPLACED, &OUTDATED];
 
 /// Files of the API that are read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +136,7 @@ const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 pub struct Stats {
     requests: [[AtomicU64; CLASSES.len()]; PATHS.len()],
     lagged: AtomicU64,
+    displaced: AtomicU64,
     outdated: [AtomicBool; Files::ALL.len()],
 }
 
@@ -154,6 +166,11 @@ impl Stats {
     /// Notes whether what the files hold cannot be used.
     pub fn outdated(&self, files: Files, is: bool) {
         self.outdated[files as usize].store(is, Relaxed);
+    }
+
+    /// Counts a connection that made room for another.
+    pub fn displaced(&self) {
+        self.displaced.fetch_add(1, Relaxed);
     }
 
     /// Counts records that a client missed.
@@ -202,14 +219,15 @@ impl Collect for StatsCollect {
             metric: &REQUESTS,
             series,
         });
-        let lagged = Value::Counter(self.stats.lagged.load(Relaxed));
-        out.push(Family {
-            metric: &LAGGED,
-            series: vec![Series {
-                labels: self.none.clone(),
-                value: lagged,
-            }],
-        });
+        for (metric, count) in [(&LAGGED, &self.stats.lagged), (&DISPLACED, &self.stats.displaced)] {
+            out.push(Family {
+                metric,
+                series: vec![Series {
+                    labels: self.none.clone(),
+                    value: Value::Counter(count.load(Relaxed)),
+                }],
+            });
+        }
         let outdated = self.stats.outdated.iter().zip(&self.files);
         out.push(Family {
             metric: &OUTDATED,

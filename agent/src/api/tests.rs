@@ -19,13 +19,17 @@ pub(crate) struct Server {
 }
 
 pub(crate) fn start(settings: ApiSettings) -> Server {
+    start_with(settings, Duration::from_millis(400))
+}
+
+pub(super) fn start_with(settings: ApiSettings, patience: Duration) -> Server {
     install_crypto();
     let mut bound = bind(&ApiSettings {
         listen: SocketAddr::new(settings.listen.ip(), 0),
         ..settings
     })
     .unwrap();
-    bound.patience = Duration::from_millis(400);
+    bound.patience = patience;
     bound.look = Duration::from_millis(50);
     let (snapshots, receiver) = watch::channel(Arc::new(Snapshot::default()));
     let (records, _) = broadcast::channel(4);
