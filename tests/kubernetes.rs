@@ -4,7 +4,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 use tests::harness::cgroup::Cgroup;
 use tests::harness::cli::geophone;
 use tests::harness::command::promtool;
@@ -55,8 +56,9 @@ fn has_sent(s: &Snapshot, subject: &str, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Cause: 250 pods, listed at once from the server's memory, containers of two Deployments, one that comes later, and one that is gone at once.
-/// Seen: each by its workload, with labels; zone, region and node; what the server was asked is cheap.
+/// Cause: 250 pods, listed at once from the server's memory, containers of two Deployments, one that comes later, one that is gone at
+/// once, and one that is gone before the server tells of it after 1.9 s. Seen: each by its workload, with labels, two seconds
+/// after its start at the latest if the server knew it by then; zone, region and node; what the server was asked is cheap.
 #[test]
 fn containers_are_called_after_their_workloads() -> Result<()> {
     need_root!();
@@ -100,11 +102,23 @@ fn containers_are_called_after_their_workloads() -> Result<()> {
     // A pod that the API tells of only after its container has begun to talk.
     let (late, late_id) = (uid(), id());
     let late_cgroup = container(&late, &late_id)?;
-    let begun = Instant::now();
+    let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     talk(&scene, late_cgroup.path(), 1000)?;
     api.set("pods", running(pod(&late, "shop", "late"), &late_id));
-    agent.until(|s| has_sent(s, "shop/late", 1000))?;
-    println!("a name {:?} after its container", begun.elapsed());
+    let named = agent.until(|s| has_sent(s, "shop/late", 1000).map(|()| s.time))?;
+    let took = named - begun.as_secs_f64();
+    ensure!(took <= 2.0, "a name {took:.2} s after its container");
+    // One that is gone when it gets a name, all that it sent with it.
+    let (gone, gone_id) = (uid(), id());
+    let cgroup = container(&gone, &gone_id)?;
+    let begun = Instant::now();
+    talk(&scene, cgroup.path(), 1500)?;
+    let path = cgroup.path().to_owned();
+    drop(cgroup);
+    ensure!(!path.exists(), "{} is still there", path.display());
+    sleep(Duration::from_millis(1900).saturating_sub(begun.elapsed()));
+    api.set("pods", running(pod(&gone, "shop", "gone"), &gone_id));
+    agent.settles(|s| has_sent(s, "shop/gone", 1500))?;
     agent.settles(|s| has_sent(s, "shop/web", 5000))?;
 
     let text = agent.metrics()?;

@@ -40,6 +40,8 @@ pub struct Histogram {
 pub struct Snapshot {
     /// Counts from 1.
     pub tick: u64,
+    /// When it was made, in seconds since the Unix epoch.
+    pub time: f64,
     families: BTreeMap<String, Vec<Series>>,
 }
 
@@ -73,6 +75,7 @@ impl Snapshot {
         }
         Ok(Self {
             tick: json["tick"].as_u64().context("no tick")?,
+            time: json["time"].as_f64().context("no time")?,
             families,
         })
     }
