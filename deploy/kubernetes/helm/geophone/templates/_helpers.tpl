@@ -84,6 +84,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- mergeOverwrite (deepCopy .Values.config) $forced | toYaml }}
 {{- end }}
 
+{{- /* Where metrics are sent: a URL a line. */ -}}
+{{- define "geophone.exports" -}}
+{{- $export := default dict .Values.config.export }}
+{{- range list (get (default dict $export.otlp) "endpoint") (get (default dict $export.remote_write) "url") }}
+{{- with . }}{{ . }}
+{{ end }}
+{{- end }}
+{{- end }}
+
+{{- /* Ports that the agent connects to, as far as the chart knows them: the API server's, and of exporters and Alertmanagers. */ -}}
+{{- define "geophone.egressPorts" -}}
+{{- $ports := list }}
+{{- if .Values.kubernetes.enabled }}
+{{- $ports = list 443 6443 }}
+{{- end }}
+{{- $urls := splitList "\n" (include "geophone.exports" .) }}
+{{- $urls = concat $urls .Values.rules.alertmanagers (default list (get (default dict .Values.config.rules) "alertmanagers")) }}
+{{- range compact $urls }}
+{{- $url := urlParse . }}
+{{- $given := regexFind ":[0-9]+$" $url.host | trimPrefix ":" }}
+{{- $ports = append $ports (int (default (ternary 443 80 (eq $url.scheme "https")) $given)) }}
+{{- end }}
+{{- range uniq $ports }}
+- port: {{ . }}
+  protocol: TCP
+{{- end }}
+{{- end }}
+
 {{- define "geophone.probe" -}}
 {{- $root := index . 0 }}{{ $path := index . 1 }}
 {{- if and $root.Values.api.expose $root.Values.api.tls.clientCaKey }}
@@ -115,7 +143,7 @@ httpGet:
 {{- if and .Values.podMonitor.create .Values.serviceMonitor.create }}
 {{- fail "podMonitor, serviceMonitor: both would scrape the same series; take one" }}
 {{- end }}
-{{- range $section := list "api" "kubernetes" "rules" "store" }}
+{{- range $section := list "api" "export" "kubernetes" "rules" "store" }}
 {{- if and (hasKey $.Values.config $section) (not (kindIs "map" (get $.Values.config $section))) }}
 {{- fail (printf "config.%s: has no settings; give it some, or leave it out" $section) }}
 {{- end }}
