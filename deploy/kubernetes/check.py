@@ -8,6 +8,7 @@
 With GEOPHONE_BIN the agent's own program reads each configuration that the chart makes.
 """
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -41,7 +42,7 @@ GOOD = {
             "peers": [{"name": "db", "cidrs": ["10.1.2.0/24"]}],
             "export": {"otlp": {"endpoint": "https://collector:4317"}},
             "probes": {"dns": {"enabled": True}, "profile": {"enabled": True}},
-            "rules": {"files": ["/etc/mine"], "interval": "30s"},
+            "rules": {"files": ["/etc/mine"], "interval": "30s", "alertmanagers": ["http://second"]},
         },
         "topologyFromLabels": True,
         "env": [{"name": "GEOPHONE_LOG__LEVEL", "value": "debug"}],
@@ -50,7 +51,7 @@ GOOD = {
         "networkPolicy": {
             "create": True,
             "scrapeFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
-            "egress": [{"ports": [{"port": 4317}]}],
+            "egress": [{"ports": [{"port": 465}]}],
         },
         "prometheusRule": {"create": True},
         "dashboards": {"create": True},
@@ -60,6 +61,8 @@ GOOD = {
     "pod network": {**EXPOSED, "hostNetwork": False, "dnsPolicy": "ClusterFirst"},
     "peers": {"kubernetes": {"peers": True}, "config": {"kubernetes": {"subject": "container"}}},
     "peers by the configuration": {"config": {"kubernetes": {"peers": True}}},
+    "sent by remote write": {"config": {"export": {"otlp": {}, "remote_write": {"url": "https://metrics.example/push"}}}, "tests": {"create": False}},
+    "IPv6": {"api": {**EXPOSED["api"], "listenAddress": "[::]"}},
     "no API": {"kubernetes": {"enabled": False}},
     "no API, said twice": {"kubernetes": {"enabled": False}, "config": {"kubernetes": {"enabled": False}}},
     "where it is by hand": {"config": {"region": "eu-central-1", "zone": "eu-central-1a"}},
@@ -79,6 +82,8 @@ BAD = [
     ({"kubernetes": {"peers": True}, "config": {"kubernetes": {"peers": False}}}, "config.kubernetes.peers"),
     ({"kubernetes": {"enabled": False, "peers": True}}, "set kubernetes.enabled"),
     ({"config": {"kubernetes": None}}, "config.kubernetes: has no settings"),
+    ({"config": {"export": None}}, "config.export: has no settings"),
+    ({"api": {**EXPOSED["api"], "listenAddress": "::"}}, "listenAddress"),
     ({"config": {"rules": None}}, "config.rules: has no settings"),
     ({"config": {"api": {"listen": "0.0.0.0:80"}}}, "config.api.listen"),
     ({"config": {"store": {"kind": "disk"}}}, "config.store.kind"),
@@ -92,6 +97,22 @@ BAD = [
     ({"capabilities": ["ALL"]}, "capabilities"),
     ({"store": {"kind": "disk"}}, "kind"),
 ]
+
+# What the notes say, and of which values.
+NOTES = [
+    ("geophone check", lambda values: True),
+    ("geophone top", lambda values: not mutual(values)),
+    ("certificates of clients", lambda values: mutual(values)),
+    ("on 127.0.0.1:9779", lambda values: "api" not in values),
+    ("with TLS", lambda values: "api" in values),
+    ("No metrics leave", lambda values: "api" not in values and not any(values.get("config", {}).get("export", {}).values())),
+    ("helm test", lambda values: values.get("tests", {}).get("create", True)),
+]
+
+
+def mutual(values):
+    return "clientCaKey" in values.get("api", {}).get("tls", {})
+
 
 # All that the agent asks of the API.
 RIGHTS = [
@@ -110,13 +131,18 @@ def fault(what):
     faults.append(what)
 
 
+@functools.cache
+def chart():
+    return helm_python.Chart.load(str(CHART))
+
+
 def render(values):
-    """Objects of the chart by (kind, name); tests and notes aside."""
-    chart = helm_python.Chart.load(str(CHART))
-    chart.validate_schema(chart.merge_values(values) if hasattr(chart, "merge_values") else values)
-    objects = {}
-    for path, text in chart.render(values, name="geophone", namespace="geophone").items():
+    """Objects of the chart by (kind, name), and its notes."""
+    chart().validate_schema(chart().merge_values(values))
+    objects, notes = {}, ""
+    for path, text in chart().render(values, name="geophone", namespace="geophone").items():
         if path.endswith("NOTES.txt"):
+            notes = text
             continue
         for item in yaml.safe_load_all(text):
             if item:
@@ -124,7 +150,12 @@ def render(values):
                 if key in objects:
                     fault(f"{path}: {key} a second time")
                 objects[key] = item
-    return objects
+    return objects, notes
+
+
+def manifests(values):
+    """What somebody without Helm applies."""
+    return {key: plain(item) for key, item in render(values)[0].items() if not is_test(item)}
 
 
 def is_test(item):
@@ -152,7 +183,20 @@ def schemas(name, objects):
                 fault(f"{name}: {kind}/{called} is not valid in {version}: {str(error).splitlines()[0]}")
 
 
+def said(name, notes):
+    for words, wanted in NOTES:
+        if (words in notes) != wanted(GOOD.get(name, {})):
+            fault(f"{name}: NOTES {'do not say' if words not in notes else 'say'} {words!r}:\n{notes}")
+    if "<no value>" in notes or "daemonset/geophone " not in notes:
+        fault(f"{name}: NOTES:\n{notes}")
+
+
 def configuration(name, objects):
+    container = objects["DaemonSet", "geophone"]["spec"]["template"]["spec"]["containers"][0]
+    given = {item["name"]: item.get("value") for item in container["env"]}
+    mounted = {item["name"]: item["mountPath"] for item in container["volumeMounts"]}
+    if given.get("GEOPHONE_CONFIG") != mounted["config"] + "/geophone.yaml":
+        fault(f"{name}: what is started by `kubectl exec` does not read the pod's settings")
     text = objects["ConfigMap", "geophone"]["data"]["geophone.yaml"]
     own = GOOD.get(name, {}).get("config", {}).get("rules")
     rules = yaml.safe_load(text).get("rules", {})
@@ -198,6 +242,15 @@ def least_privilege(name, objects):
         fault(f"{name}: the constraints allow other capabilities than the container asks for")
 
 
+def reaches(name, objects):
+    """What the configuration names is what the policy lets the agent connect to."""
+    policy = objects.get(("NetworkPolicy", "geophone"))
+    if policy:
+        ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+        if not {443, 6443} <= ports or not ports & {53, 5353} or name == "all" and not {4317, 9093, 80, 465} <= ports:
+            fault(f"{name}: the policy lets out to {ports} only")
+
+
 def refused():
     for values, words in BAD:
         try:
@@ -238,16 +291,15 @@ def dump(items):
 
 
 def platform(name):
-    values = yaml.safe_load((CHART / f"platforms/{name}.yaml").read_text())
-    return {key: plain(item) for key, item in render(values).items() if not is_test(item)}
+    return yaml.safe_load((CHART / f"platforms/{name}.yaml").read_text())
 
 
 def generated():
     """Path: text of the manifests that are made from the chart."""
-    base = {key: plain(item) for key, item in render({}).items() if not is_test(item)}
+    base = manifests({})
     files = {KUSTOMIZE / "base/geophone.yaml": dump(base.values())}
     for name in PLATFORMS:
-        for key, item in platform(name).items():
+        for key, item in manifests(platform(name)).items():
             if key not in base:
                 short = {"SecurityContextConstraints": "scc"}.get(key[0], key[0].lower())
                 files[KUSTOMIZE / f"overlays/{name}/{short}.yaml"] = dump([item])
@@ -271,7 +323,7 @@ def overlays():
         namespace = built.pop(("Namespace", "geophone"), {})
         if namespace.get("metadata", {}).get("labels", {}).get("pod-security.kubernetes.io/enforce") != "privileged":
             fault(f"{directory}: its namespace does not admit the pods")
-        wanted = {key: plain(item) for key, item in render({}).items() if not is_test(item)} if name == "base" else platform(name)
+        wanted = manifests({} if name == "base" else platform(name))
         for key in sorted(built.keys() | wanted.keys()):
             if built.get(key) != wanted.get(key):
                 fault(f"{directory}: {key[0]}/{key[1]} is not what the chart makes of it")
@@ -283,12 +335,14 @@ def main():
             path.write_text(text)
         return 0
     lint()
-    cases = {**GOOD, **{name: yaml.safe_load((CHART / f"platforms/{name}.yaml").read_text()) for name in PLATFORMS}}
+    cases = {**GOOD, **{name: platform(name) for name in PLATFORMS}}
     for name, values in cases.items():
-        objects = render(values)
+        objects, notes = render(values)
+        said(name, notes)
         schemas(name, objects)
         configuration(name, objects)
         least_privilege(name, objects)
+        reaches(name, objects)
     refused()
     for path, text in generated().items():
         if not path.exists() or path.read_text() != text:
