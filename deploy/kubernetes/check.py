@@ -9,8 +9,10 @@ With GEOPHONE_BIN the agent's own program reads each configuration that the char
 """
 
 import functools
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -58,6 +60,7 @@ GOOD = {
         "image": {"digest": "sha256:" + "0" * 64},
     },
     "own profile": {"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "geophone.json"}}, "openshift": {"scc": True}},
+    "own AppArmor profile": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "geophone"}},
     "pod network": {**EXPOSED, "hostNetwork": False, "dnsPolicy": "ClusterFirst"},
     "peers": {"kubernetes": {"peers": True}, "config": {"kubernetes": {"subject": "container"}}},
     "peers by the configuration": {"config": {"kubernetes": {"peers": True}}},
@@ -94,6 +97,7 @@ BAD = [
     ({"store": {"kind": "none"}, "rules": {"alertmanagers": ["http://a:9093"]}}, "nothing is evaluated"),
     ({"tolerations": "all"}, "tolerations"),
     ({"api": {"ports": 1}}, "ports"),
+    ({"appArmorProfile": {"type": "Localhost"}}, "localhostProfile"),
     ({"capabilities": ["ALL"]}, "capabilities"),
     ({"store": {"kind": "disk"}}, "kind"),
 ]
@@ -125,6 +129,7 @@ RIGHTS_OF_PEERS = [
 ]
 
 faults = []
+seen = set()
 
 
 def fault(what):
@@ -132,19 +137,25 @@ def fault(what):
 
 
 @functools.cache
-def chart():
-    return helm_python.Chart.load(str(CHART))
+def chart(version):
+    """As a cluster of that version sees it: the library has one version only, so the question is answered in the templates."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = shutil.copytree(CHART, pathlib.Path(directory) / "geophone")
+        for path in (copy / "templates").rglob("*.*"):
+            path.write_text(path.read_text().replace(".Capabilities.KubeVersion.Version", f'"v{version}.0"'))
+        return helm_python.Chart.load(str(copy))
 
 
-def render(values):
+def render(values, version=VERSIONS[-1]):
     """Objects of the chart by (kind, name), and its notes."""
-    chart().validate_schema(chart().merge_values(values))
+    release = chart(version)
+    release.validate_schema(release.merge_values(values))
     objects, notes = {}, ""
-    for path, text in chart().render(values, name="geophone", namespace="geophone").items():
+    for path, text in release.render(values, name="geophone", namespace="geophone").items():
         if path.endswith("NOTES.txt"):
             notes = text
             continue
-        for item in yaml.safe_load_all(text):
+        for item in yaml.load_all(text, Loader=yaml.CSafeLoader):
             if item:
                 key = (item["kind"], item["metadata"]["name"])
                 if key in objects:
@@ -172,11 +183,14 @@ def lint():
             fault(f"helm lint, {name}: {error}")
 
 
-def schemas(name, objects):
-    for (kind, called), item in objects.items():
-        if kind in FOREIGN:
-            continue
-        for version in VERSIONS:
+def schemas(name, rendered):
+    for version, objects in rendered.items():
+        for (kind, called), item in objects.items():
+            # Most are those of another case: each is looked at once.
+            this = (version, json.dumps(item))
+            if kind in FOREIGN or this in seen:
+                continue
+            seen.add(this)
             try:
                 kubernetes_validate.validate(item, version, strict=True)
             except Exception as error:  # jsonschema's, and its own
@@ -249,6 +263,18 @@ def reaches(name, objects):
         ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
         if not {443, 6443} <= ports or not ports & {53, 5353} or name == "all" and not {4317, 9093, 80, 465} <= ports:
             fault(f"{name}: the policy lets out to {ports} only")
+
+
+def confined(name, values, rendered):
+    """AppArmor's profile is where the cluster's version looks for it, and nowhere else: a field that it does not know is refused."""
+    wanted = values.get("appArmorProfile")
+    for version, objects in rendered.items():
+        pod = objects["DaemonSet", "geophone"]["spec"]["template"]
+        field = pod["spec"]["containers"][0]["securityContext"].get("appArmorProfile")
+        annotation = pod["metadata"]["annotations"].get("container.apparmor.security.beta.kubernetes.io/geophone")
+        old = version in ("1.25", "1.29")
+        if field != (None if old else wanted) or bool(annotation) != bool(old and wanted):
+            fault(f"{name}: in {version} AppArmor's profile is {field}, {annotation}")
 
 
 def refused():
@@ -338,11 +364,13 @@ def main():
     cases = {**GOOD, **{name: platform(name) for name in PLATFORMS}}
     for name, values in cases.items():
         objects, notes = render(values)
+        rendered = {version: render(values, version)[0] for version in VERSIONS}
         said(name, notes)
-        schemas(name, objects)
+        schemas(name, rendered)
         configuration(name, objects)
         least_privilege(name, objects)
         reaches(name, objects)
+        confined(name, values, rendered)
     refused()
     for path, text in generated().items():
         if not path.exists() or path.read_text() != text:

@@ -112,6 +112,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{- /* Kubernetes before 1.30 has no field for AppArmor's profile; after, nothing. */ -}}
+{{- define "geophone.appArmorAnnotation" -}}
+{{- if and .Values.appArmorProfile (semverCompare "<1.30-0" .Capabilities.KubeVersion.Version) }}
+{{- $profile := .Values.appArmorProfile }}
+{{- get (dict "RuntimeDefault" "runtime/default" "Unconfined" "unconfined" "Localhost" (printf "localhost/%s" $profile.localhostProfile)) $profile.type }}
+{{- end }}
+{{- end }}
+
 {{- define "geophone.probe" -}}
 {{- $root := index . 0 }}{{ $path := index . 1 }}
 {{- if and $root.Values.api.expose $root.Values.api.tls.clientCaKey }}
