@@ -4,6 +4,7 @@
     pip install helm-python-sdk kubernetes-validate pyyaml
     deploy/kubernetes/check.py            # says what is wrong, exit status 1
     deploy/kubernetes/check.py --write    # writes what is made from the chart: kustomize/base/geophone.yaml and the like
+    deploy/kubernetes/check.py --crds FILE…   # writes crds.json, the schemas of kinds that are not Kubernetes' own
 
 With GEOPHONE_BIN the agent's own program reads each configuration that the chart makes.
 """
@@ -18,6 +19,7 @@ import sys
 import tempfile
 
 import helm_python
+import jsonschema
 import kubernetes_validate
 import yaml
 
@@ -27,16 +29,21 @@ KUSTOMIZE = HERE / "kustomize"
 PLATFORMS = sorted(path.stem for path in (CHART / "platforms").glob("*.yaml"))
 # The oldest that the chart admits, and those that are maintained.
 VERSIONS = ["1.25", "1.29", "1.33", "1.35", "1.37"]
-# No schema of these is at hand: the first are looked at below, of the others the test of the prometheus operator's CRDs.
-FOREIGN = {"SecurityContextConstraints", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
+# kind: schema of what is not Kubernetes' own, without its descriptions (Apache-2.0): PodMonitor, ServiceMonitor and PrometheusRule of
+# the Prometheus operator 0.93.0, SecurityContextConstraints of openshift/api 2a3d739, Certificate of cert-manager 2d0d7f7.
+CRDS = HERE / "crds.json"
 
 EXPOSED = {"api": {"expose": True, "tls": {"secretName": "tls"}, "token": {"secretName": "token"}}}
+MUTUAL = {"api": {**EXPOSED["api"], "tls": {"secretName": "tls", "clientCaKey": "ca.crt"}}}
+CLIENT = {"cert": {"secret": {"name": "prometheus", "key": "tls.crt"}}, "keySecret": {"name": "prometheus", "key": "tls.key"}}
 # name: values. Each renders, is valid, and its configuration is one that the agent takes.
 GOOD = {
     "default": {},
     "exposed": EXPOSED,
-    "mutual TLS": {"api": {**EXPOSED["api"], "tls": {"secretName": "tls", "clientCaKey": "ca.crt"}}},
-    "pod monitor": {**EXPOSED, "podMonitor": {"create": True, "extra": {"scrapeNativeHistograms": True}}},
+    "mutual TLS": {**MUTUAL, "podMonitor": {"create": True, "tlsConfig": CLIENT}},
+    "pod monitor": {**EXPOSED, "podMonitor": {"create": True, "extra": {"sampleLimit": 100_000}}},
+    "older operator": {**EXPOSED, "podMonitor": {"create": True, "extra": {"scrapeNativeHistograms": None}}},
+    "OpenShift's monitoring": {**EXPOSED, "serviceMonitor": {"create": True, "tlsConfig": {"ca": {"configMap": {"name": "a", "key": "b"}}}}},
     "service monitor": {**EXPOSED, "serviceMonitor": {"create": True, "labels": {"release": "prometheus"}}},
     "all": {
         **EXPOSED,
@@ -97,6 +104,8 @@ BAD = [
     ({"store": {"kind": "none"}, "rules": {"alertmanagers": ["http://a:9093"]}}, "nothing is evaluated"),
     ({"tolerations": "all"}, "tolerations"),
     ({"api": {"ports": 1}}, "ports"),
+    ({**MUTUAL, "podMonitor": {"create": True}}, "set podMonitor.tlsConfig.cert"),
+    ({**MUTUAL, "serviceMonitor": {"create": True, "tlsConfig": {"cert": CLIENT["cert"]}}}, "set serviceMonitor.tlsConfig.cert"),
     ({"appArmorProfile": {"type": "Localhost"}}, "localhostProfile"),
     ({"capabilities": ["ALL"]}, "capabilities"),
     ({"store": {"kind": "disk"}}, "kind"),
@@ -183,16 +192,48 @@ def lint():
             fault(f"helm lint, {name}: {error}")
 
 
+@functools.cache
+def foreign():
+    return {kind: jsonschema.Draft202012Validator(schema) for kind, schema in json.loads(CRDS.read_text()).items()}
+
+
+def strict(node):
+    """A CRD's schema as JSON Schema has it, in which what is not named is refused."""
+    if isinstance(node, list):
+        return [strict(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    # A property may be called `description`, but is no text.
+    node = {key: strict(value) for key, value in node.items() if key != "description" or not isinstance(value, str)}
+    if isinstance(node.get("properties"), dict) and node.get("type") == "object" and not node.get("x-kubernetes-preserve-unknown-fields"):
+        node["additionalProperties"] = False
+    if node.get("nullable") is True:
+        node["type"] = [node["type"], "null"]
+    return node
+
+
+def write_crds(paths):
+    schemas = {}
+    for path in paths:
+        spec = yaml.safe_load(pathlib.Path(path).read_text())["spec"]
+        stored = next(version for version in spec["versions"] if version["storage"])
+        schemas[spec["names"]["kind"]] = strict(stored["schema"]["openAPIV3Schema"])
+    CRDS.write_text(json.dumps(dict(sorted(schemas.items())), separators=(",", ":")) + "\n")
+
+
 def schemas(name, rendered):
     for version, objects in rendered.items():
         for (kind, called), item in objects.items():
             # Most are those of another case: each is looked at once.
-            this = (version, json.dumps(item))
-            if kind in FOREIGN or this in seen:
+            this = (kind in foreign() or version, json.dumps(item))
+            if this in seen:
                 continue
             seen.add(this)
             try:
-                kubernetes_validate.validate(item, version, strict=True)
+                if kind in foreign():
+                    foreign()[kind].validate(item)
+                else:
+                    kubernetes_validate.validate(item, version, strict=True)
             except Exception as error:  # jsonschema's, and its own
                 fault(f"{name}: {kind}/{called} is not valid in {version}: {str(error).splitlines()[0]}")
 
@@ -263,6 +304,18 @@ def reaches(name, objects):
         ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
         if not {443, 6443} <= ports or not ports & {53, 5353} or name == "all" and not {4317, 9093, 80, 465} <= ports:
             fault(f"{name}: the policy lets out to {ports} only")
+
+
+def scraped(name, objects):
+    for kind in ("PodMonitor", "ServiceMonitor"):
+        monitor = objects.get((kind, "geophone"))
+        if monitor:
+            spec = monitor["spec"]
+            tls = spec.get("podMetricsEndpoints", spec.get("endpoints"))[0]["tlsConfig"]
+            if len(tls["ca"]) != 1 or tls["serverName"] != "geophone.geophone.svc" or mutual(GOOD.get(name, {})) != ("cert" in tls):
+                fault(f"{name}: {kind} has {tls}")
+            if spec.get("scrapeNativeHistograms") != (None if name == "older operator" else True):
+                fault(f"{name}: {kind} scrapes native histograms: {spec.get('scrapeNativeHistograms')}")
 
 
 def confined(name, values, rendered):
@@ -356,6 +409,9 @@ def overlays():
 
 
 def main():
+    if sys.argv[1:2] == ["--crds"]:
+        write_crds(sys.argv[2:])
+        return 0
     if sys.argv[1:] == ["--write"]:
         for path, text in generated().items():
             path.write_text(text)
@@ -370,6 +426,7 @@ def main():
         configuration(name, objects)
         least_privilege(name, objects)
         reaches(name, objects)
+        scraped(name, objects)
         confined(name, values, rendered)
     refused()
     for path, text in generated().items():

@@ -178,6 +178,12 @@ httpGet:
 {{- if and .Values.topologyFromLabels (or .Values.config.region .Values.config.zone) }}
 {{- fail "topologyFromLabels: it would take the place of config.region and config.zone, also where there are no labels; set one of both" }}
 {{- end }}
+{{- range $name := list "podMonitor" "serviceMonitor" }}
+{{- $monitor := get $.Values $name }}
+{{- if and $monitor.create $.Values.api.tls.clientCaKey (not (and $monitor.tlsConfig.cert $monitor.tlsConfig.keySecret)) }}
+{{- fail (printf "%s: with api.tls.clientCaKey Prometheus needs a certificate too; set %s.tlsConfig.cert and keySecret" $name $name) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.priorityClass.create (or (not .Values.priorityClass.name) (hasPrefix "system-" .Values.priorityClass.name)) }}
 {{- fail "priorityClass.create: names that begin with system- are Kubernetes' own; set priorityClass.name" }}
 {{- end }}
