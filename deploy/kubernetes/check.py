@@ -9,11 +9,13 @@
 With GEOPHONE_BIN the agent's own program reads each configuration that the chart makes.
 """
 
+import base64
 import functools
 import json
 import os
 import pathlib
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 CHART = HERE / "helm/geophone"
 KUSTOMIZE = HERE / "kustomize"
 PLATFORMS = sorted(path.stem for path in (CHART / "platforms").glob("*.yaml"))
+# What is installed by Helm only has no overlay: secrets are made, and dashboards would be written down a second time.
+OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
 # The oldest that the chart admits, and those that are maintained.
 VERSIONS = ["1.25", "1.29", "1.33", "1.35", "1.37"]
 # kind: schema of what is not Kubernetes' own, without its descriptions (Apache-2.0): PodMonitor, ServiceMonitor and PrometheusRule of
@@ -72,6 +76,7 @@ GOOD = {
     "peers": {"kubernetes": {"peers": True}, "config": {"kubernetes": {"subject": "container"}}},
     "peers by the configuration": {"config": {"kubernetes": {"peers": True}}},
     "sent by remote write": {"config": {"export": {"otlp": {}, "remote_write": {"url": "https://metrics.example/push"}}}, "tests": {"create": False}},
+    "cert-manager": {"api": {"expose": True, "tls": {"create": "cert-manager", "issuerRef": {"name": "ca"}}, "token": {"create": True}}},
     "IPv6": {"api": {**EXPOSED["api"], "listenAddress": "[::]"}},
     "no API": {"kubernetes": {"enabled": False}},
     "no API, said twice": {"kubernetes": {"enabled": False}, "config": {"kubernetes": {"enabled": False}}},
@@ -104,6 +109,8 @@ BAD = [
     ({"store": {"kind": "none"}, "rules": {"alertmanagers": ["http://a:9093"]}}, "nothing is evaluated"),
     ({"tolerations": "all"}, "tolerations"),
     ({"api": {"ports": 1}}, "ports"),
+    ({"api": {"expose": True, "tls": {"create": "cert-manager"}, "token": {"create": True}}}, "set api.tls.issuerRef.name"),
+    ({"api": {"expose": True, "tls": {"create": "self-signed", "clientCaKey": "a"}, "token": {"create": True}}}, "no certificates for clients"),
     ({**MUTUAL, "podMonitor": {"create": True}}, "set podMonitor.tlsConfig.cert"),
     ({**MUTUAL, "serviceMonitor": {"create": True, "tlsConfig": {"cert": CLIENT["cert"]}}}, "set serviceMonitor.tlsConfig.cert"),
     ({"appArmorProfile": {"type": "Localhost"}}, "localhostProfile"),
@@ -116,11 +123,15 @@ NOTES = [
     ("geophone check", lambda values: True),
     ("geophone top", lambda values: not mutual(values)),
     ("certificates of clients", lambda values: mutual(values)),
-    ("on 127.0.0.1:9779", lambda values: "api" not in values),
-    ("with TLS", lambda values: "api" in values),
-    ("No metrics leave", lambda values: "api" not in values and not any(values.get("config", {}).get("export", {}).values())),
+    ("on 127.0.0.1:9779", lambda values: not exposed(values)),
+    ("with TLS", lambda values: exposed(values)),
+    ("No metrics leave", lambda values: not exposed(values) and not any(values.get("config", {}).get("export", {}).values())),
     ("helm test", lambda values: values.get("tests", {}).get("create", True)),
 ]
+
+
+def exposed(values):
+    return values.get("api", {}).get("expose", False)
 
 
 def mutual(values):
@@ -238,9 +249,9 @@ def schemas(name, rendered):
                 fault(f"{name}: {kind}/{called} is not valid in {version}: {str(error).splitlines()[0]}")
 
 
-def said(name, notes):
+def said(name, values, notes):
     for words, wanted in NOTES:
-        if (words in notes) != wanted(GOOD.get(name, {})):
+        if (words in notes) != wanted(values):
             fault(f"{name}: NOTES {'do not say' if words not in notes else 'say'} {words!r}:\n{notes}")
     if "<no value>" in notes or "daemonset/geophone " not in notes:
         fault(f"{name}: NOTES:\n{notes}")
@@ -306,16 +317,56 @@ def reaches(name, objects):
             fault(f"{name}: the policy lets out to {ports} only")
 
 
-def scraped(name, objects):
+def scraped(name, values, objects):
     for kind in ("PodMonitor", "ServiceMonitor"):
         monitor = objects.get((kind, "geophone"))
         if monitor:
             spec = monitor["spec"]
             tls = spec.get("podMetricsEndpoints", spec.get("endpoints"))[0]["tlsConfig"]
-            if len(tls["ca"]) != 1 or tls["serverName"] != "geophone.geophone.svc" or mutual(GOOD.get(name, {})) != ("cert" in tls):
+            if len(tls["ca"]) != 1 or tls["serverName"] != "geophone.geophone.svc" or mutual(values) != ("cert" in tls):
                 fault(f"{name}: {kind} has {tls}")
             if spec.get("scrapeNativeHistograms") != (None if name == "older operator" else True):
                 fault(f"{name}: {kind} scrapes native histograms: {spec.get('scrapeNativeHistograms')}")
+
+
+def secrets(name, objects):
+    """What the chart makes for the operator is what the pod mounts and what Prometheus is given, and both shake hands over it."""
+    if not name.startswith("prometheus-operator"):
+        return
+    pod = objects["DaemonSet", "geophone"]["spec"]["template"]["spec"]
+    mounted = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    if objects["Secret", mounted["token"]]["data"].keys() != {"token"}:
+        fault(f"{name}: no token")
+    monitor = objects["PodMonitor", "geophone"]["spec"]["podMetricsEndpoints"][0]
+    if monitor["authorization"]["credentials"] != {"name": mounted["token"], "key": "token"}:
+        fault(f"{name}: Prometheus has another token")
+    if name.endswith("openshift"):
+        annotations = objects["Service", "geophone"]["metadata"]["annotations"]
+        if annotations["service.beta.openshift.io/serving-cert-secret-name"] != mounted["tls"]:
+            fault(f"{name}: nobody makes {mounted['tls']}")
+        return
+    if monitor["tlsConfig"]["ca"]["secret"] != {"name": mounted["tls"], "key": "ca.crt"}:
+        fault(f"{name}: Prometheus trusts somebody else")
+    files = {key: base64.b64decode(text) for key, text in objects["Secret", mounted["tls"]]["data"].items()}
+    with tempfile.TemporaryDirectory() as directory:
+        paths = {key: pathlib.Path(directory) / key for key in files}
+        for key, path in paths.items():
+            path.write_bytes(files[key])
+        client = ssl.create_default_context(cafile=paths["ca.crt"])
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        server.load_cert_chain(paths["tls.crt"], paths["tls.key"])
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(back, there, server_hostname=monitor["tlsConfig"]["serverName"]), server.wrap_bio(there, back, server_side=True)]
+    for end in ends * 2:
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            fault(f"{name}: Prometheus does not accept the certificate: {error}")
+            return
+    if not all(end.version() for end in ends):
+        fault(f"{name}: the handshake does not end")
 
 
 def confined(name, values, rendered):
@@ -369,6 +420,12 @@ def dump(items):
     return head + yaml.safe_dump_all(items, sort_keys=False, width=120, allow_unicode=True)
 
 
+def over(below, values):
+    """As Helm lays a file over the one before."""
+    both = [key for key in below.keys() & values.keys() if isinstance(below[key], dict) and isinstance(values[key], dict)]
+    return {**below, **values, **{key: over(below[key], values[key]) for key in both}}
+
+
 def platform(name):
     return yaml.safe_load((CHART / f"platforms/{name}.yaml").read_text())
 
@@ -377,7 +434,7 @@ def generated():
     """Path: text of the manifests that are made from the chart."""
     base = manifests({})
     files = {KUSTOMIZE / "base/geophone.yaml": dump(base.values())}
-    for name in PLATFORMS:
+    for name in OVERLAYS:
         for key, item in manifests(platform(name)).items():
             if key not in base:
                 short = {"SecurityContextConstraints": "scc"}.get(key[0], key[0].lower())
@@ -396,7 +453,7 @@ def kustomize(directory):
 
 def overlays():
     """What kustomize makes is what Helm makes of the same platform."""
-    for name in ["base", *PLATFORMS]:
+    for name in ["base", *OVERLAYS]:
         directory = KUSTOMIZE / ("base" if name == "base" else f"overlays/{name}")
         built = kustomize(directory)
         namespace = built.pop(("Namespace", "geophone"), {})
@@ -417,16 +474,19 @@ def main():
             path.write_text(text)
         return 0
     lint()
+    operator = platform("prometheus-operator")
     cases = {**GOOD, **{name: platform(name) for name in PLATFORMS}}
+    cases |= {f"prometheus-operator on {name}": over(operator, platform(name)) for name in OVERLAYS}
     for name, values in cases.items():
         objects, notes = render(values)
         rendered = {version: render(values, version)[0] for version in VERSIONS}
-        said(name, notes)
+        said(name, values, notes)
         schemas(name, rendered)
         configuration(name, objects)
         least_privilege(name, objects)
         reaches(name, objects)
-        scraped(name, objects)
+        scraped(name, values, objects)
+        secrets(name, objects)
         confined(name, values, rendered)
     refused()
     for path, text in generated().items():
@@ -435,7 +495,7 @@ def main():
     overlays()
     for what in faults:
         print(what)
-    print(f"{len(cases)} sets of values, {len(BAD)} refused, {1 + len(PLATFORMS)} kustomizations: {len(faults)} faults")
+    print(f"{len(cases)} sets of values, {len(BAD)} refused, {1 + len(OVERLAYS)} kustomizations: {len(faults)} faults")
     return bool(faults)
 
 

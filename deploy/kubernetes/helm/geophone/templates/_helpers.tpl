@@ -43,6 +43,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{- /* Who makes a secret may name it. */ -}}
+{{- define "geophone.tlsSecret" -}}
+{{- default (ternary (printf "%s-tls" (include "geophone.fullname" .)) "" (ne .Values.api.tls.create "")) .Values.api.tls.secretName }}
+{{- end }}
+
+{{- define "geophone.tokenSecret" -}}
+{{- default (ternary (printf "%s-token" (include "geophone.fullname" .)) "" .Values.api.token.create) .Values.api.token.secretName }}
+{{- end }}
+
 {{- /* Not empty: peers are named after services, and the role has what that needs, whichever way it was asked for. */ -}}
 {{- define "geophone.peers" -}}
 {{- if and .Values.kubernetes.enabled (or .Values.kubernetes.peers (get (default dict .Values.config.kubernetes) "peers")) }}yes{{ end }}
@@ -139,8 +148,14 @@ httpGet:
 
 {{- /* What cannot be meant. */ -}}
 {{- define "geophone.check" -}}
-{{- if and .Values.api.expose (or (not .Values.api.tls.secretName) (not .Values.api.token.secretName)) }}
-{{- fail "api.expose: other machines can reach it; set api.tls.secretName and api.token.secretName" }}
+{{- if and .Values.api.expose (or (not (include "geophone.tlsSecret" .)) (not (include "geophone.tokenSecret" .))) }}
+{{- fail "api.expose: other machines can reach it; set api.tls.secretName and api.token.secretName, or api.tls.create and api.token.create" }}
+{{- end }}
+{{- if and (eq .Values.api.tls.create "cert-manager") (not .Values.api.tls.issuerRef.name) }}
+{{- fail "api.tls.create: cert-manager: set api.tls.issuerRef.name" }}
+{{- end }}
+{{- if and (eq .Values.api.tls.create "self-signed") .Values.api.tls.clientCaKey }}
+{{- fail "api.tls.clientCaKey: the chart makes no certificates for clients; make the secret yourself, and set api.tls.secretName" }}
 {{- end }}
 {{- if and (not .Values.api.expose) (not .Values.hostNetwork) }}
 {{- fail "hostNetwork: false: the kubelet cannot reach 127.0.0.1 of the pod; set api.expose" }}
