@@ -11,6 +11,7 @@ With GEOPHONE_BIN the agent's own program reads each configuration that the char
 
 import base64
 import functools
+import gzip
 import json
 import os
 import pathlib
@@ -46,7 +47,7 @@ GOOD = {
     "exposed": EXPOSED,
     "mutual TLS": {**MUTUAL, "podMonitor": {"create": True, "tlsConfig": CLIENT}},
     "pod monitor": {**EXPOSED, "podMonitor": {"create": True, "extra": {"sampleLimit": 100_000}}},
-    "older operator": {**EXPOSED, "podMonitor": {"create": True, "extra": {"scrapeNativeHistograms": None}}},
+    "older operator": {**EXPOSED, "dashboards": {"create": True, "classic": True}, "podMonitor": {"create": True, "extra": {"scrapeNativeHistograms": None}}},
     "OpenShift's monitoring": {**EXPOSED, "serviceMonitor": {"create": True, "tlsConfig": {"ca": {"configMap": {"name": "a", "key": "b"}}}}},
     "service monitor": {**EXPOSED, "serviceMonitor": {"create": True, "labels": {"release": "prometheus"}}},
     "all": {
@@ -317,6 +318,23 @@ def reaches(name, objects):
             fault(f"{name}: the policy lets out to {ports} only")
 
 
+def boards(name, values, objects):
+    """Seven, and of the kind of histogram that is scraped; with all that Helm remembers of a release they fit into its secret."""
+    texts = [json.dumps(item) for key, item in objects.items() if "dashboard" in key[1]]
+    wanted = values.get("dashboards", {})
+    if len(texts) != (7 if wanted.get("create") else 0) or any("_bucket" in text for text in texts) != wanted.get("classic", False):
+        fault(f"{name}: {len(texts)} dashboards, or others than were asked for")
+    files = [base64.b64encode(path.read_bytes()).decode() for path in files_of_the_chart()]
+    size = len(base64.b64encode(gzip.compress(json.dumps([files, list(objects.items())]).encode()))) if texts else 0
+    if size > 900_000:
+        fault(f"{name}: a release of {size} bytes; Helm keeps it in a secret, which may have 1 MiB")
+
+
+def files_of_the_chart():
+    for directory, _, names in os.walk(CHART, followlinks=True):
+        yield from (pathlib.Path(directory) / name for name in names)
+
+
 def scraped(name, values, objects):
     for kind in ("PodMonitor", "ServiceMonitor"):
         monitor = objects.get((kind, "geophone"))
@@ -487,6 +505,7 @@ def main():
         reaches(name, objects)
         scraped(name, values, objects)
         secrets(name, objects)
+        boards(name, values, objects)
         confined(name, values, rendered)
     refused()
     for path, text in generated().items():

@@ -43,6 +43,7 @@ const SHELLCHECK: Tool = program(&["shellcheck"], "cargo xtask setup test");
 const PROMTOOL: Tool = program(&["promtool"], "cargo xtask setup test");
 const AMTOOL: Tool = program(&["amtool"], "cargo xtask setup test");
 const COMPOSE: Tool = program(&["docker-compose"], "apt-get install docker-compose");
+const VMAGENT: Tool = program(&["vmagent"], "cargo xtask setup test");
 const COLLECTOR: Tool = program(
     &["otelcol-contrib"],
     "a release of opentelemetry-collector-contrib",
@@ -61,6 +62,7 @@ const CHECKS: &[Check] = &[
     ("settings of the stack's agent", NOTHING, settings),
     ("Prometheus configurations and rules", PROMTOOL, prometheus),
     ("Alertmanager configuration", AMTOOL, alertmanager),
+    ("vmagent's configuration", VMAGENT, vmagent),
     ("collector's configuration", COLLECTOR, collector),
     ("dashboards", TYPESCRIPT, dashboards),
 ];
@@ -260,6 +262,18 @@ fn alertmanager(_: &Path) -> Result<()> {
     said(Command::new("amtool").arg("check-config").arg(file)).map(drop)
 }
 
+fn vmagent(_: &Path) -> Result<()> {
+    let file = deploy_dir().join("stack/vmagent/vmagent.yaml");
+    said(
+        Command::new("vmagent")
+            .args(["-dryRun", "-loggerLevel=ERROR", "-remoteWrite.url=http://127.0.0.1:1"])
+            .arg(format!("-promscrape.config={}", file.display()))
+            // The container's own; here it need only be there.
+            .env("HOSTNAME", "node"),
+    )
+    .map(drop)
+}
+
 fn collector(_: &Path) -> Result<()> {
     let file = deploy_dir().join("stack/otelcol/config.yaml");
     said(
@@ -283,17 +297,12 @@ fn dashboards(_: &Path) -> Result<()> {
     let scratch = tempfile::tempdir_in(target_dir()?)?;
     std::os::unix::fs::symlink(&modules, scratch.path().join("node_modules"))?;
     let mut files = Vec::new();
-    for entry in fs::read_dir(deploy_dir().join("grafana"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "json") {
-            let name = path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+    for directory in ["grafana", "grafana-classic"] {
+        for entry in fs::read_dir(deploy_dir().join(directory))? {
+            let path = entry?.path();
             let text = format!("{TYPED}export const d: Board = {};\n", fs::read_to_string(&path)?);
-            let file = scratch.path().join(format!("{name}.ts"));
-            fs::write(&file, text)?;
+            let file = scratch.path().join(format!("{}.ts", files.len()));
+            fs::write(&file, text).with_context(|| path.display().to_string())?;
             files.push(file);
         }
     }
