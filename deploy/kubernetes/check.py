@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Checks the chart by Helm itself, its manifests against the API's schemas, and kustomize against the chart.
 
-    pip install helm-python-sdk kubernetes-validate pyyaml
-    deploy/kubernetes/check.py            # says what is wrong, exit status 1
-    deploy/kubernetes/check.py --write    # writes what is made from the chart: kustomize/base/geophone.yaml and the like
-    deploy/kubernetes/check.py --crds FILE…   # writes crds.json, the schemas of kinds that are not Kubernetes' own
+    cargo xtask setup deploy && . target/python/bin/activate
+    deploy/kubernetes/check.py [chart|kustomize]   # says what is wrong, exit status 1; kustomize needs kubectl
+    deploy/kubernetes/check.py --write             # writes what is made from the chart: kustomize/base/geophone.yaml and the like
+    deploy/kubernetes/check.py --crds FILE…        # writes crds.json, the schemas of kinds that are not Kubernetes' own
 
 With GEOPHONE_BIN the agent's own program reads each configuration that the chart makes.
 """
@@ -481,16 +481,10 @@ def overlays():
         for key in sorted(built.keys() | wanted.keys()):
             if built.get(key) != wanted.get(key):
                 fault(f"{directory}: {key[0]}/{key[1]} is not what the chart makes of it")
+    return f"{1 + len(OVERLAYS)} kustomizations"
 
 
-def main():
-    if sys.argv[1:2] == ["--crds"]:
-        write_crds(sys.argv[2:])
-        return 0
-    if sys.argv[1:] == ["--write"]:
-        for path, text in generated().items():
-            path.write_text(text)
-        return 0
+def the_chart():
     lint()
     operator = platform("prometheus-operator")
     cases = {**GOOD, **{name: platform(name) for name in PLATFORMS}}
@@ -511,10 +505,22 @@ def main():
     for path, text in generated().items():
         if not path.exists() or path.read_text() != text:
             fault(f"{path}: is not what the chart makes; run {sys.argv[0]} --write")
-    overlays()
+    return f"{len(cases)} sets of values, {len(BAD)} refused"
+
+
+def main():
+    if sys.argv[1:2] == ["--crds"]:
+        write_crds(sys.argv[2:])
+        return 0
+    if sys.argv[1:] == ["--write"]:
+        for path, text in generated().items():
+            path.write_text(text)
+        return 0
+    parts = {"chart": the_chart, "kustomize": overlays}
+    done = [parts[name]() for name in sys.argv[1:] or parts]
     for what in faults:
         print(what)
-    print(f"{len(cases)} sets of values, {len(BAD)} refused, {1 + len(OVERLAYS)} kustomizations: {len(faults)} faults")
+    print(f"{', '.join(done)}: {len(faults)} faults")
     return bool(faults)
 
 
