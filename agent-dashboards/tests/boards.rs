@@ -327,6 +327,33 @@ fn classic_boards_stand_beside_native_ones() {
     );
 }
 
+/// docs/queries.md: each query parses and names what there is, under a question, in the form that its section promises.
+#[test]
+fn the_questions_of_docs_ask_for_what_there_is() {
+    let text = std::fs::read_to_string(root().join("docs/queries.md")).unwrap();
+    let declared = declared();
+    let mut all = BTreeSet::new();
+    for section in text.split("\n## ").skip(1) {
+        let classic = section.starts_with("Where histograms have buckets");
+        for part in section.split("```promql\n").skip(1) {
+            let query = part.split("\n```").next().unwrap();
+            check::check(query, &declared).unwrap_or_else(|fault| panic!("{fault}"));
+            let buckets = ["_seconds_bucket", "_seconds_sum", "_seconds_count"];
+            let asks = buckets.iter().any(|end| query.contains(end));
+            assert!(asks == classic && all.insert(query), "{query}");
+        }
+        let (questions, queries) = (
+            section.matches("\n**").count(),
+            section.matches("```promql").count(),
+        );
+        assert!(
+            questions == queries && queries > 0,
+            "{questions} questions, {queries} queries"
+        );
+    }
+    assert!(all.len() >= 30, "{}", all.len());
+}
+
 /// Each alert of the fleet has a page, and a test by promtool.
 #[test]
 fn fleet_alerts_have_runbooks_and_tests() {
