@@ -41,11 +41,13 @@ CRDS = HERE / "crds.json"
 EXPOSED = {"api": {"expose": True, "tls": {"secretName": "tls"}, "token": {"secretName": "token"}}}
 MUTUAL = {"api": {**EXPOSED["api"], "tls": {"secretName": "tls", "clientCaKey": "ca.crt"}}}
 CLIENT = {"cert": {"secret": {"name": "prometheus", "key": "tls.crt"}}, "keySecret": {"name": "prometheus", "key": "tls.key"}}
+SHOWN = {"client_cert_file": "/etc/geophone/tls/client.crt", "client_key_file": "/etc/geophone/tls/client.key"}
 # name: values. Each renders, is valid, and its configuration is one that the agent takes.
 GOOD = {
     "default": {},
     "exposed": EXPOSED,
     "mutual TLS": {**MUTUAL, "podMonitor": {"create": True, "tlsConfig": CLIENT}},
+    "mutual TLS, asked in the pod": {**MUTUAL, "config": {"api": {"tls": SHOWN}}},
     "pod monitor": {**EXPOSED, "podMonitor": {"create": True, "extra": {"sampleLimit": 100_000}}},
     "older operator": {**EXPOSED, "dashboards": {"create": True, "classic": True}, "podMonitor": {"create": True, "extra": {"scrapeNativeHistograms": None}}},
     "OpenShift's monitoring": {**EXPOSED, "serviceMonitor": {"create": True, "tlsConfig": {"ca": {"configMap": {"name": "a", "key": "b"}}}}},
@@ -102,6 +104,8 @@ BAD = [
     ({"api": {**EXPOSED["api"], "listenAddress": "::"}}, "listenAddress"),
     ({"config": {"rules": None}}, "config.rules: has no settings"),
     ({"config": {"api": {"listen": "0.0.0.0:80"}}}, "config.api.listen"),
+    ({**MUTUAL, "config": {"api": {"tls": {"cert_file": "/mine"}}}}, "config.api.tls.cert_file"),
+    ({**EXPOSED, "config": {"api": {"tls": SHOWN}}}, "set api.tls.clientCaKey"),
     ({"config": {"store": {"kind": "disk"}}}, "config.store.kind"),
     ({"serviceAccount": {"create": False}}, "every pod of the namespace"),
     ({"topologyFromLabels": True, "config": {"region": "eu"}}, "topologyFromLabels"),
@@ -122,7 +126,8 @@ BAD = [
 # What the notes say, and of which values.
 NOTES = [
     ("geophone check", lambda values: True),
-    ("geophone top", lambda values: not mutual(values)),
+    ("geophone top", lambda values: not mutual(values) or "config" in values),
+    ("set config.api.tls.client_cert_file", lambda values: mutual(values) and "config" not in values),
     ("certificates of clients", lambda values: mutual(values)),
     ("on 127.0.0.1:9779", lambda values: not exposed(values)),
     ("with TLS", lambda values: exposed(values)),

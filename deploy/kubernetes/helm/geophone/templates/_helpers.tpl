@@ -171,7 +171,16 @@ httpGet:
 {{- fail (printf "config.%s: has no settings; give it some, or leave it out" $section) }}
 {{- end }}
 {{- end }}
-{{- range $path := list "api.listen" "api.tls" "api.token_file" "store.kind" }}
+{{- $tls := default dict (get (default dict .Values.config.api) "tls") }}
+{{- range $key := keys $tls }}
+{{- if not (has $key (list "client_cert_file" "client_key_file")) }}
+{{- fail (printf "config.api.tls.%s: the chart sets it, from the values of api" $key) }}
+{{- end }}
+{{- end }}
+{{- if and $tls (not .Values.api.tls.clientCaKey) }}
+{{- fail "config.api.tls: nobody asks the commands for a certificate; set api.tls.clientCaKey" }}
+{{- end }}
+{{- range $path := list "api.listen" "api.token_file" "store.kind" }}
 {{- $parts := splitList "." $path }}
 {{- if hasKey (default dict (get $.Values.config (first $parts))) (last $parts) }}
 {{- fail (printf "config.%s: the chart sets it, from the values of %s" $path (first $parts)) }}
