@@ -85,6 +85,29 @@ fn queries(root: &Path) -> Result<Vec<(String, String)>> {
     Ok(out)
 }
 
+/// A query of docs/queries.md, and whether it asks for buckets; what only a fleet's Prometheus can answer comes after the first section.
+struct Asked {
+    query: String,
+    of_a_node: bool,
+    classic: bool,
+}
+
+fn documented(root: &Path) -> Result<Vec<Asked>> {
+    let text = std::fs::read_to_string(root.join("docs/queries.md"))?;
+    let mut out = Vec::new();
+    for section in text.split("\n## ").skip(1) {
+        for part in section.split("```promql\n").skip(1) {
+            let query = part.split("\n```").next().unwrap_or_default();
+            out.push(Asked {
+                query: asked(query),
+                of_a_node: section.starts_with("Of a node"),
+                classic: section.starts_with("Where histograms have buckets"),
+            });
+        }
+    }
+    Ok(out)
+}
+
 /// In place of Grafana's variables what they stand for; a day before there was nothing.
 fn asked(expr: &str) -> String {
     let mut text = expr
@@ -245,6 +268,8 @@ fn each_panel_shows_something() -> Result<()> {
         agent.at
     );
     let prometheus = Prometheus::start(&config, &["--enable-feature=native-histograms"])?;
+    // Scrapes text, and has buckets.
+    let classic = Prometheus::start(&config, &[])?;
     // Somebody who reads slowly: the window closes.
     let mut slow = Traffic::new("slow", &scene.net.a.ns)?;
     let id = slow.connect(&sip)?;
@@ -285,6 +310,27 @@ fn each_panel_shows_something() -> Result<()> {
         );
     }
     eprintln!("{} queries, {} without data: {open:#?}", all.len(), open.len());
+    let documented = documented(&root)?;
+    ensure!(
+        documented.len() >= 30,
+        "{} queries in docs/queries.md",
+        documented.len()
+    );
+    for Asked {
+        query,
+        of_a_node,
+        classic: buckets,
+    } in &documented
+    {
+        let of_all = if *buckets { classic.at } else { prometheus.at };
+        for at in std::iter::once(of_all).chain(of_a_node.then_some(agent.at)) {
+            let found = promql::instant(at, query).context("docs/queries.md")?;
+            ensure!(
+                !found.is_empty() || excused(query),
+                "docs/queries.md: nothing from {at}: {query}"
+            );
+        }
+    }
     Ok(())
 }
 

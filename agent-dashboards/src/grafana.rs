@@ -67,6 +67,28 @@ pub fn dashboard(board: Board) -> Dashboard {
     }
 }
 
+/// Gives a board of classic histograms a uid, a title and links that no board of native ones has.
+pub fn set_apart(board: &mut Dashboard) {
+    let json = &mut board.json;
+    json["uid"] = json!(format!("{}-classic", board.name));
+    json["title"] = json!(format!(
+        "{} (buckets)",
+        json["title"].as_str().unwrap_or_default()
+    ));
+    json["tags"] = json!(["geophone-classic"]);
+    json["links"][0]["tags"] = json!(["geophone-classic"]);
+    set_links_apart(&mut json["panels"]);
+}
+
+fn set_links_apart(value: &mut Value) {
+    match value {
+        Value::String(text) if text.starts_with("/d/") => *text = text.replacen('?', "-classic?", 1),
+        Value::Array(all) => all.iter_mut().for_each(set_links_apart),
+        Value::Object(map) => map.values_mut().for_each(set_links_apart),
+        _ => {}
+    }
+}
+
 fn variable(variable: &Variable) -> Value {
     let mut value = json!({
         "name": variable.name,

@@ -42,7 +42,8 @@ pub struct Metric {
 /// How queries are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {
-    /// Histograms have buckets (`_bucket`, `le`), one an octave, as where Prometheus scrapes text; else they are native.
+    /// Histograms have buckets (`_bucket`, `le`), one an octave, as where Prometheus scrapes text; else they are native. Such a
+    /// board may stand beside the other in one Grafana: its uid and its title say so, and its links lead to its own kind.
     pub classic: bool,
 }
 
@@ -58,7 +59,7 @@ pub struct Query {
 /// A dashboard.
 #[derive(Clone, Debug)]
 pub struct Dashboard {
-    /// Its name, which is its uid in Grafana as well: `geophone-overview`.
+    /// Its name, which begins its uid in Grafana as well: `geophone-overview`.
     pub name: &'static str,
     /// What it is about, in a line.
     pub about: &'static str,
@@ -139,7 +140,10 @@ pub fn dashboards(metrics: &[Metric], style: Style) -> Result<Vec<Dashboard>, Ve
     let mut maker = maker::Maker::new(metrics, style);
     let boards = boards::all(&mut maker);
     let mut faults = maker.faults();
-    let made: Vec<Dashboard> = boards.into_iter().map(grafana::dashboard).collect();
+    let mut made: Vec<Dashboard> = boards.into_iter().map(grafana::dashboard).collect();
+    if style.classic {
+        made.iter_mut().for_each(grafana::set_apart);
+    }
     for board in &made {
         let wrong = board
             .queries

@@ -274,29 +274,84 @@ fn panels_have_places_and_names_of_their_own() {
     }
 }
 
-/// deploy/grafana is what `geophone dashboards -o deploy/grafana` writes.
+/// deploy/grafana is what `geophone dashboards -o deploy/grafana` writes, deploy/grafana-classic what it writes with `--classic`.
 #[test]
 fn deploy_has_them() {
-    let directory = root().join("deploy/grafana");
-    let boards = made();
-    for board in boards {
-        let file = directory.join(format!("{}.json", board.name));
-        let there = std::fs::read_to_string(&file).unwrap_or_default();
+    let classic = good(Style { classic: true });
+    for (directory, boards) in [("deploy/grafana", made()), ("deploy/grafana-classic", &classic)] {
+        let directory = root().join(directory);
+        for board in boards {
+            let file = directory.join(format!("{}.json", board.name));
+            let there = std::fs::read_to_string(&file).unwrap_or_default();
+            assert!(
+                there == board.text(),
+                "{}: run `cargo xtask docs`",
+                file.display()
+            );
+        }
+        let files = std::fs::read_dir(directory).unwrap();
+        let json = files.filter(|file| {
+            file.as_ref()
+                .unwrap()
+                .path()
+                .extension()
+                .is_some_and(|end| end == "json")
+        });
+        assert_eq!(json.count(), boards.len());
+    }
+}
+
+/// Both kinds in one Grafana: no uid twice, and no link from one to the other.
+#[test]
+fn classic_boards_stand_beside_native_ones() {
+    let classic = good(Style { classic: true });
+    let uids: BTreeSet<&str> = made()
+        .iter()
+        .chain(&classic)
+        .map(|board| board.json["uid"].as_str().unwrap())
+        .collect();
+    assert_eq!(uids.len(), 2 * classic.len());
+    let links = |boards: &[Dashboard]| -> Vec<String> {
+        let text: String = boards.iter().map(Dashboard::text).collect();
+        text.split("\"/d/")
+            .skip(1)
+            .map(|rest| rest.split('?').next().unwrap().to_owned())
+            .collect()
+    };
+    let (native, own) = (links(made()), links(&classic));
+    assert!(!native.is_empty() && native.iter().all(|uid| !uid.ends_with("-classic")));
+    assert_eq!(native.len(), own.len());
+    assert!(
+        own.iter()
+            .all(|uid| uid.ends_with("-classic") && uids.contains(uid.as_str()))
+    );
+}
+
+/// docs/queries.md: each query parses and names what there is, under a question, in the form that its section promises.
+#[test]
+fn the_questions_of_docs_ask_for_what_there_is() {
+    let text = std::fs::read_to_string(root().join("docs/queries.md")).unwrap();
+    let declared = declared();
+    let mut all = BTreeSet::new();
+    for section in text.split("\n## ").skip(1) {
+        let classic = section.starts_with("Where histograms have buckets");
+        for part in section.split("```promql\n").skip(1) {
+            let query = part.split("\n```").next().unwrap();
+            check::check(query, &declared).unwrap_or_else(|fault| panic!("{fault}"));
+            let buckets = ["_seconds_bucket", "_seconds_sum", "_seconds_count"];
+            let asks = buckets.iter().any(|end| query.contains(end));
+            assert!(asks == classic && all.insert(query), "{query}");
+        }
+        let (questions, queries) = (
+            section.matches("\n**").count(),
+            section.matches("```promql").count(),
+        );
         assert!(
-            there == board.text(),
-            "{}: run `cargo xtask docs`",
-            file.display()
+            questions == queries && queries > 0,
+            "{questions} questions, {queries} queries"
         );
     }
-    let files = std::fs::read_dir(directory).unwrap();
-    let json = files.filter(|file| {
-        file.as_ref()
-            .unwrap()
-            .path()
-            .extension()
-            .is_some_and(|end| end == "json")
-    });
-    assert_eq!(json.count(), boards.len());
+    assert!(all.len() >= 30, "{}", all.len());
 }
 
 /// Each alert of the fleet has a page, and a test by promtool.

@@ -1,20 +1,28 @@
 #!/usr/bin/env python3
 """Checks the chart by Helm itself, its manifests against the API's schemas, and kustomize against the chart.
 
-    pip install helm-python-sdk kubernetes-validate pyyaml
-    deploy/kubernetes/check.py            # says what is wrong, exit status 1
-    deploy/kubernetes/check.py --write    # writes what is made from the chart: kustomize/base/geophone.yaml and the like
+    cargo xtask setup deploy && . target/python/bin/activate
+    deploy/kubernetes/check.py [chart|kustomize]   # says what is wrong, exit status 1; kustomize needs kubectl
+    deploy/kubernetes/check.py --write             # writes what is made from the chart: kustomize/base/geophone.yaml and the like
+    deploy/kubernetes/check.py --crds FILE…        # writes crds.json, the schemas of kinds that are not Kubernetes' own
 
 With GEOPHONE_BIN the agent's own program reads each configuration that the chart makes.
 """
 
+import base64
+import functools
+import gzip
+import json
 import os
 import pathlib
+import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
 
 import helm_python
+import jsonschema
 import kubernetes_validate
 import yaml
 
@@ -22,18 +30,27 @@ HERE = pathlib.Path(__file__).resolve().parent
 CHART = HERE / "helm/geophone"
 KUSTOMIZE = HERE / "kustomize"
 PLATFORMS = sorted(path.stem for path in (CHART / "platforms").glob("*.yaml"))
+# What is installed by Helm only has no overlay: secrets are made, and dashboards would be written down a second time.
+OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
 # The oldest that the chart admits, and those that are maintained.
 VERSIONS = ["1.25", "1.29", "1.33", "1.35", "1.37"]
-# No schema of these is at hand: the first are looked at below, of the others the test of the prometheus operator's CRDs.
-FOREIGN = {"SecurityContextConstraints", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
+# kind: schema of what is not Kubernetes' own, without its descriptions (Apache-2.0): PodMonitor, ServiceMonitor and PrometheusRule of
+# the Prometheus operator 0.93.0, SecurityContextConstraints of openshift/api 2a3d739, Certificate of cert-manager 2d0d7f7.
+CRDS = HERE / "crds.json"
 
 EXPOSED = {"api": {"expose": True, "tls": {"secretName": "tls"}, "token": {"secretName": "token"}}}
+MUTUAL = {"api": {**EXPOSED["api"], "tls": {"secretName": "tls", "clientCaKey": "ca.crt"}}}
+CLIENT = {"cert": {"secret": {"name": "prometheus", "key": "tls.crt"}}, "keySecret": {"name": "prometheus", "key": "tls.key"}}
+SHOWN = {"client_cert_file": "/etc/geophone/tls/client.crt", "client_key_file": "/etc/geophone/tls/client.key"}
 # name: values. Each renders, is valid, and its configuration is one that the agent takes.
 GOOD = {
     "default": {},
     "exposed": EXPOSED,
-    "mutual TLS": {"api": {**EXPOSED["api"], "tls": {"secretName": "tls", "clientCaKey": "ca.crt"}}},
-    "pod monitor": {**EXPOSED, "podMonitor": {"create": True, "extra": {"scrapeNativeHistograms": True}}},
+    "mutual TLS": {**MUTUAL, "podMonitor": {"create": True, "tlsConfig": CLIENT}},
+    "mutual TLS, asked in the pod": {**MUTUAL, "config": {"api": {"tls": SHOWN}}},
+    "pod monitor": {**EXPOSED, "podMonitor": {"create": True, "extra": {"sampleLimit": 100_000}}},
+    "older operator": {**EXPOSED, "dashboards": {"create": True, "classic": True}, "podMonitor": {"create": True, "extra": {"scrapeNativeHistograms": None}}},
+    "OpenShift's monitoring": {**EXPOSED, "serviceMonitor": {"create": True, "tlsConfig": {"ca": {"configMap": {"name": "a", "key": "b"}}}}},
     "service monitor": {**EXPOSED, "serviceMonitor": {"create": True, "labels": {"release": "prometheus"}}},
     "all": {
         **EXPOSED,
@@ -41,7 +58,7 @@ GOOD = {
             "peers": [{"name": "db", "cidrs": ["10.1.2.0/24"]}],
             "export": {"otlp": {"endpoint": "https://collector:4317"}},
             "probes": {"dns": {"enabled": True}, "profile": {"enabled": True}},
-            "rules": {"files": ["/etc/mine"], "interval": "30s"},
+            "rules": {"files": ["/etc/mine"], "interval": "30s", "alertmanagers": ["http://second"]},
         },
         "topologyFromLabels": True,
         "env": [{"name": "GEOPHONE_LOG__LEVEL", "value": "debug"}],
@@ -50,16 +67,20 @@ GOOD = {
         "networkPolicy": {
             "create": True,
             "scrapeFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
-            "egress": [{"ports": [{"port": 4317}]}],
+            "egress": [{"ports": [{"port": 465}]}],
         },
         "prometheusRule": {"create": True},
         "dashboards": {"create": True},
         "image": {"digest": "sha256:" + "0" * 64},
     },
     "own profile": {"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "geophone.json"}}, "openshift": {"scc": True}},
+    "own AppArmor profile": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "geophone"}},
     "pod network": {**EXPOSED, "hostNetwork": False, "dnsPolicy": "ClusterFirst"},
     "peers": {"kubernetes": {"peers": True}, "config": {"kubernetes": {"subject": "container"}}},
     "peers by the configuration": {"config": {"kubernetes": {"peers": True}}},
+    "sent by remote write": {"config": {"export": {"otlp": {}, "remote_write": {"url": "https://metrics.example/push"}}}, "tests": {"create": False}},
+    "cert-manager": {"api": {"expose": True, "tls": {"create": "cert-manager", "issuerRef": {"name": "ca"}}, "token": {"create": True}}},
+    "IPv6": {"api": {**EXPOSED["api"], "listenAddress": "[::]"}},
     "no API": {"kubernetes": {"enabled": False}},
     "no API, said twice": {"kubernetes": {"enabled": False}, "config": {"kubernetes": {"enabled": False}}},
     "where it is by hand": {"config": {"region": "eu-central-1", "zone": "eu-central-1a"}},
@@ -79,8 +100,12 @@ BAD = [
     ({"kubernetes": {"peers": True}, "config": {"kubernetes": {"peers": False}}}, "config.kubernetes.peers"),
     ({"kubernetes": {"enabled": False, "peers": True}}, "set kubernetes.enabled"),
     ({"config": {"kubernetes": None}}, "config.kubernetes: has no settings"),
+    ({"config": {"export": None}}, "config.export: has no settings"),
+    ({"api": {**EXPOSED["api"], "listenAddress": "::"}}, "listenAddress"),
     ({"config": {"rules": None}}, "config.rules: has no settings"),
     ({"config": {"api": {"listen": "0.0.0.0:80"}}}, "config.api.listen"),
+    ({**MUTUAL, "config": {"api": {"tls": {"cert_file": "/mine"}}}}, "config.api.tls.cert_file"),
+    ({**EXPOSED, "config": {"api": {"tls": SHOWN}}}, "set api.tls.clientCaKey"),
     ({"config": {"store": {"kind": "disk"}}}, "config.store.kind"),
     ({"serviceAccount": {"create": False}}, "every pod of the namespace"),
     ({"topologyFromLabels": True, "config": {"region": "eu"}}, "topologyFromLabels"),
@@ -89,9 +114,35 @@ BAD = [
     ({"store": {"kind": "none"}, "rules": {"alertmanagers": ["http://a:9093"]}}, "nothing is evaluated"),
     ({"tolerations": "all"}, "tolerations"),
     ({"api": {"ports": 1}}, "ports"),
+    ({"api": {"expose": True, "tls": {"create": "cert-manager"}, "token": {"create": True}}}, "set api.tls.issuerRef.name"),
+    ({"api": {"expose": True, "tls": {"create": "self-signed", "clientCaKey": "a"}, "token": {"create": True}}}, "no certificates for clients"),
+    ({**MUTUAL, "podMonitor": {"create": True}}, "set podMonitor.tlsConfig.cert"),
+    ({**MUTUAL, "serviceMonitor": {"create": True, "tlsConfig": {"cert": CLIENT["cert"]}}}, "set serviceMonitor.tlsConfig.cert"),
+    ({"appArmorProfile": {"type": "Localhost"}}, "localhostProfile"),
     ({"capabilities": ["ALL"]}, "capabilities"),
     ({"store": {"kind": "disk"}}, "kind"),
 ]
+
+# What the notes say, and of which values.
+NOTES = [
+    ("geophone check", lambda values: True),
+    ("geophone top", lambda values: not mutual(values) or "config" in values),
+    ("set config.api.tls.client_cert_file", lambda values: mutual(values) and "config" not in values),
+    ("certificates of clients", lambda values: mutual(values)),
+    ("on 127.0.0.1:9779", lambda values: not exposed(values)),
+    ("with TLS", lambda values: exposed(values)),
+    ("No metrics leave", lambda values: not exposed(values) and not any(values.get("config", {}).get("export", {}).values())),
+    ("helm test", lambda values: values.get("tests", {}).get("create", True)),
+]
+
+
+def exposed(values):
+    return values.get("api", {}).get("expose", False)
+
+
+def mutual(values):
+    return "clientCaKey" in values.get("api", {}).get("tls", {})
+
 
 # All that the agent asks of the API.
 RIGHTS = [
@@ -104,27 +155,44 @@ RIGHTS_OF_PEERS = [
 ]
 
 faults = []
+seen = set()
 
 
 def fault(what):
     faults.append(what)
 
 
-def render(values):
-    """Objects of the chart by (kind, name); tests and notes aside."""
-    chart = helm_python.Chart.load(str(CHART))
-    chart.validate_schema(chart.merge_values(values) if hasattr(chart, "merge_values") else values)
-    objects = {}
-    for path, text in chart.render(values, name="geophone", namespace="geophone").items():
+@functools.cache
+def chart(version):
+    """As a cluster of that version sees it: the library has one version only, so the question is answered in the templates."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = shutil.copytree(CHART, pathlib.Path(directory) / "geophone")
+        for path in (copy / "templates").rglob("*.*"):
+            path.write_text(path.read_text().replace(".Capabilities.KubeVersion.Version", f'"v{version}.0"'))
+        return helm_python.Chart.load(str(copy))
+
+
+def render(values, version=VERSIONS[-1]):
+    """Objects of the chart by (kind, name), and its notes."""
+    release = chart(version)
+    release.validate_schema(release.merge_values(values))
+    objects, notes = {}, ""
+    for path, text in release.render(values, name="geophone", namespace="geophone").items():
         if path.endswith("NOTES.txt"):
+            notes = text
             continue
-        for item in yaml.safe_load_all(text):
+        for item in yaml.load_all(text, Loader=yaml.CSafeLoader):
             if item:
                 key = (item["kind"], item["metadata"]["name"])
                 if key in objects:
                     fault(f"{path}: {key} a second time")
                 objects[key] = item
-    return objects
+    return objects, notes
+
+
+def manifests(values):
+    """What somebody without Helm applies."""
+    return {key: plain(item) for key, item in render(values)[0].items() if not is_test(item)}
 
 
 def is_test(item):
@@ -141,18 +209,66 @@ def lint():
             fault(f"helm lint, {name}: {error}")
 
 
-def schemas(name, objects):
-    for (kind, called), item in objects.items():
-        if kind in FOREIGN:
-            continue
-        for version in VERSIONS:
+@functools.cache
+def foreign():
+    return {kind: jsonschema.Draft202012Validator(schema) for kind, schema in json.loads(CRDS.read_text()).items()}
+
+
+def strict(node):
+    """A CRD's schema as JSON Schema has it, in which what is not named is refused."""
+    if isinstance(node, list):
+        return [strict(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    # A property may be called `description`, but is no text.
+    node = {key: strict(value) for key, value in node.items() if key != "description" or not isinstance(value, str)}
+    if isinstance(node.get("properties"), dict) and node.get("type") == "object" and not node.get("x-kubernetes-preserve-unknown-fields"):
+        node["additionalProperties"] = False
+    if node.get("nullable") is True:
+        node["type"] = [node["type"], "null"]
+    return node
+
+
+def write_crds(paths):
+    schemas = {}
+    for path in paths:
+        spec = yaml.safe_load(pathlib.Path(path).read_text())["spec"]
+        stored = next(version for version in spec["versions"] if version["storage"])
+        schemas[spec["names"]["kind"]] = strict(stored["schema"]["openAPIV3Schema"])
+    CRDS.write_text(json.dumps(dict(sorted(schemas.items())), separators=(",", ":")) + "\n")
+
+
+def schemas(name, rendered):
+    for version, objects in rendered.items():
+        for (kind, called), item in objects.items():
+            # Most are those of another case: each is looked at once.
+            this = (kind in foreign() or version, json.dumps(item))
+            if this in seen:
+                continue
+            seen.add(this)
             try:
-                kubernetes_validate.validate(item, version, strict=True)
+                if kind in foreign():
+                    foreign()[kind].validate(item)
+                else:
+                    kubernetes_validate.validate(item, version, strict=True)
             except Exception as error:  # jsonschema's, and its own
                 fault(f"{name}: {kind}/{called} is not valid in {version}: {str(error).splitlines()[0]}")
 
 
+def said(name, values, notes):
+    for words, wanted in NOTES:
+        if (words in notes) != wanted(values):
+            fault(f"{name}: NOTES {'do not say' if words not in notes else 'say'} {words!r}:\n{notes}")
+    if "<no value>" in notes or "daemonset/geophone " not in notes:
+        fault(f"{name}: NOTES:\n{notes}")
+
+
 def configuration(name, objects):
+    container = objects["DaemonSet", "geophone"]["spec"]["template"]["spec"]["containers"][0]
+    given = {item["name"]: item.get("value") for item in container["env"]}
+    mounted = {item["name"]: item["mountPath"] for item in container["volumeMounts"]}
+    if given.get("GEOPHONE_CONFIG") != mounted["config"] + "/geophone.yaml":
+        fault(f"{name}: what is started by `kubectl exec` does not read the pod's settings")
     text = objects["ConfigMap", "geophone"]["data"]["geophone.yaml"]
     own = GOOD.get(name, {}).get("config", {}).get("rules")
     rules = yaml.safe_load(text).get("rules", {})
@@ -198,6 +314,96 @@ def least_privilege(name, objects):
         fault(f"{name}: the constraints allow other capabilities than the container asks for")
 
 
+def reaches(name, objects):
+    """What the configuration names is what the policy lets the agent connect to."""
+    policy = objects.get(("NetworkPolicy", "geophone"))
+    if policy:
+        ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+        if not {443, 6443} <= ports or not ports & {53, 5353} or name == "all" and not {4317, 9093, 80, 465} <= ports:
+            fault(f"{name}: the policy lets out to {ports} only")
+
+
+def boards(name, values, objects):
+    """Seven, and of the kind of histogram that is scraped; with all that Helm remembers of a release they fit into its secret."""
+    texts = [json.dumps(item) for key, item in objects.items() if "dashboard" in key[1]]
+    wanted = values.get("dashboards", {})
+    if len(texts) != (7 if wanted.get("create") else 0) or any("_bucket" in text for text in texts) != wanted.get("classic", False):
+        fault(f"{name}: {len(texts)} dashboards, or others than were asked for")
+    files = [base64.b64encode(path.read_bytes()).decode() for path in files_of_the_chart()]
+    size = len(base64.b64encode(gzip.compress(json.dumps([files, list(objects.items())]).encode()))) if texts else 0
+    if size > 900_000:
+        fault(f"{name}: a release of {size} bytes; Helm keeps it in a secret, which may have 1 MiB")
+
+
+def files_of_the_chart():
+    for directory, _, names in os.walk(CHART, followlinks=True):
+        yield from (pathlib.Path(directory) / name for name in names)
+
+
+def scraped(name, values, objects):
+    for kind in ("PodMonitor", "ServiceMonitor"):
+        monitor = objects.get((kind, "geophone"))
+        if monitor:
+            spec = monitor["spec"]
+            tls = spec.get("podMetricsEndpoints", spec.get("endpoints"))[0]["tlsConfig"]
+            if len(tls["ca"]) != 1 or tls["serverName"] != "geophone.geophone.svc" or mutual(values) != ("cert" in tls):
+                fault(f"{name}: {kind} has {tls}")
+            if spec.get("scrapeNativeHistograms") != (None if name == "older operator" else True):
+                fault(f"{name}: {kind} scrapes native histograms: {spec.get('scrapeNativeHistograms')}")
+
+
+def secrets(name, objects):
+    """What the chart makes for the operator is what the pod mounts and what Prometheus is given, and both shake hands over it."""
+    if not name.startswith("prometheus-operator"):
+        return
+    pod = objects["DaemonSet", "geophone"]["spec"]["template"]["spec"]
+    mounted = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    if objects["Secret", mounted["token"]]["data"].keys() != {"token"}:
+        fault(f"{name}: no token")
+    monitor = objects["PodMonitor", "geophone"]["spec"]["podMetricsEndpoints"][0]
+    if monitor["authorization"]["credentials"] != {"name": mounted["token"], "key": "token"}:
+        fault(f"{name}: Prometheus has another token")
+    if name.endswith("openshift"):
+        annotations = objects["Service", "geophone"]["metadata"]["annotations"]
+        if annotations["service.beta.openshift.io/serving-cert-secret-name"] != mounted["tls"]:
+            fault(f"{name}: nobody makes {mounted['tls']}")
+        return
+    if monitor["tlsConfig"]["ca"]["secret"] != {"name": mounted["tls"], "key": "ca.crt"}:
+        fault(f"{name}: Prometheus trusts somebody else")
+    files = {key: base64.b64decode(text) for key, text in objects["Secret", mounted["tls"]]["data"].items()}
+    with tempfile.TemporaryDirectory() as directory:
+        paths = {key: pathlib.Path(directory) / key for key in files}
+        for key, path in paths.items():
+            path.write_bytes(files[key])
+        client = ssl.create_default_context(cafile=paths["ca.crt"])
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        server.load_cert_chain(paths["tls.crt"], paths["tls.key"])
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(back, there, server_hostname=monitor["tlsConfig"]["serverName"]), server.wrap_bio(there, back, server_side=True)]
+    for end in ends * 2:
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            fault(f"{name}: Prometheus does not accept the certificate: {error}")
+            return
+    if not all(end.version() for end in ends):
+        fault(f"{name}: the handshake does not end")
+
+
+def confined(name, values, rendered):
+    """AppArmor's profile is where the cluster's version looks for it, and nowhere else: a field that it does not know is refused."""
+    wanted = values.get("appArmorProfile")
+    for version, objects in rendered.items():
+        pod = objects["DaemonSet", "geophone"]["spec"]["template"]
+        field = pod["spec"]["containers"][0]["securityContext"].get("appArmorProfile")
+        annotation = pod["metadata"]["annotations"].get("container.apparmor.security.beta.kubernetes.io/geophone")
+        old = version in ("1.25", "1.29")
+        if field != (None if old else wanted) or bool(annotation) != bool(old and wanted):
+            fault(f"{name}: in {version} AppArmor's profile is {field}, {annotation}")
+
+
 def refused():
     for values, words in BAD:
         try:
@@ -237,17 +443,22 @@ def dump(items):
     return head + yaml.safe_dump_all(items, sort_keys=False, width=120, allow_unicode=True)
 
 
+def over(below, values):
+    """As Helm lays a file over the one before."""
+    both = [key for key in below.keys() & values.keys() if isinstance(below[key], dict) and isinstance(values[key], dict)]
+    return {**below, **values, **{key: over(below[key], values[key]) for key in both}}
+
+
 def platform(name):
-    values = yaml.safe_load((CHART / f"platforms/{name}.yaml").read_text())
-    return {key: plain(item) for key, item in render(values).items() if not is_test(item)}
+    return yaml.safe_load((CHART / f"platforms/{name}.yaml").read_text())
 
 
 def generated():
     """Path: text of the manifests that are made from the chart."""
-    base = {key: plain(item) for key, item in render({}).items() if not is_test(item)}
+    base = manifests({})
     files = {KUSTOMIZE / "base/geophone.yaml": dump(base.values())}
-    for name in PLATFORMS:
-        for key, item in platform(name).items():
+    for name in OVERLAYS:
+        for key, item in manifests(platform(name)).items():
             if key not in base:
                 short = {"SecurityContextConstraints": "scc"}.get(key[0], key[0].lower())
                 files[KUSTOMIZE / f"overlays/{name}/{short}.yaml"] = dump([item])
@@ -265,38 +476,56 @@ def kustomize(directory):
 
 def overlays():
     """What kustomize makes is what Helm makes of the same platform."""
-    for name in ["base", *PLATFORMS]:
+    for name in ["base", *OVERLAYS]:
         directory = KUSTOMIZE / ("base" if name == "base" else f"overlays/{name}")
         built = kustomize(directory)
         namespace = built.pop(("Namespace", "geophone"), {})
         if namespace.get("metadata", {}).get("labels", {}).get("pod-security.kubernetes.io/enforce") != "privileged":
             fault(f"{directory}: its namespace does not admit the pods")
-        wanted = {key: plain(item) for key, item in render({}).items() if not is_test(item)} if name == "base" else platform(name)
+        wanted = manifests({} if name == "base" else platform(name))
         for key in sorted(built.keys() | wanted.keys()):
             if built.get(key) != wanted.get(key):
                 fault(f"{directory}: {key[0]}/{key[1]} is not what the chart makes of it")
+    return f"{1 + len(OVERLAYS)} kustomizations"
 
 
-def main():
-    if sys.argv[1:] == ["--write"]:
-        for path, text in generated().items():
-            path.write_text(text)
-        return 0
+def the_chart():
     lint()
-    cases = {**GOOD, **{name: yaml.safe_load((CHART / f"platforms/{name}.yaml").read_text()) for name in PLATFORMS}}
+    operator = platform("prometheus-operator")
+    cases = {**GOOD, **{name: platform(name) for name in PLATFORMS}}
+    cases |= {f"prometheus-operator on {name}": over(operator, platform(name)) for name in OVERLAYS}
     for name, values in cases.items():
-        objects = render(values)
-        schemas(name, objects)
+        objects, notes = render(values)
+        rendered = {version: render(values, version)[0] for version in VERSIONS}
+        said(name, values, notes)
+        schemas(name, rendered)
         configuration(name, objects)
         least_privilege(name, objects)
+        reaches(name, objects)
+        scraped(name, values, objects)
+        secrets(name, objects)
+        boards(name, values, objects)
+        confined(name, values, rendered)
     refused()
     for path, text in generated().items():
         if not path.exists() or path.read_text() != text:
             fault(f"{path}: is not what the chart makes; run {sys.argv[0]} --write")
-    overlays()
+    return f"{len(cases)} sets of values, {len(BAD)} refused"
+
+
+def main():
+    if sys.argv[1:2] == ["--crds"]:
+        write_crds(sys.argv[2:])
+        return 0
+    if sys.argv[1:] == ["--write"]:
+        for path, text in generated().items():
+            path.write_text(text)
+        return 0
+    parts = {"chart": the_chart, "kustomize": overlays}
+    done = [parts[name]() for name in sys.argv[1:] or parts]
     for what in faults:
         print(what)
-    print(f"{len(cases)} sets of values, {len(BAD)} refused, {1 + len(PLATFORMS)} kustomizations: {len(faults)} faults")
+    print(f"{', '.join(done)}: {len(faults)} faults")
     return bool(faults)
 
 

@@ -17,7 +17,11 @@ const PAGES: [(&[&str], &str); 4] = [
     (&["health", "--rules"], "deploy/prometheus/health.yaml"),
     (&["docs", "seccomp"], "deploy/container/seccomp.json"),
 ];
-const DASHBOARDS: &str = "deploy/grafana";
+/// Where dashboards are, and how those are asked for.
+const DASHBOARDS: [(&str, &[&str]); 2] = [
+    ("deploy/grafana", &[]),
+    ("deploy/grafana-classic", &["--classic"]),
+];
 
 /// Writes them.
 pub fn write(how: How) -> Result<()> {
@@ -48,13 +52,15 @@ pub fn write(how: How) -> Result<()> {
 /// An error if one of them is not what this agent prints.
 pub fn check(agent: &Path) -> Result<()> {
     let printed = printed(agent)?;
-    for entry in fs::read_dir(root().join(DASHBOARDS))? {
-        let file = entry?.path();
-        if !printed.iter().any(|(known, _)| *known == file) {
-            bail!(
-                "{} is of no dashboard that geophone prints: remove it",
-                file.display()
-            );
+    for (directory, _) in DASHBOARDS {
+        for entry in fs::read_dir(root().join(directory))? {
+            let file = entry?.path();
+            if !printed.iter().any(|(known, _)| *known == file) {
+                bail!(
+                    "{} is of no dashboard that geophone prints: remove it",
+                    file.display()
+                );
+            }
         }
     }
     for (file, text) in printed {
@@ -80,8 +86,10 @@ fn printed(agent: &Path) -> Result<Vec<(PathBuf, String)>> {
         .skip(1)
         .filter_map(|line| line.split_whitespace().next());
     for name in names {
-        let text = capture(Command::new(agent).args(["dashboards", name]))?;
-        out.push((root().join(DASHBOARDS).join(format!("{name}.json")), text));
+        for (directory, style) in DASHBOARDS {
+            let text = capture(Command::new(agent).args(["dashboards", name]).args(style))?;
+            out.push((root().join(directory).join(format!("{name}.json")), text));
+        }
     }
     Ok(out)
 }

@@ -50,6 +50,9 @@ enum Task {
         which: test::Which,
         #[command(flatten)]
         how: How,
+        /// Fail if anything could not be tried here
+        #[arg(long)]
+        no_skip: bool,
         /// Only tests whose name contains this
         #[arg(last = true)]
         filter: Vec<String>,
@@ -99,7 +102,12 @@ fn main() -> ExitCode {
             setup::setup(&groups, how)
         }
         Task::Run { how, args } => run::run(how, &args),
-        Task::Test { which, how, filter } => test::test(&which, how, &filter),
+        Task::Test {
+            which,
+            how,
+            no_skip,
+            filter,
+        } => test::test(&which, how, no_skip, &filter),
         Task::Docs { how } => docs::write(how),
         Task::Deny { how } => deny::deny(how),
         Task::Fuzz { seconds } => fuzz::fuzz(seconds),

@@ -36,6 +36,7 @@ pub fn compiler_install(why: &str) -> Result<Option<Step>> {
         command,
         why: vec![format!("rust-src: {why}")],
         apt: false,
+        optional: false,
     }))
 }
 
@@ -72,6 +73,7 @@ pub fn components() -> Result<Option<Step>> {
         command,
         why,
         apt: false,
+        optional: false,
     }))
 }
 
@@ -105,6 +107,7 @@ pub fn apt(needs: &[&Need]) -> Result<Step> {
         command,
         why,
         apt: true,
+        optional: false,
     })
 }
 
@@ -220,6 +223,7 @@ pub fn linker_install(why: String) -> Result<(&'static [Need], Step)> {
             command: linker_command(&variable, &prefix),
             why: vec![format!("bpf-linker: {why}")],
             apt: false,
+            optional: false,
         },
     ))
 }

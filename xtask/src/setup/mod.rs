@@ -5,6 +5,7 @@
 
 mod install;
 mod packages;
+mod registries;
 
 use std::io::{BufRead, IsTerminal};
 use std::process::Command;
@@ -27,6 +28,8 @@ pub enum Group {
     Lint,
     /// All tests, virtual machines included.
     Test,
+    /// The checks of deploy/ by tools that are not Debian's.
+    Deploy,
     /// Its benchmarks.
     Bench,
 }
@@ -48,6 +51,8 @@ struct Step {
     why: Vec<String>,
     /// Whether it is apt-get, which wants root and starts services.
     apt: bool,
+    /// Whether one goes on without.
+    optional: bool,
 }
 
 /// Makes the machine fit for the groups.
@@ -70,15 +75,19 @@ pub fn setup(groups: &[Group], how: How) -> Result<()> {
         bail!("nothing was installed");
     }
     for mut step in steps {
-        if step.apt {
-            run_apt(&mut step.command)?
+        let done = if step.apt {
+            run_apt(&mut step.command)
         } else {
-            crate::shell::run(&mut step.command)?
+            crate::shell::run(&mut step.command)
+        };
+        match done {
+            Err(error) if step.optional => say(format_args!("{error:#}; what needs it will be skipped")),
+            done => done?,
         }
     }
     // The Rust compiler decides what follows it, and an install that did not help must not be taken for one that did.
     let rest = plan(groups)?;
-    if let Some(step) = rest.first() {
+    if let Some(step) = rest.iter().find(|step| !step.optional) {
         bail!(
             "still missing after the install: {}; `{}` was to bring it",
             step.why.join(", "),
@@ -119,6 +128,10 @@ fn plan(groups: &[Group]) -> Result<Vec<Step>> {
     }
     if groups.contains(&Group::Test) || groups.contains(&Group::Lint) {
         steps.extend(install::components()?);
+    }
+    if groups.contains(&Group::Deploy) {
+        needs.extend(packages::DEPLOY);
+        steps.extend(registries::steps()?);
     }
     if groups.contains(&Group::Bench) {
         needs.extend(packages::BENCH);

@@ -163,6 +163,26 @@ pub const TEST: &[Need] = &[
     need(&["strip"], "binutils", "a smaller binary for them"),
 ];
 
+/// To check what is in deploy/, with what `registries` brings.
+pub const DEPLOY: &[Need] = &[
+    need(
+        &["/usr/share/doc/python3-venv"],
+        "python3-venv",
+        "a place for Helm as a Python library",
+    ),
+    need(&["npm"], "npm", "brings Grafana's own types"),
+    need(
+        &["docker-compose"],
+        "docker-compose",
+        "reads the compose file of deploy/stack",
+    ),
+    need(
+        &["vmagent"],
+        "victoria-metrics",
+        "checks vmagent's configuration of deploy/stack",
+    ),
+];
+
 /// To run the benchmarks.
 pub const BENCH: &[Need] = &[
     need(&["nginx"], "nginx-light", "observed workload"),

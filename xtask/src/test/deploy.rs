@@ -28,21 +28,28 @@ const fn program(programs: &'static [&'static str], remedy: &'static str) -> Too
 
 /// Helm as a library, the API's schemas, YAML.
 const PYTHON: Tool = Tool {
+    programs: &[],
+    file: Some("python/pinned"),
+    remedy: "cargo xtask setup deploy",
+};
+/// Kustomize, and Helm to compare with.
+const KUBECTL: Tool = Tool {
     programs: &["kubectl"],
-    file: Some("python/bin/kubernetes-validate"),
-    remedy: "python3 -m venv target/python && target/python/bin/pip install helm-python-sdk kubernetes-validate pyyaml; and kubectl",
+    file: PYTHON.file,
+    remedy: "cargo xtask setup deploy, and kubectl 1.27 or later, which Debian 12 does not have",
 };
 /// Grafana's own types.
 const TYPESCRIPT: Tool = Tool {
     programs: &["node"],
-    file: Some("npm/node_modules/@grafana/schema/package.json"),
-    remedy: "npm install --prefix target/npm @grafana/schema@13.2.3 typescript@7.0.2",
+    file: Some("npm/pinned"),
+    remedy: "cargo xtask setup test deploy",
 };
 const SYSTEMD: Tool = program(&["systemd-analyze"], "cargo xtask setup test");
 const SHELLCHECK: Tool = program(&["shellcheck"], "cargo xtask setup test");
 const PROMTOOL: Tool = program(&["promtool"], "cargo xtask setup test");
 const AMTOOL: Tool = program(&["amtool"], "cargo xtask setup test");
-const COMPOSE: Tool = program(&["docker-compose"], "apt-get install docker-compose");
+const COMPOSE: Tool = program(&["docker-compose"], "cargo xtask setup deploy");
+const VMAGENT: Tool = program(&["vmagent"], "cargo xtask setup deploy");
 const COLLECTOR: Tool = program(
     &["otelcol-contrib"],
     "a release of opentelemetry-collector-contrib",
@@ -52,7 +59,8 @@ const NOTHING: Tool = program(&[], "");
 /// What is checked, with what, and how.
 type Check = (&'static str, Tool, fn(&Path) -> Result<()>);
 const CHECKS: &[Check] = &[
-    ("Kubernetes manifests", PYTHON, kubernetes),
+    ("chart and manifests", PYTHON, |agent| kubernetes(agent, "chart")),
+    ("kustomizations", KUBECTL, |agent| kubernetes(agent, "kustomize")),
     ("all YAML", PYTHON, yaml),
     ("systemd unit", SYSTEMD, unit),
     ("install script's style", SHELLCHECK, style),
@@ -61,6 +69,7 @@ const CHECKS: &[Check] = &[
     ("settings of the stack's agent", NOTHING, settings),
     ("Prometheus configurations and rules", PROMTOOL, prometheus),
     ("Alertmanager configuration", AMTOOL, alertmanager),
+    ("vmagent's configuration", VMAGENT, vmagent),
     ("collector's configuration", COLLECTOR, collector),
     ("dashboards", TYPESCRIPT, dashboards),
 ];
@@ -126,10 +135,11 @@ fn said(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-fn kubernetes(agent: &Path) -> Result<()> {
+fn kubernetes(agent: &Path, what: &str) -> Result<()> {
     let mut check = Command::new(python()?);
     check
         .arg(deploy_dir().join("kubernetes/check.py"))
+        .arg(what)
         .env("GEOPHONE_BIN", agent);
     said(&mut check).map(drop)
 }
@@ -260,6 +270,22 @@ fn alertmanager(_: &Path) -> Result<()> {
     said(Command::new("amtool").arg("check-config").arg(file)).map(drop)
 }
 
+fn vmagent(_: &Path) -> Result<()> {
+    let file = deploy_dir().join("stack/vmagent/vmagent.yaml");
+    said(
+        Command::new("vmagent")
+            .args([
+                "-dryRun",
+                "-loggerLevel=ERROR",
+                "-remoteWrite.url=http://127.0.0.1:1",
+            ])
+            .arg(format!("-promscrape.config={}", file.display()))
+            // The container's own; here it need only be there.
+            .env("HOSTNAME", "node"),
+    )
+    .map(drop)
+}
+
 fn collector(_: &Path) -> Result<()> {
     let file = deploy_dir().join("stack/otelcol/config.yaml");
     said(
@@ -283,17 +309,12 @@ fn dashboards(_: &Path) -> Result<()> {
     let scratch = tempfile::tempdir_in(target_dir()?)?;
     std::os::unix::fs::symlink(&modules, scratch.path().join("node_modules"))?;
     let mut files = Vec::new();
-    for entry in fs::read_dir(deploy_dir().join("grafana"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "json") {
-            let name = path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+    for directory in ["grafana", "grafana-classic"] {
+        for entry in fs::read_dir(deploy_dir().join(directory))? {
+            let path = entry?.path();
             let text = format!("{TYPED}export const d: Board = {};\n", fs::read_to_string(&path)?);
-            let file = scratch.path().join(format!("{name}.ts"));
-            fs::write(&file, text)?;
+            let file = scratch.path().join(format!("{}.ts", files.len()));
+            fs::write(&file, text).with_context(|| path.display().to_string())?;
             files.push(file);
         }
     }

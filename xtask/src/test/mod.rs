@@ -95,8 +95,8 @@ impl Report {
         self.stages.push((name, outcome, start.elapsed().as_secs_f32()));
     }
 
-    /// Prints the summary; an error if anything failed.
-    fn finish(self) -> Result<()> {
+    /// Prints the summary, and under it what was not tried; an error if anything failed, or if nothing may be left out.
+    fn finish(self, no_skip: bool) -> Result<()> {
         let (mut passed, mut failed, mut skipped) = (0, 0, 0);
         println!(
             "\n{:<18} {:<8} {:>7} {:>7} {:>8}",
@@ -125,6 +125,15 @@ impl Report {
                 _ => 0,
             };
         }
+        let tried = self.stages.iter().filter_map(|(name, outcome, _)| match outcome {
+            Outcome::Tried(_, notes) => Some((name, &notes.skipped)),
+            _ => None,
+        });
+        for (name, skipped) in tried {
+            for what in skipped {
+                println!("NOT TRIED  {name}: {what}");
+            }
+        }
         match skipped {
             0 => println!("\n{passed} passed, {failed} failed"),
             _ => println!("\n{passed} passed, {failed} failed, {skipped} skipped"),
@@ -132,20 +141,26 @@ impl Report {
         if failed > 0 {
             bail!("{failed} failed");
         }
+        if no_skip && skipped > 0 {
+            bail!("{skipped} skipped, which --no-skip does not allow");
+        }
         Ok(())
     }
 }
 
 /// Runs the stages; a failed one does not stop those after it.
-pub fn test(which: &Which, how: How, filter: &[String]) -> Result<()> {
+pub fn test(which: &Which, how: How, no_skip: bool, filter: &[String]) -> Result<()> {
     let all = which.all || !(which.unit || which.deploy || which.e2e || which.vm);
     let root = is_root();
-    let groups: &[Group] = if (all || !(which.unit || which.deploy)) && root {
-        &[Group::Build, Group::Test]
+    let mut groups = if (all || !(which.unit || which.deploy)) && root {
+        vec![Group::Build, Group::Test]
     } else {
-        &[Group::Build, Group::Lint]
+        vec![Group::Build, Group::Lint]
     };
-    setup(groups, how)?;
+    if root && (all || which.deploy) {
+        groups.push(Group::Deploy);
+    }
+    setup(&groups, how)?;
     // The end-to-end tests need the released agent anyway.
     let agent = if all { build_release } else { docs::build };
     let mut report = Report::default();
@@ -201,7 +216,7 @@ pub fn test(which: &Which, how: How, filter: &[String]) -> Result<()> {
             }
         });
     }
-    report.finish()
+    report.finish(no_skip)
 }
 
 fn machines() -> Result<Outcome> {

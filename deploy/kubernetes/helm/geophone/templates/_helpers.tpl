@@ -43,6 +43,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{- /* Who makes a secret may name it. */ -}}
+{{- define "geophone.tlsSecret" -}}
+{{- default (ternary (printf "%s-tls" (include "geophone.fullname" .)) "" (ne .Values.api.tls.create "")) .Values.api.tls.secretName }}
+{{- end }}
+
+{{- define "geophone.tokenSecret" -}}
+{{- default (ternary (printf "%s-token" (include "geophone.fullname" .)) "" .Values.api.token.create) .Values.api.token.secretName }}
+{{- end }}
+
 {{- /* Not empty: peers are named after services, and the role has what that needs, whichever way it was asked for. */ -}}
 {{- define "geophone.peers" -}}
 {{- if and .Values.kubernetes.enabled (or .Values.kubernetes.peers (get (default dict .Values.config.kubernetes) "peers")) }}yes{{ end }}
@@ -84,6 +93,42 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- mergeOverwrite (deepCopy .Values.config) $forced | toYaml }}
 {{- end }}
 
+{{- /* Where metrics are sent: a URL a line. */ -}}
+{{- define "geophone.exports" -}}
+{{- $export := default dict .Values.config.export }}
+{{- range list (get (default dict $export.otlp) "endpoint") (get (default dict $export.remote_write) "url") }}
+{{- with . }}{{ . }}
+{{ end }}
+{{- end }}
+{{- end }}
+
+{{- /* Ports that the agent connects to, as far as the chart knows them: the API server's, and of exporters and Alertmanagers. */ -}}
+{{- define "geophone.egressPorts" -}}
+{{- $ports := list }}
+{{- if .Values.kubernetes.enabled }}
+{{- $ports = list 443 6443 }}
+{{- end }}
+{{- $urls := splitList "\n" (include "geophone.exports" .) }}
+{{- $urls = concat $urls .Values.rules.alertmanagers (default list (get (default dict .Values.config.rules) "alertmanagers")) }}
+{{- range compact $urls }}
+{{- $url := urlParse . }}
+{{- $given := regexFind ":[0-9]+$" $url.host | trimPrefix ":" }}
+{{- $ports = append $ports (int (default (ternary 443 80 (eq $url.scheme "https")) $given)) }}
+{{- end }}
+{{- range uniq $ports }}
+- port: {{ . }}
+  protocol: TCP
+{{- end }}
+{{- end }}
+
+{{- /* Kubernetes before 1.30 has no field for AppArmor's profile; after, nothing. */ -}}
+{{- define "geophone.appArmorAnnotation" -}}
+{{- if and .Values.appArmorProfile (semverCompare "<1.30-0" .Capabilities.KubeVersion.Version) }}
+{{- $profile := .Values.appArmorProfile }}
+{{- get (dict "RuntimeDefault" "runtime/default" "Unconfined" "unconfined" "Localhost" (printf "localhost/%s" $profile.localhostProfile)) $profile.type }}
+{{- end }}
+{{- end }}
+
 {{- define "geophone.probe" -}}
 {{- $root := index . 0 }}{{ $path := index . 1 }}
 {{- if and $root.Values.api.expose $root.Values.api.tls.clientCaKey }}
@@ -103,8 +148,14 @@ httpGet:
 
 {{- /* What cannot be meant. */ -}}
 {{- define "geophone.check" -}}
-{{- if and .Values.api.expose (or (not .Values.api.tls.secretName) (not .Values.api.token.secretName)) }}
-{{- fail "api.expose: other machines can reach it; set api.tls.secretName and api.token.secretName" }}
+{{- if and .Values.api.expose (or (not (include "geophone.tlsSecret" .)) (not (include "geophone.tokenSecret" .))) }}
+{{- fail "api.expose: other machines can reach it; set api.tls.secretName and api.token.secretName, or api.tls.create and api.token.create" }}
+{{- end }}
+{{- if and (eq .Values.api.tls.create "cert-manager") (not .Values.api.tls.issuerRef.name) }}
+{{- fail "api.tls.create: cert-manager: set api.tls.issuerRef.name" }}
+{{- end }}
+{{- if and (eq .Values.api.tls.create "self-signed") .Values.api.tls.clientCaKey }}
+{{- fail "api.tls.clientCaKey: the chart makes no certificates for clients; make the secret yourself, and set api.tls.secretName" }}
 {{- end }}
 {{- if and (not .Values.api.expose) (not .Values.hostNetwork) }}
 {{- fail "hostNetwork: false: the kubelet cannot reach 127.0.0.1 of the pod; set api.expose" }}
@@ -115,12 +166,21 @@ httpGet:
 {{- if and .Values.podMonitor.create .Values.serviceMonitor.create }}
 {{- fail "podMonitor, serviceMonitor: both would scrape the same series; take one" }}
 {{- end }}
-{{- range $section := list "api" "kubernetes" "rules" "store" }}
+{{- range $section := list "api" "export" "kubernetes" "rules" "store" }}
 {{- if and (hasKey $.Values.config $section) (not (kindIs "map" (get $.Values.config $section))) }}
 {{- fail (printf "config.%s: has no settings; give it some, or leave it out" $section) }}
 {{- end }}
 {{- end }}
-{{- range $path := list "api.listen" "api.tls" "api.token_file" "store.kind" }}
+{{- $tls := default dict (get (default dict .Values.config.api) "tls") }}
+{{- range $key := keys $tls }}
+{{- if not (has $key (list "client_cert_file" "client_key_file")) }}
+{{- fail (printf "config.api.tls.%s: the chart sets it, from the values of api" $key) }}
+{{- end }}
+{{- end }}
+{{- if and $tls (not .Values.api.tls.clientCaKey) }}
+{{- fail "config.api.tls: nobody asks the commands for a certificate; set api.tls.clientCaKey" }}
+{{- end }}
+{{- range $path := list "api.listen" "api.token_file" "store.kind" }}
 {{- $parts := splitList "." $path }}
 {{- if hasKey (default dict (get $.Values.config (first $parts))) (last $parts) }}
 {{- fail (printf "config.%s: the chart sets it, from the values of %s" $path (first $parts)) }}
@@ -141,6 +201,12 @@ httpGet:
 {{- end }}
 {{- if and .Values.topologyFromLabels (or .Values.config.region .Values.config.zone) }}
 {{- fail "topologyFromLabels: it would take the place of config.region and config.zone, also where there are no labels; set one of both" }}
+{{- end }}
+{{- range $name := list "podMonitor" "serviceMonitor" }}
+{{- $monitor := get $.Values $name }}
+{{- if and $monitor.create $.Values.api.tls.clientCaKey (not (and $monitor.tlsConfig.cert $monitor.tlsConfig.keySecret)) }}
+{{- fail (printf "%s: with api.tls.clientCaKey Prometheus needs a certificate too; set %s.tlsConfig.cert and keySecret" $name $name) }}
+{{- end }}
 {{- end }}
 {{- if and .Values.priorityClass.create (or (not .Values.priorityClass.name) (hasPrefix "system-" .Values.priorityClass.name)) }}
 {{- fail "priorityClass.create: names that begin with system- are Kubernetes' own; set priorityClass.name" }}
