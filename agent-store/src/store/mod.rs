@@ -1,7 +1,7 @@
 //! The store: 24 hours of every series at one second, then ten seconds, in a directory or in memory.
 //!
 //! `append` takes a tick's samples into the `head` and the `log`. Every ten minutes the head is frozen and becomes a
-//! `block`; twelve blocks become one of two hours; after a day a block is rolled up (`rollup`), after fifteen it goes.
+//! `block`; twelve blocks become one of two hours; after a day a block is rolled up (`rollup`), after fifteen it goes, but for the few series that are to last (`retain`).
 //! The log is the work of one thread, blocks and tidying that of another: a slow disk cannot delay a tick, nor a long merge
 //! the log.
 //!
@@ -22,6 +22,7 @@ mod live;
 mod log;
 mod logfile;
 mod open;
+mod retain;
 mod rewrite;
 mod rollup;
 mod select;

@@ -14,6 +14,10 @@ pub struct Settings {
     pub keep_rollups: Duration,
     /// The step of rollups.
     pub rollup_step: Duration,
+    /// Names of a few series of which one sample a step, where there are rollups, is kept for longer: `keep_lasting`.
+    pub lasting: Vec<String>,
+    /// How long those are kept; no longer than all others for none. They have half of `max_bytes` at most.
+    pub keep_lasting: Duration,
     /// Blocks take at most this, the log comes on top; the oldest go first.
     pub max_bytes: u64,
     /// What the store takes in memory at most: a quarter for samples that are in no block yet, a quarter for those on their way
@@ -31,6 +35,8 @@ impl Default for Settings {
             keep: Duration::from_hours(24),
             keep_rollups: Duration::from_hours(24 * 15),
             rollup_step: Duration::from_secs(10),
+            lasting: Vec::new(),
+            keep_lasting: Duration::ZERO,
             max_bytes: 2 << 30,
             memory: 64 << 20,
             worker: true,

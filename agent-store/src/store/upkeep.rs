@@ -11,7 +11,7 @@ use super::settings::{MERGED, MOST_SAMPLES, SPARSE, millis};
 use super::stats::{Place, add};
 use super::{Inner, UNWRITTEN, View, lock, read, write};
 use crate::series::Millis;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub(super) struct Upkeep {
     left: HashSet<Vec<u64>>,
     /// Blocks that cannot be read: they stay as they are, and the others are merged without them.
     unread: HashSet<u64>,
+    /// Whether a block has nothing but what is kept for longer.
+    pub(super) lasting: HashMap<u64, bool>,
 }
 
 /// Blocks that become one.
@@ -108,7 +110,7 @@ impl Inner {
                 }
             }
         }
-        self.retain();
+        self.retain(&mut upkeep);
     }
 
     fn write_frozen(&self) {
@@ -215,7 +217,7 @@ impl Inner {
     }
 
     /// The time from which age is counted.
-    fn newest(&self, view: &View) -> Millis {
+    pub(super) fn newest(&self, view: &View) -> Millis {
         let live = read(&self.live).newest();
         if live != Millis::MIN {
             return live;
@@ -227,7 +229,7 @@ impl Inner {
             .unwrap_or(Millis::MIN)
     }
 
-    fn keeps(&self) -> (Millis, Millis) {
+    pub(super) fn keeps(&self) -> (Millis, Millis) {
         let keep = millis(self.settings.keep);
         (keep, millis(self.settings.keep_rollups).max(keep))
     }
@@ -306,7 +308,14 @@ impl Inner {
         let main = rewrite::main_axis(&job.blocks, job.step)?;
         let mut damaged = 0;
         let block = self.build(summary, main.clone(), Effort::Full, |writer| {
-            damaged = rewrite::merge(&job.blocks, job.step, &main, self.settings.memory / 4, writer)?;
+            damaged = rewrite::merge(
+                &job.blocks,
+                job.step,
+                None,
+                &main,
+                self.settings.memory / 4,
+                writer,
+            )?;
             Ok(())
         })?;
         if damaged > 0 {
@@ -323,33 +332,11 @@ impl Inner {
         Ok(())
     }
 
-    fn remove(&self, ids: &[u64]) {
+    pub(super) fn remove(&self, ids: &[u64]) {
         for id in ids {
             if let Some(directory) = &self.directory {
                 let _ = std::fs::remove_file(block_path(directory, *id));
             }
-        }
-    }
-
-    /// Removes what is too old, and the oldest of what is too much.
-    fn retain(&self) {
-        let view = self.view();
-        let (_, keep) = self.keeps();
-        let newest = self.newest(&view);
-        let mut size: u64 = view.blocks.iter().map(|block| block.size).sum();
-        let most = self.place.limit(&self.settings);
-        let mut by_age = view.blocks.clone();
-        by_age.sort_by_key(|block| block.summary.to);
-        let mut gone = Vec::new();
-        for block in by_age {
-            if block.summary.to < newest.saturating_sub(keep) || size > most {
-                size -= block.size;
-                gone.push(block.id);
-            }
-        }
-        if !gone.is_empty() {
-            self.replace(|view| view.blocks.retain(|block| !gone.contains(&block.id)));
-            self.remove(&gone);
         }
     }
 }

@@ -75,6 +75,102 @@ fn samples_are_rolled_up_and_then_removed() {
     );
 }
 
+/// One series in ten lasts for a day; the others go after two, by age or because there is no room.
+#[test]
+fn a_few_series_are_kept_for_longer_than_all_others() {
+    for (keep_rollups, max_bytes) in [(0, 1 << 30), (3, 1 << 30), (20, 20_000)] {
+        let settings = Settings {
+            keep: Duration::from_hours(2),
+            keep_rollups: Duration::from_hours(keep_rollups),
+            lasting: vec!["lasts".to_owned(), "never there".to_owned()],
+            keep_lasting: Duration::from_hours(24),
+            max_bytes,
+            ..quiet()
+        };
+        let home = tempfile::tempdir().unwrap();
+        let open = || {
+            Store::open(Place::Directory(home.path().to_owned()), settings.clone())
+                .unwrap()
+                .0
+        };
+        let mut store = open();
+        let ticks = |from: usize, to: usize, store: &Store| {
+            let series = store.register(&labels("lasts", 0)).unwrap();
+            let others: Vec<SeriesRef> = (0..10)
+                .map(|at| store.register(&labels("x", at)).unwrap())
+                .collect();
+            for tick in (from..to).step_by(10) {
+                let mut samples: Vec<_> = others
+                    .iter()
+                    .enumerate()
+                    .map(|(at, other)| (*other, Value::Float(((tick * 7919 + at) % 9973) as f64)))
+                    .collect();
+                // Each half minute, as an objective's events come.
+                if tick % 30 == 0 {
+                    samples.push((series, Value::Float(tick as f64)));
+                }
+                store.append(START + tick as Millis * 1000, &samples);
+            }
+        };
+        for hour in 0..30 {
+            ticks(hour * 3600, (hour + 1) * 3600, &store);
+            store.maintain();
+            if hour == 12 {
+                drop(store);
+                store = open();
+            }
+        }
+        let floats = |name: &str| {
+            select(&store, &[Matcher::equal("__name__", name)])[0]
+                .samples
+                .floats
+                .clone()
+        };
+        let (all, some) = (floats("lasts"), floats("x"));
+        let hours = |column: &crate::series::Column<f64>| {
+            (column.times[column.times.len() - 1] - column.times[0]) / 3_600_000
+        };
+        assert!((23..29).contains(&hours(&all)), "{} h of what lasts", hours(&all));
+        assert!(
+            hours(&some) < 20,
+            "{} h of all others: {:?}",
+            hours(&some),
+            store.info().blocks
+        );
+        // What shares a block stays with it, at most for a day. None is missing, and none is there twice.
+        let first = ((all.times[0] - START) / 1000) as usize;
+        let values: Vec<f64> = (first..30 * 3600).step_by(30).map(|tick| tick as f64).collect();
+        assert_eq!(all.values, values);
+        let stats = store.stats();
+        assert_eq!((stats.damaged, stats.write_failures), (0, 0), "{stats:?}");
+        let (blocks, bytes) = (store.info().blocks.len(), stats.disk_bytes);
+        assert!(
+            blocks < 40 && bytes < max_bytes + 1_000_000,
+            "{blocks} blocks, {bytes} bytes"
+        );
+    }
+}
+
+#[test]
+fn what_lasts_has_half_of_the_room_at_most() {
+    let settings = Settings {
+        keep: Duration::from_hours(1),
+        keep_rollups: Duration::ZERO,
+        lasting: vec!["x".to_owned()],
+        keep_lasting: Duration::from_hours(1000),
+        max_bytes: 400_000,
+        ..quiet()
+    };
+    let (store, _) = Store::open(Place::Memory, settings).unwrap();
+    for hour in 0..40 {
+        fill(&store, 6, hour * 3600, (hour + 1) * 3600);
+        store.maintain();
+    }
+    let blocks = store.info().blocks;
+    let bytes: u64 = blocks.iter().map(|block| block.bytes).sum();
+    assert!((100_000..=400_000).contains(&bytes), "{bytes}");
+}
+
 #[test]
 fn size_has_an_end() {
     let settings = Settings {
