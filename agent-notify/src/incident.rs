@@ -8,7 +8,7 @@ use crate::alert::{Alert, as_map, fingerprint};
 use crate::file;
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
-pub use place::{Edges, Entity, Kind};
+pub use place::{Edges, Entity, Kind, Place};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -182,13 +182,14 @@ impl Incidents {
     /// Puts an alert into the incident that it belongs to: of several, the oldest, which takes in the others.
     fn join(&mut self, now: Millis, member: Member, edges: &Edges) {
         self.changed = true;
-        let place = place::of(&member.labels);
+        let place = edges.place(&member.labels);
         let fits = |incident: &Incident| {
             let late = now - incident.joined_at.max(incident.ended_at.unwrap_or(0)) > self.window;
             let mut others = incident.alerts.iter();
             !late
                 && others.any(|other| {
-                    other.fingerprint == member.fingerprint || edges.relate(&place, &place::of(&other.labels))
+                    other.fingerprint == member.fingerprint
+                        || edges.relate(&place, &edges.place(&other.labels))
                 })
         };
         let fitting: Vec<usize> = (0..self.all.len())
@@ -298,7 +299,7 @@ impl Incident {
         let reaches: Vec<place::Reach> = self
             .alerts
             .iter()
-            .map(|member| edges.reach(place::of(&member.labels)))
+            .map(|member| edges.reach(edges.place(&member.labels)))
             .collect();
         let is_root = |own: &place::Reach| !reaches.iter().any(|other| own.depends(other));
         let roots = reaches.iter().enumerate().filter(|(_, own)| is_root(own));

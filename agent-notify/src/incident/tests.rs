@@ -117,6 +117,97 @@ fn without_a_topology_labels_are_what_is_shared_and_the_first_is_the_cause() {
     );
 }
 
+/// They shared "this host" once, and a full store was one incident with rules that fail.
+#[test]
+fn what_names_nothing_has_nothing_in_common_but_its_rule() {
+    let full = alert("StoreFull", &[("instance", "n")], 1_000);
+    let failing =
+        ["a", "b"].map(|group| alert("RulesFailing", &[("instance", "n"), ("group", group)], 1_000));
+    let mut incidents = Incidents::new(WINDOW);
+    incidents.observe(1_000, [&full].into_iter().chain(&failing), &edges());
+    let found: Vec<_> = incidents.all().iter().map(names).collect();
+    assert_eq!(found, [vec!["RulesFailing"; 2], vec!["StoreFull"]]);
+}
+
+#[test]
+fn labels_of_all_alerts_are_not_what_one_is_about() {
+    let own = [("instance", "n"), ("region", "home")];
+    let labels = |peer| [&own[..], &[("peer", peer)]].concat();
+    let (a, b) = (alert("A", &labels("db"), 0), alert("B", &labels("web"), 0));
+    let far = alert("C", &[("instance", "n"), ("region", "eu")], 0);
+    let mut edges = Edges::with_common(Labels::new(own));
+    edges.add(entity(Kind::Peer, "db"), entity(Kind::Region, "eu"));
+    let mut incidents = Incidents::new(WINDOW);
+    incidents.observe(0, [&a, &b, &far].into_iter(), &edges);
+    let found: Vec<_> = incidents.all().iter().map(names).collect();
+    assert_eq!(found, [vec!["A", "C"], vec!["B"]]);
+}
+
+#[test]
+fn tunnels_are_known_by_their_ends_and_resources_by_what_they_are_of() {
+    let named = |pairs: &[(&str, &str)]| {
+        place::named(|name| {
+            let pair = pairs.iter().find(|(of, _)| *of == name);
+            pair.map_or("", |(_, value)| *value)
+        })
+    };
+    let gre = |remote| {
+        named(&[
+            ("type", "gre"),
+            ("local", "a"),
+            ("remote", remote),
+            ("state", "down"),
+        ])
+    };
+    assert_eq!(gre("b"), Place::from([entity(Kind::Tunnel, "gre a b")]));
+    assert_ne!(gre("b"), gre("c"), "GRE has no id, perhaps");
+    assert_eq!(
+        named(&[("type", "timeout"), ("subject", "s")]),
+        Place::from([entity(Kind::Subject, "s")])
+    );
+    let disk = |label| named(&[("resource", "filesystem"), (label, "sda1")]);
+    assert!(disk("name").is_subset(&disk("device")));
+    assert_ne!(
+        disk("name"),
+        named(&[("resource", "filesystem"), ("name", "sdb1")])
+    );
+}
+
+/// A name server that does not answer is why its users are slow, and a tunnel why what is behind it is.
+#[test]
+fn who_depends_on_what_is_said_by_series_that_name_both() {
+    let subject = |name: &str| entity(Kind::Subject, name);
+    let tunnel = entity(Kind::Tunnel, "gre a b");
+    let mut edges = Edges::default();
+    edges.add_series(&Place::from([subject("shop"), entity(Kind::Server, "10.0.0.53")]));
+    edges.add_series(&Place::from([entity(Kind::Peer, "db"), tunnel.clone()]));
+    edges.add_series(&Place::from([tunnel, entity(Kind::Region, "eu")]));
+    let all = [
+        alert("Slow", &[("subject", "shop")], 1_000),
+        alert("Timeouts", &[("server", "10.0.0.53")], 2_000),
+        alert("Loss", &[("peer", "db")], 1_000),
+        alert(
+            "TunnelDown",
+            &[("type", "gre"), ("local", "a"), ("remote", "b")],
+            2_000,
+        ),
+        alert("Region", &[("entity", "region"), ("name", "eu")], 3_000),
+    ];
+    let mut incidents = Incidents::new(WINDOW);
+    incidents.observe(3_000, all.iter(), &edges);
+    let causes = incidents.all().iter();
+    let causes: Vec<_> = causes
+        .map(|one| {
+            (
+                one.alerts.len(),
+                one.first_cause().unwrap().labels.get("alertname"),
+            )
+        })
+        .collect();
+    // Of a tunnel and the region of its far end either may be the cause of the other: the one that was first.
+    assert_eq!(causes, [(3, "TunnelDown"), (2, "Timeouts")]);
+}
+
 #[test]
 fn what_comes_after_the_window_is_an_incident_of_its_own() {
     let mut incidents = Incidents::new(WINDOW);
