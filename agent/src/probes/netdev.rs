@@ -1,5 +1,6 @@
 //! Probe `netdev`: interfaces, from rtnetlink once a second. No program, nothing per packet.
 
+use super::tunnel::default_routes;
 use super::{Context, Probe};
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
 use crate::config::Glob;
@@ -9,7 +10,7 @@ use crate::rtnetlink::Rtnetlink;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage, Stats64};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const DEVICE_DIRECTION: &[&Label] = &[&label::DEVICE, &label::DIRECTION];
@@ -75,8 +76,22 @@ pub static UP: Metric = Metric {
     stability: Stability::Stable,
 };
 
+/// Whether the default route leads here.
+pub static UPLINK: Metric = Metric {
+    name: "geophone_netdev_uplink",
+    otlp: "geophone.netdev.uplink",
+    unit: "1",
+    kind: Kind::Gauge,
+    help: "1 = a default route leads over the interface, 0 = none does any more; no series if none did since the agent began",
+    labels: &[&label::DEVICE],
+    stability: Stability::Experimental,
+};
+
 /// All of them.
-pub const METRICS: &[&Metric] = &[&BYTES, &PACKETS, &ERRORS, &DROPS, &SPEED, &UP];
+pub const METRICS: &[&Metric] = &[&BYTES, &PACKETS, &ERRORS, &DROPS, &SPEED, &UP, &UPLINK];
+
+/// Seconds between looks at the default routes.
+const ROUTES_EVERY: u32 = 10;
 
 /// What the configuration says.
 #[derive(Clone, Debug, Default)]
@@ -107,6 +122,9 @@ struct Device {
     /// Bytes per second; `None` = the driver does not tell.
     speed: Option<f64>,
     speed_age: u32,
+    /// Whether a default route leads over it; `None` = none ever did. The kernel takes the route away with the carrier or soon
+    /// after, and who asks what an interface that is down has led to comes later than that.
+    uplink: Option<bool>,
 }
 
 /// What is read of an interface: bytes, packets, errors, drops; each received and sent.
@@ -166,6 +184,7 @@ pub struct Netdev {
     devices: BTreeMap<String, Device>,
     other: Other,
     failing: bool,
+    routes_age: u32,
 }
 
 impl Netdev {
@@ -177,6 +196,7 @@ impl Netdev {
             devices: BTreeMap::new(),
             other: Other::default(),
             failing: false,
+            routes_age: 0,
         }
     }
 
@@ -233,6 +253,7 @@ impl Netdev {
                         index: link.index,
                         speed: None,
                         speed_age: 0,
+                        uplink: None,
                         link: link.clone(),
                     };
                     self.devices.insert(link.name.clone(), device);
@@ -246,6 +267,23 @@ impl Netdev {
                 device.speed = source.ask(&format!("speed {name}"), || speed(name)).flatten();
             }
             device.speed_age = device.speed_age.wrapping_add(1);
+        }
+        if self.routes_age.is_multiple_of(ROUTES_EVERY) {
+            let socket = self.socket.as_ref();
+            let ask = || socket.map(|socket| default_routes(socket, 0)).unwrap_or_default();
+            let uplinks = source.ask("uplinks", ask).unwrap_or_default();
+            self.lead(&uplinks);
+        }
+        self.routes_age = self.routes_age.wrapping_add(1);
+    }
+
+    /// Default routes lead over the interfaces of these indexes.
+    fn lead(&mut self, uplinks: &BTreeSet<u32>) {
+        for device in self.devices.values_mut() {
+            match uplinks.contains(&device.index) {
+                true => device.uplink = Some(true),
+                false => device.uplink = device.uplink.and(Some(false)),
+            }
         }
     }
 }
@@ -353,6 +391,10 @@ impl Probe for Netdev {
             metric: &UP,
             series: gauge(|d| Some(f64::from(u8::from(d.link.up)))),
         });
+        out.push(Family {
+            metric: &UPLINK,
+            series: gauge(|d| d.uplink.map(|is| f64::from(u8::from(is)))),
+        });
     }
 }
 
@@ -432,5 +474,25 @@ mod tests {
         );
         let device = netdev.devices.get("lo").unwrap();
         assert_eq!(device.labels[0].start_unix_nanos, 2);
+    }
+    #[test]
+    fn an_uplink_is_remembered_when_its_route_is_gone() {
+        let mut netdev = Netdev::new(Options {
+            max_devices: 16,
+            ..Options::default()
+        });
+        let uplinks = |netdev: &mut Netdev| -> Vec<Value> {
+            let mut out = Vec::new();
+            netdev.collect(&mut out);
+            let family = out.into_iter().find(|f| f.metric.name == UPLINK.name).unwrap();
+            family.series.into_iter().map(|s| s.value).collect()
+        };
+        netdev.update(vec![link(1, 0), link(2, 0)], &Source::Kernel, 1);
+        assert!(uplinks(&mut netdev).is_empty());
+        netdev.lead(&BTreeSet::from([2]));
+        assert!(matches!(uplinks(&mut netdev)[..], [Value::Gauge(1.0)]));
+        netdev.lead(&BTreeSet::from([1]));
+        let both = uplinks(&mut netdev);
+        assert!(matches!(both[..], [Value::Gauge(1.0), Value::Gauge(0.0)]));
     }
 }

@@ -25,6 +25,7 @@ mod table;
 mod windows;
 
 pub(super) use ask::addresses;
+pub(super) use ask::default_routes;
 pub(super) use devices::named;
 pub use metrics::METRICS;
 

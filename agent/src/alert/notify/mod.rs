@@ -4,6 +4,7 @@
 //! A thread of its own looks after each evaluation what is due and puts it into the queues on disk; a task a place takes it from
 //! there. So a place that does not answer delays neither the rules nor another place.
 
+mod edges;
 mod lane;
 mod metrics;
 mod notifier;

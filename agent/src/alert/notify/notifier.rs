@@ -1,16 +1,16 @@
 //! The thread that looks what is due, and what others ask it.
 
+use super::edges::edges;
 use super::lane::Lane;
 use super::plan::{Plan, millis, plan};
 use super::view::{self, Open};
 use crate::aggregate::Snapshot;
-use crate::aggregate::label;
 use crate::alert::Rules;
 use crate::alert::files;
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::memory::now;
-use agent_notify::incident::{Edges, Entity, Kind};
+use agent_notify::incident::Edges;
 use agent_notify::notification::Entry;
 use agent_notify::queue::Limits;
 use agent_notify::silence::NotExpired;
@@ -178,7 +178,9 @@ impl Notifier {
             .iter()
             .map(|told| view::alert(told, &self.external_labels, &self.external_url))
             .collect();
-        self.look(now(), &alerts, || edges(&snapshots.borrow()))
+        self.look(now(), &alerts, || {
+            edges(&snapshots.borrow(), &self.external_labels)
+        })
     }
 
     /// What is due now, of these alerts.
@@ -335,33 +337,4 @@ fn unused(directory: &Path, used: &BTreeSet<String>) {
             directory.join(name).display()
         );
     }
-}
-
-/// What depends on what, as the series say: who talks to whom, and where that lies.
-fn edges(snapshot: &Snapshot) -> Edges {
-    let mut pairs: BTreeSet<(Entity, Entity)> = BTreeSet::new();
-    for labels in snapshot
-        .families
-        .iter()
-        .flat_map(|family| &family.series)
-        .map(|series| &series.labels)
-    {
-        let peer = labels.peer();
-        if peer.is_empty() {
-            continue;
-        }
-        let entity = |kind, name: &str| (kind, name.to_owned());
-        let mut add = |from: Entity, to: Entity| {
-            if !from.1.is_empty() && !to.1.is_empty() {
-                pairs.insert((from, to));
-            }
-        };
-        let region = labels.get(&label::PEER_REGION).unwrap_or_default();
-        let zone = labels.get(&label::PEER_ZONE).unwrap_or_default();
-        add(entity(Kind::Subject, labels.subject()), entity(Kind::Peer, peer));
-        add(entity(Kind::Peer, peer), entity(Kind::Zone, zone));
-        add(entity(Kind::Peer, peer), entity(Kind::Region, region));
-        add(entity(Kind::Zone, zone), entity(Kind::Region, region));
-    }
-    Edges::new(pairs)
 }

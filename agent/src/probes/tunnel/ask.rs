@@ -21,7 +21,7 @@ const ANYBODY: [IpAddr; 2] = [
 ];
 
 /// The devices of the default routes. One lookup a family: the table of a router may have a million routes.
-pub(super) fn default_routes(rtnetlink: &Rtnetlink, mark: u32) -> BTreeSet<u32> {
+pub(in crate::probes) fn default_routes(rtnetlink: &Rtnetlink, mark: u32) -> BTreeSet<u32> {
     let found = ANYBODY.map(|to| routes(rtnetlink, to, mark).unwrap_or_default());
     found.into_iter().flatten().collect()
 }
