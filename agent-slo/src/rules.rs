@@ -16,6 +16,11 @@ use std::fmt::Write as _;
 pub const ALERT: &str = "GeophoneSloBurn";
 /// The beginning of the names of all series that these rules make.
 pub const PREFIX: &str = "geophone_slo_";
+/// Names of the series that all windows are sums of: who keeps these knows every share and every budget.
+#[must_use]
+pub fn events() -> [String; 3] {
+    ["bad_events", "total_events", "covered_seconds"].map(|name| format!("{PREFIX}{name}"))
+}
 /// How long the rates that events are counted by look back, in milliseconds.
 pub const RATES: Millis = 300_000;
 /// Windows whose share is recorded for every objective that is not shorter, in milliseconds.

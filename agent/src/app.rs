@@ -195,7 +195,7 @@ impl Agent {
         let traces = otlp::traces::Exporter::new(&config.export.otlp).map_err(failed)?;
         let remote =
             remote_write::Exporter::new(&config.export.remote_write, &config.host_name()).map_err(failed)?;
-        let memory = Memory::open(&config.store)?.map(Arc::new);
+        let memory = Memory::open_for(&config.store, score::slo::reach(config))?.map(Arc::new);
         let (source, flight) = Flight::start(config)?;
         let mut collector = collector_of(config, btf, source, names)?;
         let spans = collector.spans();

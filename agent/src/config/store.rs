@@ -16,7 +16,8 @@ pub struct StoreSettings {
     /// How long every second is kept.
     #[schemars(extend("x-minimum" = "10m", "x-maximum" = "30d"))]
     pub retention: HumanDuration,
-    /// How long ten seconds are kept in one; 0s = not at all.
+    /// How long ten seconds are kept in one; 0s = not at all. What windows of objectives are sums of is kept for as long as the
+    /// longest of them.
     #[schemars(extend("x-minimum" = "0s", "x-maximum" = "365d"))]
     pub downsampled_retention: HumanDuration,
     /// Most bytes of blocks on disk; over it the oldest hours go first. The log comes on top.

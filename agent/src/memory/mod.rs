@@ -48,18 +48,24 @@ pub struct Memory {
 impl Memory {
     /// Opens the store that the agent writes to. `None` = nothing is remembered.
     pub fn open(settings: &StoreSettings) -> Result<Option<Self>> {
-        let on_disk = || Self::at(Place::Directory(settings.directory.clone()), settings);
+        Self::open_for(settings, Duration::ZERO)
+    }
+
+    /// The same, with what objectives add up kept for so long.
+    pub fn open_for(settings: &StoreSettings, objectives: Duration) -> Result<Option<Self>> {
+        let at = |place| Self::keeping(place, settings, objectives);
+        let on_disk = || at(Place::Directory(settings.directory.clone()));
         match settings.kind {
             StoreKind::Auto => on_disk()
                 .or_else(|error| {
                     tracing::warn!(
                         "{error}; kept in memory until the agent ends. store.kind says where, or none"
                     );
-                    Self::at(Place::Memory, settings)
+                    at(Place::Memory)
                 })
                 .map(Some),
             StoreKind::None => Ok(None),
-            StoreKind::Memory => Self::at(Place::Memory, settings).map(Some),
+            StoreKind::Memory => at(Place::Memory).map(Some),
             StoreKind::Disk => on_disk().map(Some),
         }
     }
@@ -94,7 +100,13 @@ impl Memory {
     }
 
     fn at(place: Place, settings: &StoreSettings) -> Result<Self> {
+        Self::keeping(place, settings, Duration::ZERO)
+    }
+
+    fn keeping(place: Place, settings: &StoreSettings, objectives: Duration) -> Result<Self> {
         let wanted = Settings {
+            lasting: agent_slo::rules::events().to_vec(),
+            keep_lasting: objectives,
             sync_interval: settings.sync_interval.get(),
             keep: settings.retention.get(),
             keep_rollups: settings.downsampled_retention.get(),

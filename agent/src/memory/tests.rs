@@ -228,3 +228,25 @@ fn a_directory_that_is_taken_leaves_a_memory_without_disk() {
         .to_string();
     assert!(error.contains(&*home.path().display().to_string()), "{error}");
 }
+
+/// Whatever is summed over windows of objectives is kept for as long as the longest of them.
+#[test]
+fn objectives_outlast_the_store() {
+    use crate::config::Config;
+    use crate::score::slo;
+    let one = |name, window| {
+        format!("{{name: {name}, template: connect-success, objective: 99.9, window: {window}}}")
+    };
+    let yaml = format!("slos: [{}, {}]", one("a", "30d"), one("b", "7d"));
+    let config = Config::parse("f", &yaml).unwrap();
+    assert_eq!(slo::reach(&config), Duration::from_hours(30 * 24));
+    assert_eq!(slo::reach(&Config::default()), Duration::ZERO);
+    let rules = agent_slo::rules::write(&slo::all(&config).0).unwrap();
+    let kept = agent_slo::rules::events();
+    let summed = rules.split("sum_over_time(").skip(1);
+    let names: Vec<&str> = summed.filter_map(|rest| rest.split('{').next()).collect();
+    assert!(
+        names.len() > 9 && names.iter().all(|name| kept.iter().any(|kept| kept == name)),
+        "{names:?}"
+    );
+}

@@ -83,6 +83,13 @@ pub fn all(config: &Config) -> (Vec<Slo>, Vec<Error>) {
     (all, wrong)
 }
 
+/// The longest window of them all.
+pub fn reach(config: &Config) -> Duration {
+    // What is wrong with files is told where their rules are made.
+    let longest = all(config).0.iter().map(|slo| slo.window.reach()).max();
+    Duration::from_millis(longest.unwrap_or_default().unsigned_abs())
+}
+
 /// The text of a file of bounded length.
 pub fn text(path: &Path) -> Result<String> {
     let failed = |why: &dyn std::fmt::Display| Error::new(format_args!("{}: {why}", path.display()));
