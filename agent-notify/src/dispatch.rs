@@ -37,6 +37,8 @@ pub struct Integration {
     pub name: String,
     /// Whether it is told of the end as well.
     pub send_resolved: bool,
+    /// Whether it takes what it is not told again for over, so that it is told at each look at a group.
+    pub forgets: bool,
 }
 
 /// What holds for all.

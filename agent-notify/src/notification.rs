@@ -23,6 +23,9 @@ pub struct Notification {
     pub alerts: Vec<Alert>,
     /// Where people find the agent.
     pub external_url: String,
+    /// Ms for which it holds at a place that is told again at each look; else 0.
+    #[serde(default)]
+    pub lasts: Millis,
 }
 
 impl Notification {
@@ -218,6 +221,7 @@ mod tests {
             at: START + 30_000,
             alerts: vec![alert("a\"}\r\n<b>", None), alert("b", Some(START + 20_500))],
             external_url: "http://vm:19193".to_owned(),
+            lasts: 0,
         };
         let ours = String::from_utf8(notification.payload(0)).unwrap();
         // Go writes these two another way, which means the same.

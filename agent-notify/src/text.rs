@@ -226,6 +226,7 @@ mod tests {
             at: 0,
             alerts: vec![alert],
             external_url: "http://h".to_owned(),
+            lasts: 0,
         }
     }
 

@@ -1,12 +1,15 @@
 //! A group: what is in it, and what each place was told of it.
 
-use super::{Receiver, Settings};
+use super::{Integration, Receiver, Settings};
 use crate::alert::Alert;
 use crate::notification::{Entry, Memo, Notification, Told};
 use crate::route::Resolved;
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
 use std::collections::BTreeSet;
+
+/// What a place that forgets is told holds so long at least, in ms.
+const LASTS: Millis = 240_000;
 
 /// Alerts that are told together.
 pub(super) struct Group {
@@ -67,7 +70,7 @@ impl Flush<'_> {
                 continue;
             };
             let before = told.open.len();
-            let alerts = self.look(told, integration.send_resolved);
+            let alerts = self.look(told, integration);
             if alerts.is_none() && told.open.len() == before {
                 continue;
             }
@@ -95,6 +98,11 @@ impl Flush<'_> {
                     at: self.now,
                     alerts,
                     external_url: self.settings.external_url.clone(),
+                    lasts: match integration.forgets {
+                        // As a Prometheus, which tells each minute and says that it holds for four.
+                        true => LASTS.max(4 * self.route.group_interval),
+                        false => 0,
+                    },
                 },
                 memo,
             });
@@ -103,7 +111,7 @@ impl Flush<'_> {
     }
 
     /// The alerts that a place is to be told, if it is to be told anything.
-    fn look(&self, told: &mut Told, send_resolved: bool) -> Option<Vec<Alert>> {
+    fn look(&self, told: &mut Told, integration: &Integration) -> Option<Vec<Alert>> {
         let of = |alert: &Alert| alert.fingerprint();
         let firing = self
             .members
@@ -120,8 +128,14 @@ impl Flush<'_> {
         };
         let is_new =
             |alert: &&Alert| told.open.get(&of(alert)).is_none_or(|at| *at == 0) && !held_back(alert);
+        let send_resolved = integration.send_resolved;
+        let again = if integration.forgets {
+            0
+        } else {
+            self.route.repeat_interval
+        };
         let repeats = told.at > 0
-            && self.now >= told.at + self.route.repeat_interval
+            && self.now >= told.at + again
             && firing.iter().any(|alert| told.open.contains_key(&of(alert)));
         let speaks = firing.iter().any(is_new) || repeats || (send_resolved && !ended.is_empty());
         let mut alerts = Vec::new();

@@ -36,6 +36,7 @@ fn receiver(name: &str, resolved: &[bool]) -> Receiver {
     let places = resolved.iter().enumerate().map(|(at, resolved)| Integration {
         name: format!("webhook[{at}]"),
         send_resolved: *resolved,
+        forgets: false,
     });
     Receiver {
         name: name.to_owned(),
@@ -453,4 +454,22 @@ fn without_receivers_there_are_incidents_all_the_same() {
     step(&mut it, T + SECOND, &[over(&a, T + SECOND)]);
     assert!(it.alerts.is_empty());
     assert_eq!(it.incidents().all()[0].ended_at, Some(T + SECOND));
+}
+
+/// A place that takes what it is not told again for over: at each look, and it knows for how long that holds.
+#[test]
+fn a_place_that_forgets_is_told_at_each_look() {
+    let mut both = receiver("ops", &[true, true]);
+    both.integrations[1].forgets = true;
+    let mut dispatcher = with(&route("ops"), vec![both], Vec::new());
+    let down = alert("Down", "a", T);
+    let mut all = Vec::new();
+    for minute in 0..4 {
+        let now = T + 30 * SECOND + minute * MINUTE;
+        dispatcher.observe(now, just(&down), &Edges::default());
+        all.extend(dispatcher.due(now, &Silences::default()));
+    }
+    assert_eq!(told(&all), ["0: +a", "1: +a", "1: +a", "1: +a"]);
+    let lasts: Vec<Millis> = all.iter().map(|entry| entry.notification.lasts).collect();
+    assert_eq!(lasts, [0, 4 * MINUTE, 4 * MINUTE, 4 * MINUTE]);
 }

@@ -31,6 +31,7 @@ fn entry(group: &str, at: i64, text: &str) -> Entry {
             at,
             alerts: vec![told.clone()],
             external_url: "http://h".to_owned(),
+            lasts: 0,
         },
         memo: Memo {
             receiver: "ops".to_owned(),

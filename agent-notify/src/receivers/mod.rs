@@ -1,5 +1,6 @@
 //! What is sent to each kind of place, and what its answer means. Nothing is sent here.
 
+pub mod alertmanager;
 pub mod email;
 pub mod log;
 pub mod pagerduty;
@@ -79,6 +80,7 @@ pub(crate) mod testing {
                 generator_url: "http://h/q".into(),
             }],
             external_url: "http://h".to_owned(),
+            lasts: 0,
         }
     }
 

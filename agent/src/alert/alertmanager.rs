@@ -1,8 +1,10 @@
 //! Alerts to Alertmanagers, as Prometheus sends them: again each minute while they fire, and for a quarter of an hour after
-//! their end, so that one that was away is told. Grouping, silences and receivers are the Alertmanager's.
+//! their end, so that one that was away is told, also of what came and went meanwhile. Grouping, silences and receivers are the
+//! Alertmanager's.
 //!
-//! What is to be sent follows from the rules' own state, so nothing is queued: a failed attempt leaves the alert due. Each
-//! Alertmanager has a task of its own, and one that does not answer delays nobody.
+//! What is to be sent follows from the rules' own state, so nothing is queued: a failed attempt leaves the alert due. What ends
+//! and cannot be told within that quarter, or before a restart, is lost; a receiver with `alertmanager_configs` keeps it on disk.
+//! Each Alertmanager has a task of its own, and one that does not answer delays nobody.
 
 use super::Rules;
 use super::view::Told;
@@ -24,6 +26,9 @@ use tokio::time::sleep;
 
 /// An alert is told again after this time.
 const AGAIN: Millis = 60_000;
+/// One that ended before it could be told is told to end so much later: an Alertmanager notifies nobody of what is over when its
+/// group_wait (30 s) is.
+const SEEN: Millis = 60_000;
 /// Alerts of one request.
 const MOST: usize = 64;
 /// For one request.
@@ -152,7 +157,8 @@ impl Alertmanager {
         self.told.retain(|labels, _| known.contains(labels));
         let due: Vec<&Told> = told.into_iter().filter(|alert| self.is_due(alert, now)).collect();
         for some in due.chunks(MOST) {
-            let body = payload(some, &self.external_labels, &self.external_url, now);
+            let is_new = |alert: &Told| !self.told.contains_key(&alert.labels);
+            let body = payload(some, is_new, &self.external_labels, &self.external_url, now);
             let count = some.len() as u64;
             match self.post(body).await {
                 Ok(()) => {
@@ -179,14 +185,14 @@ impl Alertmanager {
         Ok(())
     }
 
-    /// Whoever was never told that an alert fires need not be told that it ended.
+    /// What ended while nobody could be told is due as well, once.
     fn is_due(&self, alert: &Told, now: Millis) -> bool {
         // As with a Prometheus: it ends at the Alertmanager if the rule goes on failing.
         if alert.unknown {
             return false;
         }
         match self.told.get(&alert.labels) {
-            None => alert.resolved_at.is_none(),
+            None => true,
             Some(sent) => sent.resolved != alert.resolved_at.is_some() || (now - sent.at).abs() >= AGAIN,
         }
     }
@@ -236,15 +242,23 @@ impl Alertmanager {
 }
 
 /// The body of `POST /api/v2/alerts`.
-fn payload(alerts: &[&Told], external: &Labels, external_url: &str, now: Millis) -> String {
+fn payload(
+    alerts: &[&Told],
+    is_new: impl Fn(&Told) -> bool,
+    external: &Labels,
+    external_url: &str,
+    now: Millis,
+) -> String {
     let one = |alert: &&Told| -> Value {
         // An alert's own labels win.
         let pairs = external.iter().chain(alert.labels.iter());
         let labels: BTreeMap<&str, &str> = pairs.map(|(name, value)| (&**name, &**value)).collect();
         // The clock may have been set back since: an end before its beginning would be refused.
-        let ends = alert
-            .resolved_at
-            .map_or(now + 4 * AGAIN.max(alert.interval), |at| at.min(now));
+        let ends = match alert.resolved_at {
+            None => now + 4 * AGAIN.max(alert.interval),
+            Some(_) if is_new(alert) => now + SEEN,
+            Some(at) => at.min(now),
+        };
         json!({
             "labels": labels,
             "annotations": *alert.annotations,

@@ -261,6 +261,7 @@ async fn test(config: &Config, name: &str) -> Result<()> {
             at: now,
             alerts: vec![alert.clone()],
             external_url: files::external_url(config),
+            lasts: 0,
         };
         for place in plan.places.get(at).into_iter().flatten() {
             if ends_at.is_some() && !place.send_resolved {

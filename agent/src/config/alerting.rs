@@ -194,6 +194,10 @@ pub struct InhibitSettings {
 pub struct ReceiverSettings {
     /// Its name, for routes.
     pub name: String,
+    /// Alertmanagers, which are told again at each `group_interval`. They group, silence and notify; unlike
+    /// `rules.alertmanagers`, what they could not be told waits on disk.
+    #[serde(default)]
+    pub alertmanager_configs: Vec<AlertmanagerSettings>,
     /// Webhooks, which get Alertmanager's payload.
     #[serde(default)]
     pub webhook_configs: Vec<WebhookSettings>,
@@ -209,6 +213,20 @@ pub struct ReceiverSettings {
     /// Lines in the agent's own log.
     #[serde(default)]
     pub log_configs: Vec<LogSettings>,
+}
+
+/// An Alertmanager.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlertmanagerSettings {
+    /// Its address, e.g. http://127.0.0.1:9093.
+    pub url: Option<String>,
+    /// Whether the end of alerts is told; without it they end there when they are not told any more.
+    pub send_resolved: bool,
+    /// File with headers to send, one `name: value` a line, for tokens and tenants.
+    pub headers_file: Option<PathBuf>,
+    /// Whom to trust and who we are. Needs an `https` address.
+    pub tls: Tls,
 }
 
 /// A webhook.
@@ -305,6 +323,17 @@ pub struct LogSettings {
     pub text: Option<String>,
     /// Whether the end of alerts is told.
     pub send_resolved: bool,
+}
+
+impl Default for AlertmanagerSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            send_resolved: true,
+            headers_file: None,
+            tls: Tls::default(),
+        }
+    }
 }
 
 impl Default for WebhookSettings {

@@ -131,6 +131,29 @@ async fn an_alert_is_told_until_it_is_taken_then_each_minute_then_its_end() {
 }
 
 #[tokio::test]
+async fn one_that_was_away_hears_of_what_came_and_went() {
+    let directory = tempfile::tempdir().unwrap();
+    let (url, got) = sink(&[StatusCode::BAD_GATEWAY]).await;
+    let mut config = Config::default();
+    config.rules.alertmanagers = vec![url];
+    let rules = rules(&directory, &mut config);
+    let mut manager = all(&config).unwrap().remove(0);
+    rules.evaluate(FIRES);
+    assert_eq!(manager.send(&rules, FIRES).await, Err(()));
+    rules.evaluate(ENDS);
+    for after in [0, 1000, AGAIN] {
+        assert_eq!(manager.send(&rules, ENDS + after).await, Ok(()));
+    }
+    let got = got.lock().unwrap().1.clone();
+    let ends: Vec<&str> = got
+        .iter()
+        .map(|(_, body)| body[0]["endsAt"].as_str().unwrap())
+        .collect();
+    // For a minute as one that fires, so that it is noticed; then its end, which was before.
+    assert_eq!(ends, ["2023-11-14T22:19:20.000Z", "2023-11-14T22:18:20.000Z"]);
+}
+
+#[tokio::test]
 async fn what_is_refused_for_good_is_counted_and_not_tried_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let (url, got) = sink(&[StatusCode::BAD_REQUEST]).await;

@@ -7,7 +7,8 @@ use crate::export::push::reply::{Reply, printable, retry_after};
 use crate::export::push::settings::{Retry, Tls};
 use crate::export::secret::read_secret;
 use agent_notify::receivers::{
-    self, Post, email::Email, log::Log, pagerduty::PagerDuty, slack::Slack, webhook::Webhook,
+    self, Post, alertmanager::Alertmanager, email::Email, log::Log, pagerduty::PagerDuty, slack::Slack,
+    webhook::Webhook,
 };
 use agent_notify::{Integration, Notification};
 use anyhow::{Result, anyhow, bail};
@@ -41,6 +42,15 @@ pub struct Place {
 /// What a place is.
 #[derive(Clone, Debug)]
 pub enum Kind {
+    /// An Alertmanager.
+    Alertmanager {
+        /// Where to, path and all.
+        url: Url,
+        /// File with headers.
+        headers_file: Option<PathBuf>,
+        /// Whom to trust.
+        tls: Tls,
+    },
     /// Alertmanager's payload.
     Webhook {
         /// What is sent.
@@ -112,6 +122,7 @@ impl Place {
         Integration {
             name: self.integration.clone(),
             send_resolved: self.send_resolved,
+            forgets: matches!(self.kind, Kind::Alertmanager { .. }),
         }
     }
 
@@ -123,6 +134,11 @@ impl Place {
     /// Reads the files and makes a client; does not connect.
     pub fn client(&self) -> Result<Client> {
         match &self.kind {
+            Kind::Alertmanager {
+                url,
+                headers_file,
+                tls,
+            } => self.http(url.clone(), headers_file.clone(), tls, String::new()),
             Kind::Webhook {
                 url,
                 url_file,
@@ -203,6 +219,10 @@ impl Place {
     /// Tells it once.
     pub async fn tell(&self, client: &Client, notification: &Notification) -> Reply {
         match (&self.kind, client) {
+            (Kind::Alertmanager { .. }, Client::Http(client)) => {
+                let alerts = Alertmanager.post(notification, crate::memory::now());
+                post(client, alerts, receivers::judge).await
+            }
             (Kind::Webhook { webhook, .. }, Client::Http(client)) => {
                 post(client, webhook.post(notification), receivers::judge).await
             }

@@ -285,6 +285,21 @@ impl Reader<'_> {
 
     fn places(&self, path: &str) -> Result<Vec<Place>, Wrong> {
         let mut all = Vec::new();
+        for (at, given) in self.receiver.alertmanager_configs.iter().enumerate() {
+            let own = format!("{path}.alertmanager_configs[{at}].url");
+            let Some(given_url) = &given.url else {
+                return wrong(own, "is missing; write e.g. http://127.0.0.1:9093");
+            };
+            let mut url = address(&own, given_url)?;
+            let below = format!("{}/api/v2/alerts", url.path().trim_end_matches('/'));
+            url.set_path(&below);
+            let what = Kind::Alertmanager {
+                url,
+                headers_file: given.headers_file.clone(),
+                tls: given.tls.clone(),
+            };
+            all.push(self.place(path, "alertmanager", at, given.send_resolved, what));
+        }
         for (at, given) in self.receiver.webhook_configs.iter().enumerate() {
             let own = format!("{path}.webhook_configs[{at}]");
             let url = match (&given.url, &given.url_file) {

@@ -178,6 +178,7 @@ mod tests {
                     generator_url: String::new(),
                 }],
                 external_url: String::new(),
+                lasts: 0,
             };
             let message = message(&email, &route, &notification).unwrap();
             assert_eq!(message.envelope().to().len(), 2);

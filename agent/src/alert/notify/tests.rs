@@ -59,7 +59,10 @@ async fn take_but_poison(State(got): State<Got>, body: String) -> Response {
 async fn sink(answers: &[StatusCode]) -> (String, Got) {
     install_crypto();
     let got: Got = Arc::new(Mutex::new((answers.to_vec(), Vec::new(), Vec::new())));
-    let router = Router::new().route("/hook", post(take)).with_state(got.clone());
+    let router = Router::new().route("/hook", post(take));
+    let router = router
+        .route("/hook/api/v2/alerts", post(take))
+        .with_state(got.clone());
     let router = router.layer(axum::extract::DefaultBodyLimit::disable());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
@@ -246,6 +249,39 @@ async fn after_an_outage_a_place_is_told_how_it_is_now() {
     running.stop().await;
 }
 
+/// Cause: an alert fires and ends while the Alertmanager is away. Seen: once it is there it has the alert as one that fires, for
+/// as long as it takes to notify.
+#[tokio::test]
+async fn an_alertmanager_that_was_away_hears_of_what_came_and_went() {
+    let directory = tempfile::tempdir().unwrap();
+    let (url, got) = sink(&[StatusCode::SERVICE_UNAVAILABLE; 1000]).await;
+    let text = text(directory.path(), &[&url]).replace("webhook_configs", "alertmanager_configs");
+    let running = Running::start(&parse(&text).unwrap());
+    let label = "\"}\r\n<b>";
+    let (since, fires) = (now(), [alert("A", label, None)]);
+    running.notifier.look(since - 10_000, &fires, Edges::default);
+    let over = [alert("A", label, Some(since - 9_000))];
+    running.notifier.look(since - 8_000, &over, Edges::default);
+    assert_eq!(running.counts(0), [2, 0, 0, 2]);
+    got.lock().unwrap().0.clear();
+    running.until(&over, || running.counts(0) == [2, 2, 0, 0]).await;
+    let told = got.lock().unwrap().1.clone();
+    let soon = agent_notify::alert::time(Some(since + 50_000));
+    for body in &told {
+        assert_eq!(
+            (body.as_array().unwrap().len(), &body[0]["labels"]["alertname"]),
+            (1, &Value::from("A"))
+        );
+        assert_eq!(body[0]["labels"]["peer"], label);
+        assert!(
+            body[0]["endsAt"].as_str().unwrap() > soon.as_str(),
+            "{}",
+            body[0]["endsAt"]
+        );
+    }
+    running.stop().await;
+}
+
 /// Cause: a notification has waited for longer than it is tried. Seen: it is not delivered as news; what still fires is told anew.
 #[tokio::test]
 async fn what_has_waited_for_too_long_is_not_delivered() {
@@ -383,6 +419,10 @@ fn every_mistake_is_one_line_with_its_path() {
         (
             "{receivers: [{name: r, webhook_configs: [{url: 'http://u:secret@h'}]}]}".to_owned(),
             "alerting.receivers[0].webhook_configs[0].url: has a user or password",
+        ),
+        (
+            "{receivers: [{name: r, alertmanager_configs: [{}]}]}".to_owned(),
+            "alerting.receivers[0].alertmanager_configs[0].url: is missing; write e.g. http://127.0.0.1:9093",
         ),
         (
             "{receivers: [{name: r, slack_configs: [{channel: '#x'}]}]}".to_owned(),
