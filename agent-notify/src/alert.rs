@@ -3,6 +3,7 @@
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -43,17 +44,32 @@ impl Alert {
     }
 }
 
+/// Longest value of a label or an annotation that is told, in bytes, but for its mark. A queue of 8 MiB that must hold what is said of
+/// a group has room for a hundred; of a rule that makes megabytes it had for three.
+const LONGEST: usize = 64 << 10;
+
+/// A value that is not too long: what is cut ends with a number of the whole, so that two stay two.
+pub fn bounded(value: &str) -> Cow<'_, str> {
+    if value.len() <= LONGEST {
+        return value.into();
+    }
+    let start = value
+        .get(..value.floor_char_boundary(LONGEST))
+        .unwrap_or_default();
+    format!("{start}… ({} bytes, {:016x})", value.len(), fnv(value.bytes())).into()
+}
+
+/// FNV-1a.
+fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// FNV-1a over the sorted labels, as Prometheus' `LabelSet.Fingerprint` has it.
 pub fn fingerprint(labels: &Labels) -> u64 {
-    let mut sum = 0xcbf2_9ce4_8422_2325_u64;
-    let mut add = |byte: u8| sum = (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    for (name, value) in labels.iter() {
-        for part in [name, value] {
-            part.bytes().for_each(&mut add);
-            add(0xff);
-        }
-    }
-    sum
+    let parts = labels.iter().flat_map(|(name, value)| [name, value]);
+    fnv(parts.flat_map(|part| part.bytes().chain([0xff])))
 }
 
 /// The last ms of the year 9999, since 1970: what is later cannot be written.
@@ -120,6 +136,22 @@ mod tests {
         assert_ne!(
             fingerprint(&Labels::new([("ab", "c")])),
             fingerprint(&Labels::new([("a", "bc")]))
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_and_stays_different() {
+        let long = "é".repeat(1 << 19);
+        assert_eq!(bounded(&long[..LONGEST]), long[..LONGEST]);
+        let (a, b) = (
+            bounded(&long).into_owned(),
+            bounded(&long[..long.len() - 2]).into_owned(),
+        );
+        assert_ne!(a, b);
+        assert!(
+            a.len() < LONGEST + 50 && a.contains("é… (1048576 bytes, "),
+            "{}",
+            &a[LONGEST..]
         );
     }
 

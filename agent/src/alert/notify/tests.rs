@@ -1,3 +1,4 @@
+mod hostile;
 mod intervals;
 
 use super::Notifier;

@@ -1,11 +1,14 @@
 //! Alerts as receivers are told of them; silences and incidents as the API shows them.
 
 use crate::alert::view::{Told, generator_url, time};
+use agent_notify::alert::bounded;
 use agent_notify::incident::Member;
 use agent_notify::notification::map;
 use agent_notify::{Alert, Incident, Silence};
 use agent_store::labels::Labels;
 use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 pub(super) use crate::alert::view::told;
 
@@ -36,9 +39,23 @@ impl Open {
 pub(super) fn alert(told: &Told, external_labels: &Labels, external_url: &str) -> Alert {
     // An alert's own labels win.
     let pairs = external_labels.iter().chain(told.labels.iter());
+    let annotations = told.annotations.iter();
+    let fit = annotations
+        .clone()
+        .all(|(_, text)| matches!(bounded(text), Cow::Borrowed(_)));
     Alert {
-        labels: Labels::new(pairs.map(|(name, value)| (name.clone(), value.clone()))),
-        annotations: told.annotations.clone(),
+        labels: Labels::new(pairs.map(|(name, value)| match bounded(value) {
+            Cow::Borrowed(_) => (name.clone(), value.clone()),
+            Cow::Owned(cut) => (name.clone(), cut.into()),
+        })),
+        annotations: match fit {
+            true => told.annotations.clone(),
+            false => Arc::new(
+                annotations
+                    .map(|(name, text)| (name.clone(), bounded(text).into_owned()))
+                    .collect(),
+            ),
+        },
         active_at: told.active_at,
         starts_at: told.fired_at,
         ends_at: told.resolved_at,
