@@ -177,6 +177,10 @@ fn loss_is_found_and_its_reason_named() -> Result<()> {
         .find_map(|line| line.strip_prefix("geophone_anomaly_lag_seconds "))
         .context("no lag")?;
     println!("verdict {lag} s after the sample");
+    ensure!(
+        lag.parse::<f64>()? <= 2.0,
+        "the verdict came {lag} s after the sample"
+    );
     // A restart, in the middle of it.
     let Watched {
         receiver: _,
