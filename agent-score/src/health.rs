@@ -3,6 +3,8 @@
 //!
 //! A *signal* is a measured quantity, a *factor* what it means, by a curve from 1 (as good as it should be) to 0. The score is
 //! the mean of the factors that are known, by weight, of 100 points. What is not known lowers the confidence, never the score.
+//! A mean hides one that is lost altogether among four that are well, so a *vital* factor that stays at 0 makes the state
+//! critical by itself.
 
 pub mod cause;
 
@@ -67,6 +69,11 @@ pub fn rules(weights: &Weights) -> String {
         None,
         &format!("{known} / {applicable}"),
     );
+    let vital = counted.iter().filter(|factor| factor.vital);
+    let vital: Vec<&str> = vital.map(|factor| factor.name).collect();
+    if !vital.is_empty() {
+        rule(&mut out, "geophone_health_failed", "", None, &failed(&vital));
+    }
     rule(&mut out, "geophone_health_state", "", None, STATE);
     rule(&mut out, "geophone_health_depends_on", "", None, DEPENDS);
     out.push_str(SLOW);
@@ -127,6 +134,8 @@ pub struct Factor {
     pub bad: f64,
     /// Between them it falls with the logarithm.
     pub logarithmic: bool,
+    /// At 0 nothing gets through, however well the others are. What is slow or full still works: that costs points only.
+    pub vital: bool,
 }
 
 /// All five.
@@ -137,6 +146,7 @@ pub const FACTORS: &[Factor] = &[
         good: 1.5,
         bad: 5.0,
         logarithmic: false,
+        vital: false,
     },
     // Below a thousandth TCP does not notice; from a twentieth on it hardly gets anywhere (Mathis et al. 1997: throughput falls with the root of the loss).
     Factor {
@@ -145,6 +155,7 @@ pub const FACTORS: &[Factor] = &[
         good: 0.001,
         bad: 0.05,
         logarithmic: true,
+        vital: true,
     },
     Factor {
         name: "errors",
@@ -152,6 +163,7 @@ pub const FACTORS: &[Factor] = &[
         good: 0.01,
         bad: 0.2,
         logarithmic: false,
+        vital: true,
     },
     Factor {
         name: "saturation",
@@ -159,6 +171,7 @@ pub const FACTORS: &[Factor] = &[
         good: 0.8,
         bad: 0.98,
         logarithmic: false,
+        vital: false,
     },
     Factor {
         name: "availability",
@@ -166,6 +179,7 @@ pub const FACTORS: &[Factor] = &[
         good: 0.0,
         bad: 1.0,
         logarithmic: false,
+        vital: true,
     },
 ];
 
@@ -326,8 +340,18 @@ fn node_saturation() -> String {
     )
 }
 
+/// The vital factors that have been 0 for six minutes: one connection that fails while nobody tries another is all of them for
+/// five. Evaluations may be missing: 22 of the 24.
+fn failed(vital: &[&str]) -> String {
+    let factor = format!("geophone_health_factor{{factor=~\"{}\"}}", vital.join("|"));
+    format!(
+        "count by (instance, entity, name, factor) ({factor} == 0 \
+         unless max_over_time({factor}[6m]) > 0 unless count_over_time({factor}[6m]) < 22)"
+    )
+}
+
 /// 0 healthy, 1 degraded, 2 critical. It gets worse at once, and better three or five points later.
-const STATE: &str = "(geophone_health_score < 60) * 0 + 2 \
+const STATE: &str = "(geophone_health_score < 60 or geophone_health_score and on (instance, entity, name) geophone_health_failed) * 0 + 2 \
      or (geophone_health_score < 65) * 0 + 2 and on (instance, entity, name) last_over_time(geophone_health_state[2m]) == 2 \
      or (geophone_health_score < 90) * 0 + 1 \
      or (geophone_health_score < 93) * 0 + 1 and on (instance, entity, name) last_over_time(geophone_health_state[2m]) >= 1 \

@@ -111,6 +111,9 @@ impl Node {
                 &[("type", "fast")],
                 how.lost * 1000.0,
             );
+            if how.failed.is_nan() {
+                continue;
+            }
             self.add(
                 "geophone_tcp_connections_total",
                 peer,
@@ -261,6 +264,55 @@ fn a_lossy_and_slow_peer_is_critical_and_the_others_are_not() {
     }
     about(node.of("geophone_health_score", "a"), 100.0);
     about(node.of("geophone_health_state", "a"), 0.0);
+}
+
+/// Cause: all connections to a peer fail, and all else is well, which costs 20 of 85 points. Seen: degraded at once, critical once
+/// it lasts, because of the errors, and not any longer when they end. One failure, which is all of five minutes, is not enough.
+#[test]
+fn what_is_lost_altogether_is_critical_whatever_else_is_well() {
+    let mut node = Node::new();
+    let gauges = [open("a")];
+    let none = Peer { failed: 1.0, ..GOOD };
+    // Who opens nothing: what is tried no more is known from the connections that are open.
+    let quiet = Peer {
+        failed: f64::NAN,
+        ..GOOD
+    };
+    let failed = "geophone_health_failed{entity=\"peer\",name=\"a\",factor=\"errors\"}";
+    // A series begins with what it has counted: from then on it grows.
+    let some = Peer { failed: 0.1, ..GOOD };
+    (0..3).for_each(|_| node.step(&[("a", some)], &gauges));
+    // Five minutes later nothing of it is looked at.
+    (0..25).for_each(|_| node.step(&[("a", quiet)], &gauges));
+    node.step(&[("a", none)], &gauges);
+    let factor = "geophone_health_factor{entity=\"peer\",name=\"a\",factor=\"errors\"}";
+    let mut worst = 0;
+    for _ in 0..30 {
+        worst += u32::from(node.ask(factor) == Some(0.0));
+        node.step(&[("a", quiet)], &gauges);
+        assert_eq!(node.ask(failed), None);
+        assert!(node.of("geophone_health_state", "a") < Some(2.0));
+    }
+    assert!(worst >= 18, "it was looked at: {worst}");
+    let mut critical = 0;
+    for _ in 0..60 {
+        node.step(&[("a", none)], &gauges);
+        assert!(node.of("geophone_health_score", "a").unwrap() > 76.0);
+        let state = node.of("geophone_health_state", "a").unwrap();
+        assert!(state > 0.0);
+        critical += u32::from(state > 1.0);
+        assert_eq!(node.ask(failed).is_some(), state > 1.0);
+    }
+    assert!(
+        (34..=38).contains(&critical),
+        "of 60 all but six minutes: {critical}"
+    );
+    // A fifth of those of five minutes fail until four minutes after it is over.
+    for _ in 0..20 {
+        node.step(&[("a", GOOD)], &gauges);
+    }
+    about(node.of("geophone_health_state", "a"), 0.0);
+    assert_eq!(node.ask(failed), None);
 }
 
 #[test]

@@ -51,6 +51,8 @@ struct Entity {
     score: f64,
     confidence: f64,
     state: f64,
+    /// Factors that are lost altogether for minutes: it is critical whatever its score is.
+    failed: Vec<String>,
     trend: Option<f64>,
     /// By factor: what it is, and what was measured.
     factors: BTreeMap<String, (f64, Option<f64>)>,
@@ -126,6 +128,7 @@ fn read(rows: &[Row]) -> Vec<Entity> {
             "trend" => entity.trend = Some(value),
             "baseline" => entity.baseline = Some(value),
             "factor" => entity.factors.entry(factor).or_default().0 = value,
+            "failed" => entity.failed.push(factor),
             // A signal alone, such as a latency without a baseline, is no factor yet.
             _ => {}
         }
@@ -320,6 +323,12 @@ impl Entity {
         for (factor, lost) in &losses {
             out += &format!("  -{lost:.1}  {}\n", self.reason(factor));
         }
+        if !self.failed.is_empty() {
+            out += &format!(
+                "  critical whatever the score is: {} at its worst for minutes\n",
+                self.failed.join(", ")
+            );
+        }
         if !unknown.is_empty() {
             out += &format!(
                 "  not known, which costs confidence only: {}\n",
@@ -375,7 +384,7 @@ impl Entity {
             .collect();
         json!({
             "entity": self.kind, "name": self.name, "score": self.score, "state": self.state(),
-            "confidence": self.confidence, "trend": self.trend, "lost": lost, "unknown": unknown,
+            "confidence": self.confidence, "trend": self.trend, "lost": lost, "unknown": unknown, "failed": self.failed,
             "depends_on": self.depends_on, "role": role, "with": with,
         })
     }
@@ -418,6 +427,7 @@ mod tests {
             row("geophone_health_factor", &of("loss"), 0.5),
             row("geophone_health_signal", &of("loss"), 0.0071),
             row("geophone_health_factor", &of("errors"), 1.0),
+            row("geophone_health_failed", &of("loss"), 1.0),
             row(
                 "geophone_health_depends_on",
                 &[("subject", "web"), ("peer", "db")],
@@ -456,6 +466,7 @@ mod tests {
             "subject web: 55.0 of 100, critical, confidence 80 %",
             "  -35.7  latency: median round-trip time 200.000 ms, usual 10.000 ms (good up to 16.000 ms, worst from 60.000 ms)",
             "  -17.9  loss: 0.71 % of the segments are sent again (good up to 0.1 %, worst from 5 %)",
+            "  critical whatever the score is: loss at its worst for minutes",
             "  not known, which costs confidence only: saturation",
             "  trend of the last hour: -12.0 points an hour",
             "  talks to what is not healthy: peer db",
