@@ -365,7 +365,8 @@ const HEAD: &str = "# Health as recording rules, written by `geophone health --r
      # Scrape every 15 s: they look at a minute.\n\
      groups:\n  - name: geophone-health\n    interval: 15s\n    rules:\n";
 
-/// What needs no haste. Less than five minutes are no baseline, and ten no trend of an hour.
+/// What needs no haste. Less than five minutes are no baseline. A trend is said of an hour, so it is none before there was a score
+/// 50 minutes ago; and of the time since then ten minutes must be known.
 const SLOW: &str = "  - name: geophone-health-slow\n    interval: 1m\n    rules:\n\
      \x20     - record: geophone_health_baseline\n\
      \x20       expr: |-\n\
@@ -374,7 +375,8 @@ const SLOW: &str = "  - name: geophone-health-slow\n    interval: 1m\n    rules:
      \x20     - record: geophone_health_trend\n\
      \x20       expr: |-\n\
      \x20         3600 * deriv(geophone_health_score[1h])\n\
-     \x20           and count_over_time(geophone_health_score[1h]) >= 40\n";
+     \x20           and count_over_time(geophone_health_score[1h]) >= 40\n\
+     \x20           and geophone_health_score offset 50m\n";
 
 fn rule(out: &mut String, record: &str, entity: &str, factor: Option<&Factor>, expr: &str) {
     let _ = writeln!(

@@ -251,7 +251,6 @@ fn a_lossy_and_slow_peer_is_critical_and_the_others_are_not() {
         0.0,
     );
     about(node.ask("geophone_health_depends_on"), 1000.0 / 15.0);
-    assert!(node.of("geophone_health_trend", "a").unwrap() < -50.0);
     let subject = node
         .ask("geophone_health_score{entity=\"subject\",name=\"web\"}")
         .unwrap();
@@ -313,6 +312,25 @@ fn what_is_lost_altogether_is_critical_whatever_else_is_well() {
     }
     about(node.of("geophone_health_state", "a"), 0.0);
     assert_eq!(node.ask(failed), None);
+}
+
+#[test]
+fn a_trend_of_an_hour_is_said_of_an_hour() {
+    let mut node = Node::new();
+    let gauges = [open("a")];
+    let lossy = |step: i32| Peer {
+        lost: 0.001 + f64::from(step) * 0.000_1,
+        ..GOOD
+    };
+    for step in 0..190 {
+        node.step(&[("a", lossy(step))], &gauges);
+        assert_eq!(node.of("geophone_health_trend", "a"), None, "after {step} steps");
+    }
+    for step in 190..215 {
+        node.step(&[("a", lossy(step))], &gauges);
+    }
+    let trend = node.of("geophone_health_trend", "a").unwrap();
+    assert!((-40.0..-10.0).contains(&trend), "{trend}");
 }
 
 #[test]
