@@ -10,21 +10,41 @@ pub mod cause;
 
 use std::fmt::Write as _;
 
-/// The file of rules for these weights. All series have the labels `instance`, `entity` and `name`, those of signals and
-/// factors `factor` as well.
+/// The file of rules for these weights, for a node. All series have the labels `instance`, `entity` and `name`, those of signals
+/// and factors `factor` as well.
 #[must_use]
 pub fn rules(weights: &Weights) -> String {
+    write(weights, false)
+}
+
+/// The same for the Prometheus of a fleet, where zones and regions also have a score over all nodes, with no `instance`.
+#[must_use]
+pub fn fleet_rules(weights: &Weights) -> String {
+    write(weights, true)
+}
+
+fn write(weights: &Weights, fleet: bool) -> String {
     let mut out = String::from(HEAD);
     let counted: Vec<&Factor> = FACTORS.iter().filter(|factor| weights.of(factor) > 0).collect();
     for entity in ENTITIES {
         for &factor in &counted {
-            if let Some(signal) = entity.signal(factor) {
+            // One rule for all: promtool takes two of the same name and labels for a mistake.
+            let seen = if fleet && entity.is_place() {
+                &[EACH, TOGETHER][..]
+            } else {
+                &[EACH]
+            };
+            let signals: Vec<String> = seen
+                .iter()
+                .filter_map(|seen| entity.signal(factor, seen))
+                .collect();
+            if !signals.is_empty() {
                 rule(
                     &mut out,
                     "geophone_health_signal",
                     entity.name,
                     Some(factor),
-                    &signal,
+                    &signals.join(" or "),
                 );
             }
         }
@@ -232,14 +252,23 @@ const ENTITIES: &[Entity] = &[
     },
 ];
 
+/// The label of who sees it: each node by itself.
+const EACH: &str = "instance, ";
+/// All nodes together.
+const TOGETHER: &str = "";
+
 impl Entity {
-    /// What is measured of it, with the labels `instance` and `name`.
-    fn signal(&self, factor: &Factor) -> Option<String> {
+    /// Whether it is the same for all nodes.
+    fn is_place(&self) -> bool {
+        matches!(self.name, "zone" | "region")
+    }
+
+    /// What is measured of it, with the labels `seen` and `name`.
+    fn signal(&self, factor: &Factor, seen: &str) -> Option<String> {
         let some = format!("{}!=\"\"", self.label);
-        let by = if self.label == "instance" {
-            "instance".to_owned()
-        } else {
-            format!("instance, {}", self.label)
+        let by = match self.label {
+            "instance" => "instance".to_owned(),
+            label => format!("{seen}{label}"),
         };
         let rate = |metric: &str, matchers: &str, time: &str| {
             format!("sum by ({by}) (rate({metric}{{{some}{matchers}}}[{time}]))")
@@ -309,7 +338,7 @@ impl Entity {
             _ => return None,
         };
         Some(format!(
-            "max by (instance, name) (label_replace({inner}, \"name\", \"$1\", \"{}\", \"(.+)\"))",
+            "max by ({seen}name) (label_replace({inner}, \"name\", \"$1\", \"{}\", \"(.+)\"))",
             self.label
         ))
     }
@@ -362,7 +391,7 @@ const DEPENDS: &str = "sum by (instance, subject, peer) (rate(geophone_tcp_segme
      and on (instance, peer) label_replace(geophone_health_state{entity=\"peer\"} >= 1, \"peer\", \"$1\", \"name\", \"(.+)\")";
 
 const HEAD: &str = "# Health as recording rules, written by `geophone health --rules`; the agent evaluates them itself.\n\
-     # Scrape every 15 s: they look at a minute.\n\
+     # Scrape every 15 s: they look at a minute. What has no instance is a zone or a region as all nodes together see it.\n\
      groups:\n  - name: geophone-health\n    interval: 15s\n    rules:\n";
 
 /// What needs no haste. Less than five minutes are no baseline. A trend is said of an hour, so it is none before there was a score

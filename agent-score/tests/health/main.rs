@@ -9,7 +9,7 @@
 mod node;
 
 use agent_rules::file;
-use agent_score::health::{FACTORS, Factor, Weights, rules};
+use agent_score::health::{FACTORS, Factor, Weights, fleet_rules, rules};
 use agent_store::labels::Labels;
 use node::{GOOD, Node, Peer, about, open};
 use std::process::Command;
@@ -278,7 +278,7 @@ fn promtool_takes_the_rules() {
     }
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("health.yaml");
-    std::fs::write(&path, rules(&Weights::default())).unwrap();
+    std::fs::write(&path, fleet_rules(&Weights::default())).unwrap();
     let out = Command::new("promtool")
         .args(["check", "rules"])
         .arg(&path)
@@ -299,7 +299,9 @@ fn whatever_is_looked_at_the_rules_are_whole() {
             saturation: weight(3),
             availability: weight(4),
         };
-        let read = file::parse("health.yaml", &rules(&weights));
-        assert!(read.is_ok(), "{weights:?}: {read:?}");
+        for text in [rules(&weights), fleet_rules(&weights)] {
+            let read = file::parse("health.yaml", &text);
+            assert!(read.is_ok(), "{weights:?}: {read:?}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::ui::print::{Reply, Row, table};
 use agent_score::health::cause::{self, Role, Topology};
-use agent_score::health::{FACTORS, FULLNESS, Factor, rules};
+use agent_score::health::{FACTORS, FULLNESS, Factor, fleet_rules};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,7 +68,7 @@ struct Entity {
 /// Shows it.
 pub async fn health(config: &Config, options: &cli::Health) -> Result<()> {
     if options.rules {
-        return say(rules(&config.health.weights()).trim_end());
+        return say(fleet_rules(&config.health.weights()).trim_end());
     }
     let reply = Reply::read(now(config, &query()).await?.as_bytes())?;
     let mut found = read(reply.rows());
