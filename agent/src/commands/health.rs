@@ -22,14 +22,8 @@ fn query() -> String {
     [
         "{__name__=~\"geophone_health_.+\"}".to_owned(),
         named(&format!("topk(1, {FULLNESS})"), "fullest"),
-        named(
-            "sum by (subject, peer) (rate(geophone_tcp_segments_total[1m])) > 0",
-            "talks",
-        ),
-        named(
-            "count by (peer, peer_zone, peer_region) (geophone_tcp_connections)",
-            "lies",
-        ),
+        named(cause::TALKS, "talks"),
+        named(cause::LIES, "lies"),
     ]
     .join(" or ")
 }
@@ -180,21 +174,14 @@ fn read(rows: &[Row]) -> Vec<Entity> {
 /// Who talks to whom, and where.
 fn topology(rows: &[Row]) -> Topology {
     let mut topology = Topology::default();
-    let owned = |row: &Row, name: &str| label(row, name).to_owned();
     for row in rows {
         match label(row, "as") {
-            "talks" => {
-                topology.talks.insert((owned(row, "subject"), owned(row, "peer")));
-            }
-            "lies" => {
-                for (kind, name) in [("zone", "peer_zone"), ("region", "peer_region")] {
-                    let place = label(row, name);
-                    if !place.is_empty() {
-                        let place = cause::entity(kind, place);
-                        topology.places.insert((place, owned(row, "peer")));
-                    }
-                }
-            }
+            "talks" => topology.talks(label(row, "subject"), label(row, "peer")),
+            "lies" => topology.lies(
+                label(row, "peer"),
+                label(row, "peer_zone"),
+                label(row, "peer_region"),
+            ),
             _ => {}
         }
     }
@@ -371,12 +358,10 @@ impl Entity {
             .iter()
             .map(|(factor, points)| json!({"factor": factor.name, "points": points, "why": self.reason(factor)}))
             .collect();
-        let (role, with) = match &self.role {
-            None => (None, None),
-            Some(Role::Cause(others)) => (Some("cause"), Some(others)),
-            Some(Role::Symptom(causes)) => (Some("symptom"), Some(causes)),
-            Some(Role::Unclear(others)) => (Some("unclear"), Some(others)),
-        };
+        let role = self.role.as_ref().map(Role::name);
+        let with = self.role.as_ref().map(|role| match role {
+            Role::Cause(others) | Role::Symptom(others) | Role::Unclear(others) => others,
+        });
         let with: Vec<Value> = with
             .into_iter()
             .flatten()
