@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tests::harness::agent::{PATIENCE, Scratch};
 use tests::harness::cli::{geophone, one_line, says};
 use tests::harness::command::{output, said};
-use tests::harness::{Setup, equal};
+use tests::harness::{Setup, equal, skipped};
 use tests::need_root;
 
 const RULES: &str = "
@@ -192,7 +192,7 @@ fn rule_files_are_checked() -> Result<()> {
             let judged = output(Command::new("promtool").args(["check", "rules"]).arg(&written))?;
             ensure!(judged.contains("2 rules found"), "{judged}");
         }
-        Err(_) => eprintln!("SKIPPED: no promtool here; `cargo xtask setup test` installs it"),
+        Err(_) => skipped("rules: there is no promtool"),
     }
     let out = geophone(&["rules", "check", &short])?;
     says(

@@ -7,7 +7,7 @@ use tests::harness::agent::{binary, clean};
 use tests::harness::delay::{Delay, Fate};
 use tests::harness::tunnels::{OpenVpn, ping, vxlan, vxlan_between, watching};
 use tests::harness::witness::{Capture, Count, counted_by_nft};
-use tests::harness::{End, Link, Setup, Snapshot, WireGuard, command, equal};
+use tests::harness::{End, Link, Setup, Snapshot, WireGuard, command, equal, skipped};
 use tests::need_root;
 
 const BYTES: &str = "geophone_tunnel_bytes_total";
@@ -275,7 +275,7 @@ fn tags_of_the_underlay_are_passed_over() -> Result<()> {
         .ip(&format!("link add link {lower} name {lower}x type vlan id 5"))
         .is_err()
     {
-        eprintln!("SKIPPED tags_of_the_underlay_are_passed_over: this kernel has no VLANs");
+        skipped("tags_of_the_underlay_are_passed_over: this kernel has no VLANs");
         return Ok(());
     }
     let (mut tops, mut addresses) = (Vec::new(), Vec::new());

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alert;
+pub mod derived;
 pub mod evaluate;
 pub mod file;
 mod restore;
@@ -15,6 +16,7 @@ pub mod template;
 pub mod yaml;
 
 pub use alert::{Alert, State};
+pub use derived::Derived;
 pub use evaluate::{Environment, Episode, Group, Health, Past, Rule, Settings, past};
 pub use file::{Fault, load};
 pub use results::Results;

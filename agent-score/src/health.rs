@@ -3,26 +3,48 @@
 //!
 //! A *signal* is a measured quantity, a *factor* what it means, by a curve from 1 (as good as it should be) to 0. The score is
 //! the mean of the factors that are known, by weight, of 100 points. What is not known lowers the confidence, never the score.
+//! A mean hides one that is lost altogether among four that are well, so a *vital* factor that stays at 0 makes the state
+//! critical by itself.
 
 pub mod cause;
 
 use std::fmt::Write as _;
 
-/// The file of rules for these weights. All series have the labels `instance`, `entity` and `name`, those of signals and
-/// factors `factor` as well.
+/// The file of rules for these weights, for a node. All series have the labels `instance`, `entity` and `name`, those of signals
+/// and factors `factor` as well.
 #[must_use]
 pub fn rules(weights: &Weights) -> String {
+    write(weights, false)
+}
+
+/// The same for the Prometheus of a fleet, where zones and regions also have a score over all nodes, with no `instance`.
+#[must_use]
+pub fn fleet_rules(weights: &Weights) -> String {
+    write(weights, true)
+}
+
+fn write(weights: &Weights, fleet: bool) -> String {
     let mut out = String::from(HEAD);
     let counted: Vec<&Factor> = FACTORS.iter().filter(|factor| weights.of(factor) > 0).collect();
     for entity in ENTITIES {
         for &factor in &counted {
-            if let Some(signal) = entity.signal(factor) {
+            // One rule for all: promtool takes two of the same name and labels for a mistake.
+            let seen = if fleet && entity.is_place() {
+                &[EACH, TOGETHER][..]
+            } else {
+                &[EACH]
+            };
+            let signals: Vec<String> = seen
+                .iter()
+                .filter_map(|seen| entity.signal(factor, seen))
+                .collect();
+            if !signals.is_empty() {
                 rule(
                     &mut out,
                     "geophone_health_signal",
                     entity.name,
                     Some(factor),
-                    &signal,
+                    &signals.join(" or "),
                 );
             }
         }
@@ -67,6 +89,11 @@ pub fn rules(weights: &Weights) -> String {
         None,
         &format!("{known} / {applicable}"),
     );
+    let vital = counted.iter().filter(|factor| factor.vital);
+    let vital: Vec<&str> = vital.map(|factor| factor.name).collect();
+    if !vital.is_empty() {
+        rule(&mut out, "geophone_health_failed", "", None, &failed(&vital));
+    }
     rule(&mut out, "geophone_health_state", "", None, STATE);
     rule(&mut out, "geophone_health_depends_on", "", None, DEPENDS);
     out.push_str(SLOW);
@@ -127,6 +154,8 @@ pub struct Factor {
     pub bad: f64,
     /// Between them it falls with the logarithm.
     pub logarithmic: bool,
+    /// At 0 nothing gets through, however well the others are. What is slow or full still works: that costs points only.
+    pub vital: bool,
 }
 
 /// All five.
@@ -137,6 +166,7 @@ pub const FACTORS: &[Factor] = &[
         good: 1.5,
         bad: 5.0,
         logarithmic: false,
+        vital: false,
     },
     // Below a thousandth TCP does not notice; from a twentieth on it hardly gets anywhere (Mathis et al. 1997: throughput falls with the root of the loss).
     Factor {
@@ -145,6 +175,7 @@ pub const FACTORS: &[Factor] = &[
         good: 0.001,
         bad: 0.05,
         logarithmic: true,
+        vital: true,
     },
     Factor {
         name: "errors",
@@ -152,6 +183,7 @@ pub const FACTORS: &[Factor] = &[
         good: 0.01,
         bad: 0.2,
         logarithmic: false,
+        vital: true,
     },
     Factor {
         name: "saturation",
@@ -159,6 +191,7 @@ pub const FACTORS: &[Factor] = &[
         good: 0.8,
         bad: 0.98,
         logarithmic: false,
+        vital: false,
     },
     Factor {
         name: "availability",
@@ -166,6 +199,7 @@ pub const FACTORS: &[Factor] = &[
         good: 0.0,
         bad: 1.0,
         logarithmic: false,
+        vital: true,
     },
 ];
 
@@ -218,14 +252,23 @@ const ENTITIES: &[Entity] = &[
     },
 ];
 
+/// The label of who sees it: each node by itself.
+const EACH: &str = "instance, ";
+/// All nodes together.
+const TOGETHER: &str = "";
+
 impl Entity {
-    /// What is measured of it, with the labels `instance` and `name`.
-    fn signal(&self, factor: &Factor) -> Option<String> {
+    /// Whether it is the same for all nodes.
+    fn is_place(&self) -> bool {
+        matches!(self.name, "zone" | "region")
+    }
+
+    /// What is measured of it, with the labels `seen` and `name`.
+    fn signal(&self, factor: &Factor, seen: &str) -> Option<String> {
         let some = format!("{}!=\"\"", self.label);
-        let by = if self.label == "instance" {
-            "instance".to_owned()
-        } else {
-            format!("instance, {}", self.label)
+        let by = match self.label {
+            "instance" => "instance".to_owned(),
+            label => format!("{seen}{label}"),
         };
         let rate = |metric: &str, matchers: &str, time: &str| {
             format!("sum by ({by}) (rate({metric}{{{some}{matchers}}}[{time}]))")
@@ -295,7 +338,7 @@ impl Entity {
             _ => return None,
         };
         Some(format!(
-            "max by (instance, name) (label_replace({inner}, \"name\", \"$1\", \"{}\", \"(.+)\"))",
+            "max by ({seen}name) (label_replace({inner}, \"name\", \"$1\", \"{}\", \"(.+)\"))",
             self.label
         ))
     }
@@ -326,8 +369,18 @@ fn node_saturation() -> String {
     )
 }
 
+/// The vital factors that have been 0 for six minutes: one connection that fails while nobody tries another is all of them for
+/// five. Evaluations may be missing: 22 of the 24.
+fn failed(vital: &[&str]) -> String {
+    let factor = format!("geophone_health_factor{{factor=~\"{}\"}}", vital.join("|"));
+    format!(
+        "count by (instance, entity, name, factor) ({factor} == 0 \
+         unless max_over_time({factor}[6m]) > 0 unless count_over_time({factor}[6m]) < 22)"
+    )
+}
+
 /// 0 healthy, 1 degraded, 2 critical. It gets worse at once, and better three or five points later.
-const STATE: &str = "(geophone_health_score < 60) * 0 + 2 \
+const STATE: &str = "(geophone_health_score < 60 or geophone_health_score and on (instance, entity, name) geophone_health_failed) * 0 + 2 \
      or (geophone_health_score < 65) * 0 + 2 and on (instance, entity, name) last_over_time(geophone_health_state[2m]) == 2 \
      or (geophone_health_score < 90) * 0 + 1 \
      or (geophone_health_score < 93) * 0 + 1 and on (instance, entity, name) last_over_time(geophone_health_state[2m]) >= 1 \
@@ -338,10 +391,11 @@ const DEPENDS: &str = "sum by (instance, subject, peer) (rate(geophone_tcp_segme
      and on (instance, peer) label_replace(geophone_health_state{entity=\"peer\"} >= 1, \"peer\", \"$1\", \"name\", \"(.+)\")";
 
 const HEAD: &str = "# Health as recording rules, written by `geophone health --rules`; the agent evaluates them itself.\n\
-     # Scrape every 15 s: they look at a minute.\n\
+     # Scrape every 15 s: they look at a minute. What has no instance is a zone or a region as all nodes together see it.\n\
      groups:\n  - name: geophone-health\n    interval: 15s\n    rules:\n";
 
-/// What needs no haste. Less than five minutes are no baseline, and ten no trend of an hour.
+/// What needs no haste. Less than five minutes are no baseline. A trend is said of an hour, so it is none before there was a score
+/// 50 minutes ago; and of the time since then ten minutes must be known.
 const SLOW: &str = "  - name: geophone-health-slow\n    interval: 1m\n    rules:\n\
      \x20     - record: geophone_health_baseline\n\
      \x20       expr: |-\n\
@@ -350,7 +404,8 @@ const SLOW: &str = "  - name: geophone-health-slow\n    interval: 1m\n    rules:
      \x20     - record: geophone_health_trend\n\
      \x20       expr: |-\n\
      \x20         3600 * deriv(geophone_health_score[1h])\n\
-     \x20           and count_over_time(geophone_health_score[1h]) >= 40\n";
+     \x20           and count_over_time(geophone_health_score[1h]) >= 40\n\
+     \x20           and geophone_health_score offset 50m\n";
 
 fn rule(out: &mut String, record: &str, entity: &str, factor: Option<&Factor>, expr: &str) {
     let _ = writeln!(

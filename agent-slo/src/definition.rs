@@ -35,7 +35,7 @@ pub struct Definition {
     pub objective: f64,
     /// Over which time: rolling, e.g. `30d`, or `day`, `week` (from Monday) or `month` of the calendar, in UTC.
     pub window: String,
-    /// What is measured, built in: `peer-latency`, `peer-loss`, `connect-success`, `dns` or `tunnel-availability`.
+    /// What is measured, built in: `peer-latency`, `peer-loss`, `connect-success`, `peer-availability`, `dns` or `tunnel-availability`.
     pub template: Option<Template>,
     /// Only series that these matchers accept, e.g. `peer="database"`; for templates.
     pub filter: String,

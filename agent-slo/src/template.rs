@@ -14,6 +14,8 @@ pub enum Template {
     PeerLoss,
     /// Connections to a peer that come about.
     ConnectSuccess,
+    /// Time in which a peer can be reached: bad is a minute in which connections were tried and none came about.
+    PeerAvailability,
     /// Lookups that are answered, and not by SERVFAIL or REFUSED; needs `probes.dns.enabled`.
     Dns,
     /// Time in which a tunnel is up, or degraded and carries packets nevertheless.
@@ -22,10 +24,11 @@ pub enum Template {
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::PeerLatency,
         Self::PeerLoss,
         Self::ConnectSuccess,
+        Self::PeerAvailability,
         Self::Dns,
         Self::TunnelAvailability,
     ];
@@ -37,6 +40,7 @@ impl Template {
             Self::PeerLatency => "peer-latency",
             Self::PeerLoss => "peer-loss",
             Self::ConnectSuccess => "connect-success",
+            Self::PeerAvailability => "peer-availability",
             Self::Dns => "dns",
             Self::TunnelAvailability => "tunnel-availability",
         }
@@ -45,7 +49,9 @@ impl Template {
     /// The labels that tell one series of it from another, unless the definition says others.
     pub(crate) fn by(self) -> Vec<String> {
         let labels: &[&str] = match self {
-            Self::PeerLatency | Self::PeerLoss | Self::ConnectSuccess => &["instance", "peer"],
+            Self::PeerLatency | Self::PeerLoss | Self::ConnectSuccess | Self::PeerAvailability => {
+                &["instance", "peer"]
+            }
             Self::Dns => &["instance", "server"],
             Self::TunnelAvailability => &["instance", "type", "id", "local", "remote", "netns"],
         };
@@ -73,6 +79,25 @@ impl Template {
                 Indicator::Events {
                     failed: Failed::Bad(rate(metric, "role=\"client\",outcome=\"failed\"")),
                     total: rate(metric, "role=\"client\",outcome=~\"opened|failed\""),
+                }
+            }
+            Self::PeerAvailability => {
+                let came_to = |outcome: &str| {
+                    let tried = matching(
+                        "geophone_tcp_connections_total",
+                        &format!("role=\"client\",outcome=\"{outcome}\""),
+                    );
+                    format!("sum by ({by}) (rate({tried}[1m])) > 0")
+                };
+                // Who tries nothing knows it from connections that are open, or does not know.
+                let open = format!("sum by ({by}) ({}) > 0", matching("geophone_tcp_connections", ""));
+                Indicator::Time {
+                    query: format!(
+                        "clamp({}, 1, 1) or 0 * ({}) or clamp({open}, 1, 1)",
+                        came_to("opened"),
+                        came_to("failed")
+                    ),
+                    judge: Judge::Share,
                 }
             }
             Self::Dns => {

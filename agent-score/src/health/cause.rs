@@ -6,6 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Who is not healthy.
+pub const ILL: &str = "geophone_health_state >= 1";
+/// Who talks to whom.
+pub const TALKS: &str = "sum by (subject, peer) (rate(geophone_tcp_segments_total[1m])) > 0";
+/// Where the peers are.
+pub const LIES: &str = "count by (peer, peer_zone, peer_region) (geophone_tcp_connections)";
+
 /// Kind (`subject`, `peer`, `zone`, `region`, `node`) and name.
 pub type Entity = (String, String);
 
@@ -18,6 +25,22 @@ pub struct Topology {
     pub places: BTreeSet<(Entity, String)>,
 }
 
+impl Topology {
+    /// A row of [`TALKS`].
+    pub fn talks(&mut self, subject: &str, peer: &str) {
+        self.talks.insert((subject.to_owned(), peer.to_owned()));
+    }
+
+    /// A row of [`LIES`]; where it is not known, that is empty.
+    pub fn lies(&mut self, peer: &str, zone: &str, region: &str) {
+        for (kind, place) in [("zone", zone), ("region", region)] {
+            if !place.is_empty() {
+                self.places.insert((entity(kind, place), peer.to_owned()));
+            }
+        }
+    }
+}
+
 /// What an entity is that is not healthy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -27,6 +50,17 @@ pub enum Role {
     Symptom(Vec<Entity>),
     /// It may be the cause of these, or they of it.
     Unclear(Vec<Entity>),
+}
+
+impl Role {
+    /// As it is shown.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Cause(_) => "cause",
+            Self::Symptom(_) => "symptom",
+            Self::Unclear(_) => "unclear",
+        }
+    }
 }
 
 /// An entity.

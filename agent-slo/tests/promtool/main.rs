@@ -7,6 +7,7 @@
     reason = "a test ends at what it does not expect"
 )]
 
+mod available;
 mod slow;
 
 use agent_slo::{Definition, Slo, Template, Window, rules};

@@ -1,5 +1,6 @@
 //! Evaluates the groups of rules when they are due.
 
+use super::roles::Roles;
 use super::view::GroupView;
 use super::{files, reload};
 use crate::config::Config;
@@ -35,6 +36,8 @@ pub struct Rules {
     interval: Millis,
     /// For the thread that evaluates them.
     groups: Mutex<Vec<Group>>,
+    /// Of what is not healthy.
+    roles: Mutex<Roles>,
     /// What is told of each group: who asks does not wait for an evaluation.
     published: RwLock<Vec<Arc<GroupView>>>,
     /// Counts the evaluations of groups, for who waits for one.
@@ -127,6 +130,7 @@ impl Rules {
             interval,
             published: RwLock::new(published.collect()),
             groups: Mutex::new(groups),
+            roles: Mutex::default(),
             evaluated: watch::channel(0).0,
             counters: Counters::default(),
             flight,
@@ -242,6 +246,13 @@ impl Rules {
             self.counters.missed.fetch_add(slots - 1, Relaxed);
             group.evaluate(at, &environment, &mut results);
             self.count(group);
+            if Roles::follow(group) {
+                let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(why) = roles.tell(at, &environment, &mut results) {
+                    self.counters.failures.fetch_add(1, Relaxed);
+                    tracing::debug!("health: cause and symptom: {why}");
+                }
+            }
             self.fly(group, at);
             let view = Arc::new(GroupView::new(group, self.interval));
             let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);

@@ -6,6 +6,7 @@ pub mod files;
 mod metrics;
 pub mod notify;
 mod reload;
+mod roles;
 #[cfg(test)]
 mod tests;
 pub mod view;

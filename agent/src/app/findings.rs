@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What is known of the health of everybody, as the rules have recorded it.
-const HEALTH: &str = "{__name__=~\"geophone_health_(score|state|confidence|factor)\"}";
+const HEALTH: &str = "{__name__=~\"geophone_health_(score|state|confidence|factor|failed|role)\"}";
 /// Entities that are shown, the worst first.
 const ENTITIES: usize = 200;
 /// Rules, and watches, that could not be evaluated and are named one by one.
@@ -115,6 +115,10 @@ struct Entity {
     confidence: Option<f64>,
     state: f64,
     factors: String,
+    /// Factors that make it critical by themselves.
+    failed: Vec<String>,
+    /// Cause or symptom, if it is not healthy.
+    role: String,
 }
 
 fn health(memory: &Memory) -> Result<Vec<Finding>, String> {
@@ -142,6 +146,8 @@ fn entities<'a>(values: impl Iterator<Item = (&'a Labels, f64)>) -> BTreeMap<(St
             "geophone_health_score" => entity.score = Some(value),
             "geophone_health_confidence" => entity.confidence = Some(value),
             "geophone_health_state" => entity.state = value,
+            "geophone_health_role" => entity.role = labels.get("role").to_owned(),
+            "geophone_health_failed" => entity.failed.push(labels.get("factor").to_owned()),
             _ => {
                 let _ = write!(entity.factors, " {} {value:.2},", labels.get("factor"));
             }
@@ -160,6 +166,25 @@ fn finding(((entity, name), one): ((String, String), Entity)) -> Option<Finding>
         1.0.. => "degraded",
         _ => "healthy",
     };
+    let mut more = vec![
+        known,
+        format!(
+            "factors, 1 is as it should be:{}",
+            one.factors.trim_end_matches(',')
+        ),
+    ];
+    if !one.failed.is_empty() {
+        let failed = one.failed.join(", ");
+        more.push(format!(
+            "critical whatever the score is: {failed} at its worst for minutes"
+        ));
+    }
+    match one.role.as_str() {
+        "" => {}
+        "unclear" => more.push("cause or symptom: not to be told apart".to_owned()),
+        role => more.push(format!("it is a {role}")),
+    }
+    more.push(format!("why: geophone health {entity}/{name}"));
     Some(Finding {
         kind: "health".to_owned(),
         state: state.to_owned(),
@@ -167,14 +192,7 @@ fn finding(((entity, name), one): ((String, String), Entity)) -> Option<Finding>
         of: name.clone(),
         since: None,
         value: Some(score),
-        more: vec![
-            known,
-            format!(
-                "factors, 1 is as it should be:{}",
-                one.factors.trim_end_matches(',')
-            ),
-            format!("why: geophone health {entity}/{name}"),
-        ],
+        more,
     })
 }
 
@@ -204,16 +222,20 @@ mod tests {
             (of("geophone_health_confidence", &[]), 0.7),
             (of("geophone_health_factor", &[("factor", "errors")]), 1.0),
             (of("geophone_health_factor", &[("factor", "loss")]), 0.25),
+            (of("geophone_health_failed", &[("factor", "loss")]), 1.0),
+            (of("geophone_health_role", &[("role", "cause")]), 1.0),
         ];
         let all = entities(series.iter().map(|(labels, value)| (labels, *value)));
         let all: Vec<Finding> = all.into_iter().filter_map(finding).collect();
         assert_eq!(all.len(), 1);
         assert_eq!((all[0].state.as_str(), all[0].value), ("degraded", Some(62.5)));
         assert_eq!(
-            all[0].more[..2],
+            all[0].more[..4],
             [
                 "70 % of what the score is made of is known",
-                "factors, 1 is as it should be: errors 1.00, loss 0.25"
+                "factors, 1 is as it should be: errors 1.00, loss 0.25",
+                "critical whatever the score is: loss at its worst for minutes",
+                "it is a cause"
             ]
         );
         // A state without a score is one of before.

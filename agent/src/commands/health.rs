@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::ui::print::{Reply, Row, table};
 use agent_score::health::cause::{self, Role, Topology};
-use agent_score::health::{FACTORS, FULLNESS, Factor, rules};
+use agent_score::health::{FACTORS, FULLNESS, Factor, fleet_rules};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,14 +22,8 @@ fn query() -> String {
     [
         "{__name__=~\"geophone_health_.+\"}".to_owned(),
         named(&format!("topk(1, {FULLNESS})"), "fullest"),
-        named(
-            "sum by (subject, peer) (rate(geophone_tcp_segments_total[1m])) > 0",
-            "talks",
-        ),
-        named(
-            "count by (peer, peer_zone, peer_region) (geophone_tcp_connections)",
-            "lies",
-        ),
+        named(cause::TALKS, "talks"),
+        named(cause::LIES, "lies"),
     ]
     .join(" or ")
 }
@@ -51,6 +45,8 @@ struct Entity {
     score: f64,
     confidence: f64,
     state: f64,
+    /// Factors that are lost altogether for minutes: it is critical whatever its score is.
+    failed: Vec<String>,
     trend: Option<f64>,
     /// By factor: what it is, and what was measured.
     factors: BTreeMap<String, (f64, Option<f64>)>,
@@ -66,7 +62,7 @@ struct Entity {
 /// Shows it.
 pub async fn health(config: &Config, options: &cli::Health) -> Result<()> {
     if options.rules {
-        return say(rules(&config.health.weights()).trim_end());
+        return say(fleet_rules(&config.health.weights()).trim_end());
     }
     let reply = Reply::read(now(config, &query()).await?.as_bytes())?;
     let mut found = read(reply.rows());
@@ -126,6 +122,7 @@ fn read(rows: &[Row]) -> Vec<Entity> {
             "trend" => entity.trend = Some(value),
             "baseline" => entity.baseline = Some(value),
             "factor" => entity.factors.entry(factor).or_default().0 = value,
+            "failed" => entity.failed.push(factor),
             // A signal alone, such as a latency without a baseline, is no factor yet.
             _ => {}
         }
@@ -177,21 +174,14 @@ fn read(rows: &[Row]) -> Vec<Entity> {
 /// Who talks to whom, and where.
 fn topology(rows: &[Row]) -> Topology {
     let mut topology = Topology::default();
-    let owned = |row: &Row, name: &str| label(row, name).to_owned();
     for row in rows {
         match label(row, "as") {
-            "talks" => {
-                topology.talks.insert((owned(row, "subject"), owned(row, "peer")));
-            }
-            "lies" => {
-                for (kind, name) in [("zone", "peer_zone"), ("region", "peer_region")] {
-                    let place = label(row, name);
-                    if !place.is_empty() {
-                        let place = cause::entity(kind, place);
-                        topology.places.insert((place, owned(row, "peer")));
-                    }
-                }
-            }
+            "talks" => topology.talks(label(row, "subject"), label(row, "peer")),
+            "lies" => topology.lies(
+                label(row, "peer"),
+                label(row, "peer_zone"),
+                label(row, "peer_region"),
+            ),
             _ => {}
         }
     }
@@ -320,6 +310,12 @@ impl Entity {
         for (factor, lost) in &losses {
             out += &format!("  -{lost:.1}  {}\n", self.reason(factor));
         }
+        if !self.failed.is_empty() {
+            out += &format!(
+                "  critical whatever the score is: {} at its worst for minutes\n",
+                self.failed.join(", ")
+            );
+        }
         if !unknown.is_empty() {
             out += &format!(
                 "  not known, which costs confidence only: {}\n",
@@ -362,12 +358,10 @@ impl Entity {
             .iter()
             .map(|(factor, points)| json!({"factor": factor.name, "points": points, "why": self.reason(factor)}))
             .collect();
-        let (role, with) = match &self.role {
-            None => (None, None),
-            Some(Role::Cause(others)) => (Some("cause"), Some(others)),
-            Some(Role::Symptom(causes)) => (Some("symptom"), Some(causes)),
-            Some(Role::Unclear(others)) => (Some("unclear"), Some(others)),
-        };
+        let role = self.role.as_ref().map(Role::name);
+        let with = self.role.as_ref().map(|role| match role {
+            Role::Cause(others) | Role::Symptom(others) | Role::Unclear(others) => others,
+        });
         let with: Vec<Value> = with
             .into_iter()
             .flatten()
@@ -375,7 +369,7 @@ impl Entity {
             .collect();
         json!({
             "entity": self.kind, "name": self.name, "score": self.score, "state": self.state(),
-            "confidence": self.confidence, "trend": self.trend, "lost": lost, "unknown": unknown,
+            "confidence": self.confidence, "trend": self.trend, "lost": lost, "unknown": unknown, "failed": self.failed,
             "depends_on": self.depends_on, "role": role, "with": with,
         })
     }
@@ -418,6 +412,7 @@ mod tests {
             row("geophone_health_factor", &of("loss"), 0.5),
             row("geophone_health_signal", &of("loss"), 0.0071),
             row("geophone_health_factor", &of("errors"), 1.0),
+            row("geophone_health_failed", &of("loss"), 1.0),
             row(
                 "geophone_health_depends_on",
                 &[("subject", "web"), ("peer", "db")],
@@ -456,6 +451,7 @@ mod tests {
             "subject web: 55.0 of 100, critical, confidence 80 %",
             "  -35.7  latency: median round-trip time 200.000 ms, usual 10.000 ms (good up to 16.000 ms, worst from 60.000 ms)",
             "  -17.9  loss: 0.71 % of the segments are sent again (good up to 0.1 %, worst from 5 %)",
+            "  critical whatever the score is: loss at its worst for minutes",
             "  not known, which costs confidence only: saturation",
             "  trend of the last hour: -12.0 points an hour",
             "  talks to what is not healthy: peer db",

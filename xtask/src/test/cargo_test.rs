@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::Outcome;
+use super::{Notes, Outcome};
 use crate::shell::{brief, capture, cargo, shown};
 
 /// Unit tests of the workspace, as whoever this is.
@@ -22,6 +22,8 @@ pub fn unit(filter: &[String]) -> Result<Outcome> {
                 "tests",
                 "--no-fail-fast",
                 "--",
+                // A test that cannot run here says so and passes.
+                "--show-output",
             ])
             .args(filter),
     )
@@ -67,7 +69,7 @@ pub fn counted(command: &mut Command) -> Result<Outcome> {
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run `{}`", shown(command)))?;
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed, mut notes) = (0, 0, Notes::default());
     for line in BufReader::new(child.stdout.take().context("no pipe")?).split(b'\n') {
         let line = line?;
         let line = String::from_utf8_lossy(&line);
@@ -76,10 +78,13 @@ pub fn counted(command: &mut Command) -> Result<Outcome> {
             passed += held;
             failed += broken;
         }
+        notes.skipped.extend(skipped(&line));
     }
     let status = child.wait()?;
-    Ok(if status.success() && failed == 0 {
+    Ok(if status.success() && failed == 0 && notes.skipped.is_empty() {
         Outcome::Passed(passed)
+    } else if status.success() && failed == 0 {
+        Outcome::Tried(passed, notes)
     } else {
         // What does not compile, or dies, counts as one.
         Outcome::Failed(
@@ -101,9 +106,15 @@ pub fn counts(line: &str) -> Option<(u64, u64)> {
     Some((number(" passed")?, number(" failed")?))
 }
 
+/// What a test says that could not run: `SKIPPED: no promtool here`.
+fn skipped(line: &str) -> Option<String> {
+    let why = line.strip_prefix("SKIPPED")?;
+    Some(why.trim_start_matches([':', ' ']).to_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::counts;
+    use super::{counts, skipped};
 
     #[test]
     fn reads_libtest() {
@@ -115,5 +126,7 @@ mod tests {
             Some((5, 2))
         );
         assert_eq!(counts("test a ... ok"), None);
+        assert_eq!(skipped("SKIPPED: no promtool"), Some("no promtool".to_owned()));
+        assert_eq!(skipped("test what_is_SKIPPED ... ok"), None);
     }
 }

@@ -262,7 +262,10 @@ fn prometheus(_: &Path) -> Result<()> {
         &["check", "rules"],
         &[at.join("fleet.yaml"), at.join("health.yaml")],
     )?;
-    promtool(&["test", "rules"], &[at.join("tests/fleet.yaml")])
+    promtool(
+        &["test", "rules"],
+        &[at.join("tests/fleet.yaml"), at.join("tests/health.yaml")],
+    )
 }
 
 fn alertmanager(_: &Path) -> Result<()> {

@@ -141,8 +141,8 @@ impl Report {
         if failed > 0 {
             bail!("{failed} failed");
         }
-        if no_skip && skipped > 0 {
-            bail!("{skipped} skipped, which --no-skip does not allow");
+        if skipped > 0 && no_skip {
+            bail!("{skipped} skipped, which is not allowed");
         }
         Ok(())
     }
