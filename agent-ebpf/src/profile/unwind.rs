@@ -320,19 +320,21 @@ fn find_range(first: u32, ranges: u32, address: u64) -> Option<&'static Range> {
 /// Finds the last row that begins at or before an address: among those of a block of addresses.
 #[inline(always)]
 fn find_row(range: &Range, pc: u32) -> Option<u64> {
-    let shard = UNWIND_SHARDS.get_value_ptr_mut(range.shard, &0)?;
+    // Not `&0`: LLVM would take a constant of the same value for it, and userspace sets those.
+    let first = 0;
+    let shard = UNWIND_SHARDS.get_value_ptr_mut(range.shard, &first)?;
     let rows: *const u64 = shard.cast_const().cast();
     if pc < range.base {
         return None;
     }
     let block = (pc - range.base) >> (range.shift & 31);
     let block = if block < range.last { block } else { range.last };
-    let first = 2 * (range.row + range.rows) + block;
+    let entries = 2 * (range.row + range.rows) + block;
     // To the verifier every step begins with the same two numbers, and not with those that 2^18 ways lead to.
     let bounds = ROW_MASK.load() << 1 | 1;
     // SAFETY: the masks are those of a shard's rows, and of half rows. Volatile, for userspace may be writing other rows.
     let entry = |n: u32| unsafe { rows.cast::<u32>().add((n & bounds) as usize).read_volatile() };
-    let (mut low, mut high) = (range.row + entry(first), range.row + entry(first + 1) + 1);
+    let (mut low, mut high) = (range.row + entry(entries), range.row + entry(entries + 1) + 1);
     let mut found = None;
     let mut i = 0;
     while i < ROW_STEPS {

@@ -42,6 +42,16 @@ impl Rules {
         section
     }
 
+    /// Where a signal's handler returns to, in the image of a vdso: on aarch64 the two instructions that say `rt_sigreturn`.
+    pub fn trampolines(self, image: &[u8]) -> impl Iterator<Item = usize> {
+        /// `mov x8, #139`, `svc #0`.
+        const RT_SIGRETURN: [u8; 8] = [0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
+        let words = image.windows(RT_SIGRETURN.len()).enumerate().step_by(4);
+        words
+            .filter(move |(_, window)| self == Self::Aarch64 && *window == RT_SIGRETURN)
+            .map(|(at, _)| at)
+    }
+
     /// What holds from an address on; `None` = a row cannot say it.
     pub fn rule(self, state: &State, section: &Section<'_>) -> Option<Said> {
         match self {

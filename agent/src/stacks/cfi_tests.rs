@@ -112,6 +112,27 @@ fn what_compilers_of_aarch64_say() {
     );
 }
 
+#[test]
+fn where_handlers_return_to_is_found() {
+    let code = |words: &[u32]| {
+        words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
+    // nop; mov x8, #139; svc #0; ret; mov x8, #140; svc #0
+    let image = code(&[
+        0xd503_201f,
+        0xd280_1168,
+        0xd400_0001,
+        0xd65f_03c0,
+        0xd280_1188,
+        0xd400_0001,
+    ]);
+    assert_eq!(Rules::Aarch64.trampolines(&image).collect::<Vec<_>>(), [4]);
+    assert_eq!(Rules::X86_64.trampolines(&image).count(), 0);
+}
+
 /// As the cross compiler's package has it, where that is installed.
 #[test]
 fn libc_of_aarch64_is_understood() {

@@ -219,7 +219,13 @@ pub fn read(file: &File) -> Result<Table, Fault> {
             bases = set(bases, section.address());
         }
     }
-    rows(bytes, &bases, Rules::of(elf.architecture()), &mut table)?;
+    rows(
+        bytes,
+        &bases,
+        Rules::of(elf.architecture()),
+        Vec::new(),
+        &mut table,
+    )?;
     Ok(table)
 }
 
@@ -244,10 +250,25 @@ pub fn read_image(image: &[u8]) -> Result<Table, Fault> {
         segments: executable(&elf),
         ..Table::default()
     };
+    let by = Rules::of(elf.architecture());
+    // Where a signal's handler returns to has no frame information on aarch64. A return address is looked for one byte before.
+    let trampolines = by.trampolines(image).filter_map(|at| {
+        let pc = u32::try_from(at).ok()?.checked_sub(4)?;
+        let row = Row {
+            pc,
+            kind: kind::SIGNAL,
+            offset: 0,
+            frame_pointer: 0,
+        };
+        Some(Rule { row, end: pc + 12 })
+    });
+    let trampolines = trampolines.collect();
     if let Some(section) = elf.section_by_name(".eh_frame") {
         let bases = BaseAddresses::default().set_eh_frame(section.address());
         let bytes = section.data().map_err(malformed)?;
-        rows(bytes, &bases, Rules::of(elf.architecture()), &mut table)?;
+        rows(bytes, &bases, by, trampolines, &mut table)?;
+    } else {
+        table.rows = ordered(trampolines);
     }
     Ok(table)
 }
@@ -258,12 +279,17 @@ struct Rule {
     end: u32,
 }
 
-fn rows(bytes: &[u8], bases: &BaseAddresses, by: Rules, table: &mut Table) -> Result<(), Fault> {
+fn rows(
+    bytes: &[u8],
+    bases: &BaseAddresses,
+    by: Rules,
+    mut rules: Vec<Rule>,
+    table: &mut Table,
+) -> Result<(), Fault> {
     let malformed = |e: gimli::Error| Fault::Malformed(e.to_string());
     let section = by.section(bytes);
     let mut context = UnwindContext::new();
     let mut cies = HashMap::new();
-    let mut rules: Vec<Rule> = Vec::new();
     let mut work: usize = 0;
     let mut entries = section.entries(bases);
     while let Some(entry) = entries.next().map_err(malformed)? {
