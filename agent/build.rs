@@ -83,8 +83,12 @@ fn provide(root: &Path, out: &Path) -> Result<String, Failure> {
     let setup = |why: String| Failure::Told(format!("{why}: run `cargo xtask setup`"));
     let compiler = toolchain::compiler().map_err(setup)?;
     let linker = toolchain::linker().map_err(setup)?;
-    // OUT_DIR is target/PROFILE/build/agent-…/out: what the crate depends on is compiled once for all profiles and the lints.
-    let target_dir = out.ancestors().nth(4).unwrap_or(out).join("ebpf");
+    // OUT_DIR is target/PROFILE/build/agent-…/out, or target/TARGET/PROFILE/…: what the crate depends on is compiled once for all
+    // profiles, targets and the lints.
+    let above = out.ancestors().nth(4).unwrap_or(out);
+    let is_target = above.file_name() == env::var_os("TARGET").as_deref();
+    let top = above.parent().filter(|_| is_target).unwrap_or(above);
+    let target_dir = top.join("ebpf");
     let output = toolchain::cargo(&compiler, &linker, root, "build", &target_dir)
         .stdin(Stdio::null())
         .output()

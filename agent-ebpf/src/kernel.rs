@@ -4,7 +4,7 @@
 //! `typed pointer + offset` is checked against the kernel's own BTF and costs one instruction
 //! (132 ns for seven fields, against 380 by `bpf_probe_read_kernel`).
 
-use crate::settings::PROBE_READS;
+use crate::settings::{PROBE_READS, SYS_FUTEX};
 use aya_ebpf::{
     EbpfContext as _, Global,
     helpers::{
@@ -35,7 +35,7 @@ offsets! {
     TASK_THREAD_POINTER
     TASK_BORN TASK_FLAGS TASK_CGROUPS CSS_CGROUP TASK_ON_CPU TASK_EXIT
     TASK_EXEC TASK_DELAY TASK_ARRIVALS TASK_VOLUNTARY TASK_INVOLUNTARY
-    REGS_IP REGS_SP REGS_FP REGS_SYSCALL
+    REGS_IP REGS_SP REGS_FP REGS_LR REGS_SYSCALL
     SOCKET_SK
     RQ_QUEUE RQ_OP RQ_FLAGS RQ_LEN RQ_START QUEUE_DISK DISK_MAJOR DISK_MINOR
 }
@@ -387,7 +387,8 @@ pub fn css_cgroup(set: Ptr) -> u64 {
     load(kn, &KN_ID)
 }
 
-/// What pthread_self() returns in a task: the base of its segment fs (x86-64; on aarch64 it is `thread.uw.tp_value`).
+/// Where a task has its thread-local memory. On x86-64 it is what pthread_self() returns; on aarch64 that lies below it (by
+/// `THREAD_REACH` at most), and the kernel knows it from when the task last left its CPU.
 #[inline(always)]
 pub fn thread_pointer(task: Ptr) -> u64 {
     load(task, &TASK_THREAD_POINTER)
@@ -405,17 +406,29 @@ pub fn is_kernel_thread(task: Ptr) -> bool {
     load::<u64>(task, &TASK_MM) == 0
 }
 
-/// Instruction, stack and frame pointer of `pt_regs`.
+/// Instruction, stack and frame pointer of `pt_regs`, and the link register, where there is one.
 #[inline(always)]
-pub fn registers(regs: Ptr) -> (u64, u64, u64) {
-    (load(regs, &REGS_IP), load(regs, &REGS_SP), load(regs, &REGS_FP))
+pub fn registers(regs: Ptr) -> (u64, u64, u64, u64) {
+    // The verifier knows the constant and drops the load.
+    let lr = if REGS_LR.load() == u32::MAX {
+        0
+    } else {
+        load(regs, &REGS_LR)
+    };
+    (
+        load(regs, &REGS_IP),
+        load(regs, &REGS_SP),
+        load(regs, &REGS_FP),
+        lr,
+    )
 }
 
 /// Whether these registers entered the kernel by a system call that waits for a futex: `futex`, `futex_waitv` or
-/// `futex_wait`, by their numbers on x86-64.
+/// `futex_wait`; the numbers of the newer two are the same everywhere.
 #[inline(always)]
 pub fn is_futex(regs: Ptr) -> bool {
-    matches!(load::<u64>(regs, &REGS_SYSCALL), 202 | 449 | 455)
+    let call = load::<u32>(regs, &REGS_SYSCALL);
+    call == SYS_FUTEX.load() || matches!(call, 449 | 455)
 }
 
 /// Name of a task's process: that of its first thread.

@@ -12,7 +12,7 @@ mod waker;
 use crate::account::{self, bump};
 use crate::emit::{emit_made, header};
 use crate::kernel::{self, Ptr};
-use crate::settings::NCPU;
+use crate::settings::{AARCH64, NCPU};
 use agent_common::account::{Account, program, reason};
 use agent_common::profile::{
     FRAMES, KERNEL_FRAMES, ProcessKey, StackHead, USER_FRAMES, end, sample, thinning,
@@ -31,6 +31,7 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
     programs::{BtfTracePointContext, PerfEventContext},
 };
+use core::mem::MaybeUninit;
 pub use unwind::Start;
 use unwind::{PROCESSES, process};
 
@@ -124,6 +125,13 @@ pub fn profile_cpu(ctx: PerfEventContext) -> u32 {
 /// How many events a run stands for, and where the user's code was, if it was that.
 #[inline(always)]
 fn registers(ctx: &PerfEventContext) -> (u64, Option<Start>) {
+    if AARCH64.load() != 0 {
+        let mut start = MaybeUninit::uninit();
+        let period = registers_of_aarch64(ctx.as_ptr().cast(), &mut start);
+        // SAFETY: all of it was written.
+        let start = unsafe { start.assume_init() };
+        return (period, (start.ip != 0).then_some(start));
+    }
     let data: *const bpf_perf_event_data = ctx.as_ptr().cast_const().cast();
     // SAFETY: the context is valid; volatile keeps the accesses apart and of the width that the verifier wants.
     let (code, period, start) = unsafe {
@@ -134,10 +142,33 @@ fn registers(ctx: &PerfEventContext) -> (u64, Option<Start>) {
                 ip: (&raw const (*data).regs.rip).read_volatile(),
                 sp: (&raw const (*data).regs.rsp).read_volatile(),
                 fp: (&raw const (*data).regs.rbp).read_volatile(),
+                lr: 0,
             },
         )
     };
     (period, (code & USER_MODE != 0).then_some(start))
+}
+
+/// The same of an event on aarch64, where 31 registers, `sp`, `pc` and `pstate` come before the period; the instruction pointer
+/// is zero if the kernel was running. A function of its own: LLVM would make one load of two, at an offset that depends, and
+/// the context is not read so.
+#[inline(never)]
+fn registers_of_aarch64(data: *const u64, start: &mut MaybeUninit<Start>) -> u64 {
+    /// Exception level in `pstate`: zero = user mode.
+    const LEVEL: u64 = 0xf;
+    // SAFETY: as in [`registers`].
+    unsafe {
+        let start = start.write(Start {
+            fp: data.add(29).read_volatile(),
+            lr: data.add(30).read_volatile(),
+            sp: data.add(31).read_volatile(),
+            ip: data.add(32).read_volatile(),
+        });
+        if data.add(33).read_volatile() & LEVEL != 0 {
+            start.ip = 0;
+        }
+        data.add(34).read_volatile()
+    }
 }
 
 /// Tells the stack of what runs here; the account gets exactly one outcome.
@@ -194,8 +225,8 @@ pub fn make(
             }
             // SAFETY: the task is the running one.
             let regs = unsafe { bpf_task_pt_regs(task as *mut _) } as Ptr;
-            let (ip, sp, fp) = kernel::registers(regs);
-            Start { ip, sp, fp }
+            let (ip, sp, fp, lr) = kernel::registers(regs);
+            Start { ip, sp, fp, lr }
         }
     };
     if sample.whose.is_none() && !kernel::is_kernel_thread(task) {

@@ -43,6 +43,16 @@ constants! {
     FRAME_MASK: u32 = 0;
     /// Rows of a shard of unwind tables minus one; as above.
     ROW_MASK: u32 = 0;
+    /// 1 = this is aarch64; else it is x86-64.
+    AARCH64: u32 = 0;
+    /// The bits that an address of a program has; on aarch64 those above may hold a signature of it.
+    USER_BITS: u64 = u64::MAX;
+    /// Number of the system call `futex`.
+    SYS_FUTEX: u32 = 202;
+    /// Size of a thread's kernel stack.
+    THREAD_SIZE: u64 = 16 << 10;
+    /// `pthread_self()` lies at most so far below the thread pointer.
+    THREAD_REACH: u64 = 0;
     /// 1 = queries of DNS are told for their names.
     DNS_NAMES: u32 = 0;
 }

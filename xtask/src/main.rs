@@ -1,6 +1,8 @@
 //! Developer commands: `cargo xtask run`, `test`, `bench`, `vm`, `image`, `docs`, `deny`, `setup`.
 
+mod arch;
 mod bench;
+mod cross;
 mod deny;
 mod docs;
 mod fuzz;
@@ -82,6 +84,9 @@ enum Task {
         /// Which kernels
         #[arg(default_value = "all")]
         series: vm::Series,
+        /// Of this architecture; another one than this machine's is cross-built and emulated [default: this machine's]
+        #[arg(long)]
+        arch: Option<arch::Arch>,
         #[command(flatten)]
         how: How,
         /// Keep the image, and print the command that boots it again
@@ -115,10 +120,11 @@ fn main() -> ExitCode {
         Task::Image(options) => image::image(&options),
         Task::Vm {
             series,
+            arch,
             how,
             keep,
             agent,
-        } => vm::vm(series, how, keep, agent),
+        } => vm::vm(series, arch.unwrap_or_else(arch::Arch::here), how, keep, agent),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

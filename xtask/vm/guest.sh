@@ -119,8 +119,21 @@ hotplug() {
     kill $busy; kill -INT $agent; wait $agent
 }
 
+# The stacks of a program that was made for that (xtask/vm/stacks.c), of four seconds, in lines as for a flamegraph.
+native() {
+    local agent program
+    geophone --set probes.profile.enabled=true --set probes.profile.hz=97 --set probes.tcp.enabled=false \
+        --set budget.enabled=false run < /dev/null 1>&2 &
+    agent=$!
+    ready $agent || return 1
+    stacks & program=$!
+    sleep 8
+    wget -q -O - "http://127.0.0.1:9779/api/v1/profile?pid=$program&from=4s&format=folded"
+    kill $program; kill -INT $agent; wait $agent
+}
+
 . /tunnels.sh
-exec 3> /dev/ttyS1
+exec 3> "$results"
 section kernel uname -r
 section boot cut -d ' ' -f 1 /proc/uptime
 section lockdown cat /sys/kernel/security/lockdown
@@ -144,6 +157,7 @@ else
     kept
     tunnels_end
     section hotplug hotplug
+    [ ! -x /bin/stacks ] || section stacks native
     umount /sys/fs/cgroup
     section check_no_cgroup2 geophone check --json --btf /dev/null
     watching run_no_cgroup2 requests --btf /dev/null

@@ -12,8 +12,10 @@ mount -t tracefs tracefs /sys/kernel/tracing
 mount -t securityfs securityfs /sys/kernel/security
 while read -r module; do insmod "/modules/$module" || echo "insmod $module failed"; done < /modules/order
 ip link set lo up
-# The second serial line carries the results, untouched by the kernel's own messages.
-stty -F /dev/ttyS1 raw -echo
+# Another serial line than the console carries the results, untouched by the kernel's own messages: `results=` on the kernel's
+# command line, which the kernel leaves in the environment.
+export results
+stty -F "$results" raw -echo
 # glibc's bash: Debian's busybox shell would prefer its own ip and ping.
 /bin/bash /guest.sh
 echo "guest.sh ended with $?"

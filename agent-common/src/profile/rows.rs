@@ -4,8 +4,8 @@ use super::SHARD_ROWS;
 
 /// How the canonical frame address (CFA: the stack pointer before the call) is found; [`Row::kind`].
 ///
-/// These are rules of x86-64. On aarch64 the frame pointer would be x29, and the return address is in x30 until it is
-/// saved: `RETURN_IN_LR` would be one more kind, the place of x30 is that of x29 plus eight.
+/// On x86-64 the return address lies right below the CFA. On aarch64 the frame pointer is x29, and the return address is in x30
+/// until it is saved: with x29, right above it ([`SP`](kind::SP), [`FP`](kind::FP)), or alone.
 pub mod kind {
     /// Stack pointer plus offset.
     pub const SP: u8 = 0;
@@ -32,6 +32,12 @@ pub mod kind {
     pub const NO_TABLE: u8 = 10;
     /// An address in no mapping.
     pub const NO_MAPPING: u8 = 11;
+    /// aarch64: stack pointer plus offset, and the return address is still in x30.
+    pub const SP_IN_LR: u8 = 12;
+    /// aarch64: stack pointer plus offset, and x30 lies where else x29 would; x29 is still in its register.
+    pub const SP_ALONE: u8 = 13;
+    /// aarch64: as before, from the frame pointer.
+    pub const FP_ALONE: u8 = 14;
 }
 
 /// A row of a table, eight bytes: from `pc` on, until the next row.
@@ -40,7 +46,7 @@ pub mod kind {
 /// |---|---|
 /// | 0–31 | address, relative to the mapping's bias |
 /// | 32–47 | offset of the CFA, in words of 8 bytes |
-/// | 48–55 | the caller's frame pointer is saved so many words below the CFA; 0 = it is still in its register |
+/// | 48–55 | the caller's frame pointer is saved so many words below the CFA; 0 = it is still in its register. Of aarch64, but for [`SP_IN_LR`](kind::SP_IN_LR): 0 = as many as the CFA's offset says, where the register points that it counts from |
 /// | 56–63 | [`kind`] |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Row {
@@ -84,7 +90,7 @@ impl Row {
 
 /// Bits of [`Row::rule`] that are in use.
 pub const RULE_BITS: u32 = 28;
-const _: () = assert!((kind::NO_MAPPING as u32) < 1 << (RULE_BITS - 24));
+const _: () = assert!((kind::FP_ALONE as u32) < 1 << (RULE_BITS - 24));
 /// Rules that the kernel side remembers, on each CPU; a power of two: 32 KiB.
 pub const RULES: usize = 1 << 12;
 

@@ -7,7 +7,7 @@ use super::{Sample, chance, take};
 use crate::account::{self, bump};
 use crate::drops;
 use crate::kernel::{self, Ptr};
-use crate::settings::RETRANSMIT_HAS_ERROR;
+use crate::settings::{RETRANSMIT_HAS_ERROR, THREAD_SIZE};
 use crate::tcp;
 use agent_common::account::{program, reason};
 use agent_common::drops::direction;
@@ -20,9 +20,6 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::BtfTracePointContext,
 };
-
-/// Size of a thread's kernel stack (THREAD_SIZE), x86-64 and aarch64 with pages of 4 KiB.
-const THREAD_SIZE: u64 = 16 << 10;
 
 /// For [`is_in_thread`].
 #[map]
@@ -135,5 +132,5 @@ fn is_in_thread(ctx: &BtfTracePointContext) -> bool {
     };
     // SAFETY: no preconditions.
     let task = unsafe { bpf_get_current_task_btf() } as Ptr;
-    address.wrapping_sub(kernel::task_stack(task)) < THREAD_SIZE
+    address.wrapping_sub(kernel::task_stack(task)) < THREAD_SIZE.load()
 }

@@ -6,7 +6,7 @@
 //! without symbols, and whatever the compiler has made of the loop.
 
 use super::Stack;
-use crate::settings::FRAME_MASK;
+use crate::settings::{FRAME_MASK, THREAD_REACH};
 use agent_common::profile::{
     PYTHON_FRAMES, PYTHON_LAYOUTS as LAYOUTS, PythonLayout, RUNS_PYTHON, USER_FRAMES, python,
 };
@@ -207,7 +207,8 @@ fn sought(walk: &mut Walk, layout: &PythonLayout) -> Result<(), u32> {
         walk.interpreter = read(walk.interpreter + layout.interpreter_next as u64).ok_or(UNREADABLE)?;
         return Ok(());
     }
-    if read(walk.thread + layout.thread_id as u64).ok_or(UNREADABLE)? == walk.id {
+    let id = read(walk.thread + layout.thread_id as u64).ok_or(UNREADABLE)?;
+    if walk.id.wrapping_sub(id) <= THREAD_REACH.load() {
         walk.frame = read(walk.thread + layout.thread_frame as u64).ok_or(UNREADABLE)?;
         if layout.cframe_frame != u32::MAX {
             walk.cframe = walk.frame;

@@ -5,8 +5,10 @@
 //! looks at once and not for each way that leads there ([`profile_find`]); and it is remembered, for a search touches some
 //! twenty cache lines that are cold by the next sample. All else is up to three reads of the stack.
 
+mod aarch64;
+
 use super::Stack;
-use crate::settings::{FRAME_MASK, ROW_MASK};
+use crate::settings::{AARCH64, FRAME_MASK, ROW_MASK};
 use agent_common::profile::{
     BY_FRAME_POINTER, Process, ProcessKey, RULE_BITS, RULES, Range, Row, SHARD_ROWS, USER_FRAMES, end, kind,
 };
@@ -58,6 +60,8 @@ pub struct Start {
     pub ip: u64,
     pub sp: u64,
     pub fp: u64,
+    /// x30 of aarch64; else zero.
+    pub lr: u64,
 }
 
 /// What is said of an address by nothing but a kind.
@@ -92,6 +96,8 @@ struct Walk {
     ip: u64,
     sp: u64,
     fp: u64,
+    /// As in [`Start`]: what holds in the innermost frame, and in one that a signal has interrupted.
+    lr: u64,
     /// Tells the process from others in the hash.
     salt: u64,
     first: u32,
@@ -100,7 +106,8 @@ struct Walk {
     /// See [`origin`].
     origin: u32,
     end: u32,
-    pad: u32,
+    /// aarch64: the stack pointer is only the least that it can be.
+    is_loose: u32,
 }
 
 /// What userspace has found of a process, if it is the one that it has looked at.
@@ -127,13 +134,14 @@ pub fn walk(stack: &mut Stack, start: Start, process: &Process) {
         ip: start.ip,
         sp: start.sp,
         fp: start.fp,
+        lr: start.lr,
         salt: (process.serial as u64).wrapping_mul(SCATTER),
         first: process.range,
         ranges: process.ranges,
         count: 0,
         origin: origin::EXACT,
         end: end::TOO_DEEP as u32,
-        pad: 0,
+        is_loose: 0,
     };
     // SAFETY: the callback takes what the kernel hands it, and the context outlives the call.
     unsafe {
@@ -184,6 +192,9 @@ fn caller(walk: &mut Walk) -> Result<(), u8> {
         walk.ip.wrapping_sub(1)
     };
     let row = Row::unpack((rule(walk, look) as u64) << 32);
+    if AARCH64.load() != 0 {
+        return aarch64::caller(walk, row, origin);
+    }
     let offset = row.offset as u64 * 8;
     let cfa = match row.kind {
         kind::SP => walk.sp.wrapping_add(offset),
@@ -309,19 +320,21 @@ fn find_range(first: u32, ranges: u32, address: u64) -> Option<&'static Range> {
 /// Finds the last row that begins at or before an address: among those of a block of addresses.
 #[inline(always)]
 fn find_row(range: &Range, pc: u32) -> Option<u64> {
-    let shard = UNWIND_SHARDS.get_value_ptr_mut(range.shard, &0)?;
+    // Not `&0`: LLVM would take a constant of the same value for it, and userspace sets those.
+    let first = 0;
+    let shard = UNWIND_SHARDS.get_value_ptr_mut(range.shard, &first)?;
     let rows: *const u64 = shard.cast_const().cast();
     if pc < range.base {
         return None;
     }
     let block = (pc - range.base) >> (range.shift & 31);
     let block = if block < range.last { block } else { range.last };
-    let first = 2 * (range.row + range.rows) + block;
+    let entries = 2 * (range.row + range.rows) + block;
     // To the verifier every step begins with the same two numbers, and not with those that 2^18 ways lead to.
     let bounds = ROW_MASK.load() << 1 | 1;
     // SAFETY: the masks are those of a shard's rows, and of half rows. Volatile, for userspace may be writing other rows.
     let entry = |n: u32| unsafe { rows.cast::<u32>().add((n & bounds) as usize).read_volatile() };
-    let (mut low, mut high) = (range.row + entry(first), range.row + entry(first + 1) + 1);
+    let (mut low, mut high) = (range.row + entry(entries), range.row + entry(entries + 1) + 1);
     let mut found = None;
     let mut i = 0;
     while i < ROW_STEPS {

@@ -163,15 +163,27 @@ impl KernelTypes {
         None
     }
 
-    /// Resolves `struct.member.member…`; anonymous structs and unions are looked through.
+    /// Resolves `struct.member.member…`; anonymous structs and unions are looked through, `member[3]` is one of an array.
     pub fn resolve(&self, path: &str) -> Option<Member> {
         let mut parts = path.split('.');
         let mut ty = self.find(&[STRUCT, UNION], parts.next()?)?;
         let mut offset = 0;
         for part in parts {
-            let (o, t) = self.member(self.strip(ty)?, part)?;
+            let (name, number) = match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+                Some((name, number)) => (name, Some(number.parse::<u32>().ok()?)),
+                None => (part, None),
+            };
+            let (o, t) = self.member(self.strip(ty)?, name)?;
             offset += o;
             ty = t;
+            if let Some(number) = number {
+                let (at, ARRAY, _) = self.kind(self.strip(ty)?)? else {
+                    return None;
+                };
+                ty = self.word(at + 12)?;
+                let inside = number < self.word(at + 20)?;
+                offset += number * Some(self.size(ty)?).filter(|_| inside)?;
+            }
         }
         Some(Member {
             offset,
@@ -251,6 +263,10 @@ mod tests {
         );
         assert_eq!(types.resolve("tcp_sock.rack.rtt_us").unwrap().size, 4);
         assert_eq!(types.resolve("tcp_sock.no_such_thing"), None);
+        let name = types.resolve("task_struct.comm").unwrap();
+        let letter = types.resolve("task_struct.comm[3]").unwrap();
+        assert_eq!((letter.offset, letter.size), (name.offset + 3, 1));
+        assert_eq!(types.resolve("task_struct.comm[16]"), None);
         assert_eq!(types.tracepoint_arguments("inet_sock_set_state"), Some(3));
         let reasons = types.enumerators("skb_drop_reason");
         assert!(

@@ -4,6 +4,7 @@ use super::clock;
 use super::facts::{Facts, group_name};
 use super::fields::Group;
 use super::host;
+use super::machine::Machine;
 use super::maps::{map_data, memlock, watched};
 use super::recorded::Told;
 use super::refusal::{Refusal, explain_load};
@@ -122,6 +123,7 @@ impl Engine {
         let profile = sizes.unwind_shards != 0;
         let (frame_mask, row_mask) = (FRAMES as u32 - 1, SHARD_ROWS as u32 - 1);
         let sched_slots = if sizes.sched { sched::SLOTS } else { 1 };
+        let machine = Machine::here();
         let mut loader = EbpfLoader::new();
         loader
             // No relocations in the object: aya need not parse the kernel's types a second time.
@@ -143,6 +145,11 @@ impl Engine {
             .override_global("DNS_NAMES", &dns_names, false)
             .override_global("FRAME_MASK", &frame_mask, false)
             .override_global("ROW_MASK", &row_mask, false)
+            .override_global("AARCH64", &machine.aarch64, false)
+            .override_global("USER_BITS", &machine.user_bits, false)
+            .override_global("SYS_FUTEX", &machine.futex, false)
+            .override_global("THREAD_SIZE", &machine.thread_size, false)
+            .override_global("THREAD_REACH", &machine.thread_reach, false)
             .map_max_entries("ACCOUNTS", program::COUNT as u32 * cpus)
             .map_max_entries("HOME", cpus)
             .map_max_entries("RECORDS", sizes.ring_bytes)

@@ -36,7 +36,7 @@ impl Facts {
         let mut facts = Self::default();
         match KernelTypes::load(path) {
             Ok(types) => {
-                for field in FIELDS {
+                for field in FIELDS.iter().filter(|field| !field.path.is_empty()) {
                     let found = types.resolve(field.path).and_then(|m| {
                         let inside = if field.inside.is_empty() {
                             0
@@ -79,7 +79,7 @@ impl Facts {
             Err(e) => {
                 facts.no_types = true;
                 tracing::warn!("{e}; programs that need kernel types are off");
-                for field in FIELDS {
+                for field in FIELDS.iter().filter(|field| !field.path.is_empty()) {
                     facts
                         .missing
                         .entry(group_name(field.group))

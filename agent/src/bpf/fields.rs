@@ -15,7 +15,7 @@ pub enum Group {
     Task,
     /// What the scheduler keeps of a thread.
     Sched,
-    /// Registers of a task, by their names on x86-64.
+    /// Registers of a task.
     Registers,
     /// Iterators over files.
     File,
@@ -29,7 +29,7 @@ pub enum Group {
 pub struct Field {
     /// Symbol in agent-ebpf/src/kernel.rs.
     pub global: &'static str,
-    /// Path in BTF.
+    /// Path in BTF; empty = this architecture has no such thing.
     pub path: &'static str,
     /// Added to it: a second path, for what lies in an opaque buffer (`sk_buff.cb`); may be empty.
     pub inside: &'static str,
@@ -39,16 +39,28 @@ pub struct Field {
     pub group: Group,
 }
 
+/// The path on x86-64, or another one on aarch64.
+const fn here(path: &'static str, aarch64: Option<&'static str>) -> &'static str {
+    match aarch64 {
+        Some(path) if cfg!(target_arch = "aarch64") => path,
+        _ => path,
+    }
+}
+
 macro_rules! fields {
-    ($($group:ident { $($global:ident $path:literal $(+ $inside:literal)? $size:literal;)* })*) => {
+    ($($group:ident {
+        $($global:ident $path:literal $(| $aarch64:literal)? $(+ $inside:literal)? $size:literal;)*
+    })*) => {
         &[$($(Field {
             global: stringify!($global),
-            path: $path,
+            path: here($path, fields!(@ $($aarch64)?)),
             inside: concat!("" $(, $inside)?),
             size: $size,
             group: Group::$group,
         }),*),*]
     };
+    (@) => { None };
+    (@ $path:literal) => { Some($path) };
 }
 
 /// All of them.
@@ -139,11 +151,13 @@ pub const FIELDS: &[Field] = fields! {
         TASK_INVOLUNTARY "task_struct.nivcsw" 8;
     }
     Registers {
-        REGS_IP "pt_regs.ip" 8;
+        REGS_IP "pt_regs.ip" | "pt_regs.pc" 8;
         REGS_SP "pt_regs.sp" 8;
-        REGS_FP "pt_regs.bp" 8;
-        REGS_SYSCALL "pt_regs.orig_ax" 8;
-        TASK_THREAD_POINTER "task_struct.thread.fsbase" 8;
+        REGS_FP "pt_regs.bp" | "pt_regs.regs[29]" 8;
+        REGS_LR "" | "pt_regs.regs[30]" 8;
+        // Of 8 bytes or 4; 4 are read.
+        REGS_SYSCALL "pt_regs.orig_ax" | "pt_regs.syscallno" 0;
+        TASK_THREAD_POINTER "task_struct.thread.fsbase" | "task_struct.thread.uw.tp_value" 8;
     }
     File {
         SOCKET_SK "socket.sk" 8;

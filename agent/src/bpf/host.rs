@@ -8,6 +8,13 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+/// Size of a page of memory; aarch64 has kernels of 4, 16 and 64 KiB.
+pub fn page_size() -> u64 {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    let size = size.ok().flatten().and_then(|size| u64::try_from(size).ok());
+    size.filter(|size| size.is_power_of_two()).unwrap_or(4096)
+}
+
 /// Number of possible CPUs: rows of the per-CPU accounts.
 pub fn possible_cpus() -> u32 {
     let text = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();

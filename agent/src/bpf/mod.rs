@@ -10,6 +10,7 @@ pub mod engine;
 mod facts;
 pub mod fields;
 pub mod host;
+mod machine;
 pub mod map;
 mod mapped;
 pub mod maps;

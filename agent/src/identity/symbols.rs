@@ -149,7 +149,8 @@ struct Table {
     functions: Vec<(u64, u32)>,
     names: String,
     modules: String,
-    /// The last function of the kernel itself; BPF programs and modules lie behind it.
+    /// The first and the last function of the kernel itself; BPF programs and modules lie behind it, on aarch64 before it as well.
+    first: u64,
     last: u64,
     read: Instant,
     /// The BPF program with the highest id then; 0 = not known.
@@ -163,6 +164,7 @@ impl Table {
             functions: Vec::new(),
             names: String::new(),
             modules,
+            first: u64::MAX,
             last: 0,
             read: Instant::now(),
             newest,
@@ -175,8 +177,8 @@ impl Table {
         while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
             let mut words = line.split_ascii_whitespace();
             if let (Some(at), Some("t" | "T"), Some(name)) = (words.next(), words.next(), words.next())
-                // The padding before each function: nothing runs there.
-                && !name.starts_with("__pfx_")
+                // The padding before each function: nothing runs there. `$x` marks code in modules of aarch64.
+                && !name.starts_with("__pfx_") && !name.starts_with('$')
                 && let Ok(at) = u64::from_str_radix(at, 16)
                 && at != 0
                 && let Ok(position) = u32::try_from(table.names.len())
@@ -188,7 +190,7 @@ impl Table {
                         table.names.push('\t');
                         table.names.push_str(module.trim_matches(['[', ']']));
                     }
-                    None => table.last = table.last.max(at),
+                    None => (table.first, table.last) = (table.first.min(at), table.last.max(at)),
                 }
                 table.names.push('\n');
             }
@@ -219,7 +221,7 @@ impl Table {
     /// Whether a BPF program may lie there, be it one that the table does not have: they lie among the modules.
     fn may_be_bpf(&self, address: u64) -> bool {
         let module = self.function(address).map(|(_, _, module)| module);
-        address > self.last && module != Some("")
+        (address > self.last || address < self.first) && module != Some("")
     }
 }
 
@@ -232,7 +234,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(
             file.path(),
-            "0000000000001000 T first\n0000000000002000 t second\n0000000000002100 d data\n0000000000003000 T third\n",
+            "0000000000001000 T first\n0000000000002000 t second\n0000000000002100 d data\n0000000000002108 t $x\n\
+             0000000000003000 T third\n",
         )
         .unwrap();
         let mut symbols = Symbols::new(file.path(), "/nonexistent");

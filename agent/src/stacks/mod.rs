@@ -6,6 +6,7 @@
 pub mod arena;
 mod aside;
 pub mod build_id;
+mod cfi;
 mod debug_files;
 pub mod debuginfod;
 mod dictionary;

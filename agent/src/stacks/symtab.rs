@@ -4,6 +4,7 @@
 //! functions, so that second times are rare, and a pass over libLLVM's 260,000 symbols takes milliseconds. The file is
 //! somebody else's: every size in it is a claim, and what is read is bounded.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
@@ -25,6 +26,7 @@ const SHF_EXECINSTR: u64 = 4;
 const STT_NOTYPE: u8 = 0;
 const STT_FUNC: u8 = 2;
 const STT_GNU_IFUNC: u8 = 10;
+const STB_LOCAL: u8 = 0;
 const STB_GLOBAL: u8 = 1;
 const STB_WEAK: u8 = 2;
 
@@ -161,6 +163,15 @@ fn sections(file: &File) -> std::io::Result<Vec<Section>> {
 
 /// Hands on each symbol that is code.
 fn symbols(file: &File, table: &Section, names: &Section, sections: &[Section], mut see: impl FnMut(Symbol)) {
+    // Linkers write each name once, so these are asked for once.
+    let mut marks: HashMap<u64, bool> = HashMap::new();
+    let mut is_mark = |at: u64| {
+        let mut begins = [0];
+        *marks.entry(at).or_insert_with(|| {
+            file.read_at(&mut begins, at)
+                .is_ok_and(|n| n == 1 && begins == *b"$")
+        })
+    };
     let mut bytes = vec![0; CHUNK * SYMBOL_BYTES];
     let mut rest = table.size.min(TABLE);
     let mut offset = table.offset;
@@ -181,13 +192,17 @@ fn symbols(file: &File, table: &Section, names: &Section, sections: &[Section], 
                 section.is_some_and(|s| s.flags & SHF_EXECINSTR != 0)
             };
             let name = u64::from(symbol.u32(0));
-            let is_function = matches!(kind, STT_FUNC | STT_GNU_IFUNC) || (kind == STT_NOTYPE && is_code());
+            let binding = symbol.u8(4) >> 4;
+            // On aarch64 `$x` says that code begins there, and `$d` that it ends.
+            let at = names.offset.wrapping_add(name);
+            let mut is_label = || kind == STT_NOTYPE && is_code() && (binding != STB_LOCAL || !is_mark(at));
+            let is_function = matches!(kind, STT_FUNC | STT_GNU_IFUNC) || is_label();
             if is_function && section != 0 && name != 0 && name < names.size {
                 see(Symbol {
                     start: symbol.u64(8),
                     size: symbol.u64(16),
-                    name: names.offset.wrapping_add(name),
-                    binding: symbol.u8(4) >> 4,
+                    name: at,
+                    binding,
                     section,
                 });
             }

@@ -107,6 +107,22 @@ fn the_innermost_function_and_the_name_that_perf_takes() {
 }
 
 #[test]
+fn marks_of_aarch64_are_no_names() {
+    let bytes = elf(&[
+        ("entry", BARE, 1, 0x1100, 0),
+        ("$x", BARE, 1, 0x1100, 0),
+        ("$d.7", BARE, 1, 0x1110, 0),
+        ("$x", BARE, 1, 0x1120, 0),
+        ("next", BARE, 1, 0x1140, 0),
+        ("$x", BARE, 1, 0x1140, 0),
+    ]);
+    assert_eq!(
+        names(&bytes, &[0x1104, 0x1124, 0x1144]),
+        ["entry@1100+40", "entry@1100+40", "next@1140+ec0"]
+    );
+}
+
+#[test]
 fn what_has_no_size_reaches_to_the_next_one() {
     let bytes = elf(&[
         ("_start", BARE, 1, 0x1010, 0),

@@ -4,11 +4,10 @@
 //! a file that cannot be understood is an error and nothing worse. It is read and not mapped, because a mapping of a file
 //! that is truncated meanwhile kills who looks at it.
 
+use super::cfi::Rules;
+use crate::bpf::host;
 use agent_common::profile::{Row, kind};
-use gimli::{
-    BaseAddresses, CfaRule, CieOrFde, EhFrame, EndianSlice, Expression, NativeEndian, Operation,
-    RegisterRule, UnwindContext, UnwindExpression, UnwindSection as _, X86_64,
-};
+use gimli::{BaseAddresses, CieOrFde, UnwindContext, UnwindSection as _};
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ReadRef};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -84,12 +83,13 @@ impl Table {
     /// What to take off an address inside of a mapping to get that of a row: the mapping begins at `start` with the byte
     /// `offset` of the file. `None` = the file has no such part.
     pub fn bias(&self, start: u64, offset: u64) -> Option<u64> {
-        let page = offset & !0xfff;
+        let within = !(host::page_size() - 1);
+        let page = offset & within;
         // A mapping begins at a page of the file, a segment anywhere in one.
         let segment = self
             .segments
             .iter()
-            .find(|s| s.offset & !0xfff <= page && page < s.offset.saturating_add(s.size.max(1)))?;
+            .find(|s| s.offset & within <= page && page < s.offset.saturating_add(s.size.max(1)))?;
         let address = segment.address.wrapping_add(offset.wrapping_sub(segment.offset));
         Some(start.wrapping_sub(address.wrapping_sub(self.base)))
     }
@@ -219,7 +219,13 @@ pub fn read(file: &File) -> Result<Table, Fault> {
             bases = set(bases, section.address());
         }
     }
-    rows(bytes, &bases, &mut table)?;
+    rows(
+        bytes,
+        &bases,
+        Rules::of(elf.architecture()),
+        Vec::new(),
+        &mut table,
+    )?;
     Ok(table)
 }
 
@@ -244,9 +250,25 @@ pub fn read_image(image: &[u8]) -> Result<Table, Fault> {
         segments: executable(&elf),
         ..Table::default()
     };
+    let by = Rules::of(elf.architecture());
+    // Where a signal's handler returns to has no frame information on aarch64. A return address is looked for one byte before.
+    let trampolines = by.trampolines(image).filter_map(|at| {
+        let pc = u32::try_from(at).ok()?.checked_sub(4)?;
+        let row = Row {
+            pc,
+            kind: kind::SIGNAL,
+            offset: 0,
+            frame_pointer: 0,
+        };
+        Some(Rule { row, end: pc + 12 })
+    });
+    let trampolines = trampolines.collect();
     if let Some(section) = elf.section_by_name(".eh_frame") {
         let bases = BaseAddresses::default().set_eh_frame(section.address());
-        rows(section.data().map_err(malformed)?, &bases, &mut table)?;
+        let bytes = section.data().map_err(malformed)?;
+        rows(bytes, &bases, by, trampolines, &mut table)?;
+    } else {
+        table.rows = ordered(trampolines);
     }
     Ok(table)
 }
@@ -257,12 +279,17 @@ struct Rule {
     end: u32,
 }
 
-fn rows(bytes: &[u8], bases: &BaseAddresses, table: &mut Table) -> Result<(), Fault> {
+fn rows(
+    bytes: &[u8],
+    bases: &BaseAddresses,
+    by: Rules,
+    mut rules: Vec<Rule>,
+    table: &mut Table,
+) -> Result<(), Fault> {
     let malformed = |e: gimli::Error| Fault::Malformed(e.to_string());
-    let section = EhFrame::new(bytes, NativeEndian);
+    let section = by.section(bytes);
     let mut context = UnwindContext::new();
     let mut cies = HashMap::new();
-    let mut rules: Vec<Rule> = Vec::new();
     let mut work: usize = 0;
     let mut entries = section.entries(bases);
     while let Some(entry) = entries.next().map_err(malformed)? {
@@ -313,7 +340,7 @@ fn rows(bytes: &[u8], bases: &BaseAddresses, table: &mut Table) -> Result<(), Fa
             let row = if signal {
                 Some((kind::SIGNAL, 0, 0))
             } else {
-                rule(state, &section)
+                by.rule(state, &section)
             };
             table.unsupported += usize::from(row.is_none());
             let (kind, offset, frame_pointer) = row.unwrap_or((kind::NONE, 0, 0));
@@ -371,77 +398,6 @@ fn ordered(mut rules: Vec<Rule>) -> Vec<u64> {
         push(hole(covered));
     }
     out
-}
-
-type Slice<'a> = EndianSlice<'a, NativeEndian>;
-
-/// Kind, offset and place of the frame pointer; `None` = a row cannot say it.
-fn rule(state: &gimli::UnwindTableRow<usize>, section: &EhFrame<Slice<'_>>) -> Option<(u8, u16, u8)> {
-    if matches!(state.register(X86_64::RA), Some(RegisterRule::Undefined)) {
-        return Some((kind::END, 0, 0));
-    }
-    let words = |offset: i64| (offset >= 0 && offset % 8 == 0).then(|| u16::try_from(offset / 8).ok())?;
-    let frame_pointer = match state.register(X86_64::RBP) {
-        Some(RegisterRule::Offset(offset)) if offset < 0 && offset % 8 == 0 => {
-            u8::try_from(-offset / 8).ok()?
-        }
-        None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => 0,
-        // Saved where a row cannot say; the caller may not need it, but who knows.
-        _ => return None,
-    };
-    let (kind, offset) = match state.cfa() {
-        CfaRule::RegisterAndOffset { register, offset } if *register == X86_64::RSP => {
-            (kind::SP, words(*offset)?)
-        }
-        CfaRule::RegisterAndOffset { register, offset } if *register == X86_64::RBP => {
-            (kind::FP, words(*offset)?)
-        }
-        CfaRule::RegisterAndOffset { .. } => return None,
-        CfaRule::Expression(expression) => said(expression, section)?,
-    };
-    Some((kind, offset, frame_pointer))
-}
-
-/// The few expressions that compilers, linkers and hand-written assembly really use.
-fn said(expression: &UnwindExpression<usize>, section: &EhFrame<Slice<'_>>) -> Option<(u8, u16)> {
-    let encoding = gimli::Encoding {
-        address_size: 8,
-        format: gimli::Format::Dwarf32,
-        version: 4,
-    };
-    let expression: Expression<Slice<'_>> = expression.get(section).ok()?;
-    let mut steps = expression.operations(encoding);
-    let mut found = Vec::with_capacity(4);
-    while let Some(step) = steps.next().ok()? {
-        found.push(step);
-        if found.len() > 12 {
-            return None;
-        }
-    }
-    let base = |step: &Operation<Slice<'_>>| match step {
-        Operation::RegisterOffset { register, offset, .. } => Some((*register, *offset)),
-        _ => None,
-    };
-    let (register, offset) = base(found.first()?)?;
-    let words = |offset: i64| (offset >= 0 && offset % 8 == 0).then(|| u16::try_from(offset / 8).ok())?;
-    match found.get(1..)? {
-        [Operation::Deref { .. }] if register == X86_64::RBP => Some((kind::AT_FP, words(-offset)?)),
-        [Operation::Deref { .. }, Operation::PlusConstant { value: 8 }] if register == X86_64::RSP => {
-            Some((kind::AT_SP_PLUS_8, words(offset)?))
-        }
-        // rsp + 8 + (((rip & 15) >= 11) << 3), as every linker writes it for a PLT.
-        [
-            Operation::RegisterOffset {
-                register: ip,
-                offset: 0,
-                ..
-            },
-            ..,
-        ] if register == X86_64::RSP && offset == 8 && *ip == X86_64::RA && found.len() >= 8 => {
-            Some((kind::PLT, 0))
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

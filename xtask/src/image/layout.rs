@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::arch::Arch;
+
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -21,6 +23,8 @@ pub struct About {
     pub revision: String,
     /// Of the agent.
     pub version: String,
+    /// Whose machines run it.
+    pub arch: Arch,
 }
 
 /// What was written.
@@ -29,15 +33,6 @@ pub struct Layout {
     pub digest: String,
     /// Of all blobs.
     pub bytes: u64,
-}
-
-/// Architecture as images name it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 /// Labels of the image, and annotations of its manifest.
@@ -69,7 +64,7 @@ pub fn write(into: &Path, layer: &[u8], about: &About) -> Result<Layout> {
     let compressed = blob(&gzip(layer)?, LAYER)?;
     let config = json!({
         "created": about.created,
-        "architecture": architecture(),
+        "architecture": about.arch.name(),
         "os": "linux",
         "config": {
             // Root, with no more capabilities than whoever starts it gives (docs/security.md).
@@ -94,7 +89,7 @@ pub fn write(into: &Path, layer: &[u8], about: &About) -> Result<Layout> {
     });
     let mut manifest = blob(&serde_json::to_vec(&manifest)?, MANIFEST)?;
     let digest = manifest["digest"].as_str().unwrap_or_default().to_owned();
-    manifest["platform"] = json!({"architecture": architecture(), "os": "linux"});
+    manifest["platform"] = json!({"architecture": about.arch.name(), "os": "linux"});
     manifest["annotations"] = json!({"org.opencontainers.image.ref.name": about.version});
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
     fs::write(into.join("index.json"), serde_json::to_vec(&index)?)?;
@@ -179,6 +174,7 @@ mod tests {
             created: "1970-01-01T00:00:07Z".into(),
             revision: String::new(),
             version: "1.2.3".into(),
+            arch: Arch::Arm64,
         }
     }
 
@@ -191,6 +187,7 @@ mod tests {
         let image = read(one.path()).unwrap();
         assert_eq!(image.layer, b"a layer");
         assert_eq!(image.config["config"]["Entrypoint"], json!(["/usr/bin/geophone"]));
+        assert_eq!(image.config["architecture"], "arm64");
         let changed = write(other.path(), b"another", &about()).unwrap();
         assert_ne!(first.digest, changed.digest);
     }

@@ -17,6 +17,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
+use crate::arch::Arch;
+use crate::cross::{self, Profile};
 use crate::setup::{Group, How, setup};
 use crate::shell::{capture, cargo, root, run, say, target_dir};
 use crate::toolchain::find;
@@ -26,10 +28,13 @@ pub use layout::Layout;
 /// What to make.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
+    /// For this architecture; for another one than this machine's it is cross-built [default: this machine's]
+    #[arg(long)]
+    arch: Option<Arch>,
     /// Use this program instead of building a static one
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
-    /// Where to; its contents are replaced. As it comes: target/image
+    /// Where to; its contents are replaced. As it comes: target/image, or target/image-arm64
     #[arg(long, value_name = "DIRECTORY")]
     output: Option<PathBuf>,
     /// Leave what is in it here as well, as files: deploy/container/Dockerfile takes them
@@ -50,28 +55,40 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Makes the image and says what it is.
 pub fn image(options: &Options) -> Result<()> {
-    let groups: &[Group] = if options.test {
-        &[Group::Build, Group::Test]
-    } else {
-        &[Group::Build]
-    };
-    setup(groups, options.how)?;
+    let arch = options.arch.unwrap_or_else(Arch::here);
+    let mut groups = vec![Group::Build];
+    if options.test {
+        ensure!(
+            !arch.is_foreign(),
+            "an image of {} cannot be started here: `cargo xtask vm --arch {}` runs the agent",
+            arch.name(),
+            arch.name()
+        );
+        groups.push(Group::Test);
+    }
+    if arch.is_foreign() {
+        groups.push(Group::Arm64);
+    }
+    setup(&groups, options.how)?;
     if options.reproduce {
         twice::check()?;
     }
     let agent = match &options.agent {
         Some(ready) => ready.clone(),
+        None if arch.is_foreign() => cross::build(arch, Profile::Static)?,
         None => build_static()?,
     };
     let output = match &options.output {
         Some(output) => output.clone(),
+        None if arch.is_foreign() => target_dir()?.join(format!("image-{}", arch.name())),
         None => target_dir()?.join("image"),
     };
-    let layout = make(&agent, &output)?;
+    let layout = make(arch, &agent, &output)?;
     say(format_args!(
-        "{}: {} ({:.1} MB, {})",
+        "{}: {} ({}, {:.1} MB, {})",
         output.display(),
         layout.digest,
+        arch.name(),
         layout.bytes as f64 / 1e6,
         if is_static(&agent)? {
             "static"
@@ -98,11 +115,11 @@ pub fn image(options: &Options) -> Result<()> {
 pub fn check(agent: &Path) -> Result<u64> {
     let scratch = tempfile::tempdir_in(target_dir()?)?;
     let (first, second) = (scratch.path().join("first"), scratch.path().join("second"));
-    let digest = make(agent, &first)?.digest;
+    let digest = make(Arch::here(), agent, &first)?.digest;
     // Another name and another time: neither is to be in it.
     let copy = scratch.path().join("another-name");
     fs::copy(agent, &copy)?;
-    let again = make(&copy, &second)?.digest;
+    let again = make(Arch::here(), &copy, &second)?.digest;
     ensure!(digest == again, "twice made, it is {digest} and {again}");
     Ok(1 + trial::try_all(&first)?)
 }
@@ -168,7 +185,7 @@ fn git(arguments: &[&str]) -> Option<String> {
 }
 
 /// Writes the layout of this program's image into a directory, which is made anew.
-fn make(agent: &Path, output: &Path) -> Result<Layout> {
+fn make(arch: Arch, agent: &Path, output: &Path) -> Result<Layout> {
     let epoch = epoch();
     if output.exists() {
         ensure!(
@@ -185,7 +202,8 @@ fn make(agent: &Path, output: &Path) -> Result<Layout> {
     }
     layer.directory("tmp", 0o1777);
     let stripped = output.join("program");
-    run(Command::new("strip")
+    let tools = if arch.is_foreign() { arch.tools() } else { "" };
+    run(Command::new(format!("{tools}strip"))
         .arg("--strip-debug")
         .arg("-o")
         .arg(&stripped)
@@ -193,6 +211,12 @@ fn make(agent: &Path, output: &Path) -> Result<Layout> {
     layer.file("usr/bin/geophone", 0o755, fs::read(&stripped)?);
     fs::remove_file(&stripped)?;
     if !is_static(agent)? {
+        ensure!(
+            !arch.is_foreign(),
+            "{}: not static, and the libraries of {} are not here",
+            agent.display(),
+            arch.name()
+        );
         for library in libraries(agent)? {
             let bytes = fs::read(&library).with_context(|| library.display().to_string())?;
             layer.file(&library.to_string_lossy(), 0o755, bytes);
@@ -207,13 +231,14 @@ fn make(agent: &Path, output: &Path) -> Result<Layout> {
     for name in ["LICENSE", "LICENSE-APACHE", "LICENSE-GPL"] {
         layer.file(&format!("licenses/{name}"), 0o644, fs::read(root().join(name))?);
     }
-    let bill = sbom::of(is_static(agent)?)?;
+    let bill = sbom::of(arch, is_static(agent)?)?;
     layer.file("licenses/sbom.cdx.json", 0o644, bill.clone().into_bytes());
     let created = UNIX_EPOCH + Duration::from_secs(epoch);
     let about = layout::About {
         created: humantime::format_rfc3339_seconds(created).to_string(),
         revision: git(&["rev-parse", "HEAD"]).unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        arch,
     };
     let layout = layout::write(output, &layer.finish()?, &about)?;
     fs::write(output.join("sbom.cdx.json"), bill)?;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::arch::Arch;
 use crate::shell::{capture, cargo, root};
 
 /// The crates that are shipped.
@@ -56,24 +57,29 @@ struct Kind {
 }
 
 /// Of the workspace as it is locked; a static program has glibc in it as well.
-pub fn of(is_static: bool) -> Result<String> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+pub fn of(arch: Arch, is_static: bool) -> Result<String> {
     let text = capture(cargo().args([
         "metadata",
         "--format-version",
         "1",
         "--locked",
         "--filter-platform",
-        &target,
+        arch.target(),
     ]))?;
     let metadata: Metadata = serde_json::from_str(&text).context("cargo metadata: not what was expected")?;
     let lock = fs::read_to_string(root().join("Cargo.lock")).context("Cargo.lock")?;
-    let libc = if is_static { Some(glibc()?) } else { None };
+    let libc = if is_static { Some(glibc(arch)?) } else { None };
     Ok(serde_json::to_string_pretty(&bill(&metadata, &checksums(&lock), libc))? + "\n")
 }
 
 /// The version of the C library that is linked.
-fn glibc() -> Result<String> {
+fn glibc(arch: Arch) -> Result<String> {
+    if arch.is_foreign() {
+        // 2.36-8cross1
+        let package = format!("libc6-dev-{}-cross", arch.name());
+        let text = capture(Command::new("dpkg-query").args(["-W", "-f", "${Version}", &package]))?;
+        return Ok(text.split('-').next().unwrap_or_default().to_owned());
+    }
     let text = capture(Command::new("ldd").arg("--version"))?;
     let first = text.lines().next().unwrap_or_default();
     let version = first

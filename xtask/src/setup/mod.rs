@@ -32,6 +32,8 @@ pub enum Group {
     Deploy,
     /// Its benchmarks.
     Bench,
+    /// Building for arm64 on another machine, and emulating it.
+    Arm64,
 }
 
 /// How to go about it; shared by every command that sets the machine up first.
@@ -135,6 +137,10 @@ fn plan(groups: &[Group]) -> Result<Vec<Step>> {
     }
     if groups.contains(&Group::Bench) {
         needs.extend(packages::BENCH);
+    }
+    if groups.contains(&Group::Arm64) {
+        needs.extend(packages::COMPILER);
+        needs.extend(packages::ARM64);
     }
     needs.retain(|need| !need.met());
     if !needs.is_empty() {

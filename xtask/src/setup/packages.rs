@@ -183,6 +183,25 @@ pub const DEPLOY: &[Need] = &[
     ),
 ];
 
+/// To build for arm64 elsewhere and to emulate it, besides Debian's Rust.
+pub const ARM64: &[Need] = &[
+    need(
+        &["aarch64-linux-gnu-gcc"],
+        "gcc-aarch64-linux-gnu",
+        "linker and C compiler for arm64",
+    ),
+    need(
+        &["/usr/aarch64-linux-gnu/lib/libc.a"],
+        "libc6-dev-arm64-cross",
+        "C library for arm64",
+    ),
+    need(
+        &["qemu-system-aarch64"],
+        "qemu-system-arm",
+        "virtual machines of arm64",
+    ),
+];
+
 /// To run the benchmarks.
 pub const BENCH: &[Need] = &[
     need(&["nginx"], "nginx-light", "observed workload"),

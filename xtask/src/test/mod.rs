@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::arch::Arch;
 use crate::run::build_release;
 use crate::setup::{Group, How, setup};
 use crate::shell::{is_root, say};
@@ -220,7 +221,7 @@ pub fn test(which: &Which, how: How, no_skip: bool, filter: &[String]) -> Result
 }
 
 fn machines() -> Result<Outcome> {
-    let score = vm::judged(vm::Series::All, &build_release()?, false)?;
+    let score = vm::judged(vm::Series::All, Arch::here(), &build_release()?, false)?;
     Ok(match score.failed {
         0 => Outcome::Passed(score.passed),
         failed => Outcome::Failed(score.passed, failed, "see the lines `vm … FAILED` above".into()),

@@ -8,10 +8,57 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::kernel::Kernel;
+use crate::arch::Arch;
 use crate::shell;
 
 /// A machine that is not done by then is stuck.
 const LIMIT_SECONDS: u32 = 300;
+
+/// How a machine of an architecture is emulated.
+struct Machine {
+    qemu: &'static str,
+    /// Its board and CPU.
+    board: &'static [&'static str],
+    /// The kernel's name of the line that is its console.
+    console: &'static str,
+    /// And of the one that carries the results.
+    results: &'static str,
+}
+
+impl Machine {
+    fn of(arch: Arch) -> Self {
+        match arch {
+            Arch::Amd64 => Self {
+                qemu: "qemu-system-x86_64",
+                board: &["-cpu", "max"],
+                console: "ttyS0",
+                results: "ttyS1",
+            },
+            Arch::Arm64 => Self {
+                qemu: "qemu-system-aarch64",
+                // Everything that a CPU may have, signed return addresses among it, but these by a cheaper function.
+                board: &["-machine", "virt", "-cpu", "max,pauth-impdef=on"],
+                console: "ttyAMA0",
+                results: "ttyS0",
+            },
+        }
+    }
+
+    /// The lines: the console first, then the results.
+    fn lines(&self, command: &mut Command, console: &str, results: &str) {
+        command.args(["-serial", console]);
+        if self.results == "ttyS1" {
+            command.args(["-serial", results]);
+        } else {
+            // The board has one line only.
+            let backend = match results.split_once(':') {
+                Some(("file", path)) => format!("file,id=results,path={path}"),
+                _ => "null,id=results".to_owned(),
+            };
+            command.args(["-chardev", &backend, "-device", "pci-serial,chardev=results"]);
+        }
+    }
+}
 
 /// What one section of the guest script printed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -69,13 +116,12 @@ pub fn boot(kernel: &Kernel, image: &Path, mode: Mode, dir: &Path) -> Result<See
         fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
     }
     let mut command = qemu(kernel, image, mode);
-    for file in [&console, &results] {
-        command.arg("-serial").arg(format!("file:{}", file.display()));
-    }
+    let line = |file: &Path| format!("file:{}", file.display());
+    Machine::of(kernel.arch).lines(&mut command, &line(&console), &line(&results));
     let status = command
         .stdin(Stdio::null())
         .status()
-        .context("cannot run qemu: run `cargo xtask setup test`")?;
+        .context("cannot run qemu: run `cargo xtask setup test`, or `setup arm64`")?;
     let seen = sections(&String::from_utf8_lossy(&fs::read(&results)?));
     if !status.success() || !seen.contains_key("end") {
         let log = fs::read(&console)?;
@@ -85,9 +131,9 @@ pub fn boot(kernel: &Kernel, image: &Path, mode: Mode, dir: &Path) -> Result<See
             eprintln!("  | {line}");
         }
         let why = if status.code() == Some(124) {
-            format!("was stopped after {LIMIT_SECONDS} s")
+            "was stopped, as it was not done in time"
         } else {
-            "ended early".into()
+            "ended early"
         };
         bail!(
             "the virtual machine with {} {why} ({status}); its console is {}",
@@ -100,21 +146,24 @@ pub fn boot(kernel: &Kernel, image: &Path, mode: Mode, dir: &Path) -> Result<See
 
 /// The command for a developer who wants to look around.
 pub fn shown(kernel: &Kernel, image: &Path, mode: Mode) -> String {
-    shell::shown(qemu(kernel, image, mode).args(["-serial", "stdio", "-serial", "file:/dev/null"]))
+    let mut command = qemu(kernel, image, mode);
+    Machine::of(kernel.arch).lines(&mut command, "stdio", "file:/dev/null");
+    shell::shown(&command)
 }
 
 /// Emulated, not KVM: it works in any container or virtual machine, and a boot takes but seconds.
 fn qemu(kernel: &Kernel, image: &Path, mode: Mode) -> Command {
+    let machine = Machine::of(kernel.arch);
+    let limit = LIMIT_SECONDS * if kernel.arch.is_foreign() { 3 } else { 1 };
     let mut command = Command::new("timeout");
     command
-        .args(["--kill-after=5", &LIMIT_SECONDS.to_string(), "qemu-system-x86_64"])
+        .args(["--kill-after=5", &limit.to_string(), machine.qemu])
+        .args(machine.board)
         .args([
             // One thread for both CPUs: with two, a CPU was seen to run an int3 of the kernel's own code patching after
             // it had been taken back (static keys of the BPF statistics), which is a panic.
             "-accel",
             "tcg,thread=single",
-            "-cpu",
-            "max",
             "-smp",
             "2",
             "-m",
@@ -135,7 +184,9 @@ fn qemu(kernel: &Kernel, image: &Path, mode: Mode) -> Command {
         .arg(image)
         .arg("-append")
         .arg(format!(
-            "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable{}",
+            "console={} results=/dev/{} quiet panic=-1 mitigations=off tsc=reliable{}",
+            machine.console,
+            machine.results,
             mode.option()
         ));
     command

@@ -8,10 +8,11 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::kernel::Kernel;
+use super::userland::Userland;
 use crate::shell::{capture, run};
 use crate::toolchain::find;
 
-/// Programs of the host that the guest script calls. `timeout` is among them because busybox's would run busybox's `ip`.
+/// Programs that the guest script calls. `timeout` is among them because busybox's would run busybox's `ip`.
 const PROGRAMS: [&str; 11] = [
     "bash", "timeout", "ip", "tc", "ethtool", "iperf3", "ping", "nft", "bpftool", "wg", "perl",
 ];
@@ -39,7 +40,7 @@ const MODULES: [&str; 19] = [
 ];
 
 /// Writes the image into `dir` and returns its path.
-pub fn make(kernel: &Kernel, agent: &Path, dir: &Path) -> Result<PathBuf> {
+pub fn make(kernel: &Kernel, userland: &Userland, agent: &Path, dir: &Path) -> Result<PathBuf> {
     let stage = dir.join("stage");
     if stage.exists() {
         fs::remove_dir_all(&stage)?;
@@ -56,21 +57,23 @@ pub fn make(kernel: &Kernel, agent: &Path, dir: &Path) -> Result<PathBuf> {
     script(&stage.join("init"), include_str!("../../vm/init.sh"))?;
     script(&stage.join("guest.sh"), include_str!("../../vm/guest.sh"))?;
     script(&stage.join("tunnels.sh"), include_str!("../../vm/tunnels.sh"))?;
-    busybox(&stage)?;
+    busybox(userland, &stage)?;
     for name in PROGRAMS {
-        let program = find(name).with_context(|| format!("no {name}: run `cargo xtask setup test`"))?;
+        let program = userland.program(name)?;
         let copy = stage.join("bin").join(name);
         let _ = fs::remove_file(&copy);
         fs::copy(&program, copy)?;
-        libraries(&program, &stage)?;
+        userland.libraries(&program, &stage)?;
     }
     let copy = stage.join("bin/geophone");
-    run(Command::new("strip")
+    run(userland
+        .strip()
         .arg("--strip-debug")
         .arg("-o")
         .arg(&copy)
         .arg(agent))?;
-    libraries(agent, &stage)?;
+    userland.libraries(agent, &stage)?;
+    stacks(userland, dir, &stage)?;
     modules(kernel, &stage)?;
     let image = dir.join("initramfs");
     // Not compressed: emulated decompression takes longer than reading.
@@ -89,10 +92,10 @@ fn script(path: &Path, text: &str) -> Result<()> {
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
-/// busybox and a link for each of its applets.
-fn busybox(stage: &Path) -> Result<()> {
+/// busybox and a link for each of its applets, which this machine's tells: it is of the same version.
+fn busybox(userland: &Userland, stage: &Path) -> Result<()> {
     let program = find("busybox").context("no busybox: run `cargo xtask setup test`")?;
-    fs::copy(&program, stage.join("bin/busybox"))?;
+    fs::copy(userland.program("busybox")?, stage.join("bin/busybox"))?;
     for applet in capture(Command::new(&program).arg("--list"))?
         .lines()
         .filter(|applet| *applet != "busybox")
@@ -102,18 +105,24 @@ fn busybox(stage: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies the libraries of a program, and its loader, to where it looks for them.
-fn libraries(program: &Path, stage: &Path) -> Result<()> {
-    let text = capture(Command::new("ldd").arg(program))?;
-    for library in text.split_whitespace().filter(|word| word.starts_with('/')) {
-        let copy = stage.join(library.trim_start_matches('/'));
-        if !copy.exists() {
-            let parent = copy.parent().context("a library without a directory")?;
-            fs::create_dir_all(parent)?;
-            fs::copy(library, &copy).with_context(|| format!("cannot copy {library}"))?;
-        }
-    }
-    Ok(())
+/// The program whose stacks are taken, where the end-to-end tests are not: of another architecture.
+fn stacks(userland: &Userland, dir: &Path, stage: &Path) -> Result<()> {
+    let Userland::Foreign(arch, _) = userland else {
+        return Ok(());
+    };
+    let source = dir.join("stacks.c");
+    fs::write(&source, include_str!("../../vm/stacks.c"))?;
+    let program = stage.join("bin/stacks");
+    run(Command::new(format!("{}gcc", arch.tools()))
+        .args([
+            "-O2",
+            "-fomit-frame-pointer",
+            "-mbranch-protection=standard",
+            "-o",
+        ])
+        .arg(&program)
+        .arg(&source))?;
+    userland.libraries(&program, stage)
 }
 
 /// Unpacks the modules and writes the order in which they are to be loaded.

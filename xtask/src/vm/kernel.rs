@@ -7,11 +7,15 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::arch::Arch;
+use crate::cross::debian::{Debian, unpack as unpack_package};
 use crate::setup::refresh_apt;
 use crate::shell::{capture, run, say};
 
 /// An unpacked kernel.
 pub struct Kernel {
+    /// What machines run it.
+    pub arch: Arch,
     /// `uname -r`.
     pub release: String,
     /// The root of the unpacked package: `boot/`, `lib/modules/`.
@@ -21,11 +25,12 @@ pub struct Kernel {
 }
 
 /// The newest kernel of a series: the one kept in `dir`, else fetched. Remove `dir` to get a newer one.
-pub fn provide(series: &str, dir: &Path) -> Result<Kernel> {
+pub fn provide(series: &str, arch: Arch, dir: &Path) -> Result<Kernel> {
     let mark = dir.join("release");
     let root = dir.join("root");
     if let Ok(release) = fs::read_to_string(&mark) {
         return Ok(Kernel {
+            arch,
             image: bootable(&root, &release),
             release,
             root,
@@ -35,7 +40,7 @@ pub fn provide(series: &str, dir: &Path) -> Result<Kernel> {
         fs::remove_dir_all(dir).with_context(|| format!("cannot clear {}", dir.display()))?;
     }
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let package = newest(series)?;
+    let package = newest(series, arch)?;
     let Some(release) = package.strip_prefix("linux-image-").map(str::to_owned) else {
         bail!("{package}: not the name of a kernel package");
     };
@@ -43,39 +48,63 @@ pub fn provide(series: &str, dir: &Path) -> Result<Kernel> {
         "fetching {package} for the virtual machine (kept in {})",
         dir.display()
     ));
-    // As root, apt would warn that its own user cannot write here.
-    run(Command::new("apt-get")
-        .args(["-q", "-o", "APT::Sandbox::User=root", "download", &package])
-        .current_dir(dir))?;
-    let deb = fs::read_dir(dir)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension() == Some("deb".as_ref()));
-    let deb = deb.with_context(|| format!("apt-get download {package} left no package"))?;
-    run(Command::new("dpkg").arg("-x").arg(&deb).arg(&root))?;
+    let deb = if arch.is_foreign() {
+        Debian::of(arch)?.download(&package, dir)?
+    } else {
+        download(&package, dir)?
+    };
+    unpack_package(&deb, &root)?;
     run(Command::new("depmod").arg("-b").arg(&root).arg(&release))?;
     fs::remove_file(&deb)?;
-    unpack(&root, &release)?;
+    // That of arm64 is not compressed.
+    if arch == Arch::Amd64 {
+        unpack(&root, &release)?;
+    }
     fs::write(mark, &release)?;
     Ok(Kernel {
+        arch,
         image: bootable(&root, &release),
         release,
         root,
     })
 }
 
+fn download(package: &str, dir: &Path) -> Result<PathBuf> {
+    // As root, apt would warn that its own user cannot write here.
+    run(Command::new("apt-get")
+        .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
+        .current_dir(dir))?;
+    let deb = fs::read_dir(dir)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension() == Some("deb".as_ref()));
+    deb.with_context(|| format!("apt-get download {package} left no package"))
+}
+
 /// The package that the series' meta package depends on: versions come and go, and old ones vanish from the archive.
-fn newest(series: &str) -> Result<String> {
+fn newest(series: &str, arch: Arch) -> Result<String> {
+    let name = arch.name();
     let meta = if series == "6.1" {
-        "linux-image-cloud-amd64".into()
+        format!("linux-image-cloud-{name}")
     } else {
-        format!("linux-image-{series}-cloud-amd64")
+        format!("linux-image-{series}-cloud-{name}")
     };
-    let depends = || capture(Command::new("apt-cache").args(["depends", &meta]));
+    let foreign = if arch.is_foreign() {
+        Some(Debian::of(arch)?)
+    } else {
+        None
+    };
+    let depends = || match &foreign {
+        Some(debian) => debian.depends(&meta),
+        None => capture(Command::new("apt-cache").args(["depends", &meta])),
+    };
     let text = match depends() {
         Ok(text) if text.contains("Depends:") => text,
         _ => {
-            refresh_apt()?;
+            match &foreign {
+                Some(debian) => debian.refresh()?,
+                None => refresh_apt()?,
+            }
             depends()?
         }
     };

@@ -4,13 +4,16 @@
 //! built; a guest script makes a known delay, a known loss and tunnels of all kinds, and the host compares what
 //! geophone says with the kernel.
 //! Each boots twice: as it comes, at the end without cgroups, and with lockdown=confidentiality.
+//! `--arch arm64` has the same machines of another architecture: programs and kernels are Debian's, the agent is cross-built.
 
 mod boot;
 mod image;
 mod judge;
 mod kernel;
 mod report;
+mod stacks;
 mod tunnels;
+mod userland;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,9 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use self::boot::Mode;
+use self::userland::Userland;
+use crate::arch::Arch;
+use crate::cross::{self, Profile};
 use crate::run::build_release;
 use crate::setup::{Group, How, setup};
 use crate::shell::{root, say};
@@ -77,13 +83,18 @@ impl Score {
 }
 
 /// Sets up, builds, boots and judges; an error if a check failed.
-pub fn vm(series: Series, how: How, keep: bool, agent: Option<PathBuf>) -> Result<()> {
-    setup(&[Group::Build, Group::Test], how)?;
+pub fn vm(series: Series, arch: Arch, how: How, keep: bool, agent: Option<PathBuf>) -> Result<()> {
+    let mut groups = vec![Group::Build, Group::Test];
+    if arch.is_foreign() {
+        groups.push(Group::Arm64);
+    }
+    setup(&groups, how)?;
     let agent = match agent {
         Some(agent) => agent,
+        None if arch.is_foreign() => cross::build(arch, Profile::Emulated)?,
         None => build_release()?,
     };
-    let score = judged(series, &agent, keep)?;
+    let score = judged(series, arch, &agent, keep)?;
     println!("{} passed, {} failed", score.passed, score.failed);
     if score.failed > 0 {
         bail!("vm: {} checks failed", score.failed);
@@ -92,13 +103,20 @@ pub fn vm(series: Series, how: How, keep: bool, agent: Option<PathBuf>) -> Resul
 }
 
 /// Boots each kernel, in each mode, with the agent and prints one line for each check.
-pub fn judged(series: Series, agent: &Path, keep: bool) -> Result<Score> {
+pub fn judged(series: Series, arch: Arch, agent: &Path, keep: bool) -> Result<Score> {
     let mut score = Score::default();
+    let (home, label) = if arch.is_foreign() {
+        (directory().join(arch.name()), format!("{} ", arch.name()))
+    } else {
+        (directory(), String::new())
+    };
+    fs::create_dir_all(&home)?;
+    let userland = Userland::of(arch, &home)?;
     for series in series.each() {
         let start = Instant::now();
-        let dir = directory().join(series);
-        let kernel = kernel::provide(series, &dir)?;
-        let image = image::make(&kernel, agent, &dir)?;
+        let dir = home.join(series);
+        let kernel = kernel::provide(series, arch, &dir)?;
+        let image = image::make(&kernel, &userland, agent, &dir)?;
         let mut plain = None;
         for mode in Mode::ALL {
             let dir = dir.join(mode.directory());
@@ -108,11 +126,12 @@ pub fn judged(series: Series, agent: &Path, keep: bool) -> Result<Score> {
                 None => {
                     let mut checks = judge::plain(&kernel.release, &seen);
                     checks.extend(tunnels::checks(&seen));
+                    checks.extend(stacks::checks(&seen));
                     checks
                 }
                 Some(plain) => judge::lockdown(&kernel.release, &seen, plain),
             };
-            let failed = score.count(&format!("{series}{}", mode.word()), &checks);
+            let failed = score.count(&format!("{label}{series}{}", mode.word()), &checks);
             plain.get_or_insert(seen);
             if failed > 0 {
                 say(format_args!(
@@ -129,7 +148,7 @@ pub fn judged(series: Series, agent: &Path, keep: bool) -> Result<Score> {
             }
         }
         say(format_args!(
-            "vm {series}: {} in {:.1} s",
+            "vm {label}{series}: {} in {:.1} s",
             kernel.release,
             start.elapsed().as_secs_f32()
         ));
@@ -140,7 +159,7 @@ pub fn judged(series: Series, agent: &Path, keep: bool) -> Result<Score> {
     Ok(score)
 }
 
-/// Where kernels are kept between runs.
-fn directory() -> PathBuf {
+/// Where kernels, and what else is fetched for them, are kept between runs.
+pub fn directory() -> PathBuf {
     std::env::var_os("GEOPHONE_VM_DIR").map_or_else(|| root().join(".vm"), PathBuf::from)
 }

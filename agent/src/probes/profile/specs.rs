@@ -32,7 +32,7 @@ pub(super) static CPU: Spec = Spec {
     hook: Hook::PerfClock,
     needs: NEEDS,
     required: true,
-    remedy: "needs x86-64, Linux 5.17 and CAP_PERFMON; kernel.perf_event_paranoid may forbid it",
+    remedy: "needs x86-64 or aarch64, Linux 5.17 and CAP_PERFMON; kernel.perf_event_paranoid may forbid it",
 };
 
 /// Those of other kinds of sample, which are off unless asked for.
@@ -46,7 +46,7 @@ pub(super) static MORE: &[(u8, Spec)] = &[
             hook: Hook::PerfFaults,
             needs: NEEDS,
             required: true,
-            remedy: "needs x86-64, Linux 5.17 and CAP_PERFMON; kernel.perf_event_paranoid may forbid it",
+            remedy: "needs x86-64 or aarch64, Linux 5.17 and CAP_PERFMON; kernel.perf_event_paranoid may forbid it",
         },
     ),
     (
