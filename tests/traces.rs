@@ -305,7 +305,7 @@ fn what_is_over_the_limit_is_counted() -> Result<()> {
     let mut scene = Scene::sink()?;
     let receiver = Receiver::grpc(None)?;
     let agent = telling(&receiver, "1")
-        .set("export.otlp.traces.per_second", "1")
+        .set("export.otlp.traces.per_second", "20")
         .start()?;
     let sampled = [("probe", "tcp"), ("stage", "sampled")];
     scene.storm(COUNT, 1, 100)?;
@@ -315,7 +315,6 @@ fn what_is_over_the_limit_is_counted() -> Result<()> {
         s.lawful()?;
         Ok(s.sum("geophone_events_total", &sampled))
     })?;
-    // Other programs of this machine have connections as well.
     ensure!(
         settled >= 2 * COUNT - 200,
         "{settled} of {} were sampled",
@@ -323,7 +322,7 @@ fn what_is_over_the_limit_is_counted() -> Result<()> {
     );
     let (client, server) = (scene.client.name(), scene.server.name());
     let told = spans(&receiver, &[client, server], 1)?.len();
-    ensure!(told < 200, "{told} spans of a limit of one a second");
+    ensure!(told <= 200, "{told} spans of a limit of twenty a second");
     Ok(())
 }
 

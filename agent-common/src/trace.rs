@@ -29,12 +29,45 @@ pub mod flag {
 /// The threshold that nothing reaches: the random part of an id has 56 bits (W3C Trace Context, level 2).
 pub const NEVER: u64 = 1 << 56;
 
-/// Finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the result depends on every bit of `x`.
+/// SipHash-2-4 with 128 bits (Aumasson, Bernstein 2012) of eight bytes, with a key that everybody has: who sees an id cannot
+/// tell the sequence numbers that it is made of, by which he could meddle with the connection. The first half is made first.
 #[inline(always)]
-const fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+const fn sip(seed: u64) -> [u64; 4] {
+    let mut v = [
+        0x736f_6d65_7073_6575,
+        0x646f_7261_6e64_6f6d ^ 0xee,
+        0x6c79_6765_6e65_7261,
+        0x7465_6462_7974_6573,
+    ];
+    v[3] ^= seed;
+    v = round(round(v));
+    v[0] ^= seed;
+    // The length, in the last byte.
+    v[3] ^= 8 << 56;
+    v = round(round(v));
+    v[0] ^= 8 << 56;
+    v[2] ^= 0xee;
+    round(round(round(round(v))))
+}
+
+#[inline(always)]
+const fn round([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
+    a = a.wrapping_add(b);
+    b = b.rotate_left(13) ^ a;
+    a = a.rotate_left(32);
+    c = c.wrapping_add(d);
+    d = d.rotate_left(16) ^ c;
+    a = a.wrapping_add(d);
+    d = d.rotate_left(21) ^ a;
+    c = c.wrapping_add(b);
+    b = b.rotate_left(17) ^ c;
+    c = c.rotate_left(32);
+    [a, b, c, d]
+}
+
+#[inline(always)]
+const fn folded([a, b, c, d]: [u64; 4]) -> u64 {
+    a ^ b ^ c ^ d
 }
 
 /// What the ids of a connection are made of: the initial sequence numbers of who opened it and of who was asked.
@@ -46,7 +79,7 @@ pub const fn seed(client: u32, server: u32) -> u64 {
 /// The lower half of the id of the trace.
 #[inline(always)]
 const fn lower(seed: u64) -> u64 {
-    mix(seed ^ 0x9e37_79b9_7f4a_7c15)
+    folded(sip(seed))
 }
 
 /// Whether chance tells a connection: the random part of its id is not below the threshold, as OpenTelemetry's consistent
@@ -64,13 +97,16 @@ pub fn threshold(share: f64) -> u64 {
 
 /// Id of the trace.
 pub const fn trace_id(seed: u64) -> u128 {
+    let [a, b, c, d] = sip(seed);
+    let upper = folded(round(round(round(round([a, b ^ 0xdd, c, d])))));
+    let id = (upper as u128) << 64 | lower(seed) as u128;
     // Zero is no id.
-    (mix(seed) as u128) << 64 | (lower(seed) | (seed == 0) as u64) as u128
+    if id == 0 { 1 } else { id }
 }
 
 /// Id of the span of one end; `role` is an index into `tcp::ROLES`.
 pub const fn span_id(seed: u64, role: u8) -> u64 {
-    let id = mix(lower(seed).wrapping_add(1 + role as u64));
+    let id = lower(seed ^ trace_id(seed) as u64 ^ (1 + role as u64));
     if id == 0 { 1 } else { id }
 }
 
@@ -88,6 +124,13 @@ mod tests {
                 .count() as f64;
             assert!((chosen - share * 1e5).abs() < 500.0, "{share}: {chosen}");
         }
+    }
+
+    /// As another implementation has them, that agrees with the reference's own vectors.
+    #[test]
+    fn it_is_siphash_with_a_key_of_zeros() {
+        assert_eq!(trace_id(0), 0x716d_4466_c592_7c5f_87cb_bd3a_05d9_7ba3);
+        assert_eq!(trace_id(seed(1, 2)), 0x40ff_7268_45e9_eda0_bc82_61ea_21ae_07e0);
     }
 
     #[test]

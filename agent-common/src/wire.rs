@@ -5,7 +5,7 @@
 //! kernel stack bytes), and, on the user side, gives it a safe decoder that checks the length.
 
 /// Version of every layout in this crate; part of the record header, so that a foreign record is refused.
-pub const LAYOUT: u8 = 1;
+pub const LAYOUT: u8 = 2;
 
 /// Kinds of ring-buffer records. Numbers are never reused.
 pub mod kind {

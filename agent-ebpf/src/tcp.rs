@@ -193,7 +193,8 @@ fn established(account: &mut Account, sk: Ptr, old: u8) {
         bump(&mut cells.counters[counter::OPENED + 1]);
     } else {
         bump(&mut cells.counters[counter::OPENED]);
-        if conn.started != 0 {
+        // A socket that is made as it was elsewhere (TCP_REPAIR) has heard nothing: its clock stands before its start.
+        if conn.started != 0 && now >= conn.started {
             conn.connect = now.wrapping_sub(conn.started) as u32;
             pair::record(cells, series::CONNECT, conn.connect);
         }

@@ -213,8 +213,8 @@ pub struct Flow {
     pub cwnd: u32,
     /// Socket cookie: the same in all records of a connection.
     pub cookie: u64,
-    /// Id of the trace that both ends of the connection are in, W3C form; empty = it is older than the agent, or was never
-    /// established.
+    /// Id of the trace that both ends of the connection are in, W3C form; empty = it is open, older than the
+    /// agent, or was never established.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trace_id: String,
 }

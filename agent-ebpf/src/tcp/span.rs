@@ -1,9 +1,8 @@
 //! Which connections are told as spans, and the numbers of which the ids of their traces are made.
 
 use super::SERVER;
-use super::conn::{Conn, flag};
-use crate::account::bump;
-use crate::emit::take_token;
+use super::conn::{self, Conn, flag};
+use crate::account::{add, bump};
 use crate::kernel::{self, Ptr};
 use crate::settings::{switch, switch_value};
 use agent_common::account::Account;
@@ -13,7 +12,7 @@ use aya_ebpf::{macros::map, maps::Array};
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
 
-/// Spans that each CPU may still tell in this second; see [`take_token`].
+/// Spans that may still be told in this second, all CPUs together: userspace fills it up. Below 0 where several took the last.
 #[map]
 static TRACE_TOKENS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 
@@ -38,6 +37,20 @@ pub fn isns(conn: &Conn, tp: Ptr) -> (u32, u32) {
     (own, other)
 }
 
+#[inline(always)]
+fn take_token() -> bool {
+    let Some(tokens) = TRACE_TOKENS.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: valid for the program's run; all writes are atomic, or userspace's, which race with nothing that counts.
+    let tokens = unsafe { &mut *tokens };
+    let any = *tokens as i64 > 0;
+    if any {
+        add(tokens, u64::MAX);
+    }
+    any
+}
+
 /// Why a connection that ends is told as a span.
 #[inline(always)]
 pub fn why(account: &mut Account, conn: &Conn, tp: Ptr, error: u32) -> u32 {
@@ -53,16 +66,22 @@ pub fn why(account: &mut Account, conn: &Conn, tp: Ptr, error: u32) -> u32 {
         seed(own, other)
     };
     let slow = switch_value(switch::TRACE_SLOW);
-    let why = if error != 0 && flags & trace::ERRORS != 0 {
+    // Who gives up waiting for an answer closes without an error: that is how most attempts fail.
+    let (is_failed, waited) = if conn.flags & flag::ESTABLISHED == 0 {
+        (true, conn::clock().wrapping_sub(conn.started))
+    } else {
+        (error != 0, conn.connect as u64)
+    };
+    let why = if is_failed && flags & trace::ERRORS != 0 {
         why::ERROR
-    } else if slow != 0 && (conn.connect as u64 >= slow || conn.max_rtt as u64 >= slow) {
+    } else if slow != 0 && (waited >= slow || conn.max_rtt as u64 >= slow) {
         why::SLOW
     } else if is_chosen(seed, switch_value(switch::TRACE_THRESHOLD)) {
         why::CHANCE
     } else {
         return why::NOT;
     };
-    if take_token(&TRACE_TOKENS) {
+    if take_token() {
         return why;
     }
     bump(&mut account.seen);

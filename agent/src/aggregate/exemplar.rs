@@ -36,8 +36,12 @@ impl Exemplar {
     }
 }
 
+/// With a new one those go that are older than this, ns: traces are not kept for ever either.
+const OLDEST: u64 = 15 * 60 * 1_000_000_000;
+
 /// Keeps one: in the place of that of its power of two, else of the oldest. They stay in the order of their time.
 pub fn keep(all: &mut Vec<Exemplar>, new: Exemplar) {
+    all.retain(|old| old.unix_nanos.saturating_add(OLDEST) >= new.unix_nanos);
     let octave = new.octave();
     let same = all.iter().position(|old| old.octave() == octave);
     if same.is_some_and(|at| all.get(at).is_some_and(|old| old.unix_nanos > new.unix_nanos)) {
@@ -77,6 +81,11 @@ mod tests {
         assert_eq!(all.len(), MOST);
         assert!(all.is_sorted_by_key(|e| e.unix_nanos));
         assert_eq!(all[0].unix_nanos, 22);
+        keep(&mut all, of(0.5, 29 + OLDEST));
+        assert_eq!(
+            all.iter().map(|e| e.unix_nanos).collect::<Vec<_>>(),
+            [29, 29 + OLDEST]
+        );
         let mut zero = Vec::new();
         keep(&mut zero, of(0.0, 1));
         assert_eq!(

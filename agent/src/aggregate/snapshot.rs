@@ -3,7 +3,7 @@
 use super::exemplar::{Exemplar, keep};
 use super::labels::Labels;
 use super::metric::Metric;
-use agent_common::histogram::{CELLS, Histogram, otel_index};
+use agent_common::histogram::{CELLS, FIRST_INDEX, Histogram, otel_index};
 use std::sync::Arc;
 
 /// Cumulative exponential histogram, scale 3, unit seconds.
@@ -55,6 +55,16 @@ impl HistogramValue {
         self.min = [self.min, other.min].into_iter().flatten().reduce(f64::min);
         self.max = [self.max, other.max].into_iter().flatten().reduce(f64::max);
         other.exemplars.iter().for_each(|one| self.keep(*one));
+    }
+
+    /// Whether it has values in this power of two: above `2^(octave - 1)`, up to `2^octave` s.
+    pub fn is_in(&self, octave: i32) -> bool {
+        let first = (octave - 1) * 8 - FIRST_INDEX;
+        let cells = self.cells.iter().enumerate();
+        cells
+            .filter(|(_, count)| **count > 0)
+            .any(|(at, _)| (first..first + 8).contains(&(at as i32)))
+            || (octave < FIRST_INDEX / 8 && self.zero > 0)
     }
 
     /// Keeps a value that leads to a span.

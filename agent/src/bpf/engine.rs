@@ -159,7 +159,6 @@ impl Engine {
             .map_max_entries("PEERS", sizes.prefixes.max(1))
             .map_max_entries("DROPS", sizes.drop_keys)
             .map_max_entries("DROP_TOKENS", cpus)
-            .map_max_entries("TRACE_TOKENS", cpus)
             .map_max_entries("TUNNELS", sizes.tunnels)
             .map_max_entries("TUNNEL_ENDS", sizes.tunnels * 4)
             .map_max_entries("TUNNEL_FREE", sizes.tunnels)

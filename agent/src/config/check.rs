@@ -1,6 +1,6 @@
 //! What types alone cannot check: ranges, which stand in the schema, and settings that exclude each other.
 
-use super::settings::Config;
+use super::settings::{Config, RttSource};
 use super::store::StoreKind;
 use super::units::{Bytes, HumanDuration};
 use crate::identity::Peers;
@@ -47,9 +47,24 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
         let message = "no stacks are taken; set probes.profile.enabled: true";
         return Err(Invalid::new(&["export", "otlp", "profiles"], message));
     }
-    if config.export.otlp.traces.enabled && !config.probes.tcp.enabled {
-        let message = "no connection is seen; set probes.tcp.enabled: true";
-        return Err(Invalid::new(&["export", "otlp", "traces", "enabled"], message));
+    let traces = &config.export.otlp.traces;
+    if traces.enabled {
+        let nothing = match () {
+            () if !config.probes.tcp.enabled => "no connection is seen; set probes.tcp.enabled: true",
+            () if config.probes.tcp.rtt_source == RttSource::SockOps => {
+                "sock_ops does not know how a connection began; set probes.tcp.rtt_source: auto"
+            }
+            () if config.export.otlp.endpoint.is_none() => {
+                "there is nobody to tell; set export.otlp.endpoint"
+            }
+            () if traces.share == 0.0 && !traces.errors && traces.slow.is_zero() => {
+                "none is told; set share, errors or slow"
+            }
+            () => "",
+        };
+        if !nothing.is_empty() {
+            return Err(Invalid::new(&["export", "otlp", "traces", "enabled"], nothing));
+        }
     }
     if config.export.otlp.logs {
         let nothing = match () {

@@ -104,7 +104,7 @@ pub struct Tcp {
     labels: Arc<Labels>,
     /// Makes spans, once somebody takes them.
     maker: Option<span::Maker>,
-    /// Spans that each CPU may tell in a second are written here.
+    /// Spans that may be told in a second are written here.
     tokens: Option<MappedArray>,
     /// The governor's.
     level: u32,
@@ -167,7 +167,7 @@ impl Tcp {
             ] {
                 switches.set(switch, value).context("map SWITCHES")?;
             }
-            self.tokens = Some(engine.take_array("TRACE_TOKENS", 8, engine.cpus as usize)?);
+            self.tokens = Some(engine.take_array("TRACE_TOKENS", 8, 1)?);
         }
         self.maps = Some(Maps {
             pairs,
@@ -228,16 +228,13 @@ impl Tcp {
     }
 
     /// Spans of this second, fewer by half with each level of the governor.
-    fn fill_tokens(&self, context: &Context<'_>) {
+    fn fill_tokens(&self) {
         let (Some(tokens), Some(spans)) = (&self.tokens, &self.options.spans) else {
             return;
         };
-        // Nobody takes them: a replay, or no endpoint.
+        // Nobody takes them: a replay.
         let wanted = if self.maker.is_some() { spans.per_second } else { 0 };
-        let cpus = context.engine.as_deref().map_or(0, |e| e.cpus as usize);
-        for cpu in 0..cpus {
-            tokens.set_u64(cpu, 0, (wanted >> self.level.min(16)).div_ceil(cpus as u64));
-        }
+        tokens.set_u64(0, 0, wanted >> self.level.min(16));
     }
 
     fn take_sweep(&mut self, result: std::io::Result<(Duration, Reading)>) {
@@ -324,7 +321,7 @@ impl Probe for Tcp {
         if r.traced != trace::why::NOT
             && let Some(maker) = &mut self.maker
         {
-            maker.take(&r, context);
+            maker.take(r);
         }
         Some(
             context
@@ -334,7 +331,7 @@ impl Probe for Tcp {
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {
-        self.fill_tokens(context);
+        self.fill_tokens();
         self.sweep(context);
         self.swept = context.source.happened("tcp_sweep", self.swept);
         let (Some(maps), Some(table)) = (&mut self.maps, &mut self.table) else {
@@ -354,10 +351,15 @@ impl Probe for Tcp {
             return;
         };
         table.read(engine);
-        // Their values have been counted by now, and their rows have names.
-        for placed in self.maker.iter_mut().flat_map(span::Maker::exemplars) {
-            table.place(&placed, context.unix_nanos);
+        if let Some(maker) = &mut self.maker {
+            // Their values have been counted by now.
+            for placed in maker.tick(context) {
+                table.place(&placed, context.unix_nanos);
+            }
         }
+        let Some(engine) = context.engine.as_deref() else {
+            return;
+        };
         // Less than before: a series has ended.
         let opened = table.opened();
         self.storage += opened.saturating_sub(self.opened) as f64 * STORAGE_NANOS / 1e9;
@@ -377,14 +379,14 @@ impl Probe for Tcp {
     }
 
     fn spans(&mut self) -> Option<span::Spans> {
-        self.options.spans.as_ref()?;
+        let per_second = self.options.spans.as_ref()?.per_second;
         if self.fallback {
             tracing::warn!(
                 "export.otlp.traces: no connection is told as a span, as tcp_state could not be attached; geophone check \
                  says why"
             );
         }
-        let (maker, spans) = span::Maker::new();
+        let (maker, spans) = span::Maker::new(per_second);
         self.maker = Some(maker);
         Some(spans)
     }

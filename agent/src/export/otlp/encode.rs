@@ -256,7 +256,9 @@ impl Writer<'_> {
         uint(out, 6, zigzag(i64::from(SCALE)));
         fixed64(out, 7, value.zero);
         positive(out, &value.cells);
+        // Of a difference: a connection's handshake may have been counted long ago.
         let new = value.exemplars.iter().filter(|one| one.placed > self.before);
+        let new = new.filter(|one| !delta || value.is_in(one.octave()));
         new.for_each(|one| exemplar(out, one));
         // They hold for the life of the series, not for what came since the last export.
         if !delta {

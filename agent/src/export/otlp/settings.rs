@@ -263,6 +263,23 @@ mod tests {
                 "{endpoint: 'http://h/otlp', protocol: http, profiles: true}",
                 "its path does not end in /v1/metrics",
             ),
+            (
+                "{endpoint: 'http://h/otlp', protocol: http, traces: {enabled: true}}",
+                "end it so or set otlp.traces.enabled: false",
+            ),
+            (
+                "{traces: {share: 1.5}}",
+                "otlp.traces.share 1.5: out of range; use 0 to 1",
+            ),
+            ("{traces: {share: .nan}}", "out of range; use 0 to 1"),
+            (
+                "{traces: {slow: 10us}}",
+                "otlp.traces.slow 10us: out of range; use 0s or 1ms to 1h",
+            ),
+            (
+                "{traces: {per_second: 0}}",
+                "otlp.traces.per_second 0: out of range",
+            ),
             ("{interval: 10}", "duration"),
             ("{interval: -1s}", "duration"),
             ("{timeout: 0s}", "otlp.timeout 0s: out of range; use 100ms to 1h"),

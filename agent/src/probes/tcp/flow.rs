@@ -7,6 +7,9 @@ use agent_common::tcp::{END_REASONS, FlowRecord, ROLES, end_reason};
 use agent_common::trace::{self, trace_id};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+/// `TCP_CLOSE`.
+const CLOSE: u8 = 7;
+
 /// A record with its names.
 pub fn flow(r: &FlowRecord, context: &mut Context<'_>) -> Flow {
     let subject = context.identity.subject(&r.subject, &r.comm);
@@ -54,7 +57,8 @@ pub fn flow(r: &FlowRecord, context: &mut Context<'_>) -> Flow {
 
 /// What the ids of the connection are made of, if both of its ends know it.
 pub fn seed(r: &FlowRecord) -> Option<u64> {
-    if r.established == 0 {
+    // Of one that is open, the sequence numbers of its beginning are nobody else's business, not even as what is made of them.
+    if r.established == 0 || r.state != CLOSE {
         return None;
     }
     // 0 is a number as good as any, but where nothing is known both are.

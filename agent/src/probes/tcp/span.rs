@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Spans that may wait for the exporter, and exemplars for the next tick.
-const WAITING: usize = 4096;
+/// Spans that may wait for their names, or for the exporter, if no more may be told in a second.
+const WAITING: u64 = 4096;
 /// Index of the client among `agent_common::tcp::ROLES`; 1 is the server.
 const CLIENT: u8 = 0;
 
@@ -83,62 +83,79 @@ pub struct Placed {
     pub exemplar: Exemplar,
 }
 
-/// Makes spans of records.
+/// Makes spans of records, once the names of their subjects are final.
 pub struct Maker {
     sender: mpsc::Sender<Box<Span>>,
     lost: Lost,
-    placed: Vec<Placed>,
+    most: usize,
+    waiting: Vec<FlowRecord>,
 }
 
 impl Maker {
     /// And where they come out.
-    pub fn new() -> (Self, Spans) {
-        let (sender, spans) = mpsc::channel(WAITING);
+    pub fn new(per_second: u64) -> (Self, Spans) {
+        let most = per_second.max(WAITING) as usize;
+        let (sender, spans) = mpsc::channel(most);
         let lost = Lost::default();
         let maker = Self {
             sender,
             lost: lost.clone(),
-            placed: Vec::new(),
+            most,
+            waiting: Vec::new(),
         };
         (maker, Spans { spans, lost })
     }
 
     /// Takes a record that the kernel chose.
-    pub fn take(&mut self, r: &FlowRecord, context: &mut Context<'_>) {
-        let span = span(r, context);
-        let (trace_id, span_id, end) = (span.trace_id, span.span_id, span.end);
-        if self.sender.try_send(Box::new(span)).is_err() {
+    pub fn take(&mut self, r: FlowRecord) {
+        if self.waiting.len() < self.most {
+            self.waiting.push(r);
+        } else {
             self.lost.0.fetch_add(1, Ordering::Relaxed);
-            // An exemplar would lead nowhere.
-            return;
-        }
-        for (index, micros) in [(series::CONNECT, r.connect), (series::RTT, r.rtt_max)] {
-            if micros == 0 || self.placed.len() >= WAITING {
-                continue;
-            }
-            self.placed.push(Placed {
-                slot: r.slot,
-                key: PairKey {
-                    subject: r.subject,
-                    peer: r.peer,
-                    pad: 0,
-                },
-                series: index,
-                exemplar: Exemplar {
-                    value: f64::from(micros) / 1e6,
-                    unix_nanos: end,
-                    placed: 0,
-                    trace_id,
-                    span_id,
-                },
-            });
         }
     }
 
-    /// Those that have been taken, for the rows that have been read by now.
-    pub fn exemplars(&mut self) -> Vec<Placed> {
-        std::mem::take(&mut self.placed)
+    /// Tells those whose subjects have their names, as their rows do, and gives the exemplars for these.
+    pub fn tick(&mut self, context: &mut Context<'_>) -> Vec<Placed> {
+        let mut placed = Vec::new();
+        for r in std::mem::take(&mut self.waiting) {
+            if !context.last && !context.identity.subject(&r.subject, &r.comm).fixed {
+                self.waiting.push(r);
+                continue;
+            }
+            let span = span(&r, context);
+            let ids = (span.trace_id, span.span_id, span.end);
+            if self.sender.try_send(Box::new(span)).is_err() {
+                // An exemplar would lead nowhere.
+                self.lost.0.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            placed.extend(exemplars(&r, ids));
+        }
+        placed
     }
+}
+
+fn exemplars(r: &FlowRecord, (trace_id, span_id, end): (u128, u64, u64)) -> impl Iterator<Item = Placed> {
+    let values = [(series::CONNECT, r.connect), (series::RTT, r.rtt_max)];
+    let (slot, subject, peer) = (r.slot, r.subject, r.peer);
+    let told = values.into_iter().filter(|(_, micros)| *micros != 0);
+    told.map(move |(series, micros)| Placed {
+        slot,
+        key: PairKey {
+            subject,
+            peer,
+            pad: 0,
+        },
+        series,
+        exemplar: Exemplar {
+            value: f64::from(micros) / 1e6,
+            unix_nanos: end,
+            placed: 0,
+            trace_id,
+            span_id,
+        },
+    })
 }
 
 fn span(r: &FlowRecord, context: &mut Context<'_>) -> Span {
@@ -151,12 +168,14 @@ fn span(r: &FlowRecord, context: &mut Context<'_>) -> Span {
     // Where nobody answered there is no other end to agree with, and 32 bits are too few to be alone.
     let seed = flow::seed(r).unwrap_or_else(|| u64::from(r.isn) << 32 ^ r.time.rotate_left(24) ^ r.cookie);
     let flow = flow::flow(r, context);
-    // Whoever is outside of what is known has no agent that tells the client's span.
-    let is_ours = established.is_some() && r.role != CLIENT && flow.peer != "public";
+    // The client's end is told as well where chance decides, which decides alike there; not by whoever is outside of what is
+    // known, and an error or a slow answer may be this end's alone.
+    let is_both =
+        r.traced == why::CHANCE && established.is_some() && r.role != CLIENT && flow.peer != "public";
     Span {
         trace_id: trace_id(seed),
         span_id: span_id(seed, r.role),
-        parent: is_ours.then(|| span_id(seed, CLIENT)),
+        parent: is_both.then(|| span_id(seed, CLIENT)),
         why: why::NAMES.get(r.traced as usize).copied().unwrap_or_default(),
         start,
         established,

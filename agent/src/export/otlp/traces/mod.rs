@@ -1,7 +1,7 @@
 //! OTLP traces: connections that have ended, as spans of the service whose they were.
 //!
 //! Source: <https://github.com/open-telemetry/opentelemetry-proto/tree/v1.7.0/opentelemetry/proto/trace/v1>; attributes by the semantic
-//! conventions (`network.*`, `server.*`, `client.*`, `error.type`), and `geophone.*` where there are none.
+//! conventions (`network.*`, `server.*`, `client.*`, `process.pid`, `error.type`), and those of our metrics.
 
 pub mod settings;
 mod span;

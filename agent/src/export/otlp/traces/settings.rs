@@ -17,13 +17,14 @@ pub struct Traces {
     /// samplers choose by the id.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub share: f64,
-    /// Tell those that end with an error in any case: refused, reset, timed out, unreachable.
+    /// Tell those that end with an error in any case: refused, reset, timed out, unreachable, and those that nobody had answered when
+    /// the application gave up.
     pub errors: bool,
     /// Tell those whose handshake, or one of whose round trips, took at least so long in any case; `0s` = no such.
     #[serde(with = "duration")]
     #[schemars(with = "String")]
     pub slow: Duration,
-    /// Most spans a second, shared out among the processors. What is over it is counted as sampled.
+    /// Most spans a second. What is over it is counted as sampled.
     #[schemars(range(min = 1, max = 100_000))]
     pub per_second: u32,
 }

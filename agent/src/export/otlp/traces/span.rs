@@ -85,7 +85,12 @@ fn resource(subject: &str, machine: &Machine) -> Vec<KeyValue> {
 fn span(told: &Told) -> Span {
     let flow = &told.flow;
     let is_server = flow.role == "server";
-    let failed = flow.error != "none";
+    // Nobody answered until the application gave up: to the kernel that is no error.
+    let error = match (flow.error.as_str(), told.established) {
+        ("none", None) => "abandoned",
+        (error, _) => error,
+    };
+    let failed = error != "none";
     let (client, server) = if is_server {
         (flow.remote, flow.local)
     } else {
@@ -111,7 +116,7 @@ fn span(told: &Told) -> Span {
         text("geophone.peer", &flow.peer),
         text("destination.cloud.region", &flow.peer_region),
         text("destination.cloud.availability_zone", &flow.peer_zone),
-        text("error.type", if failed { &flow.error } else { "" }),
+        text("error.type", if failed { error } else { "" }),
         text("network.tcp.handshake.role", &flow.role),
         text("geophone.tcp.state", &flow.state),
         text("geophone.process", &flow.process),
@@ -159,7 +164,7 @@ fn span(told: &Told) -> Span {
             .into_iter()
             .collect(),
         status: failed.then(|| Status {
-            message: flow.error.clone(),
+            message: error.to_owned(),
             code: StatusCode::Error as i32,
         }),
         ..Span::default()
