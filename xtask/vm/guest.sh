@@ -127,7 +127,8 @@ native() {
     agent=$!
     ready $agent || return 1
     stacks & program=$!
-    sleep 8
+    # Emulated, it takes seconds until its tables are read.
+    sleep 20
     wget -q -O - "http://127.0.0.1:9779/api/v1/profile?pid=$program&from=4s&format=folded"
     kill $program; kill -INT $agent; wait $agent
 }

@@ -69,6 +69,7 @@ impl Debian {
             format!("APT::Architectures={}", self.arch.name()),
             // As root, apt would warn that its own user cannot write here.
             "APT::Sandbox::User=root".into(),
+            "APT::Get::Assume-Yes=1".into(),
             "APT::Install-Recommends=0".into(),
             "Acquire::Languages=none".into(),
             state("Dir::State", ""),
@@ -77,7 +78,7 @@ impl Debian {
             state("Dir::Cache", ""),
             state("Dir::Cache::archives", "archives"),
         ];
-        command.args(["-q", "-y"]);
+        command.arg("-q");
         for option in options {
             command.args(["-o", &option]);
         }

@@ -34,7 +34,7 @@ pub fn plain(release: &str, seen: &Seen) -> Vec<Check> {
         check("round-trip time is netem's 40 ms", rtt(seen)),
         check("retransmits are the kernel's own", retransmits(seen)),
         check("both ends of a connection are one trace", traces(seen)),
-        check("accept latency is measured (fexit)", accept(seen)),
+        check("accept latency is measured (fexit)", accept(release, seen)),
         check("it ends well with tunnels", ended(seen, "run_tunnels")),
         check("tunnels of another network namespace are seen", elsewhere(seen)),
         check("a CPU that comes back is sampled again", hotplug(seen)),
@@ -149,7 +149,20 @@ fn traces(seen: &Seen) -> Result<String> {
     Ok(format!("{} traces of two ends", ends.len()))
 }
 
-fn accept(seen: &Seen) -> Result<String> {
+fn accept(release: &str, seen: &Seen) -> Result<String> {
+    // fexit came to arm64 later: there it must be said.
+    if release.starts_with("6.1.") && release.ends_with("arm64") {
+        let mut programs = report::programs(seen, "check")?.into_iter();
+        let program = programs.find(|p| p.name.starts_with("tcp_accept"));
+        let program = program.context("no tcp_accept is listed")?;
+        ensure!(
+            program.verdict == "unsupported",
+            "{} is {}",
+            program.name,
+            program.verdict
+        );
+        return Ok(format!("{}: unsupported", program.name));
+    }
     let accepted: f64 = family(seen, "run", "geophone_tcp_accept_seconds")?
         .iter()
         .map(Series::count)
