@@ -30,6 +30,7 @@ fn flow(remote: &str) -> Record {
         spurious: 0,
         cwnd: 1,
         cookie: 5,
+        trace_id: String::new(),
     }))
 }
 
