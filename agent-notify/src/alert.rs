@@ -141,18 +141,11 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_cut_and_stays_different() {
-        let long = "é".repeat(1 << 19);
-        assert_eq!(bounded(&long[..LONGEST]), long[..LONGEST]);
-        let (a, b) = (
-            bounded(&long).into_owned(),
-            bounded(&long[..long.len() - 2]).into_owned(),
-        );
+        let text = |letters: usize| "é".repeat(letters);
+        assert_eq!(bounded(&text(LONGEST / 2)), text(LONGEST / 2));
+        let [a, b] = [1 << 19, (1 << 19) - 1].map(|letters| bounded(&text(letters)).into_owned());
         assert_ne!(a, b);
-        assert!(
-            a.len() < LONGEST + 50 && a.contains("é… (1048576 bytes, "),
-            "{}",
-            &a[LONGEST..]
-        );
+        assert!(a.len() < LONGEST + 50 && a.contains("é… (1048576 bytes, "));
     }
 
     #[test]
