@@ -112,7 +112,10 @@ pub const fn span_id(seed: u64, role: u8) -> u64 {
 
 #[cfg(all(test, feature = "user"))]
 mod tests {
+    extern crate std;
+
     use super::*;
+    use std::collections::HashSet;
 
     #[test]
     fn chance_lets_its_share_pass_and_is_the_same_at_both_ends() {
@@ -135,8 +138,8 @@ mod tests {
 
     #[test]
     fn ids_differ_and_are_never_zero() {
-        let mut traces = std::collections::HashSet::new();
-        let mut spans = std::collections::HashSet::new();
+        let mut traces = HashSet::new();
+        let mut spans = HashSet::new();
         for n in 0..10_000 {
             for seed in [seed(n, 1), seed(1, n + 2)] {
                 assert!(traces.insert(trace_id(seed)));

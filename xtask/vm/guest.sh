@@ -39,7 +39,7 @@ network() {
 }
 
 transfer() {
-    geophone flows --json --for 12s > /tmp/flows.json 2> /dev/null & flows=$!
+    geophone flows --json --for 12s 2>&1 > /tmp/flows.json < /dev/null & flows=$!
     # It is there before the connections are.
     sleep 2
     ip netns exec b iperf3 --server --one-off --daemon

@@ -10,7 +10,7 @@ use super::Rules;
 use super::view::Told;
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
-use crate::export::push::http::{AGENT, describe};
+use crate::export::push::http::{self, AGENT, describe};
 use crate::export::push::reply::printable;
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
@@ -87,20 +87,23 @@ pub fn all(config: &Config) -> Result<Vec<Alertmanager>> {
         }
         let path = format!("{}/api/v2/alerts", url.path().trim_end_matches('/'));
         url.set_path(&path);
+        let client = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .referer(false)
+            .no_proxy()
+            .user_agent(AGENT)
+            // Of a redirect a GET would be made, whose answer is no receipt.
+            .redirect(reqwest::redirect::Policy::none());
+        let client = match url.scheme() {
+            "http" => http::plain(client),
+            _ => client,
+        };
         Ok(Alertmanager {
             url,
             token_file: config.rules.alertmanager_token_file.clone(),
             external_labels: super::files::external_labels(config),
             external_url: super::files::external_url(config),
-            client: reqwest::Client::builder()
-                .timeout(PATIENCE)
-                .referer(false)
-                .no_proxy()
-                .user_agent(AGENT)
-                // Of a redirect a GET would be made, whose answer is no receipt.
-                .redirect(reqwest::redirect::Policy::none())
-                .build()
-                .context("rules.alertmanagers")?,
+            client: client.build().context("rules.alertmanagers")?,
             told: HashMap::new(),
             failing: false,
             stats: Arc::default(),

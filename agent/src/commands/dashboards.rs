@@ -4,7 +4,7 @@ use super::say;
 use crate::aggregate::{Kind, Metric};
 use crate::cli;
 use crate::error::{Context as _, Error, Result};
-use crate::export::push::http::{AGENT, post};
+use crate::export::push::http::{self, AGENT, post};
 use crate::export::push::reply::{Reply, printable};
 use crate::export::secret;
 use crate::ui::print::table;
@@ -139,9 +139,12 @@ impl Grafana {
             .timeout(PATIENCE)
             .user_agent(AGENT)
             // The token is for this address only.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .context("--push")?;
+            .redirect(reqwest::redirect::Policy::none());
+        let client = match base.scheme() {
+            "http" => http::plain(client),
+            _ => client,
+        };
+        let client = client.build().context("--push")?;
         Ok(Self {
             client,
             url: base,

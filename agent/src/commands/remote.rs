@@ -3,6 +3,7 @@
 use crate::api::tls;
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
+use crate::export::push::http;
 use crate::export::secret;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
@@ -153,9 +154,10 @@ fn client(config: &Config) -> Result<Client> {
         .no_proxy()
         .redirect(Policy::none())
         .connect_timeout(PATIENCE);
-    if let Some(tls) = &config.api.tls {
-        builder = builder.tls_backend_preconfigured(tls::client(tls).map_err(unreadable)?);
-    }
+    builder = match &config.api.tls {
+        Some(tls) => builder.tls_backend_preconfigured(tls::client(tls).map_err(unreadable)?),
+        None => http::plain(builder),
+    };
     builder.build().context("HTTP client")
 }
 

@@ -83,7 +83,7 @@ pub fn exemplar(value: f64, placed: u64) -> Exemplar {
 /// A snapshot of one histogram with two exemplars, taken so many ns after the start.
 pub fn exemplified(at: u64) -> Snapshot {
     let mut value = histogram(0);
-    for exemplar in [exemplar(0.3, 5), exemplar(5e6, 20)] {
+    for exemplar in [exemplar(0.9, 5), exemplar(5e6, 20)] {
         value.keep(exemplar);
     }
     Snapshot {

@@ -227,7 +227,7 @@ fn exemplars_are_in_their_buckets_and_in_the_histogram() {
     };
     let ids = format!("trace_id={:032x} span_id={:016x}", 0xabc, 0xdef);
     let seconds = (START / 1_000_000_000) as i64 + 1;
-    let want = [0.3, 5e6].map(|value| (ids.clone(), value, seconds, 250_000_000));
+    let want = [0.9, 5e6].map(|value| (ids.clone(), value, seconds, 250_000_000));
     assert_eq!(got.exemplars.iter().map(seen).collect::<Vec<_>>(), want);
     let buckets = got
         .bucket
@@ -236,7 +236,7 @@ fn exemplars_are_in_their_buckets_and_in_the_histogram() {
     let [first, second] = want;
     assert_eq!(
         buckets.collect::<Vec<_>>(),
-        [(0.5, first), (f64::INFINITY, second)]
+        [(1.0, first), (f64::INFINITY, second)]
     );
     // What comes after them is read as before.
     assert_eq!(got.bucket[28].cumulative_count, got.sample_count);

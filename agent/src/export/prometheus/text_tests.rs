@@ -209,13 +209,13 @@ fn exemplars_follow_their_buckets_in_openmetrics_only() {
     assert_eq!(
         ends,
         [
-            format!("{ids} 0.3 1700000001.250"),
+            format!("{ids} 0.9 1700000001.250"),
             format!("{ids} 5000000.0 1700000001.250")
         ]
     );
     let lines: Vec<_> = text.lines().filter(|line| line.contains(" # ")).collect();
     assert!(
-        lines[0].contains("le=\"0.5\"}") && lines[1].contains("le=\"+Inf\"}"),
+        lines[0].contains("le=\"1.0\"}") && lines[1].contains("le=\"+Inf\"}"),
         "{text}"
     );
     let mut out = Vec::new();

@@ -1,6 +1,6 @@
 //! Where an exporter sends and how long it tries, and the HTTP client and the headers for that.
 
-use super::http::{AGENT, describe};
+use super::http::{self, AGENT, describe};
 use super::settings::{Retry, Tls};
 use super::tls::Files;
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -67,6 +67,9 @@ impl Delivery {
                     bail!("{name}.tls.server_name {server:?}: not a host name");
                 }
             }
+        }
+        if url.scheme() == "http" {
+            builder = http::plain(builder);
         }
         let client = builder
             .build()

@@ -16,6 +16,9 @@ use prost::Message as _;
 use reqwest::header::HeaderMap;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Labels, value and time of an exemplar.
+type Told = (Vec<(String, String)>, f64, i64);
+
 /// Both versions, after symbols are resolved.
 #[derive(Debug, Default)]
 struct Series {
@@ -24,7 +27,7 @@ struct Series {
     histograms: Vec<Histogram>,
     /// Type, help and unit.
     metadata: Option<(i32, String, String)>,
-    exemplars: Vec<(Vec<(String, String)>, f64, i64)>,
+    exemplars: Vec<Told>,
 }
 
 #[derive(prost::Message)]
@@ -503,7 +506,7 @@ fn exemplars_are_sent_once_with_the_series_that_counted_them() {
                 some.map(|(labels, series)| (name(labels), series.exemplars))
                     .collect::<Vec<_>>()
             };
-            let both = [(ids.clone(), 0.3, time), (ids.clone(), 5e6, time)];
+            let both = [(ids.clone(), 0.9, time), (ids.clone(), 5e6, time)];
             let named = |suffix: &str, le: &str| (format!("{}{suffix}", RTT.name), le.to_owned());
             let want = if histograms == Histograms::Native {
                 vec![(named("", ""), both.to_vec())]
@@ -511,7 +514,7 @@ fn exemplars_are_sent_once_with_the_series_that_counted_them() {
                 let [first, second] = both;
                 vec![
                     (named("_bucket", "+Inf"), vec![second]),
-                    (named("_bucket", "0.5"), vec![first]),
+                    (named("_bucket", "1.0"), vec![first]),
                 ]
             };
             assert_eq!(sent(10), want, "{protocol} {histograms:?}");
