@@ -8,7 +8,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-use tests::harness::agent::{Scratch, clean};
+use tests::harness::agent::{Scratch, binary, clean};
+use tests::harness::command::output;
 use tests::harness::dns::{Dnsmasq, broken, dig};
 use tests::harness::prometheus::Prometheus;
 use tests::harness::tunnels::{Mouth, ping, vxlan};
@@ -39,7 +40,7 @@ const SILENT: &[(&str, &str)] = &[
     ("geophone_notifications_", "no receiver of notifications is set"),
     ("geophone_kubernetes_", "no Kubernetes"),
     ("geophone_record_", "the flight recorder is off"),
-    ("geophone_incidents", "no receiver of notifications is set"),
+    ("geophone_incident", "no receiver of notifications is set"),
     ("geophone_silences", "no receiver of notifications is set"),
     ("geophone_dns_busiest_names", "of a full minute"),
     ("geophone_capacity_growth_", "a trend takes a day"),
@@ -236,7 +237,15 @@ fn each_panel_shows_something() -> Result<()> {
     let fleet = fleet.replace("- name: geophone-fleet", "- name: geophone-fleet\n  interval: 1s");
     let health = std::fs::read_to_string(root.join("deploy/prometheus/health.yaml"))?;
     let health = health.replace("interval: 15s", "interval: 1s");
+    let objective = "slos=[{name: connects, objective: 99, template: connect-success, window: 1d}]";
+    let objectives = output(clean(binary()).args(["slo", "rules", "--set", objective]))?;
+    let sooner = |line: &str| match line.split_once("interval: ") {
+        Some((before, _)) => format!("{before}interval: 1s\n"),
+        None => format!("{line}\n"),
+    };
+    let objectives: String = objectives.lines().map(sooner).collect();
     let files = [
+        ("slo.yaml", objectives.as_str()),
         ("t.yaml", fires),
         ("fleet.yaml", &fleet),
         ("health.yaml", &health),

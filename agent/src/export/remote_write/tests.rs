@@ -1,214 +1,21 @@
 //! What is written, read by the official definitions.
 
+mod decoded;
+
 use super::client::judge;
 use super::encode::Encoder;
 use super::message::{Message, Point, Row};
 use super::settings::{Histograms, RemoteWriteSettings};
 use crate::aggregate::{Snapshot, Value};
 use crate::export::prometheus;
-use crate::export::push::Part;
 use crate::export::push::http::Answer;
 use crate::export::push::reply::Reply;
 use crate::export::testing::{BYTES, RTT, START, exemplified, histogram, snapshot};
 use agent_store::labels::Labels;
 use agent_store::series::STALE;
-use prost::Message as _;
+use decoded::{Histogram, Series, decode};
 use reqwest::header::HeaderMap;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Labels, value and time of an exemplar.
-type Told = (Vec<(String, String)>, f64, i64);
-
-/// Both versions, after symbols are resolved.
-#[derive(Debug, Default)]
-struct Series {
-    labels: Vec<(String, String)>,
-    samples: Vec<Sample>,
-    histograms: Vec<Histogram>,
-    /// Type, help and unit.
-    metadata: Option<(i32, String, String)>,
-    exemplars: Vec<Told>,
-}
-
-#[derive(prost::Message)]
-struct FirstExemplar {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<Label>,
-    #[prost(double, tag = "2")]
-    value: f64,
-    #[prost(int64, tag = "3")]
-    timestamp: i64,
-}
-
-#[derive(prost::Message)]
-struct SecondExemplar {
-    #[prost(uint32, repeated, tag = "1")]
-    labels: Vec<u32>,
-    #[prost(double, tag = "2")]
-    value: f64,
-    #[prost(int64, tag = "3")]
-    timestamp: i64,
-}
-
-#[derive(prost::Message)]
-struct First {
-    #[prost(message, repeated, tag = "1")]
-    series: Vec<FirstSeries>,
-}
-
-#[derive(prost::Message)]
-struct FirstSeries {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<Label>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<Sample>,
-    #[prost(message, repeated, tag = "3")]
-    exemplars: Vec<FirstExemplar>,
-    #[prost(message, repeated, tag = "4")]
-    histograms: Vec<Histogram>,
-}
-
-#[derive(prost::Message)]
-struct Label {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(prost::Message)]
-struct Second {
-    #[prost(string, repeated, tag = "4")]
-    symbols: Vec<String>,
-    #[prost(message, repeated, tag = "5")]
-    series: Vec<SecondSeries>,
-}
-
-#[derive(prost::Message)]
-struct SecondSeries {
-    #[prost(uint32, repeated, tag = "1")]
-    labels: Vec<u32>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<Sample>,
-    #[prost(message, repeated, tag = "3")]
-    histograms: Vec<Histogram>,
-    #[prost(message, repeated, tag = "4")]
-    exemplars: Vec<SecondExemplar>,
-    #[prost(message, optional, tag = "5")]
-    metadata: Option<Metadata>,
-}
-
-#[derive(prost::Message)]
-struct Metadata {
-    #[prost(int32, tag = "1")]
-    kind: i32,
-    #[prost(uint32, tag = "3")]
-    help: u32,
-    #[prost(uint32, tag = "4")]
-    unit: u32,
-}
-
-#[derive(Clone, prost::Message)]
-struct Sample {
-    #[prost(double, tag = "1")]
-    value: f64,
-    #[prost(int64, tag = "2")]
-    timestamp: i64,
-    #[prost(int64, tag = "3")]
-    start: i64,
-}
-
-#[derive(Clone, prost::Message)]
-struct Histogram {
-    #[prost(uint64, optional, tag = "1")]
-    count: Option<u64>,
-    #[prost(double, tag = "3")]
-    sum: f64,
-    #[prost(sint32, tag = "4")]
-    schema: i32,
-    #[prost(double, tag = "5")]
-    zero_threshold: f64,
-    #[prost(uint64, optional, tag = "6")]
-    zero_count: Option<u64>,
-    #[prost(message, repeated, tag = "11")]
-    spans: Vec<Span>,
-    #[prost(sint64, repeated, tag = "12")]
-    deltas: Vec<i64>,
-    #[prost(int64, tag = "15")]
-    timestamp: i64,
-    #[prost(int64, tag = "17")]
-    start: i64,
-}
-
-#[derive(Clone, prost::Message)]
-struct Span {
-    #[prost(sint32, tag = "1")]
-    offset: i32,
-    #[prost(uint32, tag = "2")]
-    length: u32,
-}
-
-fn decode(protocol: u8, part: &Part) -> Vec<Series> {
-    let body = snap::raw::Decoder::new().decompress_vec(&part.body).unwrap();
-    let series: Vec<Series> = if protocol == 1 {
-        let all = First::decode(body.as_slice()).unwrap().series.into_iter();
-        all.map(|s| Series {
-            labels: s.labels.into_iter().map(|l| (l.name, l.value)).collect(),
-            samples: s.samples,
-            histograms: s.histograms,
-            metadata: None,
-            exemplars: s
-                .exemplars
-                .into_iter()
-                .map(|e| {
-                    (
-                        e.labels.into_iter().map(|l| (l.name, l.value)).collect(),
-                        e.value,
-                        e.timestamp,
-                    )
-                })
-                .collect(),
-        })
-        .collect()
-    } else {
-        let request = Second::decode(body.as_slice()).unwrap();
-        let symbols = &request.symbols;
-        assert_eq!(symbols[0], "");
-        assert_eq!(symbols.iter().collect::<BTreeSet<_>>().len(), symbols.len());
-        let of = |at: u32| symbols[at as usize].clone();
-        let all = request.series.into_iter();
-        all.map(|s| Series {
-            labels: s.labels.chunks(2).map(|l| (of(l[0]), of(l[1]))).collect(),
-            samples: s.samples,
-            histograms: s.histograms,
-            metadata: s.metadata.map(|m| (m.kind, of(m.help), of(m.unit))),
-            exemplars: s
-                .exemplars
-                .into_iter()
-                .map(|e| {
-                    (
-                        e.labels.chunks(2).map(|l| (of(l[0]), of(l[1]))).collect(),
-                        e.value,
-                        e.timestamp,
-                    )
-                })
-                .collect(),
-        })
-        .collect()
-    };
-    let points: usize = series.iter().map(|s| s.samples.len() + s.histograms.len()).sum();
-    assert_eq!(points as u64, part.points);
-    for one in &series {
-        let names: Vec<_> = one.labels.iter().map(|(name, _)| name).collect();
-        assert!(
-            names.is_sorted() && names.iter().all(|name| !name.is_empty()),
-            "{names:?}"
-        );
-        assert!(one.labels.iter().all(|(_, value)| !value.is_empty()));
-        assert!(one.samples.is_empty() != one.histograms.is_empty());
-    }
-    series
-}
+use std::collections::BTreeMap;
 
 fn encoder(protocol: u8) -> Encoder {
     let external = [("dc", "fra"), ("peer", "gives way")];
