@@ -27,7 +27,7 @@ impl Watched {
         // A name of its own: others may talk to private addresses on this machine as well.
         let server = scene.net.b.v4;
         let config = format!(
-            "peers: [{{name: {PEER}, cidrs: [{server}]}}]\nstore: {{kind: disk, directory: {directory}}}\nanomaly: {{interval: 1s, learning: 16, exclude: [node_pressure, tcp_bytes, netdev_bytes]}}"
+            "peers: [{{name: {PEER}, cidrs: [{server}]}}]\nstore: {{kind: disk, directory: {directory}}}\nanomaly: {{interval: 1s, learning: 32, exclude: [node_pressure, tcp_bytes, netdev_bytes]}}"
         );
         let receiver = scene.net.a.ns.enter(Receiver::http)?;
         let agent = Setup::new()

@@ -247,14 +247,16 @@ fn files_that_are_not_to_be_believed() -> Result<()> {
         .context(*what)
     })?;
     // What cannot be unpacked ends the reader, and what is too much work is refused.
-    let snapshot = agent.snapshot()?;
-    let ended = snapshot.number("geophone_profile_symbolizer_failures_total", &[])?;
-    let malformed = [("reason", "malformed")];
-    let refused = snapshot.number("geophone_profile_table_failures_total", &malformed)?;
-    ensure!(
-        (1.0..10.0).contains(&ended) && refused >= 1.0,
-        "{ended} ended, {refused} refused"
-    );
+    agent.until(|snapshot| {
+        let ended = snapshot.number("geophone_profile_symbolizer_failures_total", &[])?;
+        let malformed = [("reason", "malformed")];
+        let refused = snapshot.number("geophone_profile_table_failures_total", &malformed)?;
+        ensure!(
+            (1.0..10.0).contains(&ended) && refused >= 1.0,
+            "{ended} ended, {refused} refused"
+        );
+        Ok(())
+    })?;
     let children = command::output(Command::new("pgrep").args(["-P", &agent.pid().to_string()]))?;
     for pid in children.split_whitespace() {
         let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
