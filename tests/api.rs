@@ -11,7 +11,7 @@ use tests::harness::agent::{PATIENCE, Scratch, binary, clean};
 use tests::harness::cli::{geophone, one_line, says};
 use tests::harness::command::said;
 use tests::harness::otlp::Authority;
-use tests::harness::{Link, Setup, equal};
+use tests::harness::{Agent, Link, Netns, Setup, equal};
 use tests::need_root;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -24,9 +24,9 @@ fn open(setup: Setup, authority: &Authority, token: &str) -> Setup {
         .set("api.token_file", token)
 }
 
-/// Another machine on the agent's wire, with curl.
+/// A machine on the agent's wire, with curl.
 struct Stranger<'a> {
-    link: &'a Link,
+    ns: &'a Netns,
     at: SocketAddr,
 }
 
@@ -34,7 +34,7 @@ impl Stranger<'_> {
     /// Asks for a path of the agent's, which is to prove that it is `localhost`.
     fn curl(&self, scheme: &str, path: &str, more: &[&str]) -> Result<Output> {
         let port = self.at.port();
-        let mut curl = self.link.b.ns.command("curl");
+        let mut curl = self.ns.command("curl");
         curl.args(["--silent", "--show-error", "--max-time", "10", "--noproxy", "*"])
             .args(["--output", "/dev/null", "--write-out", "%{http_code}"])
             .args(["--connect-to", &format!("localhost:{port}:{}", self.at)])
@@ -53,6 +53,16 @@ impl Stranger<'_> {
         ensure!(out.status.success(), "{path}: {}", said(&out));
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
+
+    /// Waits until the agent is well, which may be asked without the token.
+    fn ready(&self, authority: &Authority, agent: &Agent) -> Result<()> {
+        let start = Instant::now();
+        while self.status("/readyz", authority, None).ok().as_deref() != Some("200") {
+            ensure!(start.elapsed() < PATIENCE, "not ready: {}", agent.log());
+            sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
 }
 
 /// Cause: another machine asks, by TLS and not, with and without the token. Seen: answers only to who has both, and a
@@ -67,15 +77,10 @@ fn tls_and_a_token() -> Result<()> {
     let setup = Setup::new().inside(&link.a.ns).listen(link.a.v4);
     let agent = open(setup, &ours, &token.to_string_lossy()).spawn()?;
     let stranger = Stranger {
-        link: &link,
+        ns: &link.b.ns,
         at: agent.at,
     };
-    let start = Instant::now();
-    // Whether it is well may be asked without the token.
-    while stranger.status("/readyz", &ours, None).ok().as_deref() != Some("200") {
-        ensure!(start.elapsed() < PATIENCE, "not ready: {}", agent.log());
-        sleep(Duration::from_millis(100));
-    }
+    stranger.ready(&ours, &agent)?;
     let short = TOKEN.trim_end_matches('f');
     let long = format!("{TOKEN}0");
     for (given, want) in [
@@ -142,12 +147,12 @@ fn commands_ask_an_exposed_agent() -> Result<()> {
     let named = scratch.write("settings.yaml", settings(&ours.file("server.crt")))?;
     let named = named.to_string_lossy();
     let start = Instant::now();
-    while !geophone(&["check", "--cardinality", "--config", &named])?
-        .status
-        .success()
-    {
-        let last = geophone(&["check", "--cardinality", "--config", &named])?;
-        ensure!(start.elapsed() < PATIENCE, "{}: {}", said(&last), agent.log());
+    loop {
+        let out = geophone(&["check", "--cardinality", "--config", &named])?;
+        if out.status.success() {
+            break;
+        }
+        ensure!(start.elapsed() < PATIENCE, "{}: {}", said(&out), agent.log());
         sleep(Duration::from_millis(200));
     }
     for words in [
@@ -208,36 +213,23 @@ fn silent_strangers_keep_nobody_out() -> Result<()> {
     let setup = Setup::new().inside(&link.a.ns).listen(link.a.v4);
     let agent = open(setup, &ours, &token.to_string_lossy()).spawn()?;
     let stranger = Stranger {
-        link: &link,
+        ns: &link.b.ns,
         at: agent.at,
     };
-    let start = Instant::now();
-    while stranger.status("/readyz", &ours, None).ok().as_deref() != Some("200") {
-        ensure!(start.elapsed() < PATIENCE, "not ready: {}", agent.log());
-        sleep(Duration::from_millis(100));
-    }
+    stranger.ready(&ours, &agent)?;
+    // The node itself: another than who is silent.
+    let near = Stranger {
+        ns: &link.a.ns,
+        at: agent.at,
+    };
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let silent = scope.spawn(|| link.b.ns.enter(|| silence(agent.at, 200, &over)));
-        // The node itself asks: another than who is silent.
         let asks = || -> Result<()> {
-            let port = agent.at.port();
             let start = Instant::now();
+            let ca = ours.file("ca.crt");
             while start.elapsed() < Duration::from_secs(15) {
-                let mut curl = link.a.ns.command("curl");
-                curl.args([
-                    "--silent",
-                    "--max-time",
-                    "2",
-                    "--noproxy",
-                    "*",
-                    "--output",
-                    "/dev/null",
-                ])
-                .args(["--write-out", "%{http_code}", "--cacert", &ours.file("ca.crt")])
-                .args(["--connect-to", &format!("localhost:{port}:{}", agent.at)])
-                .arg(format!("https://localhost:{port}/healthz"));
-                let out = curl.output()?;
+                let out = near.curl("https", "/healthz", &["--cacert", &ca, "--max-time", "2"])?;
                 let after = start.elapsed();
                 equal("answer", &*String::from_utf8_lossy(&out.stdout), "200")
                     .with_context(|| format!("after {after:?}"))?;

@@ -5,6 +5,7 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tests::harness::agent::PATIENCE;
@@ -248,7 +249,7 @@ fn exemplars_lead_there(
 /// none, those whose ids OpenTelemetry's samplers choose; all that failed.
 #[test]
 fn chance_tells_both_ends_or_none_and_errors_always() -> Result<()> {
-    need_root!();
+    need_root!("nft");
     const COUNT: u64 = 800;
     let mut scene = Scene::sink()?;
     let receiver = Receiver::http()?;
@@ -259,6 +260,16 @@ fn chance_tells_both_ends_or_none_and_errors_always() -> Result<()> {
     for _ in 0..5 {
         scene.client.connect_fails(&scene.net.b.at(9))?;
     }
+    // Nobody answers, and who asks does not wait until the kernel gives up.
+    scene
+        .net
+        .b
+        .ns
+        .nft("table inet hole { chain in { type filter hook input priority 0; tcp dport 7777 drop; }; }")?;
+    let hole = scene.net.b.at(7777);
+    scene
+        .client
+        .ask(json!({ "do": "connect", "to": hole, "wait_ms": 300 }))?;
     let (client, server) = (scene.client.name().to_owned(), scene.server.name().to_owned());
     // What is in the last five seconds is sent when the agent ends.
     agent.after(2)?;
@@ -266,18 +277,29 @@ fn chance_tells_both_ends_or_none_and_errors_always() -> Result<()> {
     let all = spans(&receiver, &[&client, &server], 5)?;
     let (failed, chosen): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|(_, span)| span.name == "tcp.connect");
-    equal("refused", failed.len(), 5)?;
+    let errors = failed
+        .iter()
+        .map(|(_, span)| word(span, "error.type"))
+        .collect::<Vec<_>>();
+    let of = |error: &str| errors.iter().filter(|one| **one == error).count();
+    equal(
+        "failed",
+        (failed.len(), of("refused"), of("abandoned")),
+        (6, 5, 1),
+    )?;
     for (service, span) in &failed {
         equal("who", service.as_str(), client.as_str())?;
-        equal(
-            "why",
-            (word(span, "error.type"), word(span, "geophone.trace.why")),
-            ("refused", "error"),
-        )?;
+        equal("why", word(span, "geophone.trace.why"), "error")?;
         let status = span.status.as_ref().context("no status")?;
-        equal("status", (status.code, status.message.as_str()), (2, "refused"))?;
+        equal(
+            "status",
+            (status.code, status.message.as_str()),
+            (2, word(span, "error.type")),
+        )?;
+        let took = span.end_time_unix_nano - span.start_time_unix_nano;
+        let is_abandoned = word(span, "error.type") == "abandoned";
         ensure!(
-            span.start_time_unix_nano < span.end_time_unix_nano && span.events.is_empty(),
+            span.events.is_empty() && took > 0 && (took >= 300_000_000) == is_abandoned,
             "{span:?}"
         );
     }

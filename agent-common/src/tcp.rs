@@ -58,6 +58,10 @@ pub mod counter {
 pub const RETRANSMIT_TYPES: [&str; 4] = ["fast", "tail_loss_probe", "timeout", "synack"];
 /// Who opened a connection, `network.tcp.handshake.role`.
 pub const ROLES: [&str; 3] = ["client", "server", "unknown"];
+/// Index of who opened it.
+pub const CLIENT: u8 = 0;
+/// Index of who was asked.
+pub const SERVER: u8 = 1;
 /// How a connection ended, `error.type`; the first is no error.
 pub const END_REASONS: [&str; 6] = ["none", "refused", "reset", "timed_out", "unreachable", "other"];
 
@@ -179,9 +183,9 @@ crate::wire! {
         pub connect: u32,
         /// Largest of the round-trip times that were counted, µs; 0 = none was.
         pub rtt_max: u32,
-        /// Initial sequence number of this end; 0 = not known.
+        /// Initial sequence number of this end, at close; 0 = not known.
         pub isn: u32,
-        /// Initial sequence number of the other end; 0 = not known, or it never answered.
+        /// Initial sequence number of the other end, at close; 0 = not known, or it never answered.
         pub isn_remote: u32,
         /// Why it is told as a span: one of [`crate::trace::why`].
         pub traced: u32,

@@ -1,6 +1,6 @@
 //! The one way into the ring buffer.
 
-use crate::account::bump;
+use crate::account::{add, bump};
 use crate::settings::{NCPU, RING_HIGH_WATER};
 use agent_common::account::{Account, reason};
 use agent_common::wire::{Header, LAYOUT, Wire};
@@ -100,4 +100,20 @@ pub fn take_token(tokens: &Array<u64>) -> bool {
         }
         None => false,
     }
+}
+
+/// The same of one word for all CPUs, for what is rare and must not depend on which of them it came to; below 0 where several took
+/// the last.
+#[inline(always)]
+pub fn take_shared_token(tokens: &Array<u64>) -> bool {
+    let Some(tokens) = tokens.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: valid for the program's run; all writes are atomic, or userspace's, which fills it up.
+    let tokens = unsafe { &mut *tokens };
+    let any = *tokens as i64 > 0;
+    if any {
+        add(tokens, u64::MAX);
+    }
+    any
 }

@@ -33,8 +33,8 @@ pub(super) const CLOSE: u8 = 7;
 pub(super) const LISTEN: u8 = 10;
 pub(super) const NEW_SYN_RECV: u8 = 12;
 pub(super) const IPPROTO_TCP: u16 = 6;
-const CLIENT: u32 = 0;
-pub(super) const SERVER: u32 = 1;
+const CLIENT: u32 = agent_common::tcp::CLIENT as u32;
+pub(super) const SERVER: u32 = agent_common::tcp::SERVER as u32;
 
 /// Counters are flushed when this much of the socket's clock has passed, µs.
 const FLUSH_EVERY: u64 = 1_000_000;

@@ -44,8 +44,8 @@ impl Alert {
     }
 }
 
-/// Longest value of a label or an annotation that is told, in bytes, but for its mark. A queue of 8 MiB that must hold what is said of
-/// a group has room for a hundred; of a rule that makes megabytes it had for three.
+/// Longest value of a label or an annotation that is told, in bytes, but for its mark: what is said of a group, which may have half of
+/// a queue of 8 MiB, has room for some thirty.
 const LONGEST: usize = 64 << 10;
 
 /// A value that is not too long: what is cut ends with a number of the whole, so that two stay two.

@@ -7,6 +7,8 @@ mod group;
 #[cfg(test)]
 mod tests;
 
+pub use group::LASTS;
+
 use crate::alert::Alert;
 use crate::incident::{Edges, Incidents};
 use crate::inhibit::{Inhibited, Inhibition};

@@ -22,9 +22,11 @@ import sys
 import tempfile
 
 import helm_python
-import jsonschema
 import kubernetes_validate
 import yaml
+
+from crds import foreign, write_crds
+from plain import dump, plain
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHART = HERE / "helm/geophone"
@@ -34,9 +36,6 @@ PLATFORMS = sorted(path.stem for path in (CHART / "platforms").glob("*.yaml"))
 OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
 # The oldest that the chart admits, and those that are maintained.
 VERSIONS = ["1.25", "1.29", "1.33", "1.35", "1.37"]
-# kind: schema of what is not Kubernetes' own, without its descriptions (Apache-2.0): PodMonitor, ServiceMonitor and PrometheusRule of
-# the Prometheus operator 0.93.0, SecurityContextConstraints of openshift/api 2a3d739, Certificate of cert-manager 2d0d7f7.
-CRDS = HERE / "crds.json"
 
 EXPOSED = {"api": {"expose": True, "tls": {"secretName": "tls"}, "token": {"secretName": "token"}}}
 MUTUAL = {"api": {**EXPOSED["api"], "tls": {"secretName": "tls", "clientCaKey": "ca.crt"}}}
@@ -207,35 +206,6 @@ def lint():
                 fault(f"helm lint, {name}: {message['path']}: {message['error']}")
         for error in report["errors"]:
             fault(f"helm lint, {name}: {error}")
-
-
-@functools.cache
-def foreign():
-    return {kind: jsonschema.Draft202012Validator(schema) for kind, schema in json.loads(CRDS.read_text()).items()}
-
-
-def strict(node):
-    """A CRD's schema as JSON Schema has it, in which what is not named is refused."""
-    if isinstance(node, list):
-        return [strict(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    # A property may be called `description`, but is no text.
-    node = {key: strict(value) for key, value in node.items() if key != "description" or not isinstance(value, str)}
-    if isinstance(node.get("properties"), dict) and node.get("type") == "object" and not node.get("x-kubernetes-preserve-unknown-fields"):
-        node["additionalProperties"] = False
-    if node.get("nullable") is True:
-        node["type"] = [node["type"], "null"]
-    return node
-
-
-def write_crds(paths):
-    schemas = {}
-    for path in paths:
-        spec = yaml.safe_load(pathlib.Path(path).read_text())["spec"]
-        stored = next(version for version in spec["versions"] if version["storage"])
-        schemas[spec["names"]["kind"]] = strict(stored["schema"]["openAPIV3Schema"])
-    CRDS.write_text(json.dumps(dict(sorted(schemas.items())), separators=(",", ":")) + "\n")
 
 
 def schemas(name, rendered):
@@ -413,34 +383,6 @@ def refused():
                 fault(f"{values}: refused, but not for {words!r}: {error}")
         else:
             fault(f"{values}: not refused")
-
-
-def plain(item):
-    """Without what only Helm reads."""
-    def walk(node):
-        if isinstance(node, dict):
-            if isinstance(node.get("labels"), dict):
-                for label in ("helm.sh/chart", "app.kubernetes.io/managed-by"):
-                    node["labels"].pop(label, None)
-            for value in node.values():
-                walk(value)
-        elif isinstance(node, list):
-            for value in node:
-                walk(value)
-    walk(item)
-    return item
-
-
-def literal(dumper, text):
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-yaml.SafeDumper.add_representer(str, literal)
-
-
-def dump(items):
-    head = "# Made from the chart by `deploy/kubernetes/check.py --write`; do not edit.\n"
-    return head + yaml.safe_dump_all(items, sort_keys=False, width=120, allow_unicode=True)
 
 
 def over(below, values):

@@ -39,7 +39,8 @@ network() {
 }
 
 transfer() {
-    geophone flows --json --for 12s 2>&1 > /tmp/flows.json < /dev/null & flows=$!
+    # Its errors are the section's, to say why there are no flows.
+    geophone flows --json --for 30s 2>&1 > /tmp/flows.json < /dev/null & flows=$!
     # It is there before the connections are.
     sleep 2
     ip netns exec b iperf3 --server --one-off --daemon
@@ -50,7 +51,8 @@ transfer() {
     ip netns exec a bash -c 'for _ in {1..5}; do
         printf "\x08\0\0\0\0\0\x2b\0\2\0\0\0\0\1\2\0\0\0\0\2\x08\6" > /dev/udp/10.98.0.2/4789
     done'
-    wait $flows
+    # The ends of the last connections are told.
+    sleep 2; kill -INT $flows; wait $flows
 }
 
 # The traces of the connections of iperf3 that have ended: each is told at both of its ends.

@@ -1,7 +1,7 @@
 //! A connection as a record: at its close, and every ten seconds of its life.
 
 use super::conn::{self, Conn, flag};
-use super::span;
+use super::{CLOSE, span};
 use crate::emit::{emit, header};
 use crate::kernel::{self, Ptr};
 use agent_common::account::Account;
@@ -62,7 +62,12 @@ pub(super) fn tell(
         r.cwnd = kernel::cwnd(tp);
         r.connect = conn.connect;
         r.rtt_max = conn.max_rtt;
-        (r.isn, r.isn_remote) = span::isns(conn, tp);
+        // Of an open connection they are nobody's business, not even a recording's.
+        (r.isn, r.isn_remote) = if state == CLOSE {
+            span::isns(conn, tp)
+        } else {
+            (0, 0)
+        };
         r.traced = traced;
         r.error = error;
         r.role = conn.role as u8;

@@ -2,7 +2,8 @@
 
 use super::SERVER;
 use super::conn::{self, Conn, flag};
-use crate::account::{add, bump};
+use crate::account::bump;
+use crate::emit::take_shared_token;
 use crate::kernel::{self, Ptr};
 use crate::settings::{switch, switch_value};
 use agent_common::account::Account;
@@ -12,7 +13,7 @@ use aya_ebpf::{macros::map, maps::Array};
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
 
-/// Spans that may still be told in this second, all CPUs together: userspace fills it up. Below 0 where several took the last.
+/// Spans that may still be told in this second, all CPUs together; see [`take_shared_token`].
 #[map]
 static TRACE_TOKENS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 
@@ -35,20 +36,6 @@ pub fn isns(conn: &Conn, tp: Ptr) -> (u32, u32) {
         .wrapping_sub(kernel::sequence_received(tp) as u32)
         .wrapping_sub(1);
     (own, other)
-}
-
-#[inline(always)]
-fn take_token() -> bool {
-    let Some(tokens) = TRACE_TOKENS.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: valid for the program's run; all writes are atomic, or userspace's, which race with nothing that counts.
-    let tokens = unsafe { &mut *tokens };
-    let any = *tokens as i64 > 0;
-    if any {
-        add(tokens, u64::MAX);
-    }
-    any
 }
 
 /// Why a connection that ends is told as a span.
@@ -81,7 +68,7 @@ pub fn why(account: &mut Account, conn: &Conn, tp: Ptr, error: u32) -> u32 {
     } else {
         return why::NOT;
     };
-    if take_token() {
+    if take_shared_token(&TRACE_TOKENS) {
         return why;
     }
     bump(&mut account.seen);

@@ -7,6 +7,7 @@ use crate::kernel::{self, Ptr};
 use crate::settings::{switch, switch_value};
 use agent_common::account::{Account, program, reason};
 use agent_common::tcp::{SLOT_NONE, counter};
+use agent_common::trace::why;
 use aya_ebpf::helpers::generated::bpf_sock_from_file;
 use core::ffi::c_void;
 
@@ -70,7 +71,17 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
             return 0;
         }
         conn.last_record = clock;
-        tell(account, program::TCP_SWEEP, conn, sk, tp, state, state, 0, 0);
+        tell(
+            account,
+            program::TCP_SWEEP,
+            conn,
+            sk,
+            tp,
+            state,
+            state,
+            0,
+            why::NOT,
+        );
     }
     0
 }

@@ -9,7 +9,7 @@ use agent_store::series::Millis;
 use std::collections::BTreeSet;
 
 /// What a place that forgets is told holds so long at least, in ms.
-const LASTS: Millis = 240_000;
+pub const LASTS: Millis = 240_000;
 
 /// Alerts that are told together.
 pub(super) struct Group {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// What may not have come before is said to end no sooner than this, ms from now: an Alertmanager tells nobody of an alert that is
 /// over when its own group_wait (30s, if nothing else is set) is.
-const SEEN: Millis = 60_000;
+pub const SEEN: Millis = 60_000;
 /// An attempt so late, in ms, is one after others that failed.
 const LATE: Millis = 5_000;
 

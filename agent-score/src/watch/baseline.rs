@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The first bytes of it: what it is, and the form of the rest.
-const MAGIC: &[u8; 8] = b"GPHBASE\x01";
+const MAGIC: &[u8; 8] = b"GPHBASE\x02";
 /// Behind it the length of the state, and its checksum.
 const HEAD: usize = MAGIC.len() + 8 + 4;
 

@@ -264,6 +264,11 @@ fn a_baseline_that_does_not_fit_is_learned_anew() {
     };
     let mut other = Watcher::new(faster, vec![definition(false)]);
     assert_eq!(other.restore(&bytes), Err(Fault::Interval(STEP)));
+    // One of the form before is whole, and of no use.
+    let mut older = bytes.clone();
+    older[7] -= 1;
+    let mut other = Watcher::new(SETTINGS, vec![definition(false)]);
+    assert_eq!(other.restore(&older), Err(Fault::Foreign));
     for at in 0..bytes.len() {
         let mut other = Watcher::new(SETTINGS, vec![definition(false)]);
         assert!(other.restore(&bytes[..at]).is_err(), "cut at {at}");

@@ -72,7 +72,11 @@ impl Inner {
                 self.counters.damage(id, &error);
                 None
             }
-            Err(Stop::TooMuch) => None,
+            Err(Stop::TooMuch) => {
+                let error = std::io::Error::other("it is too large to be kept");
+                self.counters.failed("what is kept of an old block", &error);
+                None
+            }
             Err(Stop::Failed(error)) => {
                 self.counters.failed("what is kept of an old block", &error);
                 // A disk that is full needs the room. All else may pass until the next time.

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::export::push::http::{self, AGENT, describe};
 use crate::export::push::reply::printable;
+use agent_notify::receivers::alertmanager::SEEN;
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
 use rand::Rng as _;
@@ -26,9 +27,6 @@ use tokio::time::sleep;
 
 /// An alert is told again after this time.
 const AGAIN: Millis = 60_000;
-/// One that ended before it could be told is told to end so much later: an Alertmanager notifies nobody of what is over when its
-/// group_wait (30 s) is.
-const SEEN: Millis = 60_000;
 /// Alerts of one request.
 const MOST: usize = 64;
 /// For one request.
@@ -94,16 +92,15 @@ pub fn all(config: &Config) -> Result<Vec<Alertmanager>> {
             .user_agent(AGENT)
             // Of a redirect a GET would be made, whose answer is no receipt.
             .redirect(reqwest::redirect::Policy::none());
-        let client = match url.scheme() {
-            "http" => http::plain(client),
-            _ => client,
-        };
+        let client = http::for_url(client, &url)
+            .build()
+            .context("rules.alertmanagers")?;
         Ok(Alertmanager {
             url,
             token_file: config.rules.alertmanager_token_file.clone(),
             external_labels: super::files::external_labels(config),
             external_url: super::files::external_url(config),
-            client: client.build().context("rules.alertmanagers")?,
+            client,
             told: HashMap::new(),
             failing: false,
             stats: Arc::default(),
@@ -188,7 +185,7 @@ impl Alertmanager {
         Ok(())
     }
 
-    /// What ended while nobody could be told is due as well, once.
+    /// What ended while nobody could be told is due as well; as one that fires it is told once.
     fn is_due(&self, alert: &Told, now: Millis) -> bool {
         // As with a Prometheus: it ends at the Alertmanager if the rule goes on failing.
         if alert.unknown {

@@ -36,7 +36,7 @@ pub struct Rules {
     interval: Millis,
     /// For the thread that evaluates them.
     groups: Mutex<Vec<Group>>,
-    /// Of what is not healthy.
+    /// Of what is not healthy; taken while `groups` is held only, so nobody ever waits for it.
     roles: Mutex<Roles>,
     /// What is told of each group: who asks does not wait for an evaluation.
     published: RwLock<Vec<Arc<GroupView>>>,

@@ -12,7 +12,7 @@ static ALERTNAME: Label = Label {
     otlp: "geophone.alert.name",
     help: "Name of the alert in its rule file",
 };
-static SEVERITY: Label = Label {
+pub(super) static SEVERITY: Label = Label {
     prometheus: "severity",
     otlp: "geophone.alert.severity",
     help: "What the alert's label `severity` says",

@@ -6,6 +6,7 @@ use crate::export::testing::snapshot;
 use crate::memory::Memory;
 use agent_store::promql::{Options, Value, instant};
 use agent_store::series::Millis;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -24,6 +25,23 @@ groups:
   - {alert: Wrong, expr: 'up * on() {__name__=~\"up|target_info\"}'}
 ";
 
+/// Rules of these files over a store in memory.
+fn opened(files: Vec<PathBuf>, change: impl FnOnce(&mut Config)) -> (Arc<Memory>, Arc<Rules>) {
+    let mut config = Config::default();
+    config.store.kind = StoreKind::Memory;
+    config.health.enabled = false;
+    config.rules.files = files;
+    change(&mut config);
+    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
+    let rules = Rules::open(&config, Some(&memory), None).unwrap();
+    (memory, rules)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_time().build().unwrap()
+}
+
 /// Ticks pass: snapshots are stored by the recorder's thread, and rules are evaluated by theirs.
 #[test]
 fn alerts_fire_are_stored_and_are_told() {
@@ -31,21 +49,13 @@ fn alerts_fire_are_stored_and_are_told() {
     let file = directory.path().join("r.yaml");
     std::fs::write(&file, RULES).unwrap();
     std::fs::write(directory.path().join("bad.yml"), "groups: 5").unwrap();
-    let mut config = Config::default();
-    config.store.kind = StoreKind::Memory;
-    config.health.enabled = false;
-    config.rules.files = vec![directory.path().to_owned(), directory.path().join("none.yaml")];
-    config
-        .rules
-        .external_labels
-        .insert("site".to_owned(), "here".to_owned());
-    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
-    let rules = Rules::open(&config, Some(&memory), None).unwrap();
+    let files = vec![directory.path().to_owned(), directory.path().join("none.yaml")];
+    let (memory, rules) = opened(files, |config| {
+        let labels = &mut config.rules.external_labels;
+        labels.insert("site".to_owned(), "here".to_owned());
+    });
     assert_eq!(rules.invalid.load(std::sync::atomic::Ordering::Relaxed), 2);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let (snapshots, receiver) = watch::channel(Arc::new(snapshot(0, 0)));
     let (stored, ticks) = watch::channel(0);
     let mut seen = stored.subscribe();
@@ -114,16 +124,8 @@ fn a_rule_without_for_fires_behind_its_sample() {
         format!("groups:\n- {{name: g, interval: 1s, rules: [{rule}]}}\n"),
     )
     .unwrap();
-    let mut config = Config::default();
-    config.store.kind = StoreKind::Memory;
-    config.health.enabled = false;
-    config.rules.files = vec![file];
-    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
-    let rules = Rules::open(&config, Some(&memory), None).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let (memory, rules) = opened(vec![file], |_| {});
+    let runtime = runtime();
     let (snapshots, receiver) = watch::channel(Arc::new(snapshot(0, 0)));
     let (stored, ticks) = watch::channel(0);
     let mut evaluated = rules.evaluated();
@@ -191,12 +193,7 @@ fn files_are_read_again() {
         |alert: &str| format!("groups:\n- {{name: g, rules: [{{alert: {alert}, expr: '1', for: 1m}}]}}\n");
     write("a.yaml", &one("A"));
     write("b.yaml", &one("B"));
-    let mut config = Config::default();
-    config.store.kind = StoreKind::Memory;
-    config.health.enabled = false;
-    config.rules.files = vec![directory.path().to_owned()];
-    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
-    let rules = Rules::open(&config, Some(&memory), None).unwrap();
+    let (memory, rules) = opened(vec![directory.path().to_owned()], |_| {});
     let at = |minute: Millis| 1_700_000_000_000 + minute * 60_000;
     let series = memory
         .store()

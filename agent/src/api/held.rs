@@ -22,6 +22,8 @@ pub(super) struct Held<T> {
     paths: Vec<PathBuf>,
     read: Box<dyn Fn() -> Result<T> + Send>,
     seen: Vec<Stamp>,
+    /// What was seen last could not be used.
+    failed: bool,
     value: watch::Sender<T>,
 }
 
@@ -41,6 +43,7 @@ impl<T: Send + Sync + 'static> Held<T> {
             paths,
             read: Box::new(read),
             seen,
+            failed: false,
             value,
         })
     }
@@ -72,19 +75,23 @@ impl<T: Send + Sync + 'static> Held<T> {
     /// A state that cannot be used is told once: it may be half of a pair, whose other half is on its way.
     fn look(&mut self, stats: &Stats) {
         let now = stamps(&self.paths);
-        if now == self.seen {
+        let is_news = now != self.seen;
+        if !is_news && !self.failed {
             return;
         }
         self.seen = now;
         let name = self.files.setting();
         let taken = (self.read)();
-        stats.outdated(self.files, taken.is_err());
+        self.failed = taken.is_err();
+        stats.outdated(self.files, self.failed);
         match taken {
             Ok(value) => {
                 self.value.send_replace(value);
                 tracing::info!("{name}: changed, and read again");
             }
-            Err(error) => tracing::warn!("{error:#}; what {name} held before is used on"),
+            // Once; it may pass with no change of the files, and is tried at each look.
+            Err(error) if is_news => tracing::warn!("{error:#}; what {name} held before is used on"),
+            Err(_) => {}
         }
     }
 }
@@ -97,4 +104,33 @@ fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
         Some((about.dev(), about.ino(), about.len(), changed.0, changed.1))
     };
     paths.iter().map(stamp).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    #[test]
+    fn what_could_not_be_read_is_tried_again_though_no_file_has_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        std::fs::write(&file, "1").unwrap();
+        let reads = Arc::new(AtomicU32::new(0));
+        let counted = reads.clone();
+        // The second time it fails, as where too many files are open.
+        let read = move || match counted.fetch_add(1, Relaxed) {
+            1 => Err(anyhow::anyhow!("too many open files")),
+            n => Ok(n),
+        };
+        let mut held = Held::new(Files::Token, [file.clone()], read).unwrap();
+        let (latest, stats) = (held.latest(), Stats::default());
+        std::fs::write(&file, "22").unwrap();
+        held.look(&stats);
+        assert_eq!(*latest.borrow(), 0);
+        held.look(&stats);
+        assert_eq!(*latest.borrow(), 2);
+        held.look(&stats);
+        assert_eq!(reads.load(Relaxed), 3, "nothing has changed");
+    }
 }

@@ -152,9 +152,9 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
         ticked.closed().await;
     });
     let stats = state.stats.clone();
-    let secret = token.as_ref().map(Held::latest);
-    let shown = tls.as_ref().map(Held::latest);
-    let router = routes::router(state, secret, hosts, patience, last_tick);
+    let latest_token = token.as_ref().map(Held::latest);
+    let latest_tls = tls.as_ref().map(Held::latest);
+    let router = routes::router(state, latest_token, hosts, patience, last_tick);
     if let Some(token) = token {
         tasks.spawn(token.follow(look, stats.clone()));
     }
@@ -172,7 +172,7 @@ pub async fn serve(bound: Bound, state: State, shutdown: impl Future<Output = ()
                     if was_anothers {
                         stats.displaced();
                     }
-                    let tls = shown.as_ref().map(|shown| shown.borrow().clone());
+                    let tls = latest_tls.as_ref().map(|latest| latest.borrow().clone());
                     let (router, stopped) = (router.clone(), stopped.clone());
                     tasks.spawn(async move {
                         tokio::select! {

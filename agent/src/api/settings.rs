@@ -63,6 +63,12 @@ impl ApiSettings {
         {
             bail!("api.tls: client_cert_file and client_key_file belong together; set both or none");
         }
+        if let Some(tls) = &self.tls
+            && tls.client_cert_file.is_some()
+            && tls.client_ca_file.is_none()
+        {
+            bail!("api.tls.client_cert_file: no client is asked for a certificate; set client_ca_file too");
+        }
         if self.listen.ip().to_canonical().is_loopback() {
             return Ok(());
         }

@@ -12,6 +12,7 @@ use crate::export::push::reply::Reply;
 use crate::memory::now;
 use crate::ui::print::table;
 use agent_notify::alert::time;
+use agent_notify::dispatch::LASTS;
 use agent_notify::matcher::{self, Matcher};
 use agent_notify::{Alert, Notification};
 use agent_store::labels::Labels;
@@ -261,10 +262,11 @@ async fn test(config: &Config, name: &str) -> Result<()> {
             at: now,
             alerts: vec![alert.clone()],
             external_url: files::external_url(config),
-            lasts: 0,
+            lasts: LASTS,
         };
         for place in plan.places.get(at).into_iter().flatten() {
-            if ends_at.is_some() && !place.send_resolved {
+            // What is over when an Alertmanager looks it tells nobody: there it ends by itself.
+            if ends_at.is_some() && (!place.send_resolved || place.integration().forgets) {
                 continue;
             }
             let began = Instant::now();

@@ -140,11 +140,7 @@ impl Grafana {
             .user_agent(AGENT)
             // The token is for this address only.
             .redirect(reqwest::redirect::Policy::none());
-        let client = match base.scheme() {
-            "http" => http::plain(client),
-            _ => client,
-        };
-        let client = client.build().context("--push")?;
+        let client = http::for_url(client, &base).build().context("--push")?;
         Ok(Self {
             client,
             url: base,

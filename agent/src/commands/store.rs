@@ -6,6 +6,7 @@ use crate::cli::{self, StoreCommand};
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::memory::{self, Memory};
+use crate::score::slo;
 use crate::ui::print::table;
 use crate::ui::units::bytes;
 use agent_store::promql;
@@ -101,7 +102,7 @@ fn verify(memory: &Memory) -> Result<()> {
 }
 
 fn import(config: &Config, directory: &Path, file: &Path) -> Result<()> {
-    let memory = Memory::write(directory, &config.store)?;
+    let memory = Memory::write(directory, &config.store, slo::reach(config))?;
     let imported = if file.as_os_str() == "-" {
         memory.store().import(stdin().lock())
     } else {

@@ -33,8 +33,8 @@ pub struct AlertingSettings {
     /// An alert whose end was told and that fires again is told again only when this time has passed since it was told to fire.
     #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1d"))]
     pub deduplication_window: HumanDuration,
-    /// Alerts that concern the same peer, region, subject, tunnel or device, or what these depend on, are one incident if they
-    /// come within this time.
+    /// Alerts that concern the same peer, zone, region, subject, tunnel, device, name server or resource, or what these depend on, are
+    /// one incident if they come within this time.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1d"))]
     pub incident_window: HumanDuration,
     /// Most bytes that wait for one place; the oldest goes first, and is counted. A group has half of them at most: the next of it

@@ -4,6 +4,8 @@
 //! at the end as a padded varint, which every protobuf decoder must accept; moving or measuring the contents
 //! beforehand would cost a second pass.
 
+use crate::aggregate::Exemplar;
+
 /// Wire type of varints.
 pub const VARINT: u8 = 0;
 /// Wire type of fixed64 and double.
@@ -56,6 +58,21 @@ pub fn close_small(out: &mut Vec<u8>, start: usize) {
 pub fn labels(out: &mut Vec<u8>, number: u8, labels: &agent_store::labels::Labels) {
     for (name, value) in labels.iter() {
         let label = open_small(out, number);
+        bytes(out, 1, name.as_bytes());
+        bytes(out, 2, value.as_bytes());
+        close_small(out, label);
+    }
+}
+
+/// What exemplars call the ids of their span, as Prometheus' libraries do.
+pub const TRACE_ID: &str = "trace_id";
+/// See [`TRACE_ID`].
+pub const SPAN_ID: &str = "span_id";
+
+/// Appends the ids of an exemplar, as labels = 1.
+pub fn ids(out: &mut Vec<u8>, one: &Exemplar) {
+    for (name, value) in [(TRACE_ID, one.trace()), (SPAN_ID, one.span())] {
+        let label = open_small(out, 1);
         bytes(out, 1, name.as_bytes());
         bytes(out, 2, value.as_bytes());
         close_small(out, label);

@@ -81,9 +81,9 @@ impl Memory {
         Self::at(Place::ReadOnly(directory.to_owned()), settings)
     }
 
-    /// Opens a store to write to it; no agent may be using it.
-    pub fn write(directory: &Path, settings: &StoreSettings) -> Result<Self> {
-        Self::at(Place::Directory(directory.to_owned()), settings)
+    /// Opens a store to write to it, keeping what `objectives` need for so long; no agent may be using it.
+    pub fn write(directory: &Path, settings: &StoreSettings, objectives: Duration) -> Result<Self> {
+        Self::keeping(Place::Directory(directory.to_owned()), settings, objectives)
     }
 
     /// Opens a store to fill it from a recording, however old that is.

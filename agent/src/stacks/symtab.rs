@@ -27,6 +27,9 @@ const STT_NOTYPE: u8 = 0;
 const STT_FUNC: u8 = 2;
 const STT_GNU_IFUNC: u8 = 10;
 const STB_LOCAL: u8 = 0;
+/// Place of `e_machine` in the header, and its value of aarch64.
+const E_MACHINE: u64 = 18;
+const EM_AARCH64: [u8; 2] = [183, 0];
 const STB_GLOBAL: u8 = 1;
 const STB_WEAK: u8 = 2;
 
@@ -163,14 +166,17 @@ fn sections(file: &File) -> std::io::Result<Vec<Section>> {
 
 /// Hands on each symbol that is code.
 fn symbols(file: &File, table: &Section, names: &Section, sections: &[Section], mut see: impl FnMut(Symbol)) {
-    // Linkers write each name once, so these are asked for once.
+    let mut machine = [0; 2];
+    let is_aarch64 = file.read_at(&mut machine, E_MACHINE).is_ok_and(|n| n == 2) && machine == EM_AARCH64;
+    // On aarch64 `$x` says that code begins there, and `$d` that it ends. Linkers write most names once, so these are asked for once.
     let mut marks: HashMap<u64, bool> = HashMap::new();
     let mut is_mark = |at: u64| {
         let mut begins = [0];
-        *marks.entry(at).or_insert_with(|| {
-            file.read_at(&mut begins, at)
-                .is_ok_and(|n| n == 1 && begins == *b"$")
-        })
+        is_aarch64
+            && *marks.entry(at).or_insert_with(|| {
+                file.read_at(&mut begins, at)
+                    .is_ok_and(|n| n == 1 && begins == *b"$")
+            })
     };
     let mut bytes = vec![0; CHUNK * SYMBOL_BYTES];
     let mut rest = table.size.min(TABLE);
@@ -193,11 +199,13 @@ fn symbols(file: &File, table: &Section, names: &Section, sections: &[Section], 
             };
             let name = u64::from(symbol.u32(0));
             let binding = symbol.u8(4) >> 4;
-            // On aarch64 `$x` says that code begins there, and `$d` that it ends.
+            if section == 0 || name == 0 || name >= names.size {
+                continue;
+            }
             let at = names.offset.wrapping_add(name);
             let mut is_label = || kind == STT_NOTYPE && is_code() && (binding != STB_LOCAL || !is_mark(at));
             let is_function = matches!(kind, STT_FUNC | STT_GNU_IFUNC) || is_label();
-            if is_function && section != 0 && name != 0 && name < names.size {
+            if is_function {
                 see(Symbol {
                     start: symbol.u64(8),
                     size: symbol.u64(16),

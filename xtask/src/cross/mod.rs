@@ -20,7 +20,7 @@ use debian::Debian;
 pub enum Profile {
     /// As it is released, without a library of the host's.
     Static,
-    /// For a machine that is emulated: compiled in a third of the time.
+    /// For a machine that is emulated: compiled in less time.
     Emulated,
 }
 

@@ -70,11 +70,20 @@ pub fn setup(groups: &[Group], how: How) -> Result<()> {
         }
         eprintln!("    {}", shown(&step.command));
     }
-    if how.no_install {
-        bail!("not installed, as asked (--no-install)");
-    }
-    if !how.yes && !confirmed()? {
-        bail!("nothing was installed");
+    let refused = if how.no_install {
+        "not installed, as asked (--no-install)"
+    } else if !how.yes && !confirmed()? {
+        "nothing was installed"
+    } else {
+        ""
+    };
+    if !refused.is_empty() {
+        if steps.iter().any(|step| !step.optional) {
+            bail!("{refused}");
+        }
+        // What needs it is skipped, and named.
+        say(refused);
+        return Ok(());
     }
     for mut step in steps {
         let done = if step.apt {

@@ -4,6 +4,7 @@ use super::Notifier;
 use super::lane::{Stats, age};
 use super::view::Open;
 use crate::aggregate::{Collect, Family, Label, Labels, Metric, Series, Value, metrics};
+use crate::alert::metrics::SEVERITY;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
@@ -28,17 +29,11 @@ static INCIDENT_ID: Label = Label {
     otlp: "geophone.incident.id",
     help: "Number of the incident, as geophone alerts incidents has it",
 };
-static ALERT: Label = Label {
+static CAUSE: Label = Label {
     prometheus: "cause",
     otlp: "geophone.incident.cause",
     help: "Name of the alert that is its first cause",
 };
-static SEVERITY: Label = Label {
-    prometheus: "severity",
-    otlp: "geophone.alert.severity",
-    help: "Severity of that alert",
-};
-
 metrics! {
     /// Made.
     MADE = "geophone_notifications_total", "geophone.notifications", "{notification}", Counter, &[&RECEIVER, &INTEGRATION],
@@ -65,7 +60,7 @@ metrics! {
     INCIDENTS = "geophone_incidents", "geophone.incidents", "{incident}", Gauge, &[],
         "Incidents that are not over";
     /// Each of them.
-    INCIDENT = "geophone_incident_start_time_seconds", "geophone.incident.start_time", "s", Gauge, &[&INCIDENT_ID, &ALERT, &SEVERITY],
+    INCIDENT = "geophone_incident_start_time_seconds", "geophone.incident.start_time", "s", Gauge, &[&INCIDENT_ID, &CAUSE, &SEVERITY],
         "When an incident began that is not over, Unix time, by its first cause; of the twenty latest";
     /// Silences.
     SILENCES = "geophone_silences", "geophone.silences", "{silence}", Gauge, &[],
@@ -104,9 +99,7 @@ impl StatsCollect {
             notifier,
         }
     }
-}
 
-impl StatsCollect {
     /// Brings the latest incidents up to date; how many there are.
     fn incidents(&mut self) -> usize {
         let open = self.notifier.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,9 +107,13 @@ impl StatsCollect {
         let made = latest.map(|one| {
             let known = self.open.iter().find(|(known, _)| known == one);
             known.cloned().unwrap_or_else(|| {
-                let [cause, severity] = &one.cause;
                 let begun = u64::try_from(one.started_at).unwrap_or(0) * 1_000_000;
-                let labels = Labels::new(INCIDENT.labels, &[&one.id, cause, severity], false, begun);
+                let labels = Labels::new(
+                    INCIDENT.labels,
+                    &[&one.id, &one.cause, &one.severity],
+                    false,
+                    begun,
+                );
                 (one.clone(), Arc::new(labels))
             })
         });

@@ -179,7 +179,9 @@ impl Notifier {
             .map(|told| view::alert(told, &self.external_labels, &self.external_url))
             .collect();
         self.look(now(), &alerts, || {
-            edges(&snapshots.borrow(), &self.external_labels)
+            // The collector waits for who borrows.
+            let snapshot = snapshots.borrow().clone();
+            edges(&snapshot, &self.external_labels)
         })
     }
 

@@ -17,8 +17,10 @@ pub(super) use crate::alert::view::told;
 pub(super) struct Open {
     /// Its number.
     pub(super) id: String,
-    /// Name and severity of its first cause.
-    pub(super) cause: [String; 2],
+    /// Name of its first cause.
+    pub(super) cause: String,
+    /// Severity of that.
+    pub(super) severity: String,
     /// When it began, ms since 1970.
     pub(super) started_at: i64,
 }
@@ -27,9 +29,11 @@ impl Open {
     /// `None` if it is over.
     pub(super) fn of(incident: &Incident) -> Option<Self> {
         let cause = incident.first_cause().filter(|_| incident.ended_at.is_none())?;
+        let label = |name| cause.labels.get(name).to_owned();
         Some(Self {
             id: incident.id.clone(),
-            cause: ["alertname", "severity"].map(|label| cause.labels.get(label).to_owned()),
+            cause: label("alertname"),
+            severity: label("severity"),
             started_at: incident.started_at,
         })
     }

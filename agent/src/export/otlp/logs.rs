@@ -5,6 +5,7 @@
 
 use super::client::Collector;
 use super::encode::attributes;
+use super::message::{pair, scope, text};
 use super::{OtlpSettings, Signal, lane};
 use crate::aggregate::Resource as Machine;
 use crate::export::push::queue::Queue;
@@ -13,9 +14,7 @@ use crate::score::attribute;
 use agent_score::watch::Anomaly;
 use anyhow::Result;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value::Value,
-};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
@@ -90,18 +89,6 @@ fn value(value: Value) -> AnyValue {
     AnyValue { value: Some(value) }
 }
 
-fn text(text: impl Into<String>) -> Value {
-    Value::StringValue(text.into())
-}
-
-fn pair(key: impl Into<String>, of: Value) -> KeyValue {
-    KeyValue {
-        key: key.into(),
-        value: Some(value(of)),
-        ..KeyValue::default()
-    }
-}
-
 fn list(all: impl Iterator<Item = String>) -> Value {
     Value::ArrayValue(ArrayValue {
         values: all.map(|one| value(text(one))).collect(),
@@ -131,11 +118,7 @@ fn request(anomalies: &[Arc<Anomaly>], machine: &Machine, now: u64) -> ExportLog
                 ..Resource::default()
             }),
             scope_logs: vec![ScopeLogs {
-                scope: Some(InstrumentationScope {
-                    name: "geophone".into(),
-                    version: env!("CARGO_PKG_VERSION").into(),
-                    ..InstrumentationScope::default()
-                }),
+                scope: Some(scope()),
                 log_records: anomalies.iter().map(|one| record(one, now)).collect(),
                 schema_url: String::new(),
             }],

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod encode;
 pub mod logs;
+mod message;
 pub mod previous;
 pub mod profiles;
 pub mod reply;

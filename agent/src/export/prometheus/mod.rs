@@ -89,17 +89,14 @@ pub(in crate::export) struct Exemplars<'a>(Vec<&'a Exemplar>);
 
 impl<'a> Exemplars<'a> {
     pub(in crate::export) fn new(mut all: Vec<&'a Exemplar>) -> Self {
-        // From the last, that of the smallest power of two; of those that share a bucket the newest comes last.
-        all.sort_by_key(|one| std::cmp::Reverse((one.octave(), one.unix_nanos)));
+        // The last is that of the smallest power of two.
+        all.sort_by_key(|one| std::cmp::Reverse(one.octave()));
         Self(all)
     }
 
     /// That of the bucket which ends at `2^exponent`; buckets are asked for in their order.
     pub(in crate::export) fn up_to(&mut self, exponent: i32) -> Option<&'a Exemplar> {
-        let mut newest = None;
-        while let Some(one) = self.0.pop_if(|one| one.octave() <= exponent) {
-            newest = Some(one);
-        }
-        newest
+        // Several only where a bucket has no end, or no beginning.
+        std::iter::from_fn(|| self.0.pop_if(|one| one.octave() <= exponent)).max_by_key(|one| one.unix_nanos)
     }
 }

@@ -6,7 +6,7 @@
 use super::{Exemplars, FIRST_BOUND, TARGET_INFO, classic, target_labels};
 use crate::aggregate::{Exemplar, Family, HistogramValue, Kind, Metric, Snapshot, Value};
 use crate::export::wire::{
-    BYTES, bytes, close, close_small, double, fixed64, open_bare, open_small, tag, uint, varint, zigzag,
+    BYTES, bytes, close, close_small, double, fixed64, ids, open_bare, open_small, tag, uint, varint, zigzag,
 };
 use agent_common::histogram::{FIRST_INDEX, SCALE};
 
@@ -111,19 +111,20 @@ pub(in crate::export) fn buckets(cells: &[u64], spans_field: u8, deltas_field: u
 }
 
 fn bucket(out: &mut Vec<u8>, count: u64, bound: f64, one: Option<&Exemplar>) {
+    if let Some(one) = one {
+        let start = open_small(out, 3);
+        uint(out, 1, count);
+        fixed64(out, 2, bound.to_bits());
+        let inner = open_small(out, 3);
+        exemplar(out, one);
+        close_small(out, inner);
+        close_small(out, start);
+        return;
+    }
     let start = out.len();
     out.extend_from_slice(&[tag(3, BYTES), 0]);
     uint(out, 1, count);
     fixed64(out, 2, bound.to_bits());
-    if let Some(one) = one {
-        let inner = open_small(out, 3);
-        exemplar(out, one);
-        close_small(out, inner);
-        let rest = out.split_off(start + 2);
-        out.truncate(start);
-        bytes(out, 3, &rest);
-        return;
-    }
     // At most 1 + 10 + 9 bytes.
     let length = (out.len() - start - 2) as u8;
     if let Some(at) = out.get_mut(start + 1) {
@@ -133,12 +134,7 @@ fn bucket(out: &mut Vec<u8>, count: u64, bound: f64, one: Option<&Exemplar>) {
 
 /// The fields of an `Exemplar`.
 fn exemplar(out: &mut Vec<u8>, one: &Exemplar) {
-    for (name, value) in [("trace_id", one.trace()), ("span_id", one.span())] {
-        let label = open_small(out, 1);
-        bytes(out, 1, name.as_bytes());
-        bytes(out, 2, value.as_bytes());
-        close_small(out, label);
-    }
+    ids(out, one);
     double(out, 2, one.value);
     let time = open_small(out, 3);
     uint(out, 1, one.unix_nanos / 1_000_000_000);

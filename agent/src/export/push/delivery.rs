@@ -68,10 +68,7 @@ impl Delivery {
                 }
             }
         }
-        if url.scheme() == "http" {
-            builder = http::plain(builder);
-        }
-        let client = builder
+        let client = http::for_url(builder, &url)
             .build()
             .map_err(|e| anyhow!("{name}.tls: {}; check the PEM files", describe(&e)))?;
         Ok((client, url))

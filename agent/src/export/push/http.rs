@@ -7,8 +7,16 @@ use reqwest::{ClientBuilder, Url};
 use rustls::{ClientConfig, RootCertStore};
 use std::sync::Arc;
 
-/// For what is not encrypted: the authorities of the system are not asked for, which a machine, or an image of nothing but this
-/// program, need not have. Without them no client could be made.
+/// For what is not encrypted, as the URL says: the authorities of the system are not asked for, which a machine, or an image of
+/// nothing but this program, need not have. Without them no client could be made.
+pub fn for_url(builder: ClientBuilder, url: &Url) -> ClientBuilder {
+    match url.scheme() {
+        "http" => plain(builder),
+        _ => builder,
+    }
+}
+
+/// See [`for_url`].
 pub fn plain(builder: ClientBuilder) -> ClientBuilder {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

@@ -7,7 +7,8 @@ use crate::aggregate::{Exemplar, HistogramValue, Kind, Metric};
 use crate::export::prometheus::{ZERO_THRESHOLD, proto, text};
 use crate::export::push::Part;
 use crate::export::wire::{
-    VARINT, bytes, close, close_small, double, labels, open, open_small, tag, uint, varint, zigzag,
+    SPAN_ID, TRACE_ID, VARINT, bytes, close, close_small, double, ids, labels, open, open_small, tag, uint,
+    varint, zigzag,
 };
 use agent_common::histogram::SCALE;
 use agent_store::labels::Labels;
@@ -16,10 +17,6 @@ use std::collections::HashMap;
 
 /// A request is ended when it has grown to this size, before it is packed: some thousands of samples.
 const LIMIT: usize = 1 << 20;
-
-/// Labels of exemplars, as Prometheus' libraries call them.
-const TRACE: &str = "trace_id";
-const SPAN: &str = "span_id";
 
 /// One sample of one series.
 pub(super) struct Row<'a> {
@@ -135,12 +132,7 @@ impl Message {
         point(row, 2, 4, None, out);
         for one in &row.exemplars {
             let exemplar = open_small(out, 3);
-            for (name, value) in [(TRACE, one.trace()), (SPAN, one.span())] {
-                let label = open_small(out, 1);
-                bytes(out, 1, name.as_bytes());
-                bytes(out, 2, value.as_bytes());
-                close_small(out, label);
-            }
+            ids(out, one);
             measured(one, out);
             close_small(out, exemplar);
         }
@@ -162,7 +154,7 @@ impl Message {
         for one in &row.exemplars {
             let exemplar = open_small(out, 4);
             let references = open_small(out, 1);
-            for text in [TRACE, &one.trace(), SPAN, &one.span()] {
+            for text in [TRACE_ID, &one.trace(), SPAN_ID, &one.span()] {
                 varint(out, symbols.of(text));
             }
             close_small(out, references);

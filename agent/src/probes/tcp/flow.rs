@@ -3,7 +3,7 @@
 use crate::aggregate::labels::text;
 use crate::probes::Context;
 use crate::records::Flow;
-use agent_common::tcp::{END_REASONS, FlowRecord, ROLES, end_reason};
+use agent_common::tcp::{CLIENT, END_REASONS, FlowRecord, ROLES, SERVER, end_reason};
 use agent_common::trace::{self, trace_id};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -64,8 +64,8 @@ pub fn seed(r: &FlowRecord) -> Option<u64> {
     // 0 is a number as good as any, but where nothing is known both are.
     match (r.role, r.isn, r.isn_remote) {
         (_, 0, 0) => None,
-        (0, own, other) => Some(trace::seed(own, other)),
-        (1, own, other) => Some(trace::seed(other, own)),
+        (CLIENT, own, other) => Some(trace::seed(own, other)),
+        (SERVER, own, other) => Some(trace::seed(other, own)),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use super::flow;
 use crate::aggregate::Exemplar;
 use crate::probes::Context;
 use crate::records::Flow;
-use agent_common::tcp::{FlowRecord, PairKey, series};
+use agent_common::tcp::{CLIENT, FlowRecord, PairKey, series};
 use agent_common::trace::{span_id, trace_id, why};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +13,6 @@ use tokio::sync::mpsc;
 
 /// Spans that may wait for their names, or for the exporter, if no more may be told in a second.
 const WAITING: u64 = 4096;
-/// Index of the client among `agent_common::tcp::ROLES`; 1 is the server.
-const CLIENT: u8 = 0;
 
 /// What the configuration says.
 #[derive(Clone, Copy, Debug)]

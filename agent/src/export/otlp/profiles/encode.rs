@@ -6,12 +6,13 @@
 use super::dictionary::Dictionary;
 use crate::aggregate::Resource as Machine;
 use crate::export::otlp::encode::attributes;
+use crate::export::otlp::message::{pair, scope, text};
 use crate::export::push::Part;
 use crate::stacks::frames::waker;
 use crate::stacks::store::{Query, Row, Store, Who, Window};
 use agent_common::profile::sample;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::profiles::v1development::{
     Profile, ResourceProfiles, Sample, ScopeProfiles, ValueType,
 };
@@ -106,11 +107,7 @@ impl Context<'_> {
                 ResourceProfiles {
                     resource: rows.first().map(|row| self.resource(&row.who)),
                     scope_profiles: vec![ScopeProfiles {
-                        scope: Some(InstrumentationScope {
-                            name: "geophone".into(),
-                            version: env!("CARGO_PKG_VERSION").into(),
-                            ..InstrumentationScope::default()
-                        }),
+                        scope: Some(scope()),
                         profiles,
                         schema_url: String::new(),
                     }],
@@ -126,18 +123,11 @@ impl Context<'_> {
     }
 
     fn resource(&self, who: &Who) -> Resource {
-        let text = |key: &str, text: &str| KeyValue {
-            key: key.to_owned(),
-            value: Some(AnyValue {
-                value: Some(Value::StringValue(text.to_owned())),
-            }),
-            key_strindex: 0,
-        };
         // Not the agent's own name and version: it is the process that the time was spent in.
         let mut all: Vec<KeyValue> = attributes(self.machine)
             .into_iter()
             .filter(|(key, _)| !matches!(*key, "service.name" | "service.version"))
-            .map(|(key, value)| text(key, value))
+            .map(|(key, value)| pair(key, text(value)))
             .collect();
         for (key, value) in [
             ("service.name", &who.subject),
@@ -146,16 +136,11 @@ impl Context<'_> {
             ("process.executable.name", &who.process),
         ] {
             if !value.is_empty() {
-                all.push(text(key, value));
+                all.push(pair(key, text(&**value)));
             }
         }
         if who.pid != 0 {
-            all.push(KeyValue {
-                value: Some(AnyValue {
-                    value: Some(Value::IntValue(who.pid.into())),
-                }),
-                ..text("process.pid", "")
-            });
+            all.push(pair("process.pid", Value::IntValue(who.pid.into())));
         }
         Resource {
             attributes: all,

@@ -14,7 +14,7 @@ pub struct Traces {
     /// Send them.
     pub enabled: bool,
     /// Share of the connections that chance tells, 0 to 1. It is the same connections on all hosts, and the same that OpenTelemetry's
-    /// samplers choose by the id.
+    /// samplers choose by the id, but for attempts that nobody answered.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub share: f64,
     /// Tell those that end with an error in any case: refused, reset, timed out, unreachable, and those that nobody had answered when

@@ -1,10 +1,11 @@
 //! One connection as a span.
 
 use super::super::encode::attributes;
+use super::super::message::{self, pair, scope};
 use crate::aggregate::Resource as Machine;
 use crate::probes::tcp::span::Span as Told;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -17,16 +18,8 @@ const SAMPLED_AND_RANDOM: u32 = 3;
 /// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK` and `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`: the parent is another service's.
 const REMOTE: u32 = 0x300;
 
-fn pair(key: &str, of: Value) -> KeyValue {
-    KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue { value: Some(of) }),
-        ..KeyValue::default()
-    }
-}
-
 fn text(key: &str, text: &str) -> Option<KeyValue> {
-    (!text.is_empty()).then(|| pair(key, Value::StringValue(text.to_owned())))
+    (!text.is_empty()).then(|| pair(key, message::text(text)))
 }
 
 fn count(key: &str, of: u64) -> Option<KeyValue> {
@@ -56,11 +49,7 @@ pub(super) fn request(spans: &[Box<Told>], machine: &Machine) -> ExportTraceServ
                     ..Resource::default()
                 }),
                 scope_spans: vec![ScopeSpans {
-                    scope: Some(InstrumentationScope {
-                        name: "geophone".into(),
-                        version: env!("CARGO_PKG_VERSION").into(),
-                        ..InstrumentationScope::default()
-                    }),
+                    scope: Some(scope()),
                     spans,
                     schema_url: String::new(),
                 }],
@@ -119,7 +108,7 @@ fn span(told: &Told) -> Span {
         text("error.type", if failed { error } else { "" }),
         text("network.tcp.handshake.role", &flow.role),
         text("geophone.tcp.state", &flow.state),
-        text("geophone.process", &flow.process),
+        text("process.executable.name", &flow.process),
         count("process.pid", u64::from(flow.pid)),
         count("geophone.tcp.bytes_received", flow.bytes_received),
         count("geophone.tcp.bytes_sent", flow.bytes_sent),
