@@ -4,8 +4,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use tests::harness::cgroup::Cgroup;
 use tests::harness::command::output;
-use tests::harness::{Agent, Scene, Setup, Snapshot, equal};
+use tests::harness::{Agent, Scene, Setup, Snapshot, equal, near};
 use tests::need_root;
 
 const USED: &str = "geophone_node_used";
@@ -159,4 +160,86 @@ fn what_runs_out_of_sockets_is_seen_and_told() -> Result<()> {
     );
     drop(clients);
     Ok(())
+}
+
+/// Cause: a unit that comes after the agent, with three processes that are busy for two seconds and one that has 900 of 1000 files
+/// open. Seen: the time that they ran and waited as the kernel counts it, also when they are gone, and the files beside their limit.
+#[test]
+fn what_a_unit_uses_and_waits_for_is_what_its_cgroup_says() -> Result<()> {
+    need_root!("python3");
+    let agent = Setup::new().set("probes.cgroup.interval", "1s").start()?;
+    agent.after(2)?;
+    let name = format!("worker-{}.service", std::process::id());
+    let unit = Cgroup::new(&name)?;
+    let script = "import os, resource, sys, time\n\
+                  open(sys.argv[1] + '/cgroup.procs', 'w').write('0')\n\
+                  busy = [os.fork() for _ in range(2)]\n\
+                  end = time.time() + 2\n\
+                  while time.time() < end: pass\n\
+                  if 0 in busy: os._exit(0)\n\
+                  for child in busy: os.waitpid(child, 0)\n\
+                  resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))\n\
+                  held = [open('/dev/null') for _ in range(900)]\n\
+                  time.sleep(60)";
+    let mut worker = Command::new("python3")
+        .arg("-c")
+        .arg(script)
+        .arg(unit.path())
+        .spawn()?;
+    let counted = |file: &str, name: &str| -> Result<f64> {
+        let text = std::fs::read_to_string(unit.path().join(file))?;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .context(text.clone())?;
+        let word = line.rsplit([' ', '=']).next().context("a number")?;
+        Ok(word.parse::<f64>()? / 1e6)
+    };
+    let subject = ("subject", name.as_str());
+    let seen = agent.settles(|s| {
+        let files = [subject, ("resource", "file_descriptors")];
+        let (open, limit) = (
+            s.number("geophone_cgroup_used", &files)?,
+            s.number("geophone_cgroup_limit", &files)?,
+        );
+        ensure!(
+            (900.0..920.0).contains(&open) && limit == 1000.0,
+            "{open} of {limit} files"
+        );
+        let (cpu, waited) = (
+            counted("cpu.stat", "usage_usec")?,
+            counted("cpu.pressure", "some")?,
+        );
+        ensure!(
+            cpu > 0.2 && waited > 0.1,
+            "{cpu} s run, {waited} s waited: they were not busy"
+        );
+        near(
+            "CPU",
+            s.number("geophone_cgroup_cpu_seconds_total", &[subject])?,
+            cpu,
+            0.001,
+        )?;
+        let some = [subject, ("resource", "cpu"), ("kind", "some")];
+        let seen = s.number("geophone_cgroup_pressure_seconds_total", &some)?;
+        near("time that some waited", seen, waited, 0.001)?;
+        Ok(cpu)
+    });
+    worker.kill()?;
+    worker.wait()?;
+    let cpu = seen?;
+    drop(unit);
+    agent.until(|s| {
+        ensure!(
+            s.series("geophone_cgroup_used", &[subject]).is_empty(),
+            "it is still there"
+        );
+        // What the end took comes to it.
+        let late = s.number("geophone_cgroup_cpu_seconds_total", &[subject])?;
+        ensure!(
+            (cpu..cpu + 0.5).contains(&late),
+            "{late} s at the end, {cpu} before"
+        );
+        Ok(())
+    })
 }

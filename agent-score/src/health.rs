@@ -304,7 +304,7 @@ impl Entity {
                 share(connections("failed"), connections("failed|opened"))
             ),
             "saturation" if self.name == "node" => return Some(node_saturation()),
-            // A tenth of the requests refused is as bad as all.
+            // A tenth of the requests refused is as bad as all. Whoever talks to nobody has no health: a node has hundreds of units.
             "saturation" if self.name == "subject" => {
                 let refused = rate("geophone_tcp_listen_drops_total", "", "1m");
                 let taken = rate(
@@ -313,7 +313,7 @@ impl Entity {
                     "1m",
                 );
                 format!(
-                    "clamp_max(10 * {}, 1)",
+                    "clamp_max(10 * {}, 1) or ({SUBJECT_FULLNESS}) and on (instance, subject) geophone_tcp_connections{{{some}}}",
                     share(
                         refused.clone(),
                         format!("(({refused} or 0 * {taken}) + ({taken} or 0 * {refused}))")
@@ -355,6 +355,11 @@ const TUNNEL: &str = "max by (instance, type, id, local, remote, netns) (\
 /// its subject's, which loses points for what is refused.
 pub const FULLNESS: &str =
     "geophone_node_used{resource!~\"cpu|swap|tcp_time_wait|listen_queue\"} / (geophone_node_limit > 0)";
+
+/// How full each limit of a subject is; and from a fifth of the time on, waiting for memory, or for CPU because the quota is used
+/// up, counts as much as being full. Who reads a disk waits for it: that is no want.
+pub const SUBJECT_FULLNESS: &str = "geophone_cgroup_used / (geophone_cgroup_limit > 0) \
+     or clamp_max(5 * rate(geophone_cgroup_pressure_seconds_total{resource!=\"io\",kind=\"full\"}[1m]), 1)";
 
 /// The fullest of what can run out and of the links; waiting for memory or disks counts from a fifth of the time on as much as
 /// being full.

@@ -12,6 +12,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static Metric])> {
         ("Probe udp", crate::probes::udp::METRICS),
         ("Probe netdev", crate::probes::netdev::METRICS),
         ("Probe node", crate::probes::node::METRICS),
+        ("Probe cgroup", crate::probes::cgroup::METRICS),
         ("Probe tunnel", crate::probes::tunnel::METRICS),
         ("Probe path", crate::probes::path::METRICS),
         ("Probe block", crate::probes::block::METRICS),

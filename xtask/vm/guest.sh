@@ -135,6 +135,27 @@ native() {
     kill $program; kill -INT $agent; wait $agent
 }
 
+# A unit with limits that never rests, and one that takes more memory than it may; what the kernel has counted of them.
+limits() {
+    local root=/sys/fs/cgroup slice=/sys/fs/cgroup/system.slice busy unit
+    echo '+cpu +memory +pids' > $root/cgroup.subtree_control
+    mkdir -p $slice && echo '+cpu +memory +pids' > $slice/cgroup.subtree_control
+    mkdir $slice/limited.service $slice/eater.service
+    echo 67108864 > $slice/memory.max
+    echo 50 > $slice/limited.service/pids.max
+    echo '20000 100000' > $slice/limited.service/cpu.max
+    echo 33554432 > $slice/eater.service/memory.max
+    inside() { echo $BASHPID > "$slice/$1/cgroup.procs"; shift; exec "$@"; }
+    inside limited.service bash -c 'while :; do :; done' & busy=$!
+    (inside eater.service tail /dev/zero > /dev/null); echo "eater $?" 1>&2
+    sleep 4; kill $busy; wait $busy
+    for unit in limited eater; do
+        while read -r name value; do echo "$unit $name $value"; done < $slice/$unit.service/cpu.stat
+        while read -r name value; do echo "$unit $name $value"; done < $slice/$unit.service/memory.events
+        echo "$unit full $(grep full $slice/$unit.service/cpu.pressure | grep -o '[0-9]*$')"
+    done
+}
+
 . /tunnels.sh
 exec 3> "$results"
 section kernel uname -r
@@ -159,6 +180,7 @@ else
     watching run_tunnels traffic --set budget.enabled=false
     kept
     tunnels_end
+    watching run_cgroups limits --set probes.cgroup.interval=1s --set budget.enabled=false
     section hotplug hotplug
     [ ! -x /bin/stacks ] || section stacks native
     umount /sys/fs/cgroup

@@ -10,8 +10,7 @@ mod node;
 
 use agent_rules::file;
 use agent_score::health::{FACTORS, Factor, Weights, fleet_rules, rules};
-use agent_store::labels::Labels;
-use node::{GOOD, Node, Peer, about, open};
+use node::{GOOD, Node, Peer, about, gauge, open};
 use std::process::Command;
 
 #[test]
@@ -166,10 +165,6 @@ fn who_says_nothing_loses_confidence_and_no_points() {
 #[test]
 fn the_node_is_as_full_as_the_fullest_and_has_its_tunnels() {
     let mut node = Node::new();
-    let gauge = |name: &str, more: &[(&str, &str)], value: f64| {
-        let own = [("__name__", name), ("instance", "n")];
-        (Labels::new(own.into_iter().chain(more.iter().copied())), value)
-    };
     let disk = [("resource", "filesystem"), ("device", "vda1")];
     let tunnel = |state| {
         [
@@ -223,6 +218,52 @@ fn a_server_that_takes_all_is_not_saturated_and_one_that_takes_none_is() {
         let factor = "geophone_health_factor{entity=\"subject\",name=\"web\",factor=\"saturation\"}";
         about(node.ask(factor), wanted);
     }
+}
+
+/// Cause: a container that talks to others and is at the limit of its memory, waits for CPU, or for a disk; and one that talks to
+/// nobody. Seen: the first two are saturated, the third is not, and the last has no health.
+#[test]
+fn a_subject_at_its_limit_or_without_cpu_is_saturated() {
+    let cgroup = |subject: &str, name: &str, more: &[(&str, &str)], value: f64| {
+        let labels = [&[("subject", subject)][..], more].concat();
+        gauge(name, &labels, value)
+    };
+    let talks = |subject: &str| cgroup(subject, "geophone_tcp_connections", &[("peer", "a")], 1.0);
+    let memory = [("resource", "memory")];
+    let mut node = Node::new();
+    for round in 1..=8 {
+        let waited = |subject: &str, resource: &str| {
+            let labels = [("resource", resource), ("kind", "full")];
+            // A sixth of the time: of CPU that is 5/6 of being full.
+            cgroup(
+                subject,
+                "geophone_cgroup_pressure_seconds_total",
+                &labels,
+                f64::from(round) * 2.67,
+            )
+        };
+        let gauges = [
+            talks("full"),
+            cgroup("full", "geophone_cgroup_used", &memory, 89.0),
+            cgroup("full", "geophone_cgroup_limit", &memory, 100.0),
+            talks("starved"),
+            waited("starved", "cpu"),
+            talks("reader"),
+            waited("reader", "io"),
+            cgroup("batch", "geophone_cgroup_used", &memory, 99.0),
+            cgroup("batch", "geophone_cgroup_limit", &memory, 100.0),
+        ];
+        node.step(&[], &gauges);
+    }
+    let factor = |name: &str| {
+        node.ask(&format!(
+            "geophone_health_factor{{entity=\"subject\",name=\"{name}\",factor=\"saturation\"}}"
+        ))
+    };
+    about(factor("full"), 0.5);
+    about(factor("starved"), 1.0 - (5.0 * 2.67 / 15.0 - 0.8) / 0.18);
+    assert_eq!(factor("reader"), None);
+    assert_eq!(factor("batch"), None);
 }
 
 #[test]

@@ -28,6 +28,12 @@ pub const GOOD: Peer = Peer {
     failed: 0.0,
 };
 
+/// A series of this node, and its value.
+pub fn gauge(name: &str, more: &[(&str, &str)], value: f64) -> (Labels, f64) {
+    let own = [("__name__", name), ("instance", "n")];
+    (Labels::new(own.into_iter().chain(more.iter().copied())), value)
+}
+
 /// A node whose rules are evaluated as time goes.
 pub struct Node {
     store: Store,

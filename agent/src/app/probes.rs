@@ -3,7 +3,7 @@
 use crate::bpf::{Sizes, host};
 use crate::config::{Config, Pairs, RttSource, TunnelUse};
 use crate::identity::{Peers, kubernetes};
-use crate::probes::{Probe, block, dns, drops, netdev, node, path, profile, sched, tcp, tunnel, udp};
+use crate::probes::{Probe, block, cgroup, dns, drops, netdev, node, path, profile, sched, tcp, tunnel, udp};
 use agent_common::tcp::PairCells;
 
 /// Time series that a pair of subject and peer typically has.
@@ -92,6 +92,12 @@ pub fn probes(config: &Config) -> Vec<Box<dyn Probe>> {
     if p.node.enabled {
         out.push(Box::new(node::Node::new(node::Options {
             max_devices: (series / 20).max(16),
+        })));
+    }
+    if p.cgroup.enabled {
+        out.push(Box::new(cgroup::Cgroup::new(cgroup::Options {
+            interval: p.cgroup.interval.get(),
+            max_series: (series / 5).max(16),
         })));
     }
     if p.tunnel.enabled != TunnelUse::Off {

@@ -5,7 +5,7 @@ use crate::memory::Memory;
 use agent_score::capacity::{Points, Reduce};
 use agent_store::labels::{Labels, NAME};
 use agent_store::series::{Matcher, Millis, Refusal, Source as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const DAY: Millis = 86_400_000;
 /// So much of a series is read at once: of what is kept at a second, and of older rollups.
@@ -22,6 +22,8 @@ struct Source {
     key: fn(&Labels) -> (String, String),
     /// The labels that a limit shares with what is used of it.
     shared: &'static [&'static str],
+    /// What has no limit is nobody's concern.
+    limited: bool,
 }
 
 impl Source {
@@ -38,6 +40,20 @@ const SOURCES: &[Source] = &[
         reduce: Reduce::Mean,
         key: |labels| (labels.get("resource").to_owned(), labels.get("device").to_owned()),
         shared: &["instance", "resource", "device"],
+        limited: false,
+    },
+    Source {
+        used: "geophone_cgroup_used",
+        limit: "geophone_cgroup_limit",
+        reduce: Reduce::Mean,
+        key: |labels| {
+            (
+                labels.get("resource").to_owned(),
+                labels.get("subject").to_owned(),
+            )
+        },
+        shared: &["instance", "resource", "subject"],
+        limited: true,
     },
     Source {
         used: "geophone_netdev_bytes_total",
@@ -48,6 +64,7 @@ const SOURCES: &[Source] = &[
             ("interface".to_owned(), name)
         },
         shared: &["instance", "device"],
+        limited: false,
     },
     Source {
         used: "geophone_map_used",
@@ -55,6 +72,7 @@ const SOURCES: &[Source] = &[
         reduce: Reduce::Mean,
         key: |labels| ("map".to_owned(), labels.get("map").to_owned()),
         shared: &["instance", "map"],
+        limited: false,
     },
 ];
 
@@ -143,7 +161,17 @@ impl History {
         let all = memory
             .store()
             .series(&self.named(source.used), from, to, &limits())?;
+        let limits_of = match source.limited {
+            true => memory
+                .store()
+                .series(&self.named(source.limit), from, to, &limits())?,
+            false => Vec::new(),
+        };
+        let limited: BTreeSet<Vec<String>> = limits_of.iter().map(|labels| source.shared(labels)).collect();
         for labels in all {
+            if source.limited && !limited.contains(&source.shared(&labels)) {
+                continue;
+            }
             let (resource, name) = (source.key)(&labels);
             let largest = resource == "listen_queue";
             let reduce = if largest { Reduce::Largest } else { source.reduce };

@@ -51,6 +51,13 @@ pub fn when(exhaustion: &Exhaustion) -> String {
 fn remedy(resource: &str, name: &str) -> &'static str {
     match (resource, name) {
         ("cpu", _) => "add cores, or move work to another machine",
+        ("memory", name) if !name.is_empty() => {
+            "raise its memory limit, or find what it keeps: at the limit the kernel kills it"
+        }
+        ("tasks", _) => "raise its pids limit, or find what starts threads and keeps them",
+        ("file_descriptors", name) if !name.is_empty() => {
+            "raise its RLIMIT_NOFILE, or find what it does not close"
+        }
         ("memory", _) => "add memory, or move work to another machine",
         ("swap", _) => "add memory: swap only hides that there is too little",
         ("tcp_memory", _) => "raise net.ipv4.tcp_mem, or find who leaves socket buffers full",

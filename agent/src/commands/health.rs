@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::ui::print::{Reply, Row, table};
 use agent_score::health::cause::{self, Role, Topology};
-use agent_score::health::{FACTORS, FULLNESS, Factor, fleet_rules};
+use agent_score::health::{FACTORS, FULLNESS, Factor, SUBJECT_FULLNESS, fleet_rules};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +22,7 @@ fn query() -> String {
     [
         "{__name__=~\"geophone_health_.+\"}".to_owned(),
         named(&format!("topk(1, {FULLNESS})"), "fullest"),
+        named(&format!("topk by (subject) (1, {SUBJECT_FULLNESS})"), "lacks"),
         named(cause::TALKS, "talks"),
         named(cause::LIES, "lies"),
     ]
@@ -55,7 +56,7 @@ struct Entity {
     depends_on: Vec<String>,
     /// Of what is not healthy.
     role: Option<Role>,
-    /// What is fullest, if it is the node.
+    /// What is fullest, if it is the node, or what a subject lacks most.
     fullest: Option<(String, f64)>,
 }
 
@@ -146,6 +147,21 @@ fn read(rows: &[Row]) -> Vec<Entity> {
                 let what = format!("{} {}", label(row, "resource"), label(row, "device"));
                 let nodes = found.values_mut().filter(|entity| entity.kind == "node");
                 nodes.for_each(|entity| entity.fullest = Some((what.trim_end().to_owned(), number(row))));
+            }
+            _ if label(row, "as") == "lacks" => {
+                let key = ("subject".to_owned(), label(row, "subject").to_owned());
+                let (resource, value) = (label(row, "resource"), number(row));
+                let what = match label(row, "kind") {
+                    "" => format!("its {resource} are used to {} % of the limit", percent(value)),
+                    _ => format!(
+                        "all its tasks wait for {resource} {}{} % of the time",
+                        percent(value / 5.0),
+                        if value >= 1.0 { " or more" } else { "" }
+                    ),
+                };
+                if let Some(entity) = found.get_mut(&key) {
+                    entity.fullest = Some((what, value));
+                }
             }
             _ => {}
         }
@@ -268,6 +284,15 @@ impl Entity {
                     "saturation: {} %, of what is fullest or of five times the time lost waiting for memory or disks ({range}){fullest}",
                     percent(signal)
                 )
+            }
+            ("saturation", "subject")
+                if self
+                    .fullest
+                    .as_ref()
+                    .is_some_and(|(_, full)| *full >= 0.99 * signal) =>
+            {
+                let what = self.fullest.as_ref().map_or("", |(what, _)| what.as_str());
+                format!("saturation: {what}")
             }
             ("saturation", "subject") => format!(
                 "saturation: {} % {}of the connection requests are refused, its queue is full",

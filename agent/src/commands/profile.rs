@@ -184,6 +184,7 @@ async fn take(
         &mut probes.udp.enabled,
         &mut probes.netdev.enabled,
         &mut probes.node.enabled,
+        &mut probes.cgroup.enabled,
         &mut probes.block.enabled,
         &mut probes.sched.enabled,
         &mut probes.path.enabled,

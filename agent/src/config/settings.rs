@@ -120,6 +120,8 @@ pub struct Probes {
     pub netdev: NetdevProbe,
     /// What can run out on this machine, and how much of it is used.
     pub node: NodeProbe,
+    /// What each container and unit may use, uses and waits for, as its cgroup says.
+    pub cgroup: CgroupProbe,
     /// What passes through tunnels, what is lost below them, and whether they are alive.
     pub tunnel: TunnelProbe,
     /// The way to the peers: hop count, path MTU, congestion marks, changes of the route.
@@ -255,6 +257,26 @@ pub struct NodeProbe {
 impl Default for NodeProbe {
     fn default() -> Self {
         Self { enabled: true }
+    }
+}
+
+/// Probe `cgroup`. Needs cgroups of version 2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CgroupProbe {
+    /// Whether the probe runs.
+    pub enabled: bool,
+    /// Time from one reading of a cgroup to the next; more where there are so many that reading them takes a thousandth of it.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "10m"))]
+    pub interval: HumanDuration,
+}
+
+impl Default for CgroupProbe {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: HumanDuration::from_secs(15),
+        }
     }
 }
 

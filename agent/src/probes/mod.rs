@@ -4,6 +4,7 @@
 //! [`crate::app::probes()`] are the ordered lists to which a new one is added.
 
 pub mod block;
+pub mod cgroup;
 pub mod dns;
 pub mod drops;
 pub mod netdev;
@@ -165,6 +166,7 @@ pub const METRICS: &[&[&Metric]] = &[
     udp::METRICS,
     netdev::METRICS,
     node::METRICS,
+    cgroup::METRICS,
     tunnel::METRICS,
     path::METRICS,
     block::METRICS,

@@ -39,6 +39,8 @@ struct Ended {
     passed: u64,
     /// Names of tests; empty if not all of those that failed are known, as when the program died.
     failed: Vec<String>,
+    /// What those that failed have printed, shortened.
+    reasons: String,
     /// All of them held.
     ok: bool,
     /// It came to an end of its own: no signal, no time limit.
@@ -62,6 +64,7 @@ impl Ended {
         Self {
             passed: verdict.map_or(0, |(held, _)| held),
             failed,
+            reasons: reasons(printed),
             ..Self::default()
         }
     }
@@ -98,7 +101,7 @@ pub fn run(agent: &Path, filter: &[String]) -> Result<Outcome> {
     ended.extend(place.side_by_side(measuring, 1)?);
 
     let mut passed: u64 = ended.iter().map(|e| e.passed).sum();
-    let (mut broken, mut notes) = (Vec::new(), Notes::default());
+    let (mut broken, mut reasons, mut notes) = (Vec::new(), String::new(), Notes::default());
     for first in ended.iter().filter(|e| !e.ok) {
         // Of one that died without a verdict nothing can be named: all of it runs again.
         let again = place.one(&first.program, &first.failed)?;
@@ -113,6 +116,7 @@ pub fn run(agent: &Path, filter: &[String]) -> Result<Outcome> {
             notes.unstable.extend(tests);
         } else {
             broken.extend(tests);
+            reasons += &again.reasons;
         }
     }
     ended.sort_by_key(|e| std::cmp::Reverse(e.took));
@@ -129,13 +133,28 @@ pub fn run(agent: &Path, filter: &[String]) -> Result<Outcome> {
         Outcome::Failed(
             passed,
             broken.len() as u64,
-            format!("twice: {}", broken.join(", ")),
+            // Once more at the very end: what a run prints is too long to be kept whole everywhere.
+            format!("twice: {}\n{reasons}", broken.join(", ")),
         )
     } else if notes.skipped.is_empty() && notes.unstable.is_empty() {
         Outcome::Passed(passed)
     } else {
         Outcome::Tried(passed, notes)
     })
+}
+
+/// Most lines of a program that say why it failed.
+const REASONS: usize = 60;
+
+/// The last lines of what failed tests have printed; of a program that died, of all that it has printed.
+fn reasons(printed: &str) -> String {
+    let lines: Vec<&str> = printed.lines().filter(|line| !line.trim().is_empty()).collect();
+    let is_head = |line: &&str| *line == "failures:";
+    let begin = lines.iter().position(is_head).map_or(0, |head| head + 1);
+    let end = lines.iter().rposition(is_head).filter(|end| *end >= begin);
+    let told = &lines[begin..end.unwrap_or(lines.len())];
+    let told = &told[told.len().saturating_sub(REASONS)..];
+    told.iter().fold(String::new(), |text, line| text + line + "\n")
 }
 
 struct Place<'a> {
@@ -237,7 +256,16 @@ fn order() -> Result<Order> {
 
 #[cfg(test)]
 mod tests {
-    use super::Ended;
+    use super::{Ended, REASONS, reasons};
+
+    #[test]
+    fn the_last_lines_say_why() {
+        let told = "test b ... FAILED\n\nfailures:\n\n---- b stdout ----\nbudget: 1 %\nError: level 0\n\n\nfailures:\n    b\n\n\
+                    test result: FAILED. 0 passed; 1 failed; 0 ignored\n";
+        assert_eq!(reasons(told), "---- b stdout ----\nbudget: 1 %\nError: level 0\n");
+        assert_eq!(reasons("test a ... \n"), "test a ... \n", "it died");
+        assert_eq!(reasons(&"line\n".repeat(2 * REASONS)).lines().count(), REASONS);
+    }
 
     #[test]
     fn only_what_is_known_to_have_failed_is_named() {

@@ -135,6 +135,13 @@ impl Report {
                 println!("NOT TRIED  {name}: {what}");
             }
         }
+        for (name, outcome, _) in &self.stages {
+            if let Outcome::Failed(_, _, why) = outcome {
+                for line in why.lines().skip(1) {
+                    println!("FAILED     {name}: {line}");
+                }
+            }
+        }
         match skipped {
             0 => println!("\n{passed} passed, {failed} failed"),
             _ => println!("\n{passed} passed, {failed} failed, {skipped} skipped"),

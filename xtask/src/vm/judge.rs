@@ -87,7 +87,7 @@ fn content(seen: &Seen) -> Result<String> {
     programs(seen)
 }
 
-fn ended(seen: &Seen, run: &str) -> Result<String> {
+pub fn ended(seen: &Seen, run: &str) -> Result<String> {
     ensure!(
         section(seen, &format!("ready_{run}"))?.code == 0,
         "it never was ready"

@@ -7,6 +7,7 @@
 //! `--arch arm64` has the same machines of another architecture: programs and kernels are Debian's, the agent is cross-built.
 
 mod boot;
+mod cgroups;
 mod image;
 mod judge;
 mod kernel;
@@ -127,6 +128,7 @@ pub fn judged(series: Series, arch: Arch, agent: &Path, keep: bool) -> Result<Sc
                     let mut checks = judge::plain(&kernel.release, &seen);
                     checks.extend(tunnels::checks(&seen));
                     checks.extend(stacks::checks(&seen));
+                    checks.extend(cgroups::checks(&seen));
                     checks
                 }
                 Some(plain) => judge::lockdown(&kernel.release, &seen, plain),
