@@ -5,6 +5,8 @@
 #   sh deploy/install.sh --url https://example.com/geophone-0.1.0 --sha256 HEX
 #   sh deploy/install.sh --uninstall [--purge]
 set -eu
+# Others read settings and rules, whatever the administrator's own habit is.
+umask 022
 
 usage() {
     cat <<'END'
@@ -135,7 +137,9 @@ install() {
         return
     fi
     if ! getent passwd geophone >/dev/null; then
-        useradd --system --no-create-home --home-dir /var/lib/geophone --shell /usr/sbin/nologin geophone
+        # Some distributions make no group with a user; the unit names one.
+        getent group geophone >/dev/null || groupadd --system geophone
+        useradd --system --gid geophone --no-create-home --home-dir /var/lib/geophone --shell /usr/sbin/nologin geophone
         say "made the user geophone"
     fi
     systemctl daemon-reload
@@ -143,11 +147,26 @@ install() {
     if [ "$start" = no ]; then
         say "enabled, not started"
     elif [ "$changed" = yes ] || ! systemctl is-active --quiet geophone.service; then
+        # One that has failed too often would not be started at all.
+        systemctl reset-failed geophone.service 2>/dev/null || true
         systemctl restart geophone.service
-        say "runs; \`geophone top\` shows what it sees, \`geophone check\` (as root) what this kernel can do"
+        answers
     else
         say "nothing has changed"
     fi
+}
+
+# systemd knows that it was started, itself it knows that it works.
+answers() {
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+        sleep 1
+        systemctl is-active --quiet geophone.service || fail "it has ended: journalctl -u geophone says why"
+        if "$program" --config "$settings" check --cardinality >/dev/null 2>&1; then
+            say "runs; \`geophone top\` shows what it sees, \`geophone check\` (as root) what this kernel can do"
+            return
+        fi
+    done
+    say "is started, and does not answer yet: journalctl -u geophone says what it does"
 }
 
 uninstall() {
@@ -167,8 +186,11 @@ uninstall() {
     fi
     if [ "$live" = yes ]; then
         systemctl daemon-reload
+        systemctl reset-failed geophone.service 2>/dev/null || true
         if [ "$purge" = yes ] && getent passwd geophone >/dev/null; then
             userdel geophone
+            # Where it does not go with its user.
+            if getent group geophone >/dev/null; then groupdel geophone; fi
             say "removed the user geophone"
         fi
     fi

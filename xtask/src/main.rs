@@ -87,6 +87,9 @@ enum Task {
         /// Of this architecture; another one than this machine's is cross-built and emulated [default: this machine's]
         #[arg(long)]
         arch: Option<arch::Arch>,
+        /// Instead: with systemd as the first process, and the agent as deploy/install.sh installs it
+        #[arg(long)]
+        service: bool,
         #[command(flatten)]
         how: How,
         /// Keep the image, and print the command that boots it again
@@ -121,10 +124,25 @@ fn main() -> ExitCode {
         Task::Vm {
             series,
             arch,
+            service,
             how,
             keep,
             agent,
-        } => vm::vm(series, arch.unwrap_or_else(arch::Arch::here), how, keep, agent),
+        } => {
+            let modes: &[vm::Mode] = if service {
+                &[vm::Mode::Service]
+            } else {
+                &vm::Mode::KERNEL
+            };
+            vm::vm(
+                series,
+                arch.unwrap_or_else(arch::Arch::here),
+                modes,
+                how,
+                keep,
+                agent,
+            )
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,7 @@
 #!/bin/bash
 # What happens in the virtual machine: check, then a known delay and loss under the agent's eyes, then the same machine
-# without cgroups. With lockdown on the kernel's command line: check, and a short run. The results go to the second
-# serial line as sections; the host judges them (xtask/src/vm/judge.rs).
+# without cgroups. With lockdown on the kernel's command line: check, and a short run; with systemd: a service (service.sh). The
+# results go to the second serial line as sections; the host judges them (xtask/src/vm/judge.rs).
 
 # section NAME COMMAND...: its standard output and exit code are results, its errors go to the console.
 section() {
@@ -161,6 +161,12 @@ exec 3> "$results"
 section kernel uname -r
 section boot cut -d ' ' -f 1 /proc/uptime
 section lockdown cat /sys/kernel/security/lockdown
+if grep -qw systemd /proc/cmdline; then
+    . /service.sh
+    section left bpftool prog show
+    section end true
+    exit
+fi
 # The probes that are off unless asked for must load as well.
 more=(--set probes.dns.enabled=true --set probes.udp.enabled=true --set probes.dns.names=10 --set probes.block.enabled=true --set probes.sched.enabled=true
   --set probes.profile.enabled=true --set probes.profile.drops=true --set probes.profile.retransmits=true

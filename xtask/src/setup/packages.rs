@@ -131,7 +131,12 @@ pub const TEST: &[Need] = &[
     need(
         &["systemd-analyze"],
         "systemd",
-        "checks the unit of deploy/systemd",
+        "checks the unit of deploy/systemd, and runs it in a virtual machine",
+    ),
+    need(
+        &["useradd", "groupadd"],
+        "passwd",
+        "users of that virtual machine",
     ),
     need(
         &["setpriv", "unshare"],

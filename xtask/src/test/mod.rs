@@ -228,7 +228,13 @@ pub fn test(which: &Which, how: How, no_skip: bool, filter: &[String]) -> Result
 }
 
 fn machines() -> Result<Outcome> {
-    let score = vm::judged(vm::Series::All, Arch::here(), &build_release()?, false)?;
+    let score = vm::judged(
+        vm::Series::All,
+        Arch::here(),
+        &vm::Mode::KERNEL,
+        &build_release()?,
+        false,
+    )?;
     Ok(match score.failed {
         0 => Outcome::Passed(score.passed),
         failed => Outcome::Failed(score.passed, failed, "see the lines `vm … FAILED` above".into()),

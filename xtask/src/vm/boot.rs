@@ -79,32 +79,29 @@ pub enum Mode {
     Plain,
     /// Nobody, not even root, may read the kernel's memory.
     Lockdown,
+    /// systemd is the first process, as on a host.
+    Service,
 }
 
 impl Mode {
-    /// All, in the order in which they are booted.
-    pub const ALL: [Self; 2] = [Self::Plain, Self::Lockdown];
+    /// Those of the kernel's own, in the order in which they are booted.
+    pub const KERNEL: [Self; 2] = [Self::Plain, Self::Lockdown];
 
-    /// For lines that name it, behind the kernel's series.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Plain => "",
-            Self::Lockdown => " lockdown",
-        }
-    }
-
-    /// Where its console is kept, below the kernel's directory.
-    pub fn directory(self) -> &'static str {
+    /// For lines that name it, and where its console is kept, below the kernel's directory.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Lockdown => "lockdown",
+            Self::Service => "service",
         }
     }
 
+    /// What the guest's scripts, or the kernel, know it by.
     fn option(self) -> &'static str {
         match self {
             Self::Plain => "",
             Self::Lockdown => " lockdown=confidentiality",
+            Self::Service => " systemd",
         }
     }
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::kernel::Kernel;
+use super::service;
 use super::userland::Userland;
 use crate::shell::{capture, run};
 use crate::toolchain::find;
@@ -59,11 +60,10 @@ pub fn make(kernel: &Kernel, userland: &Userland, agent: &Path, dir: &Path) -> R
     script(&stage.join("tunnels.sh"), include_str!("../../vm/tunnels.sh"))?;
     busybox(userland, &stage)?;
     for name in PROGRAMS {
-        let program = userland.program(name)?;
-        let copy = stage.join("bin").join(name);
-        let _ = fs::remove_file(&copy);
-        fs::copy(&program, copy)?;
-        userland.libraries(&program, &stage)?;
+        program(userland, name, &stage)?;
+    }
+    if userland.has_systemd() {
+        service::stage(userland, &stage)?;
     }
     let copy = stage.join("bin/geophone");
     run(userland
@@ -90,6 +90,15 @@ pub fn make(kernel: &Kernel, userland: &Userland, agent: &Path, dir: &Path) -> R
 fn script(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text)?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}
+
+/// A program with its libraries, in place of busybox's of that name.
+pub fn program(userland: &Userland, name: &str, stage: &Path) -> Result<()> {
+    let program = userland.program(name)?;
+    let copy = stage.join("bin").join(name);
+    let _ = fs::remove_file(&copy);
+    fs::copy(&program, copy)?;
+    userland.libraries(&program, stage)
 }
 
 /// busybox and a link for each of its applets, which this machine's tells: it is of the same version.

@@ -3,7 +3,8 @@
 //! Debian's newest 6.1 and 6.12 cloud kernels boot in qemu with an initial file system that holds the agent as it was just
 //! built; a guest script makes a known delay, a known loss and tunnels of all kinds, and the host compares what
 //! geophone says with the kernel.
-//! Each boots twice: as it comes, at the end without cgroups, and with lockdown=confidentiality.
+//! Each boots twice: as it comes, at the end without cgroups, and with lockdown=confidentiality. `--service` boots it with systemd
+//! instead, which runs what deploy/install.sh has installed.
 //! `--arch arm64` has the same machines of another architecture: programs and kernels are Debian's, the agent is cross-built.
 
 mod boot;
@@ -12,6 +13,7 @@ mod image;
 mod judge;
 mod kernel;
 mod report;
+mod service;
 mod stacks;
 mod tunnels;
 mod userland;
@@ -23,7 +25,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-use self::boot::Mode;
+pub use self::boot::Mode;
 use self::userland::Userland;
 use crate::arch::Arch;
 use crate::cross::{self, Profile};
@@ -84,7 +86,17 @@ impl Score {
 }
 
 /// Sets up, builds, boots and judges; an error if a check failed.
-pub fn vm(series: Series, arch: Arch, how: How, keep: bool, agent: Option<PathBuf>) -> Result<()> {
+pub fn vm(
+    series: Series,
+    arch: Arch,
+    modes: &[Mode],
+    how: How,
+    keep: bool,
+    agent: Option<PathBuf>,
+) -> Result<()> {
+    if arch.is_foreign() && modes.contains(&Mode::Service) {
+        bail!("--service: not of another architecture than this machine's, whose systemd it takes");
+    }
     let mut groups = vec![Group::Build, Group::Test];
     if arch.is_foreign() {
         groups.push(Group::Arm64);
@@ -95,7 +107,7 @@ pub fn vm(series: Series, arch: Arch, how: How, keep: bool, agent: Option<PathBu
         None if arch.is_foreign() => cross::build(arch, Profile::Emulated)?,
         None => build_release()?,
     };
-    let score = judged(series, arch, &agent, keep)?;
+    let score = judged(series, arch, modes, &agent, keep)?;
     println!("{} passed, {} failed", score.passed, score.failed);
     if score.failed > 0 {
         bail!("vm: {} checks failed", score.failed);
@@ -104,7 +116,7 @@ pub fn vm(series: Series, arch: Arch, how: How, keep: bool, agent: Option<PathBu
 }
 
 /// Boots each kernel, in each mode, with the agent and prints one line for each check.
-pub fn judged(series: Series, arch: Arch, agent: &Path, keep: bool) -> Result<Score> {
+pub fn judged(series: Series, arch: Arch, modes: &[Mode], agent: &Path, keep: bool) -> Result<Score> {
     let mut score = Score::default();
     let (home, label) = if arch.is_foreign() {
         (directory().join(arch.name()), format!("{} ", arch.name()))
@@ -119,21 +131,22 @@ pub fn judged(series: Series, arch: Arch, agent: &Path, keep: bool) -> Result<Sc
         let kernel = kernel::provide(series, arch, &dir)?;
         let image = image::make(&kernel, &userland, agent, &dir)?;
         let mut plain = None;
-        for mode in Mode::ALL {
-            let dir = dir.join(mode.directory());
+        for &mode in modes {
+            let dir = dir.join(mode.name());
             fs::create_dir_all(&dir)?;
             let seen = boot::boot(&kernel, &image, mode, &dir)?;
-            let checks = match &plain {
-                None => {
+            let checks = match (mode, &plain) {
+                (Mode::Service, _) => service::checks(&seen),
+                (Mode::Lockdown, Some(plain)) => judge::lockdown(&kernel.release, &seen, plain),
+                _ => {
                     let mut checks = judge::plain(&kernel.release, &seen);
                     checks.extend(tunnels::checks(&seen));
                     checks.extend(stacks::checks(&seen));
                     checks.extend(cgroups::checks(&seen));
                     checks
                 }
-                Some(plain) => judge::lockdown(&kernel.release, &seen, plain),
             };
-            let failed = score.count(&format!("{label}{series}{}", mode.word()), &checks);
+            let failed = score.count(&format!("{label}{series} {}", mode.name()), &checks);
             plain.get_or_insert(seen);
             if failed > 0 {
                 say(format_args!(

@@ -69,6 +69,11 @@ impl Userland {
         Ok(Self::Foreign(arch, root))
     }
 
+    /// Whether it has systemd, too: among what is fetched of another architecture there is none.
+    pub fn has_systemd(&self) -> bool {
+        matches!(self, Self::Here)
+    }
+
     /// A program by name.
     pub fn program(&self, name: &str) -> Result<PathBuf> {
         match self {
