@@ -63,7 +63,7 @@ impl Dashboard {
             [one] if !many => json!({ "selected": true, "text": one, "value": one }),
             _ if !many => return Err(format!("{variable}: it has one value, not {}", values.len())),
             [one] if all(one) => json!({ "selected": true, "text": [ALL.0], "value": [ALL.1] }),
-            _ if values.iter().any(|value| all(value)) => {
+            _ if values.iter().any(all) => {
                 return Err(format!("{variable}: All is every value; name no other beside it"));
             }
             _ => json!({ "selected": true, "text": values, "value": values }),
