@@ -5,29 +5,62 @@ use crate::watches::has_labels_of_watched;
 use crate::{Kind, Metric, RECORDED, WATCHES};
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 
-/// What Grafana's variables stand for where a query is only read.
-const STAND_INS: [(&str, &str); 3] = [
-    ("$__rate_interval", "1m"),
-    ("$__range", "1h"),
-    ("$__interval", "15s"),
+/// What Grafana's own variables stand for where a query is only read.
+const STAND_INS: [(&str, &str); 8] = [
+    ("__rate_interval", "1m"),
+    ("__rate_interval_ms", "60000"),
+    ("__range", "1h"),
+    ("__range_s", "3600"),
+    ("__range_ms", "3600000"),
+    ("__interval", "15s"),
+    ("__interval_ms", "15000"),
+    ("__dashboard", "x"),
 ];
 
-/// A query as Prometheus reads it: durations in place of Grafana's, and in place of its other variables whatever they are given.
-pub fn plain(expr: &str, variable: impl Fn(&str) -> String) -> String {
-    let mut text = expr.to_owned();
-    for (from, to) in STAND_INS {
-        text = text.replace(from, to);
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut parts = text.split('$');
+/// A query as Prometheus reads it: durations in place of Grafana's, and in place of its other variables, `$name` or `${name:format}`,
+/// whatever they are given. `$1`, as in `label_replace`, stays.
+pub fn plain(expr: &str, mut variable: impl FnMut(&str) -> String) -> String {
+    replaced(expr, |name, _| {
+        stand_in(name).map_or_else(|| variable(name), str::to_owned)
+    })
+}
+
+/// The same with each character where it was, for who tells of one; variables become something like `xxx`, and are told of.
+pub fn aligned(expr: &str, mut variable: impl FnMut(&str)) -> String {
+    replaced(expr, |name, length| match stand_in(name) {
+        Some(time) => format!("{time:0>length$}"),
+        None => {
+            variable(name);
+            "x".repeat(length)
+        }
+    })
+}
+
+fn stand_in(name: &str) -> Option<&'static str> {
+    let found = STAND_INS.iter().find(|(own, _)| *own == name);
+    found.map(|(_, stand_in)| *stand_in)
+}
+
+/// `with`: the name of a variable and the length of all that stands for it → what takes its place.
+fn replaced(expr: &str, mut with: impl FnMut(&str, usize) -> String) -> String {
+    let mut out = String::with_capacity(expr.len());
+    let mut parts = expr.split('$');
     out.push_str(parts.next().unwrap_or_default());
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     for part in parts {
-        let end = part
-            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-            .unwrap_or(part.len());
-        let (name, rest) = part.split_at(end);
-        out.push_str(&variable(name));
-        out.push_str(rest);
+        let braced = part.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let (name, rest) = braced.unwrap_or_else(|| {
+            let end = part.find(|c| !is_name(c)).unwrap_or(part.len());
+            part.split_at(end)
+        });
+        let name = name.split([':', '.']).next().unwrap_or_default();
+        if name.starts_with(|c: char| is_name(c) && !c.is_ascii_digit()) {
+            out.push_str(&with(name, 1 + part.len() - rest.len()));
+            out.push_str(rest);
+        } else {
+            out.push('$');
+            out.push_str(part);
+        }
     }
     out
 }
@@ -54,7 +87,7 @@ pub fn names(expr: &str) -> Vec<String> {
 }
 
 /// Labels of a selector's series, if there is such a metric.
-fn labels_of(name: &str, metrics: &[Metric]) -> Option<Vec<String>> {
+pub(crate) fn labels_of(name: &str, metrics: &[Metric]) -> Option<Vec<String>> {
     let extra = EVERYWHERE.iter().map(|&label| label.to_owned());
     if let Some((_, labels)) = RECORDED.iter().find(|(recorded, _)| *recorded == name) {
         let own = labels.iter().map(|&label| label.to_owned());
@@ -134,7 +167,7 @@ fn visit(expr: &Expr, metrics: &[Metric], out: &mut Vec<String>) -> Result<(), S
     Ok(())
 }
 
-fn selectors(expr: &Expr, see: &mut impl FnMut(&VectorSelector)) {
+pub(crate) fn selectors(expr: &Expr, see: &mut impl FnMut(&VectorSelector)) {
     match expr {
         Expr::VectorSelector(selector) => see(selector),
         Expr::MatrixSelector(selector) => see(&selector.vs),
@@ -212,12 +245,29 @@ mod tests {
     }
 
     #[test]
+    fn characters_stay_where_they_are() {
+        let mut seen = Vec::new();
+        let query = r#"rate(x{a=~"${b:regex}"}[$__rate_interval]) + $c"#;
+        let text = aligned(query, |name| seen.push(name.to_owned()));
+        assert_eq!(text, r#"rate(x{a=~"xxxxxxxxxx"}[000000000000001m]) + xx"#);
+        assert_eq!(seen, ["b", "c"]);
+        assert!(parser::parse(&text).is_ok());
+    }
+
+    #[test]
     fn variables_are_replaced() {
         assert_eq!(
             plain(r#"x{a=~"$a",b="$b_c"}[$__rate_interval]"#, |name| format!(
                 "<{name}>"
             )),
             r#"x{a=~"<a>",b="<b_c>"}[1m]"#
+        );
+        assert_eq!(
+            plain(
+                r#"label_replace(x{a=~"${a:regex}"}[${__range}], "$1$", "${2}")"#,
+                |name| { format!("<{name}>") }
+            ),
+            r#"label_replace(x{a=~"<a>"}[1h], "$1$", "${2}")"#
         );
     }
 }

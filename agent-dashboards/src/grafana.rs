@@ -1,5 +1,6 @@
 //! Grafana's JSON: what versions 10 and 11 import, and later ones upgrade.
 
+use crate::links::{self, Links};
 use crate::maker::{AT_LEAST, AT_MOST};
 use crate::panel::{Board, Panel, Show, Target, Variable};
 use crate::{Dashboard, Query};
@@ -8,13 +9,20 @@ use serde_json::{Value, json};
 /// Version of the dashboard's form that Grafana 10.2 and later read as it is.
 const SCHEMA: u32 = 39;
 const COLUMNS: u8 = 24;
+/// Labels of a matrix.
+const ROW: &str = "region";
+const COLUMN: &str = "peer_region";
 
 fn source() -> Value {
     json!({ "type": "prometheus", "uid": "${datasource}" })
 }
 
 /// The dashboard of a board.
-pub fn dashboard(board: Board) -> Dashboard {
+pub fn dashboard(board: &Board, map: &links::Map) -> Dashboard {
+    let links = Links {
+        map,
+        here: board.name,
+    };
     let mut queries = Vec::new();
     for panel in board
         .panels
@@ -57,10 +65,10 @@ pub fn dashboard(board: Board) -> Dashboard {
             "title": "geophone", "type": "dashboards", "tags": ["geophone"], "asDropdown": true, "includeVars": true,
             "keepTime": true, "targetBlank": false, "icon": "external link", "tooltip": "", "url": "",
         }],
-        "panels": panels(&board.panels, 0, &mut 0),
+        "panels": panels(&board.panels, 0, &mut 0, links),
     });
     Dashboard {
-        name: board.name,
+        name: board.name.to_owned(),
         about: board.about,
         json,
         queries,
@@ -115,7 +123,7 @@ fn variable(variable: &Variable) -> Value {
 }
 
 /// Panels one beside the other, as they fit, row by row from there on; `id` is that of the last panel before them.
-fn panels(all: &[Panel], top: u32, id: &mut usize) -> Vec<Value> {
+pub fn panels(all: &[Panel], top: u32, id: &mut usize, links: Links<'_>) -> Vec<Value> {
     let (mut x, mut y, mut tallest) = (0_u8, top, 0_u8);
     let mut out = Vec::new();
     for panel in all {
@@ -124,10 +132,10 @@ fn panels(all: &[Panel], top: u32, id: &mut usize) -> Vec<Value> {
         }
         let place = json!({ "x": x, "y": y, "w": panel.width, "h": panel.height });
         *id += 1;
-        let mut value = one(panel, *id, place);
+        let mut value = one(panel, *id, place, links);
         if !panel.inside.is_empty() {
             value["collapsed"] = json!(true);
-            value["panels"] = json!(panels(&panel.inside, y + u32::from(panel.height), id));
+            value["panels"] = json!(panels(&panel.inside, y + u32::from(panel.height), id, links));
         }
         if let Some(variable) = panel.repeat {
             value["repeat"] = json!(variable);
@@ -139,7 +147,7 @@ fn panels(all: &[Panel], top: u32, id: &mut usize) -> Vec<Value> {
     out
 }
 
-fn one(panel: &Panel, id: usize, place: Value) -> Value {
+fn one(panel: &Panel, id: usize, place: Value, links: Links<'_>) -> Value {
     let mut value = json!({
         "id": id,
         "title": panel.title,
@@ -166,8 +174,9 @@ fn one(panel: &Panel, id: usize, place: Value) -> Value {
         .enumerate()
         .map(|(n, target)| ask(panel.show, n, target))
         .collect();
-    value["fieldConfig"] = fields(panel);
-    value["options"] = options(panel.show);
+    value["fieldConfig"] = fields(panel, links);
+    value["links"] = json!(links.beside_title(panel));
+    value["options"] = options(panel);
     value["transformations"] = transformations(panel);
     value
 }
@@ -211,7 +220,7 @@ fn ask(show: Show, n: usize, target: &Target) -> Value {
     })
 }
 
-fn fields(panel: &Panel) -> Value {
+fn fields(panel: &Panel, links: Links<'_>) -> Value {
     let steps = match panel.limits {
         Some((yellow, red)) if yellow <= red => json!([
             { "color": "green", "value": null }, { "color": "yellow", "value": yellow }, { "color": "red", "value": red },
@@ -250,19 +259,18 @@ fn fields(panel: &Panel) -> Value {
     if panel.show == Show::Band {
         overrides.extend(band());
     }
-    overrides.extend(panel.link.map(|(label, board, variable)| {
-        json!({
-            "matcher": { "id": "byName", "options": label },
-            "properties": [{ "id": "links", "value": [{
-                "title": format!("Look at this {label}"),
-                "url": format!("/d/{board}?${{datasource:queryparam}}&var-{variable}=${{__value.raw}}&${{__url_time_range}}"),
-            }] }],
-        })
-    }));
+    let mut of_values = links.of_values(panel);
+    if panel.show == Show::Matrix {
+        let (cells, heads) = links::of_cells(ROW, COLUMN);
+        of_values.extend(cells);
+        overrides.push(heads);
+    }
+    overrides.extend(links.of_columns(panel));
     json!({
         "defaults": {
             "unit": panel.unit,
             "custom": custom,
+            "links": of_values,
             "color": { "mode": if panel.limits.is_some() { "thresholds" } else { "palette-classic" } },
             "thresholds": { "mode": "absolute", "steps": steps },
         },
@@ -285,8 +293,8 @@ fn band() -> [Value; 2] {
     })
 }
 
-fn options(show: Show) -> Value {
-    match show {
+fn options(panel: &Panel) -> Value {
+    match panel.show {
         Show::Graph | Show::Stack | Show::Band => json!({
             "legend": { "displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": ["lastNotNull", "max"] },
             "tooltip": { "mode": "multi", "sort": "desc" },
@@ -300,7 +308,7 @@ fn options(show: Show) -> Value {
         }
         Show::Heatmap => json!({
             "calculate": false,
-            "yAxis": { "unit": "s", "axisPlacement": "left" },
+            "yAxis": { "unit": panel.unit, "axisPlacement": "left" },
             "color": { "mode": "scheme", "scheme": "Turbo", "steps": 64, "exponent": 0.5, "fill": "dark-orange", "reverse": false },
             "cellGap": 0,
             "legend": { "show": true },
@@ -342,7 +350,7 @@ fn transformations(panel: &Panel) -> Value {
         }
         Show::Matrix => json!([
             { "id": "groupingToMatrix", "options": {
-                "columnField": "peer_region", "rowField": "region", "valueField": "Value", "emptyValue": "null",
+                "columnField": COLUMN, "rowField": ROW, "valueField": "Value", "emptyValue": "null",
             } },
         ]),
         _ => json!([]),

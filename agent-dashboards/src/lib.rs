@@ -3,9 +3,14 @@
 
 mod boards;
 pub mod check;
+mod choice;
 mod grafana;
+mod links;
 mod maker;
+pub mod own;
 mod panel;
+mod place;
+mod unit;
 mod watches;
 
 pub use watches::WATCHES;
@@ -60,7 +65,7 @@ pub struct Query {
 #[derive(Clone, Debug)]
 pub struct Dashboard {
     /// Its name, which begins its uid in Grafana as well: `geophone-overview`.
-    pub name: &'static str,
+    pub name: String,
     /// What it is about, in a line.
     pub about: &'static str,
     /// As Grafana imports it.
@@ -140,7 +145,9 @@ pub fn dashboards(metrics: &[Metric], style: Style) -> Result<Vec<Dashboard>, Ve
     let mut maker = maker::Maker::new(metrics, style);
     let boards = boards::all(&mut maker);
     let mut faults = maker.faults();
-    let mut made: Vec<Dashboard> = boards.into_iter().map(grafana::dashboard).collect();
+    let map = links::map(&boards);
+    let made = boards.iter().map(|board| grafana::dashboard(board, &map));
+    let mut made: Vec<Dashboard> = made.collect();
     if style.classic {
         made.iter_mut().for_each(grafana::set_apart);
     }

@@ -1,5 +1,6 @@
 //! Queries and panels from the declarations.
 
+use crate::boards::PROFILES;
 use crate::panel::{Panel, Show, Target, Variable};
 use crate::watches;
 use crate::{Kind, Metric, RECORDED, Style, WATCHES};
@@ -179,26 +180,11 @@ impl<'a> Maker<'a> {
             expr: expr.clone(),
             legend: (*legend).to_owned(),
         });
-        let (width, height) = match show {
-            Show::Stat => (3, 4),
-            Show::Graph | Show::Stack | Show::Band | Show::Matrix => (8, 8),
-            Show::Table | Show::Heatmap => (12, 9),
-            Show::Row => (24, 1),
-            Show::Text => (24, 5),
-        };
         Panel {
-            show,
-            title: title.to_owned(),
             description: first.map_or_else(String::new, |(metric, _)| metric.help.clone()),
             unit: first.map_or("short", |(metric, rate)| unit(&metric.unit, rate)),
-            units: Vec::new(),
-            width,
-            height,
             targets: targets.collect(),
-            limits: None,
-            link: None,
-            inside: Vec::new(),
-            repeat: None,
+            ..Panel::new(show, title)
         }
     }
 
@@ -248,7 +234,9 @@ impl<'a> Maker<'a> {
             let selector = self.selector(metric.as_ref(), &name, &all, by);
             (legend, aggregated(aggregate, by, &selector))
         });
-        let panel = self.panel(Show::Band, title, &targets);
+        let panel = self
+            .panel(Show::Band, title, &targets)
+            .leads(PROFILES, &["instance"]);
         panel.unit(watches::unit(unit)).about(&format!(
             "Each value of the watch {watch}, and between which values it was expected once enough has been seen; \
              of several nodes the widest band. `geophone anomalies` tells what is not"
@@ -336,7 +324,7 @@ fn aggregated(aggregate: &str, by: &[&str], inner: &str) -> String {
 }
 
 /// Grafana's name of a unit.
-fn unit(ucum: &str, rate: bool) -> &'static str {
+pub fn unit(ucum: &str, rate: bool) -> &'static str {
     match (ucum, rate) {
         ("s", false) => "s",
         // Seconds in a second: cores, or a share of the time.

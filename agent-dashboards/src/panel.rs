@@ -32,6 +32,18 @@ pub struct Target {
     pub legend: String,
 }
 
+/// A way from a panel to another dashboard. What the other one is narrowed to are these labels, each by the variable of the same
+/// name, and else what is chosen here.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// Name of the dashboard.
+    pub board: &'static str,
+    /// Column of a table that is clicked.
+    pub column: Option<&'static str>,
+    /// Labels of what is clicked.
+    pub labels: &'static [&'static str],
+}
+
 /// A panel.
 #[derive(Clone, Debug)]
 pub struct Panel {
@@ -53,8 +65,10 @@ pub struct Panel {
     pub targets: Vec<Target>,
     /// From these values on it is yellow, and red.
     pub limits: Option<(f64, f64)>,
-    /// Label of a table's rows, and the dashboard and variable that a click on it leads to.
-    pub link: Option<(&'static str, &'static str, &'static str)>,
+    /// Where it leads on to.
+    pub ways: Vec<Way>,
+    /// A column, and the parameter that it is where an agent is asked for stacks.
+    pub stacks: Option<(&'static str, &'static str)>,
     /// What a row hides until it is opened.
     pub inside: Vec<Panel>,
     /// The variable for each of whose values a row is there once.
@@ -62,6 +76,32 @@ pub struct Panel {
 }
 
 impl Panel {
+    /// One of the usual size, that asks nothing yet.
+    pub fn new(show: Show, title: &str) -> Self {
+        let (width, height) = match show {
+            Show::Stat => (3, 4),
+            Show::Graph | Show::Stack | Show::Band | Show::Matrix => (8, 8),
+            Show::Table | Show::Heatmap => (12, 9),
+            Show::Row => (24, 1),
+            Show::Text => (24, 5),
+        };
+        Self {
+            show,
+            title: title.to_owned(),
+            description: String::new(),
+            unit: "short",
+            units: Vec::new(),
+            width,
+            height,
+            targets: Vec::new(),
+            limits: None,
+            ways: Vec::new(),
+            stacks: None,
+            inside: Vec::new(),
+            repeat: None,
+        }
+    }
+
     /// A row that is closed at first, once for each value of a variable if one is named.
     pub fn hiding(mut self, repeat: Option<&'static str>, inside: Vec<Self>) -> Self {
         (self.repeat, self.inside) = (repeat, inside);
@@ -98,9 +138,35 @@ impl Panel {
         self
     }
 
-    /// A click on a row's label leads there.
-    pub const fn link(mut self, label: &'static str, board: &'static str, variable: &'static str) -> Self {
-        self.link = Some((label, board, variable));
+    /// A click on this column of a table leads to a dashboard, narrowed to these labels of the row.
+    pub fn link(
+        mut self,
+        column: &'static str,
+        board: &'static str,
+        labels: &'static [&'static str],
+    ) -> Self {
+        self.ways.push(Way {
+            board,
+            column: Some(column),
+            labels,
+        });
+        self
+    }
+
+    /// A click on this column of a table, which has a column `instance` too, asks the agent for stacks: its label's value is that
+    /// parameter of `/api/v1/profile`.
+    pub const fn stacks(mut self, column: &'static str, parameter: &'static str) -> Self {
+        self.stacks = Some((column, parameter));
+        self
+    }
+
+    /// A click on a line leads to a dashboard, narrowed to these labels of its series; without labels a sign beside the title does.
+    pub fn leads(mut self, board: &'static str, labels: &'static [&'static str]) -> Self {
+        self.ways.push(Way {
+            board,
+            column: None,
+            labels,
+        });
         self
     }
 }

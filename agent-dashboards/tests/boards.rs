@@ -6,41 +6,13 @@
     reason = "a test ends at what it does not expect"
 )]
 
+mod declared;
+
 use agent_dashboards::{Dashboard, Kind, Metric, RECORDED, Style, WATCHES, check, dashboards};
+use declared::{declared, root};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// Rows of docs/metrics.md: `| name | otlp | kind | unit | labels | help |`.
-fn declared() -> Vec<Metric> {
-    let text = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
-    let rows = text.lines().filter(|line| line.starts_with("| `geophone_"));
-    rows.map(|row| {
-        let cells: Vec<&str> = row.split(" | ").collect();
-        let name = |cell: &str| cell.trim_matches(['|', ' ', '`']).to_owned();
-        Metric {
-            name: name(cells[0]),
-            kind: match cells[2] {
-                "counter" => Kind::Counter,
-                "gauge" => Kind::Gauge,
-                "histogram" => Kind::Histogram,
-                other => panic!("{other}"),
-            },
-            unit: cells[3].to_owned(),
-            labels: cells[4].split_whitespace().map(name).collect(),
-            help: cells[5]
-                .trim_end_matches(" |")
-                .trim_end_matches(" *(experimental)*")
-                .to_owned(),
-        }
-    })
-    .collect()
-}
 
 fn made() -> &'static [Dashboard] {
     static MADE: OnceLock<Vec<Dashboard>> = OnceLock::new();
@@ -248,7 +220,7 @@ fn panels_have_places_and_names_of_their_own() {
     let mut uids = BTreeSet::new();
     for board in made() {
         assert_eq!(board.json["uid"], board.name);
-        assert!(uids.insert(board.name), "{}: twice", board.name);
+        assert!(uids.insert(board.name.as_str()), "{}: twice", board.name);
         let mut taken: BTreeMap<(u64, u64), u64> = BTreeMap::new();
         let mut ids = BTreeSet::new();
         for panel in board.json["panels"].as_array().unwrap() {

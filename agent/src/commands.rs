@@ -76,7 +76,7 @@ pub fn log(settings: &Log, screen: bool) -> Result<()> {
         format!("{:?}", settings.level).to_lowercase()
     };
     let filter = EnvFilter::try_new(format!(
-        "{level},h2=warn,hyper=warn,kube_client=off,kube_runtime=off,rustls=warn,tonic=warn"
+        "{level},h2=warn,hyper=warn,kube_client=off,kube_runtime=off,rustls=warn,rustls_platform_verifier=off,tonic=warn"
     ))
     .context("log.level")?;
     let builder = tracing_subscriber::fmt()

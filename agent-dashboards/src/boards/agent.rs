@@ -1,5 +1,6 @@
 //! The agent itself: does it see all, what does it cost, does it get rid of what it knows.
 
+use super::PROFILES;
 use crate::maker::{Maker, places, share};
 use crate::panel::{Board, Show};
 
@@ -70,7 +71,8 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(
         m.graph("CPU", &targets)
             .unit("percentunit")
-            .about("Of one core: the process, its programs, and what they remember of sockets"),
+            .about("Of one core: the process, its programs, and what they remember of sockets")
+            .leads(PROFILES, &["instance"]),
     );
     let spent = m.rate("geophone_program_run_seconds_total", "", &["program"]);
     let runs = m.rate("geophone_program_runs_total", "", &["program"]);

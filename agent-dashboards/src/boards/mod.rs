@@ -11,6 +11,19 @@ mod tunnels;
 use crate::maker::Maker;
 use crate::panel::Board;
 
+/// Name of the dashboard of stacks.
+pub const PROFILES: &str = "geophone-profiles";
+/// That of the ways between regions.
+pub const REGION: &str = "geophone-region";
+/// That of subjects and their peers.
+pub const SERVICES: &str = "geophone-services";
+/// That of nodes.
+pub const NODE: &str = "geophone-node";
+/// That of the agents.
+pub const AGENT: &str = "geophone-agent";
+/// That of tunnels.
+pub const TUNNELS: &str = "geophone-tunnels";
+
 /// Title over panels that nobody has thought about yet.
 const FURTHER: &str = "Further";
 

@@ -1,5 +1,6 @@
 //! A node: its interfaces, its disks, what runs out on it, and what its kernel drops.
 
+use super::PROFILES;
 use crate::maker::{Maker, places, share, variable};
 use crate::panel::{Board, Show};
 
@@ -84,11 +85,13 @@ pub fn board(m: &mut Maker) -> Board {
         "",
         &["instance", "resource", "kind"],
     );
-    panels.push(m.graph("Pressure", &[("{{instance}} {{resource}} {{kind}}", pressure)]));
+    let pressure = m.graph("Pressure", &[("{{instance}} {{resource}} {{kind}}", pressure)]);
+    panels.push(pressure.leads(PROFILES, &["instance"]));
     let waits = m.heat("Waits for a CPU", "geophone_sched_runqueue_seconds", "");
-    panels.push(waits.size(8, 8));
+    panels.push(waits.size(8, 8).leads(PROFILES, &[]));
     let switches = m.rate("geophone_sched_switches_total", "", &["instance", "switch"]);
-    panels.push(m.graph("Switches", &[("{{instance}} {{switch}}", switches)]));
+    let switches = m.graph("Switches", &[("{{instance}} {{switch}}", switches)]);
+    panels.push(switches.leads(PROFILES, &["instance"]));
 
     panels.push(m.row("Interfaces"));
     let by = ["instance", "device", "direction"];

@@ -1,7 +1,8 @@
 //! All regions and nodes on one page: is anything wrong, where, and what is it.
 
+use super::{AGENT, NODE, PROFILES, REGION, SERVICES, TUNNELS};
 use crate::maker::{Maker, places, share};
-use crate::panel::{Board, Show};
+use crate::panel::{Board, Panel, Show};
 
 /// The dashboard.
 pub fn board(m: &mut Maker) -> Board {
@@ -76,7 +77,8 @@ pub fn board(m: &mut Maker) -> Board {
     let health = m.recorded("", "geophone:region_health_score:avg", "", &[]);
     panels.push(
         m.graph("Health by region", &[("{{region}}", health)])
-            .about("Mean score of its nodes, of 100"),
+            .about("Mean score of its nodes, of 100")
+            .leads(NODE, &["region"]),
     );
     let bytes = m.recorded(
         "sum",
@@ -87,12 +89,14 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(
         m.graph("Traffic", &[("{{region}} → {{peer_region}}", bytes)])
             .unit("Bps")
-            .about("Payload sent"),
+            .about("Payload sent")
+            .leads(REGION, &["region", "peer_region"]),
     );
     let nodes = m.recorded("sum", "geophone:region_nodes:count", "", &["region"]);
     panels.push(
         m.graph("Nodes", &[("{{region}}", nodes)])
-            .about("Agents that tell"),
+            .about("Agents that tell")
+            .leads(AGENT, &["region"]),
     );
 
     panels.push(m.row("What is wrong"));
@@ -106,7 +110,8 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(
         alerts
             .about("Of geophone's rules")
-            .link("instance", "geophone-node", "instance"),
+            .link("instance", NODE, &["instance"])
+            .link("instance", PROFILES, &["instance"]),
     );
     let factor = m.recorded(
         "min",
@@ -123,18 +128,28 @@ pub fn board(m: &mut Maker) -> Board {
         worst
             .about("From 1, as good as it should be, to 0; `geophone health` says why")
             .unit("percentunit")
-            .link("instance", "geophone-node", "instance"),
+            .link("instance", NODE, &["instance"])
+            .link("instance", PROFILES, &["instance"]),
     );
     let unusual = m.value("", "geophone_anomaly_active", "", &[]);
     let unusual = m.panel(Show::Table, "Unusual", &[("unusual", format!("{unusual} == 1"))]);
-    panels.push(
-        unusual
-            .about(
-                "What is not as it usually is: `geophone anomalies` on the node says what else changed then",
-            )
-            .link("instance", "geophone-node", "instance")
-            .size(24, 7),
-    );
+    let mut unusual = unusual
+        .about("What is not as it usually is: `geophone anomalies` on the node says what else changed then")
+        .link("instance", NODE, &["instance"])
+        .link("instance", PROFILES, &["instance"])
+        .size(24, 7);
+    // Each has the labels of the series that is unusual, and is drawn with its band where these are chosen.
+    let labelled: [(_, _, &[_]); 5] = [
+        ("peer", SERVICES, &["instance", "peer"]),
+        ("server", SERVICES, &["instance", "server"]),
+        ("remote", TUNNELS, &["instance", "remote"]),
+        ("device", NODE, &["instance", "device"]),
+        ("reason", NODE, &["instance", "reason"]),
+    ];
+    for (label, board, labels) in labelled {
+        unusual = unusual.link(label, board, labels);
+    }
+    panels.push(unusual);
     let by = ["instance", "subject", "peer"];
     let slow = m.quantile(0.99, "geophone_tcp_rtt_seconds", "", &by);
     let slow = m.panel(
@@ -142,15 +157,11 @@ pub fn board(m: &mut Maker) -> Board {
         "Slowest pairs",
         &[("p99", format!("topk(15, {slow})"))],
     );
-    panels.push(slow.link("subject", "geophone-services", "subject"));
+    panels.push(of_subject(slow));
     let (again, sent) = loss(m, &by);
     let lossy = format!("topk(15, {} > 0)", share(&again, &sent));
     let lossy = m.panel(Show::Table, "Pairs that lose most", &[("sent again", lossy)]);
-    panels.push(lossy.unit("percentunit").limits(0.005, 0.02).link(
-        "subject",
-        "geophone-services",
-        "subject",
-    ));
+    panels.push(of_subject(lossy).unit("percentunit").limits(0.005, 0.02));
 
     let incidents = m.value(
         "min",
@@ -167,7 +178,8 @@ pub fn board(m: &mut Maker) -> Board {
         incidents
             .unit("s")
             .about("Alerts of one cause, by the first of them: `geophone alerts incidents` on the node has the others")
-            .link("instance", "geophone-node", "instance"),
+            .link("instance", NODE, &["instance"])
+            .link("instance", PROFILES, &["instance"]),
     );
     let left = m.recorded("min", "geophone_slo_budget_remaining_ratio", "", &["slo"]);
     let objective = m.recorded("max", "geophone_slo_objective_ratio", "", &["slo"]);
@@ -212,7 +224,8 @@ pub fn board(m: &mut Maker) -> Board {
             "Drops",
             &[("{{reason}}", format!("topk(10, {reasons})"))],
         )
-        .size(12, 8),
+        .size(12, 8)
+        .leads(NODE, &["reason"]),
     );
     let cpu = m.value("max", "geophone_governor_cpu_ratio", "", &["instance"]);
     let cpu = m
@@ -221,7 +234,7 @@ pub fn board(m: &mut Maker) -> Board {
             &[("{{instance}}", format!("topk(10, {cpu})"))],
         )
         .unit("percentunit");
-    panels.push(cpu.size(12, 8));
+    panels.push(cpu.size(12, 8).leads(AGENT, &["instance"]));
     Board {
         name: "geophone-overview",
         title: "geophone / Overview",
@@ -229,6 +242,14 @@ pub fn board(m: &mut Maker) -> Board {
         variables: places(),
         panels,
     }
+}
+
+/// A table of pairs on the nodes, and where to look further at one.
+fn of_subject(table: Panel) -> Panel {
+    table
+        .link("subject", SERVICES, &["instance", "subject"])
+        .link("subject", PROFILES, &["instance", "subject"])
+        .link("peer", SERVICES, &["instance", "subject", "peer"])
 }
 
 /// Segments that were sent again, and all that were sent.

@@ -1,16 +1,57 @@
-//! Stacks: how many there are and how good they are; the stacks themselves the agent answers for.
+//! Stacks: whose they are, how many there are and how good they are; the stacks themselves the agent answers for.
 
-use crate::maker::{Maker, places, share};
+use super::{PROFILES, SERVICES};
+use crate::maker::{Maker, places, share, variable};
 use crate::panel::{Board, Panel, Show};
 
-const WHERE: &str = "The stacks of the last hour are with each agent: `geophone profile --last 10m` on the node, or \
-    `/api/v1/profile?from=&to=&subject=&comm=&format=svg` on its API; `geophone diff 10m..5m 5m..now` says what changed. Parca and \
-    Pyroscope scrape `/debug/pprof/profile` of the agent, and show flamegraphs beside these panels.";
+const WHERE: &str = "The stacks of the last hour are with each agent. Of the time that is looked at here, on the node:\n\n    \
+    geophone profile --from ${__from:date:iso} --to ${__to:date:iso} --subject NAME -o cpu.svg\n\n\
+    or `/api/v1/profile` of its API, as the tables below link to it: an agent that only its own machine can reach answers a \
+    browser there, any other asks for its token. `geophone diff 10m..5m 5m..now` says what changed. Parca and Pyroscope scrape \
+    `/debug/pprof/profile` of the agent, and show flamegraphs beside these panels.";
 
 /// The dashboard.
 pub fn board(m: &mut Maker) -> Board {
-    m.scope(&["instance"]);
-    let mut panels: Vec<Panel> = vec![m.panel(Show::Text, "", &[]).about(WHERE).size(24, 4)];
+    m.scope(&["instance", "subject"]);
+    let mut panels: Vec<Panel> = vec![m.panel(Show::Text, "", &[]).about(WHERE).size(24, 6)];
+
+    panels.push(m.row("Who uses the CPU"));
+    let by = ["instance", "subject"];
+    let cpu = m.rate("geophone_sched_cpu_seconds_total", "", &by);
+    let waits = m.quantile(0.99, "geophone_sched_runqueue_seconds", "", &by);
+    let cpu = format!("topk(50, {cpu})");
+    let waits = format!("{waits} and {cpu}");
+    let targets = [("CPUs", cpu), ("wait for a CPU, p99", waits)];
+    let whose = m.panel(Show::Table, "Flamegraphs of subjects", &targets);
+    panels.push(
+        whose
+            .about("CPU time of each subject on each node, and how long it waits for a CPU; a click on a subject asks its agent for the flamegraph")
+            .units(&[("CPUs", "short"), ("wait for a CPU, p99", "s")])
+            .stacks("subject", "subject")
+            .link("subject", SERVICES, &["instance", "subject"]),
+    );
+    let kinds = m.rate("geophone_profile_samples_total", "", &["instance", "sample"]);
+    let kinds = m.panel(
+        Show::Table,
+        "Flamegraphs of nodes",
+        &[("samples a second", kinds)],
+    );
+    panels.push(
+        kinds
+            .about("What stacks are taken of; a click on a kind asks the agent for the flamegraph of the whole node")
+            .stacks("sample", "type"),
+    );
+    let cpu = m.rate("geophone_sched_cpu_seconds_total", "", &["subject"]);
+    let cpu = [("{{subject}}", format!("topk(15, {cpu})"))];
+    let cpu = m
+        .panel(Show::Stack, "CPU time by subject", &cpu)
+        .unit("short")
+        .size(12, 8);
+    panels.push(cpu.leads(PROFILES, &["subject"]).leads(SERVICES, &["subject"]));
+    let waits = m.quantile(0.99, "geophone_sched_runqueue_seconds", "", &["subject"]);
+    let waits = [("{{subject}}", format!("topk(15, {waits})"))];
+    let waits = m.graph("Wait for a CPU, p99", &waits).size(12, 8);
+    panels.push(waits.leads(PROFILES, &["subject"]).leads(SERVICES, &["subject"]));
 
     panels.push(m.row("Samples"));
     let samples = m.rate("geophone_profile_samples_total", "", &["sample"]);
@@ -34,21 +75,6 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(m.panel(Show::Stack, "Python", &[("{{end}}", python)]));
     let frames = m.rate("geophone_profile_python_lost_frames_total", "", &["reason"]);
     panels.push(m.graph("Frames of Python without a name", &[("{{reason}}", frames)]));
-
-    panels.push(m.row("Who uses the CPU"));
-    let cpu = m.rate("geophone_sched_cpu_seconds_total", "", &["subject"]);
-    let cpu = m.panel(
-        Show::Stack,
-        "CPU time by subject",
-        &[("{{subject}}", format!("topk(15, {cpu})"))],
-    );
-    panels.push(cpu.unit("short").size(12, 8));
-    let waits = m.quantile(0.99, "geophone_sched_runqueue_seconds", "", &["subject"]);
-    let waits = m.graph(
-        "Wait for a CPU, p99",
-        &[("{{subject}}", format!("topk(15, {waits})"))],
-    );
-    panels.push(waits.size(12, 8));
 
     panels.push(m.row("Tables and names"));
     let cpus = m.value("sum", "geophone_profile_cpus", "", &["instance"]);
@@ -101,11 +127,17 @@ pub fn board(m: &mut Maker) -> Board {
         ("{{instance}} reader of symbols died", died),
     ];
     panels.push(m.graph("Names that could not be had", &targets));
+    let mut variables = places();
+    variables.push(variable(
+        "subject",
+        "Subject",
+        r#"geophone_sched_cpu_seconds_total{instance=~"$instance"}"#,
+    ));
     Board {
-        name: "geophone-profiles",
+        name: PROFILES,
         title: "geophone / Profiles",
         about: "How many stacks there are, how good they are, and who uses the CPU",
-        variables: places(),
+        variables,
         panels,
     }
 }

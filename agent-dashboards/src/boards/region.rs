@@ -1,6 +1,7 @@
 //! From one region to others: what the way between them does to connections.
 
 use super::overview::loss;
+use super::{PROFILES, SERVICES};
 use crate::maker::{Maker, places, share, variable};
 use crate::panel::{Board, Show};
 
@@ -149,7 +150,9 @@ pub fn board(m: &mut Maker) -> Board {
                 ("sent again", "percentunit"),
                 ("connections", "short"),
             ])
-            .link("subject", "geophone-services", "subject"),
+            .link("subject", SERVICES, &["subject"])
+            .link("subject", PROFILES, &["subject"])
+            .link("peer", SERVICES, &["subject", "peer"]),
     );
     let mut variables = places();
     variables.push(variable(

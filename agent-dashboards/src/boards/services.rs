@@ -1,6 +1,7 @@
 //! Services and what is behind them: who is slow or lossy to whom, one backend beside the other.
 
 use super::overview::loss;
+use super::{PROFILES, SERVICES};
 use crate::maker::{Maker, places, share, variable};
 use crate::panel::{Board, Show};
 
@@ -50,7 +51,9 @@ pub fn board(m: &mut Maker) -> Board {
         table
             .about("A peer is a prefix with a name: give each backend of a load-balanced service one, and the slow one stands out")
             .units(&units)
-            .link("peer", "geophone-services", "peer"),
+            .link("subject", SERVICES, &["subject"])
+            .link("subject", PROFILES, &["subject"])
+            .link("peer", SERVICES, &["peer"]),
     );
     let spread = m.quantile(0.99, "geophone_tcp_rtt_seconds", "", &["peer"]);
     panels.push(m.graph("Round trip by peer, p99", &[("{{peer}}", spread)]));
@@ -78,7 +81,11 @@ pub fn board(m: &mut Maker) -> Board {
     let now = m.quantile(0.99, "geophone_tcp_rtt_seconds", "", &["subject"]);
     let before = now.replace("[$__rate_interval]", "[$__rate_interval] offset 1d");
     let targets = [("{{subject}}", now), ("{{subject}} a day before", before)];
-    panels.push(m.graph("Round trip, p99", &targets).size(12, 9));
+    panels.push(
+        m.graph("Round trip, p99", &targets)
+            .size(12, 9)
+            .leads(PROFILES, &["subject"]),
+    );
     panels.push(m.latency("Time to connect", "geophone_tcp_connect_seconds", ""));
     panels.push(m.latency("Time until accepted", "geophone_tcp_accept_seconds", ""));
     panels.push(m.latency("Jitter", "geophone_tcp_jitter_seconds", ""));
@@ -100,18 +107,23 @@ pub fn board(m: &mut Maker) -> Board {
     let outcomes = m.rate("geophone_tcp_connections_total", "", &["role", "outcome"]);
     panels.push(m.graph("Opened, closed, failed", &[("{{role}} {{outcome}}", outcomes)]));
     let resets = m.rate("geophone_tcp_resets_total", "", &["subject", "direction"]);
-    panels.push(m.graph("Resets", &[("{{subject}} {{direction}}", resets)]));
+    panels.push(
+        m.graph("Resets", &[("{{subject}} {{direction}}", resets)])
+            .leads(PROFILES, &["subject"]),
+    );
     let windows = m.rate(
         "geophone_tcp_zero_windows_total",
         "",
         &["subject", "peer", "direction"],
     );
-    panels.push(m.graph(
+    let windows = m.graph(
         "Full receive windows",
         &[("{{subject}} {{peer}} {{direction}}", windows)],
-    ));
+    );
+    panels.push(windows.leads(PROFILES, &["subject"]));
     let refused = m.rate("geophone_tcp_listen_drops_total", "", &["subject"]);
-    panels.push(m.graph("Refused: the queue was full", &[("{{subject}}", refused)]));
+    let refused = m.graph("Refused: the queue was full", &[("{{subject}}", refused)]);
+    panels.push(refused.leads(PROFILES, &["subject"]));
     let bytes = m.rate("geophone_tcp_bytes_total", "", &["subject", "direction"]);
     panels.push(m.graph("Traffic", &[("{{subject}} {{direction}}", bytes)]));
     let segments = m.rate("geophone_tcp_segments_total", "", &["direction"]);
@@ -123,7 +135,8 @@ pub fn board(m: &mut Maker) -> Board {
         &[("{{subject}} {{reason}}", format!("topk(10, {drops})"))],
     ));
     let queue = m.rate("geophone_drops_udp_queue_failures_total", "", &["subject"]);
-    panels.push(m.graph("Datagrams that found a full queue", &[("{{subject}}", queue)]));
+    let queue = m.graph("Datagrams that found a full queue", &[("{{subject}}", queue)]);
+    panels.push(queue.leads(PROFILES, &["subject"]));
 
     panels.push(m.row("Lookups and datagrams"));
     panels.push(m.heat("Lookups", "geophone_dns_lookup_seconds", ""));
@@ -167,24 +180,21 @@ pub fn board(m: &mut Maker) -> Board {
 
     panels.push(m.row("CPU"));
     let cpu = m.rate("geophone_sched_cpu_seconds_total", "", &["subject"]);
+    let cpu = [("{{subject}}", format!("topk(10, {cpu})"))];
     panels.push(
-        m.panel(
-            Show::Stack,
-            "CPU time",
-            &[("{{subject}}", format!("topk(10, {cpu})"))],
-        )
-        .unit("short"),
+        m.panel(Show::Stack, "CPU time", &cpu)
+            .unit("short")
+            .leads(PROFILES, &["subject"]),
     );
     let waits = m.quantile(0.99, "geophone_sched_runqueue_seconds", "", &["subject"]);
-    panels.push(m.graph(
-        "Wait for a CPU, p99",
-        &[("{{subject}}", format!("topk(10, {waits})"))],
-    ));
+    let waits = [("{{subject}}", format!("topk(10, {waits})"))];
+    panels.push(
+        m.graph("Wait for a CPU, p99", &waits)
+            .leads(PROFILES, &["subject"]),
+    );
     let switches = m.rate("geophone_sched_switches_total", "", &["subject", "switch"]);
-    panels.push(m.graph(
-        "Switches",
-        &[("{{subject}} {{switch}}", format!("topk(10, {switches})"))],
-    ));
+    let switches = [("{{subject}} {{switch}}", format!("topk(10, {switches})"))];
+    panels.push(m.graph("Switches", &switches).leads(PROFILES, &["subject"]));
     m.scope(&["instance", "peer"]);
     let bands = [
         ("Round trip, median", "tcp_rtt_median", ""),

@@ -1,5 +1,6 @@
 //! Tunnels: alive or not, what they carry, and what is lost below them.
 
+use super::{NODE, TUNNELS};
 use crate::maker::{Maker, places, share, variable};
 use crate::panel::{Board, Show};
 
@@ -26,7 +27,11 @@ pub fn board(m: &mut Maker) -> Board {
         "Tunnels",
         &[("in this state", format!("{states} == 1"))],
     );
-    panels.push(states.size(16, 9).link("remote", "geophone-tunnels", "remote"));
+    panels.push(states.size(16, 9).link("remote", TUNNELS, &["remote"]).link(
+        "instance",
+        NODE,
+        &["instance"],
+    ));
     let many = m.value("sum", "geophone_tunnels", "", &["instance"]);
     panels.push(m.graph("How many", &[("{{instance}}", many)]).size(8, 9));
     let changes = m.rate(

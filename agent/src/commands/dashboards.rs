@@ -1,35 +1,41 @@
-//! `geophone dashboards`: the dashboards of our own metrics, listed, written, or put into a Grafana.
+//! `geophone dashboards`: the dashboards of our own metrics, as they are or as somebody wants them, listed, written, or put into a
+//! Grafana.
+
+mod push;
 
 use super::say;
 use crate::aggregate::{Kind, Metric};
 use crate::cli;
 use crate::error::{Context as _, Error, Result};
-use crate::export::push::http::{self, AGENT, post};
-use crate::export::push::reply::{Reply, printable};
-use crate::export::secret;
 use crate::ui::print::table;
-use agent_dashboards::{Dashboard, Style, dashboards as make};
-use reqwest::Url;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use serde_json::{Value, json};
+use agent_dashboards::own::{self, Own};
+use agent_dashboards::{Dashboard, Style, check, dashboards as make};
+use agent_store::promql;
+use push::Grafana;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// For one request.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// What a dashboard of own panels is called on the command line.
+const CUSTOM: &str = "custom";
 
 /// Does what is asked of them.
 pub async fn dashboards(options: &cli::Dashboards) -> Result<()> {
     let style = Style {
         classic: options.classic,
     };
-    let made = make(&declared(), style).map_err(|faults| Error::new(faults.join("; ")))?;
-    let chosen = chosen(&made, &options.names)?;
+    let declared = declared();
+    let mut made = make(&declared, style).map_err(|faults| Error::new(faults.join("; ")))?;
+    if !options.panels.is_empty() {
+        made.push(own::custom(style));
+    }
+    let mut chosen = chosen(made, options)?;
+    change(&mut chosen, options, &declared, style)?;
     if let Some(directory) = &options.output {
         return write(&chosen, directory);
     }
     if let (Some(url), Some(file)) = (&options.push, &options.token_file) {
-        let grafana = Grafana::new(url, file)?;
+        let grafana = Grafana::new(url, file, options.ca_file.as_deref())?;
         for board in &chosen {
             let place = grafana.put(board, options.folder.as_deref()).await?;
             say(&format!("{}: {place}", board.name))?;
@@ -39,11 +45,16 @@ pub async fn dashboards(options: &cli::Dashboards) -> Result<()> {
     if let ([board], [_]) = (chosen.as_slice(), options.names.as_slice()) {
         return say(board.text().trim_end());
     }
+    if options.is_changed() {
+        return Err(Error::usage(
+            "nothing is written: name one dashboard, or say where they go, -o DIR or --push URL",
+        ));
+    }
     let rows: Vec<Vec<String>> = chosen
         .iter()
         .map(|board| {
             vec![
-                board.name.to_owned(),
+                board.name.clone(),
                 board.queries.len().to_string(),
                 board.about.to_owned(),
             ]
@@ -75,114 +86,149 @@ fn declared() -> Vec<agent_dashboards::Metric> {
     .collect()
 }
 
-/// Those of these names, with or without `geophone-`; all if there is no name.
-fn chosen<'a>(made: &'a [Dashboard], names: &[String]) -> Result<Vec<&'a Dashboard>> {
-    if names.is_empty() {
-        return Ok(made.iter().collect());
+/// Those of these names, with or without `geophone-`; all but that of own panels if there is no name.
+fn chosen(made: Vec<Dashboard>, options: &cli::Dashboards) -> Result<Vec<Dashboard>> {
+    if options.names.is_empty() {
+        return Ok(made.into_iter().filter(|board| board.name != own::NAME).collect());
     }
+    let is = |board: &Dashboard, name: &str| {
+        board.name == name || board.name.strip_prefix("geophone-") == Some(name)
+    };
     let one = |name: &String| {
-        let found = made
-            .iter()
-            .find(|board| board.name == name || board.name.strip_prefix("geophone-") == Some(name));
-        found.ok_or_else(|| {
-            let known: Vec<&str> = made.iter().map(|board| board.name).collect();
-            Error::usage(format_args!(
-                "{name}: no such dashboard; there are {}",
-                known.join(", ")
-            ))
+        let found = made.iter().find(|board| is(board, name));
+        found.cloned().ok_or_else(|| match name.as_str() {
+            CUSTOM | own::NAME => Error::usage(format_args!(
+                "{name}: it has only panels of your own; give it some, --panel 'TITLE=PROMQL'"
+            )),
+            _ => {
+                let known: Vec<&str> = made.iter().map(|board| board.name.as_str()).collect();
+                Error::usage(format_args!(
+                    "{name}: no such dashboard; there are {}, and {CUSTOM} with --panel",
+                    known.join(", ")
+                ))
+            }
         })
     };
-    names.iter().map(one).collect()
+    options.names.iter().map(one).collect()
 }
 
-fn write(boards: &[&Dashboard], directory: &Path) -> Result<()> {
+/// As somebody wants them.
+fn change(
+    chosen: &mut [Dashboard],
+    options: &cli::Dashboards,
+    declared: &[agent_dashboards::Metric],
+    style: Style,
+) -> Result<()> {
+    for (name, values) in grouped(&options.vars) {
+        let values: Vec<&str> = values.into_iter().map(String::as_str).collect();
+        // Of several dashboards not each need have it, but one must.
+        let is_of_some = chosen.iter().any(|board| board.has(name));
+        for board in chosen.iter_mut().filter(|board| !is_of_some || board.has(name)) {
+            let said = board.choose(name, &values);
+            said.map_err(|e| Error::usage(format_args!("--var {e}")))?;
+        }
+    }
+    for board in chosen.iter_mut() {
+        if let Some(time) = options.last {
+            board.show_last(&written(time)?);
+        }
+        if let Some(refresh) = options.refresh {
+            board.refresh(refresh.map(written).transpose()?.as_deref());
+        }
+        if let Some(time) = options.interval {
+            board.step(&written(time)?);
+        }
+    }
+    let alone = [
+        ("--panel", !options.panels.is_empty()),
+        ("--title", options.title.is_some()),
+        ("--uid", options.uid.is_some()),
+    ];
+    let [board] = chosen else {
+        return match alone.iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(Error::usage(format_args!(
+                "{flag}: it is of one dashboard; name it"
+            ))),
+            None => Ok(()),
+        };
+    };
+    let panels = grouped(&options.panels).into_iter().map(|(title, queries)| Own {
+        title: title.clone(),
+        queries: queries.into_iter().cloned().collect(),
+    });
+    let panels: Vec<Own> = panels.collect();
+    for own in &panels {
+        judge(own, declared, style)?;
+    }
+    if !panels.is_empty() {
+        board
+            .add(&panels, declared)
+            .map_err(|e| Error::usage(format_args!("--panel {e}")))?;
+    }
+    if let Some(title) = &options.title {
+        board.rename(title);
+    }
+    if let Some(uid) = &options.uid {
+        board
+            .set_uid(uid)
+            .map_err(|e| Error::usage(format_args!("--uid {e}")))?;
+    }
+    Ok(())
+}
+
+/// Own queries must make sense; that they ask for what is not there is remarked, for it may come.
+fn judge(panel: &Own, declared: &[agent_dashboards::Metric], style: Style) -> Result<()> {
+    for query in &panel.queries {
+        let text = check::aligned(query, |_| ());
+        promql::check(&text).map_err(|e| {
+            let (said, place) = (e.to_string(), own::place_of(&text));
+            let said = said
+                .strip_prefix("invalid parameter \"query\": ")
+                .unwrap_or(&said);
+            Error::usage(format_args!("--panel {}: {said}{place}, in {query}", panel.title))
+        })?;
+        for doubt in own::doubts(query, declared, style) {
+            let _ = writeln!(std::io::stderr(), "geophone: --panel {}: {doubt}", panel.title);
+        }
+    }
+    Ok(())
+}
+
+/// Values of the same name together, in their order.
+fn grouped(pairs: &[(String, String)]) -> Vec<(&String, Vec<&String>)> {
+    let mut out: Vec<(&String, Vec<&String>)> = Vec::new();
+    for (name, value) in pairs {
+        match out.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, values)) => values.push(value),
+            None => out.push((name, vec![value])),
+        }
+    }
+    out
+}
+
+/// A duration as Grafana writes it: one number and the largest unit that it is a multiple of.
+fn written(time: Duration) -> Result<String> {
+    let seconds = time.as_secs();
+    if seconds == 0 || time.subsec_nanos() != 0 {
+        return Err(Error::usage(format_args!(
+            "{time:?}: Grafana counts whole seconds; give 1s or more"
+        )));
+    }
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let (unit, name) = units
+        .into_iter()
+        .find(|(unit, _)| seconds.is_multiple_of(*unit))
+        .unwrap_or((1, "s"));
+    Ok(format!("{}{name}", seconds / unit))
+}
+
+fn write(boards: &[Dashboard], directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory).context(format_args!("--output {}", directory.display()))?;
     for board in boards {
         let file = directory.join(format!("{}.json", board.name));
         std::fs::write(&file, board.text()).context(format_args!("--output {}", file.display()))?;
     }
     say(&format!("{} dashboards in {}", boards.len(), directory.display()))
-}
-
-/// A Grafana that is reached by its API.
-struct Grafana {
-    client: reqwest::Client,
-    url: Url,
-    headers: HeaderMap,
-}
-
-impl Grafana {
-    fn new(url: &str, token_file: &Path) -> Result<Self> {
-        let wrong = || {
-            Error::usage(format_args!(
-                "--push {url}: no address of a Grafana, e.g. https://grafana.example"
-            ))
-        };
-        let mut base = Url::parse(url).map_err(|_e| wrong())?;
-        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
-            return Err(wrong());
-        }
-        // A Grafana may live below a path.
-        base.set_path(&format!(
-            "{}/api/dashboards/db",
-            base.path().trim_end_matches('/')
-        ));
-        let token =
-            secret::read_secret("--token-file", token_file).map_err(|e| Error::new(format_args!("{e:#}")))?;
-        let bearer = HeaderValue::from_str(&format!("Bearer {}", token.trim()));
-        let mut bearer = bearer.context(format_args!(
-            "--token-file {}: it is no token",
-            token_file.display()
-        ))?;
-        bearer.set_sensitive(true);
-        let client = reqwest::Client::builder()
-            .timeout(PATIENCE)
-            .user_agent(AGENT)
-            // The token is for this address only.
-            .redirect(reqwest::redirect::Policy::none());
-        let client = http::for_url(client, &base).build().context("--push")?;
-        Ok(Self {
-            client,
-            url: base,
-            headers: HeaderMap::from_iter([(AUTHORIZATION, bearer)]),
-        })
-    }
-
-    /// Puts a dashboard there, over that of the same name; where it is.
-    async fn put(&self, board: &Dashboard, folder: Option<&str>) -> Result<String> {
-        let mut body = json!({ "dashboard": board.json, "overwrite": true, "message": AGENT });
-        if let Some(folder) = folder {
-            body["folderUid"] = json!(folder);
-        }
-        let what = format!("{} to {}", board.name, self.url);
-        let own = [(CONTENT_TYPE, "application/json")];
-        let answer = post(
-            &self.client,
-            &self.url,
-            &self.headers,
-            &own,
-            body.to_string().into(),
-        )
-        .await;
-        let answer = answer.map_err(|reply| match reply {
-            Reply::Retry { cause, .. }
-            | Reply::Permanent { cause }
-            | Reply::Accepted { message: cause, .. } => Error::new(format_args!("{what}: {cause}")),
-        })?;
-        let said: Value = serde_json::from_slice(&answer.body.unwrap_or_default()).unwrap_or_default();
-        let text = |key: &str| said[key].as_str().map(printable);
-        match answer.status {
-            200 => Ok(text("url").unwrap_or_else(|| "put".to_owned())),
-            401 | 403 => Err(Error::new(format_args!(
-                "{what}: {}; the token's service account needs the role Editor",
-                text("message").unwrap_or_else(|| "refused".to_owned())
-            ))),
-            status => Err(Error::new(format_args!(
-                "{what}: status {status}: {}",
-                text("message").unwrap_or_default()
-            ))),
-        }
-    }
 }
 
 #[cfg(test)]

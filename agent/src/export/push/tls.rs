@@ -5,7 +5,27 @@ use crate::export::secret;
 use anyhow::{Result, anyhow, bail};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use std::path::Path;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+/// What a file of certificates holds, one at least.
+pub fn certificates(what: &str, path: &Path) -> Result<Vec<u8>> {
+    let pem = secret::read(what, path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(pem),
+        _ => bail!(
+            "{what} {}: no certificate in it; give certificates as PEM",
+            path.display()
+        ),
+    }
+}
+
+/// A client of HTTP that trusts these authorities and no others.
+pub fn trusting(what: &str, ca: &[u8], builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder> {
+    let ca = reqwest::Certificate::from_pem_bundle(ca).map_err(|e| anyhow!("{what}: {e}"))?;
+    Ok(builder.tls_certs_only(ca))
+}
 
 /// What the files hold, checked as far as it is PEM.
 pub struct Files {
@@ -17,17 +37,6 @@ pub struct Files {
 impl Files {
     /// Reads what is configured.
     pub fn read(name: &str, tls: &Tls) -> Result<Self> {
-        let certificates = |what: &str, path: &std::path::Path| {
-            let pem = secret::read(what, path)?;
-            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-            match found {
-                Ok(found) if !found.is_empty() => Ok(pem),
-                _ => bail!(
-                    "{what} {}: no certificate in it; give certificates as PEM",
-                    path.display()
-                ),
-            }
-        };
         let ca = tls
             .ca_file
             .as_ref()
@@ -73,9 +82,7 @@ impl Files {
     /// For HTTP.
     pub fn reqwest(&self, name: &str, mut builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder> {
         if let Some(ca) = &self.ca {
-            let ca =
-                reqwest::Certificate::from_pem_bundle(ca).map_err(|e| anyhow!("{name}.tls.ca_file: {e}"))?;
-            builder = builder.tls_certs_only(ca);
+            builder = trusting(&format!("{name}.tls.ca_file"), ca, builder)?;
         }
         if let Some((cert, key)) = &self.identity {
             let both = [cert.as_slice(), b"\n", key.as_slice()].concat();
