@@ -275,6 +275,9 @@ impl Agent {
         }
         collects.push(Box::new(confine::StatsCollect::new(start)));
         let running = Running::start(collector, collects)?;
+        if let (Some(anomalies), Some(stacks)) = (&anomalies, &running.stacks) {
+            anomalies.explain_by(stacks);
+        }
         let (shutdown, _) = watch::channel(false);
         let over = || {
             let mut receiver = shutdown.subscribe();
