@@ -193,6 +193,7 @@ pub const SUBJECT: &str = "[{{ .Status | toUpper }}{{ if eq .Status \"firing\" }
 pub const BODY: &str = "\
 {{ define \"alert\" }}{{ .Labels.alertname }}{{ if .Annotations.summary }}: {{ .Annotations.summary }}{{ end }}
 {{ if .Annotations.description }}{{ .Annotations.description }}
+{{ end }}{{ if .Annotations.evidence }}{{ .Annotations.evidence }}
 {{ end }}{{ range .Labels.SortedPairs }}{{ .Name }}={{ .Value }} {{ end }}
 since {{ .StartsAt }}{{ if ne .Status \"firing\" }} until {{ .EndsAt }}{{ end }}
 {{ if .Annotations.runbook_url }}{{ .Annotations.runbook_url }}

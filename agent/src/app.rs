@@ -264,6 +264,9 @@ impl Agent {
         if let Some(anomalies) = &anomalies {
             collects.push(Box::new(score::StatsCollect::new(anomalies.clone(), start)));
         }
+        if let (Some(rules), Some(anomalies)) = (&rules, &anomalies) {
+            rules.explain_by(anomalies);
+        }
         // All that is asked of the kernel but once has been asked; threads that start from now on are born so.
         let confinement = confine::apply(config);
         if let Some(followed) = peers {
@@ -275,6 +278,9 @@ impl Agent {
         }
         collects.push(Box::new(confine::StatsCollect::new(start)));
         let running = Running::start(collector, collects)?;
+        if let (Some(anomalies), Some(stacks)) = (&anomalies, &running.stacks) {
+            anomalies.explain_by(stacks);
+        }
         let (shutdown, _) = watch::channel(false);
         let over = || {
             let mut receiver = shutdown.subscribe();

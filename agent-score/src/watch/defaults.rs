@@ -163,7 +163,6 @@ mod tests {
             learning: 30,
             most_series: 100,
             most_entities: 0,
-            has_stacks: false,
         };
         let watched = ["tcp_opened", "tcp_bytes", "tcp_resets"];
         let all = defaults(settings.interval).into_iter();
@@ -173,16 +172,20 @@ mod tests {
         for round in 0..200 {
             let at = 1_760_000_000_000 + round * settings.interval;
             let peers: &[&str] = if round < 150 { &["old"] } else { &["old", "new"] };
-            let answers = watcher.evaluate(at, &mut |query| {
-                let value = match query {
-                    query if query.contains("resets") => 20.0,
-                    query if query.contains("bytes") => 5e6,
-                    _ => 30.0,
-                };
-                let value = value * (1.0 + 0.01 * (round % 7) as f64);
-                let one = |peer: &&str| (Labels::new([("peer", *peer)]), value);
-                Ok(peers.iter().map(one).collect())
-            });
+            let answers = watcher.evaluate(
+                at,
+                &mut |query| {
+                    let value = match query {
+                        query if query.contains("resets") => 20.0,
+                        query if query.contains("bytes") => 5e6,
+                        _ => 30.0,
+                    };
+                    let value = value * (1.0 + 0.01 * (round % 7) as f64);
+                    let one = |peer: &&str| (Labels::new([("peer", *peer)]), value);
+                    Ok(peers.iter().map(one).collect())
+                },
+                None,
+            );
             begun.extend(
                 answers
                     .begun

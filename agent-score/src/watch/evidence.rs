@@ -1,11 +1,12 @@
 //! What else was other than before when an anomaly began: of peers, subjects and reasons those that have changed most.
 
 use super::anomaly::{Labelled, labelled, text};
-use super::{Ask, Unit};
+use super::{Ask, Cpu, Unit};
 use crate::anomaly::Millis;
 use agent_store::labels::Labels;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -31,21 +32,48 @@ pub struct Evidence {
     pub before: Option<f64>,
     /// What it was when the anomaly began; `None` = it was not there any more.
     pub now: Option<f64>,
+    /// Of what is sampled, the windows that are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Windows>,
+}
+
+/// Two windows that are compared: when each begins and is over, seconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Windows {
+    /// The time before the anomaly.
+    pub before: [f64; 2],
+    /// Its beginning.
+    pub now: [f64; 2],
 }
 
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let show =
             |value: Option<f64>| value.map_or_else(|| "none".to_owned(), |value| self.unit.show(value));
-        write!(
-            f,
-            "{} {}: {}, before {}",
-            self.what,
-            text(&self.labels),
-            show(self.now),
-            show(self.before)
-        )
+        let [now, before] = [self.now, self.before].map(show);
+        write!(f, "{} {}: ", self.what, text(&self.labels))?;
+        match &self.windows {
+            None => write!(f, "{now}, before {before}"),
+            Some(windows) => {
+                let [is, was] = [windows.now, windows.before].map(|[from, to]| to - from);
+                write!(f, "{now} in {is:.0} s, before {before} in {was:.0} s")
+            }
+        }
     }
+}
+
+/// A span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// When it begins.
+    pub from: Millis,
+    /// When it is over.
+    pub to: Millis,
+}
+
+/// Whether a count is what chance makes of the one that was expected.
+pub(super) fn is_chance(expected: f64, count: f64) -> bool {
+    (count - expected).abs() < 4.0 * expected.max(1.0).sqrt()
 }
 
 /// A question, with `$M` where matchers go and `$W` for the window.
@@ -163,6 +191,8 @@ pub(super) struct Inquiry {
     window: Millis,
     answers: HashMap<String, Answer>,
     asked: usize,
+    /// What the CPUs did, by when anomalies began, until when, and of which subject they are: it is the same for all of these.
+    profiles: HashMap<(Millis, Millis, String), Vec<Evidence>>,
 }
 
 impl Inquiry {
@@ -174,6 +204,7 @@ impl Inquiry {
             window: super::defaults::window(interval),
             answers: HashMap::new(),
             asked: 0,
+            profiles: HashMap::new(),
         }
     }
 
@@ -181,11 +212,20 @@ impl Inquiry {
     pub fn profile(&self, since: f64) -> Vec<String> {
         let begin = since - self.window as f64 / 1e3;
         let window = |from: f64, to: f64| format!("{from:.0}..{to:.0}");
-        vec![window(begin - 600.0, begin), window(begin, since + 50.0)]
+        vec![
+            window(begin - BEFORE as f64 / 1e3, begin),
+            window(begin, since + 50.0),
+        ]
     }
 
     /// What had changed when a series of these labels began to be an anomaly.
-    pub fn gather(&mut self, labels: &Labelled, began: Millis, ask: &mut Ask) -> Answer {
+    pub fn gather(
+        &mut self,
+        labels: &Labelled,
+        began: Millis,
+        ask: &mut Ask,
+        cpu: Option<&mut Cpu>,
+    ) -> Answer {
         let key = format!("{began} {labels:?}");
         if let Some(answer) = self.answers.get(&key) {
             return answer.clone();
@@ -195,11 +235,44 @@ impl Inquiry {
         }
         self.asked += 1;
         let answer = match self.ask(labels, began, ask) {
-            Ok(evidence) => Answer::Found(evidence),
+            Ok(mut evidence) => {
+                // Of what comes behind the first sample there is nothing yet.
+                let sampled = cpu.and_then(|cpu| self.cpu(labels, began, began, cpu));
+                evidence.extend(sampled.unwrap_or_default());
+                Answer::Found(evidence)
+            }
             Err(why) => Answer::Failed(why),
         };
         self.answers.insert(key, answer.clone());
         answer
+    }
+
+    /// What the CPUs did from the window of the first sample of an anomaly on until then. `None`: so many were asked in this
+    /// evaluation that this one has to wait.
+    pub fn cpu(
+        &mut self,
+        labels: &Labelled,
+        began: Millis,
+        until: Millis,
+        cpu: &mut Cpu,
+    ) -> Option<Vec<Evidence>> {
+        let subject = labels.get("subject").cloned().unwrap_or_default();
+        let is_full = self.profiles.len() >= ASKED;
+        match self.profiles.entry((began, until, subject.clone())) {
+            Entry::Occupied(known) => Some(known.get().clone()),
+            Entry::Vacant(_) if is_full => None,
+            Entry::Vacant(place) => {
+                let begin = began - self.window;
+                let span = |from, to| Span { from, to };
+                let found = cpu([span(begin - BEFORE, begin), span(begin, until)], &subject);
+                Some(place.insert(found).clone())
+            }
+        }
+    }
+
+    /// When it is.
+    pub const fn at(&self) -> Millis {
+        self.at
     }
 
     fn ask(&self, labels: &Labelled, began: Millis, ask: &mut Ask) -> Result<Vec<Evidence>, String> {
@@ -278,8 +351,7 @@ impl Question {
                 if high - low < self.least || high < self.factor * low {
                     return None;
                 }
-                let by_chance = ((is - was) * window).abs() < 4.0 * (was * window).max(1.0).sqrt();
-                if self.unit == Unit::PerSecond && by_chance {
+                if self.unit == Unit::PerSecond && is_chance(was * window, is * window) {
                     return None;
                 }
                 let size = (high + self.least) / (low + self.least);
@@ -291,6 +363,7 @@ impl Question {
                         labels: labelled(&labels),
                         before,
                         now,
+                        windows: None,
                     },
                 ))
             })

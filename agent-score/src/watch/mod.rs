@@ -5,6 +5,7 @@
 
 mod anomaly;
 mod baseline;
+mod cpu;
 mod defaults;
 mod entities;
 mod evidence;
@@ -16,9 +17,10 @@ mod waiting;
 
 pub use anomaly::{Anomaly, Labelled};
 pub use baseline::{Fault, Report};
+pub use cpu::{Profile, Used, changes};
 pub use defaults::defaults;
 pub use entities::{ENTITY, ENTITY_WATCH};
-pub use evidence::Evidence;
+pub use evidence::{Evidence, Span, Windows};
 pub use unit::Unit;
 
 use crate::anomaly::{Millis, Scored, Series, Settings as Judged, Verdict};
@@ -68,8 +70,6 @@ pub struct Settings {
     pub most_series: usize,
     /// Most entities with a forest.
     pub most_entities: usize,
-    /// Whether stacks are taken, so that there are profiles to compare.
-    pub has_stacks: bool,
 }
 
 impl Settings {
@@ -85,6 +85,10 @@ impl Settings {
 
 /// Answers a query at the time of the evaluation: labels and values, or why there is no answer.
 pub type Ask<'a> = dyn FnMut(&str) -> Result<Vec<(Labels, f64)>, String> + 'a;
+
+/// Answers what the CPUs did in the second of two spans and not in the first, above all for a subject if it is not empty: the
+/// [`changes`] of what was sampled then; nothing if too little was.
+pub type Cpu<'a> = dyn FnMut([Span; 2], &str) -> Vec<Evidence> + 'a;
 
 /// A series that is watched, and what was said of it last.
 #[derive(Clone, Debug)]
@@ -216,8 +220,8 @@ impl Watcher {
         }
     }
 
-    /// Evaluates all watches.
-    pub fn evaluate(&mut self, at: Millis, ask: &mut Ask) -> Round {
+    /// Evaluates all watches. `cpu`: of an agent that samples what the CPUs do.
+    pub fn evaluate(&mut self, at: Millis, ask: &mut Ask, cpu: Option<&mut Cpu>) -> Round {
         let first = *self.first.get_or_insert(at);
         let mut round = Round::default();
         let mut room = Room::new(self);
@@ -251,13 +255,13 @@ impl Watcher {
         round.found = begun.len();
         for number in begun {
             self.waiting.add(number, at);
-            if self.settings.has_stacks
+            if cpu.is_some()
                 && let Some(anomaly) = self.kept.get_mut(number)
             {
                 anomaly.profile = inquiry.profile(anomaly.since);
             }
         }
-        round.begun = self.waiting.look(&mut inquiry, &mut self.kept, ask);
+        round.begun = self.waiting.look(&mut inquiry, &mut self.kept, ask, cpu);
         round.ended.extend(self.kept.given_up(at));
         for over in &round.ended {
             round.begun.extend(self.waiting.take(over));

@@ -16,7 +16,6 @@ const SETTINGS: Settings = Settings {
     learning: 32,
     most_series: 10,
     most_entities: 0,
-    has_stacks: false,
 };
 
 fn definition(zero: bool) -> Definition {
@@ -60,9 +59,11 @@ impl Fed {
             .iter()
             .map(|(name, value)| (labels(name), *value))
             .collect();
-        self.watcher.evaluate(self.at, &mut |query| {
-            Ok(if query == "x" { values.clone() } else { Vec::new() })
-        })
+        self.watcher.evaluate(
+            self.at,
+            &mut |query| Ok(if query == "x" { values.clone() } else { Vec::new() }),
+            None,
+        )
     }
 
     fn usual(&mut self, rounds: usize) -> usize {
@@ -158,10 +159,10 @@ fn gaps_are_no_anomalies() {
     assert!(fed.say(&[]).begun.is_empty());
     assert!(fed.say(&[("one", f64::NAN)]).begun.is_empty());
     fed.at += STEP;
-    let round = fed.watcher.evaluate(fed.at, &mut |_| Err("no".to_owned()));
+    let round = fed.watcher.evaluate(fed.at, &mut |_| Err("no".to_owned()), None);
     assert_eq!(round.failed, [("w".to_owned(), "no".to_owned())]);
     fed.at += STEP;
-    let again = fed.watcher.evaluate(fed.at, &mut |_| Err("no".to_owned()));
+    let again = fed.watcher.evaluate(fed.at, &mut |_| Err("no".to_owned()), None);
     assert!(again.failed.is_empty(), "it is told once");
     assert_eq!((fed.watcher.failures(), fed.watcher.failed().count()), (2, 1));
     assert_eq!(fed.usual(50), 0);
@@ -204,7 +205,7 @@ fn two_series_of_the_same_labels_are_an_error() {
         (Labels::new([("instance", "a"), ("b", "c")]), 1.0),
         (Labels::new([("instance", "b"), ("b", "c")]), 1.0),
     ];
-    let round = watcher.evaluate(START, &mut |_| Ok(twice.clone()));
+    let round = watcher.evaluate(START, &mut |_| Ok(twice.clone()), None);
     assert!(round.failed[0].1.contains("b=c"), "{round:?}");
 }
 

@@ -3,13 +3,16 @@
 
 use super::anomaly::Kept;
 use super::evidence::{Answer, Inquiry};
-use super::{Anomaly, Ask};
+use super::{Anomaly, Ask, Cpu};
 use crate::anomaly::Millis;
 
 /// Looks that one waits for its turn; as many anomalies are kept, so each has its turn before.
 const LOOKS: u32 = 256;
 /// Times that its questions may fail.
 const FAILURES: u32 = 3;
+
+/// After this time it is asked once more what the CPUs did: more has been sampled by then, and functions have names.
+const AGAIN: Millis = 20_000;
 
 /// One that waits.
 struct One {
@@ -19,13 +22,17 @@ struct One {
     failures: u32,
 }
 
-/// Those that have begun and were not told yet, oldest first.
+/// Those that have begun and were not told yet, oldest first; and those that were, of which more is to be known.
 #[derive(Default)]
-pub(super) struct Waiting(Vec<One>);
+pub(super) struct Waiting {
+    untold: Vec<One>,
+    /// By number, with when they began.
+    told: Vec<(u64, Millis)>,
+}
 
 impl Waiting {
     pub fn add(&mut self, number: u64, began: Millis) {
-        self.0.push(One {
+        self.untold.push(One {
             number,
             began,
             looks: 0,
@@ -35,20 +42,26 @@ impl Waiting {
 
     /// Since when one waits, if it does.
     pub fn since(&self, number: u64) -> Option<Millis> {
-        let one = self.0.iter().find(|one| one.number == number)?;
+        let one = self.untold.iter().find(|one| one.number == number)?;
         Some(one.began)
     }
 
     /// Looks for evidence. Answers those that are told now, as they began.
-    pub fn look(&mut self, inquiry: &mut Inquiry, kept: &mut Kept, ask: &mut Ask) -> Vec<Anomaly> {
+    pub fn look(
+        &mut self,
+        inquiry: &mut Inquiry,
+        kept: &mut Kept,
+        ask: &mut Ask,
+        mut cpu: Option<&mut Cpu>,
+    ) -> Vec<Anomaly> {
         let mut told = Vec::new();
-        self.0.retain_mut(|one| {
+        self.untold.retain_mut(|one| {
             let Some(anomaly) = kept.get_mut(one.number) else {
                 // It is told when it is told that it was given up.
                 return true;
             };
             one.looks += 1;
-            match inquiry.gather(&anomaly.labels, one.began, ask) {
+            match inquiry.gather(&anomaly.labels, one.began, ask, cpu.as_deref_mut()) {
                 Answer::Found(evidence) => {
                     anomaly.evidence = evidence;
                     anomaly.evidence_missing.clear();
@@ -69,21 +82,51 @@ impl Waiting {
                 }
             }
             told.push(anomaly.as_it_began());
+            self.told.push((one.number, one.began));
             false
         });
+        match cpu {
+            Some(cpu) => self.look_again(inquiry, kept, cpu),
+            None => self.told.clear(),
+        }
         told
+    }
+
+    /// Who was told of one knows what the CPUs did by then; it goes on with what they have done since.
+    fn look_again(&mut self, inquiry: &mut Inquiry, kept: &mut Kept, cpu: &mut Cpu) {
+        self.told.retain(|(number, began)| {
+            let Some(anomaly) = kept.get(*number) else {
+                return false;
+            };
+            if inquiry.at() < began + AGAIN {
+                return true;
+            }
+            let over = anomaly
+                .until
+                .map_or(inquiry.at(), |until| (until * 1e3) as Millis);
+            let Some(found) = inquiry.cpu(&anomaly.labels, *began, over.max(*began), cpu) else {
+                return true;
+            };
+            if !found.is_empty()
+                && let Some(anomaly) = kept.get_mut(*number)
+            {
+                anomaly.evidence.retain(|one| one.windows.is_none());
+                anomaly.evidence.extend(found);
+            }
+            false
+        });
     }
 
     /// One that is over, or given up, is told to have begun before that is told.
     pub fn take(&mut self, over: &Anomaly) -> Option<Anomaly> {
-        let place = self.0.iter().position(|one| one.number == over.id)?;
-        self.0.remove(place);
+        let place = self.untold.iter().position(|one| one.number == over.id)?;
+        self.untold.remove(place);
         Some(over.as_it_began())
     }
 
     /// Nobody will look again: all that wait.
     pub fn all(&mut self, kept: &mut Kept) -> Vec<Anomaly> {
-        let all = std::mem::take(&mut self.0).into_iter();
+        let all = std::mem::take(&mut self.untold).into_iter();
         let mut told = Vec::new();
         for one in all {
             if let Some(anomaly) = kept.get_mut(one.number) {

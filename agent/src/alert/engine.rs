@@ -7,14 +7,14 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::record::Flight;
-use crate::score::slo;
+use crate::score::{Anomalies, slo};
 use agent_rules::{Environment, Group, Health, Results, Settings, State};
 use agent_store::promql::Options;
 use agent_store::series::{Bounds, Millis};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use tokio::sync::watch;
 
 /// What the rules have done.
@@ -49,6 +49,8 @@ pub struct Rules {
     own: usize,
     /// What is told when an alert begins to fire.
     flight: Option<Arc<Flight>>,
+    /// What says why there is an anomaly, if any are looked for.
+    anomalies: OnceLock<Arc<Anomalies>>,
     /// Files of objectives that could not be used; they are not read again.
     left_out: u64,
     /// Files that could not be used.
@@ -134,11 +136,18 @@ impl Rules {
             evaluated: watch::channel(0).0,
             counters: Counters::default(),
             flight,
+            anomalies: OnceLock::new(),
             files: config.rules.files.clone(),
             own,
             left_out,
             invalid: AtomicU64::new(invalid),
         }))
+    }
+
+    /// From now on alerts of anomalies carry their evidence.
+    pub fn explain_by(&self, anomalies: &Arc<Anomalies>) {
+        // There is one agent, and it is told once.
+        let _ = self.anomalies.set(anomalies.clone());
     }
 
     /// Reads the files again. Rules that are there as before go on where they were; those of a file that cannot be used any more
@@ -254,7 +263,11 @@ impl Rules {
                 }
             }
             self.fly(group, at);
-            let view = Arc::new(GroupView::new(group, self.interval));
+            let mut view = GroupView::new(group, self.interval);
+            if let Some(anomalies) = self.anomalies.get() {
+                view.explain(&anomalies.active());
+            }
+            let view = Arc::new(view);
             let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(old) = published.get_mut(place) {
                 *old = view;

@@ -1,9 +1,11 @@
 //! Rules and alerts as Prometheus' HTTP API has them.
 
+use crate::score::explain::is_of;
 use agent_notify::alert::LATEST;
 use agent_rules::file::Text;
 use agent_rules::template::number::float;
 use agent_rules::{Alert, Group, Health, Rule, State};
+use agent_score::watch::Anomaly;
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
 use reqwest::Url;
@@ -11,6 +13,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
+
+/// The annotation with what else changed when an anomaly began.
+const EVIDENCE: &str = "evidence";
 
 /// A group.
 #[derive(Clone, Debug, Serialize)]
@@ -131,11 +136,35 @@ impl GroupView {
         }
     }
 
+    /// Gives the alerts of anomalies an annotation with the evidence of these, unless their rule has one of this name.
+    pub(super) fn explain(&mut self, anomalies: &[Arc<Anomaly>]) {
+        for told in &mut self.told {
+            if let Some(evidence) = evidence(anomalies, |name| told.labels.get(name)) {
+                let annotations = Arc::make_mut(&mut told.annotations);
+                annotations.entry(EVIDENCE.to_owned()).or_insert(evidence);
+            }
+        }
+        let rules = self.rules.iter_mut().filter_map(|rule| rule.alerting.as_mut());
+        for alert in rules.flat_map(|rule| &mut rule.alerts) {
+            let label = |name: &str| alert.labels.get(name).map_or("", String::as_str);
+            if let Some(evidence) = evidence(anomalies, label) {
+                alert.annotations.entry(EVIDENCE.to_owned()).or_insert(evidence);
+            }
+        }
+    }
+
     /// All alerts that are pending or fire.
     pub fn alerts(&self) -> impl Iterator<Item = &AlertView> {
         let rules = self.rules.iter().filter_map(|rule| rule.alerting.as_ref());
         rules.flat_map(|rule| &rule.alerts)
     }
+}
+
+/// The evidence of the anomaly that an alert with these labels is of, a line each.
+fn evidence<'a>(anomalies: &[Arc<Anomaly>], label: impl Fn(&str) -> &'a str) -> Option<String> {
+    let anomaly = anomalies.iter().find(|anomaly| is_of(anomaly, &label))?;
+    let lines: Vec<String> = anomaly.evidence.iter().map(ToString::to_string).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 /// What is to be told of all groups; of two rules whose alerts have the same labels, the one that fires.
@@ -243,4 +272,77 @@ pub(super) fn time(at: Millis) -> String {
     // Beyond the year 9999 humantime panics.
     let at = UNIX_EPOCH + Duration::from_millis(at.clamp(0, LATEST).unsigned_abs());
     humantime::format_rfc3339_millis(at).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_score::watch::Evidence;
+
+    /// Cause: alerts of an anomaly, of another series, and of one whose rule has an annotation of this name. Seen: the first has the
+    /// evidence, for who is told as for who asks.
+    #[test]
+    fn alerts_of_anomalies_carry_evidence() {
+        let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let own = pairs(&[("alertname", "A"), ("watch", "drops"), ("reason", "FULL")]);
+        let other = pairs(&[("alertname", "A"), ("watch", "drops"), ("reason", "OTHER")]);
+        let all = [
+            (own.clone(), BTreeMap::new()),
+            (other, BTreeMap::new()),
+            (own, pairs(&[("evidence", "mine")])),
+        ];
+        let alert =
+            |(labels, annotations): &(BTreeMap<String, String>, BTreeMap<String, String>)| AlertView {
+                labels: labels.clone(),
+                annotations: annotations.clone(),
+                state: "firing",
+                active_at: never(),
+                keep_firing_since: None,
+                value: "1e+00".to_owned(),
+            };
+        let told = |(labels, annotations): &(BTreeMap<String, String>, BTreeMap<String, String>)| Told {
+            labels: Labels::new(labels.clone()),
+            annotations: Arc::new(annotations.clone()),
+            active_at: 0,
+            fired_at: 0,
+            resolved_at: None,
+            query: String::new(),
+            interval: 1000,
+            unknown: false,
+        };
+        let file =
+            agent_rules::file::parse("f", "groups: [{name: g, rules: [{alert: A, expr: up}]}]").unwrap();
+        let mut view = GroupView::new(&Group::new(file[0].clone(), true), 1000);
+        view.told = all.iter().map(told).collect();
+        let alerting = view.rules[0].alerting.as_mut().unwrap();
+        alerting.alerts = all.iter().map(alert).collect();
+        let evidence = ["retransmits", "CPU time"].map(|what| Evidence {
+            what: what.to_owned(),
+            ..Evidence::default()
+        });
+        let anomaly = Anomaly {
+            watch: "drops".to_owned(),
+            labels: pairs(&[("reason", "FULL")]),
+            evidence: evidence.to_vec(),
+            ..Anomaly::default()
+        };
+        view.explain(&[Arc::new(anomaly)]);
+        let lines = format!("{}\n{}", evidence[0], evidence[1]);
+        let wanted = [Some(lines.as_str()), None, Some("mine")];
+        let told = view.told.iter();
+        let told: Vec<Option<&str>> = told
+            .map(|one| one.annotations.get("evidence").map(String::as_str))
+            .collect();
+        assert_eq!(told, wanted);
+        let shown: Vec<Option<&str>> = view
+            .alerts()
+            .map(|one| one.annotations.get("evidence").map(String::as_str))
+            .collect();
+        assert_eq!(shown, wanted);
+    }
 }

@@ -10,17 +10,19 @@ use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::export::push::reply::Reply;
 use crate::memory::now;
+use crate::score::explain::{is_of, reasons};
 use crate::ui::print::table;
 use agent_notify::alert::time;
 use agent_notify::dispatch::LASTS;
 use agent_notify::matcher::{self, Matcher};
 use agent_notify::{Alert, Notification};
+use agent_score::watch::{Anomaly, Evidence};
 use agent_store::labels::Labels;
 use reqwest::{Method, header};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 /// Does what was asked.
 pub async fn alerts(config: &Config, options: &cli::Alerts) -> Result<()> {
@@ -107,7 +109,8 @@ async fn list(config: &Config, as_json: bool) -> Result<()> {
 }
 
 async fn incidents(config: &Config, as_json: bool) -> Result<()> {
-    let body = agent(config).await?.json::<Value>("/api/v1/incidents").await?;
+    let agent = agent(config).await?;
+    let body = agent.json::<Value>("/api/v1/incidents").await?;
     let all = body["data"]["incidents"].as_array().cloned().unwrap_or_default();
     if as_json {
         return pretty(&Value::Array(all));
@@ -115,6 +118,9 @@ async fn incidents(config: &Config, as_json: bool) -> Result<()> {
     if all.is_empty() {
         return say("there was no incident");
     }
+    // An agent that looks for none has no answer.
+    let anomalies = agent.json::<Value>("/api/v1/anomalies").await.unwrap_or_default();
+    let anomalies: Vec<Anomaly> = serde_json::from_value(anomalies["anomalies"].clone()).unwrap_or_default();
     let mut out = Vec::new();
     for incident in &all {
         let cause = labels_of(&incident["cause"]["labels"]);
@@ -147,12 +153,27 @@ async fn incidents(config: &Config, as_json: bool) -> Result<()> {
                 given.get("alertname"),
                 [text(&alert["summary"]), labels(&given)].join("  ").trim()
             ));
+            let evidence = evidence(&anomalies, &given, &text(&alert["activeAt"]));
+            out.extend(evidence.into_iter().map(|one| format!("            {one}")));
         }
         if let Some(more @ 1..) = incident["more"].as_u64() {
             out.push(format!("  and {more} more"));
         }
     }
     say(&narrowed(&out.join("\n")))
+}
+
+/// What else changed when the anomaly began that an alert is of; it was one when the alert became active.
+fn evidence<'a>(anomalies: &'a [Anomaly], alert: &Labels, active_at: &str) -> Vec<&'a Evidence> {
+    let at = humantime::parse_rfc3339(active_at).ok();
+    let Some(at) = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) else {
+        return Vec::new();
+    };
+    let at = at.as_secs_f64();
+    let was = |one: &Anomaly| one.since <= at && one.until.is_none_or(|until| at <= until);
+    let mut all = anomalies.iter();
+    let found = all.find(|one| was(one) && is_of(one, |name| alert.get(name)));
+    found.map(reasons).unwrap_or_default()
 }
 
 async fn silence(config: &Config, options: &SilenceAdd) -> Result<()> {

@@ -101,15 +101,14 @@ impl Default for AnomalySettings {
 }
 
 impl AnomalySettings {
-    /// As the watcher has them; `has_stacks`: the agent takes stacks.
-    pub fn settings(&self, has_stacks: bool) -> watch::Settings {
+    /// As the watcher has them.
+    pub fn settings(&self) -> watch::Settings {
         watch::Settings {
             interval: self.interval(),
             alarms_per_week: self.alarms_per_week,
             learning: self.learning,
             most_series: self.series as usize,
             most_entities: self.peers as usize,
-            has_stacks,
         }
     }
 

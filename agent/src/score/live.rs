@@ -1,10 +1,14 @@
 //! Watches series for anomalies, behind the store: each time that a snapshot was stored and an evaluation is due.
 
 use super::board::{Board, Boards};
+use super::explain::reasons;
+use super::sampled;
 use crate::config::Config;
 use crate::error::{Context as _, Result};
 use crate::memory::{self, Memory};
-use agent_score::watch::{Anomaly, Fault, Round, Watcher};
+use crate::stacks::Stacks;
+use agent_common::profile::sample;
+use agent_score::watch::{Anomaly, Cpu, Fault, Round, Span, Watcher};
 use agent_store::labels::Labels;
 use agent_store::promql::{self, Options, Sample, Value};
 use agent_store::series::Millis;
@@ -13,7 +17,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
@@ -60,6 +64,8 @@ pub struct Anomalies {
     patience: Duration,
     /// What it costs is its own, and in no replay.
     pub(super) is_live: bool,
+    /// What the CPUs do, of an agent that samples it.
+    stacks: OnceLock<Arc<Stacks>>,
     /// Who is told of each one that begins or is over, until there will be no more.
     told: Mutex<Option<UnboundedSender<Arc<Anomaly>>>>,
     pub(super) counters: Counters,
@@ -87,7 +93,7 @@ impl Anomalies {
             }
             return None;
         };
-        let asked = settings.settings(config.probes.profile.enabled);
+        let asked = settings.settings();
         let mut watcher = Watcher::new(asked, definitions);
         let counters = Counters::default();
         let file = memory.directory().map(|directory| directory.join(FILE));
@@ -111,8 +117,7 @@ impl Anomalies {
         if !settings.enabled || definitions.is_empty() {
             return Ok(None);
         }
-        // A replay can compare stacks with nothing.
-        let asked = settings.settings(false);
+        let asked = settings.settings();
         let mut watcher = Watcher::new(asked, definitions);
         if let Some(file) = baseline {
             let bytes = std::fs::read(file).context(file.display())?;
@@ -134,8 +139,17 @@ impl Anomalies {
             interval,
             patience: PATIENCE,
             is_live: true,
+            stacks: OnceLock::new(),
             told: Mutex::default(),
             counters: Counters::default(),
+        }
+    }
+
+    /// From now on says with each anomaly what the CPUs did, if that is sampled.
+    pub fn explain_by(&self, stacks: &Arc<Stacks>) {
+        if stacks.takes(sample::CPU) {
+            // There is one agent, and it is told once.
+            let _ = self.stacks.set(stacks.clone());
         }
     }
 
@@ -239,10 +253,17 @@ impl Anomalies {
         };
         self.counters.missed.fetch_add(missed, Relaxed);
         let deadline = Instant::now() + self.patience;
-        let round = watcher.evaluate(at, &mut |query| {
+        let mut ask = |query: &str| {
             let left = deadline.saturating_duration_since(Instant::now());
             self.ask(query, at, &self.memory.limits(left))
-        });
+        };
+        let (stacks, mut until) = (self.stacks.get(), None);
+        let mut changed = |spans: [Span; 2], subject: &str| {
+            let until = *until.get_or_insert_with(|| Instant::now() + sampled::PATIENCE);
+            stacks.map_or_else(Vec::new, |stacks| sampled::changed(stacks, spans, subject, until))
+        };
+        let profile: &mut Cpu = &mut changed;
+        let round = watcher.evaluate(at, &mut ask, stacks.is_some().then_some(profile));
         let board = Arc::new(boards.make(watcher));
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = board;
         self.count(watcher, &round, at);
@@ -361,7 +382,7 @@ fn log(round: &Round) {
         tracing::error!("anomalies: watch {watch}: {why}; it is tried again");
     }
     for anomaly in round.begun.iter().take(LOGGED) {
-        tracing::warn!("anomaly: {anomaly}{}", reasons(anomaly));
+        tracing::warn!("anomaly: {anomaly}{}", line(anomaly));
     }
     for anomaly in round.ended.iter().take(LOGGED) {
         tracing::info!("anomaly is over: {}: {}", anomaly.series(), anomaly.over);
@@ -376,7 +397,7 @@ fn log(round: &Round) {
 }
 
 /// What else had changed, in a line.
-fn reasons(anomaly: &Anomaly) -> String {
-    let evidence = anomaly.evidence.iter().take(3);
+fn line(anomaly: &Anomaly) -> String {
+    let evidence = reasons(anomaly).into_iter();
     evidence.map(|evidence| format!("; {evidence}")).collect()
 }

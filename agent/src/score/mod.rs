@@ -3,8 +3,10 @@
 
 mod board;
 pub mod csv;
+pub mod explain;
 mod live;
 mod metrics;
+mod sampled;
 pub mod slo;
 #[cfg(test)]
 mod tests;

@@ -281,7 +281,7 @@ impl Source for Asked {
 #[test]
 fn what_is_watched_is_declared() {
     use agent_score::watch::{Watcher, defaults};
-    let settings = Config::default().anomaly.settings(false);
+    let settings = Config::default().anomaly.settings();
     let odd = agent_score::watch::Definition {
         name: "odd".to_owned(),
         expr: "odd".to_owned(),
@@ -291,16 +291,20 @@ fn what_is_watched_is_declared() {
     let asked = Asked::default();
     for round in 0..300 {
         let at = 1_700_000_000_000 + round * 10_000;
-        watcher.evaluate(at, &mut |query| {
-            if query == "odd" {
-                let value = if round == 299 { 100.0 } else { 0.0 };
-                return Ok(vec![(Labels::default(), value)]);
-            }
-            let options = agent_store::promql::Options::default();
-            let answer =
-                agent_store::promql::instant(query, at, &options, &asked, &agent_store::series::Free);
-            answer.map(|_| Vec::new()).map_err(|e| e.to_string())
-        });
+        watcher.evaluate(
+            at,
+            &mut |query| {
+                if query == "odd" {
+                    let value = if round == 299 { 100.0 } else { 0.0 };
+                    return Ok(vec![(Labels::default(), value)]);
+                }
+                let options = agent_store::promql::Options::default();
+                let answer =
+                    agent_store::promql::instant(query, at, &options, &asked, &agent_store::series::Free);
+                answer.map(|_| Vec::new()).map_err(|e| e.to_string())
+            },
+            None,
+        );
     }
     assert_eq!(watcher.anomalies().count(), 1, "evidence was looked for");
     assert_eq!(watcher.failures(), 0);

@@ -47,7 +47,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use store::{Place, Query, Row, Store};
+use store::{Place, Query, Row, Store, Window};
 
 /// So long a question waits for names; what has none by then is shown by its address.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -259,9 +259,9 @@ impl Stacks {
 
     /// Waits until the samples that were given so far are in the store, but not for long: those of a process that is looked
     /// at for the first time wait for its tables.
-    fn catch_up(&self) {
+    pub fn catch_up(&self, patience: Duration) {
         let (start, given) = (Instant::now(), self.counts.given.load(Ordering::Relaxed));
-        while self.counts.taken.load(Ordering::Relaxed) < given && start.elapsed() < CATCH_UP {
+        while self.counts.taken.load(Ordering::Relaxed) < given && start.elapsed() < patience {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -282,6 +282,17 @@ impl Stacks {
             self.to_name(store.nameless(frames))
         };
         *hurried = self.ask(nameless, false);
+    }
+
+    /// Has what ran in a window named (of so many entries, the youngest), as far as that takes no longer.
+    pub fn name_used(&self, window: Window, most: usize, patience: Duration) {
+        let nameless = {
+            let store = self.store();
+            self.to_name(store.nameless(store.used_frames(window, most)))
+        };
+        if let Some(named) = self.ask(nameless, false) {
+            let _ = named.recv_timeout(patience);
+        }
     }
 
     /// Without symbolization files are left to whoever reads the answers; the kernel's own names need no other process.
@@ -305,7 +316,7 @@ impl Stacks {
     /// Answers a question. Waits for names, as [`Self::name`] does.
     pub fn answer(&self, query: &Query, format: Format) -> Result<Vec<u8>> {
         let asked = now();
-        self.catch_up();
+        self.catch_up(CATCH_UP);
         self.name(std::slice::from_ref(query), PATIENCE);
         self.answer_at(asked, query, format)
     }

@@ -3,6 +3,8 @@
 //! A frame is an address inside a file, a stack a list of frames, a sample a stack with who had it; each is kept once.
 //! Memory is bounded: over the budget the oldest slice goes first.
 
+mod used;
+
 use super::dictionary::Dictionary;
 use super::image::Binary;
 use super::python::{Function, Functions};

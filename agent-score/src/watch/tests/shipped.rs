@@ -116,7 +116,6 @@ fn the_shipped_watches_find_loss_and_slowness_and_say_what_changed() {
     let settings = Settings {
         most_entities: 4,
         most_series: 100,
-        has_stacks: true,
         ..SETTINGS
     };
     let mut watcher = Watcher::new(settings, defaults(STEP));
@@ -127,7 +126,8 @@ fn the_shipped_watches_find_loss_and_slowness_and_say_what_changed() {
             let sent = random.random_range(95.0_f64..105.0).round();
             scene.second([sent, sent, lost, lost], slow);
             if watcher.due(scene.at).is_some() {
-                let round = watcher.evaluate(scene.at, &mut |query| scene.ask(query));
+                let mut cpu = |_: [Span; 2], _: &str| Vec::new();
+                let round = watcher.evaluate(scene.at, &mut |query| scene.ask(query), Some(&mut cpu));
                 assert!(round.failed.is_empty(), "{:?}", round.failed);
                 begun.extend(round.begun);
             }
@@ -202,16 +202,20 @@ fn a_peer_has_a_score_of_all_its_signals() {
         at += STEP;
         // Nearly a bell curve.
         let load: f64 = (0..12).map(|_| random.random::<f64>()).sum::<f64>() + 10.0;
-        let round = watcher.evaluate(at, &mut |query| {
-            let place = names.iter().position(|name| *name == query);
-            let value = |place: usize| load * (place + 1) as f64;
-            let values = place.map(value);
-            let peers = ["db", "web"].map(|peer| Labels::new([("peer", peer)]));
-            Ok(peers
-                .into_iter()
-                .filter_map(|peer| Some((peer, values?)))
-                .collect())
-        });
+        let round = watcher.evaluate(
+            at,
+            &mut |query| {
+                let place = names.iter().position(|name| *name == query);
+                let value = |place: usize| load * (place + 1) as f64;
+                let values = place.map(value);
+                let peers = ["db", "web"].map(|peer| Labels::new([("peer", peer)]));
+                Ok(peers
+                    .into_iter()
+                    .filter_map(|peer| Some((peer, values?)))
+                    .collect())
+            },
+            None,
+        );
         assert!(round.begun.is_empty(), "{round:?}");
     };
     let mut watcher = Watcher::new(settings, all.clone());

@@ -49,15 +49,19 @@ fn those_that_find_no_time_wait_for_their_evidence() {
         fed.at += STEP;
         let ago = format!("offset {}ms", fed.at - began);
         let mut asked = 0;
-        let round = fed.watcher.evaluate(fed.at, &mut |query| {
-            if query == "x" {
-                return Err("no".to_owned());
-            }
-            asked += usize::from(query.contains(&ago));
-            let drops = query.contains("geophone_drops_packets_total") && query.contains(&ago);
-            let reason = Labels::new([("reason", "FULL")]);
-            Ok(drops.then_some((reason, 50.0)).into_iter().collect())
-        });
+        let round = fed.watcher.evaluate(
+            fed.at,
+            &mut |query| {
+                if query == "x" {
+                    return Err("no".to_owned());
+                }
+                asked += usize::from(query.contains(&ago));
+                let drops = query.contains("geophone_drops_packets_total") && query.contains(&ago);
+                let reason = Labels::new([("reason", "FULL")]);
+                Ok(drops.then_some((reason, 50.0)).into_iter().collect())
+            },
+            None,
+        );
         assert_eq!((round.found, round.begun.len()), (0, wanted));
         // Nine questions each, of then and of before it.
         assert_eq!(asked, 9 * wanted);
@@ -67,6 +71,57 @@ fn those_that_find_no_time_wait_for_their_evidence() {
         }
     }
     assert_eq!(told.len(), count);
+}
+
+/// Cause: two anomalies begin at once, of a series with a subject and of one without. Seen: what the CPUs did is
+/// asked once for each subject, told with the rest, and once more after twenty seconds: for all the time since.
+#[test]
+fn what_the_cpus_did_is_looked_for_at_once_and_once_more() {
+    let mut fed = Fed::new(SETTINGS, false);
+    let subject = Labels::new([("subject", "shop")]);
+    let mut rounds = Vec::new();
+    for round in 0..70 {
+        fed.at += STEP;
+        let noise = fed.random.random_range(-1.0..1.0);
+        let value = |is_high: bool| noise + if is_high { 300.0 } else { 100.0 };
+        let values = vec![
+            (labels("one"), value(round >= 60)),
+            (subject.clone(), value(round >= 60)),
+        ];
+        let mut asked = Vec::new();
+        let mut cpu = |[before, now]: [Span; 2], subject: &str| {
+            assert_eq!((before.to, before.to - before.from), (now.from, 600_000));
+            asked.push((subject.to_owned(), now.to - now.from));
+            vec![Evidence {
+                what: format!("{} ms", now.to - now.from),
+                windows: Some(Windows::default()),
+                ..Evidence::default()
+            }]
+        };
+        let mut ask = |query: &str| Ok(if query == "x" { values.clone() } else { Vec::new() });
+        let begun = fed.watcher.evaluate(fed.at, &mut ask, Some(&mut cpu)).begun;
+        asked.sort();
+        if !asked.is_empty() {
+            rounds.push((round, asked));
+        }
+        assert!(
+            begun
+                .iter()
+                .all(|one| one.evidence.len() == 1 && one.evidence[0].what == "10000 ms")
+        );
+    }
+    let [(60, first), (62, again)] = &rounds[..] else {
+        panic!("{rounds:?}")
+    };
+    let of = |subject: &str, time| (subject.to_owned(), time);
+    assert_eq!(first, &[of("", 10_000), of("shop", 10_000)]);
+    assert_eq!(again, &[of("", 30_000), of("shop", 30_000)]);
+    for anomaly in fed.watcher.anomalies() {
+        assert_eq!(
+            (anomaly.evidence.len(), anomaly.evidence[0].what.as_str()),
+            (1, "30000 ms")
+        );
+    }
 }
 
 /// Cause: a crash while some wait for their evidence. Seen: they are told to have begun afterwards, those told before are not told
@@ -108,10 +163,14 @@ fn what_is_not_answered_is_asked_again_and_then_told_without() {
     let mut rounds = Vec::new();
     for _ in 0..4 {
         fed.at += STEP;
-        rounds.push(fed.watcher.evaluate(fed.at, &mut |query| match query {
-            "x" => Ok(vec![(labels("one"), 300.0)]),
-            _ => Err("too late".to_owned()),
-        }));
+        rounds.push(fed.watcher.evaluate(
+            fed.at,
+            &mut |query| match query {
+                "x" => Ok(vec![(labels("one"), 300.0)]),
+                _ => Err("too late".to_owned()),
+            },
+            None,
+        ));
     }
     let told: Vec<usize> = rounds.iter().map(|round| round.begun.len()).collect();
     assert_eq!(told, [0, 0, 1, 0]);
@@ -180,12 +239,12 @@ fn what_a_restart_gives_up_is_told_to_be_over() {
     ] {
         let mut watcher = Watcher::new(settings, vec![definition]);
         let _ = watcher.restore(&bytes);
-        let round = watcher.evaluate(fed.at + STEP, &mut |_| Ok(Vec::new()));
+        let round = watcher.evaluate(fed.at + STEP, &mut |_| Ok(Vec::new()), None);
         assert_eq!((round.begun.len(), round.ended.len()), (0, 1), "{round:?}");
         let over = &round.ended[0];
         assert_eq!((over.id, over.until), (id, Some(fed.at as f64 / 1e3)));
         assert!(over.over.contains(why), "{over:?}");
-        let again = watcher.evaluate(fed.at + 4 * STEP, &mut |_| Ok(Vec::new()));
+        let again = watcher.evaluate(fed.at + 4 * STEP, &mut |_| Ok(Vec::new()), None);
         assert!(again.ended.is_empty(), "{again:?}");
     }
     let again = Watcher::new(SETTINGS, vec![definition(false)]);

@@ -162,15 +162,15 @@ fn record(anomaly: &Anomaly, now: u64) -> LogRecord {
         all.push(pair("geophone.anomaly.over", text(&anomaly.over)));
         all.push(pair("geophone.anomaly.since", Value::DoubleValue(anomaly.since)));
         body = format!("{body}: {}", anomaly.over);
-    } else {
-        let evidence = anomaly.evidence.iter().map(ToString::to_string);
-        all.push(pair("geophone.anomaly.evidence", list(evidence)));
-        if !anomaly.evidence_missing.is_empty() {
-            all.push(pair(
-                "geophone.anomaly.evidence_missing",
-                text(&anomaly.evidence_missing),
-            ));
-        }
+    }
+    // At the end it may be more: what the CPUs did is looked for once more.
+    let evidence = anomaly.evidence.iter().map(ToString::to_string);
+    all.push(pair("geophone.anomaly.evidence", list(evidence)));
+    if !anomaly.evidence_missing.is_empty() {
+        all.push(pair(
+            "geophone.anomaly.evidence_missing",
+            text(&anomaly.evidence_missing),
+        ));
     }
     LogRecord {
         time_unix_nano: nanos(at),
@@ -239,10 +239,14 @@ mod tests {
             pair("geophone.peer", text("db")),
             pair("geophone.anomaly.id", Value::IntValue(7)),
             pair("geophone.anomaly.upper", Value::DoubleValue(0.01)),
-            pair("geophone.anomaly.evidence", evidence),
+            pair("geophone.anomaly.evidence", evidence.clone()),
         ] {
             assert!(begun.attributes.contains(&wanted), "no {wanted:?} in {begun:?}");
         }
+        assert!(
+            over.attributes
+                .contains(&pair("geophone.anomaly.evidence", evidence))
+        );
         let Some(Value::StringValue(body)) = over.body.as_ref().and_then(|body| body.value.as_ref()) else {
             panic!("{over:?}")
         };
