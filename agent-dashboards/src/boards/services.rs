@@ -76,6 +76,47 @@ pub fn board(m: &mut Maker) -> Board {
         &[("{{peer}} {{error}}", failures)],
     ));
 
+    panels.push(m.row("Containers and units"));
+    let by = ["instance", "subject", "resource"];
+    let used = m.value("max", "geophone_cgroup_used", "", &by);
+    let limit = m.value("max", "geophone_cgroup_limit", "", &by);
+    let full = share(&used, &limit);
+    let name = "{{subject}} {{resource}} {{instance}}";
+    let targets = [("of its limit", full.clone()), ("in use", used), ("limit", limit)];
+    let units = [
+        ("of its limit", "percentunit"),
+        ("in use", "short"),
+        ("limit", "short"),
+    ];
+    let table = m.panel(Show::Table, "What they may use", &targets).units(&units);
+    panels.push(table.link("subject", PROFILES, &["subject"]));
+    panels.push(
+        m.graph("Of their limit", &[(name, full)])
+            .unit("percentunit")
+            .about("Memory, tasks, and open files of the process that is nearest to its own limit"),
+    );
+    let cpu = m.rate("geophone_cgroup_cpu_seconds_total", "", &["subject"]);
+    let kept = m.rate("geophone_cgroup_throttled_seconds_total", "", &["subject"]);
+    let cpu = m.graph(
+        "Cores",
+        &[("{{subject}}", cpu), ("{{subject}} kept away by its quota", kept)],
+    );
+    panels.push(cpu.leads(PROFILES, &["subject"]));
+    let waits = m.rate(
+        "geophone_cgroup_pressure_seconds_total",
+        r#"kind="full""#,
+        &["subject", "resource"],
+    );
+    let waits = m.graph("All tasks wait", &[("{{subject}} {{resource}}", waits)]);
+    panels.push(
+        waits
+            .unit("percentunit")
+            .about("Share of the time in which none of those that were not idle could go on")
+            .leads(PROFILES, &["subject"]),
+    );
+    let kills = m.rate("geophone_cgroup_oom_kills_total", "", &["subject"]);
+    panels.push(m.graph("Killed for want of memory", &[("{{subject}}", kills)]));
+
     panels.push(m.row("Latency"));
     panels.push(m.heat("Round trips", "geophone_tcp_rtt_seconds", ""));
     let now = m.quantile(0.99, "geophone_tcp_rtt_seconds", "", &["subject"]);
