@@ -108,7 +108,7 @@ fn the_innermost_function_and_the_name_that_perf_takes() {
 
 #[test]
 fn marks_of_aarch64_are_no_names() {
-    let bytes = elf(&[
+    let mut bytes = elf(&[
         ("entry", BARE, 1, 0x1100, 0),
         ("$x", BARE, 1, 0x1100, 0),
         ("$d.7", BARE, 1, 0x1110, 0),
@@ -116,6 +116,8 @@ fn marks_of_aarch64_are_no_names() {
         ("next", BARE, 1, 0x1140, 0),
         ("$x", BARE, 1, 0x1140, 0),
     ]);
+    assert_eq!(names(&bytes, &[0x1124]), ["$x@1120+20"], "elsewhere it is a name");
+    bytes[18..20].copy_from_slice(&[183, 0]);
     assert_eq!(
         names(&bytes, &[0x1104, 0x1124, 0x1144]),
         ["entry@1100+40", "entry@1100+40", "next@1140+ec0"]
