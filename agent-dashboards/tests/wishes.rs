@@ -307,7 +307,7 @@ fn own_queries_that_make_no_sense_are_refused() {
             "at character 46, `)`, in sum(rate(x{a=",
         ),
         ("sum(", "unclosed left parenthesis, in sum("),
-        ("rate(x)", "expected type range vector"),
+        ("rate(x)", "expected type matrix"),
         (
             r#"x{peer=~"$peer"}"#,
             "$peer: geophone-node has no such variable; there are $datasource, $region, $instance, $device",
