@@ -35,7 +35,7 @@ metrics! {
     SINCE = "geophone_anomaly_since_timestamp_seconds", "geophone.anomaly.since", "s", Gauge, &[&WATCH, &CHANGE, &DETECTORS],
         "Since when it is one, seconds since the Unix epoch";
     /// Scores of entities.
-    ENTITY = "geophone_anomaly_entity_score", "geophone.anomaly.entity.score", "1", Gauge, &[&WATCH, &label::PEER, &label::SUBJECT],
+    ENTITY = "geophone_anomaly_entity_score", "geophone.anomaly.entity.score", "1", Gauge, &[&label::PEER, &label::SUBJECT, &WATCH],
         "How unusual all signals of a peer, or of a subject, are together (isolation forest), 0 to 1; no series while it is learned";
     /// Counts.
     WATCHED = "geophone_anomaly_series", "geophone.anomaly.series", "{series}", Gauge, &[&STATE],
