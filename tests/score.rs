@@ -63,6 +63,30 @@ fn an_outlier() -> Result<()> {
     Ok(())
 }
 
+/// Cause: a shift of the level. Said: the forest over the latest values agrees with who finds it, by name; asked alone, where many
+/// alarms are allowed, it is named as well, and so it is in the summary.
+#[test]
+fn the_forest_is_named() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let file = scratch.write("series.csv", series(4000, |t| if t >= 3000 { 12.0 } else { 0.0 }))?;
+    let file = file.to_string_lossy();
+    let forest = "isolation-forest";
+    let alone = ["--detector", forest, "--alarms-per-week", "10000"];
+    for more in [&[] as &[&str], &alone] {
+        let arguments = [&["score", &file], more].concat();
+        let out = geophone(&arguments)?;
+        ensure!(out.status.success(), "{}", said(&out));
+        let text = String::from_utf8(out.stdout)?;
+        let rows = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let mut found = rows.filter(|row| row[5] == "anomaly" && row[7].contains(forest));
+        let at_begin = found.find(|row| (1_769_863_800..1_769_863_830).any(|t| row[0] == t.to_string()));
+        let row = at_begin.with_context(|| format!("{more:?}: it is not named"))?;
+        ensure!(more.is_empty() || row[7] == forest, "{row:?}");
+    }
+    let summary = geophone(&[&["score", &file, "-o", "/dev/null"], &alone[..]].concat())?;
+    says(&String::from_utf8(summary.stdout)?, &[forest])
+}
+
 /// Cause: a shift of the level, and -o. Seen: the lines are in the file, the summary says when it began, and that was at the
 /// shift.
 #[test]

@@ -1,8 +1,8 @@
-//! What it costs to watch series: `cargo run --release -p agent-score --example bench_watch [PEERS]`.
+//! What it costs to watch series: `cargo run --release -p agent-score --example bench_watch [PEERS [ENTITIES]]`.
 //!
 //! A store that gets each second what an agent with so many peers exports (200 by default: two subjects each, counters and
-//! histograms), and the shipped watches over it each ten seconds: queries, ensemble, and the forests of four peers. That is a
-//! little more than 2,000 series with 250 peers.
+//! histograms), and the shipped watches over it each ten seconds: queries, ensemble, and the forests of 16 peers and
+//! subjects. That is a little more than 2,000 series with 250 peers.
 
 #![allow(
     clippy::unwrap_used,
@@ -55,7 +55,8 @@ struct Pair {
 }
 
 fn main() {
-    let peers: usize = std::env::args().nth(1).map_or(250, |n| n.parse().unwrap());
+    let argument = |place, usual| std::env::args().nth(place).map_or(usual, |n| n.parse().unwrap());
+    let (peers, entities): (usize, usize) = (argument(1, 250), argument(2, 16));
     let settings = agent_store::store::Settings {
         worker: false,
         memory: 512 << 20,
@@ -69,7 +70,7 @@ fn main() {
             alarms_per_week: 1.0,
             learning: 256,
             most_series: 1_000_000,
-            most_entities: 4,
+            most_entities: entities,
         },
         defaults(STEP as Millis * 1000),
     );
@@ -111,6 +112,12 @@ fn main() {
         }
     }
     let counts = watcher.counts();
+    println!(
+        "{} entities, {} without room; resident {}",
+        counts.entities,
+        counts.entities_refused,
+        resident()
+    );
     let percent = |time: Duration| time.as_secs_f64() / (50 * STEP) as f64 * 100.0;
     println!(
         "{} series of {peers} peers judged every {STEP} s: {:.3} % of a core, {:.3} % of it queries; the longest evaluation {:.1} ms",
@@ -185,6 +192,13 @@ fn append(store: &Store, pairs: &[Pair], second: usize, at: Millis) {
         samples.push((pair.rtt, Value::Histogram(Arc::new(histogram))));
     }
     store.append(at, &samples);
+}
+
+/// Memory of this process.
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.unwrap().trim().to_owned()
 }
 
 /// CPU time of this thread: the machine may have other work.

@@ -15,7 +15,7 @@ pub use memory::{AnswerFormat, Query, Store, StoreCommand};
 pub use profile::{Diff, Profile, SampleKind, Whose};
 pub use record::{Record, Replay};
 pub use rules::{Rules, RulesCommand, RulesTest};
-pub use score::{Capacity, FOREST, Score};
+pub use score::{Capacity, Score};
 pub use slo::{Slo, SloCommand, SloFormat, SloJudge, SloSpan};
 
 use crate::config::{Given, HumanDuration};

@@ -2,14 +2,15 @@
 //! seen, and trees of which the oldest is grown anew from it in turn.
 //!
 //! All trees are complete and of one depth, in flat arrays, so that a walk has neither branches nor pointers; where a
-//! branch ends early, all that lies below it has its length. A forest is 300 KiB; serialised it is its reservoir.
+//! branch ends early, all that lies below it has its length. A forest over eight signals is 260 KiB; serialised it is its
+//! reservoir, 32 KiB.
 //!
 //! What lies far out is no easier to isolate than what lies just outside: the score has a greatest value, and the usual
-//! scores come near it. So its verdicts need more false alarms than one a week of samples a second: read its score, or
-//! allow more.
+//! scores come near it. So by itself it finds an anomaly only where more false alarms than one a week are allowed. What it is
+//! for is to agree with who finds one: see [`Scored::corroborate`].
 
 use super::tail::{Tails, Tops};
-use super::{Detectors, Direction, Millis, Scored, Settings, Verdict, is_value, score};
+use super::{Detector, Detectors, Direction, Millis, Scored, Settings, Verdict, is_value, score};
 use serde::{Deserialize, Serialize};
 
 const TREES: usize = 100;
@@ -24,11 +25,15 @@ const RESERVOIR: usize = 1024;
 const TURN: u32 = 16;
 /// Samples whose scores are learned before anything is said.
 const LEARNING: u32 = 512;
+/// How surprising a moment must be for the forest to agree with who finds an anomaly in it: one in two hundred is, minus the
+/// logarithm of that.
+const AGREES: f32 = 5.298;
 
-/// A forest over `N` signals.
+/// A forest over `N` signals, 256 at most.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Forest<const N: usize> {
-    reservoir: Vec<Vec<f32>>,
+    /// Points, one behind the other.
+    reservoir: Vec<f32>,
     /// The mean of each signal, for one that is missing.
     means: Vec<f64>,
     seen: u32,
@@ -41,17 +46,12 @@ pub struct Forest<const N: usize> {
     oldest: usize,
 }
 
+/// Of each inner node the signal that is compared, and the threshold: what is smaller goes left.
 #[derive(Clone, Debug)]
 struct Tree {
-    nodes: [Node; INNER],
+    thresholds: [f32; INNER],
+    signals: [u8; INNER],
     lengths: [f32; LEAVES],
-}
-
-/// What is smaller than the threshold goes left.
-#[derive(Clone, Copy, Debug, Default)]
-struct Node {
-    threshold: f32,
-    signal: u32,
 }
 
 impl<const N: usize> Default for Forest<N> {
@@ -70,7 +70,8 @@ impl<const N: usize> Default for Forest<N> {
 }
 
 impl<const N: usize> Forest<N> {
-    /// Takes the signals of a moment, NaN where there is none, and says what they are. There is no expected value.
+    /// Takes the signals of a moment, NaN where there is none, and says what they are. There is no expected value. It is
+    /// among those that agree from one moment in two hundred on, also where that is no anomaly.
     pub fn observe(&mut self, settings: &Settings, at: Millis, signals: &[f64; N]) -> Scored {
         let mut scored = Scored {
             expected: f64::NAN,
@@ -82,6 +83,7 @@ impl<const N: usize> Forest<N> {
             scored.verdict = Verdict::Missing;
             return scored;
         }
+        self.replant();
         self.seen = self.seen.saturating_add(1);
         let gain = 1.0 / f64::from(self.seen.min(2048));
         let mut point = [0.0; N];
@@ -101,12 +103,14 @@ impl<const N: usize> Forest<N> {
             scored.direction = Direction::Wider;
             if n > LEARNING {
                 scored.verdict = Verdict::Normal;
+                if surprise >= AGREES {
+                    scored.agreeing = Detectors::from(Detector::IsolationForest);
+                }
                 if surprise >= bar {
                     scored.verdict = Verdict::Anomaly;
                     scored.since = Some(at);
                 }
             }
-            scored.agreeing = Detectors::NONE;
             self.tails.learn(&self.tops, isolation, bar, n);
             self.tops.learn(isolation, n);
         }
@@ -141,25 +145,27 @@ impl<const N: usize> Forest<N> {
         Some((-mean / usual_length(SAMPLES)).exp2())
     }
 
-    fn learn(&mut self, point: &[f32; N]) {
-        if self.reservoir.len() < RESERVOIR {
-            self.reservoir.push(point.to_vec());
-        } else {
-            // Each sample takes the place of one by chance: the older, the fewer are left.
-            let place = self.random.below(RESERVOIR);
-            if let Some(old) = self.reservoir.get_mut(place) {
-                old.copy_from_slice(point);
-            }
-        }
-        if self.reservoir.len() < SAMPLES {
-            return;
-        }
-        if self.trees.is_empty() {
+    /// Grows the trees as soon as there is enough to grow them from: once, and after a restart.
+    fn replant(&mut self) {
+        if self.trees.is_empty() && self.reservoir.len() >= SAMPLES * N {
             for _ in 0..TREES {
                 let tree = self.grow();
                 self.trees.push(tree);
             }
-        } else if self.seen.is_multiple_of(TURN) {
+        }
+    }
+
+    fn learn(&mut self, point: &[f32; N]) {
+        if self.reservoir.len() < RESERVOIR * N {
+            self.reservoir.extend_from_slice(point);
+        } else {
+            // Each sample takes the place of one by chance: the older, the fewer are left.
+            let place = self.random.below(RESERVOIR) * N;
+            if let Some(old) = self.reservoir.get_mut(place..place + N) {
+                old.copy_from_slice(point);
+            }
+        }
+        if !self.trees.is_empty() && self.seen.is_multiple_of(TURN) {
             let tree = self.grow();
             if let Some(old) = self.trees.get_mut(self.oldest) {
                 *old = tree;
@@ -170,17 +176,19 @@ impl<const N: usize> Forest<N> {
 
     fn grow(&mut self) -> Tree {
         let mut tree = Tree {
-            nodes: [Node::default(); INNER],
+            thresholds: [0.0; INNER],
+            signals: [0; INNER],
             lengths: [0.0; LEAVES],
         };
-        let count = self.reservoir.len();
+        let (points, _) = self.reservoir.as_chunks::<N>();
+        let count = points.len();
         let mut chosen: Vec<usize> = (0..count).collect();
         for i in 0..SAMPLES.min(count) {
             let other = i + self.random.below(count - i);
             chosen.swap(i, other);
         }
         chosen.truncate(SAMPLES);
-        tree.split::<N>(&self.reservoir, &mut chosen, &mut self.random, 0, 0);
+        tree.split(points, &mut chosen, &mut self.random, 0, 0);
         tree
     }
 }
@@ -231,9 +239,8 @@ impl LagForest {
 
 impl Tree {
     #[inline]
-    fn next(&self, at: usize, point: &[f32]) -> usize {
-        let node = self.nodes[at];
-        2 * at + 1 + usize::from(point[node.signal as usize] >= node.threshold)
+    fn next<const N: usize>(&self, at: usize, point: &[f32; N]) -> usize {
+        2 * at + 1 + usize::from(point[usize::from(self.signals[at])] >= self.thresholds[at])
     }
 
     fn length(&self, end: usize) -> f32 {
@@ -242,16 +249,16 @@ impl Tree {
 
     fn split<const N: usize>(
         &mut self,
-        points: &[Vec<f32>],
+        points: &[[f32; N]],
         chosen: &mut [usize],
         random: &mut Random,
         at: usize,
         depth: u32,
     ) {
         let cut = (depth < DEPTH && chosen.len() > 1)
-            .then(|| cut::<N>(points, chosen, random))
+            .then(|| cut(points, chosen, random))
             .flatten();
-        let Some(node) = cut else {
+        let Some((signal, threshold)) = cut else {
             let length = depth as f32 + usual_length(chosen.len());
             // All leaves below it.
             let (mut first, mut last) = (at, at);
@@ -261,22 +268,22 @@ impl Tree {
             self.lengths[first - INNER..=last - INNER].fill(length);
             return;
         };
-        self.nodes[at] = node;
+        (self.signals[at], self.thresholds[at]) = (signal as u8, threshold);
         let mut left = 0;
         for i in 0..chosen.len() {
-            if points[chosen[i]][node.signal as usize] < node.threshold {
+            if points[chosen[i]][signal] < threshold {
                 chosen.swap(i, left);
                 left += 1;
             }
         }
         let (below, above) = chosen.split_at_mut(left);
-        self.split::<N>(points, below, random, 2 * at + 1, depth + 1);
-        self.split::<N>(points, above, random, 2 * at + 2, depth + 1);
+        self.split(points, below, random, 2 * at + 1, depth + 1);
+        self.split(points, above, random, 2 * at + 2, depth + 1);
     }
 }
 
 /// A signal by chance, of those that differ, and a threshold by chance between its extremes.
-fn cut<const N: usize>(points: &[Vec<f32>], chosen: &[usize], random: &mut Random) -> Option<Node> {
+fn cut<const N: usize>(points: &[[f32; N]], chosen: &[usize], random: &mut Random) -> Option<(usize, f32)> {
     let start = random.below(N);
     (0..N).map(|i| (start + i) % N).find_map(|signal| {
         let values = chosen.iter().map(|c| points[*c][signal]);
@@ -284,10 +291,7 @@ fn cut<const N: usize>(points: &[Vec<f32>], chosen: &[usize], random: &mut Rando
             (l.min(v), h.max(v))
         });
         let threshold = low + (high - low) * random.unit();
-        (low < high).then_some(Node {
-            threshold: if threshold > low { threshold } else { high },
-            signal: signal as u32,
-        })
+        (low < high).then_some((signal, if threshold > low { threshold } else { high }))
     })
 }
 

@@ -437,10 +437,39 @@ fn a_forest_isolates_what_lies_apart() {
     // One signal that is missing is no reason.
     let scored = forest.observe(&settings, START + 5000, &[f64::NAN, 0.0, 0.0, 5.0]);
     assert_eq!(scored.verdict, Verdict::Normal);
+    assert!(!scored.agreeing.has(Detector::IsolationForest));
     // A baseline is its samples: the trees grow again.
     let text = serde_json::to_string(&forest).unwrap();
     let mut restored: Forest<4> = serde_json::from_str(&text).unwrap();
-    restored.observe(&settings, START + 6000, &point(&mut random));
+    let scored = restored.observe(&settings, START + 6000, &point(&mut random));
+    assert_eq!(scored.verdict, Verdict::Normal, "at once");
     let again = restored.isolation(&[4.0, -8.0, 5.0, 5.0]).unwrap();
     assert!((again - apart).abs() < 0.1, "{apart}, then {again}");
+}
+
+/// Cause: a forest that agrees, and one that does not. Seen: it is named beside who finds an anomaly, and nothing else changes; where
+/// nobody finds one it changes nothing.
+#[test]
+fn a_forest_only_agrees() {
+    let said = |verdict, agreeing: Detector| Scored {
+        verdict,
+        score: 0.6,
+        agreeing: agreeing.into(),
+        ..Scored::default()
+    };
+    for (verdict, voice, agrees) in [
+        (Verdict::Anomaly, Detector::IsolationForest, true),
+        (Verdict::Anomaly, Detector::Robust, false),
+        (Verdict::Normal, Detector::IsolationForest, false),
+        (Verdict::Learning, Detector::IsolationForest, false),
+    ] {
+        let (mut scored, mut wanted) = (said(verdict, Detector::Spread), said(verdict, Detector::Spread));
+        if agrees {
+            wanted.agreeing = wanted.agreeing.with(Detector::IsolationForest);
+        }
+        scored.corroborate(&said(Verdict::Normal, voice));
+        assert_eq!(scored, wanted);
+    }
+    assert_eq!(Detector::of("isolation-forest"), Some(Detector::IsolationForest));
+    assert!(!Detectors::ALL.has(Detector::IsolationForest), "it has no share");
 }

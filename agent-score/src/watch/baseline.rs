@@ -4,6 +4,7 @@
 
 use super::anomaly::{Kept, Labelled};
 use super::entities::Entity;
+use super::signals::Key;
 use super::waiting::Waiting;
 use super::{Anomaly, Watched, Watcher};
 use crate::anomaly::{Millis, Series};
@@ -14,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The first bytes of it: what it is, and the form of the rest.
-const MAGIC: &[u8; 8] = b"GPHBASE\x02";
+const MAGIC: &[u8; 8] = b"GPHBASE\x03";
 /// Behind it the length of the state, and its checksum.
 const HEAD: usize = MAGIC.len() + 8 + 4;
 
@@ -61,7 +62,8 @@ struct Saved<A> {
 struct State {
     interval: Millis,
     watches: Vec<WatchState>,
-    entities: BTreeMap<String, Entity>,
+    entities: BTreeMap<Key, Entity>,
+    work: BTreeMap<Key, f64>,
     /// As JSON: it is what is told, and may have more fields one day.
     anomalies: Vec<u8>,
 }
@@ -88,7 +90,8 @@ struct SeriesState {
 struct StateRef<'a> {
     interval: Millis,
     watches: Vec<WatchRef<'a>>,
-    entities: &'a BTreeMap<String, Entity>,
+    entities: &'a BTreeMap<Key, Entity>,
+    work: &'a BTreeMap<Key, f64>,
     anomalies: Vec<u8>,
 }
 
@@ -138,6 +141,7 @@ impl Watcher {
             interval: self.settings.interval,
             watches: watches.collect(),
             entities: &self.entities.all,
+            work: &self.entities.work,
             anomalies: serde_json::to_vec(&anomalies).map_err(|e| e.to_string())?,
         };
         let mut out = postcard::to_extend(&state, vec![0; HEAD]).map_err(|e| e.to_string())?;
@@ -206,11 +210,12 @@ impl Watcher {
             }
         }
         let places = self.settings.most_entities;
-        for (name, mut entity) in state.entities {
+        self.entities.work = state.work;
+        for (key, mut entity) in state.entities {
             if self.entities.all.len() < places {
                 entity.active = entity.active.filter(|number| self.kept.is_open(*number));
                 goes_on.extend(entity.active);
-                self.entities.all.insert(name, entity);
+                self.entities.all.insert(key, entity);
             }
         }
         self.kept.give_up(

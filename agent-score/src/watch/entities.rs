@@ -1,37 +1,33 @@
-//! Peers: a forest over the signals of each, whose score says how unusual they are together. It has a greatest value, so that it
-//! makes an anomaly only where more than one false alarm a week is allowed.
+//! Entities, peers and subjects: a forest over the signals of each, whose score says how unusual they are together, and which agrees, or
+//! does not, where a watched series of the entity is an anomaly. By itself it makes one only where more than one false alarm a week is
+//! allowed, for its score has a greatest value.
 
-use super::{Anomaly, Definition, FORGOTTEN, Kept, Round, Unit, Watch};
+use super::signals::{Asked, Key, Kind, Signals, shares, there};
+use super::{Anomaly, Ask, Definition, FORGOTTEN, Kept, Round, Unit, Watch};
 use crate::anomaly::{Forest, Millis, Scored, Settings as Judged, Verdict};
+use agent_store::labels::Labels;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// The label that names an entity.
-pub const ENTITY: &str = "peer";
-/// Name of the watch that its anomalies have.
+/// Name of the watch that their anomalies have.
 pub const ENTITY_WATCH: &str = "entity";
-/// Watches whose series are its signals, and the label that tells two of one apart.
-const SIGNALS: [(&str, &str); 8] = [
-    ("tcp_rtt_median", ""),
-    ("tcp_rtt_p99", ""),
-    ("tcp_retransmit_ratio", ""),
-    ("tcp_opened", ""),
-    ("tcp_failed", ""),
-    ("tcp_resets", ""),
-    ("tcp_bytes", "receive"),
-    ("tcp_bytes", "transmit"),
-];
-type Signals = [f64; SIGNALS.len()];
 /// Signals as usual after which an anomaly is over.
 const CALM: u8 = 10;
-/// Who has had no signal for so long gives way to another.
+/// Who has had no signal for so long gives way to another …
 const GIVES_WAY: Millis = 3_600_000;
+/// … and who is so many times less busy than another, over so long, does as well.
+const BUSIER: f64 = 4.0;
+const BUSY: f64 = 3600.0;
+/// Work of so little is none.
+const IDLE: f64 = 1e-6;
 
 /// What has been learned of one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Entity {
-    forest: Forest<{ SIGNALS.len() }>,
+    forest: Forest<8>,
     seen: Millis,
+    /// Signals that it had.
+    there: usize,
     #[serde(skip)]
     latest: Scored,
     since: Option<Millis>,
@@ -43,20 +39,26 @@ pub(super) struct Entity {
 pub(super) struct Entities {
     settings: Judged,
     most: usize,
+    asked: Asked,
     /// The latest evaluation.
     at: Millis,
-    pub(super) all: BTreeMap<String, Entity>,
+    pub(super) all: BTreeMap<Key, Entity>,
+    /// How busy each is, those for which there is no room included: shares of what all of its kind do, fading.
+    pub(super) work: BTreeMap<Key, f64>,
     /// Those that the latest evaluation had and for which there was no room.
     pub refused: usize,
 }
 
 impl Entities {
-    pub fn new(settings: Judged, most: usize) -> Self {
+    /// At most so many; a moment comes each `interval`.
+    pub fn new(settings: Judged, most: usize, interval: Millis) -> Self {
         Self {
             settings,
             most,
+            asked: Asked::new(interval),
             at: 0,
             all: BTreeMap::new(),
+            work: BTreeMap::new(),
             refused: 0,
         }
     }
@@ -65,48 +67,56 @@ impl Entities {
         self.all.len()
     }
 
-    /// Those that the latest evaluation had, or whose anomaly is not over.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Scored, Option<u64>)> {
+    /// Questions whose latest answer there was none, and why.
+    pub fn failed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.asked.failed()
+    }
+
+    /// Those that the latest evaluation had, or whose anomaly is not over: label, name, score, anomaly.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str, &Scored, Option<u64>)> {
         let all = self
             .all
             .iter()
             .filter(|(_, entity)| entity.seen == self.at || entity.active.is_some());
-        all.map(|(name, entity)| (name.as_str(), &entity.latest, entity.active))
+        all.map(|((kind, name), entity)| (kind.label(), name.as_str(), &entity.latest, entity.active))
     }
 
-    pub fn evaluate(
-        &mut self,
-        at: Millis,
-        watches: &[Watch],
-        kept: &mut Kept,
-        begun: &mut Vec<u64>,
-        round: &mut Round,
-    ) {
+    /// Judges this moment of each. Answers how many questions were not answered.
+    pub fn observe(&mut self, at: Millis, watches: &[Watch], ask: &mut Ask, round: &mut Round) -> u64 {
+        self.at = at;
         self.refused = 0;
         if self.most == 0 {
-            return;
+            return 0;
         }
-        let signals = signals(at, watches);
-        let names: BTreeSet<&String> = signals.keys().collect();
-        self.make_room(at, &names);
-        for (name, signals) in &signals {
-            if !self.all.contains_key(name) {
-                if self.all.len() >= self.most {
-                    self.refused += 1;
-                    continue;
-                }
-                self.all.insert(name.clone(), Entity::new(at));
+        let (signals, failures) = self.asked.signals(at, watches, ask, round);
+        self.make_room(at, &signals);
+        for (key, signals) in &signals {
+            match self.all.get_mut(key) {
+                Some(entity) => entity.observe(&self.settings, at, signals),
+                None => self.refused += 1,
             }
-            if let Some(entity) = self.all.get_mut(name) {
-                entity.observe(&self.settings, at, signals);
-                entity.judge(name, at, signals, kept, begun, round);
-            }
+        }
+        failures
+    }
+
+    /// Adds what the forests of those that a series is of have said of this moment.
+    pub fn corroborate(&self, labels: &Labels, scored: &mut Scored) {
+        let keys = Kind::ALL.into_iter().filter_map(|kind| kind.key(labels));
+        let entities = keys.filter_map(|key| self.all.get(&key));
+        for entity in entities.filter(|entity| entity.seen == self.at) {
+            scored.corroborate(&entity.latest);
+        }
+    }
+
+    /// Tells which of their own anomalies begin and which are over.
+    pub fn judge(&mut self, at: Millis, kept: &mut Kept, begun: &mut Vec<u64>, round: &mut Round) {
+        for ((kind, name), entity) in self.all.iter_mut().filter(|(_, entity)| entity.seen == at) {
+            entity.judge((kind.label(), name), at, kept, begun, round);
         }
     }
 
     /// Ends the anomalies of those that have had no signal for longer than `gone`, and forgets at last who they were.
     pub fn end(&mut self, at: Millis, gone: Millis, kept: &mut Kept, round: &mut Round) {
-        self.at = at;
         self.all.retain(|_, entity| {
             let unseen = at - entity.seen;
             if unseen > gone
@@ -121,39 +131,39 @@ impl Entities {
         });
     }
 
-    /// Those that have had no signal for long give way to who comes.
-    fn make_room(&mut self, at: Millis, names: &BTreeSet<&String>) {
-        let new = names.iter().filter(|name| !self.all.contains_key(**name)).count();
-        let mut excess = (self.all.len() + new).saturating_sub(self.most);
-        self.all.retain(|_, entity| {
-            let gives_way = excess > 0 && entity.active.is_none() && at - entity.seen > GIVES_WAY;
-            excess -= usize::from(gives_way);
-            !gives_way
-        });
-    }
-}
-
-/// What there is of each entity: NaN where there is nothing. Who has fewer than half of the signals is none.
-fn signals(at: Millis, watches: &[Watch]) -> BTreeMap<String, Signals> {
-    let mut all: BTreeMap<String, Signals> = BTreeMap::new();
-    for watch in watches {
-        for (labels, series) in &watch.series {
-            let name = labels.get(ENTITY);
-            let direction = labels.get("direction");
-            let place = SIGNALS
-                .iter()
-                .position(|(of, which)| *of == watch.definition.name && *which == direction);
-            let (Some(place), false) = (place, name.is_empty() || series.at != at) else {
-                continue;
-            };
-            let signals = all.entry(name.to_owned()).or_insert([f64::NAN; SIGNALS.len()]);
-            if let Some(signal) = signals.get_mut(place) {
-                *signal = series.value;
+    /// Places for those that are there now, the busiest first. Who has one keeps it, for a forest is learned in hours: unless it
+    /// has had no signal for long, or is much less busy than who has none.
+    fn make_room(&mut self, at: Millis, signals: &BTreeMap<Key, Signals>) {
+        self.measure(signals);
+        let work = |key: &Key| self.work.get(key).copied().unwrap_or_default();
+        let new = signals.keys().filter(|key| !self.all.contains_key(*key));
+        let mut new: Vec<(f64, &Key)> = new.map(|key| (work(key), key)).collect();
+        new.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let old = self.all.iter().filter(|(_, entity)| entity.active.is_none());
+        let old = old.map(|(key, entity)| (at - entity.seen <= GIVES_WAY, work(key), key.clone()));
+        let mut old: Vec<(bool, f64, Key)> = old.collect();
+        old.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)));
+        for (busy, key) in new {
+            if self.all.len() >= self.most {
+                let gives_way = old.pop_if(|(is_there, of_old, _)| !*is_there || busy > BUSIER * *of_old);
+                let Some((.., old)) = gives_way else { return };
+                self.all.remove(&old);
             }
+            self.all.insert(key.clone(), Entity::new(at));
         }
     }
-    all.retain(|_, signals| signals.iter().filter(|s| s.is_finite()).count() >= SIGNALS.len() / 2);
-    all
+
+    /// How busy each is.
+    fn measure(&mut self, signals: &BTreeMap<Key, Signals>) {
+        let gain = (self.settings.step / BUSY).min(1.0);
+        for work in self.work.values_mut() {
+            *work -= *work * gain;
+        }
+        for (key, share) in shares(signals) {
+            *self.work.entry(key.clone()).or_default() += share * gain;
+        }
+        self.work.retain(|_, work| *work > IDLE);
+    }
 }
 
 impl Entity {
@@ -161,6 +171,7 @@ impl Entity {
         Self {
             forest: Forest::default(),
             seen: at,
+            there: 0,
             latest: Scored::default(),
             since: None,
             calm: 0,
@@ -169,7 +180,7 @@ impl Entity {
     }
 
     fn observe(&mut self, settings: &Judged, at: Millis, signals: &Signals) {
-        self.seen = at;
+        (self.seen, self.there) = (at, there(signals));
         self.latest = self.forest.observe(settings, at, signals);
         if self.latest.verdict == Verdict::Anomaly {
             self.since = self.since.or(Some(at));
@@ -183,16 +194,14 @@ impl Entity {
 
     fn judge(
         &mut self,
-        name: &str,
+        (label, name): (&str, &str),
         at: Millis,
-        signals: &Signals,
         kept: &mut Kept,
         begun: &mut Vec<u64>,
         round: &mut Round,
     ) {
         match (self.active, self.since) {
             (None, Some(_)) => {
-                let there = signals.iter().filter(|signal| signal.is_finite()).count();
                 let definition = Definition {
                     name: ENTITY_WATCH.to_owned(),
                     expr: String::new(),
@@ -200,9 +209,8 @@ impl Entity {
                     least: 0.0,
                     zero: false,
                 };
-                let labels = [(ENTITY.to_owned(), name.to_owned())].into();
-                let mut told = Anomaly::new(&definition, labels, there as f64, &self.latest);
-                told.detectors.push("isolation-forest".to_owned());
+                let labels = [(label.to_owned(), name.to_owned())].into();
+                let told = Anomaly::new(&definition, labels, self.there as f64, &self.latest);
                 let number = kept.add(told);
                 self.active = Some(number);
                 begun.push(number);
@@ -227,11 +235,11 @@ mod tests {
     #[test]
     fn an_anomaly_of_who_is_gone_is_over() {
         let (mut kept, mut round) = (Kept::default(), Round::default());
-        let mut entities = Entities::new(Judged::new(10.0), 4);
+        let mut entities = Entities::new(Judged::new(10.0), 4, 10_000);
         let number = kept.add(Anomaly::default());
         let mut entity = Entity::new(1000);
         (entity.active, entity.since) = (Some(number), Some(1000));
-        entities.all.insert("db".to_owned(), entity);
+        entities.all.insert((Kind::Subject, "db".to_owned()), entity);
         entities.end(1000 + 50, 100, &mut kept, &mut round);
         assert!(round.ended.is_empty() && entities.iter().count() == 1);
         entities.end(1000 + 101, 100, &mut kept, &mut round);

@@ -1,7 +1,7 @@
 //! Watched series: what is asked for in PromQL again and again, judged by the ensemble, and told when it is an anomaly.
 //!
 //! Pure: who evaluates the queries is given, and so is the time. A watch is a query; each series that it comes to has a
-//! baseline of its own, found by its labels. The entities (peers) have a forest each besides, over their signals together.
+//! baseline of its own, found by its labels. The entities (peers, subjects) have a forest each besides, over their signals together.
 
 mod anomaly;
 mod baseline;
@@ -10,6 +10,7 @@ mod defaults;
 mod entities;
 mod evidence;
 mod room;
+mod signals;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -19,7 +20,7 @@ pub use anomaly::{Anomaly, Labelled};
 pub use baseline::{Fault, Report};
 pub use cpu::{Profile, Used, changes};
 pub use defaults::defaults;
-pub use entities::{ENTITY, ENTITY_WATCH};
+pub use entities::ENTITY_WATCH;
 pub use evidence::{Evidence, Span, Windows};
 pub use unit::Unit;
 
@@ -196,7 +197,7 @@ impl Watcher {
         });
         Self {
             watches: watches.collect(),
-            entities: Entities::new(settings.judged(0.0), settings.most_entities),
+            entities: Entities::new(settings.judged(0.0), settings.most_entities, settings.interval),
             settings,
             kept: Kept::default(),
             waiting: Waiting::default(),
@@ -244,11 +245,13 @@ impl Watcher {
                     watch.failed = Some(why);
                 }
             }
-            self.judge(place, at, &mut begun, &mut round);
         }
         self.refused = room.refused;
-        self.entities
-            .evaluate(at, &self.watches, &mut self.kept, &mut begun, &mut round);
+        self.failures += self.entities.observe(at, &self.watches, ask, &mut round);
+        for place in 0..self.watches.len() {
+            self.judge(place, at, &mut begun, &mut round);
+        }
+        self.entities.judge(at, &mut self.kept, &mut begun, &mut round);
         let gone = GONE * self.settings.interval;
         self.entities.end(at, gone, &mut self.kept, &mut round);
         let mut inquiry = Inquiry::new(at, first, self.settings.interval);
@@ -335,6 +338,9 @@ impl Watcher {
         let gone = GONE * self.settings.interval;
         watch.series.retain(|labels, series| {
             let is_new = series.at == at && series.latest.verdict == Verdict::Anomaly;
+            if is_new {
+                self.entities.corroborate(labels, &mut series.latest);
+            }
             if series.active.is_none() && is_new {
                 let told = Anomaly::new(&watch.definition, labelled(labels), series.value, &series.latest);
                 let number = self.kept.add(told);
@@ -401,10 +407,12 @@ impl Watcher {
         self.failures
     }
 
-    /// Watches whose latest evaluation failed, and why.
+    /// Watches, and questions about entities, whose latest evaluation failed, and why.
     pub fn failed(&self) -> impl Iterator<Item = (&str, &str)> {
         let watches = self.watches.iter();
-        watches.filter_map(|watch| Some((watch.definition.name.as_str(), watch.failed.as_deref()?)))
+        let watches =
+            watches.filter_map(|watch| Some((watch.definition.name.as_str(), watch.failed.as_deref()?)));
+        watches.chain(self.entities.failed())
     }
 
     /// The latest anomalies, oldest first: up to 256.
@@ -422,8 +430,8 @@ impl Watcher {
         self.kept.forgotten
     }
 
-    /// Scores of the entities: a value of the label [`ENTITY`], its score, and its anomaly.
-    pub fn entities(&self) -> impl Iterator<Item = (&str, &Scored, Option<u64>)> {
+    /// Scores of the entities: the label that names it, `peer` or `subject`, its name, its score, and its anomaly.
+    pub fn entities(&self) -> impl Iterator<Item = (&'static str, &str, &Scored, Option<u64>)> {
         self.entities.iter()
     }
 }

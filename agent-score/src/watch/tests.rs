@@ -1,5 +1,6 @@
 //! Causes and what must be said of them: queries are answered by a test.
 
+mod entities;
 mod shipped;
 mod told;
 

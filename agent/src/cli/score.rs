@@ -5,9 +5,6 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use std::path::PathBuf;
 
-/// The forest is not one of the ensemble's: it is of several signals.
-pub const FOREST: &str = "isolation-forest";
-
 /// `geophone score`.
 #[derive(Debug, Args)]
 pub struct Score {
@@ -26,7 +23,7 @@ pub struct Score {
 }
 
 fn detectors() -> PossibleValuesParser {
-    Detector::ALL.iter().map(|d| d.name()).chain([FOREST]).into()
+    Detector::every().map(Detector::name).collect::<Vec<_>>().into()
 }
 
 fn alarms(text: &str) -> Result<f64, String> {

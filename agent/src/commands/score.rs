@@ -1,7 +1,7 @@
 //! `geophone score`.
 
 use super::say;
-use crate::cli::{self, FOREST};
+use crate::cli;
 use crate::error::{Context as _, Error, Result};
 use crate::score::csv::{Row, Table};
 use agent_score::anomaly::{Detector, Detectors, LagForest, Scored, Series, Settings, Verdict};
@@ -23,13 +23,17 @@ pub fn score(options: &cli::Score) -> Result<()> {
         ..Settings::new(table.step())
     };
     let mut series = Series::new(settings);
-    let forest = options.detector.as_deref() == Some(FOREST);
-    let mut forest = forest.then(|| LagForest::new(settings));
+    let mut forest = LagForest::new(settings);
     let mut summary = Summary::default();
     let judged = table.rows.iter().map(|row| {
-        let scored = match &mut forest {
-            Some(forest) => forest.observe(row.at, row.value),
-            None => series.observe(row.at, row.value),
+        let scored = match detector {
+            None => {
+                let mut scored = series.observe(row.at, row.value);
+                scored.corroborate(&forest.observe(row.at, row.value));
+                scored
+            }
+            Some(Detector::IsolationForest) => forest.observe(row.at, row.value),
+            Some(_) => series.observe(row.at, row.value),
         };
         summary.add(row, &scored);
         line(row, &scored)
@@ -159,11 +163,7 @@ impl Summary {
                 scored.direction.name(),
                 number(row.value),
                 scored.score,
-                if names.is_empty() {
-                    FOREST.to_owned()
-                } else {
-                    names.join(", ")
-                },
+                names.join(", "),
             );
         }
         if self.anomalies.len() > NAMED {

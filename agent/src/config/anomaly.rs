@@ -26,10 +26,11 @@ pub struct AnomalySettings {
     /// Most series, 4 KiB each. What finds no room is counted.
     #[schemars(range(min = 1, max = 100_000))]
     pub series: u32,
-    /// So many peers get a score of all their signals together as well (isolation forest), 360 KiB each; 0 = none. It is exported;
-    /// by itself it hardly ever makes an anomaly.
+    /// So many entities, peers and subjects, get a score of all their signals together as well (isolation forest), the busiest
+    /// first, 260 KiB each; 0 = none. Where a watched series of one (with its label `peer` or `subject`) is an anomaly, it is among the
+    /// detectors if it agrees; by itself it hardly ever makes one.
     #[schemars(range(min = 0, max = 1_000))]
-    pub peers: u32,
+    pub entities: u32,
     /// Watch what `geophone anomalies --watches` prints.
     pub defaults: bool,
     /// Names of watches of these that are left out.
@@ -92,7 +93,7 @@ impl Default for AnomalySettings {
             learning: 256,
             alarms_per_week: 1.0,
             series: 2000,
-            peers: 0,
+            entities: 16,
             defaults: true,
             exclude: Vec::new(),
             watch: Vec::new(),
@@ -108,7 +109,7 @@ impl AnomalySettings {
             alarms_per_week: self.alarms_per_week,
             learning: self.learning,
             most_series: self.series as usize,
-            most_entities: self.peers as usize,
+            most_entities: self.entities as usize,
         }
     }
 
@@ -153,7 +154,7 @@ impl AnomalySettings {
                 return wrong("name", message);
             }
             if watch.name == watch::ENTITY_WATCH {
-                let message = format!("{:?} is the name of the peers' own scores", watch.name);
+                let message = format!("{:?} is the name of the entities' own scores", watch.name);
                 return wrong("name", message);
             }
             if !names.insert(&watch.name) {

@@ -3,7 +3,7 @@
 use crate::aggregate::{Label, Labels, Series, Value};
 use crate::docs;
 use agent_score::anomaly::Verdict;
-use agent_score::watch::{Anomaly, Counts, Definition, ENTITY, Watched, Watcher};
+use agent_score::watch::{Anomaly, Counts, Definition, Watched, Watcher};
 use agent_store::labels;
 use agent_store::series::Millis;
 use serde_json::json;
@@ -156,8 +156,8 @@ impl Boards {
         for (definition, labels, series) in watcher.series() {
             self.add(&mut board, watcher, definition, labels, series);
         }
-        for (name, scored, active) in watcher.entities() {
-            let labels = labels::Labels::new([(ENTITY, name)]);
+        for (label, name, scored, active) in watcher.entities() {
+            let labels = labels::Labels::new([(label, name)]);
             let known = self.known(("entity", &labels), active, watcher);
             if scored.verdict != Verdict::Learning {
                 board

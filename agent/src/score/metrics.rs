@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 static STATE: Label = Label {
     prometheus: "state",
     otlp: "geophone.anomaly.state",
-    help: "learning: nothing is said yet; judged; refused: there was no room (anomaly.series, anomaly.peers)",
+    help: "learning: nothing is said yet; judged; refused: there was no room (anomaly.series, anomaly.entities)",
 };
 
 metrics! {
@@ -30,19 +30,19 @@ metrics! {
         "How much of what must be seen of a series has been; no series when all of it has";
     /// Anomalies.
     ACTIVE = "geophone_anomaly_active", "geophone.anomaly.active", "1", Gauge, &[&WATCH, &CHANGE, &DETECTORS],
-        "1 while a watched series, or a peer (watch entity), is an anomaly; no series otherwise";
+        "1 while a watched series, or an entity (watch entity), is an anomaly; no series otherwise";
     /// Their beginning.
     SINCE = "geophone_anomaly_since_timestamp_seconds", "geophone.anomaly.since", "s", Gauge, &[&WATCH, &CHANGE, &DETECTORS],
         "Since when it is one, seconds since the Unix epoch";
-    /// Scores of peers.
-    ENTITY = "geophone_anomaly_entity_score", "geophone.anomaly.entity.score", "1", Gauge, &[&WATCH, &label::PEER],
-        "How unusual all signals of a peer are together (isolation forest), 0 to 1; no series while it is learned";
+    /// Scores of entities.
+    ENTITY = "geophone_anomaly_entity_score", "geophone.anomaly.entity.score", "1", Gauge, &[&label::PEER, &label::SUBJECT, &WATCH],
+        "How unusual all signals of a peer, or of a subject, are together (isolation forest), 0 to 1; no series while it is learned";
     /// Counts.
     WATCHED = "geophone_anomaly_series", "geophone.anomaly.series", "{series}", Gauge, &[&STATE],
         "Watched series, and those that the latest evaluation had and for which there was no room";
-    /// Counts of peers.
+    /// Counts of entities.
     ENTITIES = "geophone_anomaly_entities", "geophone.anomaly.entities", "{entity}", Gauge, &[&STATE],
-        "Peers that are judged by all their signals together, and those for which there was no room";
+        "Peers and subjects that are judged by all their signals together, and those for which there was no room";
     /// Anomalies found.
     FOUND = "geophone_anomaly_found_total", "geophone.anomaly.found", "{anomaly}", Counter, &[],
         "Anomalies that have begun";
