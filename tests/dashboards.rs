@@ -300,7 +300,12 @@ fn each_panel_shows_something() -> Result<()> {
     let further = further(&scratch, &told, &away, &api)?;
     let alerts = files.get(1).context("the rules of an alert")?;
     let unit = Cgroup::new("boards.service")?;
-    let idler = Reaped(Command::new("sleep").arg("600").spawn()?);
+    // Wakes so often that it waits for a CPU now and then.
+    let idler = Reaped(
+        Command::new("sh")
+            .args(["-c", "while :; do sleep 0.02; done"])
+            .spawn()?,
+    );
     std::fs::write(unit.path().join("cgroup.procs"), idler.0.id().to_string())?;
     let agent = Setup::new()
         .config(format!(

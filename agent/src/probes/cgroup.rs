@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::identity::{Name, find_cgroup2_root};
 use agent_common::tcp::SubjectKey;
 use nix::time::{ClockId, clock_gettime};
-use read::{Group, KINDS, PRESSURES, Reading, Uses, grown};
+use read::{Group, Reading, Uses, WAITS, grown};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,7 +94,7 @@ pub static PRESSURE: Metric = metric(
     "s",
     Kind::Counter,
     &[&label::SUBJECT, &label::RESOURCE, &label::PRESSURE],
-    "Time in which some of its tasks, or all that were not idle (full), waited for the resource: cpu (its quota as well), memory, io",
+    "Time in which all of its tasks that were not idle (full) waited for the resource: cpu (its quota as well), memory, io; or some of them for cpu",
 );
 
 /// All of them.
@@ -131,7 +131,7 @@ struct Row {
 struct Total {
     /// By resource, made when it is first seen.
     resources: BTreeMap<&'static str, Arc<Labels>>,
-    pressures: BTreeMap<(usize, usize), Arc<Labels>>,
+    wait_labels: [Arc<Labels>; 4],
     plain: Arc<Labels>,
     name: Name,
     start: u64,
@@ -141,7 +141,7 @@ struct Total {
     cpu: Option<u64>,
     throttled: Option<u64>,
     oom_kills: Option<u64>,
-    pressure: [[Option<u64>; 2]; 3],
+    waits: [Option<u64>; 4],
 }
 
 /// CPU time of the calling thread.
@@ -231,7 +231,7 @@ impl Cgroup {
                         cpu: Some(0),
                         throttled: Some(0),
                         oom_kills: Some(0),
-                        pressure: [[Some(0); 2]; 3],
+                        waits: [Some(0); 4],
                         ..Reading::default()
                     };
                     let added = if is_new { zero } else { reading.clone() };
@@ -293,11 +293,13 @@ impl Cgroup {
 
 impl Total {
     fn new(name: Name, other: bool, start: u64) -> Self {
-        let plain = Labels::of(CPU.labels, &[&name.label], &name.further, other, start);
+        let labels =
+            |declared, values: &[&str]| Arc::new(Labels::of(declared, values, &name.further, other, start));
         Self {
             resources: BTreeMap::new(),
-            pressures: BTreeMap::new(),
-            plain: Arc::new(plain),
+            wait_labels: WAITS
+                .map(|(resource, kind)| labels(PRESSURE.labels, &[&name.label, resource, kind])),
+            plain: labels(CPU.labels, &[&name.label]),
             name,
             start,
             uses: Uses::default(),
@@ -305,7 +307,7 @@ impl Total {
             cpu: None,
             throttled: None,
             oom_kills: None,
-            pressure: [[None; 2]; 3],
+            waits: [None; 4],
         }
     }
 
@@ -324,12 +326,9 @@ impl Total {
             (&mut self.throttled, now.throttled, before.throttled),
             (&mut self.oom_kills, now.oom_kills, before.oom_kills),
         ];
-        let pressures = self.pressure.as_flattened_mut().iter_mut();
-        let pressures = pressures
-            .zip(now.pressure.as_flattened())
-            .zip(before.pressure.as_flattened())
-            .map(|((total, now), before)| (total, *now, *before));
-        for (total, now, before) in counters.into_iter().chain(pressures) {
+        let waits = self.waits.iter_mut().zip(now.waits).zip(before.waits);
+        let waits = waits.map(|((total, now), before)| (total, now, before));
+        for (total, now, before) in counters.into_iter().chain(waits) {
             // What is not told is not 0.
             if now.is_some() {
                 *total = Some(total.unwrap_or(0) + grown(now, before));
@@ -342,16 +341,6 @@ impl Total {
         let values = [name.label.as_str(), resource];
         let make = || Arc::new(Labels::of(SUBJECT_RESOURCE, &values, &name.further, other, start));
         self.resources.entry(resource).or_insert_with(make).clone()
-    }
-
-    fn labels_of_pressure(&mut self, resource: usize, kind: usize) -> Arc<Labels> {
-        let (name, start, other) = (&self.name, self.start, self.plain.overflow);
-        let values = [name.label.as_str(), PRESSURES[resource], KINDS[kind]];
-        let make = || Arc::new(Labels::of(PRESSURE.labels, &values, &name.further, other, start));
-        self.pressures
-            .entry((resource, kind))
-            .or_insert_with(make)
-            .clone()
     }
 }
 
@@ -393,16 +382,15 @@ impl Probe for Cgroup {
             if let Some(cores) = total.cores {
                 limits.push(series(total.labels("cpu"), Value::Gauge(cores)));
             }
+            // What never happened has no series: of hundreds of units most never wait.
+            let happened = |micros: Option<u64>| micros.filter(|micros| *micros > 0).map(seconds);
             let plain = &total.plain;
             cpu.extend(total.cpu.map(|n| series(plain.clone(), seconds(n))));
-            throttled.extend(total.throttled.map(|n| series(plain.clone(), seconds(n))));
+            throttled.extend(happened(total.throttled).map(|n| series(plain.clone(), n)));
+            // A kill is to be seen in the rate: there is a nought before it.
             oom_kills.extend(total.oom_kills.map(|n| series(plain.clone(), Value::Counter(n))));
-            for resource in 0..PRESSURES.len() {
-                for kind in 0..KINDS.len() {
-                    if let Some(n) = total.pressure[resource][kind] {
-                        pressure.push(series(total.labels_of_pressure(resource, kind), seconds(n)));
-                    }
-                }
+            for (labels, micros) in total.wait_labels.iter().zip(total.waits) {
+                pressure.extend(happened(micros).map(|n| series(labels.clone(), n)));
             }
         }
         for (metric, series) in METRICS.iter().zip(families) {

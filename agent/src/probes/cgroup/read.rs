@@ -13,9 +13,13 @@ const MOST: usize = 65_536;
 const PROCESSES: usize = 1024;
 /// A process with fewer open files is far from every limit: the usual one is 1024.
 const MANY: u64 = 256;
-/// What is waited for, and who waits.
-pub const PRESSURES: [&str; 3] = ["cpu", "memory", "io"];
-pub const KINDS: [&str; 2] = ["some", "full"];
+/// What is waited for, and who waits. That some wait for memory or a disk while others go on is usual.
+pub const WAITS: [(&str, &str); 4] = [
+    ("cpu", "some"),
+    ("cpu", "full"),
+    ("memory", "full"),
+    ("io", "full"),
+];
 
 /// A cgroup that a subject is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,8 +78,8 @@ pub struct Reading {
     pub cpu: Option<u64>,
     pub throttled: Option<u64>,
     pub oom_kills: Option<u64>,
-    /// Counters, µs: by [`PRESSURES`] and [`KINDS`].
-    pub pressure: [[Option<u64>; 2]; 3],
+    /// Counters, µs: of [`WAITS`].
+    pub waits: [Option<u64>; 4],
 }
 
 fn text(path: &Path, file: &str) -> Option<String> {
@@ -104,12 +108,10 @@ pub fn read(group: &Group, proc: &Path) -> Option<Reading> {
     let memory = number(path, "memory.current");
     let files = field(&stat, "inactive_file").unwrap_or(0) as f64;
     let events = text(path, "memory.events").unwrap_or_default();
-    let pressure = PRESSURES.map(|resource| {
-        let text = text(path, &format!("{resource}.pressure")).unwrap_or_default();
-        KINDS.map(|kind| {
-            let line = text.lines().find(|line| line.starts_with(kind))?;
-            line.rsplit_once("total=")?.1.parse().ok()
-        })
+    let waits = WAITS.map(|(resource, kind)| {
+        let text = text(path, &format!("{resource}.pressure"))?;
+        let line = text.lines().find(|line| line.starts_with(kind))?;
+        line.rsplit_once("total=")?.1.parse().ok()
     });
     Some(Reading {
         limits: Limits::of(path).and(group.above),
@@ -119,7 +121,7 @@ pub fn read(group: &Group, proc: &Path) -> Option<Reading> {
         cpu: field(&cpu, "usage_usec"),
         throttled: field(&cpu, "throttled_usec"),
         oom_kills: field(&events, "oom_kill"),
-        pressure,
+        waits,
     })
 }
 

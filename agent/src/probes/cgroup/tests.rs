@@ -115,7 +115,7 @@ fn each_file_is_read_as_the_kernel_writes_it() {
         (Some(1500), Some(700), Some(1))
     );
     assert_eq!((reading.memory, reading.tasks), (Some(1000.0), Some(4.0)));
-    assert_eq!(reading.pressure, [[Some(90), Some(30)], [None; 2], [None; 2]]);
+    assert_eq!(reading.waits, [Some(90), Some(30), None, None]);
     // The size of that directory is the one of a real file system.
     let size = fs::metadata(home.path().join("proc/17/fd")).unwrap().len();
     let wanted = (size >= 256).then_some((size as f64, 1024.0));
