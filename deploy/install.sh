@@ -136,9 +136,9 @@ install() {
         say "installed below $root; a user geophone and \`systemctl enable geophone\` are still to be had there"
         return
     fi
+    # Some distributions make no group with a user; the unit names one.
+    getent group geophone >/dev/null || groupadd --system geophone
     if ! getent passwd geophone >/dev/null; then
-        # Some distributions make no group with a user; the unit names one.
-        getent group geophone >/dev/null || groupadd --system geophone
         useradd --system --gid geophone --no-create-home --home-dir /var/lib/geophone --shell /usr/sbin/nologin geophone
         say "made the user geophone"
     fi

@@ -6,7 +6,7 @@ use crate::{Kind, Metric, RECORDED, WATCHES};
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 
 /// What Grafana's own variables stand for where a query is only read.
-const STAND_INS: [(&str, &str); 8] = [
+const STAND_INS: [(&str, &str); 10] = [
     ("__rate_interval", "1m"),
     ("__rate_interval_ms", "60000"),
     ("__range", "1h"),
@@ -15,6 +15,8 @@ const STAND_INS: [(&str, &str); 8] = [
     ("__interval", "15s"),
     ("__interval_ms", "15000"),
     ("__dashboard", "x"),
+    ("__from", "1764460800000"),
+    ("__to", "1764464400000"),
 ];
 
 /// A query as Prometheus reads it: durations in place of Grafana's, and in place of its other variables, `$name` or `${name:format}`,

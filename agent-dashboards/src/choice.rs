@@ -20,7 +20,13 @@ impl Dashboard {
 
     /// Whether there is a variable of this name, or one that people read so: `instance`, or `node`.
     pub fn has(&self, variable: &str) -> bool {
-        self.variables().iter().any(|known| is(*known, variable))
+        self.called(variable).is_some()
+    }
+
+    /// The name of the variable that is meant.
+    pub fn called(&self, variable: &str) -> Option<&str> {
+        let found = self.variables().into_iter().find(|known| is(*known, variable));
+        found.map(|(name, _)| name)
     }
 
     /// The values with which a variable begins, by its name or as people read it. They need not be there yet.

@@ -47,7 +47,8 @@ pub fn is_histogram(expr: &Expr, metrics: &[Metric]) -> bool {
     };
     match expr {
         Expr::Paren(paren) => is_histogram(&paren.expr, metrics),
-        Expr::Aggregate(sum) => {
+        // How many there are is a number.
+        Expr::Aggregate(sum) if matches!(sum.op.to_string().as_str(), "sum" | "avg") => {
             let by_le = matches!(&sum.modifier, Some(LabelModifier::Include(by)) if by.labels.iter().any(|label| label == "le"));
             let rated = |expr: &Expr| matches!(expr, Expr::Call(call) if call.args.args.iter().any(|arg| is_buckets(arg)));
             by_le && rated(&sum.expr) || is_histogram(&sum.expr, metrics)
@@ -204,6 +205,7 @@ mod tests {
             ("max_over_time(used_ratio[5m])", "percentunit", false),
             ("memory_bytes > 1000", "bytes", false),
             ("count(memory_bytes)", "short", false),
+            ("count(rtt_seconds)", "short", false),
             ("memory_bytes * 2", "short", false),
             ("other_seconds", "short", false),
             ("memory_bytes + used_ratio", "short", false),

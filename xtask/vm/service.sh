@@ -25,7 +25,7 @@ remembered() { geophone query "geophone_agent_memory_bytes @ $then" 2>&1; }
 
 killed() {
     kill -KILL "$(property MainPID)"
-    sleep 3; is_ready; property NRestarts
+    sleep 3; is_ready && property NRestarts
 }
 
 # Nothing of it is there any more.

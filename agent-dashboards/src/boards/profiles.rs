@@ -6,8 +6,8 @@ use crate::panel::{Board, Panel, Show};
 
 const WHERE: &str = "The stacks of the last hour are with each agent. Of the time that is looked at here, on the node:\n\n    \
     geophone profile --from ${__from:date:iso} --to ${__to:date:iso} --subject NAME -o cpu.svg\n\n\
-    or `/api/v1/profile` of its API, as the tables below link to it: an agent that only its own machine can reach answers a \
-    browser there, any other asks for its token. `geophone diff 10m..5m 5m..now` says what changed. Parca and Pyroscope scrape \
+    or `/api/v1/profile` of its API, as the tables below link to it: that works in a browser on the \
+    node itself, where `instance` is 127.0.0.1 and a port; an agent that others can reach has TLS and asks for a token. `geophone diff 10m..5m 5m..now` says what changed. Parca and Pyroscope scrape \
     `/debug/pprof/profile` of the agent, and show flamegraphs beside these panels.";
 
 /// The dashboard.

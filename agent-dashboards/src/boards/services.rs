@@ -89,7 +89,7 @@ pub fn board(m: &mut Maker) -> Board {
         ("limit", "short"),
     ];
     let table = m.panel(Show::Table, "What they may use", &targets).units(&units);
-    panels.push(table.link("subject", PROFILES, &["subject"]));
+    panels.push(table.link("subject", PROFILES, &["instance", "subject"]));
     panels.push(
         m.graph("Of their limit", &[(name, full)])
             .unit("percentunit")

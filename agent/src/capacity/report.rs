@@ -100,11 +100,13 @@ pub fn report(history: &History, at: Millis) -> Report {
         })
         .collect();
     fullest.sort_by(|a, b| b.3.total_cmp(&a.3));
-    let mut of_kind: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut of_kind: BTreeMap<(&str, &str, bool), usize> = BTreeMap::new();
     let mut resources: Vec<Resource> = fullest
         .into_iter()
         .map(|(key, entry, used, _)| {
-            let place = of_kind.entry((&key.instance, &key.resource)).or_default();
+            // The node's own are few, and not to be lost among those of its containers.
+            let kind = (key.instance.as_str(), key.resource.as_str(), key.name.is_empty());
+            let place = of_kind.entry(kind).or_default();
             *place += 1;
             let series = (*place <= FORETOLD && entry.limit.is_some()).then(|| entry.points.series());
             resource(key, used, entry.limit, series.as_deref())

@@ -119,7 +119,13 @@ fn change(
     declared: &[agent_dashboards::Metric],
     style: Style,
 ) -> Result<()> {
-    for (name, values) in grouped(&options.vars) {
+    // Under one name, whatever they are called: `node` is `instance`.
+    let called = |(said, value): &(String, String)| {
+        let name = chosen.iter().find_map(|board| board.called(said));
+        (name.unwrap_or(said).to_owned(), value.clone())
+    };
+    let vars: Vec<(String, String)> = options.vars.iter().map(called).collect();
+    for (name, values) in grouped(&vars) {
         let values: Vec<&str> = values.into_iter().map(String::as_str).collect();
         // Of several dashboards not each need have it, but one must.
         let is_of_some = chosen.iter().any(|board| board.has(name));
@@ -128,6 +134,8 @@ fn change(
             said.map_err(|e| Error::usage(format_args!("--var {e}")))?;
         }
     }
+    alone(chosen, options, declared, style)?;
+    // Of one's own panels as well.
     for board in chosen.iter_mut() {
         if let Some(time) = options.last {
             board.show_last(&written(time)?);
@@ -139,6 +147,16 @@ fn change(
             board.step(&written(time)?);
         }
     }
+    Ok(())
+}
+
+/// What is of one dashboard only.
+fn alone(
+    chosen: &mut [Dashboard],
+    options: &cli::Dashboards,
+    declared: &[agent_dashboards::Metric],
+    style: Style,
+) -> Result<()> {
     let alone = [
         ("--panel", !options.panels.is_empty()),
         ("--title", options.title.is_some()),

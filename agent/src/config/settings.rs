@@ -266,8 +266,8 @@ impl Default for NodeProbe {
 pub struct CgroupProbe {
     /// Whether the probe runs.
     pub enabled: bool,
-    /// Time from one reading of a cgroup to the next; more where there are so many that reading them takes a thousandth of it.
-    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "10m"))]
+    /// Time from one reading of a cgroup to the next; up to 30 s where there are so many that reading them takes a thousandth of it.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "30s"))]
     pub interval: HumanDuration,
 }
 
@@ -305,7 +305,7 @@ impl Default for NetdevProbe {
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Most series, by the share of each probe: a pair of subject and peer counts as 20 (most have fewer, one that has seen
-    /// everything has about 60), drops, lookups and datagrams take a tenth each, an interface counts as 20. Further ones are
+    /// everything has about 60), drops, lookups and datagrams take a tenth each, cgroups a fifth (a subject counts as 8), an interface counts as 20. Further ones are
     /// counted in `other`. Tunnels have their own bound.
     #[schemars(range(min = 100, max = 1_000_000))]
     pub series: u32,

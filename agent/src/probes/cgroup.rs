@@ -48,8 +48,8 @@ pub static USED: Metric = metric(
     Kind::Gauge,
     SUBJECT_RESOURCE,
     "What the subject uses: bytes of memory (without what was read from files long ago, as the kubelet counts), tasks, and \
-     file_descriptors of the process that is nearest to its own limit (from 256 on, Linux 6.2). Of several cgroups with a limit: \
-     of the one that is fullest",
+     file_descriptors of the process that is nearest to its own limit (from 256 on, Linux 6.2). Of several cgroups with a limit, \
+     those above its own included: of the one that is fullest",
 );
 /// Limit.
 pub static LIMIT: Metric = metric(
@@ -58,7 +58,7 @@ pub static LIMIT: Metric = metric(
     "1",
     Kind::Gauge,
     SUBJECT_RESOURCE,
-    "What it may use, in the same unit, by its own limit and those above it; cpu: cores of all its cgroups together. No series = no limit",
+    "What it may use, in the same unit; cpu: cores, the quotas of its own cgroups together. No series = no limit",
 );
 /// CPU.
 pub static CPU: Metric = metric(
@@ -85,7 +85,7 @@ pub static OOM_KILLS: Metric = metric(
     "{process}",
     Kind::Counter,
     &[&label::SUBJECT],
-    "Processes that the kernel has killed for want of memory",
+    "Processes that the kernel has killed for want of memory. In a pod all are seen; of a unit that goes with the one that was killed none is",
 );
 /// Pressure.
 pub static PRESSURE: Metric = metric(
@@ -100,10 +100,12 @@ pub static PRESSURE: Metric = metric(
 /// All of them.
 pub const METRICS: &[&Metric] = &[&USED, &LIMIT, &CPU, &THROTTLED, &OOM_KILLS, &PRESSURE];
 
-/// Reading takes this share of a CPU at most, as 1 in n: of very many cgroups each is read less often.
+/// Reading takes this share of a CPU, as 1 in n: of very many cgroups each is read less often; but so often that a rate of a minute
+/// means something.
 const SHARE: u32 = 1000;
+const LONGEST: Duration = Duration::from_secs(30);
 /// Series that a subject typically has.
-const SERIES: usize = 16;
+const SERIES: usize = 8;
 /// The fact that says what was read in a tick.
 const FACT: &str = "cgroups";
 
@@ -123,6 +125,8 @@ type Batch = Vec<(u64, bool, Option<Reading>)>;
 struct Row {
     /// Of which series; `None` = it has no final name yet.
     total: Option<usize>,
+    /// It was read since its name was asked for: names come late where Kubernetes does.
+    is_read: bool,
     reading: Reading,
     /// What its counters were when they were last added up. Of one that came after the agent nothing.
     added: Reading,
@@ -156,8 +160,11 @@ pub struct Cgroup {
     proc: PathBuf,
     /// Those that are to be read in this round.
     todo: Vec<Group>,
-    /// When this round began, and when the next may. A cgroup that no round before has found was not there.
+    /// When this round began, and when the next may.
     round: Option<(Instant, Instant)>,
+    /// Directories that there were in the round before, and that there are in this one. One that was there has counted then.
+    before: BTreeSet<u64>,
+    all: BTreeSet<u64>,
     is_first: bool,
     /// CPU time of reading in this round so far.
     took: Duration,
@@ -179,26 +186,30 @@ impl Cgroup {
             proc: proc.to_owned(),
             todo: Vec::new(),
             round: None,
+            before: BTreeSet::new(),
+            all: BTreeSet::new(),
             is_first: true,
             took: Duration::ZERO,
             rows: BTreeMap::new(),
         }
     }
 
-    /// What is due in this tick.
-    fn live(&mut self, now: Instant) -> Batch {
+    /// What is due in this tick; all of it if it is the last.
+    fn live(&mut self, now: Instant, is_last: bool) -> Batch {
         let Some(root) = self.root.clone() else {
             return Batch::new();
         };
         let start = cpu();
         let mut batch = Batch::new();
         let is_due = self.round.is_none_or(|(_, next)| now >= next);
-        if self.todo.is_empty() && is_due {
-            let pause = self.options.interval.max(self.took * SHARE);
+        if self.todo.is_empty() && is_due || is_last {
+            let pause = (self.took * SHARE).min(LONGEST).max(self.options.interval);
             self.is_first = self.round.is_none();
             self.round = Some((now, now + pause));
             self.took = Duration::ZERO;
-            self.todo = read::walk(&root);
+            let found = read::walk(&root);
+            (self.before, self.all) = (std::mem::take(&mut self.all), found.all);
+            self.todo = found.groups;
             let there: BTreeSet<u64> = self.todo.iter().map(|group| group.id).collect();
             let gone = self.rows.keys().filter(|id| !there.contains(id));
             batch.extend(gone.map(|id| (*id, false, None)));
@@ -206,11 +217,15 @@ impl Cgroup {
         // All by the end of the interval; in the first round at once.
         let ticks = self.round.map_or(1, |(begun, _)| {
             let left = (begun + self.options.interval).saturating_duration_since(now);
-            if self.is_first { 1 } else { left.as_secs().max(1) }
+            if self.is_first || is_last {
+                1
+            } else {
+                left.as_secs().max(1)
+            }
         });
         let count = self.todo.len().div_ceil(usize::try_from(ticks).unwrap_or(1));
         for group in self.todo.drain(self.todo.len() - count..) {
-            let is_new = !self.is_first && !self.rows.contains_key(&group.id);
+            let is_new = !self.is_first && !self.before.contains(&group.id);
             batch.push((group.id, is_new, read::read(&group, &self.proc)));
         }
         self.took += cpu().saturating_sub(start);
@@ -225,7 +240,7 @@ impl Cgroup {
                 continue;
             };
             match self.rows.get_mut(&id) {
-                Some(row) => row.reading = reading,
+                Some(row) => (row.reading, row.is_read) = (reading, true),
                 None => {
                     let zero = Reading {
                         cpu: Some(0),
@@ -239,6 +254,7 @@ impl Cgroup {
                         id,
                         Row {
                             total: None,
+                            is_read: true,
                             reading,
                             added,
                         },
@@ -248,9 +264,9 @@ impl Cgroup {
         }
     }
 
-    /// Names those that have no name yet.
+    /// Names those that have no name yet, or another one than before: what they use from then on is that one's.
     fn name(&mut self, context: &mut Context<'_>) {
-        for (id, row) in self.rows.iter_mut().filter(|(_, row)| row.total.is_none()) {
+        for (id, row) in self.rows.iter_mut().filter(|(_, row)| row.is_read) {
             let key = SubjectKey {
                 cgroup: *id,
                 tgid: 0,
@@ -269,6 +285,7 @@ impl Cgroup {
                     Total::new(name, other, start)
                 });
                 row.total = Some(place);
+                row.is_read = false;
             }
         }
     }
@@ -312,15 +329,17 @@ impl Total {
     }
 
     fn add(&mut self, now: &Reading, before: &Reading) {
-        let limits = now.limits;
-        self.uses.add("memory", now.memory, limits.memory);
-        self.uses.add("tasks", now.tasks, limits.tasks);
-        let files = now.files.unzip();
-        self.uses.add("file_descriptors", files.0, files.1);
-        self.cores = match (self.cores, limits.cores) {
-            (Some(a), Some(b)) => Some(a + b),
-            (a, b) => a.or(b),
-        };
+        for (resource, uses) in [("memory", &now.memory), ("tasks", &now.tasks)] {
+            for (used, limit) in uses {
+                self.uses.add(resource, *used, *limit);
+            }
+        }
+        if let Some((used, limit)) = now.files {
+            self.uses.add("file_descriptors", used, Some(limit));
+        }
+        if let Some(cores) = now.cores {
+            *self.cores.get_or_insert(0.0) += cores;
+        }
         let counters = [
             (&mut self.cpu, now.cpu, before.cpu),
             (&mut self.throttled, now.throttled, before.throttled),
@@ -360,8 +379,8 @@ impl Probe for Cgroup {
 
     fn tick(&mut self, context: &mut Context<'_>) {
         let source = context.source.clone();
-        let now = context.now;
-        let batch = source.ask(FACT, || self.live(now));
+        let (now, last) = (context.now, context.last);
+        let batch = source.ask(FACT, || self.live(now, last));
         self.take(batch.unwrap_or_default());
         self.name(context);
         self.add(now);

@@ -1,6 +1,6 @@
 //! What the kernel writes, and what is made of it.
 
-use super::read::{Limits, read, walk};
+use super::read::{Found, read, walk};
 use super::*;
 use std::fs;
 
@@ -25,54 +25,72 @@ fn container(pod: &str) -> String {
     format!("{pod}/cri-containerd-{}.scope", "ab".repeat(32))
 }
 
+/// The groups of a walk, by their paths, which are in order.
+fn groups(home: &Path) -> Vec<(String, Group)> {
+    let Found { groups, .. } = walk(home);
+    let mut found: Vec<(String, Group)> = groups
+        .into_iter()
+        .map(|group| {
+            let path = group.path.strip_prefix(home).unwrap();
+            (path.to_str().unwrap().to_owned(), group)
+        })
+        .collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
+}
+
+/// Cause: a pod with a limit that two containers share, a unit with something in it, a user's manager with an application, and a
+/// cgroup of no kind. Seen: each once and as sockets name it; the pod for who was killed in it; and its limit with its own use.
 #[test]
-fn containers_and_units_are_whole_and_limits_above_them_hold() {
+fn each_is_found_once_and_shares_the_limits_above_it() {
     let container = container(POD);
     let home = tree(&[
         (&format!("{POD}/memory.max"), "1000\n"),
-        (&format!("{POD}/cpu.max"), "150000 100000\n"),
+        (&format!("{POD}/memory.current"), "900\n"),
         (&format!("{POD}/pids.max"), "max\n"),
+        (&format!("{POD}/pids.current"), "7\n"),
+        (&format!("{POD}/cpu.stat"), "usage_usec 9\n"),
+        (&format!("{POD}/memory.events"), "oom_kill 3\n"),
         (&format!("{container}/cpu.stat"), "usage_usec 5\n"),
+        (&format!("{container}/cpu.max"), "150000 100000\n"),
+        (&format!("{container}/memory.current"), "400\n"),
         (&format!("{container}/memory.max"), "2000\n"),
+        (&format!("{container}/memory.events"), "oom_kill 1\n"),
+        (&format!("{container}/pids.current"), "5\n"),
         (&format!("{container}/pids.max"), "70\n"),
         (&format!("{container}/init.scope/cpu.stat"), "usage_usec 1\n"),
         ("system.slice/a.service/inner/cpu.stat", "usage_usec 1\n"),
+        (
+            "user.slice/user@1000.service/app.slice/app-x.scope/cpu.stat",
+            "usage_usec 1\n",
+        ),
         ("bare/cpu.stat", "usage_usec 1\n"),
     ]);
-    let mut found = walk(home.path());
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    let paths: Vec<_> = found
-        .iter()
-        .map(|group| group.path.strip_prefix(home.path()).unwrap().to_owned())
-        .collect();
-    assert_eq!(
-        paths,
-        [
-            Path::new("bare"),
-            Path::new(&container),
-            Path::new("system.slice/a.service")
-        ]
-    );
-    let reading = read(&found[1], Path::new("/nowhere")).unwrap();
-    let wanted = Limits {
-        memory: Some(1000.0),
-        tasks: Some(70.0),
-        cores: Some(1.5),
+    let found = groups(home.path());
+    let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+    let app = "user.slice/user@1000.service/app.slice/app-x.scope";
+    assert_eq!(paths, ["bare", POD, &container, "system.slice/a.service", app]);
+    let nowhere = Path::new("/nowhere");
+    let pod = read(&found[1].1, nowhere).unwrap();
+    let kills = Reading {
+        oom_kills: Some(3),
+        ..Reading::default()
     };
-    assert_eq!(reading.limits, wanted);
+    assert_eq!(pod, kills);
+    let reading = read(&found[2].1, nowhere).unwrap();
+    assert_eq!(reading.memory, [(400.0, Some(2000.0)), (900.0, Some(1000.0))]);
+    assert_eq!(reading.tasks, [(5.0, Some(70.0))]);
     assert_eq!(
-        read(&found[2], Path::new("/nowhere")),
-        None,
-        "it has no cpu.stat: it is gone"
+        (reading.cores, reading.oom_kills),
+        (Some(1.5), None),
+        "the pod says it"
     );
-    let mut other = found[1].clone();
+    let unit = &found[3].1;
+    assert_eq!(read(unit, nowhere), None, "it has no cpu.stat: it is gone");
+    let mut other = found[2].1.clone();
     other.id += 1;
-    assert_eq!(
-        read(&other, Path::new("/nowhere")),
-        None,
-        "another one of that name"
-    );
-    assert_eq!(walk(Path::new("/nowhere")), []);
+    assert_eq!(read(&other, nowhere), None, "another one of that name");
+    assert!(walk(nowhere).groups.is_empty());
 }
 
 #[test]
@@ -104,17 +122,15 @@ fn each_file_is_read_as_the_kernel_writes_it() {
         ),
     ]);
     fs::create_dir_all(home.path().join("proc/17/fd")).unwrap();
-    let group = walk(home.path())
-        .into_iter()
-        .find(|group| group.path.ends_with("a"))
-        .unwrap();
+    let group = groups(home.path()).remove(0).1;
     let reading = read(&group, &home.path().join("proc")).unwrap();
-    assert_eq!(reading.limits, Limits::default());
+    assert_eq!(reading.cores, None);
     assert_eq!(
         (reading.cpu, reading.throttled, reading.oom_kills),
         (Some(1500), Some(700), Some(1))
     );
-    assert_eq!((reading.memory, reading.tasks), (Some(1000.0), Some(4.0)));
+    assert_eq!(reading.memory, [(1000.0, None)]);
+    assert_eq!(reading.tasks, [(4.0, None)]);
     assert_eq!(reading.waits, [Some(90), Some(30), None, None]);
     // The size of that directory is the one of a real file system.
     let size = fs::metadata(home.path().join("proc/17/fd")).unwrap().len();
@@ -130,7 +146,7 @@ fn a_process_with_many_files_is_found_by_its_own_limit() {
         ("a/cpu.stat", "usage_usec 1\n"),
         ("a/cgroup.procs", &format!("{}\n", std::process::id())),
     ]);
-    let group = walk(home.path()).remove(0);
+    let group = groups(home.path()).remove(0).1;
     let files = read(&group, Path::new("/proc")).unwrap().files;
     let size = fs::metadata("/proc/self/fd").unwrap().len();
     if size == 0 {
@@ -159,12 +175,11 @@ fn of_several_the_fullest_counts_and_without_limits_all() {
         (60.0, Some(100.0)),
         (5.0, None),
     ] {
-        uses.add("memory", Some(used), limit);
+        uses.add("memory", used, limit);
     }
     for used in [3.0, 4.0] {
-        uses.add("tasks", Some(used), None);
+        uses.add("tasks", used, None);
     }
-    uses.add("file_descriptors", None, None);
     let all: Vec<_> = uses.iter().collect();
     assert_eq!(all, [("memory", 60.0, Some(100.0)), ("tasks", 7.0, None)]);
 }
@@ -172,6 +187,7 @@ fn of_several_the_fullest_counts_and_without_limits_all() {
 /// Gives all rows a name.
 fn named(probe: &mut Cgroup) {
     for row in probe.rows.values_mut() {
+        row.is_read = false;
         let now = Instant::now();
         row.total = Some(probe.totals.place(Some(Name::plain("a")), now, |other| {
             Total::new(Name::plain("a"), other, 0)
@@ -207,7 +223,7 @@ fn what_was_used_before_is_not_counted_and_what_has_ended_stays() {
     let start = Instant::now();
     let second = |n| start + Duration::from_secs(n);
     let look = |probe: &mut Cgroup, n| {
-        let batch = probe.live(second(n));
+        let batch = probe.live(second(n), false);
         probe.take(batch);
         named(probe);
         cpu(probe)
@@ -227,6 +243,33 @@ fn what_was_used_before_is_not_counted_and_what_has_ended_stays() {
     assert_eq!(look(&mut probe, 2), [1.25], "nothing is due twice");
 }
 
+/// Cause: a slice whose only child goes, with all that it has counted of it. Seen: nothing of that is new.
+#[test]
+fn what_becomes_a_leaf_has_counted_before() {
+    let home = tree(&[
+        ("a.slice/cpu.stat", "usage_usec 90000000\n"),
+        ("a.slice/b.slice/cpu.stat", "usage_usec 1000000\n"),
+    ]);
+    let options = Options {
+        interval: Duration::from_secs(1),
+        max_series: 100,
+    };
+    let mut probe = Cgroup::at(options, Some(home.path().to_owned()), Path::new("/nowhere"));
+    let start = Instant::now();
+    let mut seen = Vec::new();
+    for n in 0..3 {
+        let batch = probe.live(start + Duration::from_secs(40 * n), false);
+        probe.take(batch);
+        named(&mut probe);
+        seen.extend(cpu(&mut probe));
+        if n == 0 {
+            fs::remove_dir_all(home.path().join("a.slice/b.slice")).unwrap();
+        }
+    }
+    assert_eq!(seen, [0.0, 0.0, 0.0]);
+    assert_eq!(probe.rows.len(), 1, "it is a subject now");
+}
+
 /// Cause: a hundred cgroups and an interval of a minute, of which a thousandth is enough to read them. Seen: after the first round, which reads all at once, some in each tick.
 #[test]
 fn they_are_read_by_and_by() {
@@ -244,7 +287,7 @@ fn they_are_read_by_and_by() {
     let start = Instant::now();
     let counts: Vec<usize> = (0..180)
         .map(|n| {
-            let batch = probe.live(start + Duration::from_secs(n));
+            let batch = probe.live(start + Duration::from_secs(n), false);
             let count = batch.len();
             probe.take(batch);
             count
