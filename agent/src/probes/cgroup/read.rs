@@ -219,7 +219,7 @@ pub fn walk(root: &Path) -> Found {
             let mut whole = known.cloned();
             if whole.is_none() && (is_whole || is_pod || is_leaf && place.whole.is_none()) {
                 divided.extend(place.whole.as_ref().map(|(_, at)| *at));
-                whole = is_whole.then(|| (workload.name, found.groups.len()));
+                whole = is_whole.then_some((workload.name, found.groups.len()));
                 found.groups.push(Group {
                     id,
                     path: path.clone(),
