@@ -8,7 +8,7 @@ mod tests;
 
 use super::totals::Totals;
 use super::{Context, Probe};
-use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
+use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Value, label};
 use crate::error::Result;
 use crate::identity::{Name, find_cgroup2_root};
 use agent_common::tcp::SubjectKey;
@@ -21,27 +21,8 @@ use std::time::{Duration, Instant};
 
 const SUBJECT_RESOURCE: &[&Label] = &[&label::SUBJECT, &label::RESOURCE];
 
-const fn metric(
-    name: &'static str,
-    otlp: &'static str,
-    unit: &'static str,
-    kind: Kind,
-    labels: &'static [&'static Label],
-    help: &'static str,
-) -> Metric {
-    Metric {
-        name,
-        otlp,
-        unit,
-        kind,
-        help,
-        labels,
-        stability: Stability::Experimental,
-    }
-}
-
 /// Used.
-pub static USED: Metric = metric(
+pub static USED: Metric = Metric::experimental(
     "geophone_cgroup_used",
     "geophone.cgroup.usage",
     "1",
@@ -52,7 +33,7 @@ pub static USED: Metric = metric(
      those above its own included: of the one that is fullest",
 );
 /// Limit.
-pub static LIMIT: Metric = metric(
+pub static LIMIT: Metric = Metric::experimental(
     "geophone_cgroup_limit",
     "geophone.cgroup.limit",
     "1",
@@ -61,7 +42,7 @@ pub static LIMIT: Metric = metric(
     "What it may use, in the same unit; cpu: cores, the quotas of its own cgroups together. No series = no limit",
 );
 /// CPU.
-pub static CPU: Metric = metric(
+pub static CPU: Metric = Metric::experimental(
     "geophone_cgroup_cpu_seconds_total",
     "geophone.cgroup.cpu.time",
     "s",
@@ -70,7 +51,7 @@ pub static CPU: Metric = metric(
     "Time that its tasks were on a CPU, user and kernel together",
 );
 /// Throttling.
-pub static THROTTLED: Metric = metric(
+pub static THROTTLED: Metric = Metric::experimental(
     "geophone_cgroup_throttled_seconds_total",
     "geophone.cgroup.cpu.throttled.time",
     "s",
@@ -79,7 +60,7 @@ pub static THROTTLED: Metric = metric(
     "Time for which its tasks were kept from the CPUs because the quota was used up, added up over CPUs",
 );
 /// OOM kills.
-pub static OOM_KILLS: Metric = metric(
+pub static OOM_KILLS: Metric = Metric::experimental(
     "geophone_cgroup_oom_kills_total",
     "geophone.cgroup.oom_kills",
     "{process}",
@@ -88,7 +69,7 @@ pub static OOM_KILLS: Metric = metric(
     "Processes that the kernel has killed for want of memory. In a pod all are seen; of a unit that goes with the one that was killed none is",
 );
 /// Pressure.
-pub static PRESSURE: Metric = metric(
+pub static PRESSURE: Metric = Metric::experimental(
     "geophone_cgroup_pressure_seconds_total",
     "geophone.cgroup.pressure.time",
     "s",
