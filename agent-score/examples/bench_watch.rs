@@ -69,6 +69,7 @@ fn main() {
             interval: STEP as Millis * 1000,
             alarms_per_week: 1.0,
             learning: 256,
+            accept_after: 3_000_000,
             most_series: 1_000_000,
             most_entities: entities,
         },

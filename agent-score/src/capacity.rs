@@ -1,9 +1,10 @@
 //! Where a trend leads: what a series will be in some days, and when it reaches a limit.
 //!
 //! Three fits, from the plain to the careful: least squares, Theil and Sen's median of slopes, which outliers do not move, and
-//! least squares of what the course of the day leaves. Errors that follow each other are worth fewer samples than they
+//! least squares of what the course of the day, or that of the week, leaves. Errors that follow each other are worth fewer samples than they
 //! are: the intervals are widened by their autocorrelation.
 
+mod course;
 mod points;
 
 pub use points::{Points, Reduce};
@@ -20,11 +21,6 @@ const REACH: f64 = 10.0;
 const LEAST: usize = 20;
 /// Points that are fitted: means of as many spans of time, so that the pairs of them can be counted.
 const POINTS: usize = 512;
-/// A day must be seen so often before its course is known, and in every second of so many parts.
-const CYCLES: f64 = 3.0;
-const PARTS: usize = 24;
-/// Part of the variance about the trend that the course of the day must explain.
-const EXPLAINS: f64 = 0.25;
 /// 95 % of a Gaussian, two-sided.
 const NORMAL: f64 = 1.96;
 const DAY: f64 = 86_400_000.0;
@@ -39,7 +35,7 @@ pub enum Method {
     LeastSquares,
     /// The median of the slopes between all pairs of points.
     TheilSen,
-    /// Least squares, without the course of the day.
+    /// Least squares, without the course of the day or of the week.
     Seasonal,
 }
 
@@ -108,7 +104,7 @@ pub struct Capacity {
     pub now: f64,
     /// All fits.
     pub forecasts: Vec<Forecast>,
-    /// The one to be trusted: with the course of the day if there is one, robust if outliers moved the plain one.
+    /// The one to be trusted: with the course of the day or week if there is one, robust if outliers moved the plain one.
     pub trusted: Method,
 }
 
@@ -195,11 +191,11 @@ fn found(
         Method::LeastSquares
     };
     let end = series.iter().map(|(at, _)| *at).max().unwrap_or_default() as f64 / DAY;
-    // The course of a day is seen in parts of it, however many days there are.
-    let parts = ((days * PARTS as f64) as usize).min(series.len());
-    if let Some((fit, explained)) = seasonal(&reduced(series, POINTS.max(parts)), end) {
+    // A course is seen in parts of the day, however many days there are.
+    let parts = ((days * course::PARTS as f64) as usize).min(series.len());
+    if let Some((fit, explains)) = course::fit(&reduced(series, POINTS.max(parts)), end) {
         fits.push((Method::Seasonal, fit));
-        if explained > EXPLAINS {
+        if explains {
             trusted = Method::Seasonal;
         }
     }
@@ -258,7 +254,7 @@ struct Fit {
     worth: f64,
     quantile: f64,
     r_squared: f64,
-    /// What the course of the day adds to the trend at its highest and at its lowest.
+    /// What the course of the day or week adds to the trend at its highest and at its lowest.
     peak: f64,
     trough: f64,
 }
@@ -415,46 +411,6 @@ impl Fit {
             },
         }
     }
-}
-
-/// Least squares of what the course of the day leaves, and the share of the errors that the course explains. `end` is the
-/// day of the last point.
-fn seasonal(points: &[Point], end: f64) -> Option<(Fit, f64)> {
-    let days = -points.first()?.0;
-    if days < CYCLES || (points.len() as f64) < days * PARTS as f64 / 2.0 {
-        return None;
-    }
-    let part = |p: &Point| ((end + p.0).rem_euclid(1.0) * PARTS as f64) as usize % PARTS;
-    let mut fit = Fit::least_squares(points);
-    let all: f64 = points.iter().map(|p| (p.1 - fit.line(p.0)).powi(2)).sum();
-    let mut course = [0.0; PARTS];
-    // Trend and course are in each other's way only where the days are not whole: twice is enough.
-    for _ in 0..2 {
-        let (mut sums, mut counts) = ([0.0; PARTS], [0.0; PARTS]);
-        for p in points {
-            sums[part(p)] += p.1 - fit.line(p.0);
-            counts[part(p)] += 1.0;
-        }
-        course = std::array::from_fn(|i| if counts[i] > 0.0 { sums[i] / counts[i] } else { 0.0 });
-        let rest: Vec<Point> = points.iter().map(|p| (p.0, p.1 - course[part(p)])).collect();
-        fit = Fit::least_squares(&rest);
-    }
-    fit.peak = course.iter().copied().fold(0.0, f64::max);
-    fit.trough = course.iter().copied().fold(0.0, f64::min);
-    let left: f64 = points
-        .iter()
-        .map(|p| (p.1 - course[part(p)] - fit.line(p.0)).powi(2))
-        .sum();
-    let mean = mean(points.iter().map(|p| p.1));
-    let variance: f64 = points.iter().map(|p| (p.1 - mean).powi(2)).sum();
-    fit.r_squared = if variance > 0.0 {
-        1.0 - left / variance
-    } else {
-        1.0
-    };
-    // A course of 24 parts explains as many of n points of noise: that is taken off.
-    let by_chance = PARTS as f64 / points.len() as f64;
-    Some((fit, 1.0 - left / all.max(f64::MIN_POSITIVE) - by_chance))
 }
 
 /// The 97.5 % quantile of Student's t with so many degrees of freedom (Cornish and Fisher; within 1 % from 4 on).

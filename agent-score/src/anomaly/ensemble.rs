@@ -17,8 +17,8 @@ const ALL: usize = Detector::ALL.len();
 const FORECASTS: usize = BASIC + 1;
 /// Samples as expected after which an anomaly is over.
 const CALM: u16 = 10;
-/// Samples after which what was an anomaly is the new normal, and those in which that is learned.
-const ACCEPTED: u16 = 300;
+/// Least samples after which what was an anomaly is the new normal, and those in which that is learned.
+const ACCEPTED: u16 = 60;
 const RELEARNING: u16 = 64;
 /// Steps without a value after which the latest values say nothing any more.
 const GAP: f64 = 10.0;
@@ -37,7 +37,7 @@ const CHANGES: f32 = 0.5;
 const CAUTION: f32 = 1.386;
 const MOST_CAUTION: f32 = 8.0;
 /// Form of the state. One of another form is refused: the series is learned anew.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 /// What has been learned of a series. Serialised it is a baseline that outlives a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -297,7 +297,7 @@ impl Series {
         let is_rare = most >= bar;
         match self.since {
             None if is_rare => self.begin(at, agreeing),
-            Some(_) => self.go_on(is_rare),
+            Some(since) => self.go_on(is_rare, at - since),
             None => {}
         }
         scored.verdict = if is_rare {
@@ -319,12 +319,12 @@ impl Series {
         }
     }
 
-    fn go_on(&mut self, is_rare: bool) {
-        self.lasting += 1;
+    fn go_on(&mut self, is_rare: bool, lasts: Millis) {
+        self.lasting = self.lasting.saturating_add(1);
         self.calm = if is_rare { 0 } else { self.calm + 1 };
         if self.calm >= CALM {
             self.since = None;
-        } else if self.lasting >= ACCEPTED {
+        } else if self.lasting >= ACCEPTED && lasts as f64 >= 1e3 * self.settings.accept_after {
             self.since = None;
             self.relearn(4 * RELEARNING);
         }

@@ -240,19 +240,23 @@ pub struct Settings {
     pub detectors: Detectors,
     /// Samples before anything is said.
     pub learning: u32,
+    /// Seconds after which what was an anomaly is the new normal; with fewer than 60 samples it is not.
+    pub accept_after: f64,
     /// A value that lies no farther than this from what a detector expects is none to it, however rare; in the unit of the
     /// series.
     pub least: f64,
 }
 
 impl Settings {
-    /// One false alarm a week, all detectors, samples `step` seconds apart, 256 of them to learn, however small a change.
+    /// One false alarm a week, all detectors, samples `step` seconds apart, 256 of them to learn and 300 to accept what lasts,
+    /// however small a change.
     pub const fn new(step: f64) -> Self {
         Self {
             step,
             alarms_per_week: 1.0,
             detectors: Detectors::ALL,
             learning: 256,
+            accept_after: 300.0 * step,
             least: 0.0,
         }
     }

@@ -162,6 +162,38 @@ fn who_learns_for_less_time_judges_earlier() {
     assert!(!fed.series.set(Settings::new(2.0)), "another step");
 }
 
+/// Cause: a new level that stays, with samples that follow each other in a second and in a minute. Seen: it is the new normal after
+/// the time that was asked for and not earlier, and after sixty samples at least.
+#[test]
+fn what_lasts_is_accepted_by_the_clock() {
+    for (step, after, expected) in [
+        (1.0, 600.0, 600),
+        (1.0, 10.0, 60),
+        (60.0, 600.0, 60),
+        (60.0, 7200.0, 120),
+    ] {
+        let settings = Settings {
+            accept_after: after,
+            detectors: Detector::Robust.into(),
+            ..Settings::new(step)
+        };
+        let mut series = Series::new(settings);
+        let mut random = StdRng::seed_from_u64(7);
+        let mut at = START;
+        let mut say = |level: f64| {
+            at += (step * 1e3) as Millis;
+            series.observe(at, level + gaussian(&mut random)).verdict
+        };
+        (0..1000).for_each(|_| drop(say(100.0)));
+        let lasted = (0..1000).take_while(|_| say(400.0) == Verdict::Anomaly).count();
+        // That sample included with which it is accepted.
+        assert!(
+            (expected..=expected + 2).contains(&lasted),
+            "{step} s, {after} s: {lasted}"
+        );
+    }
+}
+
 /// Cause: noise and nothing else, of three kinds. Seen: not many more false alarms than were allowed, and some where many
 /// are allowed: a bar that nothing reaches would pass as well.
 #[test]

@@ -205,6 +205,52 @@ fn the_course_of_the_day_is_seen_in_many_days_as_well() {
     assert!((days - 60.0).abs() < 8.0, "{seasonal:?}");
 }
 
+/// Cause: five weeks in which weekends have a third of the use of a working day's noon, and which end with a weekend. Seen: the
+/// growth is right, where least squares say that it falls, and the limit is reached at the noon of a working day.
+#[test]
+fn the_course_of_the_week_is_taken_off() {
+    let mut random = StdRng::seed_from_u64(2);
+    // 1970 began with a Thursday.
+    let weekday = |day: f64| (START as f64 / DAY + day + 3.0).rem_euclid(7.0) as usize;
+    let last = (28..36).find(|end| weekday(f64::from(*end)) == 0).unwrap();
+    let series = hourly(last as usize, |day| {
+        let busy = if weekday(day) < 5 { 40.0 } else { 0.0 };
+        let noon = -(TAU * (START as f64 / DAY + day)).cos();
+        30.0 + 0.2 * day + busy + busy / 4.0 * noon + gaussian(&mut random)
+    });
+    let found = forecast(&series, Some(100.0)).unwrap();
+    assert_eq!(found.trusted, Method::Seasonal);
+    let best = found.best().unwrap();
+    assert!((best.per_day.value - 0.2).abs() < 0.05, "{best:?}");
+    let plain = &found.forecasts[0];
+    assert!((plain.per_day.value - 0.2).abs() > 0.2, "{plain:?}");
+    // At most 30 + 0.2 days + 50.
+    let Some(Exhaustion::In { days, .. }) = best.exhaustion else {
+        panic!("{best:?}");
+    };
+    let expected = 100.0 - f64::from(last);
+    assert!((days - expected).abs() < 15.0, "{days} and not {expected}");
+}
+
+/// Cause: noise for a month, with a course of the day and without. Seen: no course of the week is read into it.
+#[test]
+fn noise_has_no_week() {
+    for seed in 0..20 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let noise = hourly(30, |_| gaussian(&mut random));
+        assert_ne!(
+            forecast(&noise, None).unwrap().trusted,
+            Method::Seasonal,
+            "{seed}"
+        );
+        let daily = hourly(30, |day| 3.0 * (TAU * day).sin() + gaussian(&mut random));
+        let points = reduced(&daily, 720);
+        let (fit, explains) = course::fit(&points, 0.0).unwrap();
+        // That of a week's hour is a mean of four, and so is a noise of 0.5.
+        assert!(explains && fit.peak < 4.0, "{seed}: {fit:?}");
+    }
+}
+
 /// Cause: a level that has lasted for three days, after another for 27. Seen: that is where it is now, and the limit below it
 /// is reached.
 #[test]

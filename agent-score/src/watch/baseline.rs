@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The first bytes of it: what it is, and the form of the rest.
-const MAGIC: &[u8; 8] = b"GPHBASE\x03";
+const MAGIC: &[u8; 8] = b"GPHBASE\x04";
 /// Behind it the length of the state, and its checksum.
 const HEAD: usize = MAGIC.len() + 8 + 4;
 

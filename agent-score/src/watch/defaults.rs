@@ -161,6 +161,7 @@ mod tests {
             interval: 10_000,
             alarms_per_week: 1.0,
             learning: 30,
+            accept_after: 3_000_000,
             most_series: 100,
             most_entities: 0,
         };

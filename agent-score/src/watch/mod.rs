@@ -67,6 +67,8 @@ pub struct Settings {
     pub alarms_per_week: f64,
     /// Evaluations before anything is said of a series.
     pub learning: u32,
+    /// Milliseconds after which what was an anomaly is the new normal.
+    pub accept_after: Millis,
     /// Most series.
     pub most_series: usize,
     /// Most entities with a forest.
@@ -78,6 +80,7 @@ impl Settings {
         Judged {
             alarms_per_week: self.alarms_per_week,
             learning: self.learning,
+            accept_after: self.accept_after as f64 / 1e3,
             least,
             ..Judged::new(self.interval as f64 / 1e3)
         }

@@ -15,6 +15,7 @@ const SETTINGS: Settings = Settings {
     interval: STEP,
     alarms_per_week: 1.0,
     learning: 32,
+    accept_after: 300 * STEP,
     most_series: 10,
     most_entities: 0,
 };

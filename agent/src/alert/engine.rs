@@ -265,7 +265,7 @@ impl Rules {
             self.fly(group, at);
             let mut view = GroupView::new(group, self.interval);
             if let Some(anomalies) = self.anomalies.get() {
-                view.explain(&anomalies.active());
+                view.explain(&anomalies.known());
             }
             let view = Arc::new(view);
             let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);

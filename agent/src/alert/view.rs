@@ -136,7 +136,8 @@ impl GroupView {
         }
     }
 
-    /// Gives the alerts of anomalies an annotation with the evidence of these, unless their rule has one of this name.
+    /// Gives the alerts of anomalies an annotation with the evidence of these, unless their rule has one of this name. They are the
+    /// latest, in order: an alert that is resolved, or fires on, still is of one that is over.
     pub(super) fn explain(&mut self, anomalies: &[Arc<Anomaly>]) {
         for told in &mut self.told {
             if let Some(evidence) = evidence(anomalies, |name| told.labels.get(name)) {
@@ -160,9 +161,9 @@ impl GroupView {
     }
 }
 
-/// The evidence of the anomaly that an alert with these labels is of, a line each.
+/// The evidence of the latest anomaly that an alert with these labels may be of, a line each.
 fn evidence<'a>(anomalies: &[Arc<Anomaly>], label: impl Fn(&str) -> &'a str) -> Option<String> {
-    let anomaly = anomalies.iter().find(|anomaly| is_of(anomaly, &label))?;
+    let anomaly = anomalies.iter().rfind(|anomaly| is_of(anomaly, &label))?;
     let lines: Vec<String> = anomaly.evidence.iter().map(ToString::to_string).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
@@ -279,8 +280,8 @@ mod tests {
     use super::*;
     use agent_score::watch::Evidence;
 
-    /// Cause: alerts of an anomaly, of another series, and of one whose rule has an annotation of this name. Seen: the first has the
-    /// evidence, for who is told as for who asks.
+    /// Cause: alerts of an anomaly that is over and had one before, of another series, and of one whose rule has an annotation of this
+    /// name. Seen: the first has the evidence of the later, for who is told as for who asks.
     #[test]
     fn alerts_of_anomalies_carry_evidence() {
         let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
@@ -329,9 +330,14 @@ mod tests {
             watch: "drops".to_owned(),
             labels: pairs(&[("reason", "FULL")]),
             evidence: evidence.to_vec(),
+            until: Some(2.0),
             ..Anomaly::default()
         };
-        view.explain(&[Arc::new(anomaly)]);
+        let earlier = Anomaly {
+            evidence: vec![Evidence::default()],
+            ..anomaly.clone()
+        };
+        view.explain(&[Arc::new(earlier), Arc::new(anomaly)]);
         let lines = format!("{}\n{}", evidence[0], evidence[1]);
         let wanted = [Some(lines.as_str()), None, Some("mine")];
         let told = view.told.iter();

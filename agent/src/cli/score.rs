@@ -1,5 +1,6 @@
 //! The commands that say what a series means.
 
+use crate::config::HumanDuration;
 use agent_score::anomaly::Detector;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -17,6 +18,15 @@ pub struct Score {
     /// False alarms that are allowed in a week
     #[arg(long, value_name = "N", default_value = "1", value_parser = alarms)]
     pub alarms_per_week: f64,
+    /// Lines before anything is said
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    pub learning: u32,
+    /// Changes up to this are none, however rare; in the unit of the values
+    #[arg(long, value_name = "N", default_value = "0", value_parser = min_change)]
+    pub min_change: f64,
+    /// What has been an anomaly for so long (e.g. 1h, 7d), and for 60 lines, is the new normal; if not said, 300 lines
+    #[arg(long, value_name = "DURATION")]
+    pub accept_after: Option<HumanDuration>,
     /// Write the lines to this file, and a summary to standard output
     #[arg(long, short, value_name = "OUT.csv", value_parser = super::writable)]
     pub output: Option<PathBuf>,
@@ -30,6 +40,13 @@ fn alarms(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if (1e-3..=1e4).contains(&number) => Ok(number),
         _ => Err("expected a number from 0.001 to 10000, e.g. 1".to_owned()),
+    }
+}
+
+fn min_change(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..f64::INFINITY).contains(&number) => Ok(number),
+        _ => Err("expected a number that is not negative, e.g. 0.5".to_owned()),
     }
 }
 

@@ -17,10 +17,15 @@ const NAMED: usize = 20;
 pub fn score(options: &cli::Score) -> Result<()> {
     let table = Table::read(&options.file)?;
     let detector = options.detector.as_deref().and_then(Detector::of);
+    let usual = Settings::new(table.step());
+    let accept_after = options.accept_after.map(|duration| duration.get().as_secs_f64());
     let settings = Settings {
         alarms_per_week: options.alarms_per_week,
         detectors: detector.map_or(Detectors::ALL, Detectors::from),
-        ..Settings::new(table.step())
+        learning: options.learning,
+        accept_after: accept_after.unwrap_or(usual.accept_after),
+        least: options.min_change,
+        ..usual
     };
     let mut series = Series::new(settings);
     let mut forest = LagForest::new(settings);

@@ -20,6 +20,9 @@ pub struct AnomalySettings {
     /// Values of a series before anything is said of it. With fewer there are more false alarms at first.
     #[schemars(range(min = 16, max = 10_000))]
     pub learning: u32,
+    /// What has been an anomaly for so long is the new normal, if it has lasted for 60 values as well.
+    #[schemars(extend("x-minimum" = "1m", "x-maximum" = "30d"))]
+    pub accept_after: HumanDuration,
     /// False alarms that are allowed for each series in a week.
     #[schemars(range(min = 0.01, max = 10_000.0))]
     pub alarms_per_week: f64,
@@ -91,6 +94,7 @@ impl Default for AnomalySettings {
             enabled: true,
             interval: HumanDuration::from_secs(10),
             learning: 256,
+            accept_after: HumanDuration::from_secs(50 * 60),
             alarms_per_week: 1.0,
             series: 2000,
             entities: 16,
@@ -101,20 +105,21 @@ impl Default for AnomalySettings {
     }
 }
 
+fn millis(duration: HumanDuration) -> i64 {
+    i64::try_from(duration.get().as_millis()).unwrap_or(i64::MAX)
+}
+
 impl AnomalySettings {
     /// As the watcher has them.
     pub fn settings(&self) -> watch::Settings {
         watch::Settings {
-            interval: self.interval(),
+            interval: millis(self.interval),
             alarms_per_week: self.alarms_per_week,
             learning: self.learning,
+            accept_after: millis(self.accept_after),
             most_series: self.series as usize,
             most_entities: self.entities as usize,
         }
-    }
-
-    fn interval(&self) -> i64 {
-        i64::try_from(self.interval.get().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// All that is watched.
@@ -127,7 +132,7 @@ impl AnomalySettings {
             zero: watch.zero,
         });
         let replaced = |name: &str| self.watch.iter().any(|watch| watch.name == name);
-        let shipped = watch::defaults(self.interval()).into_iter();
+        let shipped = watch::defaults(millis(self.interval)).into_iter();
         let shipped =
             shipped.filter(|one| self.defaults && !self.exclude.contains(&one.name) && !replaced(&one.name));
         shipped.chain(own).collect()
@@ -135,7 +140,7 @@ impl AnomalySettings {
 
     /// What is wrong with them: where, and what.
     pub(super) fn check(&self) -> Result<(), (Vec<String>, String)> {
-        let shipped = watch::defaults(self.interval());
+        let shipped = watch::defaults(millis(self.interval));
         for (index, name) in self.exclude.iter().enumerate() {
             if !shipped.iter().any(|one| one.name == *name) {
                 let message = format!("{name:?} is no watch; `geophone anomalies --watches` prints them");

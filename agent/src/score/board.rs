@@ -78,6 +78,11 @@ impl Board {
         self.anomalies.iter().filter(|anomaly| anomaly.until.is_none())
     }
 
+    /// Those and the latest of the others, each later than the one before it.
+    pub fn known(&self) -> &[Arc<Anomaly>] {
+        &self.anomalies
+    }
+
     /// As the API has it.
     pub fn view(&self, interval: Millis, all: bool) -> serde_json::Value {
         let counts = &self.counts;

@@ -171,6 +171,11 @@ impl Anomalies {
         self.board().active().cloned().collect()
     }
 
+    /// Those that are not over and the latest of those that are, each later than the one before it.
+    pub fn known(&self) -> Vec<Arc<Anomaly>> {
+        self.board().known().to_vec()
+    }
+
     /// Watches whose latest evaluation failed, and why.
     pub fn failed(&self) -> Vec<(String, String)> {
         self.board().failed.clone()
