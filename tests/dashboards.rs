@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,9 +72,9 @@ fn whole(panel: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Title of board and panel, and a query as Prometheus reads it, of deploy/grafana: what `geophone dashboards` writes.
-fn queries(root: &Path) -> Result<Vec<(String, String)>> {
+fn queries(directory: &Path) -> Result<Vec<(String, String)>> {
     let mut out = Vec::new();
-    for file in std::fs::read_dir(root.join("deploy/grafana"))? {
+    for file in std::fs::read_dir(directory)? {
         let board: Value = serde_json::from_slice(&std::fs::read(file?.path())?)?;
         // Of what is new, and at the end until somebody finds it a place, nobody knows whether it is on here.
         let panels = board["panels"].as_array().context("panels")?.iter();
@@ -334,11 +335,21 @@ fn each_panel_shows_something() -> Result<()> {
     let mut slow = Traffic::new("slow", &scene.net.a.ns)?;
     let id = slow.connect(&sip)?;
     slow.give(&json!({ "do": "send", "id": id, "bytes": 50_000_000 }))?;
-    let all = queries(&root)?;
-    ensure!(all.len() > 150, "{} queries", all.len());
-    let mut open: BTreeMap<&str, &str> = all
+    let mut all = Vec::new();
+    for (directory, at) in [
+        ("deploy/grafana", prometheus.at),
+        ("deploy/grafana-classic", classic.at),
+    ] {
+        let of = queries(&root.join(directory))?;
+        ensure!(of.len() > 150, "{} queries in {directory}", of.len());
+        all.extend(
+            of.into_iter()
+                .map(|(panel, query)| (query, at, format!("{directory}: {panel}"))),
+        );
+    }
+    let mut open: BTreeMap<(&str, SocketAddr), &str> = all
         .iter()
-        .map(|(panel, query)| (query.as_str(), panel.as_str()))
+        .map(|(query, at, panel)| ((query.as_str(), *at), panel.as_str()))
         .collect();
     let start = Instant::now();
     for round in 0_u32.. {
@@ -352,18 +363,18 @@ fn each_panel_shows_something() -> Result<()> {
         }
         if start.elapsed() > Duration::from_secs(5) {
             let mut left = BTreeMap::new();
-            for (query, panel) in open {
-                let found = promql::instant(prometheus.at, query).with_context(|| panel.to_owned())?;
+            for ((query, at), panel) in open {
+                let found = promql::instant(at, query).with_context(|| panel.to_owned())?;
                 if found.is_empty() {
-                    left.insert(query, panel);
+                    left.insert((query, at), panel);
                 }
             }
             open = left;
         }
         let unexcused: Vec<String> = open
             .iter()
-            .filter(|(query, _)| !excused(query))
-            .map(|(query, panel)| format!("{panel}: {query}"))
+            .filter(|((query, _), _)| !excused(query))
+            .map(|((query, _), panel)| format!("{panel}: {query}"))
             .collect();
         if unexcused.is_empty() && start.elapsed() > Duration::from_secs(5) {
             break;

@@ -7,8 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::run::build_release;
 use crate::setup::{Group, How, setup};
-use crate::shell::{capture, cargo, root, run, say, target_dir};
+use crate::shell::{capture, root, run, say, target_dir};
 
 /// What prints which file. Of the dashboards the list of names comes from the agent.
 const PAGES: [(&[&str], &str); 4] = [
@@ -26,7 +27,7 @@ const DASHBOARDS: [(&str, &[&str]); 2] = [
 /// Writes them.
 pub fn write(how: How) -> Result<()> {
     setup(&[Group::Build], how)?;
-    let agent = build()?;
+    let agent = build_release()?;
     for (file, text) in printed(&agent)? {
         if fs::read_to_string(&file).is_ok_and(|old| old == text) {
             continue;
@@ -92,10 +93,4 @@ fn printed(agent: &Path) -> Result<Vec<(PathBuf, String)>> {
         }
     }
     Ok(out)
-}
-
-/// The agent, as fast as it is built.
-pub fn build() -> Result<PathBuf> {
-    run(cargo().args(["build", "--quiet", "--locked", "--package", "agent"]))?;
-    Ok(target_dir()?.join("debug/geophone"))
 }

@@ -75,6 +75,20 @@ pub fn cargo() -> Command {
     command
 }
 
+/// The same for what is to be tested: packages of the workspace not optimized and with their own checks, on the dependencies of the
+/// released agent. A profile of its own would compile those once more, which is half of what a fresh machine does.
+pub fn cargo_tested() -> Result<Command> {
+    let mut command = cargo();
+    for package in metadata()?.packages {
+        let settings = ["opt-level=0", "debug-assertions=true", "overflow-checks=true"];
+        for setting in settings {
+            let setting = format!("profile.release.package.{}.{setting}", package.name);
+            command.args(["--config", &setting]);
+        }
+    }
+    Ok(command)
+}
+
 /// The command as one could type it.
 pub fn shown(command: &Command) -> String {
     let quote = |text: &OsStr| {

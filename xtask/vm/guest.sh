@@ -157,6 +157,7 @@ limits() {
 }
 
 . /tunnels.sh
+. /kubepods.sh
 exec 3> "$results"
 section kernel uname -r
 section boot cut -d ' ' -f 1 /proc/uptime
@@ -187,6 +188,7 @@ else
     kept
     tunnels_end
     watching run_cgroups limits --set probes.cgroup.interval=1s --set budget.enabled=false
+    watching run_kubepods kubepods --set probes.cgroup.interval=1s --set budget.enabled=false
     section hotplug hotplug
     [ ! -x /bin/stacks ] || section stacks native
     umount /sys/fs/cgroup

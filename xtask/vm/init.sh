@@ -10,7 +10,7 @@ if grep -qw systemd /proc/cmdline; then
     mkdir /root/new
     mount -t tmpfs -o mode=755 root /root/new
     mkdir /root/new/proc /root/new/sys /root/new/dev /root/new/run /root/new/tmp
-    cp -a /bin /etc /geophone /guest.sh /lib* /sbin /service.sh /tunnels.sh /usr /var /root/new
+    cp -a /bin /etc /geophone /guest.sh /kubepods.sh /lib* /sbin /service.sh /tunnels.sh /usr /var /root/new
     umount /proc
     exec switch_root /root/new /lib/systemd/systemd
 fi

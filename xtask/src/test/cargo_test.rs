@@ -8,14 +8,15 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::{Notes, Outcome};
-use crate::shell::{brief, capture, cargo, shown};
+use crate::shell::{brief, capture, cargo_tested, shown};
 
 /// Unit tests of the workspace, as whoever this is.
 pub fn unit(filter: &[String]) -> Result<Outcome> {
     counted(
-        cargo()
+        cargo_tested()?
             .args([
                 "test",
+                "--release",
                 "--locked",
                 "--workspace",
                 "--exclude",

@@ -18,6 +18,8 @@ pub fn clippy() -> Result<Outcome> {
     let mut command = cargo();
     command.args([
         "clippy",
+        // Build scripts and macros are those of the released agent.
+        "--release",
         "--locked",
         "--workspace",
         "--all-targets",
@@ -55,7 +57,7 @@ pub fn clippy_ebpf() -> Result<Outcome> {
 pub fn rustdoc() -> Result<Outcome> {
     let mut command = cargo();
     command
-        .args(["doc", "--locked", "--workspace", "--no-deps"])
+        .args(["doc", "--release", "--locked", "--workspace", "--no-deps"])
         .env("RUSTDOCFLAGS", "-D warnings");
     Ok(Outcome::of(run(&mut command)))
 }

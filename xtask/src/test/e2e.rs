@@ -1,5 +1,5 @@
-//! The end-to-end tests: some test programs side by side where they only wait, alone where they measure, and once more
-//! what has failed.
+//! The end-to-end tests: many test programs side by side where they only wait, two where they need a CPU, alone where they
+//! measure the machine, and once more what has failed.
 //!
 //! A machine that others share disturbs a measurement now and then. A test that fails is therefore run once more, by
 //! itself; one that then holds is named in the summary, so that nobody takes it for one that always does.
@@ -19,17 +19,21 @@ use super::cargo_test::{counts, programs};
 use super::{Notes, Outcome};
 use crate::shell::{cargo, metadata, root, say};
 
-/// Test programs at a time. Those that are not `alone` wait most of the time: for timers, servers, the next tick.
-const LANES: usize = 4;
+/// Test programs at a time. Those that are neither `alone` nor `pairs` wait most of the time: for timers, servers, the next tick.
+const LANES: usize = 6;
 
 /// The longest that a test program may take: some minutes are usual.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
-/// A test program.
-#[derive(Clone, Debug, Default)]
+/// A test program, or some tests of it.
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Program {
     name: String,
     path: PathBuf,
+    /// Only these tests; empty = all
+    tests: Vec<String>,
+    /// but these.
+    skip: Vec<String>,
 }
 
 /// What a test program came to.
@@ -72,7 +76,7 @@ impl Ended {
 
 /// Runs them against the released agent.
 pub fn run(agent: &Path, filter: &[String]) -> Result<Outcome> {
-    let Order { alone, long } = order()?;
+    let order = order()?;
     let all: Vec<Program> = programs(cargo().args([
         "test",
         "--locked",
@@ -83,28 +87,36 @@ pub fn run(agent: &Path, filter: &[String]) -> Result<Outcome> {
         "--message-format=json-render-diagnostics",
     ]))?
     .into_iter()
-    .map(|(name, path)| Program { name, path })
+    .map(|(name, path)| Program {
+        name,
+        path,
+        ..Program::default()
+    })
     .collect();
-    let mut named = alone.iter().chain(&long);
-    if let Some(unknown) = named.find(|name| all.iter().all(|p| p.name != **name)) {
-        bail!("tests/Cargo.toml: metadata.e2e names {unknown}, which is no test");
-    }
+    let Classes { alone, pairs, others } = order.classes(all, filter.is_empty())?;
     let list = tempfile::NamedTempFile::new().context("a temporary file")?;
     let place = Place {
         agent,
         filter,
         skipped: list.path(),
     };
-    let (measuring, mut waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|p| alone.contains(&p.name));
-    waiting.sort_by_key(|p| !long.contains(&p.name));
-    let mut ended = place.side_by_side(waiting, LANES)?;
-    ended.extend(place.side_by_side(measuring, 1)?);
+    let mut ended = Vec::new();
+    for (programs, lanes) in [(others, LANES), (pairs, 2), (alone, 1)] {
+        let start = Instant::now();
+        ended.extend(place.side_by_side(programs, lanes)?);
+        let took = start.elapsed().as_secs();
+        say(format_args!("{lanes} at a time: {took} s"));
+    }
 
     let mut passed: u64 = ended.iter().map(|e| e.passed).sum();
     let (mut broken, mut reasons, mut notes) = (Vec::new(), String::new(), Notes::default());
     for first in ended.iter().filter(|e| !e.ok) {
         // Of one that died without a verdict nothing can be named: all of it runs again.
-        let again = place.one(&first.program, &first.failed)?;
+        let mut program = first.program.clone();
+        if !first.failed.is_empty() {
+            program.tests.clone_from(&first.failed);
+        }
+        let again = place.one(&program)?;
         passed += again.passed;
         let of = &first.program.name;
         let tests = match first.failed.as_slice() {
@@ -120,11 +132,11 @@ pub fn run(agent: &Path, filter: &[String]) -> Result<Outcome> {
         }
     }
     ended.sort_by_key(|e| std::cmp::Reverse(e.took));
-    let longest = ended.iter().take(8).fold(String::new(), |mut text, e| {
+    let longest = ended.iter().fold(String::new(), |mut text, e| {
         let _ = write!(text, " {} {:.0} s,", e.program.name, e.took.as_secs_f64());
         text
     });
-    say(format_args!("the longest:{}", longest.trim_end_matches(',')));
+    say(format_args!("they took:{}", longest.trim_end_matches(',')));
     let skipped = std::fs::read_to_string(list.path()).unwrap_or_default();
     notes.skipped.extend(skipped.lines().map(str::to_owned));
     notes.skipped.sort();
@@ -171,7 +183,7 @@ impl Place<'_> {
         let lane = || -> Result<Vec<Ended>> {
             let mut ended = Vec::new();
             while let Some(program) = next() {
-                ended.push(self.one(&program, &[])?);
+                ended.push(self.one(&program)?);
             }
             Ok(ended)
         };
@@ -188,14 +200,15 @@ impl Place<'_> {
         })
     }
 
-    /// Runs one; only some of its tests, if any are named. What it prints is shown when it has ended, in one piece.
-    fn one(&self, program: &Program, tests: &[String]) -> Result<Ended> {
+    /// Runs one. What it prints is shown when it has ended, in one piece.
+    fn one(&self, program: &Program) -> Result<Ended> {
         let mut command = Command::new(&program.path);
         command.arg("--test-threads=1");
-        if tests.is_empty() {
+        if program.tests.is_empty() && program.skip.is_empty() {
             command.args(self.filter);
         } else {
-            command.arg("--exact").args(tests);
+            command.arg("--exact").args(&program.tests);
+            command.args(program.skip.iter().flat_map(|test| ["--skip", test]));
         }
         say(format_args!("running {}", program.name));
         let start = Instant::now();
@@ -228,8 +241,11 @@ impl Place<'_> {
         output.read_to_end(&mut bytes)?;
         let printed = String::from_utf8_lossy(&bytes);
         print!("\n     Running {}\n{printed}", program.name);
+        // A test of a name that is wrong is none, which libtest takes for success.
+        let verdict = printed.lines().rev().find_map(counts);
+        let is_complete = |(held, _)| held >= program.tests.len() as u64;
         Ok(Ended {
-            ok: status.success() && printed.lines().any(|line| counts(line).is_some()),
+            ok: status.success() && verdict.is_some_and(is_complete),
             ended: status.code().is_some(),
             took: start.elapsed(),
             program: program.clone(),
@@ -241,10 +257,74 @@ impl Place<'_> {
 /// `package.metadata.e2e` of tests/Cargo.toml.
 #[derive(Deserialize)]
 struct Order {
-    /// The tests that need the machine for themselves.
+    /// Programs, or `program::test`, that need the machine for themselves.
     alone: Vec<String>,
+    /// Those that need a CPU, and can have it with another beside them.
+    pairs: Vec<String>,
     /// Of the others those that take longest: they begin first, so that no lane is still at one when the others are done.
     long: Vec<String>,
+}
+
+/// How many run beside each other.
+#[derive(Debug, Default)]
+struct Classes {
+    alone: Vec<Program>,
+    pairs: Vec<Program>,
+    others: Vec<Program>,
+}
+
+impl Order {
+    /// Sorts the programs. Those that are not to be split run whole where the first of their tests does.
+    fn classes(&self, all: Vec<Program>, split: bool) -> Result<Classes> {
+        let named = |list: &[String], program: &Program| -> Option<Vec<String>> {
+            if list.contains(&program.name) {
+                return Some(Vec::new());
+            }
+            let of = |name: &String| Some(name.strip_prefix(&program.name)?.strip_prefix("::")?.to_owned());
+            let tests: Vec<String> = list.iter().filter_map(of).collect();
+            (!tests.is_empty()).then_some(tests)
+        };
+        for name in self.alone.iter().chain(&self.pairs).chain(&self.long) {
+            let of = name.split("::").next().unwrap_or(name);
+            if all.iter().all(|program| program.name != of) {
+                bail!("tests/Cargo.toml: metadata.e2e names {name}, which is no test");
+            }
+        }
+        let mut classes = Classes::default();
+        for mut program in all {
+            let lists = [
+                (&self.alone, &mut classes.alone),
+                (&self.pairs, &mut classes.pairs),
+            ];
+            let mut is_left = true;
+            for (list, class) in lists {
+                let Some(tests) = named(list, &program).filter(|_| is_left) else {
+                    continue;
+                };
+                is_left = split && !tests.is_empty();
+                if is_left {
+                    program.skip.extend(tests.iter().cloned());
+                    class.push(Program {
+                        tests,
+                        skip: Vec::new(),
+                        ..program.clone()
+                    });
+                } else {
+                    class.push(program.clone());
+                }
+            }
+            if is_left {
+                classes.others.push(program);
+            }
+        }
+        let place = |list: &[String], program: &Program| {
+            let is_it = |name: &String| name.split("::").next() == Some(&*program.name);
+            list.iter().position(is_it).unwrap_or(list.len())
+        };
+        classes.pairs.sort_by_key(|program| place(&self.pairs, program));
+        classes.others.sort_by_key(|program| place(&self.long, program));
+        Ok(classes)
+    }
 }
 
 fn order() -> Result<Order> {
@@ -256,7 +336,7 @@ fn order() -> Result<Order> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ended, REASONS, reasons};
+    use super::{Ended, Order, Program, REASONS, reasons};
 
     #[test]
     fn the_last_lines_say_why() {
@@ -265,6 +345,47 @@ mod tests {
         assert_eq!(reasons(told), "---- b stdout ----\nbudget: 1 %\nError: level 0\n");
         assert_eq!(reasons("test a ... \n"), "test a ... \n", "it died");
         assert_eq!(reasons(&"line\n".repeat(2 * REASONS)).lines().count(), REASONS);
+    }
+
+    /// Cause: a program of which one test measures the machine and one needs a CPU. Seen: each test is in one class; with a filter the
+    /// program stays whole; a name that is none is refused.
+    #[test]
+    fn tests_of_one_program_are_in_classes_of_their_own() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let program = |name: &str, tests: &[&str], skip: &[&str]| Program {
+            name: name.to_owned(),
+            tests: list(tests),
+            skip: list(skip),
+            ..Program::default()
+        };
+        let order = Order {
+            alone: list(&["node::all", "sched"]),
+            pairs: list(&["node::cpu", "chain"]),
+            long: list(&["dns"]),
+        };
+        let all = || ["chain", "node", "sched", "api", "dns"].map(|name| program(name, &[], &[]));
+        let split = order.classes(all().to_vec(), true).unwrap();
+        assert_eq!(
+            split.alone,
+            [program("node", &["all"], &[]), program("sched", &[], &[])]
+        );
+        assert_eq!(
+            split.pairs,
+            [program("node", &["cpu"], &[]), program("chain", &[], &[])]
+        );
+        let others = [
+            program("dns", &[], &[]),
+            program("node", &[], &["all", "cpu"]),
+            program("api", &[], &[]),
+        ];
+        assert_eq!(split.others, others);
+        let whole = order.classes(all().to_vec(), false).unwrap();
+        assert_eq!(
+            whole.alone,
+            [program("node", &[], &[]), program("sched", &[], &[])]
+        );
+        assert_eq!((whole.pairs.len(), whole.others.len()), (1, 2));
+        assert!(order.classes(all()[1..].to_vec(), true).is_err(), "chain is none");
     }
 
     #[test]

@@ -169,8 +169,6 @@ pub fn test(which: &Which, how: How, no_skip: bool, filter: &[String]) -> Result
         groups.push(Group::Deploy);
     }
     setup(&groups, how)?;
-    // The end-to-end tests need the released agent anyway.
-    let agent = if all { build_release } else { docs::build };
     let mut report = Report::default();
     if all || which.unit {
         // With a filter one is after a test, not after the house's order.
@@ -184,12 +182,14 @@ pub fn test(which: &Which, how: How, no_skip: bool, filter: &[String]) -> Result
         report.stage("unit unprivileged", || unprivileged::unit(filter));
         if filter.is_empty() {
             report.stage("rustdoc", checks::rustdoc);
-            report.stage("generated files", || Ok(Outcome::of(docs::check(&agent()?))));
+            report.stage("generated files", || {
+                Ok(Outcome::of(docs::check(&build_release()?)))
+            });
             report.stage("deny", checks::deny);
         }
     }
     if which.deploy || (all || which.unit) && filter.is_empty() {
-        report.stage("deploy", || deploy::deploy(agent));
+        report.stage("deploy", || deploy::deploy(build_release));
     }
     let needs_root = |name: &str| {
         Outcome::Skipped(format!(

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::cargo_test::{counted, programs};
 use super::{Notes, Outcome};
-use crate::shell::{cargo, is_root, root};
+use crate::shell::{cargo_tested, is_root, root};
 use crate::toolchain::find;
 
 /// Runs copies of the test programs as nobody, from a directory that nobody can read.
@@ -48,9 +48,10 @@ fn run_copies(dir: &Path, filter: &[String]) -> Result<Outcome> {
     fs::set_permissions(&temp, fs::Permissions::from_mode(0o777))?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     let (mut total, mut notes) = ((0, 0), Notes::default());
-    let mut build = cargo();
+    let mut build = cargo_tested()?;
     build.args([
         "test",
+        "--release",
         "--locked",
         "--workspace",
         "--exclude",

@@ -14,8 +14,8 @@ use crate::shell::{capture, run};
 use crate::toolchain::find;
 
 /// Programs that the guest script calls. `timeout` is among them because busybox's would run busybox's `ip`.
-const PROGRAMS: [&str; 11] = [
-    "bash", "timeout", "ip", "tc", "ethtool", "iperf3", "ping", "nft", "bpftool", "wg", "perl",
+const PROGRAMS: [&str; 12] = [
+    "bash", "timeout", "ip", "tc", "ethtool", "iperf3", "ping", "nft", "bpftool", "wg", "perl", "runc",
 ];
 /// Modules that they need, with what those depend on.
 const MODULES: [&str; 19] = [
@@ -58,6 +58,7 @@ pub fn make(kernel: &Kernel, userland: &Userland, agent: &Path, dir: &Path) -> R
     script(&stage.join("init"), include_str!("../../vm/init.sh"))?;
     script(&stage.join("guest.sh"), include_str!("../../vm/guest.sh"))?;
     script(&stage.join("tunnels.sh"), include_str!("../../vm/tunnels.sh"))?;
+    script(&stage.join("kubepods.sh"), include_str!("../../vm/kubepods.sh"))?;
     busybox(userland, &stage)?;
     for name in PROGRAMS {
         program(userland, name, &stage)?;

@@ -12,6 +12,7 @@ mod cgroups;
 mod image;
 mod judge;
 mod kernel;
+mod kubepods;
 mod report;
 mod service;
 mod stacks;
@@ -143,6 +144,7 @@ pub fn judged(series: Series, arch: Arch, modes: &[Mode], agent: &Path, keep: bo
                     checks.extend(tunnels::checks(&seen));
                     checks.extend(stacks::checks(&seen));
                     checks.extend(cgroups::checks(&seen));
+                    checks.extend(kubepods::checks(&seen));
                     checks
                 }
             };

@@ -13,7 +13,7 @@ use crate::shell::{capture, say};
 use crate::toolchain::find;
 
 /// The packages that have the programs which the guest script calls.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "busybox-static",
     "bash",
     "coreutils",
@@ -25,6 +25,7 @@ const PACKAGES: [&str; 11] = [
     "bpftool",
     "wireguard-tools",
     "perl-base",
+    "runc",
 ];
 /// Where a library may lie in them, and the loader.
 const LIBRARIES: [&str; 4] = [
