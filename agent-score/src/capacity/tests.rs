@@ -206,7 +206,7 @@ fn the_course_of_the_day_is_seen_in_many_days_as_well() {
 }
 
 /// Cause: five weeks in which weekends have a third of the use of a working day's noon, and which end with a weekend. Seen: the
-/// growth is right, where least squares say that it falls, and the limit is reached at the noon of a working day.
+/// growth is right, where least squares say half of it or less, and the limit is reached at the noon of a working day.
 #[test]
 fn the_course_of_the_week_is_taken_off() {
     let mut random = StdRng::seed_from_u64(2);
@@ -223,7 +223,7 @@ fn the_course_of_the_week_is_taken_off() {
     let best = found.best().unwrap();
     assert!((best.per_day.value - 0.2).abs() < 0.05, "{best:?}");
     let plain = &found.forecasts[0];
-    assert!((plain.per_day.value - 0.2).abs() > 0.2, "{plain:?}");
+    assert!((plain.per_day.value - 0.2).abs() > 0.1, "{plain:?}");
     // At most 30 + 0.2 days + 50.
     let Some(Exhaustion::In { days, .. }) = best.exhaustion else {
         panic!("{best:?}");
