@@ -21,7 +21,7 @@ const CALM: u16 = 10;
 const ACCEPTED: u16 = 60;
 const RELEARNING: u16 = 64;
 /// Steps without a value after which the latest values say nothing any more.
-const GAP: f64 = 10.0;
+pub(super) const GAP: f64 = 10.0;
 /// Samples after such a gap in which nobody compares with the latest values: of the first one alone nothing follows.
 const FRESH: u8 = 8;
 /// Who compares with the latest values.
