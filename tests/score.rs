@@ -250,6 +250,33 @@ fn what_runs_out_of_a_store() -> Result<()> {
     says(&one_line(&out)?, &["tape", "geophone capacity"])
 }
 
+/// Cause: a value that no detector can hold among others. Said, by all three commands that read lines: which line, and that it is too
+/// large; what is said of the rest has no NaN in it.
+#[test]
+fn what_is_too_large_is_left_out_everywhere() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let line = |hour: u32| match hour {
+        40 => format!("{},1.5e308\n", 1_769_860_800 + hour * 3600),
+        _ => format!("{},0.{hour:03}\n", 1_769_860_800 + hour * 3600),
+    };
+    let text: String = (0..100).map(line).collect();
+    let file = scratch.write("large.csv", text)?;
+    let file = file.to_string_lossy();
+    for arguments in [
+        &["score", &file][..],
+        &["capacity", "--csv", &file, "--limit", "1"],
+        &["slo", "--csv", &file, "--objective", "99", "--over", "1d"],
+    ] {
+        let out = geophone(arguments)?;
+        ensure!(out.status.success(), "{}", said(&out));
+        let complaint = String::from_utf8(out.stderr)?;
+        says(&complaint, &["large.csv:41: ", "1.5e308", "1e30", "larger unit"])?;
+        let text = String::from_utf8(out.stdout)?;
+        ensure!(!text.contains("NaN"), "{arguments:?}: {text}");
+    }
+    Ok(())
+}
+
 /// Cause: a file that is not there, one without a value, a detector that there is not. Said: what it was, in one line, and
 /// what helps.
 #[test]

@@ -284,9 +284,12 @@ impl Settings {
 const DAY: f64 = 86_400.0;
 const WEEK: f64 = 7.0 * DAY;
 
-/// Whether it can be judged: deviations are kept in single precision.
+/// The largest value, with either sign, that can be judged: deviations are kept in single precision.
+pub const LARGEST: f64 = 1e30;
+
+/// Whether it can be judged.
 fn is_value(value: f64) -> bool {
-    value.abs() <= 1e30
+    value.abs() <= LARGEST
 }
 
 /// From 0 to 1, a half where the surprise reaches the bar.
