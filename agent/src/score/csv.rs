@@ -99,7 +99,7 @@ impl Table {
             }
             let text = String::from_utf8_lossy(&bytes);
             let text = text.trim_start_matches('\u{feff}').trim();
-            if text.is_empty() || text.starts_with('#') {
+            if !is_cut && (text.is_empty() || text.starts_with('#')) {
                 continue;
             }
             let found = match is_cut {
