@@ -64,7 +64,8 @@ fn an_outlier() -> Result<()> {
 }
 
 /// Cause: a shift of the level. Said: the forest over the latest values agrees with who finds it, by name; asked alone, where many
-/// alarms are allowed, it is named as well, and so it is in the summary.
+/// alarms are allowed, it is named as well, and so it is in the summary; at one alarm a week it finds nothing, and from which rate on it
+/// can is said on standard error.
 #[test]
 fn the_forest_is_named() -> Result<()> {
     let scratch = Scratch::new()?;
@@ -84,7 +85,25 @@ fn the_forest_is_named() -> Result<()> {
         ensure!(more.is_empty() || row[7] == forest, "{row:?}");
     }
     let summary = geophone(&[&["score", &file, "-o", "/dev/null"], &alone[..]].concat())?;
-    says(&String::from_utf8(summary.stdout)?, &[forest])
+    says(&String::from_utf8(summary.stdout)?, &[forest])?;
+    ensure!(
+        summary.stderr.is_empty(),
+        "{}",
+        String::from_utf8(summary.stderr)?
+    );
+    let silent = geophone(&["score", &file, "--detector", forest])?;
+    ensure!(silent.status.success(), "{}", said(&silent));
+    let note = String::from_utf8(silent.stderr)?;
+    equal("lines of notes", note.lines().count(), 1)?;
+    says(
+        &note,
+        &[
+            forest,
+            "--alarms-per-week 1,",
+            "greatest value",
+            "from --alarms-per-week ",
+        ],
+    )
 }
 
 /// Cause: a shift of the level, and -o. Seen: the lines are in the file, the summary says when it began, and that was at the

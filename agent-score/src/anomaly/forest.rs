@@ -97,7 +97,7 @@ impl<const N: usize> Forest<N> {
             }
         }
         if let Some(isolation) = self.isolation(&point) {
-            let n = self.seen - (SAMPLES as u32).min(self.seen - 1);
+            let n = self.judged();
             let bar = settings.bar();
             let surprise = self.tails.surprise(&self.tops, isolation, n);
             scored.score = score(surprise, bar);
@@ -117,6 +117,11 @@ impl<const N: usize> Forest<N> {
         }
         self.learn(&point);
         scored
+    }
+
+    /// Samples that were judged by trees.
+    fn judged(&self) -> u32 {
+        self.seen.saturating_sub(SAMPLES as u32).max(1)
     }
 
     /// From 0 to 1, how few cuts isolate a point; nothing while there are no trees.
@@ -239,6 +244,17 @@ impl LagForest {
         self.since = scored.since.and(self.since.or(scored.since));
         scored.since = self.since;
         scored
+    }
+
+    /// From how many alarms a week on it can find anything, by what it knows now: its score is greatest of a moment all of whose
+    /// values lie beyond what was seen, on one side or the other. Infinity where it can at no number; `None` while it is learning.
+    pub fn least_alarms(&self) -> Option<f64> {
+        let beyond =
+            |corner: u32| std::array::from_fn(|i| if corner >> i & 1 == 1 { f32::MAX } else { f32::MIN });
+        let scores = (0..1 << LAGS).filter_map(|corner| self.forest.isolation(&beyond(corner)));
+        let (most, n) = (scores.max_by(f32::total_cmp)?, self.forest.judged());
+        let surprise = self.forest.tails.surprise(&self.forest.tops, most, n);
+        (n > LEARNING).then(|| self.settings.alarms_at(surprise))
     }
 }
 
