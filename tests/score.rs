@@ -64,7 +64,8 @@ fn an_outlier() -> Result<()> {
 }
 
 /// Cause: a shift of the level. Said: the forest over the latest values agrees with who finds it, by name; asked alone, where many
-/// alarms are allowed, it is named as well, and so it is in the summary.
+/// alarms are allowed, it is named as well, and so it is in the summary; at one alarm a week it finds nothing, and from which rate on it
+/// can is said on standard error.
 #[test]
 fn the_forest_is_named() -> Result<()> {
     let scratch = Scratch::new()?;
@@ -84,7 +85,25 @@ fn the_forest_is_named() -> Result<()> {
         ensure!(more.is_empty() || row[7] == forest, "{row:?}");
     }
     let summary = geophone(&[&["score", &file, "-o", "/dev/null"], &alone[..]].concat())?;
-    says(&String::from_utf8(summary.stdout)?, &[forest])
+    says(&String::from_utf8(summary.stdout)?, &[forest])?;
+    ensure!(
+        summary.stderr.is_empty(),
+        "{}",
+        String::from_utf8(summary.stderr)?
+    );
+    let silent = geophone(&["score", &file, "--detector", forest])?;
+    ensure!(silent.status.success(), "{}", said(&silent));
+    let note = String::from_utf8(silent.stderr)?;
+    equal("lines of notes", note.lines().count(), 1)?;
+    says(
+        &note,
+        &[
+            forest,
+            "--alarms-per-week 1,",
+            "greatest value",
+            "from --alarms-per-week ",
+        ],
+    )
 }
 
 /// Cause: a shift of the level, and -o. Seen: the lines are in the file, the summary says when it began, and that was at the
@@ -248,6 +267,33 @@ fn what_runs_out_of_a_store() -> Result<()> {
     )?;
     let out = geophone(&["capacity", "--store", &store, "tape"])?;
     says(&one_line(&out)?, &["tape", "geophone capacity"])
+}
+
+/// Cause: a value that no detector can hold among others. Said, by all three commands that read lines: which line, and that it is too
+/// large; what is said of the rest has no NaN in it.
+#[test]
+fn what_is_too_large_is_left_out_everywhere() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let line = |hour: u32| match hour {
+        40 => format!("{},1.5e308\n", 1_769_860_800 + hour * 3600),
+        _ => format!("{},0.{hour:03}\n", 1_769_860_800 + hour * 3600),
+    };
+    let text: String = (0..100).map(line).collect();
+    let file = scratch.write("large.csv", text)?;
+    let file = file.to_string_lossy();
+    for arguments in [
+        &["score", &file][..],
+        &["capacity", "--csv", &file, "--limit", "1"],
+        &["slo", "--csv", &file, "--objective", "99", "--over", "1d"],
+    ] {
+        let out = geophone(arguments)?;
+        ensure!(out.status.success(), "{}", said(&out));
+        let complaint = String::from_utf8(out.stderr)?;
+        says(&complaint, &["large.csv:41: ", "1.5e308", "1e30", "larger unit"])?;
+        let text = String::from_utf8(out.stdout)?;
+        ensure!(!text.contains("NaN"), "{arguments:?}: {text}");
+    }
+    Ok(())
 }
 
 /// Cause: a file that is not there, one without a value, a detector that there is not. Said: what it was, in one line, and

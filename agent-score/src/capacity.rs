@@ -76,8 +76,13 @@ pub enum Exhaustion {
         /// At the latest; none if it may also never be.
         latest: Option<f64>,
     },
-    /// Not within so many days, which is as far as can be seen.
-    NotWithin(f64),
+    /// Not by the trend within what can be seen.
+    NotWithin {
+        /// So many days are what can be seen.
+        days: f64,
+        /// At the earliest, where that is within them.
+        earliest: Option<f64>,
+    },
 }
 
 /// What a fit foretells.
@@ -403,7 +408,10 @@ impl Fit {
             Some(after)
         };
         match when(0.0) {
-            None => Exhaustion::NotWithin(reach),
+            None => Exhaustion::NotWithin {
+                days: reach,
+                earliest: when(1.0),
+            },
             Some(days) => Exhaustion::In {
                 days,
                 earliest: when(1.0).unwrap_or(days),

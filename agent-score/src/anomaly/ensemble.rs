@@ -7,8 +7,7 @@ use super::moving_average::Window;
 use super::season::Seasons;
 use super::tail::{Tails, Tops};
 use super::{
-    DAY, Detector, Detectors, Direction, Millis, Scored, Settings, Verdict, WEEK, distance, is_value, score,
-    tame,
+    Detector, Detectors, Direction, Millis, Scored, Settings, Verdict, WEEK, distance, is_value, score, tame,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -21,7 +20,7 @@ const CALM: u16 = 10;
 const ACCEPTED: u16 = 60;
 const RELEARNING: u16 = 64;
 /// Steps without a value after which the latest values say nothing any more.
-const GAP: f64 = 10.0;
+pub(super) const GAP: f64 = 10.0;
 /// Samples after such a gap in which nobody compares with the latest values: of the first one alone nothing follows.
 const FRESH: u8 = 8;
 /// Who compares with the latest values.
@@ -417,7 +416,7 @@ impl Series {
                 self.holt_winters.restart(mean);
             }
         }
-        if self.settings.detectors.has(Detector::HoltWinters) && self.settings.step < DAY {
+        if self.settings.detectors.has(Detector::HoltWinters) {
             let (middle, sigma) = forecasts[Detector::Robust as usize];
             let unit = if sigma > 0.0 { sigma } else { 1.0 };
             let tamed = value - rest + middle + tame(rest - middle, unit);

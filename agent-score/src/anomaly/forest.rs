@@ -9,6 +9,7 @@
 //! scores come near it. So by itself it finds an anomaly only where more false alarms than one a week are allowed. What it is
 //! for is to agree with who finds one: see [`Scored::corroborate`].
 
+use super::ensemble::GAP;
 use super::tail::{Tails, Tops};
 use super::{Detector, Detectors, Direction, Millis, Scored, Settings, Verdict, is_value, score};
 use serde::{Deserialize, Serialize};
@@ -96,7 +97,7 @@ impl<const N: usize> Forest<N> {
             }
         }
         if let Some(isolation) = self.isolation(&point) {
-            let n = self.seen - (SAMPLES as u32).min(self.seen - 1);
+            let n = self.judged();
             let bar = settings.bar();
             let surprise = self.tails.surprise(&self.tops, isolation, n);
             scored.score = score(surprise, bar);
@@ -116,6 +117,11 @@ impl<const N: usize> Forest<N> {
         }
         self.learn(&point);
         scored
+    }
+
+    /// Samples that were judged by trees.
+    fn judged(&self) -> u32 {
+        self.seen.saturating_sub(SAMPLES as u32).max(1)
     }
 
     /// From 0 to 1, how few cuts isolate a point; nothing while there are no trees.
@@ -195,14 +201,17 @@ impl<const N: usize> Forest<N> {
 
 /// Values that are taken for the signals of one moment.
 const LAGS: usize = 8;
+const NOTHING: [f64; LAGS] = [f64::NAN; LAGS];
 
 /// A forest over one series: its last values are the signals.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct LagForest {
     settings: Settings,
     forest: Forest<LAGS>,
-    #[serde(skip)]
-    last: Vec<f64>,
+    /// The latest is the last; NaN where there was none.
+    last: [f64; LAGS],
+    /// When there was a value.
+    at: Option<Millis>,
     since: Option<Millis>,
 }
 
@@ -212,28 +221,40 @@ impl LagForest {
         Self {
             settings,
             forest: Forest::default(),
-            last: Vec::new(),
+            last: NOTHING,
+            at: None,
             since: None,
         }
     }
 
     /// Takes a value and says whether it, with those before, lies apart.
     pub fn observe(&mut self, at: Millis, value: f64) -> Scored {
-        if self.last.len() == LAGS {
-            self.last.remove(0);
+        let known = is_value(value);
+        let elapsed = self.at.map_or(0.0, |last| (at - last) as f64 / 1e3);
+        if elapsed > GAP * self.settings.step {
+            self.last = NOTHING;
         }
-        self.last.push(value);
-        let mut signals = [f64::NAN; LAGS];
-        if is_value(value) {
-            signals
-                .iter_mut()
-                .zip(&self.last)
-                .for_each(|(signal, value)| *signal = *value);
+        if known {
+            self.at = Some(at);
         }
-        let mut scored = self.forest.observe(&self.settings, at, &signals);
+        self.last.rotate_left(1);
+        self.last[LAGS - 1] = value;
+        let signals = if known { &self.last } else { &NOTHING };
+        let mut scored = self.forest.observe(&self.settings, at, signals);
         self.since = scored.since.and(self.since.or(scored.since));
         scored.since = self.since;
         scored
+    }
+
+    /// From how many alarms a week on it can find anything, by what it knows now: its score is greatest of a moment all of whose
+    /// values lie beyond what was seen, on one side or the other. Infinity where it can at no number; `None` while it is learning.
+    pub fn least_alarms(&self) -> Option<f64> {
+        let beyond =
+            |corner: u32| std::array::from_fn(|i| if corner >> i & 1 == 1 { f32::MAX } else { f32::MIN });
+        let scores = (0..1 << LAGS).filter_map(|corner| self.forest.isolation(&beyond(corner)));
+        let (most, n) = (scores.max_by(f32::total_cmp)?, self.forest.judged());
+        let surprise = self.forest.tails.surprise(&self.forest.tops, most, n);
+        (n > LEARNING).then(|| self.settings.alarms_at(surprise))
     }
 }
 

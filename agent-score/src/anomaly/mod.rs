@@ -274,19 +274,38 @@ impl Settings {
     /// How surprising a value must be: minus the logarithm of the probability that each sample may be a false alarm. It
     /// is a thousandth at most: of a series with few samples a week fewer false alarms are made than are allowed.
     pub(crate) fn bar(&self) -> f32 {
-        let samples = WEEK / self.step.max(1e-3);
-        let rate = (self.alarms_per_week.max(0.0) / samples).clamp(1e-12, 1e-3);
+        let rate = (self.alarms_per_week.max(0.0) / self.samples()).clamp(1e-12, MOST_OFTEN);
         -(rate.ln() as f32)
+    }
+
+    /// The alarms a week at which the bar is so low, infinity where it never is.
+    pub(crate) fn alarms_at(&self, bar: f32) -> f64 {
+        let rate = (-f64::from(bar)).exp();
+        if rate > MOST_OFTEN {
+            f64::INFINITY
+        } else {
+            rate * self.samples()
+        }
+    }
+
+    /// In a week.
+    fn samples(&self) -> f64 {
+        WEEK / self.step.max(1e-3)
     }
 }
 
+/// Share of the samples that may be false alarms, at most.
+const MOST_OFTEN: f64 = 1e-3;
 /// Seconds of a day and of a week.
 const DAY: f64 = 86_400.0;
 const WEEK: f64 = 7.0 * DAY;
 
-/// Whether it can be judged: deviations are kept in single precision.
+/// The largest value, with either sign, that can be judged: deviations are kept in single precision.
+pub const LARGEST: f64 = 1e30;
+
+/// Whether it can be judged.
 fn is_value(value: f64) -> bool {
-    value.abs() <= 1e30
+    value.abs() <= LARGEST
 }
 
 /// From 0 to 1, a half where the surprise reaches the bar.

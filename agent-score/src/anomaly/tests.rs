@@ -1,8 +1,9 @@
 //! Causes and what must be said of them.
 
+mod forest;
+mod seasons;
 mod tails;
 
-use super::season::Seasons;
 use super::*;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -252,69 +253,6 @@ fn what_never_varied_and_does_is_one() {
     assert_eq!(fed.say(1.0).verdict, Verdict::Anomaly);
 }
 
-/// Cause: a course of the day, every five minutes, two weeks. Seen: the day is found, and that noon's value at midnight is
-/// an anomaly while it is none at noon.
-#[test]
-fn a_day_has_its_course() {
-    let step = 300_000;
-    let mut series = Series::new(Settings::new(300.0));
-    let mut random = random(8);
-    let usual = |at: Millis| 50.0 - 40.0 * (at as f64 / 86.4e6 * std::f64::consts::TAU).cos();
-    let begin = START / 86_400_000 * 86_400_000;
-    let mut at = begin;
-    let mut late = 0;
-    while at < begin + 14 * 86_400_000 {
-        let scored = series.observe(at, usual(at) + gaussian(&mut random));
-        late += i32::from(scored.verdict == Verdict::Anomaly && at > begin + 7 * 86_400_000);
-        at += step;
-    }
-    assert!(late <= 1, "{late} false alarms in the second week");
-    assert_eq!(series.seasons().collect::<Vec<_>>(), [DAY]);
-    let mut noon = series.clone();
-    let mut then = at;
-    while then < at + 43_200_000 {
-        noon.observe(then, usual(then) + gaussian(&mut random));
-        then += step;
-    }
-    assert_eq!(noon.observe(then, 90.0).verdict, Verdict::Normal);
-    let midnight = series.observe(at, 90.0);
-    assert_eq!(
-        (midnight.verdict, midnight.direction),
-        (Verdict::Anomaly, Direction::Up)
-    );
-}
-
-#[test]
-fn a_period_is_found_by_autocorrelation() {
-    for period in [17.0, 60.0, 97.0, 700.0] {
-        let mut seasons = Seasons::new(1.0);
-        let mut random = random(9);
-        for t in 0..12_000 {
-            let value = 2.0 * (f64::from(t) / period * std::f64::consts::TAU).sin() + gaussian(&mut random);
-            seasons.learn(START + Millis::from(t) * 1000, value, 1.7);
-        }
-        let found: Vec<f64> = seasons.used().collect();
-        let [found] = found[..] else {
-            panic!("{period}: {found:?}");
-        };
-        assert!((found / period - 1.0).abs() < 0.01, "{found} for {period}");
-    }
-}
-
-#[test]
-fn noise_has_no_period() {
-    let mut seasons = Seasons::new(1.0);
-    let mut random = random(10);
-    let mut value = 0.0;
-    let mut used = 0;
-    for t in 0..40_000 {
-        value = 0.9 * value + gaussian(&mut random);
-        seasons.learn(START + t * 1000, value, 2.3);
-        used += seasons.used().count();
-    }
-    assert!(used < 400, "{used} samples with a season that is none");
-}
-
 /// Cause: no numbers, numbers without end, times that go back, a gap of an hour. Seen: they are missing, and what comes
 /// after is judged as if they had not been.
 #[test]
@@ -448,62 +386,4 @@ fn a_bank_of_several_threads_finds_whose_value_it_was() {
     bank.observe(&values, &mut found);
     let found: Vec<_> = found.iter().map(|one| (one.series, one.direction)).collect();
     assert_eq!(found, [(LAST, Direction::Up)]);
-}
-
-#[test]
-fn a_forest_isolates_what_lies_apart() {
-    let settings = Settings::new(1.0);
-    let mut forest = Forest::<4>::default();
-    let mut random = random(16);
-    let point = |random: &mut StdRng| {
-        let load = gaussian(random);
-        [load, 2.0 * load + 0.1 * gaussian(random), gaussian(random), 5.0]
-    };
-    let mut wrong = 0;
-    for t in 0..4000 {
-        let scored = forest.observe(&settings, START + t, &point(&mut random));
-        wrong += i32::from(scored.verdict == Verdict::Anomaly);
-    }
-    assert!(wrong <= 1, "{wrong} false alarms");
-    let usual = forest.isolation(&[0.0, 0.0, 0.0, 5.0]).unwrap();
-    let apart = forest.isolation(&[4.0, -8.0, 5.0, 5.0]).unwrap();
-    assert!(usual < 0.5 && apart > 0.65, "{usual} {apart}");
-    // One signal that is missing is no reason.
-    let scored = forest.observe(&settings, START + 5000, &[f64::NAN, 0.0, 0.0, 5.0]);
-    assert_eq!(scored.verdict, Verdict::Normal);
-    assert!(!scored.agreeing.has(Detector::IsolationForest));
-    // A baseline is its samples: the trees grow again.
-    let text = serde_json::to_string(&forest).unwrap();
-    let mut restored: Forest<4> = serde_json::from_str(&text).unwrap();
-    let scored = restored.observe(&settings, START + 6000, &point(&mut random));
-    assert_eq!(scored.verdict, Verdict::Normal, "at once");
-    let again = restored.isolation(&[4.0, -8.0, 5.0, 5.0]).unwrap();
-    assert!((again - apart).abs() < 0.1, "{apart}, then {again}");
-}
-
-/// Cause: a forest that agrees, and one that does not. Seen: it is named beside who finds an anomaly, and nothing else changes; where
-/// nobody finds one it changes nothing.
-#[test]
-fn a_forest_only_agrees() {
-    let said = |verdict, agreeing: Detector| Scored {
-        verdict,
-        score: 0.6,
-        agreeing: agreeing.into(),
-        ..Scored::default()
-    };
-    for (verdict, voice, agrees) in [
-        (Verdict::Anomaly, Detector::IsolationForest, true),
-        (Verdict::Anomaly, Detector::Robust, false),
-        (Verdict::Normal, Detector::IsolationForest, false),
-        (Verdict::Learning, Detector::IsolationForest, false),
-    ] {
-        let (mut scored, mut wanted) = (said(verdict, Detector::Spread), said(verdict, Detector::Spread));
-        if agrees {
-            wanted.agreeing = wanted.agreeing.with(Detector::IsolationForest);
-        }
-        scored.corroborate(&said(Verdict::Normal, voice));
-        assert_eq!(scored, wanted);
-    }
-    assert_eq!(Detector::of("isolation-forest"), Some(Detector::IsolationForest));
-    assert!(!Detectors::ALL.has(Detector::IsolationForest), "it has no share");
 }

@@ -1,5 +1,6 @@
 //! A series that is as coarse as it is long, so that weeks of it fit into a few kilobytes.
 
+use super::DAY;
 use crate::anomaly::Millis;
 use std::collections::VecDeque;
 
@@ -145,6 +146,13 @@ impl Points {
         before.or(latest).map(|point| point.value(self.reduce))
     }
 
+    /// Growth in a day, from the first point to the latest: no trend, but cheap. None of a single point.
+    pub fn growth(&self) -> Option<f64> {
+        let (first, last) = (self.points.front()?, self.points.back()?);
+        let days = ((last.step - first.step) * self.step) as f64 / DAY;
+        (days > 0.0).then(|| (last.value(self.reduce) - first.value(self.reduce)) / days)
+    }
+
     /// The points, each at the middle of its step.
     pub fn series(&self) -> Vec<(Millis, f64)> {
         let middle = |point: &Point| point.step * self.step + self.step / 2;
@@ -180,6 +188,8 @@ mod tests {
         let (first, last) = (series[1], series[series.len() - 2]);
         let slope = (last.1 - first.1) / (last.0 - first.0) as f64;
         assert!((slope * 10_000.0 - 1.0).abs() < 1e-9, "{slope}");
+        let growth = points.growth().unwrap();
+        assert!((growth / 8640.0 - 1.0).abs() < 0.01, "{growth}");
         assert!((points.now().unwrap() - samples as f64).abs() < 12.0);
         points.forget(START + 10 * 86_400_000);
         let first = points.series()[0].0;
@@ -196,7 +206,7 @@ mod tests {
         assert_eq!(points.now(), Some(340.0 / 40.0));
         // An hour later nobody knows what was between.
         points.add(START + 3_600_000, 9e9);
-        assert_eq!(points.series().len(), 1);
+        assert_eq!((points.series().len(), points.growth()), (1, None));
         points.add(START + 3_610_000, 9e9 + 10.0);
         assert_eq!(points.now(), Some(1.0));
         points.add(START + 3_620_000, f64::NAN);

@@ -146,7 +146,7 @@ fn it_says_when_it_cannot_say() {
     let found = forecast(&hourly(4, |day| day), Some(1000.0)).unwrap();
     let known: Vec<bool> = found.forecasts[0].values.iter().map(Option::is_some).collect();
     assert_eq!(known, [true, false, false]);
-    assert!(matches!(found.forecasts[0].exhaustion, Some(Exhaustion::NotWithin(d)) if d < 40.0));
+    assert!(matches!(found.forecasts[0].exhaustion, Some(Exhaustion::NotWithin { days, .. }) if days < 40.0));
 }
 
 /// Cause: a morning on which use rises. Seen: no trend of it, and why; a day of the same has one.
@@ -179,8 +179,39 @@ fn limits_are_reached_from_both_sides() {
     assert_eq!(days(exhaustion(1.0, 60.0)), 10.0);
     assert_eq!(days(exhaustion(-1.0, 40.0)), 10.0);
     assert_eq!(exhaustion(1.0, 40.0), Exhaustion::Reached);
-    assert!(matches!(exhaustion(-1.0, 100.0), Exhaustion::NotWithin(_)));
-    assert!(matches!(exhaustion(0.0, 60.0), Exhaustion::NotWithin(_)));
+    for (slope, limit) in [(-1.0, 100.0), (0.0, 60.0)] {
+        let never = exhaustion(slope, limit);
+        assert!(
+            matches!(never, Exhaustion::NotWithin { earliest: None, .. }),
+            "{never:?}"
+        );
+    }
+}
+
+/// Cause: three days of a growth under noise whose trend is at the limit in 39 days, where 30 can be seen, up and down. Seen: not
+/// within these, and when it is reached at the earliest, as the steepest growth of the interval says.
+#[test]
+fn the_early_end_is_told_where_the_trend_reaches_nothing() {
+    for sign in [1.0, -1.0] {
+        let noise = |day: f64| {
+            if (day * 24.0).round() % 2.0 == 0.0 {
+                2.0
+            } else {
+                -2.0
+            }
+        };
+        let series = hourly(3, |day| sign * (50.0 + day + noise(day)));
+        let found = forecast(&series, Some(sign * 92.0)).unwrap();
+        let plain = &found.forecasts[0];
+        let Some(Exhaustion::NotWithin { days, earliest }) = plain.exhaustion else {
+            panic!("{plain:?}");
+        };
+        let steepest = plain.per_day.lower.abs().max(plain.per_day.upper.abs());
+        let wanted = (92.0 - 53.0) / steepest;
+        let earliest = earliest.unwrap();
+        assert!((days - 29.6).abs() < 0.1 && earliest < days, "{plain:?}");
+        assert!((earliest - wanted).abs() < 0.1 * wanted, "{wanted}: {plain:?}");
+    }
 }
 
 /// Cause: ninety days with a course of the day. Seen: it is taken off as in fourteen, and the limit is reached at a peak.
@@ -273,6 +304,6 @@ fn more_than_there_is_is_no_way_down() {
     assert_eq!(of(forecast_use(&series, 100.0, 1.0)), Exhaustion::Reached);
     assert!(matches!(
         of(forecast(&series, Some(100.0))),
-        Exhaustion::NotWithin(_)
+        Exhaustion::NotWithin { .. }
     ));
 }

@@ -49,8 +49,12 @@ pub struct Anomaly {
     pub lower: Option<f64>,
     /// See `expected`.
     pub upper: Option<f64>,
-    /// What else was other than before in that moment.
+    /// What else was other than before in that moment: the largest change of each kind before the rest, of both what shares a label
+    /// with the anomaly before what does not.
     pub evidence: Vec<Evidence>,
+    /// Changes that were found besides and are not told.
+    #[serde(default)]
+    pub evidence_left_out: usize,
     /// Why there is no evidence, or not all of it; empty = it was looked for everywhere.
     pub evidence_missing: String,
     /// Of an agent that takes stacks: the arguments of `geophone diff` that show what the CPU did then and did not before;
@@ -115,6 +119,12 @@ impl Anomaly {
             true => self.watch.clone(),
             false => format!("{} of {}", self.watch, text(&self.labels)),
         }
+    }
+
+    /// That there is more evidence than is told, if there is.
+    pub fn left_out(&self) -> Option<String> {
+        let count = self.evidence_left_out;
+        (count > 0).then(|| format!("and {count} more that changed less, or share nothing with it"))
     }
 
     /// Between which values it would have been as usual.

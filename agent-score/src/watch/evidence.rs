@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-/// Changes of a kind that are told, and those of an anomaly.
+/// Changes of a kind that are told, and those of an anomaly: more than there are kinds.
 const OF_A_KIND: usize = 3;
 const MOST: usize = 12;
 /// Anomalies of one evaluation for which different questions are asked, so that it ends in time; others wait for the next.
@@ -176,8 +176,8 @@ const QUESTIONS: [Question; 9] = [
 /// What came of looking for evidence.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
-    /// All that has changed.
-    Found(Vec<Evidence>),
+    /// What has changed, and how many changes more there are.
+    Found(Vec<Evidence>, usize),
     /// A question was not answered.
     Failed(String),
     /// So many were asked in this evaluation that this one has to wait.
@@ -235,11 +235,11 @@ impl Inquiry {
         }
         self.asked += 1;
         let answer = match self.ask(labels, began, ask) {
-            Ok(mut evidence) => {
+            Ok((mut evidence, left_out)) => {
                 // Of what comes behind the first sample there is nothing yet.
                 let sampled = cpu.and_then(|cpu| self.cpu(labels, began, began, cpu));
                 evidence.extend(sampled.unwrap_or_default());
-                Answer::Found(evidence)
+                Answer::Found(evidence, left_out)
             }
             Err(why) => Answer::Failed(why),
         };
@@ -275,21 +275,30 @@ impl Inquiry {
         self.at
     }
 
-    fn ask(&self, labels: &Labelled, began: Millis, ask: &mut Ask) -> Result<Vec<Evidence>, String> {
+    fn ask(&self, labels: &Labelled, began: Millis, ask: &mut Ask) -> Result<(Vec<Evidence>, usize), String> {
         // How long there had been anything before.
         let known = (began - self.first - self.window).max(2 * self.window);
         let ago = (self.at - began).max(0);
-        let mut all = Vec::new();
+        let (mut all, mut found) = (Vec::new(), 0);
         for question in &QUESTIONS {
             let now = ask(&question.filled(labels, self.window, ago))?;
             let before = question.before.min(known);
             let before = ask(&question.filled(labels, before, ago + self.window))?;
-            let mut changed = question.changes(now, before, self.window as f64 / 1e3);
-            changed.truncate(OF_A_KIND);
-            all.extend(changed.into_iter().map(|(_, evidence)| evidence));
+            let changed = question.changes(now, before, self.window as f64 / 1e3);
+            found += changed.len();
+            let is_near = labels
+                .keys()
+                .any(|name| question.matched.contains(&name.as_str()));
+            let told = changed.into_iter().take(OF_A_KIND).enumerate();
+            all.extend(told.map(|(place, (size, evidence))| (place == 0, is_near, size, evidence)));
         }
+        // The largest of each kind first, or why segments are lost would be hidden behind what follows of it; of these, and of the
+        // rest, what shares a label with the anomaly.
+        all.sort_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)).then(b.2.total_cmp(&a.2)));
         all.truncate(MOST);
-        Ok(all)
+        let told: Vec<Evidence> = all.into_iter().map(|(.., evidence)| evidence).collect();
+        let left_out = found - told.len();
+        Ok((told, left_out))
     }
 }
 

@@ -62,8 +62,8 @@ impl Waiting {
             };
             one.looks += 1;
             match inquiry.gather(&anomaly.labels, one.began, ask, cpu.as_deref_mut()) {
-                Answer::Found(evidence) => {
-                    anomaly.evidence = evidence;
+                Answer::Found(evidence, left_out) => {
+                    (anomaly.evidence, anomaly.evidence_left_out) = (evidence, left_out);
                     anomaly.evidence_missing.clear();
                 }
                 Answer::Failed(why) => {

@@ -97,6 +97,7 @@ fn errors(failed: Vec<(String, String)>, what: &str) -> Vec<Finding> {
 fn of_anomaly(anomaly: &Anomaly) -> Finding {
     let mut more = vec![anomaly.to_string()];
     more.extend(anomaly.evidence.iter().map(ToString::to_string));
+    more.extend(anomaly.left_out());
     Finding {
         kind: "anomaly".to_owned(),
         state: anomaly.direction.name().to_owned(),

@@ -27,7 +27,7 @@ metrics! {
         "Time until it is used up by its trend, 0 = it is; no series if that is not within what can be seen";
     /// At the earliest.
     EARLIEST = "geophone_capacity_exhaustion_earliest_seconds", "geophone.capacity.exhaustion.earliest", "s", Gauge, OF,
-        "Lower end of the 95 % interval of geophone_capacity_exhaustion_seconds";
+        "Lower end of the 95 % interval of geophone_capacity_exhaustion_seconds, also where only this end is within what can be seen";
     /// At the latest.
     LATEST = "geophone_capacity_exhaustion_latest_seconds", "geophone.capacity.exhaustion.latest", "s", Gauge, OF,
         "Upper end of the 95 % interval of geophone_capacity_exhaustion_seconds; no series if it may also never be";
@@ -90,9 +90,9 @@ impl StatsCollect {
             let values = [
                 one.utilization,
                 one.growth(),
-                days.map(|(days, ..)| days * DAY),
-                days.map(|(_, earliest, _)| earliest * DAY),
-                days.and_then(|(.., latest)| latest).map(|latest| latest * DAY),
+                days.map(|(days, _)| days * DAY),
+                one.earliest().map(|earliest| earliest * DAY),
+                days.and_then(|(_, latest)| latest).map(|latest| latest * DAY),
             ];
             for (series, value) in all.iter_mut().zip(values) {
                 series.extend(value.map(|value| Series {

@@ -6,7 +6,7 @@ mod history;
 mod metrics;
 pub mod report;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 pub mod words;

@@ -1,11 +1,11 @@
 //! Where everything that can run out stands, and what runs out first.
 
-use super::history::{History, Key};
+use super::history::{Entry, History, Key};
 use super::words;
 use agent_score::capacity::{Capacity, Exhaustion, forecast_use};
 use agent_store::series::Millis;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What fills up and does no harm: swap stays full, a connection that finds no room among those that wait for their end is closed
@@ -15,7 +15,8 @@ const HARMLESS: [&str; 3] = ["swap", "tcp_time_wait", "map"];
 const DAILY: [&str; 2] = ["cpu", "interface"];
 const DAILY_SEEN: f64 = 3.0;
 const SEEN: f64 = 1.0;
-/// So many of a kind, the fullest, get a forecast: of hundreds of interfaces or listen queues nobody reads them all.
+/// So many of a kind get a forecast, half of them as the fullest and half as the first to be full if they go on as they have: of
+/// hundreds of interfaces or listen queues nobody reads them all.
 const FORETOLD: usize = 32;
 
 /// Everything that can run out.
@@ -23,10 +24,13 @@ const FORETOLD: usize = 32;
 pub struct Report {
     /// As of when.
     pub at: String,
-    /// What runs out first comes first; then the fullest.
+    /// What runs out first comes first, by the trend; then what may, by the early end of its interval; then the fullest.
     pub resources: Vec<Resource>,
     /// What runs out first, in a sentence.
     pub bottleneck: String,
+    /// Those with a limit that have no forecast because others of their kind are fuller, or fill up faster.
+    #[serde(default)]
+    pub left_out: usize,
 }
 
 /// One of it.
@@ -55,16 +59,25 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// Days until it runs out: by the trend, at the earliest, at the latest.
-    pub fn days(&self) -> Option<(f64, f64, Option<f64>)> {
-        match self.forecast.as_ref()?.best()?.exhaustion? {
-            Exhaustion::Reached => Some((0.0, 0.0, Some(0.0))),
-            Exhaustion::In {
-                days,
-                earliest,
-                latest,
-            } => Some((days, earliest, latest)),
-            Exhaustion::NotWithin(_) => None,
+    fn exhaustion(&self) -> Option<Exhaustion> {
+        self.forecast.as_ref()?.best()?.exhaustion
+    }
+
+    /// Days until it runs out: by the trend, and at the latest.
+    pub fn days(&self) -> Option<(f64, Option<f64>)> {
+        match self.exhaustion()? {
+            Exhaustion::Reached => Some((0.0, Some(0.0))),
+            Exhaustion::In { days, latest, .. } => Some((days, latest)),
+            Exhaustion::NotWithin { .. } => None,
+        }
+    }
+
+    /// Days until it runs out at the earliest, also where the trend does not get there within what can be seen.
+    pub fn earliest(&self) -> Option<f64> {
+        match self.exhaustion()? {
+            Exhaustion::Reached => Some(0.0),
+            Exhaustion::In { earliest, .. } => Some(earliest),
+            Exhaustion::NotWithin { earliest, .. } => earliest,
         }
     }
 
@@ -88,33 +101,54 @@ impl Resource {
     }
 }
 
-/// Of all that is remembered, as of a time. Without a limit there is no forecast, and of a kind the fullest have one.
-pub fn report(history: &History, at: Millis) -> Report {
-    let mut fullest: Vec<_> = history
-        .entries
-        .iter()
-        .map(|(key, entry)| {
-            let used = entry.points.now();
-            let fill = used.zip(entry.limit).map_or(-1.0, |(used, limit)| used / limit);
-            (key, entry, used, fill)
-        })
-        .collect();
-    fullest.sort_by(|a, b| b.3.total_cmp(&a.3));
+/// Whose trends are computed.
+fn foretold(history: &History) -> BTreeSet<&Key> {
+    let limited = history.entries.iter().filter_map(|(key, entry)| {
+        let limit = entry.limit?;
+        let room = 1.0 - entry.points.now().unwrap_or_default() / limit;
+        let growth = entry.points.growth().unwrap_or_default() / limit;
+        let until_full = if growth > 0.0 {
+            room / growth
+        } else {
+            f64::INFINITY
+        };
+        Some((key, room, until_full))
+    });
+    let mut all: Vec<_> = limited.collect();
+    all.sort_by(|a, b| a.1.total_cmp(&b.1));
     let mut of_kind: BTreeMap<(&str, &str, bool), usize> = BTreeMap::new();
-    let mut resources: Vec<Resource> = fullest
-        .into_iter()
-        .map(|(key, entry, used, _)| {
+    let mut chosen = BTreeSet::new();
+    for most in [FORETOLD / 2, FORETOLD] {
+        for (key, ..) in &all {
             // The node's own are few, and not to be lost among those of its containers.
             let kind = (key.instance.as_str(), key.resource.as_str(), key.name.is_empty());
-            let place = of_kind.entry(kind).or_default();
-            *place += 1;
-            let series = (*place <= FORETOLD && entry.limit.is_some()).then(|| entry.points.series());
-            resource(key, used, entry.limit, series.as_deref())
-        })
-        .collect();
-    let days = |one: &Resource| one.days().map_or(f64::INFINITY, |(days, ..)| days);
+            let count = of_kind.entry(kind).or_default();
+            *count += usize::from(*count < most && chosen.insert(*key));
+        }
+        // What does not grow stays in the order of its fullness.
+        all.sort_by(|a, b| a.2.total_cmp(&b.2));
+    }
+    chosen
+}
+
+/// Of all that is remembered, as of a time. Without a limit there is no forecast, and of a kind with many not all have one.
+pub fn report(history: &History, at: Millis) -> Report {
+    let foretold = foretold(history);
+    let mut left_out = 0;
+    let of = |(key, entry): (&Key, &Entry)| {
+        let series = foretold.contains(key).then(|| entry.points.series());
+        left_out += usize::from(series.is_none() && entry.limit.is_some());
+        resource(key, entry.points.now(), entry.limit, series.as_deref())
+    };
+    let mut resources: Vec<Resource> = history.entries.iter().map(of).collect();
+    let days = |one: &Resource| one.days().map_or(f64::INFINITY, |(days, _)| days);
+    let earliest = |one: &Resource| one.earliest().unwrap_or(f64::INFINITY);
     let fill = |one: &Resource| one.utilization.unwrap_or(-1.0);
-    resources.sort_by(|a, b| days(a).total_cmp(&days(b)).then(fill(b).total_cmp(&fill(a))));
+    resources.sort_by(|a, b| {
+        let trend = days(a).total_cmp(&days(b));
+        let early = || earliest(a).total_cmp(&earliest(b));
+        trend.then_with(early).then_with(|| fill(b).total_cmp(&fill(a)))
+    });
     let first = resources
         .iter()
         .find(|one| !HARMLESS.contains(&one.resource.as_str()) && one.limit.is_some());
@@ -123,6 +157,7 @@ pub fn report(history: &History, at: Millis) -> Report {
         at: humantime::format_rfc3339_seconds(at).to_string(),
         bottleneck: words::bottleneck(first),
         resources,
+        left_out,
     }
 }
 
@@ -136,7 +171,9 @@ pub(super) fn resource(
     let least = if daily { DAILY_SEEN } else { SEEN };
     let found = match (limit, series) {
         (None, _) => Err("no limit is known".to_owned()),
-        (_, None) => Err(format!("{FORETOLD} of its kind are fuller")),
+        (_, None) => Err(format!(
+            "left out, as {FORETOLD} of its kind are fuller or fill up faster"
+        )),
         (Some(limit), Some(series)) => forecast_use(series, limit, least).map_err(|why| why.to_string()),
     };
     let (forecast, not_enough) = match found {

@@ -85,9 +85,9 @@ fn what_fills_up_is_first_and_the_rest_is_as_full_as_it_is() {
     let disk = &report.resources[0];
     assert_eq!(disk.title(), "filesystem vda1");
     // 52 of 60 GB after three days, and 4 a day.
-    let (days, earliest, latest) = disk.days().unwrap();
+    let (days, latest) = disk.days().unwrap();
     assert!(
-        (days - 2.0).abs() < 0.05 && earliest <= days && latest.unwrap() >= days,
+        (days - 2.0).abs() < 0.05 && disk.earliest().unwrap() <= days && latest.unwrap() >= days,
         "{days}"
     );
     assert!((disk.utilization.unwrap() - 52.0 / 60.0).abs() < 0.001);
@@ -186,9 +186,10 @@ fn the_metrics_are_those_of_the_latest_report() {
     assert!(Live::new(&off, Some(&memory)).is_none() && Live::new(&config, None).is_none());
 }
 
-/// Cause: forty tables, each fuller than the one before. Seen: the fullest have forecasts; the others say why they have none.
+/// Cause: forty tables, each fuller than the one before, and one that is nearly empty and grows. Seen: the fullest have forecasts,
+/// and that one has; the others say why they have none, and their number is told.
 #[test]
-fn the_fullest_of_a_kind_are_foretold() {
+fn the_fullest_of_a_kind_are_foretold_and_what_grows() {
     let config = config();
     let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
     let maps: Vec<String> = (0..40).map(|i| format!("M{i}")).collect();
@@ -198,20 +199,78 @@ fn the_fullest_of_a_kind_are_foretold() {
         .flat_map(|(i, map)| {
             let of = |name| labels(name, &[("map", map)]);
             [
-                (of("geophone_map_used"), i as f64 + 1.0),
+                (of("geophone_map_used"), 2.0 * (i as f64 + 1.0)),
                 (of("geophone_map_limit"), 100.0),
             ]
         })
         .map(|(labels, value)| (memory.store().register(&labels).unwrap(), Value::Float(value)))
         .collect();
+    let grows = [("map", "GROWS")];
+    let grows = ["geophone_map_used", "geophone_map_limit"]
+        .map(|name| memory.store().register(&labels(name, &grows)).unwrap());
     for at in 0..150 {
-        memory.store().append(START + at * 10 * MINUTE, &series);
+        let values = [0.5 + at as f64 * 0.08, 100.0].map(Value::Float);
+        let all: Vec<_> = series
+            .iter()
+            .cloned()
+            .chain(grows.into_iter().zip(values))
+            .collect();
+        memory.store().append(START + at * 10 * MINUTE, &all);
     }
     let report = Live::new(&config, Some(&memory)).unwrap().report().unwrap();
-    assert_eq!(report.resources.len(), 40);
+    assert_eq!((report.resources.len(), report.left_out), (41, 9));
+    let first = &report.resources[0];
+    assert_eq!(first.name, "GROWS");
+    // 87.6 left, and 11.5 a day.
+    assert!((first.days().unwrap().0 - 7.6).abs() < 0.2, "{first:?}");
     for one in &report.resources {
-        let is_full = one.used.unwrap() > 8.0;
+        let is_full = one.used.unwrap() > 19.0 || one.name == "GROWS";
         assert_eq!(one.forecast.is_some(), is_full, "{one:?}");
-        assert_eq!(one.not_enough.is_some(), !is_full, "{one:?}");
+        let why = one.not_enough.as_deref().unwrap_or_default();
+        assert_eq!(
+            why.starts_with("left out, as 32 of its kind"),
+            !is_full,
+            "{one:?}"
+        );
     }
+}
+
+/// The report of three days, a sample an hour: file systems by name, of 100 each, and what is used of them at an hour.
+fn of_hours(disks: &[(&str, &dyn Fn(f64) -> f64)]) -> Arc<Report> {
+    let config = config();
+    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
+    for hour in 0..72 {
+        let samples = disks.iter().flat_map(|(name, used)| {
+            let of = |metric| labels(metric, &[("resource", "filesystem"), ("device", name)]);
+            [
+                (of("geophone_node_used"), used(f64::from(hour))),
+                (of("geophone_node_limit"), 100.0),
+            ]
+        });
+        let samples = samples
+            .map(|(labels, value)| (memory.store().register(&labels).unwrap(), Value::Float(value)))
+            .collect::<Vec<_>>();
+        memory
+            .store()
+            .append(START + i64::from(hour) * 60 * MINUTE, &samples);
+    }
+    Live::new(&config, Some(&memory)).unwrap().report().unwrap()
+}
+
+/// Cause: a disk that is nearly full and does not grow, one whose growth is uncertain, one that fills in twenty days. Seen: in the
+/// order of what is known of their end, and only then of how full they are.
+#[test]
+fn what_may_run_out_is_behind_what_will() {
+    let report = of_hours(&[
+        ("full", &|_| 95.0),
+        ("unsure", &|hour| testing::unsure(hour) + 8.0),
+        ("sure", &|hour| 20.0 + 3.0 * hour / 24.0),
+    ]);
+    let names: Vec<&str> = report.resources.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["sure", "unsure", "full"]);
+    let unsure = &report.resources[1];
+    assert!(
+        unsure.days().is_none() && unsure.earliest().is_some_and(|days| days < 30.0),
+        "{unsure:?}"
+    );
 }

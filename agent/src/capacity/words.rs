@@ -35,7 +35,13 @@ pub fn when(exhaustion: &Exhaustion) -> String {
     let days = |days: f64| span(days * DAY);
     match exhaustion {
         Exhaustion::Reached => "now".to_owned(),
-        Exhaustion::NotWithin(reach) => format!("not in {}", days(*reach)),
+        Exhaustion::NotWithin {
+            days: reach,
+            earliest,
+        } => {
+            let perhaps = earliest.map_or_else(String::new, |early| format!(", perhaps in {}", days(early)));
+            format!("not in {}{perhaps}", days(*reach))
+        }
         Exhaustion::In {
             days: middle,
             earliest,
@@ -131,13 +137,18 @@ pub fn recommendation(one: &Resource) -> String {
             when(&exhaustion),
             need(one, best)
         ),
-        Some(Exhaustion::NotWithin(reach)) => {
-            let reach = span(reach * DAY);
-            match nearly_full {
-                true => format!(
+        Some(Exhaustion::NotWithin { days, earliest }) => {
+            let reach = span(days * DAY);
+            match (nearly_full, earliest) {
+                (true, _) => format!(
                     "{title} is nearly exhausted, if not by its trend ({grows} a day) in {reach}: {standing}; {remedy}"
                 ),
-                false => format!(
+                (false, Some(earliest)) => format!(
+                    "{title} may be exhausted in {} at the earliest, by its trend not in {reach}: {standing}, \
+                     {grows} a day; more days of data will tell; to be safe, {remedy}",
+                    span(earliest * DAY)
+                ),
+                (false, None) => format!(
                     "nothing to do: {standing}, {grows} a day; not exhausted within {reach}, as far as can be seen"
                 ),
             }
@@ -150,6 +161,12 @@ pub fn bottleneck(first: Option<&Resource>) -> String {
     match first {
         None => "nothing is known yet of what can run out".to_owned(),
         Some(one) if one.days().is_some() => format!("first of all: {}", one.recommendation),
+        Some(one) if one.earliest().is_some() => {
+            format!(
+                "nothing runs out by its trend; first may be: {}",
+                one.recommendation
+            )
+        }
         Some(one) if one.forecast.is_none() => {
             format!(
                 "no forecast yet; the fullest is {}: {}",
@@ -168,7 +185,7 @@ pub fn bottleneck(first: Option<&Resource>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capacity::testing::resource;
+    use crate::capacity::testing::{noisy, resource};
 
     #[test]
     fn what_fills_up_is_told_with_when_and_how_much_is_needed() {
@@ -207,6 +224,38 @@ mod tests {
             "{}",
             over.recommendation
         );
+    }
+
+    /// Cause: three days of a growth under noise that reaches the limit within what can be seen only at its steepest. Seen: that it
+    /// may, when, and what to do; never that there is nothing to do.
+    #[test]
+    fn what_may_be_exhausted_is_not_left_alone() {
+        let one = noisy("filesystem", "vda1", 92e9);
+        for words in [
+            "filesystem vda1 may be exhausted in 2",
+            "by its trend not in 29d",
+            "of 92.0GB are used",
+            "free space",
+        ] {
+            assert!(
+                one.recommendation.contains(words),
+                "no {words:?} in {}",
+                one.recommendation
+            );
+        }
+        assert!(one.days().is_none() && one.earliest().is_some_and(|days| days < 29.0));
+        let first = bottleneck(Some(&one));
+        assert!(
+            first.starts_with("nothing runs out by its trend; first may be: filesystem vda1 may be"),
+            "{first}"
+        );
+        let far = noisy("filesystem", "vda1", 1e12);
+        assert!(
+            far.recommendation.starts_with("nothing to do: "),
+            "{}",
+            far.recommendation
+        );
+        assert_eq!(far.earliest(), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::config::HumanDuration;
 use agent_score::anomaly::Detector;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// `geophone score`.
@@ -32,13 +33,18 @@ pub struct Score {
     pub output: Option<PathBuf>,
 }
 
+impl Score {
+    /// What `--alarms-per-week` can be.
+    pub const ALARMS: RangeInclusive<f64> = 1e-3..=1e4;
+}
+
 fn detectors() -> PossibleValuesParser {
     Detector::every().map(Detector::name).collect::<Vec<_>>().into()
 }
 
 fn alarms(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(number) if (1e-3..=1e4).contains(&number) => Ok(number),
+        Ok(number) if Score::ALARMS.contains(&number) => Ok(number),
         _ => Err("expected a number from 0.001 to 10000, e.g. 1".to_owned()),
     }
 }

@@ -196,6 +196,9 @@ fn explain(anomaly: &Anomaly, now: f64) -> String {
     for evidence in &anomaly.evidence {
         let _ = write!(out, "\n  {evidence}");
     }
+    if let Some(more) = anomaly.left_out() {
+        let _ = write!(out, "\n  {more}");
+    }
     if !anomaly.evidence_missing.is_empty() {
         let _ = write!(
             out,
@@ -231,7 +234,7 @@ mod tests {
                 "evidence": [{
                     "what": "drops", "unit": "1/s", "labels": {"reason": "NETFILTER_DROP"}, "before": null, "now": 12.0
                 }],
-                "evidence_missing": "", "profile": ["1..2", "2..3"],
+                "evidence_left_out": 2, "evidence_missing": "", "profile": ["1..2", "2..3"],
             }],
         }))
         .unwrap();
@@ -244,6 +247,7 @@ mod tests {
             [
                 "tcp_retransmit_ratio of peer=db is 12 % where 0 % to 1 % is usual (robust, score 0.90), for 30s",
                 "  drops reason=NETFILTER_DROP: 12/s, before none",
+                "  and 2 more that changed less, or share nothing with it",
                 "  what the CPU did: geophone diff 1..2 2..3",
             ]
         );

@@ -87,6 +87,13 @@ fn overview(report: &Report) -> String {
         .map(|line| line.chars().take(width).collect())
         .collect();
     let mut text = format!("{}\n\n{}\n", lines.join("\n"), report.bottleneck);
+    if report.left_out > 0 {
+        let _ = writeln!(
+            text,
+            "{} have no forecast: others of their kind are fuller, or fill up faster",
+            report.left_out
+        );
+    }
     if !unknown.is_empty() {
         let names: Vec<String> = unknown.iter().map(|one| one.title()).collect();
         let _ = writeln!(
@@ -112,6 +119,9 @@ fn row(one: &Resource, with_instance: bool) -> Vec<String> {
         Some(format!("{:.0}% ({:.0} to {:.0})", middle?, lower?, upper?))
     };
     let unit = one.unit.as_str();
+    // "not enough data", or "left out".
+    let why = one.not_enough.as_deref().unwrap_or_default();
+    let without = why.split([':', ',']).next().unwrap_or_default();
     vec![
         title,
         or_none(one.used.map(|used| amount(unit, used))),
@@ -123,7 +133,7 @@ fn row(one: &Resource, with_instance: bool) -> Vec<String> {
         or_none(value(2)),
         or_none(best.map(|best| format!("{:.2}", best.r_squared))),
         best.and_then(|best| best.exhaustion)
-            .map_or_else(|| "not enough data".to_owned(), |exhaustion| when(&exhaustion)),
+            .map_or_else(|| without.to_owned(), |exhaustion| when(&exhaustion)),
     ]
 }
 
@@ -161,7 +171,11 @@ fn exhaustion(forecast: &Forecast) -> String {
     match forecast.exhaustion {
         None => "-".to_owned(),
         Some(Exhaustion::Reached) => "now".to_owned(),
-        Some(Exhaustion::NotWithin(days)) => format!("not in {} days", number(days)),
+        Some(Exhaustion::NotWithin { days, earliest }) => {
+            let perhaps =
+                earliest.map_or_else(String::new, |early| format!(", perhaps in {}", number(early)));
+            format!("not in {} days{perhaps}", number(days))
+        }
         Some(Exhaustion::In {
             days,
             earliest,
@@ -210,11 +224,52 @@ fn text(found: &Capacity, limit: Option<f64>) -> String {
             exhaustion(best),
             number(earliest.floor())
         ),
-        _ => writeln!(
+        Some(Exhaustion::NotWithin { days, earliest }) => writeln!(
             text,
-            "\n{limit} is {} by {name}, at {growth} a day; more days of data see further",
-            exhaustion(best).replace("not in", "not reached within")
+            "\n{limit} is not reached within {} days by {name}, at {growth} a day{}; more days of data see further",
+            number(days),
+            earliest.map_or_else(String::new, |early| format!(
+                ", but may be in {} at the earliest",
+                number(early)
+            ))
         ),
+        None => Ok(()),
     };
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capacity::testing::unsure;
+
+    /// Cause: three days of a growth under noise, whose trend is at the limit in 39 days and can be seen for 30, and a limit that is
+    /// farther away. Seen: of the first when it may be reached, in words and as JSON; of the other nothing of the kind.
+    #[test]
+    fn what_may_be_reached_is_told_beside_what_the_trend_says() {
+        let of = |limit: f64| {
+            let hours = 0..72_i64;
+            let series: Vec<(i64, f64)> = hours
+                .map(|hour| (hour * 3_600_000, unsure(hour as f64)))
+                .collect();
+            forecast(&series, Some(limit)).unwrap()
+        };
+        let near = of(92.0);
+        let told = text(&near, Some(92.0));
+        for words in [
+            "not in 29.58 days, perhaps in 2",
+            "92 is not reached within 29.58 days by ",
+            "but may be in 2",
+        ] {
+            assert!(told.contains(words), "no {words:?} in\n{told}");
+        }
+        let json = serde_json::to_value(near.best().unwrap()).unwrap();
+        let early = json["exhaustion"]["not_within"]["earliest"].as_f64();
+        assert!(early.is_some_and(|days| (20.0..29.0).contains(&days)), "{json}");
+        let told = text(&of(1000.0), Some(1000.0));
+        assert!(
+            told.contains("1000 is not reached within 29.58 days") && !told.contains("may be"),
+            "{told}"
+        );
+    }
 }

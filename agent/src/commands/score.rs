@@ -13,6 +13,9 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Anomalies that the summary names.
 const NAMED: usize = 20;
 
+/// Samples after which a forest is asked again from which rate on it can alarm.
+const ASKED: usize = 256;
+
 /// Judges each line of a file by those before it.
 pub fn score(options: &cli::Score) -> Result<()> {
     let table = Table::read(&options.file)?;
@@ -30,6 +33,7 @@ pub fn score(options: &cli::Score) -> Result<()> {
     let mut series = Series::new(settings);
     let mut forest = LagForest::new(settings);
     let mut summary = Summary::default();
+    let mut least = None;
     let judged = table.rows.iter().map(|row| {
         let scored = match detector {
             None => {
@@ -37,7 +41,14 @@ pub fn score(options: &cli::Score) -> Result<()> {
                 scored.corroborate(&forest.observe(row.at, row.value));
                 scored
             }
-            Some(Detector::IsolationForest) => forest.observe(row.at, row.value),
+            Some(Detector::IsolationForest) => {
+                let scored = forest.observe(row.at, row.value);
+                // What it could find changes with what it knows: a shift that lasts is learned.
+                if summary.samples.is_multiple_of(ASKED) {
+                    least = least.into_iter().chain(forest.least_alarms()).reduce(f64::min);
+                }
+                scored
+            }
             Some(_) => series.observe(row.at, row.value),
         };
         summary.add(row, &scored);
@@ -47,13 +58,34 @@ pub fn score(options: &cli::Score) -> Result<()> {
         Some(file) => {
             let written = File::create(file).and_then(|out| write(judged, BufWriter::new(out)));
             written.context(format_args!("--output {}", file.display()))?;
-            say(summary.text(&settings, &series).trim_end())
+            say(summary.text(&settings, &series).trim_end())?;
         }
         None => match write(judged, BufWriter::new(stdout().lock())) {
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::closed()),
-            result => result.context("standard output"),
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Err(Error::closed()),
+            result => result.context("standard output")?,
         },
     }
+    if detector == Some(Detector::IsolationForest)
+        && summary.anomalies.is_empty()
+        && let Some(note) = silent(least, options.alarms_per_week)
+    {
+        let _ = writeln!(std::io::stderr(), "geophone: {note}");
+    }
+    Ok(())
+}
+
+/// That a forest could have found nothing, and from how many alarms a week on it can.
+fn silent(least: Option<f64>, asked: f64) -> Option<String> {
+    let least = least.filter(|least| *least > asked)?;
+    // Rounded up: with less it is silent.
+    let least = (least * 10.0).ceil() / 10.0;
+    let remedy = match cli::Score::ALARMS.contains(&least) {
+        true => format!("from --alarms-per-week {least} on it can"),
+        false => "ask the other detectors: it can at no rate here".to_owned(),
+    };
+    Some(format!(
+        "isolation-forest can find nothing at --alarms-per-week {asked}, as its score has a greatest value; {remedy}"
+    ))
 }
 
 fn write(lines: impl Iterator<Item = String>, mut out: impl Write) -> std::io::Result<()> {
@@ -182,5 +214,28 @@ fn moment(ms: i64) -> String {
     match u64::try_from(ms) {
         Ok(ms) => humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string(),
         Err(_) => format!("{}", ms / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: a forest that is silent at the rate that was asked for, one that is not, and one that is at every rate. Seen: of the first
+    /// the rate that helps, rounded up, of the second nothing, of the last that no rate does.
+    #[test]
+    fn a_forest_that_is_silent_says_so() {
+        let told = silent(Some(12.31), 1.0).unwrap();
+        assert!(
+            told.contains("nothing at --alarms-per-week 1,")
+                && told.ends_with("from --alarms-per-week 12.4 on it can"),
+            "{told}"
+        );
+        assert_eq!((silent(Some(12.31), 20.0), silent(None, 1.0)), (None, None));
+        let told = silent(Some(f64::INFINITY), 1e4).unwrap();
+        assert!(
+            told.contains("at no rate") && told.contains("other detectors"),
+            "{told}"
+        );
     }
 }

@@ -2,11 +2,16 @@
 
 use crate::api::promql::zone;
 use crate::error::{Context as _, Error, Result};
+use agent_score::anomaly::LARGEST;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write as _, stdin};
+use std::io::{BufRead, BufReader, Read as _, Write as _, stdin};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+/// Bytes of a line, without its end: what has no end of lines is not taken into memory whole.
+const LONGEST: usize = 64 << 10;
+/// Lines that are kept: some gigabytes.
+const MOST: usize = 50_000_000;
 /// Lines that are complained about one by one; of the others there is a number.
 const TOLD: usize = 10;
 /// From this number on a timestamp is in milliseconds: in seconds it would be the year 5138.
@@ -37,7 +42,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads a file, `-` for standard input. A line that cannot be used is told on standard error, and the rest is read.
+    /// Reads a file, `-` for standard input. A line that cannot be used is told on standard error, and the rest is read. A file without
+    /// a value, or with more than 50 million of them, is an error.
     pub fn read(file: &Path) -> Result<Self> {
         Self::of(file, false)
     }
@@ -50,13 +56,13 @@ impl Table {
     fn of(file: &Path, third: bool) -> Result<Self> {
         let name = file.display().to_string();
         let table = if file.as_os_str() == "-" {
-            Self::parse(&name, stdin().lock(), third, complain)
+            Self::parse(&name, stdin().lock(), third, MOST, complain)
         } else {
             let opened = File::open(file).map_err(|e| match e.kind() {
                 std::io::ErrorKind::NotFound => Error::usage(format_args!("{name}: no such file")),
                 _ => Error::new(format_args!("{name}: {e}")),
             })?;
-            Self::parse(&name, BufReader::new(opened), third, complain)
+            Self::parse(&name, BufReader::new(opened), third, MOST, complain)
         }?;
         if table.left_out > TOLD {
             complain(&format!(
@@ -76,22 +82,37 @@ impl Table {
         name: &str,
         mut input: impl BufRead,
         third: bool,
+        most: usize,
         mut complain: impl FnMut(&str),
     ) -> Result<Self> {
         let mut table = Self::default();
         let mut bytes = Vec::new();
         for line in 1.. {
             bytes.clear();
-            if input.read_until(b'\n', &mut bytes).context(name)? == 0 {
+            let mut start = input.by_ref().take(LONGEST as u64 + 1);
+            if start.read_until(b'\n', &mut bytes).context(name)? == 0 {
                 break;
+            }
+            let is_cut = bytes.len() > LONGEST && !bytes.ends_with(b"\n");
+            if is_cut {
+                input.skip_until(b'\n').context(name)?;
             }
             let text = String::from_utf8_lossy(&bytes);
             let text = text.trim_start_matches('\u{feff}').trim();
-            if text.is_empty() || text.starts_with('#') {
+            if !is_cut && (text.is_empty() || text.starts_with('#')) {
                 continue;
             }
-            let last = table.rows.last().map(|row| row.at);
-            match row(text, last, third) {
+            let found = match is_cut {
+                true => Err(format!("longer than {} KiB", LONGEST >> 10)),
+                false => row(text, table.rows.last(), third),
+            };
+            match found {
+                Ok(_) if table.rows.len() >= most => {
+                    return Err(Error::new(format_args!(
+                        "{name}: more than {most} lines; give a part of them, e.g. those of tail -n 1000000, or one in ten, \
+                         e.g. by awk 'NR % 10 == 0'"
+                    )));
+                }
                 Ok(row) => table.rows.push(row),
                 // What the columns are called.
                 Err(_) if line == 1 && text.contains(',') && !text.contains(|c: char| c.is_ascii_digit()) => {
@@ -120,7 +141,7 @@ fn complain(what: &str) {
     let _ = writeln!(std::io::stderr(), "geophone: {what}");
 }
 
-fn row(text: &str, last: Option<i64>, third: bool) -> std::result::Result<Row, String> {
+fn row(text: &str, last: Option<&Row>, third: bool) -> std::result::Result<Row, String> {
     let fields: Vec<&str> = text
         .split(',')
         .map(|f| f.trim().trim_matches('"').trim())
@@ -143,10 +164,18 @@ fn row(text: &str, last: Option<i64>, third: bool) -> std::result::Result<Row, S
     let at = time(timestamp).ok_or_else(|| {
         format!("{timestamp:?} is no time; write 2026-01-31T12:00:00Z, or seconds or milliseconds since 1970")
     })?;
-    if last.is_some_and(|last| at <= last) {
-        return Err(format!(
-            "{timestamp} is not later than the line before; sort by time, each time once"
-        ));
+    match last {
+        Some(last) if at == last.at && timestamp != last.timestamp => {
+            return Err(format!(
+                "{timestamp} is in the same millisecond as the line before, and no time is finer here; give a line a millisecond"
+            ));
+        }
+        Some(last) if at <= last.at => {
+            return Err(format!(
+                "{timestamp} is not later than the line before; sort by time, each time once"
+            ));
+        }
+        _ => {}
     }
     Ok(Row {
         timestamp: timestamp.to_owned(),
@@ -157,12 +186,18 @@ fn row(text: &str, last: Option<i64>, third: bool) -> std::result::Result<Row, S
 }
 
 fn number(text: &str) -> std::result::Result<f64, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "" | "na" | "null" | "none" | "-" => Ok(f64::NAN),
+    let number = match text.to_ascii_lowercase().as_str() {
+        "" | "na" | "null" | "none" | "-" => f64::NAN,
         lower => lower
             .parse()
-            .map_err(|_none| format!("{text:?} is no number; leave it empty where nothing was measured")),
+            .map_err(|_none| format!("{text:?} is no number; leave it empty where nothing was measured"))?,
+    };
+    if number.abs() > LARGEST {
+        return Err(format!(
+            "{text} is farther from 0 than {LARGEST:e}; take a larger unit, or leave it empty where nothing was measured"
+        ));
     }
+    Ok(number)
 }
 
 fn time(text: &str) -> Option<i64> {
@@ -188,8 +223,68 @@ mod tests {
 
     fn parse(text: &str) -> (Table, Vec<String>) {
         let mut complaints = Vec::new();
-        let table = Table::parse("x.csv", text.as_bytes(), false, |c| complaints.push(c.to_owned())).unwrap();
+        let complain = |c: &str| complaints.push(c.to_owned());
+        let table = Table::parse("x.csv", text.as_bytes(), false, MOST, complain).unwrap();
         (table, complaints)
+    }
+
+    /// Cause: a line of a megabyte between two others, the longest that is allowed, and one that ends nowhere. Seen: one complaint about
+    /// each that is too long, with its number; the others are read.
+    #[test]
+    fn a_line_without_end_is_left_out() {
+        let long = "9".repeat(1 << 20);
+        let longest = format!("3,{}4", " ".repeat(LONGEST - 3));
+        assert_eq!(longest.len(), LONGEST);
+        let (table, complaints) = parse(&format!("1,1\n{long}\n2,2\n{longest}\n4,{long}"));
+        let values: Vec<f64> = table.rows.iter().map(|row| row.value).collect();
+        assert_eq!(values, [1.0, 2.0, 4.0]);
+        let told = |line| format!("x.csv:{line}: longer than 64 KiB; the line is left out");
+        assert_eq!((complaints, table.left_out), (vec![told(2), told(5)], 2));
+    }
+
+    /// Cause: one line more than is kept. Seen: an error with what helps; as many as are kept are read.
+    #[test]
+    fn too_many_lines_are_an_error() {
+        let read = |text: &str| Table::parse("x.csv", text.as_bytes(), false, 3, |c| panic!("{c}"));
+        assert_eq!(read("1,1\n2,2\n3,3\n").unwrap().rows.len(), 3);
+        let error = read("1,1\n2,2\n3,3\n4,4\n").unwrap_err().to_string();
+        assert!(
+            error.starts_with("x.csv: more than 3 lines; ") && error.contains("tail -n"),
+            "{error}"
+        );
+    }
+
+    /// Cause: values that deviations of single precision cannot hold, and the largest that they can. Seen: the first are left out, and
+    /// why; in the third column as well.
+    #[test]
+    fn what_is_too_large_to_be_judged_is_left_out() {
+        let (table, complaints) = parse("1,1e30\n2,-1e308\n3,inf\n4,-1e30\n5,nan\n");
+        assert_eq!(table.rows.len(), 3);
+        assert_eq!(complaints.len(), 2);
+        for (complaint, value) in complaints.iter().zip(["-1e308", "inf"]) {
+            assert!(
+                complaint.contains(&format!("{value} is farther from 0 than 1e30; ")),
+                "{complaint}"
+            );
+        }
+        let mut complaints = Vec::new();
+        let complain = |c: &str| complaints.push(c.to_owned());
+        let table = Table::parse("x.csv", &b"1,2,1e31\n"[..], true, MOST, complain).unwrap();
+        assert_eq!((table.rows.len(), complaints.len()), (0, 1));
+    }
+
+    /// Cause: ten thousand samples a second, the same time twice, and one that goes back. Seen: of each millisecond the first, and why
+    /// the others are not; of those that are not later that they are not.
+    #[test]
+    fn times_finer_than_a_millisecond_are_told_to_be() {
+        let (table, complaints) = parse("10.0,1\n10.0001,2\n10.0002,3\n10.001,4\n10.001,5\n10,6\n");
+        let values: Vec<f64> = table.rows.iter().map(|row| row.value).collect();
+        assert_eq!(values, [1.0, 4.0]);
+        let words = ["same millisecond", "same millisecond", "not later", "not later"];
+        assert_eq!(complaints.len(), words.len(), "{complaints:?}");
+        for (complaint, words) in complaints.iter().zip(words) {
+            assert!(complaint.contains(words), "{complaint}");
+        }
     }
 
     #[test]

@@ -178,6 +178,53 @@ fn what_is_not_answered_is_asked_again_and_then_told_without() {
     assert_eq!(rounds[2].begun[0].evidence_missing, "too late");
 }
 
+/// Cause: an anomaly of a peer, and five changes of eight kinds, those of drops, which have no peer, a hundred times as large as most. Seen:
+/// the largest of each kind, those of peers first and then by size; behind them the rest of the peers'; and how many there are more.
+#[test]
+fn what_says_most_is_told_first_and_the_rest_is_counted() {
+    let mut fed = Fed::new(SETTINGS, false);
+    let mut begun = Vec::new();
+    for round in 0..=60 {
+        fed.at += STEP;
+        let value = if round == 60 { 300.0 } else { 100.0 } + fed.random.random_range(-1.0..1.0);
+        let mut ask = |query: &str| {
+            if query == "x" {
+                return Ok(vec![(Labels::new([("peer", "db")]), value)]);
+            }
+            let size = match query {
+                query if query.contains("offset") => return Ok(Vec::new()),
+                query if query.contains("geophone_drops") => 5000.0,
+                query if query.contains("bytes") => 1e6,
+                _ => 50.0,
+            };
+            let which = ["a", "b", "c", "d", "e"].into_iter().zip(1_u8..);
+            let one = |(name, i): (&str, u8)| (Labels::new([("which", name)]), size * f64::from(i));
+            Ok(which.map(one).collect())
+        };
+        begun.extend(fed.watcher.evaluate(fed.at, &mut ask, None).begun);
+    }
+    let [told] = &begun[..] else { panic!("{begun:?}") };
+    let kinds: Vec<&str> = told.evidence.iter().map(|one| one.what.as_str()).collect();
+    let wanted = [
+        "failed connections",
+        "retransmits",
+        "resets",
+        "bytes",
+        "drops",
+        "DNS timeouts",
+        "DNS answers",
+        "packets lost in tunnels",
+        "failed connections",
+        "failed connections",
+        "retransmits",
+        "resets",
+    ];
+    assert_eq!(kinds, wanted);
+    assert_eq!(told.evidence[0].labels["which"], "e");
+    assert_eq!((told.evidence_left_out, told.evidence_missing.as_str()), (28, ""));
+    assert!(told.left_out().is_some_and(|more| more.contains("28 more")));
+}
+
 /// Cause: more anomalies than are kept, of which all end. Seen: each is told to have begun, then to be over, once; also those that
 /// were given up before anybody had looked for evidence.
 #[test]

@@ -166,6 +166,12 @@ fn record(anomaly: &Anomaly, now: u64) -> LogRecord {
     // At the end it may be more: what the CPUs did is looked for once more.
     let evidence = anomaly.evidence.iter().map(ToString::to_string);
     all.push(pair("geophone.anomaly.evidence", list(evidence)));
+    if anomaly.evidence_left_out > 0 {
+        all.push(pair(
+            "geophone.anomaly.evidence_left_out",
+            Value::IntValue(i64::try_from(anomaly.evidence_left_out).unwrap_or(i64::MAX)),
+        ));
+    }
     if !anomaly.evidence_missing.is_empty() {
         all.push(pair(
             "geophone.anomaly.evidence_missing",
@@ -205,6 +211,7 @@ mod tests {
                 now: Some(3.0),
                 ..Evidence::default()
             }],
+            evidence_left_out: 3,
             ..Anomaly::default()
         };
         let drops = begun.evidence[0].to_string();
@@ -240,6 +247,7 @@ mod tests {
             pair("geophone.anomaly.id", Value::IntValue(7)),
             pair("geophone.anomaly.upper", Value::DoubleValue(0.01)),
             pair("geophone.anomaly.evidence", evidence.clone()),
+            pair("geophone.anomaly.evidence_left_out", Value::IntValue(3)),
         ] {
             assert!(begun.attributes.contains(&wanted), "no {wanted:?} in {begun:?}");
         }
