@@ -20,8 +20,8 @@ pub struct KubernetesSettings {
     pub node: String,
     /// What the `subject` of a container is.
     pub subject: SubjectOf,
-    /// Whether peers are called after services, as `shop/db`: by the address of the service or its load balancer, else by that of
-    /// an endpoint, then with its zone and region. It needs list and watch of `services` and `endpointslices`
+    /// Whether peers are called after services, as `shop/db`: by the address of the service, an external one or its load balancer's, else
+    /// by that of an endpoint, then with its zone and region. It needs list and watch of `services` and `endpointslices`
     /// (`discovery.k8s.io`) of the whole cluster, as kube-proxy does on each node, and costs a series for each service and
     /// zone that somebody talks to. What `peers` says of a single address goes first; wider prefixes are for the rest.
     pub peers: bool,
