@@ -386,6 +386,42 @@ fn check_names_the_right_that_is_missing() -> Result<()> {
     let kubeconfig = format!("kubernetes.kubeconfig={}", kubeconfig.display());
     let arguments = [
         "check",
+/// Cause: a kubeconfig whose user is told by a program, whose token ends at once; with the filter of system calls, and without.
+/// Seen: a line that names the remedy, from the agent and from `geophone check`; without the filter the pods, later ones too.
+#[test]
+fn a_program_of_a_kubeconfig_is_refused_or_runs_on() -> Result<()> {
+    need_root!();
+    let api = Api::start()?;
+    api.set("pods", pod(&uid(), "shop", "web"));
+    let path = api.kubeconfig_with_program()?;
+    let path = path.to_str().context("a strange path")?;
+    let told = "give the user a tokenFile, or set security.seccomp: false";
+    let with = Setup::new()
+        .set("kubernetes.kubeconfig", path)
+        .set("kubernetes.node", "node-1");
+    let refused = with.start()?;
+    ensure!(refused.log().contains(told), "{}", refused.log());
+    equal("requests", api.requests().len(), 0)?;
+    drop(refused);
+    let checked = geophone(&["check", "--set", &format!("kubernetes.kubeconfig={path}")])?;
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    ensure!(checked.contains(told), "{checked}");
+    let without = Setup::new()
+        .set("kubernetes.kubeconfig", path)
+        .set("kubernetes.node", "node-1")
+        .set("security.seccomp", "false");
+    let agent = without.start()?;
+    agent.until(|s| equal("pods", s.number("geophone_kubernetes_pods", &[])? as u64, 1))?;
+    api.compact();
+    api.set("pods", pod(&uid(), "shop", "late"));
+    agent.until(|s| {
+        equal("pods", s.number("geophone_kubernetes_pods", &[])? as u64, 2)?;
+        let forbidden = s.sum("geophone_kubernetes_errors_total", &[("reason", "forbidden")]);
+        equal("forbidden", forbidden, 0)
+    })?;
+    api.is_content()
+}
+
         "--json",
         "--set",
         &kubeconfig,

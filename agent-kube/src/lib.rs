@@ -9,6 +9,7 @@ pub mod directory;
 mod limit;
 pub mod owner;
 pub mod pod;
+mod program;
 pub mod service;
 pub mod store;
 mod watch;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub node: String,
     /// Whether services and their endpoints are followed as well, of all nodes.
     pub peers: bool,
+    /// Whether a program of the kubeconfig may tell who asks. It is run again whenever its token ends.
+    pub programs: bool,
 }
 
 /// Whether this process runs in a pod that may speak to the API.

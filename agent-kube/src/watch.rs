@@ -6,7 +6,7 @@ use crate::limit::{Bounds, TooLong};
 use crate::pod::Pod;
 use crate::service::{LONGEST_LABEL, Named, Service, Slice};
 use crate::store::MAX_PODS;
-use crate::{Node, Settings, Shared};
+use crate::{Node, Settings, Shared, program};
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::core::v1 as core;
 use kube_client::client::ClientBuilder;
@@ -93,6 +93,13 @@ async fn client(settings: &Settings, shared: &Shared) -> Result<Client, String> 
     let mut config = match &settings.kubeconfig {
         Some(path) => {
             let read = Kubeconfig::read_from(path).map_err(|e| chain(&e))?;
+            if let Some(user) = program::user(&read).filter(|_| !settings.programs) {
+                return Err(format!(
+                    "{}: user {user:?} is told by a program (exec), which security.seccomp would not let run again when its token ends; \
+                     give the user a tokenFile, or set security.seccomp: false",
+                    path.display()
+                ));
+            }
             let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
             config.map_err(|e| format!("{}: {}", path.display(), chain(&e)))?
         }

@@ -13,7 +13,8 @@ pub struct KubernetesSettings {
     /// Whether the API is asked, where `kubeconfig` is set or the agent runs in a pod that has a service account's token. It
     /// needs list and watch of `pods`, of which it asks for those of its own node, and get of `nodes`, for zone and region.
     pub enabled: bool,
-    /// A kubeconfig file. Without it the service account is used that the kubelet gives to a container.
+    /// A kubeconfig file. Without it the service account is used that the kubelet gives to a container. A user that a program tells
+    /// (`exec`) needs `security.seccomp: false`; one with `tokenFile` does not.
     pub kubeconfig: Option<PathBuf>,
     /// Name of this node in Kubernetes; empty = the variable `NODE_NAME`, which the pod sets to `spec.nodeName`, else the
     /// host's name.

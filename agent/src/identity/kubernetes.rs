@@ -147,6 +147,8 @@ pub fn connect(config: &Config) -> Result<Kubernetes> {
 pub struct StatsCollect {
     kubernetes: Kubernetes,
     none: Arc<Labels>,
+        // What it runs would have the agent's filter of system calls.
+        programs: !config.security.seccomp,
     /// By metric and value of its label.
     labels: HashMap<(&'static str, &'static str), Arc<Labels>>,
     /// Where the node was when it was told last.
