@@ -3,48 +3,16 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use std::fs;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
-use tests::harness::cgroup::Cgroup;
 use tests::harness::cli::geophone;
 use tests::harness::command::promtool;
+use tests::harness::kubernetes::laid::{self, container, talk, uid};
 use tests::harness::kubernetes::runc::{Container, id};
 use tests::harness::kubernetes::{Api, Mood, agent, pod, running, sent};
 use tests::harness::otlp::Authority;
-use tests::harness::traffic::Place;
-use tests::harness::{Scene, Setup, Snapshot, Traffic, equal, serial};
+use tests::harness::{Scene, Setup, Snapshot, equal};
 use tests::need_root;
-
-/// A UID that no other test has.
-fn uid() -> String {
-    format!(
-        "{:08x}-{:04x}-4a5e-9a41-5f1f0d2c7b11",
-        std::process::id(),
-        serial()
-    )
-}
-
-/// A container as containerd and the kubelet lay it out.
-fn container(uid: &str, id: &str) -> Result<Cgroup> {
-    let pod = uid.replace('-', "_");
-    Cgroup::new(format!(
-        "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{pod}.slice/cri-containerd-{id}.scope"
-    ))
-}
-
-/// A process in a container sends so many bytes and ends.
-fn talk(scene: &Scene, cgroup: &Path, bytes: u64) -> Result<()> {
-    let mut client = Traffic::at(Place {
-        netns: Some(&scene.net.a.ns),
-        cgroup: Some(cgroup),
-        name: "main".into(),
-        binary: None,
-    })?;
-    let connection = client.connect(&scene.at)?;
-    client.ping(connection, bytes / 100, 100)?;
-    client.close(connection)
-}
 
 fn has_sent(s: &Snapshot, subject: &str, bytes: u64) -> Result<()> {
     let found = sent(s, &[("subject", subject)]);
@@ -386,6 +354,38 @@ fn check_names_the_right_that_is_missing() -> Result<()> {
     let kubeconfig = format!("kubernetes.kubeconfig={}", kubeconfig.display());
     let arguments = [
         "check",
+        "--json",
+        "--set",
+        &kubeconfig,
+        "--set",
+        "kubernetes.node=node-1",
+    ];
+    let fact = || -> Result<serde_json::Value> {
+        let report: serde_json::Value = serde_json::from_slice(&geophone(&arguments)?.stdout)?;
+        let facts = report["facts"].as_array().cloned().unwrap_or_default();
+        let own = facts.into_iter().find(|fact| fact["name"] == "kubernetes");
+        own.context("nothing of Kubernetes")
+    };
+    let well = fact()?;
+    ensure!(
+        well["ok"] == true && well["value"] == "1 pods of node node-1",
+        "{well}"
+    );
+    api.becomes(Mood::ForbidsWatch);
+    let forbidden = fact()?;
+    ensure!(forbidden["ok"] == false, "{forbidden}");
+    let value = forbidden["value"].as_str().unwrap_or_default();
+    equal(
+        "fact",
+        value,
+        "1 pods of node node-1, but forbidden: watch of pods",
+    )?;
+    api.becomes(Mood::Forbids);
+    let forbidden = fact()?;
+    let value = forbidden["value"].as_str().unwrap_or_default();
+    equal("fact", value, "forbidden: list of pods, get of nodes")
+}
+
 /// Cause: a kubeconfig whose user is told by a program, whose token ends at once; with the filter of system calls, and without.
 /// Seen: a line that names the remedy, from the agent and from `geophone check`; without the filter the pods, later ones too.
 #[test]
@@ -422,38 +422,6 @@ fn a_program_of_a_kubeconfig_is_refused_or_runs_on() -> Result<()> {
     api.is_content()
 }
 
-        "--json",
-        "--set",
-        &kubeconfig,
-        "--set",
-        "kubernetes.node=node-1",
-    ];
-    let fact = || -> Result<serde_json::Value> {
-        let report: serde_json::Value = serde_json::from_slice(&geophone(&arguments)?.stdout)?;
-        let facts = report["facts"].as_array().cloned().unwrap_or_default();
-        let own = facts.into_iter().find(|fact| fact["name"] == "kubernetes");
-        own.context("nothing of Kubernetes")
-    };
-    let well = fact()?;
-    ensure!(
-        well["ok"] == true && well["value"] == "1 pods of node node-1",
-        "{well}"
-    );
-    api.becomes(Mood::ForbidsWatch);
-    let forbidden = fact()?;
-    ensure!(forbidden["ok"] == false, "{forbidden}");
-    let value = forbidden["value"].as_str().unwrap_or_default();
-    equal(
-        "fact",
-        value,
-        "1 pods of node node-1, but forbidden: watch of pods",
-    )?;
-    api.becomes(Mood::Forbids);
-    let forbidden = fact()?;
-    let value = forbidden["value"].as_str().unwrap_or_default();
-    equal("fact", value, "forbidden: list of pods, get of nodes")
-}
-
 /// Cause: containers of runc under kubepods, one in a pod that the API knows, one of which only containerd's files tell.
 /// Seen: the first by its StatefulSet, without Kubernetes the second by namespace and pod.
 #[test]
@@ -470,7 +438,7 @@ fn real_containers() -> Result<()> {
     let without = Setup::new().start()?;
     for (container, bytes) in [
         (container, 1000),
-        (Container::new(&self::uid(), &scene)?.written_down()?, 700),
+        (Container::new(&laid::uid(), &scene)?.written_down()?, 700),
     ] {
         let mut client = container.start()?;
         let connection = client.connect(&scene.at)?;

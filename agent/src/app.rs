@@ -207,7 +207,8 @@ impl Agent {
         let mut collects: Vec<Box<dyn Collect>> =
             vec![Box::new(api::StatsCollect::new(stats.clone(), start))];
         if let Some(followed) = followed {
-            collects.push(Box::new(kubernetes::StatsCollect::new(followed, start)));
+            let stats = kubernetes::StatsCollect::new(followed, config.kubernetes.subject, start);
+            collects.push(Box::new(stats));
         }
         let mut exports = push::StatsCollect::default();
         if let Some(exporter) = &exporter {

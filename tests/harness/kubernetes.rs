@@ -4,12 +4,13 @@
 //! After `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/get.go` and the API concepts of Kubernetes 1.33.
 
 mod asks;
+pub mod laid;
 mod objects;
 pub mod runc;
 mod tls;
 
 pub use asks::{agent, sent};
-pub use objects::{node, pod, running, service, slice};
+pub use objects::{behind, node, pod, running, service, slice};
 
 use super::agent::Scratch;
 use anyhow::{Context as _, Result, ensure};

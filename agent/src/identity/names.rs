@@ -24,6 +24,23 @@ pub enum SubjectOf {
     Pod,
 }
 
+impl SubjectOf {
+    /// What a container of a pod is called; empty = its name is not known.
+    pub fn of(self, pod: &Pod, container: &str) -> String {
+        let Pod {
+            namespace,
+            name,
+            workload,
+            ..
+        } = pod;
+        match self {
+            Self::Pod => format!("{namespace}/{name}"),
+            Self::Container if !container.is_empty() => format!("{namespace}/{workload}/{container}"),
+            Self::Container | Self::Workload => format!("{namespace}/{workload}"),
+        }
+    }
+}
+
 /// A label that series of containers may have beside `subject`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -94,13 +111,7 @@ impl Names {
     }
 
     fn of_pod(&self, pod: &Arc<Pod>, container: &str) -> Name {
-        let label = match self.subject {
-            SubjectOf::Pod => format!("{}/{}", pod.namespace, pod.name),
-            SubjectOf::Container if !container.is_empty() => {
-                format!("{}/{}/{container}", pod.namespace, pod.workload)
-            }
-            _ => format!("{}/{}", pod.namespace, pod.workload),
-        };
+        let label = self.subject.of(pod, container);
         let further = self.labels.iter().filter_map(|further| {
             Some(match further {
                 FurtherLabel::Namespace => (&label::K8S_NAMESPACE, pod.namespace.as_str()),
