@@ -9,9 +9,9 @@ use tests::harness::cli::geophone;
 use tests::harness::command::promtool;
 use tests::harness::kubernetes::laid::{self, container, talk, uid};
 use tests::harness::kubernetes::runc::{Container, id};
-use tests::harness::kubernetes::{Api, Mood, agent, pod, running, sent};
+use tests::harness::kubernetes::{Api, Mood, agent, node, pod, running, sent};
 use tests::harness::otlp::Authority;
-use tests::harness::{Scene, Setup, Snapshot, equal};
+use tests::harness::{Agent, Scene, Setup, Snapshot, equal, promql};
 use tests::need_root;
 
 fn has_sent(s: &Snapshot, subject: &str, bytes: u64) -> Result<()> {
@@ -103,6 +103,44 @@ fn containers_are_called_after_their_workloads() -> Result<()> {
         .filter(|r| r.contains("/pods?") && !r.contains("watch=true"))
         .count();
     equal("pages", pages, 1)
+}
+
+/// Cause: a node that a cloud labels when the agent runs already. Seen: its zone and region within a few seconds, in a scrape and
+/// in the store, which has one `target_info` at a time.
+#[test]
+fn zone_and_region_come_with_the_labels_of_the_node() -> Result<()> {
+    need_root!();
+    let api = Api::start()?;
+    api.set("nodes", node("node-1", "", ""));
+    let agent = agent(&api)?.config("store: {kind: memory}").start()?;
+    let info = |agent: &Agent| -> Result<String> {
+        let text = agent.metrics()?;
+        let line = text.lines().find(|line| line.starts_with("target_info"));
+        Ok(line.context("no target_info")?.to_owned())
+    };
+    let before = info(&agent)?;
+    ensure!(
+        !before.contains("region=") && !before.contains("zone="),
+        "{before}"
+    );
+    api.set("nodes", node("node-1", "eu-1", "eu-1a"));
+    agent.until(|_| {
+        let now = info(&agent)?;
+        ensure!(
+            now.contains(r#"region="eu-1""#) && now.contains(r#"zone="eu-1a""#),
+            "{now}"
+        );
+        Ok(())
+    })?;
+    agent.after(2)?;
+    let places = promql::instant(agent.at, "count by (region, zone) (target_info)")?;
+    let place = |one: &serde_json::Value| format!("{} {}", one["metric"]["region"], one["metric"]["zone"]);
+    equal(
+        "target_info",
+        places.iter().map(place).collect::<Vec<_>>(),
+        vec![r#""eu-1" "eu-1a""#.to_owned()],
+    )?;
+    api.is_content()
 }
 
 /// Cause: the agent runs as in a pod with a service account, and the API is behind TLS. Seen: it asks by itself, and

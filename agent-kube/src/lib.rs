@@ -160,6 +160,11 @@ impl Kubernetes {
         self.0.state().store.set(pod, Instant::now());
     }
 
+    /// Takes where the node is as if the API had said it.
+    pub fn set_node(&self, node: Node) {
+        self.0.state().node = Some(node);
+    }
+
     /// Takes what a slice names as if the API had said it; `node` is the own one.
     pub fn add_slice(&self, node: &str, uid: &str, claims: Vec<Claim>) {
         let mut state = self.0.state();

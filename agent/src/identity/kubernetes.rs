@@ -1,13 +1,14 @@
 //! The Kubernetes API as the agent asks it: whether, of which node, and what it says of how that goes.
 
 use super::names::{Names, SubjectOf};
+use super::place::Place;
 use super::runtimes::Runtimes;
 use crate::aggregate::labels::clean;
 use crate::aggregate::{Collect, Family, Label, Labels, Metric, Series, Value, label, metrics};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use agent_kube::directory::MAX_ADDRESSES;
-use agent_kube::{Kubernetes, Node, Settings, in_cluster};
+use agent_kube::{Kubernetes, Settings, in_cluster};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,7 @@ pub fn start(config: &Config) -> Result<(Config, Names)> {
         runtimes: Runtimes::default(),
         subject: config.kubernetes.subject,
         labels: config.kubernetes.labels.clone(),
+        place: None,
     };
     if !is_wanted(&config) {
         return Ok((config, names));
@@ -110,7 +112,7 @@ pub fn start(config: &Config) -> Result<(Config, Names)> {
     if !kubernetes.wait(PATIENCE) {
         tracing::warn!(
             "kubernetes: not all is known of node {node} after {PATIENCE:?}: {} pods, {}; what runs already may keep \
-             other names, and zone and region are those of the configuration until the agent is started again",
+             other names, and zone and region are those of the configuration until the node is known",
             kubernetes.status().pods,
             if kubernetes.node().is_some() {
                 "the node"
@@ -119,6 +121,7 @@ pub fn start(config: &Config) -> Result<(Config, Names)> {
             },
         );
     }
+    names.place = Some(Place::new(&config, kubernetes.clone()));
     let found = kubernetes.node();
     let is_without = |place: &str, set: &str| place.is_empty() && set.is_empty();
     if let Some(found) = &found
@@ -126,8 +129,8 @@ pub fn start(config: &Config) -> Result<(Config, Names)> {
         && is_without(&found.zone, &config.zone)
     {
         tracing::warn!(
-            "kubernetes: node {node} has no labels topology.kubernetes.io/region and zone: what is exported has neither until the \
-             agent is started again; set region and zone, or start it once the node is labelled"
+            "kubernetes: node {node} has no labels topology.kubernetes.io/region and zone: what is exported has neither until it \
+             has; label the node, or set region and zone"
         );
     }
     let found = found.unwrap_or_default();
@@ -167,8 +170,6 @@ pub struct StatsCollect {
     services: BTreeMap<Behind, Arc<Labels>>,
     /// Most of them that found no room at once.
     refused: usize,
-    /// Where the node was when it was told last.
-    node: Option<Node>,
     start: u64,
 }
 
@@ -176,7 +177,6 @@ impl StatsCollect {
     /// Of a connection.
     pub fn new(kubernetes: Kubernetes, subject: SubjectOf, start_unix_nanos: u64) -> Self {
         Self {
-            node: kubernetes.node(),
             kubernetes,
             none: Arc::new(Labels::new(&[], &[], false, start_unix_nanos)),
             labels: HashMap::new(),
@@ -247,26 +247,10 @@ impl StatsCollect {
             series: series.collect(),
         }
     }
-
-    /// Zone and region are on all that has been exported: they are those of the start.
-    fn tell_move(&mut self) {
-        let node = self.kubernetes.node();
-        if node == self.node {
-            return;
-        }
-        if let Some(Node { region, zone }) = &node {
-            tracing::warn!(
-                "kubernetes: this node is in region {region:?}, zone {zone:?} by now; what is exported has what was known at the start, \
-                 or is set, until the agent is started again"
-            );
-        }
-        self.node = node;
-    }
 }
 
 impl Collect for StatsCollect {
     fn collect(&mut self, out: &mut Vec<Family>) {
-        self.tell_move();
         out.push(self.services());
         let status = self.kubernetes.status();
         let one = |metric: &'static Metric, value: Value| Family {

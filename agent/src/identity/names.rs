@@ -2,6 +2,7 @@
 
 use super::Name;
 use super::cgroup::{Kind, Workload};
+use super::place::Place;
 use super::runtimes::{Container, Runtimes};
 use crate::aggregate::labels::clean;
 use crate::aggregate::{Further, Label, label};
@@ -66,6 +67,8 @@ pub struct Names {
     pub subject: SubjectOf,
     /// What it is said beside.
     pub labels: Vec<FurtherLabel>,
+    /// Where the node is, if Kubernetes says so.
+    pub place: Option<Place>,
 }
 
 /// What is known of a container's name.
