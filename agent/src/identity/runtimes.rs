@@ -62,14 +62,21 @@ impl Default for Runtimes {
     }
 }
 
+/// Where the files of the first process are.
+const HOST_ROOT: &str = "/proc/1/root/";
+
+/// Why the host's files cannot be looked at.
+pub fn host_error() -> Option<std::io::Error> {
+    std::fs::metadata(HOST_ROOT).err()
+}
+
 /// The root of the first process, if it is another than ours and may be looked at.
 pub fn host_root() -> Option<PathBuf> {
     let id = |path: &str| {
         let found = std::fs::metadata(path).ok()?;
         Some((found.dev(), found.ino()))
     };
-    let root = "/proc/1/root/";
-    (id("/")? != id(root)?).then(|| root.into())
+    (id("/")? != id(HOST_ROOT)?).then(|| HOST_ROOT.into())
 }
 
 /// `config.json` of an OCI bundle.
