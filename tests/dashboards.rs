@@ -31,6 +31,7 @@ const SILENT: &[(&str, &str)] = &[
         "a router below the tunnel would have to say that a packet is too big; the ends of this link are each other's neighbours",
     ),
     ("geophone_tunnel_too_big_total", "the same"),
+    ("geophone_kubernetes_service_info", "there is no Kubernetes"),
     (
         "geophone_kubernetes_backend_connections",
         "a service's address would have to be translated, by rules of the machine's own namespace",

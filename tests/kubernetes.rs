@@ -3,48 +3,16 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use std::fs;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
-use tests::harness::cgroup::Cgroup;
 use tests::harness::cli::geophone;
 use tests::harness::command::promtool;
+use tests::harness::kubernetes::laid::{self, container, talk, uid};
 use tests::harness::kubernetes::runc::{Container, id};
-use tests::harness::kubernetes::{Api, Mood, agent, pod, running, sent};
+use tests::harness::kubernetes::{Api, Mood, agent, node, pod, running, sent};
 use tests::harness::otlp::Authority;
-use tests::harness::traffic::Place;
-use tests::harness::{Scene, Setup, Snapshot, Traffic, equal, serial};
+use tests::harness::{Agent, Scene, Setup, Snapshot, equal, promql};
 use tests::need_root;
-
-/// A UID that no other test has.
-fn uid() -> String {
-    format!(
-        "{:08x}-{:04x}-4a5e-9a41-5f1f0d2c7b11",
-        std::process::id(),
-        serial()
-    )
-}
-
-/// A container as containerd and the kubelet lay it out.
-fn container(uid: &str, id: &str) -> Result<Cgroup> {
-    let pod = uid.replace('-', "_");
-    Cgroup::new(format!(
-        "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{pod}.slice/cri-containerd-{id}.scope"
-    ))
-}
-
-/// A process in a container sends so many bytes and ends.
-fn talk(scene: &Scene, cgroup: &Path, bytes: u64) -> Result<()> {
-    let mut client = Traffic::at(Place {
-        netns: Some(&scene.net.a.ns),
-        cgroup: Some(cgroup),
-        name: "main".into(),
-        binary: None,
-    })?;
-    let connection = client.connect(&scene.at)?;
-    client.ping(connection, bytes / 100, 100)?;
-    client.close(connection)
-}
 
 fn has_sent(s: &Snapshot, subject: &str, bytes: u64) -> Result<()> {
     let found = sent(s, &[("subject", subject)]);
@@ -135,6 +103,44 @@ fn containers_are_called_after_their_workloads() -> Result<()> {
         .filter(|r| r.contains("/pods?") && !r.contains("watch=true"))
         .count();
     equal("pages", pages, 1)
+}
+
+/// Cause: a node that a cloud labels when the agent runs already. Seen: its zone and region within a few seconds, in a scrape and
+/// in the store, which has one `target_info` at a time.
+#[test]
+fn zone_and_region_come_with_the_labels_of_the_node() -> Result<()> {
+    need_root!();
+    let api = Api::start()?;
+    api.set("nodes", node("node-1", "", ""));
+    let agent = agent(&api)?.config("store: {kind: memory}").start()?;
+    let info = |agent: &Agent| -> Result<String> {
+        let text = agent.metrics()?;
+        let line = text.lines().find(|line| line.starts_with("target_info"));
+        Ok(line.context("no target_info")?.to_owned())
+    };
+    let before = info(&agent)?;
+    ensure!(
+        !before.contains("region=") && !before.contains("zone="),
+        "{before}"
+    );
+    api.set("nodes", node("node-1", "eu-1", "eu-1a"));
+    agent.until(|_| {
+        let now = info(&agent)?;
+        ensure!(
+            now.contains(r#"region="eu-1""#) && now.contains(r#"zone="eu-1a""#),
+            "{now}"
+        );
+        Ok(())
+    })?;
+    agent.after(2)?;
+    let places = promql::instant(agent.at, "count by (region, zone) (target_info)")?;
+    let place = |one: &serde_json::Value| format!("{} {}", one["metric"]["region"], one["metric"]["zone"]);
+    equal(
+        "target_info",
+        places.iter().map(place).collect::<Vec<_>>(),
+        vec![r#""eu-1" "eu-1a""#.to_owned()],
+    )?;
+    api.is_content()
 }
 
 /// Cause: the agent runs as in a pod with a service account, and the API is behind TLS. Seen: it asks by itself, and
@@ -418,6 +424,42 @@ fn check_names_the_right_that_is_missing() -> Result<()> {
     equal("fact", value, "forbidden: list of pods, get of nodes")
 }
 
+/// Cause: a kubeconfig whose user is told by a program, whose token ends at once; with the filter of system calls, and without.
+/// Seen: a line that names the remedy, from the agent and from `geophone check`; without the filter the pods, later ones too.
+#[test]
+fn a_program_of_a_kubeconfig_is_refused_or_runs_on() -> Result<()> {
+    need_root!();
+    let api = Api::start()?;
+    api.set("pods", pod(&uid(), "shop", "web"));
+    let path = api.kubeconfig_with_program()?;
+    let path = path.to_str().context("a strange path")?;
+    let told = "give the user a tokenFile, or set security.seccomp: false";
+    let with = Setup::new()
+        .set("kubernetes.kubeconfig", path)
+        .set("kubernetes.node", "node-1");
+    let refused = with.start()?;
+    ensure!(refused.log().contains(told), "{}", refused.log());
+    equal("requests", api.requests().len(), 0)?;
+    drop(refused);
+    let checked = geophone(&["check", "--set", &format!("kubernetes.kubeconfig={path}")])?;
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    ensure!(checked.contains(told), "{checked}");
+    let without = Setup::new()
+        .set("kubernetes.kubeconfig", path)
+        .set("kubernetes.node", "node-1")
+        .set("security.seccomp", "false");
+    let agent = without.start()?;
+    agent.until(|s| equal("pods", s.number("geophone_kubernetes_pods", &[])? as u64, 1))?;
+    api.compact();
+    api.set("pods", pod(&uid(), "shop", "late"));
+    agent.until(|s| {
+        equal("pods", s.number("geophone_kubernetes_pods", &[])? as u64, 2)?;
+        let forbidden = s.sum("geophone_kubernetes_errors_total", &[("reason", "forbidden")]);
+        equal("forbidden", forbidden, 0)
+    })?;
+    api.is_content()
+}
+
 /// Cause: containers of runc under kubepods, one in a pod that the API knows, one of which only containerd's files tell.
 /// Seen: the first by its StatefulSet, without Kubernetes the second by namespace and pod.
 #[test]
@@ -434,7 +476,7 @@ fn real_containers() -> Result<()> {
     let without = Setup::new().start()?;
     for (container, bytes) in [
         (container, 1000),
-        (Container::new(&self::uid(), &scene)?.written_down()?, 700),
+        (Container::new(&laid::uid(), &scene)?.written_down()?, 700),
     ] {
         let mut client = container.start()?;
         let connection = client.connect(&scene.at)?;

@@ -2,8 +2,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 use tests::harness::command::promtool;
-use tests::harness::kubernetes::{Api, agent, node, sent, service, slice};
-use tests::harness::{Scene, Traffic, equal};
+use tests::harness::kubernetes::laid::{container, talk, uid};
+use tests::harness::kubernetes::runc::id;
+use tests::harness::kubernetes::{Api, agent, behind, node, pod, running, sent, service, slice};
+use tests::harness::{Scene, Traffic, equal, promql};
 use tests::need_root;
 
 /// Cause: a connection to the address of a service, which NAT sends to one of its endpoints, and one to the endpoint itself;
@@ -129,4 +131,56 @@ fn behind_a_service_is_the_pod_that_nat_has_chosen() -> Result<()> {
         0,
     )?;
     client.close(straight)
+}
+
+/// Cause: a pod of this node sends; it is behind one service, then behind a second one of its StatefulSet's kind, then behind none.
+/// Seen: through the agent's own API what a join says the service sends, by the subject of the metric; both of them by the query
+/// of the docs; nothing in the end.
+#[test]
+fn a_join_tells_the_services_of_own_pods() -> Result<()> {
+    need_root!();
+    let api = Api::start()?;
+    api.shows_services();
+    let (web, web_id) = (uid(), id());
+    api.set("pods", running(pod(&web, "shop", "web"), &web_id));
+    api.set("endpointslices", behind("front", &web));
+    let scene = Scene::echo()?;
+    let agent = agent(&api)?
+        .set("kubernetes.peers", "true")
+        .config("store: {kind: memory}")
+        .start()?;
+    let cgroup = container(&web, &web_id)?;
+    talk(&scene, cgroup.path(), 3000)?;
+    let sent = r#"geophone_tcp_bytes_total{direction="transmit"}"#;
+    let info = "geophone_kubernetes_service_info";
+    let joined =
+        format!("sum by (k8s_service_name) ({sent} * on (subject) group_left (k8s_service_name) {info})");
+    let both = format!(
+        "sum by (k8s_service_name) ({info} * on (job, instance, subject) group_left () \
+         sum by (job, instance, subject) ({sent}))"
+    );
+    let found = |query: &str| -> Result<Vec<String>> {
+        let rows = promql::instant(agent.at, query)?;
+        let shown = |row: &serde_json::Value| {
+            let (service, bytes) = (&row["metric"]["k8s_service_name"], &row["value"][1]);
+            format!(
+                "{} {}",
+                service.as_str().unwrap_or_default(),
+                bytes.as_str().unwrap_or_default()
+            )
+        };
+        let mut rows: Vec<String> = rows.iter().map(shown).collect();
+        rows.sort();
+        Ok(rows)
+    };
+    let is = |rows: &[&str]| rows.iter().map(|row| (*row).to_owned()).collect::<Vec<_>>();
+    agent.until(|_| equal("joined", found(&joined)?, is(&["front 3000"])))?;
+    equal("of the docs", found(&both)?, is(&["front 3000"]))?;
+    promtool(&agent.metrics()?)?;
+    api.set("endpointslices", behind("front-headless", &web));
+    agent.until(|_| equal("both", found(&both)?, is(&["front 3000", "front-headless 3000"])))?;
+    api.delete("endpointslices", "slice-front");
+    api.delete("endpointslices", "slice-front-headless");
+    agent.until(|_| equal("none", found(&both)?, is(&[])))?;
+    api.is_content()
 }

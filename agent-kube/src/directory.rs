@@ -12,6 +12,8 @@ const MAX_CLAIMS: usize = 16;
 const MAX_ALL_CLAIMS: usize = 2 * MAX_ADDRESSES;
 /// Most zones.
 const MAX_ZONES: usize = 256;
+/// Most pods of the own node that are known to be behind services, each once for each of its slices.
+pub const MAX_MEMBERS: usize = 4096;
 /// So many nodes of a zone are asked where it is, if they do not say.
 const MAX_TRIED: usize = 16;
 
@@ -105,6 +107,10 @@ pub struct Directory {
     /// Whether one of them was refused an address that is crowded no more.
     relieved: [bool; 2],
     zones: BTreeMap<Arc<str>, Zone>,
+    /// The own node, whose pods are [`Self::members`]; empty = nobody asks for them.
+    pub node: Arc<str>,
+    /// By UID of a slice: its service, and the UIDs of the own node's pods behind it.
+    members: HashMap<Arc<str>, (Arc<str>, Vec<Arc<str>>)>,
     /// What may have changed since it was told.
     dirty: BTreeSet<IpAddr>,
     told: HashMap<IpAddr, Target>,
@@ -112,6 +118,8 @@ pub struct Directory {
     pub refused: u64,
     /// Zones that found no room: their peers have no region.
     pub refused_zones: u64,
+    /// Members that found no room.
+    pub refused_members: u64,
 }
 
 #[derive(Debug)]
@@ -176,6 +184,7 @@ impl Directory {
             }
             self.dirty.insert(*address);
         }
+        let has_members = by == By::Slice && self.set_members(&key.1, &claims);
         let mut object = Object {
             listing: self.listings[by as usize],
             ..Object::default()
@@ -203,9 +212,36 @@ impl Directory {
             claims.push((key.clone(), claim));
         }
         self.relieve(by, &before, &object);
-        if !object.taken.is_empty() || !object.refused.is_empty() {
+        if !object.taken.is_empty() || !object.refused.is_empty() || has_members {
             self.objects.insert(key, object);
         }
+    }
+
+    /// Remembers whom of the own node a slice names, also where an address has no room for another claim: many a pod has the
+    /// node's. Returns whether there are any.
+    fn set_members(&mut self, uid: &Arc<str>, claims: &[Claim]) -> bool {
+        self.members.remove(uid);
+        let is_own =
+            |claim: &&Claim| *claim.node == *self.node && !claim.node.is_empty() && !claim.pod.is_empty();
+        let own: BTreeSet<&Arc<str>> = claims.iter().filter(is_own).map(|claim| &claim.pod).collect();
+        let Some(first) = claims.first().filter(|_| !own.is_empty()) else {
+            return false;
+        };
+        let held: usize = self.members.values().map(|(_, pods)| pods.len()).sum();
+        let pods: Vec<_> = own
+            .iter()
+            .take(MAX_MEMBERS - held)
+            .map(|pod| (*pod).clone())
+            .collect();
+        self.refused_members += (own.len() - pods.len()) as u64;
+        self.members.insert(uid.clone(), (first.service.clone(), pods));
+        true
+    }
+
+    /// Services, as `namespace/name`, and the UIDs of the own node's pods behind them, as the slices say.
+    pub fn members(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        let all = self.members.values();
+        all.flat_map(|(service, pods)| pods.iter().map(move |pod| (service, pod)))
     }
 
     /// More name this address than are kept, one of this kind among them.

@@ -371,3 +371,46 @@ fn of_several_services_of_one_address_the_one_whose_endpoint_it_is() {
     assert_eq!(behind("10.244.1.8").as_deref(), Some("shop/db shop/p2"));
     assert_eq!(behind("10.244.1.9"), None, "which of both is not known");
 }
+
+/// Cause: slices that name pods of this node and of another, one of them at an address that is crowded already. Seen: the own ones by
+/// service, none twice, until their slice goes, is listed no more, or names others; beyond the bound they are counted.
+#[test]
+fn own_pods_are_known_by_the_services_that_they_are_behind() {
+    let mut directory = Directory {
+        node: "node-1".into(),
+        ..Directory::default()
+    };
+    let members = |directory: &Directory| {
+        let shown = directory
+            .members()
+            .map(|(service, pod)| format!("{service} {pod}"));
+        shown
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let other = Claim {
+        node: "node-2".into(),
+        ..claim("10.244.2.8", "shop/db", "p2")
+    };
+    let own = claim("10.244.1.7", "shop/db", "p1");
+    directory.set(By::Slice, "e", vec![own.clone(), other.clone(), own.clone()]);
+    assert_eq!(members(&directory), "shop/db p1");
+    for i in 0..MAX_CLAIMS {
+        directory.set(By::Slice, &format!("x{i}"), vec![claim("192.0.2.1", "a/b", "")]);
+    }
+    directory.set(By::Slice, "f", vec![claim("192.0.2.1", "mon/node", "p3")]);
+    assert_eq!(members(&directory), "mon/node p3, shop/db p1");
+    directory.set(By::Slice, "e", vec![other]);
+    assert_eq!(members(&directory), "mon/node p3");
+    directory.list(By::Slice);
+    directory.listed(By::Slice);
+    assert_eq!((members(&directory).as_str(), directory.objects.len()), ("", 0));
+    let many = (0..MAX_MEMBERS + 3).map(|i| claim("10.244.1.7", "shop/db", &format!("p{i}")));
+    directory.set(By::Slice, "e", many.collect());
+    assert_eq!(
+        (directory.members().count(), directory.refused_members),
+        (MAX_MEMBERS, 3)
+    );
+}

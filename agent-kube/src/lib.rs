@@ -9,6 +9,7 @@ pub mod directory;
 mod limit;
 pub mod owner;
 pub mod pod;
+mod program;
 pub mod service;
 pub mod store;
 mod watch;
@@ -17,7 +18,7 @@ pub use directory::{Backend, Target};
 pub use owner::Kind;
 pub use pod::Pod;
 
-use directory::Directory;
+use directory::{By, Claim, Directory};
 use limit::{Asked, Contact};
 pub use limit::{KINDS, Right};
 use std::collections::{BTreeMap, HashMap};
@@ -55,6 +56,8 @@ pub struct Settings {
     pub node: String,
     /// Whether services and their endpoints are followed as well, of all nodes.
     pub peers: bool,
+    /// Whether a program of the kubeconfig may tell who asks. It is run again whenever its token ends.
+    pub programs: bool,
 }
 
 /// Whether this process runs in a pod that may speak to the API.
@@ -84,8 +87,8 @@ pub struct Status {
     pub lists: u64,
     /// Addresses of services and endpoints.
     pub addresses: usize,
-    /// What was not taken, by what it is: pods, addresses and zones that found no room, objects that did not say who they are, and
-    /// what [`Kubernetes::refuse`] was told.
+    /// What was not taken, by what it is: pods, addresses, zones and services of pods that found no room, objects that did not say
+    /// who they are, and what [`Kubernetes::refuse`] was told, which is added.
     pub refused: BTreeMap<&'static str, u64>,
     /// What went wrong, by reason, so often.
     pub errors: BTreeMap<&'static str, u64>,
@@ -140,6 +143,7 @@ impl Kubernetes {
     pub fn start(settings: &Settings) -> Result<Self, String> {
         let shared: Arc<Shared> = Arc::default();
         shared.state().peers = settings.peers;
+        shared.state().directory.node = settings.node.as_str().into();
         watch::start(settings, shared.clone())?;
         Ok(Self(shared))
     }
@@ -154,6 +158,18 @@ impl Kubernetes {
     /// Takes a pod as if the API had named it.
     pub fn add(&self, pod: Pod) {
         self.0.state().store.set(pod, Instant::now());
+    }
+
+    /// Takes where the node is as if the API had said it.
+    pub fn set_node(&self, node: Node) {
+        self.0.state().node = Some(node);
+    }
+
+    /// Takes what a slice names as if the API had said it; `node` is the own one.
+    pub fn add_slice(&self, node: &str, uid: &str, claims: Vec<Claim>) {
+        let mut state = self.0.state();
+        state.directory.node = node.into();
+        state.directory.set(By::Slice, uid, claims);
     }
 
     /// Waits until pods, node and, if they are followed, peers are known, at most so long. Returns whether they are.
@@ -174,6 +190,18 @@ impl Kubernetes {
     /// The pod of a cgroup, see [`Store::find`].
     pub fn find(&self, pod: &str, container: &str) -> Option<Arc<Pod>> {
         self.0.state().store.find(pod, container).cloned()
+    }
+
+    /// The services that pods of the node are behind, each as its name in the pod's namespace: a pod has services there only, and
+    /// who says otherwise may write EndpointSlices in his own.
+    pub fn services(&self) -> Vec<(Arc<Pod>, Arc<str>)> {
+        let state = self.0.state();
+        let all = state.directory.members().filter_map(|(service, uid)| {
+            let (namespace, name) = service.split_once('/')?;
+            let pod = state.store.find(uid, "")?;
+            (pod.namespace == namespace).then(|| (pod.clone(), name.into()))
+        });
+        all.collect()
     }
 
     /// Addresses that are somebody else's, or nobody's, since the last call.
@@ -209,17 +237,19 @@ impl Kubernetes {
             ("pods", state.store.refused),
             ("addresses", state.directory.refused),
             ("zones", state.directory.refused_zones),
+            ("services", state.directory.refused_members),
             ("nameless", state.nameless),
         ];
+        let mut refused = state.refused.clone();
+        for (what, count) in own {
+            *refused.entry(what).or_default() += count;
+        }
         Status {
             pods: state.store.len(),
             ages: self.0.contact.ages().collect(),
             lists: state.lists,
             addresses: state.directory.len(),
-            refused: own
-                .into_iter()
-                .chain(state.refused.iter().map(|(what, n)| (*what, *n)))
-                .collect(),
+            refused,
             errors: state.errors.clone(),
         }
     }

@@ -55,7 +55,8 @@ impl Kept for Service {
         let own = wire.metadata.service(&wire.metadata.name).map(|service| {
             let balancers = wire.status.load_balancer.ingress.iter().flatten();
             let all = wire.spec.cluster_ips.iter().flatten();
-            let claims = all.chain(balancers.map(|balancer| &balancer.ip));
+            let external = wire.spec.external_ips.iter().flatten();
+            let claims = all.chain(external).chain(balancers.map(|balancer| &balancer.ip));
             // A service without an address of its own says `None`.
             let claims = claims.filter_map(|ip| ip.parse().ok()).take(MAX_ENDPOINTS);
             let claims = claims.map(|address| Claim {
@@ -137,6 +138,8 @@ struct WireService<'a> {
 struct Spec<'a> {
     #[serde(borrow, default, rename = "clusterIPs")]
     cluster_ips: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow, default, rename = "externalIPs")]
+    external_ips: Option<Vec<Cow<'a, str>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -265,6 +268,11 @@ mod tests {
         assert_eq!(
             read::<Service>(&dual),
             Some(vec![own("10.96.0.10"), own("fd00::a"), own("192.0.2.7")])
+        );
+        let outside = json!({"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "externalIPs": ["198.51.100.7", "2001:db8::7"]});
+        assert_eq!(
+            read::<Service>(&service(outside, json!({"loadBalancer": {}}))),
+            Some(vec![own("10.96.0.10"), own("198.51.100.7"), own("2001:db8::7")])
         );
         for spec in [
             json!({"clusterIP": "None", "clusterIPs": ["None"]}),

@@ -6,7 +6,7 @@ use crate::limit::{Bounds, TooLong};
 use crate::pod::Pod;
 use crate::service::{LONGEST_LABEL, Named, Service, Slice};
 use crate::store::MAX_PODS;
-use crate::{Node, Settings, Shared};
+use crate::{Node, Settings, Shared, program};
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::core::v1 as core;
 use kube_client::client::ClientBuilder;
@@ -36,6 +36,8 @@ const CALM: Duration = Duration::from_secs(3600);
 const LONGEST_REST: Duration = Duration::from_secs(1800);
 /// Where nodes are is asked again after this time, and up to half of it more, so that not all ask at once: nodes move seldom.
 const NODES_AGAIN: Duration = Duration::from_secs(300);
+/// The own node after this time, twice that, and so on, as long as it has no region or no zone: a cloud labels what has come.
+const NODE_SOON: Duration = Duration::from_secs(5);
 /// Requests in this time, whatever the server does: one that ends each watch at once, or that has always another page, is
 /// asked no more often.
 const REQUESTS: u64 = 200;
@@ -93,6 +95,13 @@ async fn client(settings: &Settings, shared: &Shared) -> Result<Client, String> 
     let mut config = match &settings.kubeconfig {
         Some(path) => {
             let read = Kubeconfig::read_from(path).map_err(|e| chain(&e))?;
+            if let Some(user) = program::user(&read).filter(|_| !settings.programs) {
+                return Err(format!(
+                    "{}: user {user:?} is told by a program (exec), which security.seccomp would not let run again when its token ends; \
+                     give the user a tokenFile, or set security.seccomp: false",
+                    path.display()
+                ));
+            }
             let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
             config.map_err(|e| format!("{}: {}", path.display(), chain(&e)))?
         }
@@ -276,13 +285,17 @@ fn take_claims<T: Named>(event: Event<Arrived<T>>, shared: &Shared) {
 /// Asks for the node until it is known, and then whether it has moved: its labels may come late, or change.
 async fn this_node(client: &Client, node: &str, shared: &Shared) {
     let mut trouble = Trouble::new("zone and region of this node are not known");
+    let mut pause = NODE_SOON;
     loop {
         match place(client, node).await {
             Ok(found) => {
                 trouble.over();
+                let is_labelled = !found.region.is_empty() && !found.zone.is_empty();
+                pause = if is_labelled { NODES_AGAIN } else { pause };
                 shared.state().node = Some(found);
                 shared.news.notify_all();
-                sleep(NODES_AGAIN.mul_f64(rand::random_range(1.0..1.5))).await;
+                sleep(pause.mul_f64(rand::random_range(1.0..1.5))).await;
+                pause = (2 * pause).min(NODES_AGAIN);
             }
             Err(e) => trouble.has(reason_of(&e), &chain(&e), shared).await,
         }

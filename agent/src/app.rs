@@ -101,7 +101,11 @@ pub struct Running {
 impl Running {
     /// Starts the collector's thread.
     pub fn start(collector: Collector, collects: Vec<Box<dyn Collect>>) -> Result<Self> {
-        let (sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
+        let first = Snapshot {
+            resource: collector.resource.clone(),
+            ..Snapshot::default()
+        };
+        let (sender, snapshots) = watch::channel(Arc::new(first));
         let records = broadcast::Sender::new(RECORDS_BEHIND);
         let stop = Arc::new(AtomicBool::new(false));
         let shared = Shared::default();
@@ -207,7 +211,8 @@ impl Agent {
         let mut collects: Vec<Box<dyn Collect>> =
             vec![Box::new(api::StatsCollect::new(stats.clone(), start))];
         if let Some(followed) = followed {
-            collects.push(Box::new(kubernetes::StatsCollect::new(followed, start)));
+            let stats = kubernetes::StatsCollect::new(followed, config.kubernetes.subject, start);
+            collects.push(Box::new(stats));
         }
         let mut exports = push::StatsCollect::default();
         if let Some(exporter) = &exporter {
@@ -327,15 +332,19 @@ impl Agent {
             tasks.push(tokio::spawn(remote.run(running.snapshots.clone(), over())));
         }
         if let (Some(profiles), Some(stacks)) = (profiles, running.stacks.clone()) {
-            tasks.push(tokio::spawn(profiles.run(stacks, resource(config), over())));
+            tasks.push(tokio::spawn(profiles.run(
+                stacks,
+                running.snapshots.clone(),
+                over(),
+            )));
         }
         if let (Some(traces), Some(spans)) = (traces, spans) {
-            tasks.push(tokio::spawn(traces.run(spans, resource(config), over())));
+            tasks.push(tokio::spawn(traces.run(spans, running.snapshots.clone(), over())));
         }
         if let (Some(logs), Some(anomalies)) = (logs, &anomalies) {
             tasks.push(tokio::spawn(logs.run(
                 anomalies.follow(),
-                resource(config),
+                running.snapshots.clone(),
                 over(),
             )));
         }

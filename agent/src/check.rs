@@ -5,8 +5,8 @@ use crate::bpf::{State, Verdict, engine, host};
 use crate::config::Config;
 use crate::confine;
 use crate::error::Result;
-use crate::identity::kubernetes;
 use crate::identity::names::Names;
+use crate::identity::{kubernetes, runtimes};
 use crate::mountinfo;
 use crate::record::Source;
 use crate::stacks::interpreters::{self, Interpreter};
@@ -60,6 +60,8 @@ pub fn check(config: &Config, btf: Option<PathBuf>) -> Result<Report> {
         remedy: String::new(),
     });
     facts.extend(kubernetes_fact(config));
+    let is_container = mountinfo::own("overlay").contains(&PathBuf::from("/"));
+    facts.extend(host_fact(is_container, runtimes::host_error()));
     // Names are none of its business, and the API may be slow.
     let collector = app::collector_of(config, btf, Source::Kernel, Names::default())?;
     let programs = collector.verdicts();
@@ -145,6 +147,17 @@ fn facts(btf: Option<&Path>) -> Vec<Fact> {
             "",
         ),
     ]
+}
+
+/// That the runtimes' files are not seen from a container; on the host they are those of our own root.
+fn host_fact(is_container: bool, error: Option<std::io::Error>) -> Option<Fact> {
+    let error = error.filter(|_| is_container)?;
+    Some(Fact {
+        name: "host's files",
+        value: format!("/proc/1/root: {error}: no names of containers from their runtimes"),
+        ok: false,
+        remedy: "give the container hostPID and SYS_PTRACE, and on nodes with AppArmor appArmorProfile: {type: Unconfined}".into(),
+    })
 }
 
 /// Whether the API answers, if it is asked.
@@ -336,5 +349,25 @@ impl Report {
             }
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: files of the host that nobody may look at, from a container and on the host itself. Seen: a fact with the remedy in the
+    /// former alone, where they are missed.
+    #[test]
+    fn what_a_container_cannot_see_is_told() {
+        let denied = || Some(std::io::ErrorKind::PermissionDenied.into());
+        let fact = host_fact(true, denied()).unwrap();
+        assert!(!fact.ok && fact.remedy.contains("appArmorProfile"), "{fact:?}");
+        assert!(
+            fact.value.starts_with("/proc/1/root: permission denied"),
+            "{fact:?}"
+        );
+        assert!(host_fact(false, denied()).is_none());
+        assert!(host_fact(true, None).is_none());
     }
 }

@@ -115,7 +115,8 @@ pub struct Collector {
     coverage: Option<Coverage>,
     /// What the agent itself costs: a replay is none.
     price: Option<Price>,
-    resource: Arc<Resource>,
+    /// What all series are about.
+    pub resource: Arc<Resource>,
     fold: Fold,
     start_unix_nanos: u64,
     last_unix_nanos: u64,
@@ -297,6 +298,9 @@ impl Collector {
             self.parts.identity.tell_all();
         }
         self.parts.follow_services(is_due);
+        if let Some(now) = self.parts.moved(&self.resource) {
+            self.resource = Arc::new(now);
+        }
         let mut context = self.parts.context(&clock, series_start);
         context.last = last;
         for probe in &mut self.probes {

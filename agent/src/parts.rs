@@ -1,9 +1,10 @@
 //! What the probes use: the kernel side, and who is who.
 
-use crate::aggregate::Family;
+use crate::aggregate::{Family, Resource};
 use crate::bpf::Engine;
 use crate::identity::losses::Losses;
 use crate::identity::names::Names;
+use crate::identity::place::Place;
 use crate::identity::services::Services;
 use crate::identity::{Identity, Peers};
 use crate::probes::{Context, DeviceDrops};
@@ -19,6 +20,7 @@ pub struct Parts {
     /// To whom.
     pub peers: Peers,
     services: Services,
+    place: Option<Place>,
     losses: Losses,
     device_drops: DeviceDrops,
     /// Where all of it comes from.
@@ -32,6 +34,7 @@ impl Parts {
             losses: Losses::new(start),
             engine,
             services: Services::new(names.kubernetes.clone()),
+            place: names.place.clone(),
             identity: Identity::of(names, &source),
             peers,
             device_drops: DeviceDrops::default(),
@@ -44,6 +47,18 @@ impl Parts {
         let engine = self.engine.as_mut();
         self.services
             .follow(&mut self.peers, engine, &self.source, is_due);
+    }
+
+    /// What all series are about from now on, if the node is somewhere else than before.
+    pub fn moved(&mut self, before: &Resource) -> Option<Resource> {
+        let now = self.place.as_ref()?.moved(before)?;
+        tracing::info!(
+            "kubernetes: this node is in region {:?}, zone {:?} from now on",
+            now.region,
+            now.zone
+        );
+        self.peers.move_host(&now.region, &now.zone);
+        Some(now)
     }
 
     /// What they say of themselves; a replay, which names nobody, says nothing.

@@ -4,12 +4,13 @@
 //! After `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/get.go` and the API concepts of Kubernetes 1.33.
 
 mod asks;
+pub mod laid;
 mod objects;
 pub mod runc;
 mod tls;
 
 pub use asks::{agent, sent};
-pub use objects::{node, pod, running, service, slice};
+pub use objects::{behind, node, pod, running, service, slice};
 
 use super::agent::Scratch;
 use anyhow::{Context as _, Result, ensure};
@@ -17,7 +18,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -105,17 +105,6 @@ impl Api {
         });
         api.set("nodes", node("node-1", "eu-1", "eu-1a"));
         Ok(api)
-    }
-
-    /// A kubeconfig that leads to it.
-    pub fn kubeconfig(&self) -> Result<PathBuf> {
-        let text = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "here",
-            "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", self.at)}}],
-            "users": [{"name": "u", "user": {"token": TOKEN}}],
-            "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
-        });
-        self.scratch.secret("kubeconfig", text.to_string())
     }
 
     /// Creates an object or changes it.

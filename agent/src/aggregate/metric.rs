@@ -156,6 +156,7 @@ pub mod label {
         K8S_JOB: "k8s_job_name", "k8s.job.name", "Job of the pod, if it is of no CronJob";
         K8S_CRON_JOB: "k8s_cronjob_name", "k8s.cronjob.name", "CronJob of the pod";
         K8S_POD: "k8s_pod_name", "k8s.pod.name", "Pod";
+        K8S_SERVICE: "k8s_service_name", "k8s.service.name", "Service that the pod is behind";
         K8S_CONTAINER: "k8s_container_name", "k8s.container.name", "Container of the pod";
         METRIC: "metric", "geophone.metric", "What is reconciled";
     }

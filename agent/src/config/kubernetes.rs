@@ -13,15 +13,16 @@ pub struct KubernetesSettings {
     /// Whether the API is asked, where `kubeconfig` is set or the agent runs in a pod that has a service account's token. It
     /// needs list and watch of `pods`, of which it asks for those of its own node, and get of `nodes`, for zone and region.
     pub enabled: bool,
-    /// A kubeconfig file. Without it the service account is used that the kubelet gives to a container.
+    /// A kubeconfig file. Without it the service account is used that the kubelet gives to a container. A user that a program tells
+    /// (`exec`) needs `security.seccomp: false`; one with `tokenFile` does not.
     pub kubeconfig: Option<PathBuf>,
     /// Name of this node in Kubernetes; empty = the variable `NODE_NAME`, which the pod sets to `spec.nodeName`, else the
     /// host's name.
     pub node: String,
     /// What the `subject` of a container is.
     pub subject: SubjectOf,
-    /// Whether peers are called after services, as `shop/db`: by the address of the service or its load balancer, else by that of
-    /// an endpoint, then with its zone and region. It needs list and watch of `services` and `endpointslices`
+    /// Whether peers are called after services, as `shop/db`: by the address of the service, an external one or its load balancer's, else
+    /// by that of an endpoint, then with its zone and region. It needs list and watch of `services` and `endpointslices`
     /// (`discovery.k8s.io`) of the whole cluster, as kube-proxy does on each node, and costs a series for each service and
     /// zone that somebody talks to. What `peers` says of a single address goes first; wider prefixes are for the rest.
     pub peers: bool,

@@ -4,6 +4,8 @@
 pub const SHORT_ID: usize = 12;
 /// Bytes of a path that make the name of a cgroup nobody else names.
 const LONGEST_NAME: usize = 100;
+/// Before the id of a container that podman runs inside of the unit that started it.
+const PAYLOAD: &str = "libpod-payload-";
 
 /// What kind of thing a cgroup holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,8 @@ pub enum Kind {
 pub struct Workload {
     /// What it is.
     pub kind: Kind,
-    /// How it is called: id of the container, unit without systemd's escapes, slice, or the path.
+    /// How it is called: id of the container (of podman's in a unit of its own, a quadlet, that unit), unit without systemd's
+    /// escapes, slice, or the path.
     pub name: String,
     /// Full id of the container.
     pub container_id: Option<String>,
@@ -51,6 +54,7 @@ impl Workload {
 pub fn parse(path: &[u8]) -> Option<Workload> {
     let path = String::from_utf8_lossy(path.strip_suffix(b" (deleted)").unwrap_or(path));
     let mut container = None;
+    let mut quadlet = None;
     let mut pod_uid = None;
     let mut unit = None;
     let mut machine = false;
@@ -68,6 +72,7 @@ pub fn parse(path: &[u8]) -> Option<Workload> {
         }
         if let Some(id) = container_id(before, part) {
             container = Some(id);
+            quadlet = unit.filter(|_| part.starts_with(PAYLOAD));
             unit = None;
         } else if !machine && let Some(name) = machine_name(before, part) {
             (container, unit, machine) = (Some(name), None, true);
@@ -80,7 +85,7 @@ pub fn parse(path: &[u8]) -> Option<Workload> {
         return None;
     }
     let (kind, name) = match (&container, &pod_uid, unit) {
-        (Some(id), _, _) => (Kind::Container, id.clone()),
+        (Some(id), _, _) => (Kind::Container, quadlet.map_or_else(|| id.clone(), unescape)),
         (None, Some(uid), _) => (Kind::Pod, format!("pod{uid}")),
         (None, None, Some(unit)) => (Kind::Unit, unescape(unit)),
         (None, None, None) if last.ends_with(".slice") => (Kind::Slice, unescape(last)),
@@ -144,6 +149,13 @@ fn container_id(parent: &str, part: &str) -> Option<String> {
         let lengths = if known { SHORT_ID..=64 } else { 64..=64 };
         let fits = is_hex(id) && lengths.contains(&id.len()) && !runtime.ends_with("conmon");
         return fits.then(|| id.to_owned());
+    }
+    // CRI-O and podman with the driver cgroupfs; their helper's name has another word between.
+    let plain = [PAYLOAD, "libpod-", "crio-"]
+        .iter()
+        .find_map(|runtime| part.strip_prefix(runtime));
+    if let Some(id) = plain.filter(|id| id.len() == 64 && is_hex(id)) {
+        return Some(id.to_owned());
     }
     let name = match parent {
         "lxc" | "lxc.payload" => part,

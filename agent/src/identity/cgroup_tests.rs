@@ -99,6 +99,16 @@ fn containers() {
             None,
         ),
         ("/system.slice/nerdctl-ID.scope", ID, None, None),
+        ("/kubepods/burstable/podPOD/crio-ID", ID, Some(POD), None),
+        ("/libpod_parent/libpod-ID", ID, None, None),
+        ("/libpod_parent/libpod-ID/container", ID, None, None),
+        ("/system.slice/web.service/libpod-payload-ID", ID, None, None),
+        (
+            "/QM.slice/qm.service/libpod-payload-ID/system.slice/ssh.service",
+            ID,
+            None,
+            Some("ssh.service"),
+        ),
         ("/default/ID", ID, None, None),
         ("/system.slice/isulad-ID.scope", ID, None, None),
         ("/ecs/0123456789abcdef0123456789abcdef/ID", ID, None, None),
@@ -151,6 +161,23 @@ fn containers() {
         parse(b"/lxc/a-rather-long-name-of-mine").unwrap().label(),
         "a-rather-long-name-of-mine"
     );
+}
+
+/// Cause: podman's containers in units of their own, one of them with units inside. Seen: the unit that runs them, as long as no file
+/// of podman's tells a name, as of another user's there is none that is looked at.
+#[test]
+fn a_quadlet_is_called_after_its_unit() {
+    for inside in ["", "/container", "/system.slice/ssh.service"] {
+        let text =
+            format!("/user.slice/user@1000.service/app.slice/my\\x2dweb.service/libpod-payload-{ID}{inside}");
+        assert_eq!(
+            parse(text.as_bytes()).unwrap().label(),
+            "my-web.service",
+            "{text}"
+        );
+    }
+    let text = format!("/system.slice/web.service/libpod-payload-{ID}/libpod-{ID2}");
+    assert_eq!(parse(text.as_bytes()).unwrap().label(), &ID2[..SHORT_ID]);
 }
 
 #[test]
@@ -213,6 +240,9 @@ fn everything_else() {
         // ids that are none
         ("/docker/not-an-id", Group, "docker/not-an-id"),
         ("/docker/buildx", Group, "docker/buildx"),
+        ("/kubepods/crio-0123456789ab", Group, "kubepods/crio-0123456789ab"),
+        ("/system.slice/web.service/libpod-payload-x", Unit, "web.service"),
+        ("/system.slice/web.service/runtime", Unit, "web.service"),
         ("/system.slice/docker-XYZ.scope", Unit, "docker-XYZ.scope"),
         ("/system.slice/docker-.scope", Unit, "docker-.scope"),
         ("/system.slice/docker-abc.scope", Unit, "docker-abc.scope"),
@@ -227,8 +257,12 @@ fn everything_else() {
         assert_eq!(workload.container_id, None, "{text}");
     }
     for runtime in ["crio-conmon", "libpod-conmon"] {
-        let text = format!("/machine.slice/{runtime}-{ID}.scope");
-        assert_eq!(parse(text.as_bytes()).unwrap().kind, Unit, "{text}");
+        for (text, kind) in [
+            (format!("/machine.slice/{runtime}-{ID}.scope"), Unit),
+            (format!("/conmon/{runtime}-{ID}"), Group),
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap().kind, kind, "{text}");
+        }
     }
     assert_eq!(
         parse(format!("/docker/{long_hex}").as_bytes()).unwrap().kind,

@@ -1,18 +1,22 @@
 //! The Kubernetes API as the agent asks it: whether, of which node, and what it says of how that goes.
 
-use super::names::Names;
+use super::names::{Names, SubjectOf};
+use super::place::Place;
 use super::runtimes::Runtimes;
+use crate::aggregate::labels::clean;
 use crate::aggregate::{Collect, Family, Label, Labels, Metric, Series, Value, label, metrics};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use agent_kube::directory::MAX_ADDRESSES;
-use agent_kube::{Kubernetes, Node, Settings, in_cluster};
-use std::collections::HashMap;
+use agent_kube::{Kubernetes, Settings, in_cluster};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The start waits so long for the pods that are there already.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Most series that say which services a subject is behind.
+const MAX_SERVICES: usize = 1024;
 /// The attribute of everything that is exported.
 const NODE_NAME: &str = "k8s.node.name";
 
@@ -23,6 +27,11 @@ metrics! {
     /// Addresses.
     ADDRESSES = "geophone_kubernetes_addresses", "geophone.kubernetes.addresses", "{address}", Gauge, &[],
         "Addresses of services and their endpoints that the Kubernetes API has named; 0 without kubernetes.peers";
+    /// Services.
+    SERVICES = "geophone_kubernetes_service_info", "geophone.kubernetes.service", "1", Gauge,
+        &[&label::SUBJECT, &label::K8S_NAMESPACE, &label::K8S_SERVICE],
+        "Services that the pods of a subject are behind, always 1: a join on subject gives other series the service; nothing without \
+         kubernetes.peers";
     /// Age.
     AGE = "geophone_kubernetes_age_seconds", "geophone.kubernetes.age", "s", Gauge, &[&OBJECT],
         "Time since the Kubernetes API last said anything of pods, nodes, services or endpointslices, which it does each minute (nodes are \
@@ -36,7 +45,7 @@ metrics! {
     /// Refused.
     REFUSED = "geophone_kubernetes_refused_total", "geophone.kubernetes.refused", "{object}", Counter, &[&OBJECT],
         "What was not taken of what the API has said: pods beyond 10,000; addresses beyond 16,384 and zones beyond 256, whose peers have the \
-         name of the prefix that covers them, or no region; peers beyond 65,536 since the start, which are `other`; trie, addresses that \
+         name of the prefix that covers them, or no region; services of this node's pods beyond 1,024 series; peers beyond 65,536 since the start, which are `other`; trie, addresses that \
          the kernel's map did not take and is given again; nameless, objects that do not say who they are";
 }
 
@@ -85,6 +94,7 @@ pub fn start(config: &Config) -> Result<(Config, Names)> {
         runtimes: Runtimes::default(),
         subject: config.kubernetes.subject,
         labels: config.kubernetes.labels.clone(),
+        place: None,
     };
     if !is_wanted(&config) {
         return Ok((config, names));
@@ -102,7 +112,7 @@ pub fn start(config: &Config) -> Result<(Config, Names)> {
     if !kubernetes.wait(PATIENCE) {
         tracing::warn!(
             "kubernetes: not all is known of node {node} after {PATIENCE:?}: {} pods, {}; what runs already may keep \
-             other names, and zone and region are those of the configuration until the agent is started again",
+             other names, and zone and region are those of the configuration until the node is known",
             kubernetes.status().pods,
             if kubernetes.node().is_some() {
                 "the node"
@@ -111,6 +121,7 @@ pub fn start(config: &Config) -> Result<(Config, Names)> {
             },
         );
     }
+    names.place = Some(Place::new(&config, kubernetes.clone()));
     let found = kubernetes.node();
     let is_without = |place: &str, set: &str| place.is_empty() && set.is_empty();
     if let Some(found) = &found
@@ -118,8 +129,8 @@ pub fn start(config: &Config) -> Result<(Config, Names)> {
         && is_without(&found.zone, &config.zone)
     {
         tracing::warn!(
-            "kubernetes: node {node} has no labels topology.kubernetes.io/region and zone: what is exported has neither until the \
-             agent is started again; set region and zone, or start it once the node is labelled"
+            "kubernetes: node {node} has no labels topology.kubernetes.io/region and zone: what is exported has neither until it \
+             has; label the node, or set region and zone"
         );
     }
     let found = found.unwrap_or_default();
@@ -139,9 +150,14 @@ pub fn connect(config: &Config) -> Result<Kubernetes> {
         kubeconfig: config.kubernetes.kubeconfig.clone(),
         node: node(config),
         peers: config.kubernetes.peers,
+        // What it runs would have the agent's filter of system calls.
+        programs: !config.security.seccomp,
     };
     Kubernetes::start(&settings).map_err(|e| Error::new(format_args!("kubernetes: {e}")))
 }
+
+/// Subject, namespace and service.
+type Behind = (String, String, Arc<str>);
 
 /// What it says of itself.
 pub struct StatsCollect {
@@ -149,19 +165,24 @@ pub struct StatsCollect {
     none: Arc<Labels>,
     /// By metric and value of its label.
     labels: HashMap<(&'static str, &'static str), Arc<Labels>>,
-    /// Where the node was when it was told last.
-    node: Option<Node>,
+    subject: SubjectOf,
+    /// By subject, namespace and service.
+    services: BTreeMap<Behind, Arc<Labels>>,
+    /// Most of them that found no room at once.
+    refused: usize,
     start: u64,
 }
 
 impl StatsCollect {
     /// Of a connection.
-    pub fn new(kubernetes: Kubernetes, start_unix_nanos: u64) -> Self {
+    pub fn new(kubernetes: Kubernetes, subject: SubjectOf, start_unix_nanos: u64) -> Self {
         Self {
-            node: kubernetes.node(),
             kubernetes,
             none: Arc::new(Labels::new(&[], &[], false, start_unix_nanos)),
             labels: HashMap::new(),
+            subject,
+            services: BTreeMap::new(),
+            refused: 0,
             start: start_unix_nanos,
         }
     }
@@ -185,25 +206,52 @@ impl StatsCollect {
         }
     }
 
-    /// Zone and region are on all that has been exported: they are those of the start.
-    fn tell_move(&mut self) {
-        let node = self.kubernetes.node();
-        if node == self.node {
-            return;
+    /// Which services subjects are behind, by the names that other series have.
+    fn services(&mut self) -> Family {
+        let mut rows: BTreeSet<Behind> = BTreeSet::new();
+        for (pod, service) in self.kubernetes.services() {
+            // Whoever makes slices and pods of many containers costs no more than this.
+            if rows.len() >= 2 * MAX_SERVICES {
+                break;
+            }
+            let names: Vec<&str> = match self.subject {
+                SubjectOf::Container => pod.containers.iter().map(|(_, name)| name.as_str()).collect(),
+                SubjectOf::Workload | SubjectOf::Pod => vec![""],
+            };
+            let row = |name| {
+                let subject = clean(&self.subject.of(&pod, name));
+                (subject, pod.namespace.clone(), service.clone())
+            };
+            rows.extend(names.into_iter().map(row));
         }
-        if let Some(Node { region, zone }) = &node {
-            tracing::warn!(
-                "kubernetes: this node is in region {region:?}, zone {zone:?} by now; what is exported has what was known at the start, \
-                 or is set, until the agent is started again"
-            );
+        let refused = rows.len().saturating_sub(MAX_SERVICES);
+        // They are refused in each tick, and counted once.
+        self.kubernetes
+            .refuse("services", refused.saturating_sub(self.refused) as u64);
+        self.refused = self.refused.max(refused);
+        let mut before = std::mem::take(&mut self.services);
+        for row in rows.into_iter().take(MAX_SERVICES) {
+            let labels = before.remove(&row).unwrap_or_else(|| {
+                let (subject, namespace, service) = &row;
+                let values = [subject.as_str(), namespace, service];
+                Arc::new(Labels::new(SERVICES.labels, &values, false, self.start))
+            });
+            self.services.insert(row, labels);
         }
-        self.node = node;
+        let series = self.services.values().map(|labels| Series {
+            labels: labels.clone(),
+            value: Value::Gauge(1.0),
+        });
+        Family {
+            metric: &SERVICES,
+            series: series.collect(),
+        }
     }
 }
 
 impl Collect for StatsCollect {
     fn collect(&mut self, out: &mut Vec<Family>) {
-        self.tell_move();
+        out.push(self.services());
         let status = self.kubernetes.status();
         let one = |metric: &'static Metric, value: Value| Family {
             metric,
@@ -227,3 +275,7 @@ impl Collect for StatsCollect {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "kubernetes_tests.rs"]
+mod tests;

@@ -10,6 +10,7 @@ pub mod kubernetes;
 pub mod losses;
 pub mod names;
 pub mod peers;
+pub mod place;
 pub mod processes;
 pub mod runtimes;
 pub mod services;

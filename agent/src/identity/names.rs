@@ -2,6 +2,7 @@
 
 use super::Name;
 use super::cgroup::{Kind, Workload};
+use super::place::Place;
 use super::runtimes::{Container, Runtimes};
 use crate::aggregate::labels::clean;
 use crate::aggregate::{Further, Label, label};
@@ -22,6 +23,23 @@ pub enum SubjectOf {
     Container,
     /// `namespace/pod`: new ones with each rollout.
     Pod,
+}
+
+impl SubjectOf {
+    /// What a container of a pod is called; empty = its name is not known.
+    pub fn of(self, pod: &Pod, container: &str) -> String {
+        let Pod {
+            namespace,
+            name,
+            workload,
+            ..
+        } = pod;
+        match self {
+            Self::Pod => format!("{namespace}/{name}"),
+            Self::Container if !container.is_empty() => format!("{namespace}/{workload}/{container}"),
+            Self::Container | Self::Workload => format!("{namespace}/{workload}"),
+        }
+    }
 }
 
 /// A label that series of containers may have beside `subject`.
@@ -49,6 +67,8 @@ pub struct Names {
     pub subject: SubjectOf,
     /// What it is said beside.
     pub labels: Vec<FurtherLabel>,
+    /// Where the node is, if Kubernetes says so.
+    pub place: Option<Place>,
 }
 
 /// What is known of a container's name.
@@ -94,13 +114,7 @@ impl Names {
     }
 
     fn of_pod(&self, pod: &Arc<Pod>, container: &str) -> Name {
-        let label = match self.subject {
-            SubjectOf::Pod => format!("{}/{}", pod.namespace, pod.name),
-            SubjectOf::Container if !container.is_empty() => {
-                format!("{}/{}/{container}", pod.namespace, pod.workload)
-            }
-            _ => format!("{}/{}", pod.namespace, pod.workload),
-        };
+        let label = self.subject.of(pod, container);
         let further = self.labels.iter().filter_map(|further| {
             Some(match further {
                 FurtherLabel::Namespace => (&label::K8S_NAMESPACE, pod.namespace.as_str()),

@@ -30,6 +30,7 @@ fn names(kubernetes: Option<Kubernetes>, subject: SubjectOf, labels: &[FurtherLa
         runtimes: Runtimes::new(Vec::new()),
         subject,
         labels: labels.to_vec(),
+        place: None,
     }
 }
 

@@ -111,6 +111,9 @@ const BUILT_IN: [(&str, &[&str]); 3] = [
     ("public", &["0.0.0.0/0", "::/0"]),
 ];
 
+/// Id of the first of them.
+const LOOPBACK: u32 = 1;
+
 /// The table of peers.
 #[derive(Clone, Debug)]
 pub struct Peers {
@@ -213,6 +216,23 @@ impl Peers {
                 let before = self.prefixes.get_mut(&Reverse(cidr.prefix_len()))?.remove(&key)?;
                 Some(Change::Remove(prefix(before)))
             }
+        }
+    }
+
+    /// The host is in another region or zone from now on, and so is `loopback`; ids stay.
+    pub fn move_host(&mut self, region: &str, zone: &str) {
+        let now = Arc::new(Peer {
+            name: BUILT_IN[0].0.to_owned(),
+            region: region.to_owned(),
+            zone: zone.to_owned(),
+        });
+        // One of the settings that is the same has an id already.
+        if !self.ids.contains_key(&now)
+            && let Some(peer) = self.peers.get_mut(LOOPBACK as usize)
+        {
+            self.ids.remove(peer);
+            *peer = now.clone();
+            self.ids.insert(now, LOOPBACK);
         }
     }
 

@@ -56,6 +56,35 @@ fn built_in_classes_cover_everything() {
     );
 }
 
+/// Cause: the host moves, also to where a peer of the settings is that is called as the built-in one. Seen: its own addresses move,
+/// by the same id; no two peers are the same, whose series would be one.
+#[test]
+fn loopback_moves_with_the_host() {
+    let mut peers = Peers::new(&[peer("loopback", &["192.0.2.1"])], "eu", "a").unwrap();
+    let id = peers.lookup("127.0.0.1".parse().unwrap());
+    let place = |peers: &Peers| {
+        let peer = peers.get(peers.lookup("::1".parse().unwrap())).clone();
+        format!("{} {} {}", peer.name, peer.region, peer.zone)
+    };
+    peers.move_host("eu", "b");
+    assert_eq!(
+        (place(&peers).as_str(), peers.lookup("127.0.0.1".parse().unwrap())),
+        ("loopback eu b", id)
+    );
+    // One that is named later is no other peer.
+    let named = Peer {
+        name: "loopback".into(),
+        region: "eu".into(),
+        zone: "b".into(),
+    };
+    peers.name("10.0.0.1".parse().unwrap(), Some(named));
+    assert_eq!(peers.lookup("10.0.0.1".parse().unwrap()), id);
+    peers.move_host("r", "z");
+    assert_eq!(place(&peers), "loopback eu b");
+    let all: HashSet<_> = peers.all().iter().collect();
+    assert_eq!(all.len(), peers.all().len());
+}
+
 #[test]
 fn the_longest_prefix_wins_in_both_families() {
     let peers = Peers::new(

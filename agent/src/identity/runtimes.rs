@@ -24,7 +24,9 @@ const LONGEST_LIST: u64 = 8 << 20;
 /// Most namespaces of containerd that are looked through.
 const NAMESPACES: usize = 32;
 
-const CONTAINERD: &str = "run/containerd/io.containerd.runtime.v2.task";
+/// Where containerd keeps its state: as installed by itself, by k3s and RKE2, by k0s, by MicroK8s.
+const CONTAINERD: [&str; 4] = ["run", "run/k3s", "run/k0s", "var/snap/microk8s/common/run"];
+const TASKS: &str = "containerd/io.containerd.runtime.v2.task";
 const DOCKER: &str = "var/lib/docker/containers";
 /// Of CRI-O and podman.
 const STORAGE: &str = "run/containers/storage/overlay-containers";
@@ -60,14 +62,21 @@ impl Default for Runtimes {
     }
 }
 
+/// Where the files of the first process are.
+const HOST_ROOT: &str = "/proc/1/root/";
+
+/// Why the host's files cannot be looked at.
+pub fn host_error() -> Option<std::io::Error> {
+    std::fs::metadata(HOST_ROOT).err()
+}
+
 /// The root of the first process, if it is another than ours and may be looked at.
 pub fn host_root() -> Option<PathBuf> {
     let id = |path: &str| {
         let found = std::fs::metadata(path).ok()?;
         Some((found.dev(), found.ino()))
     };
-    let root = "/proc/1/root/";
-    (id("/")? != id(root)?).then(|| root.into())
+    (id("/")? != id(HOST_ROOT)?).then(|| HOST_ROOT.into())
 }
 
 /// `config.json` of an OCI bundle.
@@ -81,6 +90,13 @@ struct Bundle {
 #[serde(rename_all = "PascalCase")]
 struct Docker {
     name: String,
+    config: Option<DockerConfig>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerConfig {
+    labels: Option<HashMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -128,14 +144,18 @@ impl Runtimes {
 }
 
 fn read(root: &Path, id: &str) -> Option<Container> {
-    containerd(&root.join(CONTAINERD), id)
+    let mut states = CONTAINERD.iter().map(|state| root.join(state).join(TASKS));
+    states
+        .find_map(|tasks| containerd(&tasks, id))
         .or_else(|| {
             let bundle: Bundle = json(&root.join(STORAGE).join(id).join("userdata/config.json"), LONGEST)?;
             annotated(&bundle.annotations)
         })
         .or_else(|| {
             let docker: Docker = json(&root.join(DOCKER).join(id).join("config.v2.json"), LONGEST)?;
-            plain(docker.name.trim_start_matches('/'))
+            let labels = docker.config.and_then(|config| config.labels).unwrap_or_default();
+            // The kubelet's, by way of cri-dockerd.
+            annotated(&labels).or_else(|| plain(docker.name.trim_start_matches('/')))
         })
         .or_else(|| {
             let all: Vec<Stored> = json(&root.join(STORAGE_LIST), LONGEST_LIST)?;
@@ -154,7 +174,7 @@ fn containerd(tasks: &Path, id: &str) -> Option<Container> {
         .next()
 }
 
-/// What containerd's CRI, CRI-O and nerdctl write down.
+/// What containerd's CRI, CRI-O, cri-dockerd and nerdctl write down.
 fn annotated(annotations: &HashMap<String, String>) -> Option<Container> {
     let first = |keys: [&str; 2]| {
         let value = keys.into_iter().find_map(|key| annotations.get(key));
@@ -227,6 +247,10 @@ mod tests {
         let in_pod = Some(["shop", "web-6d4cf56db6-x7k2p", "web"].map(str::to_owned));
         let task = "run/containerd/io.containerd.runtime.v2.task/k8s.io/ID/config.json";
         assert_eq!(named(&[(task, containerd)]), in_pod);
+        for state in ["run/k3s", "run/k0s", "var/snap/microk8s/common/run"] {
+            let other = task.replace("run/", &format!("{state}/"));
+            assert_eq!(named(&[(&other, containerd)]), in_pod, "{state}");
+        }
         let crio = r#"{"annotations":{"io.kubernetes.container.name":"web","io.kubernetes.pod.namespace":"shop",
             "io.kubernetes.pod.name":"web-6d4cf56db6-x7k2p","io.kubernetes.cri-o.ContainerType":"container"}}"#;
         let userdata = "run/containers/storage/overlay-containers/ID/userdata/config.json";
@@ -242,6 +266,17 @@ mod tests {
             ("var/lib/docker/containers/ID/config.v2.json", docker),
         ];
         assert_eq!(named(&files), redis);
+        let kubelet = r#"{"Name":"/k8s_web_web-6d4cf56db6-x7k2p_shop_u_0","Config":{"Hostname":"web","Labels":{
+            "io.kubernetes.container.name":"web","io.kubernetes.pod.name":"web-6d4cf56db6-x7k2p",
+            "io.kubernetes.pod.namespace":"shop","io.kubernetes.docker.type":"container"}}}"#;
+        assert_eq!(named(&[(files[1].0, kubelet)]), in_pod);
+        for bare in [
+            r#"{"Name":"/redis","Config":{}}"#,
+            r#"{"Name":"/redis","Config":{"Labels":null}}"#,
+            r#"{"Name":"/redis","Config":{"Labels":{"a":"b"}}}"#,
+        ] {
+            assert_eq!(named(&[(files[1].0, bare)]), redis, "{bare}");
+        }
         let podman = r#"[{"id":"other","names":["x"]},{"id":"ID","names":["redis"],"image":"i","layer":"l","metadata":"{}"}]"#;
         let list = "var/lib/containers/storage/overlay-containers/containers.json";
         assert_eq!(named(&[(userdata, moby), (list, podman)]), redis);

@@ -1,7 +1,7 @@
 //! From snapshots to samples.
 
 use super::JOB;
-use crate::aggregate::{self, Family, HistogramValue, Living, Series, Snapshot};
+use crate::aggregate::{self, Family, HistogramValue, Living, Resource, Series, Snapshot};
 use crate::export::prometheus::{self, Scraped};
 use agent_common::histogram::otel_index;
 use agent_rules::alert::ALERTS_FOR_STATE;
@@ -29,6 +29,8 @@ pub struct Recorder {
     known: Living<Known>,
     /// `up` and `target_info`, which no family has.
     constant: Vec<SeriesRef>,
+    /// That the latter is about.
+    resource: Arc<Resource>,
     samples: Vec<(SeriesRef, Value)>,
     /// Samples of rules that go with the next snapshot.
     added: Vec<(SeriesRef, Value)>,
@@ -43,6 +45,7 @@ impl Recorder {
             scraped: Scraped::new(instance, &Default::default()),
             known: Living::default(),
             constant: Vec::new(),
+            resource: Arc::default(),
             samples: Vec::new(),
             added: Vec::new(),
             last: 0,
@@ -62,10 +65,13 @@ impl Recorder {
         self.last = (snapshot.unix_nanos / 1_000_000) as Millis;
         self.samples.clear();
         let first = self.constant.is_empty();
-        if first {
+        let mut moved = Vec::new();
+        if first || !Arc::ptr_eq(&self.resource, &snapshot.resource) {
             let all = self.scraped.constant(snapshot);
             let all = all.iter().map(|(_, labels)| labels);
-            self.constant = all.filter_map(|labels| store.register(labels)).collect();
+            let now = all.filter_map(|labels| store.register(labels)).collect();
+            moved = std::mem::replace(&mut self.constant, now);
+            self.resource = snapshot.resource.clone();
         }
         let constant = self.constant.iter();
         self.samples
@@ -77,7 +83,7 @@ impl Recorder {
         }
         self.samples.append(&mut self.added);
         let ended = self.known.ended(tick).into_iter();
-        let mut ended: Vec<SeriesRef> = ended.map(|known| known.series).collect();
+        let mut ended: Vec<SeriesRef> = ended.map(|known| known.series).chain(moved).collect();
         if first {
             ended.extend(self.left(store));
         }

@@ -75,6 +75,25 @@ fn a_series_has_the_labels_of_a_scrape() {
     assert_eq!(ask(&memory, "target_info", now).len(), 1);
 }
 
+/// Cause: the machine is in another zone from the second snapshot on. Seen: `target_info` once, of the zone of the moment.
+#[test]
+fn where_the_machine_is_follows_it() {
+    let memory = memory();
+    let mut recorder = Recorder::new("n");
+    let mut snapshot = snapshot(1, 1);
+    for (tick, zone) in ["a", "b", "b"].into_iter().enumerate() {
+        let now = at(&mut snapshot, tick as u64 + 1);
+        Arc::make_mut(&mut snapshot.resource).zone = zone.to_owned();
+        // As a snapshot that others still have.
+        let held = snapshot.clone();
+        recorder.record(&held, memory.store());
+        assert_eq!(ask(&memory, "target_info", now).len(), 1, "{zone}");
+        let query = format!("target_info{{zone=\"{zone}\"}}");
+        assert_eq!(ask(&memory, &query, now).len(), 1, "{zone}");
+        assert_eq!(ask(&memory, "up", now).len(), 1);
+    }
+}
+
 #[test]
 fn a_histogram_answers_the_quantile_that_the_agent_shows() {
     let memory = memory();

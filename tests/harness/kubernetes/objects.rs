@@ -55,6 +55,13 @@ pub fn slice(service: &str, endpoints: &[(&str, &str, &str)]) -> Value {
     })
 }
 
+/// The endpoints of a service that are one pod of `node-1`.
+pub fn behind(service: &str, pod: &str) -> Value {
+    let mut slice = slice(service, &[("10.255.1.7", "node-1", "eu-1a")]);
+    slice["endpoints"][0]["targetRef"]["uid"] = json!(pod);
+    slice
+}
+
 /// A pod of `node-1`: a Deployment's, as kube-controller-manager names them.
 pub fn pod(uid: &str, namespace: &str, deployment: &str) -> Value {
     let hash = "6d4cf56db6";

@@ -7,7 +7,7 @@ use super::client::Collector;
 use super::encode::attributes;
 use super::message::{pair, scope, text};
 use super::{OtlpSettings, Signal, lane};
-use crate::aggregate::Resource as Machine;
+use crate::aggregate::{Resource as Machine, Snapshot};
 use crate::export::push::queue::Queue;
 use crate::export::push::{Lane, Part, Stats};
 use crate::score::attribute;
@@ -21,6 +21,7 @@ use prost::Message as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 
 /// Records of a request: each has some kilobytes, and collectors refuse more than 4 MiB by default.
 const RECORDS: usize = 200;
@@ -52,7 +53,7 @@ impl Exporter {
     pub async fn run(
         self,
         mut told: UnboundedReceiver<Arc<Anomaly>>,
-        machine: Machine,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
         shutdown: impl Future<Output = ()>,
     ) {
         self.0
@@ -72,6 +73,8 @@ impl Exporter {
                             true
                         }
                     };
+                    // Where the machine is by now.
+                    let machine = snapshots.borrow().resource.clone();
                     let parts: Vec<Part> = records.chunks(RECORDS).map(|some| part(some, &machine)).collect();
                     if !parts.is_empty() {
                         queue.push(parts);

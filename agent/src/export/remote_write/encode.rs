@@ -2,12 +2,13 @@
 
 use super::message::{Message, Point, Row};
 use super::settings::{Histograms, RemoteWriteSettings};
-use crate::aggregate::{Exemplar, Kind, Living, Metric, Snapshot, Value};
+use crate::aggregate::{Exemplar, Kind, Living, Metric, Resource, Snapshot, Value};
 use crate::export::prometheus::{Exemplars, Scraped, text};
 use crate::export::push::Part;
 use agent_store::labels;
 use agent_store::series::STALE;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// A series that was sent.
 struct Known {
@@ -24,6 +25,8 @@ pub(super) struct Encoder {
     known: Living<Known>,
     /// `up` and `target_info`, which no family has.
     constant: Vec<(&'static Metric, labels::Labels)>,
+    /// That the latter is about.
+    resource: Arc<Resource>,
     /// Time of the last snapshot.
     last: i64,
     /// The same in ns: exemplars that were placed by then have been sent.
@@ -42,6 +45,7 @@ impl Encoder {
             scraped: Scraped::new(instance, &settings.external_labels),
             known: Living::default(),
             constant: Vec::new(),
+            resource: Arc::default(),
             last: 0,
             last_nanos: 0,
         }
@@ -53,8 +57,14 @@ impl Encoder {
         let (tick, time) = (snapshot.tick, millis(snapshot.unix_nanos));
         self.last = time;
         let sent = std::mem::replace(&mut self.last_nanos, snapshot.unix_nanos);
-        if self.constant.is_empty() {
-            self.constant = self.scraped.constant(snapshot).into();
+        if self.constant.is_empty() || !Arc::ptr_eq(&self.resource, &snapshot.resource) {
+            let now = self.scraped.constant(snapshot).into();
+            for (metric, identity) in std::mem::replace(&mut self.constant, now) {
+                if !self.constant.iter().any(|(_, goes_on)| *goes_on == identity) {
+                    message.push(&self.ended(metric, &identity, time));
+                }
+            }
+            self.resource = snapshot.resource.clone();
         }
         for (metric, identity) in &self.constant {
             message.push(&Row {

@@ -149,6 +149,32 @@ fn a_series_that_leaves_ends_once_and_all_end_at_the_end() {
     }
 }
 
+/// Cause: the machine is in another zone from the second snapshot on. Seen: `target_info` of the new one, the end of the old one, once;
+/// `up` goes on.
+#[test]
+fn where_the_machine_is_follows_it() {
+    let mut encoder = encoder(2);
+    let mut snapshot = snapshot(1, 1);
+    let named = |all: &BTreeMap<Vec<(String, String)>, Series>, name: &str| -> Vec<bool> {
+        let own = all
+            .iter()
+            .filter(|(labels, _)| labels.contains(&("__name__".to_owned(), name.to_owned())));
+        own.map(|(_, series)| stale(series)).collect()
+    };
+    for (zone, ended) in [("a", 0), ("b", 1), ("b", 0)] {
+        std::sync::Arc::make_mut(&mut snapshot.resource).zone = zone.to_owned();
+        snapshot.tick += 1;
+        let all = encoded(2, &mut encoder, &snapshot.clone());
+        let info = named(&all, "target_info");
+        assert_eq!(
+            (info.len(), info.iter().filter(|stale| **stale).count()),
+            (1 + ended, ended),
+            "{zone}"
+        );
+        assert_eq!(named(&all, "up"), [false]);
+    }
+}
+
 #[test]
 fn a_large_message_is_cut_and_each_part_stands_for_itself() {
     let identity = |i: usize| Labels::new([("__name__", "x".to_owned()), ("i", i.to_string())]);

@@ -7,7 +7,7 @@ mod tests;
 
 use super::client::Collector;
 use super::{OtlpSettings, Signal, lane};
-use crate::aggregate::Resource;
+use crate::aggregate::Snapshot;
 use crate::export::push::queue::{Batch, Queue};
 use crate::export::push::{Lane, Stats, timer};
 use crate::stacks::build_id;
@@ -16,6 +16,7 @@ use crate::stacks::{PATIENCE, Stacks};
 use anyhow::Result;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 
 /// Ten seconds are sent when they have been over for so long: samples wait for the tables of their process.
 const GRACE: Duration = Duration::from_secs(2);
@@ -41,11 +42,16 @@ impl Exporter {
     }
 
     /// Exports until `shutdown` resolves, then what is left, and ends within five seconds.
-    pub async fn run(self, stacks: Arc<Stacks>, machine: Resource, shutdown: impl Future<Output = ()>) {
+    pub async fn run(
+        self,
+        stacks: Arc<Stacks>,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        shutdown: impl Future<Output = ()>,
+    ) {
         let mut timer = timer(Duration::from_nanos(SLICE));
         let taken = Taken {
             stacks,
-            machine,
+            snapshots,
             kernel: build_id::kernel(),
         };
         self.0
@@ -80,7 +86,8 @@ impl Exporter {
 /// The stacks, and what more has to be known.
 struct Taken {
     stacks: Arc<Stacks>,
-    machine: Resource,
+    /// The last one says where the machine is by now.
+    snapshots: watch::Receiver<Arc<Snapshot>>,
     kernel: String,
 }
 
@@ -96,6 +103,7 @@ impl Taken {
         let windows = self.stacks.store().seal(until);
         let kinds = self.stacks.taken();
         let mut batches = Vec::with_capacity(windows.len());
+        let machine = self.snapshots.borrow().resource.clone();
         for window in windows {
             let query = |kind: &u8| Query {
                 from: window.from,
@@ -107,7 +115,7 @@ impl Taken {
             self.stacks
                 .name(&kinds.iter().map(query).collect::<Vec<_>>(), patience);
             let store = self.stacks.store();
-            let batch = encode::encode(&store, &kinds, window, &self.machine, &self.kernel);
+            let batch = encode::encode(&store, &kinds, window, &machine, &self.kernel);
             if !batch.is_empty() {
                 batches.push(batch);
             }

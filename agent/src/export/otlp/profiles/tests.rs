@@ -1,5 +1,6 @@
 use super::encode::encode_limited;
 use super::*;
+use crate::aggregate::Resource;
 use crate::export::push::Part;
 use crate::stacks::image::Binary;
 use crate::stacks::store::{Count, Place, Store, Who, Window};

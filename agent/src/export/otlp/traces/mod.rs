@@ -8,7 +8,7 @@ mod span;
 
 use super::client::Collector;
 use super::{OtlpSettings, Signal, lane};
-use crate::aggregate::Resource as Machine;
+use crate::aggregate::{Resource as Machine, Snapshot};
 use crate::export::push::queue::Queue;
 use crate::export::push::{Lane, Part, Stats};
 use crate::probes::tcp::span::{Span, Spans};
@@ -16,6 +16,7 @@ use anyhow::Result;
 use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Spans of a request: each has about a kilobyte, and collectors refuse more than 4 MiB by default.
 const SPANS: usize = 1000;
@@ -41,7 +42,12 @@ impl Exporter {
     }
 
     /// Exports until `shutdown` resolves, then what is left, and ends within five seconds.
-    pub async fn run(self, spans: Spans, machine: Machine, shutdown: impl Future<Output = ()>) {
+    pub async fn run(
+        self,
+        spans: Spans,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        shutdown: impl Future<Output = ()>,
+    ) {
         let Spans { mut spans, lost } = spans;
         let stats = self.stats();
         self.0
@@ -62,6 +68,8 @@ impl Exporter {
                         told.push(span);
                     }
                     stats.never_queued(lost.take());
+                    // Where the machine is by now.
+                    let machine = snapshots.borrow().resource.clone();
                     let parts: Vec<Part> = told.chunks(SPANS).map(|some| part(some, &machine)).collect();
                     if !parts.is_empty() {
                         queue.push(parts);
