@@ -25,6 +25,7 @@ import helm_python
 import kubernetes_validate
 import yaml
 
+from cases import BAD, CAPABILITIES, DEFAULT, GOOD
 from crds import foreign, write_crds
 from plain import dump, plain
 
@@ -37,91 +38,6 @@ OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
 # The oldest that the chart admits, and those that are maintained.
 VERSIONS = ["1.25", "1.29", "1.33", "1.35", "1.37"]
 
-EXPOSED = {"api": {"expose": True, "tls": {"secretName": "tls"}, "token": {"secretName": "token"}}}
-MUTUAL = {"api": {**EXPOSED["api"], "tls": {"secretName": "tls", "clientCaKey": "ca.crt"}}}
-CLIENT = {"cert": {"secret": {"name": "prometheus", "key": "tls.crt"}}, "keySecret": {"name": "prometheus", "key": "tls.key"}}
-SHOWN = {"client_cert_file": "/etc/geophone/tls/client.crt", "client_key_file": "/etc/geophone/tls/client.key"}
-# name: values. Each renders, is valid, and its configuration is one that the agent takes.
-GOOD = {
-    "default": {},
-    "exposed": EXPOSED,
-    "mutual TLS": {**MUTUAL, "podMonitor": {"create": True, "tlsConfig": CLIENT}},
-    "mutual TLS, asked in the pod": {**MUTUAL, "config": {"api": {"tls": SHOWN}}},
-    "pod monitor": {**EXPOSED, "podMonitor": {"create": True, "extra": {"sampleLimit": 100_000}}},
-    "older operator": {**EXPOSED, "dashboards": {"create": True, "classic": True}, "podMonitor": {"create": True, "extra": {"scrapeNativeHistograms": None}}},
-    "OpenShift's monitoring": {**EXPOSED, "serviceMonitor": {"create": True, "tlsConfig": {"ca": {"configMap": {"name": "a", "key": "b"}}}}},
-    "service monitor": {**EXPOSED, "serviceMonitor": {"create": True, "labels": {"release": "prometheus"}}},
-    "all": {
-        **EXPOSED,
-        "config": {
-            "peers": [{"name": "db", "cidrs": ["10.1.2.0/24"]}],
-            "export": {"otlp": {"endpoint": "https://collector:4317"}},
-            "probes": {"dns": {"enabled": True}, "profile": {"enabled": True}},
-            "rules": {"files": ["/etc/mine"], "interval": "30s", "alertmanagers": ["http://second"]},
-        },
-        "topologyFromLabels": True,
-        "env": [{"name": "GEOPHONE_LOG__LEVEL", "value": "debug"}],
-        "rules": {"alertmanagers": ["http://alertmanager:9093"]},
-        "priorityClass": {"create": True, "name": "geophone"},
-        "networkPolicy": {
-            "create": True,
-            "scrapeFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
-            "egress": [{"ports": [{"port": 465}]}],
-        },
-        "prometheusRule": {"create": True},
-        "dashboards": {"create": True},
-        "image": {"digest": "sha256:" + "0" * 64},
-    },
-    "own profile": {"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "geophone.json"}}, "openshift": {"scc": True}},
-    "own AppArmor profile": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "geophone"}},
-    "pod network": {**EXPOSED, "hostNetwork": False, "dnsPolicy": "ClusterFirst"},
-    "peers": {"kubernetes": {"peers": True}, "config": {"kubernetes": {"subject": "container"}}},
-    "peers by the configuration": {"config": {"kubernetes": {"peers": True}}},
-    "sent by remote write": {"config": {"export": {"otlp": {}, "remote_write": {"url": "https://metrics.example/push"}}}, "tests": {"create": False}},
-    "cert-manager": {"api": {"expose": True, "tls": {"create": "cert-manager", "issuerRef": {"name": "ca"}}, "token": {"create": True}}},
-    "IPv6": {"api": {**EXPOSED["api"], "listenAddress": "[::]"}},
-    "no API": {"kubernetes": {"enabled": False}},
-    "no API, said twice": {"kubernetes": {"enabled": False}, "config": {"kubernetes": {"enabled": False}}},
-    "where it is by hand": {"config": {"region": "eu-central-1", "zone": "eu-central-1a"}},
-    "rules of a node that remembers nothing": {"store": {"kind": "none"}},
-    "roles of somebody else": {"kubernetes": {"rbac": False}},
-    "nothing kept": {"store": {"kind": "none"}, "rules": {"onNode": False}},
-}
-# values, and what the refusal says of them.
-BAD = [
-    ({"api": {"expose": True}}, "set api.tls.secretName and api.token.secretName"),
-    ({"hostNetwork": False}, "set api.expose"),
-    ({"podMonitor": {"create": True}}, "cannot reach 127.0.0.1"),
-    ({**EXPOSED, "podMonitor": {"create": True}, "serviceMonitor": {"create": True}}, "take one"),
-    ({"capabilities": ["BPF", "SYS_ADMIN"]}, "allowPrivilegeEscalation"),
-    ({"config": {"kubernetes": {"enabled": False}}}, "config.kubernetes.enabled"),
-    ({"kubernetes": {"enabled": False}, "config": {"kubernetes": {"enabled": True}}}, "config.kubernetes.enabled"),
-    ({"kubernetes": {"peers": True}, "config": {"kubernetes": {"peers": False}}}, "config.kubernetes.peers"),
-    ({"kubernetes": {"enabled": False, "peers": True}}, "set kubernetes.enabled"),
-    ({"config": {"kubernetes": None}}, "config.kubernetes: has no settings"),
-    ({"config": {"export": None}}, "config.export: has no settings"),
-    ({"api": {**EXPOSED["api"], "listenAddress": "::"}}, "listenAddress"),
-    ({"config": {"rules": None}}, "config.rules: has no settings"),
-    ({"config": {"api": {"listen": "0.0.0.0:80"}}}, "config.api.listen"),
-    ({**MUTUAL, "config": {"api": {"tls": {"cert_file": "/mine"}}}}, "config.api.tls.cert_file"),
-    ({**EXPOSED, "config": {"api": {"tls": SHOWN}}}, "set api.tls.clientCaKey"),
-    ({"config": {"store": {"kind": "disk"}}}, "config.store.kind"),
-    ({"serviceAccount": {"create": False}}, "every pod of the namespace"),
-    ({"topologyFromLabels": True, "config": {"region": "eu"}}, "topologyFromLabels"),
-    ({"priorityClass": {"create": True}}, "Kubernetes' own"),
-    ({**EXPOSED, "serviceMonitor": {"create": True}, "service": {"create": False}}, "no service"),
-    ({"store": {"kind": "none"}, "rules": {"alertmanagers": ["http://a:9093"]}}, "nothing is evaluated"),
-    ({"tolerations": "all"}, "tolerations"),
-    ({"api": {"ports": 1}}, "ports"),
-    ({"api": {"expose": True, "tls": {"create": "cert-manager"}, "token": {"create": True}}}, "set api.tls.issuerRef.name"),
-    ({"api": {"expose": True, "tls": {"create": "self-signed", "clientCaKey": "a"}, "token": {"create": True}}}, "no certificates for clients"),
-    ({**MUTUAL, "podMonitor": {"create": True}}, "set podMonitor.tlsConfig.cert"),
-    ({**MUTUAL, "serviceMonitor": {"create": True, "tlsConfig": {"cert": CLIENT["cert"]}}}, "set serviceMonitor.tlsConfig.cert"),
-    ({"appArmorProfile": {"type": "Localhost"}}, "localhostProfile"),
-    ({"capabilities": ["ALL"]}, "capabilities"),
-    ({"store": {"kind": "disk"}}, "kind"),
-]
-
 # What the notes say, and of which values.
 NOTES = [
     ("geophone check", lambda values: True),
@@ -131,6 +47,7 @@ NOTES = [
     ("on 127.0.0.1:9779", lambda values: not exposed(values)),
     ("with TLS", lambda values: exposed(values)),
     ("No metrics leave", lambda values: not exposed(values) and not any(values.get("config", {}).get("export", {}).values())),
+    ("Without hostPID", lambda values: not sees_processes(values)),
     ("helm test", lambda values: values.get("tests", {}).get("create", True)),
 ]
 
@@ -141,6 +58,11 @@ def exposed(values):
 
 def mutual(values):
     return "clientCaKey" in values.get("api", {}).get("tls", {})
+
+
+def sees_processes(values):
+    stacks = values.get("config", {}).get("probes", {}).get("profile", {}).get("enabled", False)
+    return values.get("hostPID") or stacks or not values.get("kubernetes", {}).get("enabled", True)
 
 
 # All that the agent asks of the API.
@@ -260,6 +182,9 @@ def least_privilege(name, objects):
     context = container["securityContext"]
     if context.get("privileged") or context["capabilities"]["drop"] != ["ALL"] or not context["readOnlyRootFilesystem"]:
         fault(f"{name}: the container may more than it says")
+    capabilities, processes = CAPABILITIES.get(name, DEFAULT)
+    if set(context["capabilities"]["add"]) != capabilities or pod["hostPID"] != processes:
+        fault(f"{name}: the container has {context['capabilities']['add']}, and hostPID {pod['hostPID']}")
     writable = [m["name"] for m in container["volumeMounts"] if not m.get("readOnly")]
     host = {v["name"] for v in pod["volumes"] if "hostPath" in v}
     if set(writable) & host - {"store"}:
@@ -276,12 +201,15 @@ def least_privilege(name, objects):
         fault(f"{name}: a role that is not wanted, or none where one is")
     scc = objects.get(("SecurityContextConstraints", "geophone"))
     profile = context["seccompProfile"]
-    if profile["type"] == "Unconfined" and name not in PLATFORMS:
+    if profile["type"] == "Unconfined" and name not in (*PLATFORMS, "no profile"):
         fault(f"{name}: all system calls are admitted")
-    if scc and profile["type"] == "Localhost" and f"localhost/{profile['localhostProfile']}" not in scc["seccompProfiles"]:
-        fault(f"{name}: the constraints do not admit the profile that the container asks for")
+    kinds = {"RuntimeDefault": "runtime/default", "Unconfined": "unconfined", "Localhost": f"localhost/{profile.get('localhostProfile')}"}
+    if scc and scc["seccompProfiles"] != [kinds[profile["type"]]]:
+        fault(f"{name}: the constraints admit other profiles than the container asks for: {scc['seccompProfiles']}")
     if scc and (scc["allowPrivilegedContainer"] or scc["allowedCapabilities"] != context["capabilities"]["add"]):
         fault(f"{name}: the constraints allow other capabilities than the container asks for")
+    if scc and scc["allowHostPID"] != pod["hostPID"]:
+        fault(f"{name}: the constraints let it see the node's processes, or do not, and it asks for the other")
 
 
 def reaches(name, objects):
