@@ -11,6 +11,7 @@ GOOD = {
     "default": {},
     "exposed": EXPOSED,
     "mutual TLS": {**MUTUAL, "podMonitor": {"create": True, "tlsConfig": CLIENT}},
+    "mutual TLS alone": {"api": {"expose": True, "tls": MUTUAL["api"]["tls"]}, "podMonitor": {"create": True, "tlsConfig": CLIENT}},
     "mutual TLS, asked in the pod": {**MUTUAL, "config": {"api": {"tls": SHOWN}}},
     "pod monitor": {**EXPOSED, "podMonitor": {"create": True, "extra": {"sampleLimit": 100_000}}},
     "older operator": {**EXPOSED, "dashboards": {"create": True, "classic": True}, "podMonitor": {"create": True, "extra": {"scrapeNativeHistograms": None}}},
@@ -80,7 +81,8 @@ CAPABILITIES = {
 }
 # values, and what the refusal says of them.
 BAD = [
-    ({"api": {"expose": True}}, "set api.tls.secretName and api.token.secretName"),
+    ({"api": {"expose": True}}, "set api.tls.secretName, and api.token.secretName"),
+    ({"api": {"expose": True, "tls": {"secretName": "tls"}}}, "or api.tls.clientCaKey"),
     ({"hostNetwork": False}, "set api.expose"),
     ({"podMonitor": {"create": True}}, "cannot reach 127.0.0.1"),
     ({**EXPOSED, "podMonitor": {"create": True}, "serviceMonitor": {"create": True}}, "take one"),

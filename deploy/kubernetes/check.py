@@ -45,6 +45,7 @@ NOTES = [
     ("set config.api.tls.client_cert_file", lambda values: mutual(values) and "config" not in values),
     ("certificates of clients", lambda values: mutual(values)),
     ("on 127.0.0.1:9779", lambda values: not exposed(values)),
+    ("bearer token", lambda values: exposed(values) and bearer(values)),
     ("with TLS", lambda values: exposed(values)),
     ("No metrics leave", lambda values: not exposed(values) and not any(values.get("config", {}).get("export", {}).values())),
     ("Without hostPID", lambda values: not sees_processes(values)),
@@ -58,6 +59,10 @@ def exposed(values):
 
 def mutual(values):
     return "clientCaKey" in values.get("api", {}).get("tls", {})
+
+
+def bearer(values):
+    return bool({"secretName", "create"} & values["api"].get("token", {}).keys())
 
 
 def sees_processes(values):
@@ -162,6 +167,9 @@ def configuration(name, objects):
     if given.get("GEOPHONE_CONFIG") != mounted["config"] + "/geophone.yaml":
         fault(f"{name}: what is started by `kubectl exec` does not read the pod's settings")
     text = objects["ConfigMap", "geophone"]["data"]["geophone.yaml"]
+    files = yaml.safe_load(text)["api"]
+    if ("token_file" in files) != ("token" in mounted) or ("tls" in files) != ("tls" in mounted):
+        fault(f"{name}: {files} are read, {mounted} are mounted")
     own = GOOD.get(name, {}).get("config", {}).get("rules")
     rules = yaml.safe_load(text).get("rules", {})
     if own and (own["files"][0] not in rules["files"] or len(rules["files"]) != 2 or rules["interval"] != own["interval"]):
@@ -246,6 +254,9 @@ def scraped(name, values, objects):
             tls = spec.get("podMetricsEndpoints", spec.get("endpoints"))[0]["tlsConfig"]
             if len(tls["ca"]) != 1 or tls["serverName"] != "geophone.geophone.svc" or mutual(values) != ("cert" in tls):
                 fault(f"{name}: {kind} has {tls}")
+            given = spec.get("podMetricsEndpoints", spec.get("endpoints"))[0].get("authorization")
+            if bool(given) != bearer(values):
+                fault(f"{name}: {kind} sends {given}")
             if spec.get("scrapeNativeHistograms") != (None if name == "older operator" else True):
                 fault(f"{name}: {kind} scrapes native histograms: {spec.get('scrapeNativeHistograms')}")
 

@@ -105,7 +105,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $tls "client_ca_file" (printf "/etc/geophone/tls/%s" .) }}
 {{- end }}
 {{- $listen := printf "%s:%v" .Values.api.listenAddress .Values.api.port }}
-{{- $api = dict "listen" $listen "tls" $tls "token_file" (printf "/etc/geophone/token/%s" .Values.api.token.key) }}
+{{- $api = dict "listen" $listen "tls" $tls }}
+{{- if include "geophone.tokenSecret" . }}
+{{- $_ := set $api "token_file" (printf "/etc/geophone/token/%s" .Values.api.token.key) }}
+{{- end }}
 {{- end }}
 {{- $store := dict "kind" (get (dict "hostPath" "auto" "memory" "memory" "none" "none") .Values.store.kind) }}
 {{- $forced := dict "api" $api "store" $store }}
@@ -182,8 +185,8 @@ httpGet:
 
 {{- /* What cannot be meant. */ -}}
 {{- define "geophone.check" -}}
-{{- if and .Values.api.expose (or (not (include "geophone.tlsSecret" .)) (not (include "geophone.tokenSecret" .))) }}
-{{- fail "api.expose: other machines can reach it; set api.tls.secretName and api.token.secretName, or api.tls.create and api.token.create" }}
+{{- if and .Values.api.expose (or (not (include "geophone.tlsSecret" .)) (not (or (include "geophone.tokenSecret" .) .Values.api.tls.clientCaKey))) }}
+{{- fail "api.expose: other machines can reach it; set api.tls.secretName, and api.token.secretName or api.tls.clientCaKey; or api.tls.create and api.token.create" }}
 {{- end }}
 {{- if and (eq .Values.api.tls.create "cert-manager") (not .Values.api.tls.issuerRef.name) }}
 {{- fail "api.tls.create: cert-manager: set api.tls.issuerRef.name" }}
