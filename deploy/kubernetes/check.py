@@ -301,6 +301,33 @@ def secrets(name, objects):
         fault(f"{name}: the handshake does not end")
 
 
+def tested(name, values, objects):
+    """`helm test` asks the agent, and has all that it must show for that, but not the server's key."""
+    pod = objects.get(("Pod", "geophone-test"))
+    if not pod:
+        return
+    text = objects["ConfigMap", "geophone"]["data"]["geophone.yaml"]
+    api = yaml.safe_load(text)["api"]
+    tls = api.get("tls", {})
+    needed = {tls.get(key) for key in ("cert_file", "client_cert_file", "client_key_file")} | {api.get("token_file")}
+    asks = values.get("hostNetwork", True) and values.get("store", {}).get("kind") != "none" and (not mutual(values) or "client_cert_file" in tls)
+    asking = [container for container in pod["spec"]["containers"] if container["args"][0] == "query"]
+    if bool(asking) != asks or pod["spec"]["hostNetwork"] != asks:
+        fault(f"{name}: helm test asks nobody, or whom it cannot ask")
+    if not asking:
+        return
+    at = {mount["name"]: mount["mountPath"] for mount in asking[0]["volumeMounts"]}
+    secrets = [volume for volume in pod["spec"]["volumes"] if "secret" in volume]
+    keys = {"token": [{"path": "token"}]}
+    shown = {f"{at[v['name']]}/{item['path']}" for v in secrets for item in v["secret"].get("items", keys.get(v["name"]))}
+    if shown != needed - {None}:
+        fault(f"{name}: helm test has {shown}, and needs {needed}")
+    if secrets and pod["spec"]["securityContext"]["fsGroup"] != asking[0]["securityContext"]["runAsUser"]:
+        fault(f"{name}: helm test cannot read its secrets")
+    if any(volume["secret"]["defaultMode"] != 0o440 for volume in secrets):
+        fault(f"{name}: everybody, or nobody, can read the secrets of helm test")
+
+
 def confined(name, values, rendered):
     """AppArmor's profile is where the cluster's version looks for it, and nowhere else: a field that it does not know is refused."""
     wanted = values.get("appArmorProfile")
@@ -387,6 +414,7 @@ def the_chart():
         secrets(name, objects)
         boards(name, values, objects)
         confined(name, values, rendered)
+        tested(name, values, objects)
     refused()
     for path, text in generated().items():
         if not path.exists() or path.read_text() != text:
