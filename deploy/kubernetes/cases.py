@@ -117,3 +117,31 @@ BAD = [
     ({"capabilities": ["ALL"]}, "capabilities"),
     ({"store": {"kind": "disk"}}, "kind"),
 ]
+
+OPERATOR = {"release": "kube-prometheus-stack"}
+# Of the plain manifests, by the name of a directory in kustomize/components: what each needs beside it, and its values. Dashboards are
+# not among them: they would be written down a second time (docs/operations.md has a command).
+COMPONENTS = {
+    "exposed": ([], {"api": {"expose": True, "tls": {"secretName": "geophone-tls"}, "token": {"secretName": "geophone-token"}}}),
+    "monitor": (["exposed"], {"podMonitor": {"create": True, "labels": OPERATOR}}),
+    "networkpolicy": (
+        ["exposed"],
+        {
+            "networkPolicy": {
+                "create": True,
+                "scrapeFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            }
+        },
+    ),
+    "rules": ([], {"prometheusRule": {"create": True, "labels": OPERATOR}}),
+    # By the environment, which leaves the settings to who has them.
+    "stacks": (
+        [],
+        {
+            "env": [{"name": "GEOPHONE_PROBES__PROFILE__ENABLED", "value": "true"}],
+            "hostPID": True,
+            "capabilities": ["BPF", "PERFMON", "NET_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "SYSLOG"],
+            "resources": {"limits": {"memory": "1536Mi"}},
+        },
+    ),
+}

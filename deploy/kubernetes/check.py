@@ -25,15 +25,14 @@ import helm_python
 import kubernetes_validate
 import yaml
 
-from cases import BAD, CAPABILITIES, DEFAULT, GOOD
+from cases import BAD, CAPABILITIES, COMPONENTS, DEFAULT, GOOD
 from crds import foreign, write_crds
-from plain import dump, plain
+from plain import component, dump, plain
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHART = HERE / "helm/geophone"
 KUSTOMIZE = HERE / "kustomize"
 PLATFORMS = sorted(path.stem for path in (CHART / "platforms").glob("*.yaml"))
-# What is installed by Helm only has no overlay: secrets are made, and dashboards would be written down a second time.
 OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
 # The oldest that the chart admits, and those that are maintained.
 VERSIONS = ["1.25", "1.29", "1.33", "1.35", "1.37"]
@@ -370,7 +369,32 @@ def generated():
             if key not in base:
                 short = {"SecurityContextConstraints": "scc"}.get(key[0], key[0].lower())
                 files[KUSTOMIZE / f"overlays/{name}/{short}.yaml"] = dump([item])
+    for name, (needs, values) in COMPONENTS.items():
+        # Constraints are patched where an overlay has them.
+        below = over(together(needs), {"openshift": {"scc": True}})
+        for file, text in component(manifests(below), manifests(over(below, values))).items():
+            files[KUSTOMIZE / f"components/{name}/{file}"] = text
     return files
+
+
+def together(names):
+    """Values of all these components, and of what they need."""
+    values = {}
+    for name in names:
+        needs, own = COMPONENTS[name]
+        values = over(over(values, together(needs)), own)
+    return values
+
+
+def with_components(names, below="base"):
+    """What kustomize makes of the base, or an overlay, and these, in the order in which one needs the other."""
+    wanted = [name for name in COMPONENTS if name in names or any(name in COMPONENTS[one][0] for one in names)]
+    with tempfile.TemporaryDirectory() as directory:
+        # Absolute paths are refused.
+        at = os.path.relpath(KUSTOMIZE, os.path.realpath(directory))
+        kustomization = {"resources": [f"{at}/{below}"], "components": [f"{at}/components/{name}" for name in wanted]}
+        pathlib.Path(directory, "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        return kustomize(directory)
 
 
 def kustomize(directory):
@@ -384,17 +408,20 @@ def kustomize(directory):
 
 def overlays():
     """What kustomize makes is what Helm makes of the same platform."""
-    for name in ["base", *OVERLAYS]:
-        directory = KUSTOMIZE / ("base" if name == "base" else f"overlays/{name}")
-        built = kustomize(directory)
+    cases = {"base": ({}, kustomize(KUSTOMIZE / "base"))}
+    cases |= {name: (platform(name), kustomize(KUSTOMIZE / f"overlays/{name}")) for name in OVERLAYS}
+    for names in [*([name] for name in COMPONENTS), list(COMPONENTS)]:
+        cases[" and ".join(names)] = (together(names), with_components(names))
+    cases["stacks on openshift"] = (over(platform("openshift"), together(["stacks"])), with_components(["stacks"], "overlays/openshift"))
+    for name, (values, built) in cases.items():
         namespace = built.pop(("Namespace", "geophone"), {})
         if namespace.get("metadata", {}).get("labels", {}).get("pod-security.kubernetes.io/enforce") != "privileged":
-            fault(f"{directory}: its namespace does not admit the pods")
-        wanted = manifests({} if name == "base" else platform(name))
+            fault(f"{name}: its namespace does not admit the pods")
+        wanted = manifests(values)
         for key in sorted(built.keys() | wanted.keys()):
             if built.get(key) != wanted.get(key):
-                fault(f"{directory}: {key[0]}/{key[1]} is not what the chart makes of it")
-    return f"{1 + len(OVERLAYS)} kustomizations"
+                fault(f"{name}: {key[0]}/{key[1]} is not what the chart makes of it")
+    return f"{len(cases)} kustomizations"
 
 
 def the_chart():
@@ -428,6 +455,7 @@ def main():
         return 0
     if sys.argv[1:] == ["--write"]:
         for path, text in generated().items():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         return 0
     parts = {"chart": the_chart, "kustomize": overlays}
