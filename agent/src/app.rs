@@ -346,6 +346,7 @@ impl Agent {
             let interval = config.capacity.interval.get();
             tasks.push(tokio::spawn(capacity.run(interval, over())));
         }
+        tasks.push(tokio::spawn(alert::on_hangup(rules.clone(), over())));
         if let Some(memory) = memory {
             let (snapshots, host) = (running.snapshots.clone(), config.host_name());
             let runtime = tokio::runtime::Handle::current();
@@ -357,7 +358,6 @@ impl Agent {
                 }));
             }
             if let Some(rules) = rules {
-                tasks.push(tokio::spawn(alert::on_hangup(rules.clone(), over())));
                 for alertmanager in alertmanagers {
                     tasks.push(tokio::spawn(alertmanager.run(rules.clone(), over())));
                 }
