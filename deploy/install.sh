@@ -149,24 +149,12 @@ install() {
     elif [ "$changed" = yes ] || ! systemctl is-active --quiet geophone.service; then
         # One that has failed too often would not be started at all.
         systemctl reset-failed geophone.service 2>/dev/null || true
-        systemctl restart geophone.service
-        answers
+        # It comes back when the agent has told that it is ready.
+        systemctl restart geophone.service || fail "it does not start: journalctl -u geophone says why"
+        say "runs; \`geophone top\` shows what it sees, \`geophone check\` (as root) what this kernel can do"
     else
         say "nothing has changed"
     fi
-}
-
-# systemd knows that it was started, itself it knows that it works.
-answers() {
-    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
-        sleep 1
-        systemctl is-active --quiet geophone.service || fail "it has ended: journalctl -u geophone says why"
-        if "$program" --config "$settings" check --cardinality >/dev/null 2>&1; then
-            say "runs; \`geophone top\` shows what it sees, \`geophone check\` (as root) what this kernel can do"
-            return
-        fi
-    done
-    say "is started, and does not answer yet: journalctl -u geophone says what it does"
 }
 
 uninstall() {

@@ -118,6 +118,59 @@ fn tls_and_a_token() -> Result<()> {
     Ok(())
 }
 
+/// Cause: an agent that other machines can reach, with clients' certificates and no token; one asks with a certificate of that
+/// authority, of another, and with none, under a name that nobody has told the agent. Seen: an answer to the first, for the others
+/// the handshake ends, also where a token is not asked for either.
+#[test]
+fn certificates_of_clients_alone() -> Result<()> {
+    need_root!("openssl", "curl");
+    let (ours, others) = (Authority::new()?, Authority::new()?);
+    let link = Link::new()?;
+    let agent = Setup::new()
+        .inside(&link.a.ns)
+        .listen(link.a.v4)
+        .set("api.tls.cert_file", &ours.file("server.crt"))
+        .set("api.tls.key_file", &ours.file("server.key"))
+        .set("api.tls.client_ca_file", &ours.file("ca.crt"))
+        .spawn()?;
+    let stranger = Stranger {
+        ns: &link.b.ns,
+        at: agent.at,
+    };
+    let ca = ours.file("ca.crt");
+    let ask = |path: &str, client: Option<&Authority>| -> Result<Output> {
+        let files = client.map(|client| (client.file("client.crt"), client.file("client.key")));
+        let mut more = vec!["--cacert", &ca, "--header", "Host: node-7.example"];
+        if let Some((certificate, key)) = &files {
+            more.extend(["--cert", certificate, "--key", key]);
+        }
+        stranger.curl("https", path, &more)
+    };
+    let start = Instant::now();
+    loop {
+        let out = ask("/readyz", Some(&ours))?;
+        if out.status.success() && out.stdout == b"200" {
+            break;
+        }
+        ensure!(start.elapsed() < PATIENCE, "{}: {}", said(&out), agent.log());
+        sleep(Duration::from_millis(100));
+    }
+    for path in ["/metrics", "/healthz", "/api/v1/snapshot"] {
+        let out = ask(path, Some(&ours))?;
+        equal(path, out.stdout.as_slice(), b"200").with_context(|| said(&out))?;
+        for client in [None, Some(&others)] {
+            let out = ask(path, client)?;
+            ensure!(
+                !out.status.success() && out.stdout == b"000",
+                "{path}: {}",
+                said(&out)
+            );
+        }
+    }
+    agent.stop()?;
+    Ok(())
+}
+
 /// Cause: an agent on every address, with TLS, a token and clients' certificates, as the chart sets it up; its certificate names
 /// neither 0.0.0.0 nor the loopback. Seen: commands with its settings find and ask it; without them, or as a user who may not
 /// read them, they say what is in the way, and none starts an agent of its own beside it.

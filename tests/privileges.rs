@@ -27,8 +27,24 @@ fn deploy(file: &str) -> Result<String> {
     std::fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
-/// The capabilities of the DaemonSet, in setpriv's words.
-fn capabilities() -> Result<BTreeSet<String>> {
+/// Capabilities in a line that begins so, in setpriv's words.
+fn listed(text: &str, from: &str) -> Result<BTreeSet<String>> {
+    let mut lines = text.lines().map(str::trim);
+    let line = lines.find_map(|line| line.strip_prefix(from).map(str::to_lowercase));
+    let line = line.with_context(|| format!("no {from}"))?;
+    let names = line.split([' ', ',', '[', ']']).filter(|name| !name.is_empty());
+    Ok(names
+        .map(|name| name.trim_start_matches("cap_").to_owned())
+        .collect())
+}
+
+/// All that settings can ask for but traces: those of the systemd unit.
+fn most() -> Result<BTreeSet<String>> {
+    listed(&deploy("systemd/geophone.service")?, "AmbientCapabilities=")
+}
+
+/// Those of the DaemonSet as it comes: what the default settings need.
+fn as_it_comes() -> Result<BTreeSet<String>> {
     let text = deploy("kubernetes/kustomize/base/geophone.yaml")?;
     let lines = text.lines().skip_while(|line| line.trim() != "add:").skip(1);
     let names = lines.map_while(|line| line.trim().strip_prefix("- ").map(str::to_lowercase));
@@ -47,8 +63,8 @@ fn as_container(capabilities: &BTreeSet<String>) -> Vec<String> {
     ]
 }
 
-/// What `geophone check` says with these: whether all is well, and all that it says.
-fn check(capabilities: &BTreeSet<String>) -> Result<(bool, Value)> {
+/// What `geophone check` says with these, and these settings: whether all is well, and all that it says.
+fn check(capabilities: &BTreeSet<String>, probes: &[&str]) -> Result<(bool, Value)> {
     let words = as_container(capabilities);
     let (program, rest) = words.split_first().context("no program")?;
     let mut command = clean(program);
@@ -56,7 +72,7 @@ fn check(capabilities: &BTreeSet<String>) -> Result<(bool, Value)> {
         .args(rest)
         .arg(binary())
         .args(["check", "--json", "--set", "store.kind=none"]);
-    for probe in PROBES {
+    for probe in probes {
         command.args(["--set", probe]);
     }
     let out = command.output()?;
@@ -74,33 +90,21 @@ fn refused(said: &Value) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// Cause: the capabilities of the DaemonSet, and one fewer each time. Seen: with all of them every program that root can run
-/// runs; each is named when it is missing. The systemd unit and the stack give the same.
+/// Cause: the capabilities of the unit, and one fewer each time; those of the DaemonSet with the default settings. Seen: every
+/// program that root can run runs; each is named when it is missing. The stack gives the unit's, the DaemonSet none of those for stacks.
 #[test]
 fn the_capabilities_are_enough_and_needed() -> Result<()> {
     need_root!("setpriv");
-    let given = capabilities()?;
+    let given = most()?;
     ensure!(given.len() >= 6 && !given.contains("sys_admin"), "{given:?}");
-    let lower = |text: &str, from: &str| {
-        let line = text
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(from).map(str::to_lowercase));
-        line.map(|line| {
-            let names = line.split([' ', ',', '[', ']']).filter(|name| !name.is_empty());
-            names
-                .map(|name| name.trim_start_matches("cap_").to_owned())
-                .collect::<BTreeSet<_>>()
-        })
-    };
     let unit = deploy("systemd/geophone.service")?;
-    for line in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
-        equal(line, lower(&unit, line), Some(given.clone()))?;
-    }
-    equal(
-        "stack",
-        lower(&deploy("stack/compose.yaml")?, "cap_add: "),
-        Some(given.clone()),
-    )?;
+    equal("bound", listed(&unit, "CapabilityBoundingSet=")?, given.clone())?;
+    let stack = deploy("stack/compose.yaml")?;
+    equal("stack", listed(&stack, "cap_add: ")?, given.clone())?;
+    let fewer = as_it_comes()?;
+    let for_stacks: Vec<&str> = given.difference(&fewer).map(String::as_str).collect();
+    ensure!(fewer.is_subset(&given), "{fewer:?}");
+    equal("for stacks", for_stacks, vec!["dac_read_search", "sys_ptrace"])?;
 
     let all: BTreeSet<String> = [
         "bpf",
@@ -113,15 +117,20 @@ fn the_capabilities_are_enough_and_needed() -> Result<()> {
     ]
     .map(str::to_owned)
     .into();
-    let (well, root) = check(&all)?;
+    let (well, root) = check(&all, &[])?;
     ensure!(well, "{root}");
-    let (well, said) = check(&given)?;
+    let (well, said) = check(&fewer, &[])?;
+    ensure!(well, "{said}");
+    equal("as it comes", refused(&said), refused(&root))?;
+    let (well, root) = check(&all, &PROBES)?;
+    ensure!(well, "{root}");
+    let (well, said) = check(&given, &PROBES)?;
     ensure!(well, "{said}");
     equal("programs that do not run", refused(&said), refused(&root))?;
     for one in &given {
         let mut fewer = given.clone();
         fewer.remove(one);
-        let (_, said) = check(&fewer)?;
+        let (_, said) = check(&fewer, &PROBES)?;
         let name = format!("CAP_{}", one.to_uppercase());
         let facts = said["facts"].as_array().into_iter().flatten();
         let told = facts
@@ -142,7 +151,7 @@ fn the_capabilities_are_enough_and_needed() -> Result<()> {
 #[test]
 fn the_place_of_a_drop_has_a_name() -> Result<()> {
     need_root!("setpriv");
-    let given = capabilities()?;
+    let given = as_it_comes()?;
     let mut fewer = given.clone();
     fewer.remove("syslog");
     let sysctl = |name: &str| -> Result<i32> {
@@ -224,7 +233,7 @@ fn refused_nothing(agent: &Agent) -> Result<()> {
 #[test]
 fn all_that_is_promised_works_after_the_start() -> Result<()> {
     need_root!("setpriv", "cc");
-    let given = capabilities()?;
+    let given = most()?;
     let mut scene = Scene::echo()?;
     let mut setup = Setup::new()
         .inside(&scene.net.a.ns)
@@ -260,12 +269,12 @@ fn all_that_is_promised_works_after_the_start() -> Result<()> {
     refused_nothing(&agent)
 }
 
-/// Cause: an agent that looks at nothing that comes later, with the DaemonSet's capabilities and with all of root's. Seen: no
+/// Cause: an agent that looks at nothing that comes later, with the unit's capabilities and with all of root's. Seen: no
 /// thread has any of the first; of root's what the log tells, and no way back to the rest; connections are counted.
 #[test]
 fn what_nothing_needs_is_given_up() -> Result<()> {
     need_root!("setpriv");
-    let given = capabilities()?;
+    let given = most()?;
     let calm = || {
         Setup::new()
             .set("probes.tunnel.enabled", "false")

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tests::harness::agent::{PATIENCE, Scratch};
@@ -218,4 +219,32 @@ fn rule_files_are_checked() -> Result<()> {
         says(&text, words)?;
     }
     one_line(&geophone(&["rules", "list", &bad])?).map(drop)
+}
+
+/// Cause: SIGHUP for an agent that has no rules, then its end; a service manager listens. Seen: it goes on and says that there is
+/// nothing to read; the manager hears of the start, the reading and the end, each when it is so.
+#[test]
+fn a_service_manager_is_told() -> Result<()> {
+    need_root!("env");
+    let scratch = Scratch::new()?;
+    let path = scratch.path("notify");
+    let manager = UnixDatagram::bind(&path)?;
+    manager.set_read_timeout(Some(PATIENCE))?;
+    let hears = |wanted: &str| -> Result<()> {
+        let mut heard = [0; 64];
+        let length = manager.recv(&mut heard).with_context(|| wanted.to_owned())?;
+        equal("told", String::from_utf8_lossy(&heard[..length]).as_ref(), wanted)
+    };
+    let socket = format!("NOTIFY_SOCKET={}", path.display());
+    let agent = Setup::new().through(["env", &socket]).spawn()?;
+    hears("READY=1").with_context(|| agent.log())?;
+    equal("ready", agent.get("/readyz", "*/*")?.status, 200)?;
+    agent.signal(Signal::SIGHUP)?;
+    hears("RELOADING=1").with_context(|| agent.log())?;
+    hears("READY=1")?;
+    let log = agent.log();
+    ensure!(log.contains("SIGHUP: there are no rules to read again"), "{log}");
+    equal("after it", agent.get("/readyz", "*/*")?.status, 200)?;
+    agent.stop()?;
+    hears("STOPPING=1")
 }

@@ -297,6 +297,12 @@ pub fn variable(name: &'static str, label: &'static str, selector: &str) -> Vari
     }
 }
 
+/// Whatever has a subject on the nodes: who has connections, who has a cgroup, and where there are none of version 2, who runs.
+pub fn subjects() -> Variable {
+    let selector = r#"{__name__=~"geophone_(tcp_connections|cgroup_used|sched_cpu_seconds_total)",instance=~"$instance"}"#;
+    variable("subject", "Subject", selector)
+}
+
 /// The regions and the nodes in them.
 pub fn places() -> Vec<Variable> {
     vec![

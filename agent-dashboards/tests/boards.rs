@@ -136,6 +136,36 @@ fn bands_are_of_what_they_lie_around() {
     );
 }
 
+/// Who has no TCP connection can be chosen as well: the variable takes subjects of several metrics, each of which has them.
+#[test]
+fn every_subject_can_be_chosen() {
+    let mut seen = 0;
+    for board in made() {
+        let variables = board.json["templating"]["list"].as_array().unwrap();
+        let Some(subject) = variables.iter().find(|one| one["name"] == "subject") else {
+            continue;
+        };
+        seen += 1;
+        let query = subject["query"]["query"].as_str().unwrap();
+        let (_, rest) = query.split_once("geophone_(").unwrap();
+        let names: Vec<&str> = rest.split_once(')').unwrap().0.split('|').collect();
+        assert!(
+            names.contains(&"tcp_connections") && names.contains(&"cgroup_used"),
+            "{query}"
+        );
+        for name in names {
+            let metric = declared()
+                .into_iter()
+                .find(|metric| metric.name == format!("geophone_{name}"));
+            assert!(
+                metric.is_some_and(|metric| metric.labels.iter().any(|label| label == "subject")),
+                "{name}"
+            );
+        }
+    }
+    assert_eq!(seen, 2);
+}
+
 /// An alert of a region has no node, and one of a node has no region: with all nodes chosen, which Grafana writes one by one, both
 /// are shown.
 #[test]

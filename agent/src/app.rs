@@ -35,6 +35,9 @@ use tokio::sync::{broadcast, watch};
 /// Told events that a slow listener may be behind; each is about 300 bytes, and they live only while somebody listens.
 const RECORDS_BEHIND: usize = 8192;
 
+/// What is still to be sent or written when the agent ends has so long.
+const LAST_WORDS: Duration = Duration::from_secs(6);
+
 fn resource(config: &Config) -> Resource {
     Resource {
         host: config.host_name(),
@@ -352,6 +355,7 @@ impl Agent {
             let interval = config.capacity.interval.get();
             tasks.push(tokio::spawn(capacity.run(interval, over())));
         }
+        tasks.push(tokio::spawn(alert::on_hangup(rules.clone(), over())));
         if let Some(memory) = memory {
             let (snapshots, host) = (running.snapshots.clone(), config.host_name());
             let runtime = tokio::runtime::Handle::current();
@@ -363,7 +367,6 @@ impl Agent {
                 }));
             }
             if let Some(rules) = rules {
-                tasks.push(tokio::spawn(alert::on_hangup(rules.clone(), over())));
                 for alertmanager in alertmanagers {
                     tasks.push(tokio::spawn(alertmanager.run(rules.clone(), over())));
                 }
@@ -398,8 +401,10 @@ impl Agent {
             flight.finish();
         }
         let _ = self.shutdown.send(true);
+        // All of them together: it is what a node has no agent for in an upgrade.
+        let end = tokio::time::Instant::now() + LAST_WORDS;
         for task in self.tasks {
-            let _ = tokio::time::timeout(Duration::from_secs(6), task).await;
+            let _ = tokio::time::timeout_at(end, task).await;
         }
         snapshot
     }

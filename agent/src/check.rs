@@ -209,7 +209,7 @@ fn kubernetes_fact(config: &Config) -> Option<Fact> {
         return Some(fact(format!("{known}forbidden: {denied}"), false, &remedy));
     }
     Some(if !is_complete && status.lists == 0 {
-        let remedy = "give the service account list and watch of pods; without it containers have the names of their runtime";
+        let remedy = "give the service account list and watch of pods; without it containers have the names of their runtime, or ids";
         fact(
             format!("node {node}: no list of its pods in {ANSWER:?} ({reasons})"),
             false,
@@ -251,9 +251,9 @@ fn kubernetes_fact(config: &Config) -> Option<Fact> {
 /// What it means that these are forbidden.
 fn without(denied: &str) -> &'static str {
     if denied.contains("list of pods") {
-        "containers have the names of their runtime"
+        "containers have the names of their runtime, or ids"
     } else if denied.contains("watch of pods") {
-        "pods that come later have the names of their runtime"
+        "pods that come later have the names of their runtime, or ids"
     } else if denied.contains("services") || denied.contains("endpointslices") {
         "peers have no names of services, or those of the start"
     } else {

@@ -51,6 +51,7 @@ use crate::cli;
 use crate::config::{Config, Log, LogFormat};
 use crate::error::{Context as _, Error, Result};
 use crate::export::prometheus;
+use crate::manager;
 use crate::records::Record;
 use crate::ui::{
     print, top,
@@ -159,6 +160,7 @@ pub async fn run(mut agent: Agent, options: &cli::Run) -> Result<()> {
     // The verdicts are there as soon as the collector's thread has begun.
     let _ = agent.running.snapshots.wait_for(|s| s.tick > 0).await;
     explain(&agent.running);
+    manager::tell(manager::READY);
     let mut builder = ViewBuilder::new();
     let live = options.live && top::has_terminal();
     if live {
@@ -198,6 +200,7 @@ pub async fn run(mut agent: Agent, options: &cli::Run) -> Result<()> {
             }
         }
     }
+    manager::tell(manager::STOPPING);
     let last = agent.stop().await;
     let mut told = Ok(());
     if options.duration.is_some() || options.live {

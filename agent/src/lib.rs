@@ -21,6 +21,7 @@ pub mod error;
 pub mod export;
 pub mod governor;
 pub mod identity;
+pub mod manager;
 pub mod memory;
 pub mod mountinfo;
 pub mod parts;

@@ -25,102 +25,17 @@ import helm_python
 import kubernetes_validate
 import yaml
 
+from cases import BAD, CAPABILITIES, COMPONENTS, DEFAULT, GOOD
 from crds import foreign, write_crds
-from plain import dump, plain
+from plain import component, dump, plain
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHART = HERE / "helm/geophone"
 KUSTOMIZE = HERE / "kustomize"
 PLATFORMS = sorted(path.stem for path in (CHART / "platforms").glob("*.yaml"))
-# What is installed by Helm only has no overlay: secrets are made, and dashboards would be written down a second time.
 OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
 # The oldest that the chart admits, and those that are maintained.
 VERSIONS = ["1.25", "1.29", "1.33", "1.35", "1.37"]
-
-EXPOSED = {"api": {"expose": True, "tls": {"secretName": "tls"}, "token": {"secretName": "token"}}}
-MUTUAL = {"api": {**EXPOSED["api"], "tls": {"secretName": "tls", "clientCaKey": "ca.crt"}}}
-CLIENT = {"cert": {"secret": {"name": "prometheus", "key": "tls.crt"}}, "keySecret": {"name": "prometheus", "key": "tls.key"}}
-SHOWN = {"client_cert_file": "/etc/geophone/tls/client.crt", "client_key_file": "/etc/geophone/tls/client.key"}
-# name: values. Each renders, is valid, and its configuration is one that the agent takes.
-GOOD = {
-    "default": {},
-    "exposed": EXPOSED,
-    "mutual TLS": {**MUTUAL, "podMonitor": {"create": True, "tlsConfig": CLIENT}},
-    "mutual TLS, asked in the pod": {**MUTUAL, "config": {"api": {"tls": SHOWN}}},
-    "pod monitor": {**EXPOSED, "podMonitor": {"create": True, "extra": {"sampleLimit": 100_000}}},
-    "older operator": {**EXPOSED, "dashboards": {"create": True, "classic": True}, "podMonitor": {"create": True, "extra": {"scrapeNativeHistograms": None}}},
-    "OpenShift's monitoring": {**EXPOSED, "serviceMonitor": {"create": True, "tlsConfig": {"ca": {"configMap": {"name": "a", "key": "b"}}}}},
-    "service monitor": {**EXPOSED, "serviceMonitor": {"create": True, "labels": {"release": "prometheus"}}},
-    "all": {
-        **EXPOSED,
-        "config": {
-            "peers": [{"name": "db", "cidrs": ["10.1.2.0/24"]}],
-            "export": {"otlp": {"endpoint": "https://collector:4317"}},
-            "probes": {"dns": {"enabled": True}, "profile": {"enabled": True}},
-            "rules": {"files": ["/etc/mine"], "interval": "30s", "alertmanagers": ["http://second"]},
-        },
-        "topologyFromLabels": True,
-        "env": [{"name": "GEOPHONE_LOG__LEVEL", "value": "debug"}],
-        "rules": {"alertmanagers": ["http://alertmanager:9093"]},
-        "priorityClass": {"create": True, "name": "geophone"},
-        "networkPolicy": {
-            "create": True,
-            "scrapeFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
-            "egress": [{"ports": [{"port": 465}]}],
-        },
-        "prometheusRule": {"create": True},
-        "dashboards": {"create": True},
-        "image": {"digest": "sha256:" + "0" * 64},
-    },
-    "own profile": {"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "geophone.json"}}, "openshift": {"scc": True}},
-    "own AppArmor profile": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "geophone"}},
-    "pod network": {**EXPOSED, "hostNetwork": False, "dnsPolicy": "ClusterFirst"},
-    "peers": {"kubernetes": {"peers": True}, "config": {"kubernetes": {"subject": "container"}}},
-    "peers by the configuration": {"config": {"kubernetes": {"peers": True}}},
-    "sent by remote write": {"config": {"export": {"otlp": {}, "remote_write": {"url": "https://metrics.example/push"}}}, "tests": {"create": False}},
-    "cert-manager": {"api": {"expose": True, "tls": {"create": "cert-manager", "issuerRef": {"name": "ca"}}, "token": {"create": True}}},
-    "IPv6": {"api": {**EXPOSED["api"], "listenAddress": "[::]"}},
-    "no API": {"kubernetes": {"enabled": False}},
-    "no API, said twice": {"kubernetes": {"enabled": False}, "config": {"kubernetes": {"enabled": False}}},
-    "where it is by hand": {"config": {"region": "eu-central-1", "zone": "eu-central-1a"}},
-    "rules of a node that remembers nothing": {"store": {"kind": "none"}},
-    "roles of somebody else": {"kubernetes": {"rbac": False}},
-    "nothing kept": {"store": {"kind": "none"}, "rules": {"onNode": False}},
-}
-# values, and what the refusal says of them.
-BAD = [
-    ({"api": {"expose": True}}, "set api.tls.secretName and api.token.secretName"),
-    ({"hostNetwork": False}, "set api.expose"),
-    ({"podMonitor": {"create": True}}, "cannot reach 127.0.0.1"),
-    ({**EXPOSED, "podMonitor": {"create": True}, "serviceMonitor": {"create": True}}, "take one"),
-    ({"capabilities": ["BPF", "SYS_ADMIN"]}, "allowPrivilegeEscalation"),
-    ({"config": {"kubernetes": {"enabled": False}}}, "config.kubernetes.enabled"),
-    ({"kubernetes": {"enabled": False}, "config": {"kubernetes": {"enabled": True}}}, "config.kubernetes.enabled"),
-    ({"kubernetes": {"peers": True}, "config": {"kubernetes": {"peers": False}}}, "config.kubernetes.peers"),
-    ({"kubernetes": {"enabled": False, "peers": True}}, "set kubernetes.enabled"),
-    ({"config": {"kubernetes": None}}, "config.kubernetes: has no settings"),
-    ({"config": {"export": None}}, "config.export: has no settings"),
-    ({"api": {**EXPOSED["api"], "listenAddress": "::"}}, "listenAddress"),
-    ({"config": {"rules": None}}, "config.rules: has no settings"),
-    ({"config": {"api": {"listen": "0.0.0.0:80"}}}, "config.api.listen"),
-    ({**MUTUAL, "config": {"api": {"tls": {"cert_file": "/mine"}}}}, "config.api.tls.cert_file"),
-    ({**EXPOSED, "config": {"api": {"tls": SHOWN}}}, "set api.tls.clientCaKey"),
-    ({"config": {"store": {"kind": "disk"}}}, "config.store.kind"),
-    ({"serviceAccount": {"create": False}}, "every pod of the namespace"),
-    ({"topologyFromLabels": True, "config": {"region": "eu"}}, "topologyFromLabels"),
-    ({"priorityClass": {"create": True}}, "Kubernetes' own"),
-    ({**EXPOSED, "serviceMonitor": {"create": True}, "service": {"create": False}}, "no service"),
-    ({"store": {"kind": "none"}, "rules": {"alertmanagers": ["http://a:9093"]}}, "nothing is evaluated"),
-    ({"tolerations": "all"}, "tolerations"),
-    ({"api": {"ports": 1}}, "ports"),
-    ({"api": {"expose": True, "tls": {"create": "cert-manager"}, "token": {"create": True}}}, "set api.tls.issuerRef.name"),
-    ({"api": {"expose": True, "tls": {"create": "self-signed", "clientCaKey": "a"}, "token": {"create": True}}}, "no certificates for clients"),
-    ({**MUTUAL, "podMonitor": {"create": True}}, "set podMonitor.tlsConfig.cert"),
-    ({**MUTUAL, "serviceMonitor": {"create": True, "tlsConfig": {"cert": CLIENT["cert"]}}}, "set serviceMonitor.tlsConfig.cert"),
-    ({"appArmorProfile": {"type": "Localhost"}}, "localhostProfile"),
-    ({"capabilities": ["ALL"]}, "capabilities"),
-    ({"store": {"kind": "disk"}}, "kind"),
-]
 
 # What the notes say, and of which values.
 NOTES = [
@@ -129,8 +44,10 @@ NOTES = [
     ("set config.api.tls.client_cert_file", lambda values: mutual(values) and "config" not in values),
     ("certificates of clients", lambda values: mutual(values)),
     ("on 127.0.0.1:9779", lambda values: not exposed(values)),
+    ("bearer token", lambda values: exposed(values) and bearer(values)),
     ("with TLS", lambda values: exposed(values)),
     ("No metrics leave", lambda values: not exposed(values) and not any(values.get("config", {}).get("export", {}).values())),
+    ("Without hostPID", lambda values: not sees_processes(values)),
     ("helm test", lambda values: values.get("tests", {}).get("create", True)),
 ]
 
@@ -141,6 +58,15 @@ def exposed(values):
 
 def mutual(values):
     return "clientCaKey" in values.get("api", {}).get("tls", {})
+
+
+def bearer(values):
+    return bool({"secretName", "create"} & values["api"].get("token", {}).keys())
+
+
+def sees_processes(values):
+    stacks = values.get("config", {}).get("probes", {}).get("profile", {}).get("enabled", False)
+    return values.get("hostPID") or stacks or not values.get("kubernetes", {}).get("enabled", True)
 
 
 # All that the agent asks of the API.
@@ -240,6 +166,9 @@ def configuration(name, objects):
     if given.get("GEOPHONE_CONFIG") != mounted["config"] + "/geophone.yaml":
         fault(f"{name}: what is started by `kubectl exec` does not read the pod's settings")
     text = objects["ConfigMap", "geophone"]["data"]["geophone.yaml"]
+    files = yaml.safe_load(text)["api"]
+    if ("token_file" in files) != ("token" in mounted) or ("tls" in files) != ("tls" in mounted):
+        fault(f"{name}: {files} are read, {mounted} are mounted")
     own = GOOD.get(name, {}).get("config", {}).get("rules")
     rules = yaml.safe_load(text).get("rules", {})
     if own and (own["files"][0] not in rules["files"] or len(rules["files"]) != 2 or rules["interval"] != own["interval"]):
@@ -260,6 +189,9 @@ def least_privilege(name, objects):
     context = container["securityContext"]
     if context.get("privileged") or context["capabilities"]["drop"] != ["ALL"] or not context["readOnlyRootFilesystem"]:
         fault(f"{name}: the container may more than it says")
+    capabilities, processes = CAPABILITIES.get(name, DEFAULT)
+    if set(context["capabilities"]["add"]) != capabilities or pod["hostPID"] != processes:
+        fault(f"{name}: the container has {context['capabilities']['add']}, and hostPID {pod['hostPID']}")
     writable = [m["name"] for m in container["volumeMounts"] if not m.get("readOnly")]
     host = {v["name"] for v in pod["volumes"] if "hostPath" in v}
     if set(writable) & host - {"store"}:
@@ -276,12 +208,15 @@ def least_privilege(name, objects):
         fault(f"{name}: a role that is not wanted, or none where one is")
     scc = objects.get(("SecurityContextConstraints", "geophone"))
     profile = context["seccompProfile"]
-    if profile["type"] == "Unconfined" and name not in PLATFORMS:
+    if profile["type"] == "Unconfined" and name not in (*PLATFORMS, "no profile"):
         fault(f"{name}: all system calls are admitted")
-    if scc and profile["type"] == "Localhost" and f"localhost/{profile['localhostProfile']}" not in scc["seccompProfiles"]:
-        fault(f"{name}: the constraints do not admit the profile that the container asks for")
+    kinds = {"RuntimeDefault": "runtime/default", "Unconfined": "unconfined", "Localhost": f"localhost/{profile.get('localhostProfile')}"}
+    if scc and scc["seccompProfiles"] != [kinds[profile["type"]]]:
+        fault(f"{name}: the constraints admit other profiles than the container asks for: {scc['seccompProfiles']}")
     if scc and (scc["allowPrivilegedContainer"] or scc["allowedCapabilities"] != context["capabilities"]["add"]):
         fault(f"{name}: the constraints allow other capabilities than the container asks for")
+    if scc and scc["allowHostPID"] != pod["hostPID"]:
+        fault(f"{name}: the constraints let it see the node's processes, or do not, and it asks for the other")
 
 
 def reaches(name, objects):
@@ -318,6 +253,9 @@ def scraped(name, values, objects):
             tls = spec.get("podMetricsEndpoints", spec.get("endpoints"))[0]["tlsConfig"]
             if len(tls["ca"]) != 1 or tls["serverName"] != "geophone.geophone.svc" or mutual(values) != ("cert" in tls):
                 fault(f"{name}: {kind} has {tls}")
+            given = spec.get("podMetricsEndpoints", spec.get("endpoints"))[0].get("authorization")
+            if bool(given) != bearer(values):
+                fault(f"{name}: {kind} sends {given}")
             if spec.get("scrapeNativeHistograms") != (None if name == "older operator" else True):
                 fault(f"{name}: {kind} scrapes native histograms: {spec.get('scrapeNativeHistograms')}")
 
@@ -362,6 +300,33 @@ def secrets(name, objects):
         fault(f"{name}: the handshake does not end")
 
 
+def tested(name, values, objects):
+    """`helm test` asks the agent, and has all that it must show for that, but not the server's key."""
+    pod = objects.get(("Pod", "geophone-test"))
+    if not pod:
+        return
+    text = objects["ConfigMap", "geophone"]["data"]["geophone.yaml"]
+    api = yaml.safe_load(text)["api"]
+    tls = api.get("tls", {})
+    needed = {tls.get(key) for key in ("cert_file", "client_cert_file", "client_key_file")} | {api.get("token_file")}
+    asks = values.get("hostNetwork", True) and values.get("store", {}).get("kind") != "none" and (not mutual(values) or "client_cert_file" in tls)
+    asking = [container for container in pod["spec"]["containers"] if container["args"][0] == "query"]
+    if bool(asking) != asks or pod["spec"]["hostNetwork"] != asks:
+        fault(f"{name}: helm test asks nobody, or whom it cannot ask")
+    if not asking:
+        return
+    at = {mount["name"]: mount["mountPath"] for mount in asking[0]["volumeMounts"]}
+    secrets = [volume for volume in pod["spec"]["volumes"] if "secret" in volume]
+    keys = {"token": [{"path": "token"}]}
+    shown = {f"{at[v['name']]}/{item['path']}" for v in secrets for item in v["secret"].get("items", keys.get(v["name"]))}
+    if shown != needed - {None}:
+        fault(f"{name}: helm test has {shown}, and needs {needed}")
+    if secrets and pod["spec"]["securityContext"]["fsGroup"] != asking[0]["securityContext"]["runAsUser"]:
+        fault(f"{name}: helm test cannot read its secrets")
+    if any(volume["secret"]["defaultMode"] != 0o440 for volume in secrets):
+        fault(f"{name}: everybody, or nobody, can read the secrets of helm test")
+
+
 def confined(name, values, rendered):
     """AppArmor's profile is where the cluster's version looks for it, and nowhere else: a field that it does not know is refused."""
     wanted = values.get("appArmorProfile")
@@ -404,7 +369,32 @@ def generated():
             if key not in base:
                 short = {"SecurityContextConstraints": "scc"}.get(key[0], key[0].lower())
                 files[KUSTOMIZE / f"overlays/{name}/{short}.yaml"] = dump([item])
+    for name, (needs, values) in COMPONENTS.items():
+        # Constraints are patched where an overlay has them.
+        below = over(together(needs), {"openshift": {"scc": True}})
+        for file, text in component(manifests(below), manifests(over(below, values))).items():
+            files[KUSTOMIZE / f"components/{name}/{file}"] = text
     return files
+
+
+def together(names):
+    """Values of all these components, and of what they need."""
+    values = {}
+    for name in names:
+        needs, own = COMPONENTS[name]
+        values = over(over(values, together(needs)), own)
+    return values
+
+
+def with_components(names, below="base"):
+    """What kustomize makes of the base, or an overlay, and these, in the order in which one needs the other."""
+    wanted = [name for name in COMPONENTS if name in names or any(name in COMPONENTS[one][0] for one in names)]
+    with tempfile.TemporaryDirectory() as directory:
+        # Absolute paths are refused.
+        at = os.path.relpath(KUSTOMIZE, os.path.realpath(directory))
+        kustomization = {"resources": [f"{at}/{below}"], "components": [f"{at}/components/{name}" for name in wanted]}
+        pathlib.Path(directory, "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        return kustomize(directory)
 
 
 def kustomize(directory):
@@ -418,17 +408,20 @@ def kustomize(directory):
 
 def overlays():
     """What kustomize makes is what Helm makes of the same platform."""
-    for name in ["base", *OVERLAYS]:
-        directory = KUSTOMIZE / ("base" if name == "base" else f"overlays/{name}")
-        built = kustomize(directory)
+    cases = {"base": ({}, kustomize(KUSTOMIZE / "base"))}
+    cases |= {name: (platform(name), kustomize(KUSTOMIZE / f"overlays/{name}")) for name in OVERLAYS}
+    for names in [*([name] for name in COMPONENTS), list(COMPONENTS)]:
+        cases[" and ".join(names)] = (together(names), with_components(names))
+    cases["stacks on openshift"] = (over(platform("openshift"), together(["stacks"])), with_components(["stacks"], "overlays/openshift"))
+    for name, (values, built) in cases.items():
         namespace = built.pop(("Namespace", "geophone"), {})
         if namespace.get("metadata", {}).get("labels", {}).get("pod-security.kubernetes.io/enforce") != "privileged":
-            fault(f"{directory}: its namespace does not admit the pods")
-        wanted = manifests({} if name == "base" else platform(name))
+            fault(f"{name}: its namespace does not admit the pods")
+        wanted = manifests(values)
         for key in sorted(built.keys() | wanted.keys()):
             if built.get(key) != wanted.get(key):
-                fault(f"{directory}: {key[0]}/{key[1]} is not what the chart makes of it")
-    return f"{1 + len(OVERLAYS)} kustomizations"
+                fault(f"{name}: {key[0]}/{key[1]} is not what the chart makes of it")
+    return f"{len(cases)} kustomizations"
 
 
 def the_chart():
@@ -448,6 +441,7 @@ def the_chart():
         secrets(name, objects)
         boards(name, values, objects)
         confined(name, values, rendered)
+        tested(name, values, objects)
     refused()
     for path, text in generated().items():
         if not path.exists() or path.read_text() != text:
@@ -461,6 +455,7 @@ def main():
         return 0
     if sys.argv[1:] == ["--write"]:
         for path, text in generated().items():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         return 0
     parts = {"chart": the_chart, "kustomize": overlays}

@@ -1,7 +1,7 @@
 //! Stacks: whose they are, how many there are and how good they are; the stacks themselves the agent answers for.
 
 use super::{PROFILES, SERVICES};
-use crate::maker::{Maker, places, share, variable};
+use crate::maker::{Maker, places, share, subjects};
 use crate::panel::{Board, Panel, Show};
 
 const WHERE: &str = "The stacks of the last hour are with each agent. Of the time that is looked at here, on the node:\n\n    \
@@ -128,11 +128,7 @@ pub fn board(m: &mut Maker) -> Board {
     ];
     panels.push(m.graph("Names that could not be had", &targets));
     let mut variables = places();
-    variables.push(variable(
-        "subject",
-        "Subject",
-        r#"geophone_sched_cpu_seconds_total{instance=~"$instance"}"#,
-    ));
+    variables.push(subjects());
     Board {
         name: PROFILES,
         title: "geophone / Profiles",

@@ -2,7 +2,7 @@
 
 use super::overview::loss;
 use super::{PROFILES, SERVICES};
-use crate::maker::{Maker, places, share, variable};
+use crate::maker::{Maker, places, share, subjects, variable};
 use crate::panel::{Board, Show};
 
 /// The dashboard.
@@ -260,11 +260,7 @@ pub fn board(m: &mut Maker) -> Board {
     let row = m.row("Expected of DNS server $server");
     panels.push(row.hiding(Some("server"), bands.into()));
     let mut variables = places();
-    variables.push(variable(
-        "subject",
-        "Subject",
-        r#"geophone_tcp_connections{instance=~"$instance"}"#,
-    ));
+    variables.push(subjects());
     variables.push(variable(
         "peer",
         "Peer",

@@ -2,6 +2,7 @@
 
 use super::{Rules, files};
 use crate::error::{Error, Result};
+use crate::manager;
 use agent_rules::file::GroupFile;
 use nix::sys::signal::{Signal, raise};
 use std::fs::File;
@@ -49,8 +50,19 @@ fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
-/// Reads them again at each SIGHUP, until the agent ends. Who loses his terminal gets that signal as well, and ends.
-pub async fn on_hangup(rules: Arc<Rules>, over: impl Future<Output = ()>) {
+/// Whether whoever started this wants it to outlive its terminal, as `nohup` does.
+fn outlives_terminal() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 << (Signal::SIGHUP as i32 - 1) != 0)
+}
+
+/// Reads them again at each SIGHUP, until the agent ends; where there are none that is said, and all goes on. Who loses his
+/// terminal gets that signal as well, and ends.
+pub async fn on_hangup(rules: Option<Arc<Rules>>, over: impl Future<Output = ()>) {
+    // From the next line on it is not ignored.
+    let outlives = outlives_terminal();
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(error) => {
@@ -58,7 +70,7 @@ pub async fn on_hangup(rules: Arc<Rules>, over: impl Future<Output = ()>) {
             return;
         }
     };
-    let had_terminal = has_terminal();
+    let had_terminal = !outlives && has_terminal();
     tokio::pin!(over);
     loop {
         tokio::select! {
@@ -71,8 +83,15 @@ pub async fn on_hangup(rules: Arc<Rules>, over: impl Future<Output = ()>) {
             let _ = raise(Signal::SIGTERM);
             continue;
         }
-        // What goes wrong is in the log.
-        let _ = reload(rules.clone()).await;
+        manager::tell(manager::RELOADING);
+        match &rules {
+            // What goes wrong is in the log.
+            Some(rules) => {
+                let _ = reload(rules.clone()).await;
+            }
+            None => tracing::info!("SIGHUP: there are no rules to read again; rules.files names them"),
+        }
+        manager::tell(manager::READY);
     }
 }
 

@@ -46,8 +46,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct App {
     pub(super) state: State,
     token: Option<watch::Receiver<Arc<Token>>>,
-    /// Names of this host, for requests without a token.
-    hosts: Arc<[String]>,
+    /// Names of this host, for requests without a token; `None` = clients have shown a certificate, and may use any.
+    hosts: Option<Arc<[String]>>,
     /// When the last snapshot came, by the monotonic clock: a step of the wall clock is no illness.
     ticked: watch::Receiver<Instant>,
     /// Size of the last exposition.
@@ -65,14 +65,14 @@ pub(super) struct App {
 pub(super) fn router(
     state: State,
     token: Option<watch::Receiver<Arc<Token>>>,
-    hosts: Vec<String>,
+    hosts: Option<Vec<String>>,
     patience: Duration,
     ticked: watch::Receiver<Instant>,
 ) -> Router {
     let app = App {
         state,
         token,
-        hosts: hosts.into(),
+        hosts: hosts.map(Arc::from),
         ticked,
         patience,
         size: Arc::default(),
@@ -205,7 +205,8 @@ fn refuse(app: &App, request: &Request) -> Option<Response> {
     }
     let Some(token) = &app.token else {
         // Without a token a web page could read this through a name that it points at 127.0.0.1.
-        return (!is_own(headers, &app.hosts)).then(|| {
+        let is_strange = |hosts: &Arc<[String]>| !is_own(headers, hosts);
+        return app.hosts.as_ref().is_some_and(is_strange).then(|| {
             problem(
                 StatusCode::MISDIRECTED_REQUEST,
                 "Host is neither localhost nor an address nor one of api.hosts; add it there or set api.token_file",

@@ -42,7 +42,8 @@ pub struct Bound {
     listener: std::net::TcpListener,
     tls: Option<Held<TlsAcceptor>>,
     token: Option<Held<Arc<Token>>>,
-    hosts: Vec<String>,
+    /// `None`: under whatever name, for no page of somebody else's has a browser that would show a certificate to it.
+    hosts: Option<Vec<String>>,
     address: SocketAddr,
     /// For the TLS handshake, for the head of each request, and for a client to go on taking what it is sent.
     pub(super) patience: Duration,
@@ -122,7 +123,7 @@ pub fn bind(settings: &ApiSettings) -> Result<Bound> {
         listener,
         tls,
         token,
-        hosts: settings.hosts.clone(),
+        hosts: (!settings.knows_clients()).then(|| settings.hosts.clone()),
         address,
         patience: PATIENCE,
         look: LOOK,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiSettings {
-    /// Address and port to listen on. Any address but loopback needs `tls` and `token_file`.
+    /// Address and port to listen on. Any address but loopback needs `tls`, and `token_file` or `tls.client_ca_file`.
     pub listen: SocketAddr,
     /// TLS. Without it the API speaks plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -19,8 +19,8 @@ pub struct ApiSettings {
     /// `/healthz` and `/readyz` need none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// Names under which requests without a token may call this agent, beside `localhost` and addresses. Any other is
-    /// refused: a web page could point it here and read what the agent knows.
+    /// Names under which requests may call this agent, beside `localhost` and addresses, where neither a token nor a client's
+    /// certificate is asked for. Any other is refused: a web page could point it here and read what the agent knows.
     pub hosts: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ pub struct ApiTls {
     pub cert_file: PathBuf,
     /// PEM file with the private key.
     pub key_file: PathBuf,
-    /// PEM file with the authorities whose client certificates are admitted. Without it clients need no certificate.
+    /// PEM file with the authorities whose client certificates are admitted, for all paths. Without it clients need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca_file: Option<PathBuf>,
     /// PEM file with the certificate by which `geophone top` and the other commands that ask a running agent are admitted,
@@ -72,15 +72,21 @@ impl ApiSettings {
         if self.listen.ip().to_canonical().is_loopback() {
             return Ok(());
         }
-        let missing = match (&self.tls, &self.token_file) {
+        let (missing, remedy) = match (&self.tls, &self.token_file) {
             (Some(_), Some(_)) => return Ok(()),
-            (None, Some(_)) => "api.tls is",
-            (Some(_), None) => "api.token_file is",
-            (None, None) => "api.tls and api.token_file are",
+            (Some(_), None) if self.knows_clients() => return Ok(()),
+            (None, Some(_)) => ("api.tls is", "set it"),
+            (Some(_), None) => ("api.token_file is", "set it, or api.tls.client_ca_file,"),
+            (None, None) => ("api.tls and api.token_file are", "set them"),
         };
         bail!(
-            "api.listen {}: other machines can reach it and {missing} not set; set them or listen on 127.0.0.1",
+            "api.listen {}: other machines can reach it and {missing} not set; {remedy} or listen on 127.0.0.1",
             self.listen
         )
+    }
+
+    /// Who has no certificate of an authority that is named is refused before he can ask.
+    pub(super) fn knows_clients(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some())
     }
 }

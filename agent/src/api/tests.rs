@@ -135,7 +135,7 @@ async fn a_collector_that_stands_still_is_ill() {
         stats: Arc::default(),
     };
     let (_ticked, last) = watch::channel(tokio::time::Instant::now());
-    let mut router = routes::router(state, None, Vec::new(), Duration::from_secs(1), last);
+    let mut router = routes::router(state, None, Some(Vec::new()), Duration::from_secs(1), last);
     let mut ask = async || {
         let request = axum::http::Request::get("/healthz")
             .body(axum::body::Body::empty())
@@ -274,6 +274,20 @@ fn other_machines_need_tls_and_a_token() {
             "{error}"
         );
     }
+    let tls = ApiTls {
+        cert_file: "/c".into(),
+        key_file: "/k".into(),
+        client_ca_file: None,
+        client_cert_file: None,
+        client_key_file: None,
+    };
+    let error = ApiSettings {
+        tls: Some(tls),
+        ..settings("0.0.0.0:9779")
+    };
+    let error = error.validate().unwrap_err().to_string();
+    let want = "api.token_file is not set; set it, or api.tls.client_ca_file, or listen on 127.0.0.1";
+    assert!(error.ends_with(want), "{error}");
 }
 
 #[tokio::test]
@@ -336,6 +350,7 @@ async fn tls_and_client_certificates() {
         ..ApiSettings::default()
     });
     let url = format!("https://localhost:{}/healthz", server.address.port());
+    let named = |request: reqwest::RequestBuilder| request.header("host", "node-7.example");
     let ask = async |trusted: &Authority, me: Option<&Authority>| {
         let root = reqwest::Certificate::from_pem(&contents(&trusted.file(&directory))).unwrap();
         let mut client = reqwest::Client::builder().tls_certs_only([root]);
@@ -344,15 +359,19 @@ async fn tls_and_client_certificates() {
             let pem = [contents(&certificate), contents(&key)].concat();
             client = client.identity(reqwest::Identity::from_pem(&pem).unwrap());
         }
-        client
-            .build()
-            .unwrap()
-            .get(&url)
+        named(client.build().unwrap().get(&url))
             .send()
             .await
             .is_ok_and(|r| r.status() == 200)
     };
     assert!(ask(&ours, Some(&ours)).await);
+    // The certificate stands for the token: to listen anywhere is fine, and so is any name of the host.
+    let everywhere = ApiSettings {
+        listen: "0.0.0.0:9779".parse().unwrap(),
+        tls: Some(tls.clone()),
+        ..ApiSettings::default()
+    };
+    everywhere.validate().unwrap();
     assert!(!ask(&ours, None).await, "no certificate");
     assert!(!ask(&ours, Some(&other)).await, "wrong certificate");
     assert!(!ask(&other, Some(&ours)).await, "wrong authority");

@@ -270,7 +270,7 @@ fn ranges_and_contradictions() {
         ),
         (
             "api: {listen: \"[::]:1\", token_file: /x}",
-            "geophone.yaml:1: api.listen: [::]:1: other machines can reach it and api.tls is not set; set them or listen on 127.0.0.1",
+            "geophone.yaml:1: api.listen: [::]:1: other machines can reach it and api.tls is not set; set it or listen on 127.0.0.1",
         ),
         (
             "peers: [{name: '', cidrs: [10.0.0.0/8]}]",

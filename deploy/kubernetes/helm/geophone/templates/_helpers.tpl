@@ -62,6 +62,40 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and .Values.rules.onNode (ne .Values.store.kind "none") }}yes{{ end }}
 {{- end }}
 
+{{- /* Not empty: the pod sees the node's processes. For stacks, and for names of containers where no API has them. */ -}}
+{{- define "geophone.hostPID" -}}
+{{- $profile := default dict (get (default dict .Values.config.probes) "profile") }}
+{{- if kindIs "bool" .Values.hostPID }}
+{{- if .Values.hostPID }}yes{{ end }}
+{{- else if or (eq (toString $profile.enabled) "true") (not .Values.kubernetes.enabled) }}yes{{ end }}
+{{- end }}
+
+{{- /* What the settings need, as docs/security.md tells it, unless somebody has said it: a capability a line. */ -}}
+{{- define "geophone.capabilities" -}}
+{{- $probes := default dict .Values.config.probes }}
+{{- $path := default dict $probes.path }}
+{{- $on := dict }}
+{{- range $probe := list "tunnel" "dns" "udp" "path" "profile" }}
+{{- $_ := set $on $probe (toString (get (default dict (get $probes $probe)) "enabled")) }}
+{{- end }}
+{{- $routes := ne $on.path "false" }}
+{{- $all := list "BPF" "PERFMON" }}
+{{- if or (ne $on.tunnel "false") (eq $on.dns "true") (eq $on.udp "true") (include "geophone.peers" .) (and $routes (get (default dict $path.forwarded) "devices")) }}
+{{- $all = append $all "NET_ADMIN" }}
+{{- end }}
+{{- if include "geophone.hostPID" . }}
+{{- $all = append $all "SYS_PTRACE" }}
+{{- end }}
+{{- if eq $on.profile "true" }}
+{{- $all = append $all "DAC_READ_SEARCH" }}
+{{- end }}
+{{- $all = append $all "SYSLOG" }}
+{{- if and $routes (get (default dict $path.active) "peers") }}
+{{- $all = append $all "NET_RAW" }}
+{{- end }}
+{{- default $all .Values.capabilities | toYaml }}
+{{- end }}
+
 {{- /* The agent's configuration: what the values say, under what the chart must say. */ -}}
 {{- define "geophone.config" -}}
 {{- $api := dict "listen" (printf "127.0.0.1:%v" .Values.api.port) }}
@@ -71,7 +105,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $tls "client_ca_file" (printf "/etc/geophone/tls/%s" .) }}
 {{- end }}
 {{- $listen := printf "%s:%v" .Values.api.listenAddress .Values.api.port }}
-{{- $api = dict "listen" $listen "tls" $tls "token_file" (printf "/etc/geophone/token/%s" .Values.api.token.key) }}
+{{- $api = dict "listen" $listen "tls" $tls }}
+{{- if include "geophone.tokenSecret" . }}
+{{- $_ := set $api "token_file" (printf "/etc/geophone/token/%s" .Values.api.token.key) }}
+{{- end }}
 {{- end }}
 {{- $store := dict "kind" (get (dict "hostPath" "auto" "memory" "memory" "none" "none") .Values.store.kind) }}
 {{- $forced := dict "api" $api "store" $store }}
@@ -148,8 +185,8 @@ httpGet:
 
 {{- /* What cannot be meant. */ -}}
 {{- define "geophone.check" -}}
-{{- if and .Values.api.expose (or (not (include "geophone.tlsSecret" .)) (not (include "geophone.tokenSecret" .))) }}
-{{- fail "api.expose: other machines can reach it; set api.tls.secretName and api.token.secretName, or api.tls.create and api.token.create" }}
+{{- if and .Values.api.expose (or (not (include "geophone.tlsSecret" .)) (not (or (include "geophone.tokenSecret" .) .Values.api.tls.clientCaKey))) }}
+{{- fail "api.expose: other machines can reach it; set api.tls.secretName, and api.token.secretName or api.tls.clientCaKey; or api.tls.create and api.token.create" }}
 {{- end }}
 {{- if and (eq .Values.api.tls.create "cert-manager") (not .Values.api.tls.issuerRef.name) }}
 {{- fail "api.tls.create: cert-manager: set api.tls.issuerRef.name" }}
@@ -166,7 +203,7 @@ httpGet:
 {{- if and .Values.podMonitor.create .Values.serviceMonitor.create }}
 {{- fail "podMonitor, serviceMonitor: both would scrape the same series; take one" }}
 {{- end }}
-{{- range $section := list "api" "export" "kubernetes" "rules" "store" }}
+{{- range $section := list "api" "export" "kubernetes" "probes" "rules" "store" }}
 {{- if and (hasKey $.Values.config $section) (not (kindIs "map" (get $.Values.config $section))) }}
 {{- fail (printf "config.%s: has no settings; give it some, or leave it out" $section) }}
 {{- end }}
@@ -216,6 +253,10 @@ httpGet:
 {{- end }}
 {{- if and .Values.rules.alertmanagers (eq .Values.store.kind "none") }}
 {{- fail "rules.alertmanagers: with store.kind: none nothing is evaluated that could be sent" }}
+{{- end }}
+{{- $profile := default dict (get (default dict .Values.config.probes) "profile") }}
+{{- if and (kindIs "bool" .Values.hostPID) (not .Values.hostPID) (eq (toString $profile.enabled) "true") }}
+{{- fail "hostPID: false: stacks are of the node's processes; leave hostPID out, or config.probes.profile" }}
 {{- end }}
 {{- if and .Values.securityContext (not .Values.securityContext.allowPrivilegeEscalation) (has "SYS_ADMIN" .Values.capabilities) }}
 {{- fail "capabilities: SYS_ADMIN needs securityContext.allowPrivilegeEscalation: true" }}
