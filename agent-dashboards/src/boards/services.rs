@@ -167,6 +167,23 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(refused.leads(PROFILES, &["subject"]));
     let bytes = m.rate("geophone_tcp_bytes_total", "", &["subject", "direction"]);
     panels.push(m.graph("Traffic", &[("{{subject}} {{direction}}", bytes)]));
+    let sent = m.rate(
+        "geophone_tcp_bytes_total",
+        r#"direction="transmit""#,
+        &["instance", "subject"],
+    );
+    let by = ["instance", "subject", "k8s_namespace_name", "k8s_service_name"];
+    let services = m.value("sum", "geophone_kubernetes_service_info", "", &by);
+    let sent = format!(
+        "sum by (k8s_namespace_name, k8s_service_name) ({services} * on (instance, subject) group_left () {sent})"
+    );
+    let sent = m.panel(
+        Show::Stack,
+        "Sent by services",
+        &[("{{k8s_namespace_name}}/{{k8s_service_name}}", sent)],
+    );
+    panels
+        .push(sent.about("By the services that subjects are behind, each of several; with kubernetes.peers"));
     let segments = m.rate("geophone_tcp_segments_total", "", &["direction"]);
     panels.push(m.graph("Segments", &[("{{direction}}", segments)]));
     let drops = m.rate("geophone_drops_packets_total", "", &["subject", "reason"]);
