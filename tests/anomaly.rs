@@ -1,7 +1,7 @@
 //! Anomalies: from a firewall's rule to the sentence that names it.
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tests::harness::agent::Scratch;
 use tests::harness::notify::until;
@@ -100,9 +100,12 @@ fn loss_is_found_and_its_reason_named() -> Result<()> {
         all.into_iter()
             .find(|anomaly| anomaly["watch"] == "tcp_retransmit_ratio" && anomaly["labels"]["peer"] == PEER)
             // Where many begin at once it waits for its evidence.
-            .filter(|anomaly| anomaly["evidence_missing"] == "")
+            .filter(|anomaly| anomaly["evidence"] != json!([]))
             .cloned()
     })?;
+    // No stacks are taken, and it says so.
+    let missing = found["evidence_missing"].as_str().context("evidence_missing")?;
+    ensure!(missing.contains("probes.profile.enabled"), "{missing}");
     let dropped = watched.scene.net.b.ns.nft_counter()?;
     ensure!(dropped > 0, "nft has dropped nothing");
     equal("direction", found["direction"].as_str(), Some("up"))?;

@@ -303,7 +303,7 @@ impl Entity {
                 "{} or 0 * (sum by ({by}) (geophone_tcp_connections{{{some}}}) > 0)",
                 share(connections("failed"), connections("failed|opened"))
             ),
-            "saturation" if self.name == "node" => return Some(node_saturation()),
+            "saturation" if self.name == "node" => NODE_FULLNESS.to_owned(),
             // A tenth of the requests refused is as bad as all. Whoever talks to nobody has no health: a node has hundreds of units.
             "saturation" if self.name == "subject" => {
                 let refused = rate("geophone_tcp_listen_drops_total", "", "1m");
@@ -350,29 +350,18 @@ const TUNNEL: &str = "max by (instance, type, id, local, remote, netns) (\
      or 0.5 * (geophone_tunnel_state{state=\"degraded\"} == 1) \
      or 0 * (geophone_tunnel_state{state=\"down\"} == 1))";
 
-/// How full each is of what can run out and should not. Swap fills and stays so, and what finds no room among the waiting is
-/// closed at once: both do no harm. A CPU that is busy is what it is there for: only waiting for it counts. A listen queue is
-/// its subject's, which loses points for what is refused.
-pub const FULLNESS: &str =
-    "geophone_node_used{resource!~\"cpu|swap|tcp_time_wait|listen_queue\"} / (geophone_node_limit > 0)";
+/// How full each is of what can run out and should not, and each link; waiting for memory or disks counts from a fifth of the time on as
+/// much as being full. Swap fills and stays so, and what finds no room among the waiting is closed at once: both do no harm. A CPU that is
+/// busy is what it is there for: only waiting for it counts. A listen queue is its subject's, which loses points for what is refused.
+pub const NODE_FULLNESS: &str = "geophone_node_used{resource!~\"cpu|swap|tcp_time_wait|listen_queue\"} / (geophone_node_limit > 0) \
+     or rate(geophone_netdev_bytes_total[1m]) / on (instance, device) group_left () (geophone_netdev_speed_bytes > 0) \
+     or clamp_max(rate(geophone_node_pressure_seconds_total{resource=\"cpu\",kind=\"some\"}[1m]), 1) \
+     or clamp_max(5 * rate(geophone_node_pressure_seconds_total{resource!=\"cpu\",kind=\"full\"}[1m]), 1)";
 
 /// How full each limit of a subject is; and from a fifth of the time on, waiting for memory, or for CPU because the quota is used
 /// up, counts as much as being full. Who reads a disk waits for it: that is no want.
 pub const SUBJECT_FULLNESS: &str = "geophone_cgroup_used / (geophone_cgroup_limit > 0) \
      or clamp_max(5 * rate(geophone_cgroup_pressure_seconds_total{resource!=\"io\",kind=\"full\"}[1m]), 1)";
-
-/// The fullest of what can run out and of the links; waiting for memory or disks counts from a fifth of the time on as much as
-/// being full.
-fn node_saturation() -> String {
-    format!(
-        "max by (instance, name) (label_replace(\
-         {FULLNESS} \
-         or rate(geophone_netdev_bytes_total[1m]) / on (instance, device) group_left () (geophone_netdev_speed_bytes > 0) \
-         or clamp_max(rate(geophone_node_pressure_seconds_total{{resource=\"cpu\",kind=\"some\"}}[1m]), 1) \
-         or clamp_max(5 * rate(geophone_node_pressure_seconds_total{{resource!=\"cpu\",kind=\"full\"}}[1m]), 1), \
-         \"name\", \"$1\", \"instance\", \"(.+)\"))"
-    )
-}
 
 /// The vital factors that have been 0 for six minutes: one connection that fails while nobody tries another is all of them for
 /// five. Evaluations may be missing: 22 of the 24.

@@ -23,6 +23,7 @@ pub use defaults::defaults;
 pub use entities::ENTITY_WATCH;
 pub use evidence::{Evidence, Span, Windows};
 pub use unit::Unit;
+pub use waiting::NO_STACKS;
 
 use crate::anomaly::{Millis, Scored, Series, Settings as Judged, Verdict};
 use agent_store::labels::{Labels, NAME};

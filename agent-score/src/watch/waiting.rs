@@ -14,6 +14,10 @@ const FAILURES: u32 = 3;
 /// After this time it is asked once more what the CPUs did: more has been sampled by then, and functions have names.
 const AGAIN: Millis = 20_000;
 
+/// What is missing of the evidence where no stacks are taken.
+pub const NO_STACKS: &str =
+    "what the CPUs did: no stacks are taken; set probes.profile.enabled: true, with hz above 0";
+
 /// One that waits.
 struct One {
     number: u64,
@@ -64,7 +68,8 @@ impl Waiting {
             match inquiry.gather(&anomaly.labels, one.began, ask, cpu.as_deref_mut()) {
                 Answer::Found(evidence, left_out) => {
                     (anomaly.evidence, anomaly.evidence_left_out) = (evidence, left_out);
-                    anomaly.evidence_missing.clear();
+                    let missing = if cpu.is_some() { "" } else { NO_STACKS };
+                    missing.clone_into(&mut anomaly.evidence_missing);
                 }
                 Answer::Failed(why) => {
                     anomaly.evidence_missing = why;

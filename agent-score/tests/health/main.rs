@@ -9,7 +9,7 @@
 mod node;
 
 use agent_rules::file;
-use agent_score::health::{FACTORS, Factor, Weights, fleet_rules, rules};
+use agent_score::health::{FACTORS, Factor, NODE_FULLNESS, Weights, fleet_rules, rules};
 use node::{GOOD, Node, Peer, about, gauge, open};
 use std::process::Command;
 
@@ -202,6 +202,40 @@ fn the_node_is_as_full_as_the_fullest_and_has_its_tunnels() {
     about(
         node.ask("geophone_health_confidence{entity=\"node\"}"),
         30.0 / 100.0,
+    );
+}
+
+/// Cause: a link at 97 % of its speed, beside memory of which 60 % is used and tasks that all wait for disks a tenth of the time. Seen:
+/// saturation is the link's, and the fullest of them is the link, with its direction.
+#[test]
+fn a_full_link_is_the_fullest_of_the_node() {
+    let mut node = Node::new();
+    let link = [("device", "eth0"), ("direction", "transmit")];
+    for step in 0..6 {
+        let passed = f64::from(step) * 15.0;
+        let gauges = [
+            gauge("geophone_node_used", &[("resource", "memory")], 60.0),
+            gauge("geophone_node_limit", &[("resource", "memory")], 100.0),
+            gauge("geophone_netdev_bytes_total", &link, passed * 97.0),
+            gauge("geophone_netdev_speed_bytes", &link[..1], 100.0),
+            gauge(
+                "geophone_node_pressure_seconds_total",
+                &[("resource", "io"), ("kind", "full")],
+                passed * 0.1,
+            ),
+        ];
+        node.step(&[], &gauges);
+    }
+    about(
+        node.ask("geophone_health_signal{entity=\"node\",factor=\"saturation\"}"),
+        0.97,
+    );
+    let link = "geophone_netdev_bytes_total{device=\"eth0\",direction=\"transmit\"}";
+    about(
+        node.ask(&format!(
+            "topk(1, {NODE_FULLNESS}) and on (device, direction) {link}"
+        )),
+        0.97,
     );
 }
 

@@ -110,9 +110,9 @@ fn alerts_fire_are_stored_and_are_told() {
     drop(ticks);
 }
 
-/// Cause: a hundred times a sample that an alert without `for` is about, its group's interval 1s. Seen: it fires at the evaluation
-/// behind that very sample, so that no second is added to the one that a change waits for its sample; and 0.2 s later at most, but
-/// for one in a hundred.
+/// Cause: a hundred times a sample that an alert without `for` is about, its group's interval 1s; three such rounds, as fast as they are
+/// evaluated. Seen: it fires at the evaluation behind that very sample, so that no second is added to the one that a change waits for its
+/// sample; and in the best round 0.2 s later at most, but for one in a hundred. The worst is printed: others may have the machine.
 #[test]
 fn a_rule_without_for_fires_behind_its_sample() {
     let directory = tempfile::tempdir().unwrap();
@@ -129,7 +129,7 @@ fn a_rule_without_for_fires_behind_its_sample() {
     let (snapshots, receiver) = watch::channel(Arc::new(snapshot(0, 0)));
     let (stored, ticks) = watch::channel(0);
     let mut evaluated = rules.evaluated();
-    let (mut took, mut p99) = (Vec::new(), Duration::MAX);
+    let (mut took, mut p99) = (Vec::new(), Vec::new());
     std::thread::scope(|scope| {
         let handle = runtime.handle();
         let memory = memory.clone();
@@ -157,21 +157,19 @@ fn a_rule_without_for_fires_behind_its_sample() {
             if tick % 200 == 0 {
                 took.sort_unstable();
                 assert_eq!(took.len(), 100);
-                // Others may have had the machine for a while: then another hundred.
-                p99 = p99.min(took[98]);
                 println!(
                     "from the sample to the alert: median {:?}, p99 {:?}",
                     took[49], took[98]
                 );
+                p99.push(took[98]);
                 took.clear();
-                if p99 <= Duration::from_millis(200) {
-                    break;
-                }
             }
         }
         drop(snapshots);
     });
-    assert!(p99 <= Duration::from_millis(200), "{p99:?}");
+    p99.sort_unstable();
+    println!("p99 of the best round {:?}, of the worst {:?}", p99[0], p99[2]);
+    assert!(p99[0] <= Duration::from_millis(200), "{p99:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::store::moment;
 use crate::config::Config;
 use crate::error::{Context as _, Result};
 use crate::ui::print::table;
-use agent_score::watch::{Anomaly, Definition, Unit};
+use agent_score::watch::{Anomaly, Definition, NO_STACKS, Unit};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -197,16 +197,24 @@ fn explain(anomaly: &Anomaly, now: f64) -> String {
         let _ = write!(out, "\n  {evidence}");
     }
     if let Some(more) = anomaly.left_out() {
-        let _ = write!(out, "\n  {more}");
-    }
-    if !anomaly.evidence_missing.is_empty() {
         let _ = write!(
             out,
-            "\n  what else changed is not known: {}",
-            anomaly.evidence_missing
+            "
+  {more}"
+        );
+    }
+    let missing = anomaly.evidence_missing.as_str();
+    if !matches!(missing, "" | NO_STACKS) {
+        let _ = write!(
+            out,
+            "
+  what else changed is not known: {missing}"
         );
     } else if anomaly.evidence.is_empty() {
         out.push_str("\n  nothing else that is known had changed much");
+    }
+    if missing == NO_STACKS {
+        let _ = write!(out, "\n  {missing}");
     }
     if !anomaly.profile.is_empty() {
         let _ = write!(
@@ -250,6 +258,16 @@ mod tests {
                 "  and 2 more that changed less, or share nothing with it",
                 "  what the CPU did: geophone diff 1..2 2..3",
             ]
+        );
+        let mut without = answer.anomalies[0].clone();
+        without.profile.clear();
+        NO_STACKS.clone_into(&mut without.evidence_missing);
+        let told = explain(&without, answer.time);
+        assert_eq!(
+            told.lines().nth(2),
+            Some(
+                "  what the CPUs did: no stacks are taken; set probes.profile.enabled: true, with hz above 0"
+            )
         );
         let line = answer.table().lines().nth(1).unwrap().to_owned();
         assert!(

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::ui::print::{Reply, Row, table};
 use agent_score::health::cause::{self, Role, Topology};
-use agent_score::health::{FACTORS, FULLNESS, Factor, SUBJECT_FULLNESS, fleet_rules};
+use agent_score::health::{FACTORS, Factor, NODE_FULLNESS, SUBJECT_FULLNESS, fleet_rules};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ fn query() -> String {
     let named = |query: &str, name: &str| format!("label_replace({query}, \"as\", \"{name}\", \"\", \"\")");
     [
         "{__name__=~\"geophone_health_.+\"}".to_owned(),
-        named(&format!("topk(1, {FULLNESS})"), "fullest"),
+        named(&format!("topk(1, {NODE_FULLNESS})"), "fullest"),
         named(&format!("topk by (subject) (1, {SUBJECT_FULLNESS})"), "lacks"),
         named(cause::TALKS, "talks"),
         named(cause::LIES, "lies"),
@@ -144,23 +144,13 @@ fn read(rows: &[Row]) -> Vec<Entity> {
                 }
             }
             _ if label(row, "as") == "fullest" => {
-                let what = format!("{} {}", label(row, "resource"), label(row, "device"));
                 let nodes = found.values_mut().filter(|entity| entity.kind == "node");
-                nodes.for_each(|entity| entity.fullest = Some((what.trim_end().to_owned(), number(row))));
+                nodes.for_each(|entity| entity.fullest = Some((fullest(row), number(row))));
             }
             _ if label(row, "as") == "lacks" => {
                 let key = ("subject".to_owned(), label(row, "subject").to_owned());
-                let (resource, value) = (label(row, "resource"), number(row));
-                let what = match label(row, "kind") {
-                    "" => format!("its {resource} are used to {} % of the limit", percent(value)),
-                    _ => format!(
-                        "all its tasks wait for {resource} {}{} % of the time",
-                        percent(value / 5.0),
-                        if value >= 1.0 { " or more" } else { "" }
-                    ),
-                };
                 if let Some(entity) = found.get_mut(&key) {
-                    entity.fullest = Some((what, value));
+                    entity.fullest = Some((lacks(row), number(row)));
                 }
             }
             _ => {}
@@ -185,6 +175,39 @@ fn read(rows: &[Row]) -> Vec<Entity> {
         .collect();
     found.sort_by(|a, b| a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal));
     found
+}
+
+/// What a subject lacks.
+fn lacks(row: &Row) -> String {
+    let (resource, value) = (label(row, "resource"), number(row));
+    match label(row, "kind") {
+        "" => format!("its {resource} are used to {} % of the limit", percent(value)),
+        _ => format!("all its tasks wait for {resource} {}", waited(value)),
+    }
+}
+
+/// What of the node is fullest: of what can run out, of the links, of what is waited for.
+fn fullest(row: &Row) -> String {
+    let (resource, device, value) = (label(row, "resource"), label(row, "device"), number(row));
+    match (label(row, "direction"), label(row, "kind")) {
+        ("", "") => format!(
+            "{} is at {} %",
+            format!("{resource} {device}").trim_end(),
+            percent(value)
+        ),
+        ("", "some") => format!("tasks wait for {resource} {} % of the time", percent(value)),
+        ("", _) => format!(
+            "all tasks wait for {resource} {}, which counts five times",
+            waited(value)
+        ),
+        (direction, _) => format!("{device} {direction}s at {} % of its speed", percent(value)),
+    }
+}
+
+/// Part of the time that counts five times.
+fn waited(value: f64) -> String {
+    let more = if value >= 1.0 { " or more" } else { "" };
+    format!("{}{more} % of the time", percent(value / 5.0))
 }
 
 /// Who talks to whom, and where.
@@ -277,13 +300,12 @@ impl Entity {
             ),
             ("errors", _) => format!("errors: {} % of the connections fail ({range})", percent(signal)),
             ("saturation", "node") => {
-                let fullest = self.fullest.as_ref().map_or_else(String::new, |(what, full)| {
-                    format!("; of what can run out {what} is fullest, {} %", percent(*full))
-                });
-                format!(
-                    "saturation: {} %, of what is fullest or of five times the time lost waiting for memory or disks ({range}){fullest}",
-                    percent(signal)
-                )
+                // As it is now; the signal is of the latest evaluation.
+                let fullest = self
+                    .fullest
+                    .as_ref()
+                    .map_or_else(String::new, |(what, _)| format!("; fullest: {what}"));
+                format!("saturation: {} % ({range}){fullest}", percent(signal))
             }
             ("saturation", "subject")
                 if self
@@ -412,80 +434,5 @@ fn percent(share: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(name: &str, labels: &[(&str, &str)], value: f64) -> Row {
-        let name = [("__name__", name)];
-        let pairs = name.iter().chain(labels).copied();
-        let metric: BTreeMap<&str, &str> = pairs.collect();
-        serde_json::from_value(json!({"metric": metric, "value": [0.0, value.to_string()]})).unwrap()
-    }
-
-    #[test]
-    fn each_lost_point_has_its_reason() {
-        let web = [("entity", "subject"), ("name", "web")];
-        let of = |factor: &'static str| [("entity", "subject"), ("name", "web"), ("factor", factor)];
-        let rows = [
-            row("geophone_health_score", &web, 55.0),
-            row("geophone_health_confidence", &web, 0.8),
-            row("geophone_health_state", &web, 2.0),
-            row("geophone_health_trend", &web, -12.0),
-            row("geophone_health_baseline", &of("latency"), 0.01),
-            row("geophone_health_factor", &of("latency"), 0.0),
-            row("geophone_health_signal", &of("latency"), 0.2),
-            row("geophone_health_factor", &of("loss"), 0.5),
-            row("geophone_health_signal", &of("loss"), 0.0071),
-            row("geophone_health_factor", &of("errors"), 1.0),
-            row("geophone_health_failed", &of("loss"), 1.0),
-            row(
-                "geophone_health_depends_on",
-                &[("subject", "web"), ("peer", "db")],
-                3.0,
-            ),
-            row(
-                "geophone_health_state",
-                &[("entity", "peer"), ("name", "db")],
-                1.0,
-            ),
-            row(
-                "geophone_health_factor",
-                &[("entity", "peer"), ("name", "db"), ("factor", "loss")],
-                0.9,
-            ),
-            row(
-                "geophone_health_score",
-                &[("entity", "peer"), ("name", "db")],
-                88.0,
-            ),
-            row("", &[("as", "talks"), ("subject", "web"), ("peer", "db")], 3.0),
-            row("", &[("as", "talks"), ("subject", "web"), ("peer", "mail")], 3.0),
-            row("", &[("as", "lies"), ("peer", "db"), ("peer_zone", "a")], 1.0),
-            row(
-                "geophone_health_signal",
-                &[("entity", "peer"), ("name", "quiet"), ("factor", "latency")],
-                0.1,
-            ),
-        ];
-        let found = read(&rows);
-        assert_eq!(found.len(), 2, "who has no factor has no score");
-        let config = Config::default();
-        let text = found[0].explain(&config);
-        // Of 70 points that are known, 25 and half of 25.
-        let wanted = [
-            "subject web: 55.0 of 100, critical, confidence 80 %",
-            "  -35.7  latency: median round-trip time 200.000 ms, usual 10.000 ms (good up to 16.000 ms, worst from 60.000 ms)",
-            "  -17.9  loss: 0.71 % of the segments are sent again (good up to 0.1 %, worst from 5 %)",
-            "  critical whatever the score is: loss at its worst for minutes",
-            "  not known, which costs confidence only: saturation",
-            "  trend of the last hour: -12.0 points an hour",
-            "  talks to what is not healthy: peer db",
-            "  symptom: look at peer db first",
-        ];
-        assert_eq!(text.lines().collect::<Vec<_>>(), wanted);
-        assert!(found[0].row(&config)[6].starts_with("latency"));
-        let peer = found[1].explain(&config);
-        assert!(peer.ends_with("  cause: it explains subject web\n"), "{peer}");
-        assert_eq!(found[1].json(&config)["with"][0]["name"], "web");
-    }
-}
+#[path = "health_tests.rs"]
+mod tests;

@@ -233,9 +233,9 @@ pub struct AlertmanagerSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhookSettings {
-    /// Where to post.
+    /// Where to post. It has no query (`?token=…`): that is for `url_file`.
     pub url: Option<String>,
-    /// File with that address, if it is a secret.
+    /// File with that address, if it is a secret or has a query.
     pub url_file: Option<PathBuf>,
     /// Whether the end of alerts is told.
     pub send_resolved: bool,
@@ -301,7 +301,7 @@ pub struct EmailSettings {
     pub auth_username: String,
     /// File with the user's password.
     pub auth_password_file: Option<PathBuf>,
-    /// Whether a server that cannot encrypt is sent nothing.
+    /// Whether a server that cannot encrypt is sent nothing. With `auth_username` only one on this host may be without.
     pub require_tls: bool,
     /// Template of the subject.
     pub subject: Option<String>,

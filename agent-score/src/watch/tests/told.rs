@@ -42,7 +42,7 @@ fn those_that_find_no_time_wait_for_their_evidence() {
     let waiting = fed
         .watcher
         .anomalies()
-        .filter(|one| !one.evidence_missing.is_empty());
+        .filter(|one| one.evidence_missing != NO_STACKS);
     assert_eq!(waiting.count(), count - ASKED);
     let mut told: BTreeSet<u64> = round.begun.iter().map(|one| one.id).collect();
     for wanted in [ASKED, 3, 0] {
@@ -67,7 +67,10 @@ fn those_that_find_no_time_wait_for_their_evidence() {
         assert_eq!(asked, 9 * wanted);
         for one in &round.begun {
             assert!(told.insert(one.id), "told twice: {one:?}");
-            assert_eq!((one.evidence.len(), one.evidence_missing.as_str()), (1, ""));
+            assert_eq!(
+                (one.evidence.len(), one.evidence_missing.as_str()),
+                (1, NO_STACKS)
+            );
         }
     }
     assert_eq!(told.len(), count);
@@ -121,6 +124,7 @@ fn what_the_cpus_did_is_looked_for_at_once_and_once_more() {
             (anomaly.evidence.len(), anomaly.evidence[0].what.as_str()),
             (1, "30000 ms")
         );
+        assert_eq!(anomaly.evidence_missing, "", "it was looked for everywhere");
     }
 }
 

@@ -16,6 +16,7 @@ use agent_notify::{Inhibition, Interval, Receiver, Route, Routes, Schedule};
 use agent_store::series::Millis;
 use reqwest::Url;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -290,7 +291,7 @@ impl Reader<'_> {
             let Some(given_url) = &given.url else {
                 return wrong(own, "is missing; write e.g. http://127.0.0.1:9093");
             };
-            let mut url = address(&own, given_url)?;
+            let mut url = address(&own, given_url, "leave it out; a token belongs into headers_file")?;
             let below = format!("{}/api/v2/alerts", url.path().trim_end_matches('/'));
             url.set_path(&below);
             let what = Kind::Alertmanager {
@@ -303,7 +304,10 @@ impl Reader<'_> {
         for (at, given) in self.receiver.webhook_configs.iter().enumerate() {
             let own = format!("{path}.webhook_configs[{at}]");
             let url = match (&given.url, &given.url_file) {
-                (Some(url), None) => Some(address(&format!("{own}.url"), url)?),
+                (Some(url), None) => {
+                    let instead = "put the whole address into a file, and its path into url_file";
+                    Some(address(&format!("{own}.url"), url, instead)?)
+                }
                 (None, Some(_)) => None,
                 _ => return wrong(own, "needs one of url and url_file"),
             };
@@ -350,7 +354,7 @@ impl Reader<'_> {
                     details: self.text(&format!("{own}.details"), given.details.as_ref(), BODY)?,
                     client: format!("geophone {}", self.config.host_name()),
                 },
-                url: address(&format!("{own}.url"), &given.url)?,
+                url: address(&format!("{own}.url"), &given.url, "leave it out")?,
                 key_file,
                 tls: given.tls.clone(),
             };
@@ -393,6 +397,16 @@ impl Reader<'_> {
             let why = "auth_username and auth_password_file go together; set both or none";
             return wrong(format!("{own}.auth_username"), why);
         }
+        // Who is on the way can take STARTTLS out of what the server offers, and would be sent the password.
+        if !given.require_tls
+            && !given.auth_username.is_empty()
+            && port != smtp::SUBMISSIONS
+            && !is_local(host)
+        {
+            let why = "is false, and the password of auth_username could go over the net in clear; set it to true, or leave out \
+                       auth_username and auth_password_file (a server on this host may have both)";
+            return wrong(format!("{own}.require_tls"), why);
+        }
         let html = given.html.as_ref();
         let html = html.map(|text| self.text(&format!("{own}.html"), Some(text), BODY));
         Ok(Kind::Email {
@@ -416,20 +430,30 @@ impl Reader<'_> {
     }
 }
 
-/// An address that may be shown.
-fn address(path: &str, text: &str) -> Result<Url, Wrong> {
+/// Whether a mail server is on this host.
+fn is_local(host: &str) -> bool {
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// An address that may be shown: it is no place for secrets. `instead` says what to do with a query, which often is one.
+fn address(path: &str, text: &str, instead: &str) -> Result<Url, Wrong> {
     let url = Url::parse(text)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"));
     match url {
-        Some(url) if url.username().is_empty() && url.password().is_none() => Ok(url),
-        Some(_) => wrong(
+        Some(url) if !url.username().is_empty() || url.password().is_some() => wrong(
             path,
             "has a user or password; put an authorization header into headers_file",
         ),
+        Some(url) if url.query().is_some() => wrong(
+            path,
+            format!("has a query (?…), in which secrets are passed; {instead}"),
+        ),
+        Some(url) => Ok(url),
         None => {
-            // What cannot be read as one may have a password all the same.
-            let shown = match text.contains('@') {
+            // What cannot be read as one may have a secret all the same.
+            let shown = match text.contains(['@', '?']) {
                 true => "it".to_owned(),
                 false => format!("{text:?}"),
             };

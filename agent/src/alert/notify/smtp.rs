@@ -16,7 +16,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use std::time::Duration;
 
 /// The port where TLS begins at once, as Alertmanager knows it.
-const SUBMISSIONS: u16 = 465;
+pub const SUBMISSIONS: u16 = 465;
 
 /// Where mails go, and from whom to whom.
 #[derive(Clone, Debug)]

@@ -362,6 +362,13 @@ async fn a_directory_has_one_agent() {
 #[test]
 fn every_mistake_is_one_line_with_its_path() {
     let hook = "webhook_configs: [{url: 'http://h/'}]";
+    let mail = |smarthost: &str| {
+        let login = "auth_username: u, auth_password_file: /p, require_tls: false";
+        let who = "to: a@b.org, from: c@b.org";
+        format!(
+            "{{route: {{receiver: r}}, receivers: [{{name: r, email_configs: [{{smarthost: '{smarthost}', {who}, {login}}}]}}]}}"
+        )
+    };
     for (alerting, wanted) in [
         (
             "{route: {receiver: r}}".to_owned(),
@@ -422,6 +429,27 @@ fn every_mistake_is_one_line_with_its_path() {
             "alerting.receivers[0].webhook_configs[0].url: has a user or password",
         ),
         (
+            "{receivers: [{name: r, webhook_configs: [{url: 'http://h/x?token=secret@'}]}]}".to_owned(),
+            "alerting.receivers[0].webhook_configs[0].url: has a query (?…), in which secrets are passed; put the whole address into a file, and its path into url_file",
+        ),
+        (
+            "{receivers: [{name: r, webhook_configs: [{url: 'htp://h?secret=secret'}]}]}".to_owned(),
+            "alerting.receivers[0].webhook_configs[0].url: it is no http address",
+        ),
+        (
+            "{receivers: [{name: r, alertmanager_configs: [{url: 'http://h?token=secret@'}]}]}".to_owned(),
+            "alerting.receivers[0].alertmanager_configs[0].url: has a query (?…), in which secrets are passed; leave it out; a token belongs into headers_file",
+        ),
+        (
+            "{receivers: [{name: r, pagerduty_configs: [{routing_key_file: /k, url: 'http://h?x'}]}]}"
+                .to_owned(),
+            "alerting.receivers[0].pagerduty_configs[0].url: has a query (?…), in which secrets are passed; leave it out",
+        ),
+        (
+            mail("mail.example.org:587"),
+            "alerting.receivers[0].email_configs[0].require_tls: is false, and the password of auth_username could go over the net in clear; set it to true, or leave out auth_username",
+        ),
+        (
             "{receivers: [{name: r, alertmanager_configs: [{}]}]}".to_owned(),
             "alerting.receivers[0].alertmanager_configs[0].url: is missing; write e.g. http://127.0.0.1:9093",
         ),
@@ -455,5 +483,9 @@ fn every_mistake_is_one_line_with_its_path() {
             error.contains(wanted) && !error.contains("secret@") && !error.contains('\n'),
             "{alerting}: {error}"
         );
+    }
+    // Nobody is on the way, and at this port nothing is sent in clear.
+    for smarthost in ["localhost:25", "127.0.0.1:25", "[::1]:25", "mail.example.org:465"] {
+        parse(&format!("alerting: {}", mail(smarthost))).unwrap();
     }
 }
