@@ -1,20 +1,24 @@
 //! What rules have come to: series that the rules after them can ask for before anybody has stored them.
 
-use agent_store::labels::Labels;
+use agent_store::labels::{Labels, NAME};
 use agent_store::promql::Sample;
 use agent_store::series::{
-    Bounds, Column, Matcher, Millis, Refusal, STALE, Samples, Series, Source, accepts,
+    Bounds, Column, Matcher, Millis, Refusal, STALE, Samples, Series, Source, Visit, accepts, show,
 };
 use std::collections::{BTreeMap, HashMap};
 
-/// Series that rules made, in memory.
+/// Series that rules made, in memory, by the names of their metrics: nearly all that is asked for is none of them.
 #[derive(Debug, Default)]
-pub struct Results(BTreeMap<Labels, Samples>);
+pub struct Results(BTreeMap<String, BTreeMap<Labels, Samples>>);
 
 impl Results {
     /// Adds a sample; false if the series has one at this time or later.
     pub(crate) fn add(&mut self, labels: &Labels, at: Millis, sample: Sample) -> bool {
-        let samples = self.0.entry(labels.clone()).or_default();
+        let named = match self.0.get_mut(labels.name()) {
+            Some(named) => named,
+            None => self.0.entry(labels.name().to_owned()).or_default(),
+        };
+        let samples = named.entry(labels.clone()).or_default();
         let last = samples.floats.times.last().max(samples.histograms.times.last());
         if last.is_some_and(|last| *last >= at) {
             return false;
@@ -32,23 +36,26 @@ impl Results {
 
     /// Takes everything: for who stores it.
     pub fn take(&mut self) -> Vec<Series> {
-        let all = std::mem::take(&mut self.0).into_iter();
+        let all = std::mem::take(&mut self.0).into_values().flatten();
         all.map(|(labels, samples)| Series { labels, samples }).collect()
     }
 
     /// Forgets samples before a time.
     pub fn forget(&mut self, before: Millis) {
-        self.0.retain(|_, samples| {
-            forget(&mut samples.floats, before);
-            forget(&mut samples.histograms, before);
-            !samples.floats.times.is_empty() || !samples.histograms.times.is_empty()
+        self.0.retain(|_, named| {
+            named.retain(|_, samples| {
+                forget(&mut samples.floats, before);
+                forget(&mut samples.histograms, before);
+                !samples.floats.times.is_empty() || !samples.histograms.times.is_empty()
+            });
+            !named.is_empty()
         });
     }
 
     /// How many samples there are.
     pub fn len(&self) -> usize {
         let count = |samples: &Samples| samples.floats.times.len() + samples.histograms.times.len();
-        self.0.values().map(count).sum()
+        self.0.values().flat_map(BTreeMap::values).map(count).sum()
     }
 
     /// Whether there are none.
@@ -86,7 +93,11 @@ impl Source for Results {
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal> {
         let mut found = Vec::new();
-        for (labels, samples) in self.0.iter().filter(|(labels, _)| accepts(matchers, labels)) {
+        let names: Vec<&Matcher> = matchers.iter().filter(|matcher| matcher.label == NAME).collect();
+        let is_named = |name: &str| names.iter().all(|matcher| matcher.accepts(name));
+        let named = self.0.iter().filter(|(name, _)| is_named(name));
+        let all = named.flat_map(|(_, named)| named);
+        for (labels, samples) in all.filter(|(labels, _)| accepts(matchers, labels)) {
             let samples = Samples {
                 floats: within(&samples.floats, from, to),
                 histograms: within(&samples.histograms, from, to),
@@ -132,6 +143,21 @@ impl Source for Together<'_> {
             }
         }
         Ok(found)
+    }
+
+    /// Rules have come to few series: of all others the base need not have all in memory.
+    fn each(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+        visit: &Visit<'_>,
+    ) -> Result<(), Refusal> {
+        match self.results.select(matchers, from, to, bounds)?.is_empty() {
+            true => self.base.each(matchers, from, to, bounds, visit),
+            false => show(&self.select(matchers, from, to, bounds)?, visit),
+        }
     }
 }
 

@@ -41,6 +41,11 @@ impl Labels {
         self.0.iter().map(|(name, value)| (name, value))
     }
 
+    /// Those whose names are kept: ordered as they are, so cheaper than new ones.
+    pub(crate) fn filtered(&self, keep: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|(name, _)| keep(name)).cloned().collect())
+    }
+
     /// How many labels there are, the name included.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -167,7 +167,7 @@ pub trait Source: Sync {
 pub type Visit<'a> = dyn Fn(&Series) -> ControlFlow<()> + Sync + 'a;
 
 /// Shows series that are at hand.
-pub(crate) fn show(series: &[Series], visit: &Visit<'_>) -> Result<(), Refusal> {
+pub fn show(series: &[Series], visit: &Visit<'_>) -> Result<(), Refusal> {
     let threads = threads(series.iter().map(|one| one.samples.weight()).sum());
     let parts = in_parts(series, threads, |part| {
         let _ = part.iter().try_for_each(visit);

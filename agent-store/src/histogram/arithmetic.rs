@@ -54,6 +54,14 @@ impl Histogram {
         if threshold != self.zero_threshold || self.zero_count < zero_count {
             return true;
         }
+        // Nearly always there is nothing to do to it: buckets are ordered.
+        let is_bare = |buckets: &[(i32, f64)]| {
+            let first = buckets.first();
+            first.is_none_or(|(index, _)| bound(*index, previous.schema) > self.zero_threshold)
+        };
+        if self.schema == previous.schema && is_bare(&previous.positive) && is_bare(&previous.negative) {
+            return fell(&previous.positive, &self.positive) || fell(&previous.negative, &self.negative);
+        }
         let mut previous = previous.clone();
         previous.trim(self.zero_threshold);
         previous.reduce(self.schema);

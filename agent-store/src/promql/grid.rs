@@ -228,21 +228,11 @@ pub(super) fn drop_name(labels: &Labels) -> Labels {
 }
 
 pub(super) fn without(labels: &Labels, names: &[&str]) -> Labels {
-    Labels::new(
-        labels
-            .iter()
-            .filter(|(name, _)| !names.contains(&&***name))
-            .map(|(n, v)| (n.clone(), v.clone())),
-    )
+    labels.filtered(|name| !names.contains(&name))
 }
 
 pub(super) fn only(labels: &Labels, names: &[&str]) -> Labels {
-    Labels::new(
-        labels
-            .iter()
-            .filter(|(name, _)| names.contains(&&***name))
-            .map(|(n, v)| (n.clone(), v.clone())),
-    )
+    labels.filtered(|name| names.contains(&name))
 }
 
 /// The labels with one set, or taken away when `value` is empty.

@@ -204,7 +204,8 @@ pub(super) fn type_name(value: ValueType) -> &'static str {
 pub(super) fn matchers(selector: &VectorSelector) -> Vec<Matcher> {
     let mut all = convert(&selector.matchers);
     if let Some(name) = &selector.name {
-        all.push(Matcher::equal(crate::labels::NAME, name));
+        // The first: most series fail it, and other conditions may be expressions.
+        all.insert(0, Matcher::equal(crate::labels::NAME, name));
     }
     all
 }

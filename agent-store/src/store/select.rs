@@ -217,7 +217,11 @@ fn spoken(labels: &Labels, label: Option<&str>) -> Vec<String> {
 }
 
 fn frozen(gather: &mut Gather<'_>, view: &View, matchers: &[Matcher]) -> Result<(), Refusal> {
-    for frozen in &view.frozen {
+    let (from, to) = (gather.from, gather.to);
+    let is_of_span = |axis: &[Millis]| {
+        axis.first().is_some_and(|first| *first <= to) && axis.last().is_some_and(|last| *last >= from)
+    };
+    for frozen in view.frozen.iter().filter(|frozen| is_of_span(&frozen.axis)) {
         for (labels, id, held) in &frozen.series {
             if accepts(matchers, labels) {
                 gather.held(labels, *id, held, &frozen.axis)?;

@@ -23,6 +23,7 @@ mod subject;
 mod vxlan;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -75,6 +76,8 @@ enum Part {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// What it costs to evaluate the shipped rules over 2,000 series; needs no root
+    Rules,
     /// A part of the benchmark that is a process of its own
     #[command(hide = true)]
     Role {
@@ -146,22 +149,10 @@ struct Extent {
 pub fn bench(options: Options) -> Result<()> {
     match options.part {
         Some(Part::Role { role }) => return roles::play(role),
+        Some(Part::Rules) => return run(&mut example("agent-rules", "bench_rules")),
         Some(Part::Anomaly { arguments }) => {
-            let example = |name: &str| {
-                let mut command = cargo();
-                command.args([
-                    "run",
-                    "--release",
-                    "--quiet",
-                    "--package",
-                    "agent-score",
-                    "--example",
-                ]);
-                command.args([name, "--"]);
-                command
-            };
-            run(example("bench_anomaly").args(arguments))?;
-            return run(&mut example("bench_watch"));
+            run(example("agent-score", "bench_anomaly").arg("--").args(arguments))?;
+            return run(&mut example("agent-score", "bench_watch"));
         }
         None => {}
     }
@@ -217,6 +208,21 @@ pub fn bench(options: Options) -> Result<()> {
         say(format_args!("written: {}", file.display()));
     }
     outcome
+}
+
+/// A benchmark that is an example of a crate.
+fn example(package: &str, name: &str) -> Command {
+    let mut command = cargo();
+    command.args([
+        "run",
+        "--release",
+        "--quiet",
+        "--package",
+        package,
+        "--example",
+        name,
+    ]);
+    command
 }
 
 fn measure(
