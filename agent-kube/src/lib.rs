@@ -10,6 +10,7 @@ mod limit;
 pub mod owner;
 pub mod pod;
 mod program;
+mod protobuf;
 pub mod service;
 pub mod store;
 mod watch;

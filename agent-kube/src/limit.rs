@@ -1,7 +1,9 @@
 //! Bounds on what a server may send: kube reads an answer to its end and a line to its newline, wherever that is.
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri};
+use crate::protobuf::{self, Answer};
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use kube_client::client::{Body, DynBody};
 use std::fmt;
@@ -40,7 +42,9 @@ impl Asked {
 }
 
 /// Kinds of objects that are asked for, as roles call them.
-pub const KINDS: [&str; 4] = ["pods", "nodes", "services", "endpointslices"];
+pub const KINDS: [&str; 4] = ["pods", "nodes", "services", SLICES];
+/// The one that large clusters have much of: it is asked for as protobuf.
+const SLICES: &str = "endpointslices";
 
 /// Whether we may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +148,7 @@ fn asked(uri: &Uri) -> Option<(usize, Asked)> {
 
 /// The server has sent more than it may.
 #[derive(Debug)]
-pub struct TooLong(usize);
+pub struct TooLong(pub usize);
 
 impl fmt::Display for TooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,8 +192,12 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let asked = asked(request.uri());
+        if asked.is_some_and(|(kind, asked)| KINDS.get(kind) == Some(&SLICES) && asked != Asked::Get) {
+            let accept = HeaderValue::from_static(protobuf::ACCEPT);
+            request.headers_mut().insert(ACCEPT, accept);
+        }
         let contact = self.contact.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -200,10 +208,15 @@ where
             // A refusal is no news of the pods.
             let is_news = parts.status.is_success();
             let is_watch = asked.is_some_and(|(_, asked)| asked == Asked::Watch);
-            let length = if is_news && is_watch {
-                Length::Event(0)
-            } else {
-                Length::Whole(0)
+            let kind = parts.headers.get(CONTENT_TYPE);
+            let is_binary = kind.is_some_and(|kind| kind.as_bytes().starts_with(protobuf::TYPE.as_bytes()));
+            let (length, answer) = match (is_news && is_watch, is_binary) {
+                (true, true) => (None, Some(Answer::Events(BytesMut::new(), LONGEST_EVENT))),
+                (true, false) => (Some(Length::Event(0)), None),
+                (false, _) => (
+                    Some(Length::Whole(0)),
+                    is_binary.then(|| Answer::Whole(BytesMut::new())),
+                ),
             };
             let contact = asked.filter(|_| is_news).map(|(kind, _)| (contact, kind));
             Ok(Response::from_parts(
@@ -211,6 +224,7 @@ where
                 Measured {
                     inner,
                     length,
+                    answer,
                     contact,
                 },
             ))
@@ -252,7 +266,10 @@ impl Length {
 /// A body that ends with an error when it is too long.
 pub struct Measured {
     inner: Box<DynBody>,
-    length: Length,
+    /// `None` = events have their lengths.
+    length: Option<Length>,
+    /// What is no JSON yet.
+    answer: Option<Answer>,
     /// Who is told that something comes, and of which kind.
     contact: Option<(Arc<Contact>, usize)>,
 }
@@ -266,25 +283,38 @@ impl HttpBody for Measured {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let Some(frame) = ready!(Pin::new(&mut *this.inner).poll_frame(context)) else {
-            return Poll::Ready(None);
-        };
-        let frame = frame?;
-        if let Some(bytes) = frame.data_ref() {
-            this.length = this.length.with(bytes)?;
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut *this.inner).poll_frame(context)) else {
+                let rest = this.answer.take().map_or(Ok(Bytes::new()), Answer::end)?;
+                return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
+            };
+            let frame = frame?;
+            let Some(bytes) = frame.data_ref() else {
+                return Poll::Ready(Some(Ok(frame)));
+            };
+            this.length = this.length.map(|length| length.with(bytes)).transpose()?;
             if let Some((contact, kind)) = &this.contact {
                 contact.note(*kind);
             }
+            let Some(answer) = &mut this.answer else {
+                return Poll::Ready(Some(Ok(frame)));
+            };
+            let complete = answer.with(bytes)?;
+            if !complete.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(complete))));
+            }
         }
-        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.answer.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match self.answer {
+            Some(_) => SizeHint::default(),
+            None => self.inner.size_hint(),
+        }
     }
 }
 

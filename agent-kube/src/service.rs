@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Longest value of a label: the name of a zone is one.
 pub(crate) const LONGEST_LABEL: usize = 63;
 /// Most endpoints of a slice, and addresses of a service: the API server accepts no more.
-const MAX_ENDPOINTS: usize = 1000;
+pub(crate) const MAX_ENDPOINTS: usize = 1000;
 
 /// An object that names addresses.
 pub trait Named: Kept {

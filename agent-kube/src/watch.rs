@@ -424,6 +424,9 @@ fn reason_of(error: &Error) -> &'static str {
         if e.is::<TooLong>() {
             return "too_large";
         }
+        if e.is::<prost::DecodeError>() {
+            return "malformed";
+        }
         cause = e.source();
     }
     match error {

@@ -8,6 +8,7 @@ pub mod laid;
 mod objects;
 pub mod runc;
 mod tls;
+mod wire;
 
 pub use asks::{agent, sent};
 pub use objects::{behind, node, pod, running, service, slice};
@@ -169,6 +170,7 @@ struct Request {
     plural: String,
     query: BTreeMap<String, String>,
     is_metadata: bool,
+    is_protobuf: bool,
 }
 
 impl Request {
@@ -229,6 +231,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> Result<()> {
                 .map(|(key, value)| (key.to_owned(), unescape(value)))
                 .collect(),
             is_metadata: header("accept").contains("as=PartialObjectMetadata"),
+            is_protobuf: header("accept").starts_with(wire::TYPE),
         };
         check(&request, shared);
         let is_forbidden = mood == Mood::ForbidsWatch && request.get("watch") == "true";
@@ -348,6 +351,9 @@ fn list(writer: &mut TcpStream, request: &Request, shared: &Shared, mood: Mood) 
         metadata["remainingItemCount"] = json!(left);
     }
     let body = json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items});
+    if request.is_protobuf {
+        return answer_as(writer, 200, wire::TYPE, &wire::list(&body));
+    }
     answer(writer, 200, &body.to_string())
 }
 
@@ -358,8 +364,17 @@ fn watch(writer: &mut TcpStream, request: &Request, shared: &Shared, mood: Mood)
     }
     write!(
         writer,
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        if request.is_protobuf {
+            "application/vnd.kubernetes.protobuf;stream=watch"
+        } else {
+            "application/json"
+        }
     )?;
+    let told = |what: &str, object: &Value| match request.is_protobuf {
+        true => wire::event(what, object),
+        false => format!("{}\n", json!({"type": what, "object": object})).into_bytes(),
+    };
     match mood {
         Mood::Hasty => return Ok(write!(writer, "0\r\n\r\n")?),
         Mood::LongEvent => {
@@ -397,27 +412,27 @@ fn watch(writer: &mut TcpStream, request: &Request, shared: &Shared, mood: Mood)
             (news, world.oldest, world.version)
         };
         if from < oldest {
-            let gone = json!({"type": "ERROR", "object": {
+            let gone = json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": format!("too old resource version: {from} ({oldest})"), "reason": "Expired", "code": 410
-            }});
-            chunk(writer, &format!("{gone}\n"))?;
+            });
+            chunk(writer, told("ERROR", &gone))?;
             break;
         }
         for (what, object) in &events {
-            chunk(writer, &format!("{}\n", json!({"type": what, "object": object})))?;
+            chunk(writer, told(what, object))?;
         }
         from = version;
         let waited = wait(shared, BOOKMARK, |world| {
             world.version > from || world.mood != mood
         });
         if !waited {
-            let mark = json!({"type": "BOOKMARK", "object": {
+            let mark = json!({
                 "kind": "Pod", "apiVersion": "v1",
                 "metadata": {"resourceVersion": from.to_string(), "creationTimestamp": null},
                 "spec": {"containers": null}, "status": {}
-            }});
-            chunk(writer, &format!("{mark}\n"))?;
+            });
+            chunk(writer, told("BOOKMARK", &mark))?;
         }
     }
     Ok(write!(writer, "0\r\n\r\n")?)
@@ -454,8 +469,11 @@ fn flood_chunks(writer: &mut TcpStream, shared: &Shared, begin: &str, mood: Mood
     Ok(())
 }
 
-fn chunk(writer: &mut impl Write, text: &str) -> Result<()> {
-    write!(writer, "{:x}\r\n{text}\r\n", text.len())?;
+fn chunk(writer: &mut impl Write, bytes: impl AsRef<[u8]>) -> Result<()> {
+    let bytes = bytes.as_ref();
+    write!(writer, "{:x}\r\n", bytes.len())?;
+    writer.write_all(bytes)?;
+    write!(writer, "\r\n")?;
     Ok(writer.flush()?)
 }
 
@@ -468,10 +486,15 @@ fn status(writer: &mut TcpStream, code: u16, reason: &str, message: &str) -> Res
 }
 
 fn answer(writer: &mut TcpStream, code: u16, body: &str) -> Result<()> {
+    answer_as(writer, code, "application/json", body.as_bytes())
+}
+
+fn answer_as(writer: &mut TcpStream, code: u16, kind: &str, body: &[u8]) -> Result<()> {
+    let length = body.len();
     write!(
         writer,
-        "HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
+        "HTTP/1.1 {code} X\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
     )?;
+    writer.write_all(body)?;
     Ok(writer.flush()?)
 }
