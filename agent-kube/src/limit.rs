@@ -9,7 +9,7 @@ use kube_client::client::{Body, DynBody};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tower::{BoxError, Layer, Service};
@@ -60,6 +60,8 @@ pub enum Right {
 pub struct Contact {
     start: Instant,
     kinds: [Kind; KINDS.len()],
+    /// Its protobuf is none that we can read: from then on it is asked for JSON.
+    is_strange: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +77,7 @@ impl Default for Contact {
         Self {
             start: Instant::now(),
             kinds: Default::default(),
+            is_strange: AtomicBool::new(false),
         }
     }
 }
@@ -194,7 +197,9 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let asked = asked(request.uri());
-        if asked.is_some_and(|(kind, asked)| KINDS.get(kind) == Some(&SLICES) && asked != Asked::Get) {
+        let is_much =
+            asked.is_some_and(|(kind, asked)| KINDS.get(kind) == Some(&SLICES) && asked != Asked::Get);
+        if is_much && !self.contact.is_strange.load(Ordering::Relaxed) {
             let accept = HeaderValue::from_static(protobuf::ACCEPT);
             request.headers_mut().insert(ACCEPT, accept);
         }
@@ -274,6 +279,16 @@ pub struct Measured {
     contact: Option<(Arc<Contact>, usize)>,
 }
 
+impl Measured {
+    /// What cannot be read is asked for in another form when it is listed again.
+    fn is_strange(&self, error: BoxError) -> BoxError {
+        if let Some((contact, _)) = self.contact.as_ref().filter(|_| !error.is::<TooLong>()) {
+            contact.is_strange.store(true, Ordering::Relaxed);
+        }
+        error
+    }
+}
+
 impl HttpBody for Measured {
     type Data = Bytes;
     type Error = BoxError;
@@ -285,7 +300,8 @@ impl HttpBody for Measured {
         let this = self.get_mut();
         loop {
             let Some(frame) = ready!(Pin::new(&mut *this.inner).poll_frame(context)) else {
-                let rest = this.answer.take().map_or(Ok(Bytes::new()), Answer::end)?;
+                let rest = this.answer.take().map_or(Ok(Bytes::new()), Answer::end);
+                let rest = rest.map_err(|e| this.is_strange(e))?;
                 return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
             };
             let frame = frame?;
@@ -299,7 +315,7 @@ impl HttpBody for Measured {
             let Some(answer) = &mut this.answer else {
                 return Poll::Ready(Some(Ok(frame)));
             };
-            let complete = answer.with(bytes)?;
+            let complete = answer.with(bytes).map_err(|e| this.is_strange(e))?;
             if !complete.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(complete))));
             }
@@ -342,6 +358,37 @@ mod tests {
         assert!(all(Length::Event(0), &[&line, b"a\n", &event, b"xx\n"]).is_err());
         // The newline comes, but too late.
         assert!(all(Length::Event(0), &[&event, b"xx\n"]).is_err());
+    }
+
+    /// A body of one piece.
+    struct Once(Option<Bytes>);
+
+    impl HttpBody for Once {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+        }
+    }
+
+    /// Cause: protobuf that is none. Seen: an error, after which the server is asked for JSON.
+    #[test]
+    fn protobuf_that_cannot_be_read_is_not_asked_for_again() {
+        let contact = Arc::new(Contact::default());
+        let mut answer = Measured {
+            inner: Box::new(Once(Some(Bytes::from_static(b"k8s\0\xff\xff")))),
+            length: Some(Length::Whole(0)),
+            answer: Some(Answer::Whole(BytesMut::new())),
+            contact: Some((contact.clone(), 3)),
+        };
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let read = Pin::new(&mut answer).poll_frame(&mut context);
+        assert!(matches!(read, Poll::Ready(Some(Err(_)))));
+        assert!(contact.is_strange.load(Ordering::Relaxed));
     }
 
     #[test]
