@@ -146,6 +146,40 @@ fn the_capabilities_are_enough_and_needed() -> Result<()> {
     Ok(())
 }
 
+/// Cause: an agent in a pid namespace of its own, and one in the host's. Seen: the former's `check` says what it cannot see, the other's
+/// does not, and the DaemonSet as it comes is as the other.
+#[test]
+fn process_ids_are_the_hosts() -> Result<()> {
+    need_root!("unshare");
+    let told = |words: &[&str]| -> Result<bool> {
+        let mut command = clean(words.first().context("no program")?);
+        command.args(words.get(1..).unwrap_or_default());
+        if words.len() > 1 {
+            command.arg(binary());
+        }
+        let out = command
+            .args(["check", "--json", "--set", "store.kind=none"])
+            .output()?;
+        let said: Value = serde_json::from_slice(&out.stdout).context("check --json")?;
+        let mut facts = said["facts"].as_array().into_iter().flatten();
+        Ok(facts.any(|fact| fact["name"] == "process ids" && fact["ok"] == false))
+    };
+    ensure!(
+        told(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"])?,
+        "not told"
+    );
+    let own = binary();
+    let own = own.to_str().context("a strange path")?;
+    let is_first = std::fs::read_link("/proc/self/ns/pid")?.as_os_str() == "pid:[4026531836]";
+    equal("told on the host", told(&[own])?, !is_first)?;
+    let daemon_set = deploy("kubernetes/kustomize/base/geophone.yaml")?;
+    ensure!(
+        daemon_set.contains("\n      hostPID: true\n"),
+        "the DaemonSet has ids of its own"
+    );
+    Ok(())
+}
+
 /// Cause: an agent with the DaemonSet's capabilities; a datagram to a port where nobody listens. Seen: the function that dropped
 /// it, by name, which takes the last of them.
 #[test]

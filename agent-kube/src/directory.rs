@@ -234,6 +234,9 @@ impl Directory {
             .map(|pod| (*pod).clone())
             .collect();
         self.refused_members += (own.len() - pods.len()) as u64;
+        if pods.is_empty() {
+            return false;
+        }
         self.members.insert(uid.clone(), (first.service.clone(), pods));
         true
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tower::{BoxError, Layer, Service};
 
 /// Longest answer to a list; of 100 pods it is 1 MiB or 2.
-const LONGEST_LIST: usize = 8 << 20;
+pub const LONGEST_LIST: usize = 8 << 20;
 /// Longest event of a watch: etcd stores no object beyond 1.5 MiB.
 const LONGEST_EVENT: usize = 2 << 20;
 
@@ -301,7 +301,11 @@ impl HttpBody for Measured {
         loop {
             let Some(frame) = ready!(Pin::new(&mut *this.inner).poll_frame(context)) else {
                 let rest = this.answer.take().map_or(Ok(Bytes::new()), Answer::end);
-                let rest = rest.map_err(|e| this.is_strange(e))?;
+                let rest = match rest {
+                    // A refusal says all by its status.
+                    Err(_) if this.contact.is_none() => Bytes::new(),
+                    rest => rest.map_err(|e| this.is_strange(e))?,
+                };
                 return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
             };
             let frame = frame?;

@@ -3,7 +3,7 @@
 //!
 //! After `generated.proto` of `discovery/v1`, `meta/v1`, `core/v1` and `runtime` of Kubernetes 1.33.
 
-use crate::limit::TooLong;
+use crate::limit::{LONGEST_LIST, TooLong};
 use crate::service::MAX_ENDPOINTS;
 use bytes::{Buf as _, Bytes, BytesMut};
 use prost::Message;
@@ -157,6 +157,10 @@ fn list(raw: Bytes) -> Result<Vec<u8>, BoxError> {
             out.push(b',');
         }
         out.extend(slice(raw)?);
+        // It is a few times what came, unless somebody makes slices of nothing.
+        if out.len() > 4 * LONGEST_LIST {
+            return Err(TooLong(4 * LONGEST_LIST).into());
+        }
     }
     out.extend_from_slice(b"]}");
     Ok(out)

@@ -3,7 +3,7 @@
 use agent_store::labels::{Labels, NAME};
 use agent_store::promql::Sample;
 use agent_store::series::{
-    Bounds, Column, Matcher, Millis, Refusal, STALE, Samples, Series, Source, Visit, accepts, show,
+    Bounds, Column, Free, Matcher, Millis, Refusal, STALE, Samples, Series, Source, Visit, accepts, show,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -154,7 +154,8 @@ impl Source for Together<'_> {
         bounds: &dyn Bounds,
         visit: &Visit<'_>,
     ) -> Result<(), Refusal> {
-        match self.results.select(matchers, from, to, bounds)?.is_empty() {
+        // They are few; what is taken of them is counted once, where they are asked for.
+        match self.results.select(matchers, from, to, &Free)?.is_empty() {
             true => self.base.each(matchers, from, to, bounds, visit),
             false => show(&self.select(matchers, from, to, bounds)?, visit),
         }

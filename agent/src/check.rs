@@ -62,6 +62,7 @@ pub fn check(config: &Config, btf: Option<PathBuf>) -> Result<Report> {
     facts.extend(kubernetes_fact(config));
     let is_container = mountinfo::own("overlay").contains(&PathBuf::from("/"));
     facts.extend(host_fact(is_container, runtimes::host_error()));
+    facts.extend(pid_fact(std::fs::read_link("/proc/self/ns/pid").ok().as_deref()));
     // Names are none of its business, and the API may be slow.
     let collector = app::collector_of(config, btf, Source::Kernel, Names::default())?;
     let programs = collector.verdicts();
@@ -157,6 +158,23 @@ fn host_fact(is_container: bool, error: Option<std::io::Error>) -> Option<Fact> 
         value: format!("/proc/1/root: {error}: no names of containers from their runtimes"),
         ok: false,
         remedy: "give the container hostPID and SYS_PTRACE, and on nodes with AppArmor appArmorProfile: {type: Unconfined}".into(),
+    })
+}
+
+/// That the kernel's iterators, which are of the pid namespace of who opens them, do not show all files and threads.
+fn pid_fact(namespace: Option<&Path>) -> Option<Fact> {
+    // PROC_PID_INIT_INO of the kernel: the namespace of the first process.
+    const FIRST: &str = "pid:[4026531836]";
+    let own = namespace.filter(|own| *own != Path::new(FIRST))?;
+    Some(Fact {
+        name: "process ids",
+        value: format!(
+            "{}, not the host's: connections that are open already are known at their first event only, and threads that keep a CPU have \
+             no CPU time",
+            own.display()
+        ),
+        ok: false,
+        remedy: "share the host's process ids: hostPID: true, --pid=host".into(),
     })
 }
 
@@ -369,5 +387,13 @@ mod tests {
         );
         assert!(host_fact(false, denied()).is_none());
         assert!(host_fact(true, None).is_none());
+    }
+
+    #[test]
+    fn process_ids_of_its_own_are_told() {
+        let fact = pid_fact(Some(Path::new("pid:[4026532281]"))).unwrap();
+        assert!(!fact.ok && fact.remedy.contains("hostPID"), "{fact:?}");
+        assert!(pid_fact(Some(Path::new("pid:[4026531836]"))).is_none());
+        assert!(pid_fact(None).is_none());
     }
 }

@@ -158,9 +158,12 @@ fn explain(running: &Running) {
 /// `geophone run`.
 pub async fn run(mut agent: Agent, options: &cli::Run) -> Result<()> {
     // The verdicts are there as soon as the collector's thread has begun.
-    let _ = agent.running.snapshots.wait_for(|s| s.tick > 0).await;
+    let has_begun = agent.running.snapshots.wait_for(|s| s.tick > 0).await.is_ok();
     explain(&agent.running);
-    manager::tell(manager::READY);
+    // Else it ends in a moment, and says why.
+    if has_begun {
+        manager::ready();
+    }
     let mut builder = ViewBuilder::new();
     let live = options.live && top::has_terminal();
     if live {
@@ -200,7 +203,7 @@ pub async fn run(mut agent: Agent, options: &cli::Run) -> Result<()> {
             }
         }
     }
-    manager::tell(manager::STOPPING);
+    manager::stopping();
     let last = agent.stop().await;
     let mut told = Ok(());
     if options.duration.is_some() || options.live {

@@ -5,16 +5,43 @@ use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
-/// It takes snapshots, and its API answers; or it has read its rules again.
-pub const READY: &str = "READY=1";
-/// It reads its rules again.
-pub const RELOADING: &str = "RELOADING=1";
+const READY: &str = "READY=1";
+
+/// It was told that the agent is ready, and that it ends.
+static IS_READY: AtomicBool = AtomicBool::new(false);
+static ENDS: AtomicBool = AtomicBool::new(false);
+
+/// The agent takes snapshots, and its API answers.
+pub fn ready() {
+    IS_READY.store(true, Relaxed);
+    tell(READY);
+}
+
+/// It reads its rules again. Of one that is not ready yet, or ends, that is no news: the manager would take it for ready.
+pub fn reloading() {
+    if IS_READY.load(Relaxed) && !ENDS.load(Relaxed) {
+        tell("RELOADING=1");
+    }
+}
+
+/// It has read them.
+pub fn reloaded() {
+    if IS_READY.load(Relaxed) && !ENDS.load(Relaxed) {
+        tell(READY);
+    }
+}
+
 /// It was told to end, and does.
-pub const STOPPING: &str = "STOPPING=1";
+pub fn stopping() {
+    ENDS.store(true, Relaxed);
+    tell("STOPPING=1");
+}
 
 /// Tells it. Who is not heard is not less of an agent, so a failure is only a line in the log.
-pub fn tell(state: &str) {
+fn tell(state: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else {
         return;
     };

@@ -59,22 +59,32 @@ GOOD = {
     "traces": {"config": {"peers": [{"name": "db", "cidrs": ["10.1.2.3/32"]}], "probes": {"path": {"active": {"peers": ["db"]}}}}},
     "no paths": {"config": {"probes": {**TUNNELS_OFF, "path": {"enabled": False, "forwarded": {"devices": ["eth1"]}}}}},
     "stacks": {"config": {"probes": STACKS}, "openshift": {"scc": True}},
-    "the node's processes": {"hostPID": True},
+    "the node's files": {"hostFiles": True},
+    "its own processes": {"hostPID": False},
+    "its own processes, no API": {"hostPID": False, "kubernetes": {"enabled": False}},
+    "namespaces": {
+        "config": {"probes": {"tunnel": {"namespaces": ["a"]}}},
+        "capabilities": ["BPF", "PERFMON", "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "SYSLOG"],
+        "securityContext": {"allowPrivilegeEscalation": True},
+    },
     "own capabilities": {"capabilities": ["BPF", "PERFMON"], "hostPID": False, "openshift": {"scc": True}},
     "no profile": {"securityContext": {"seccompProfile": {"type": "Unconfined"}}, "openshift": {"scc": True}},
     "nothing kept": {"store": {"kind": "none"}, "rules": {"onNode": False}},
 }
 # What the container may, and whether it sees the node's processes, by case; of those that are not here what DEFAULT says.
 BASE = {"BPF", "PERFMON", "SYSLOG"}
-DEFAULT = BASE | {"NET_ADMIN"}, False
+DEFAULT = BASE | {"NET_ADMIN"}, True
 ALL = DEFAULT[0] | {"SYS_PTRACE", "DAC_READ_SEARCH"}
 CAPABILITIES = {
     "all": (ALL, True),
     "stacks": (ALL, True),
-    "no tunnels": (BASE, False),
-    "no paths": (BASE, False),
-    "traces": (DEFAULT[0] | {"NET_RAW"}, False),
-    "the node's processes": (DEFAULT[0] | {"SYS_PTRACE"}, True),
+    "no tunnels": (BASE, True),
+    "no paths": (BASE, True),
+    "traces": (DEFAULT[0] | {"NET_RAW"}, True),
+    "the node's files": (DEFAULT[0] | {"SYS_PTRACE"}, True),
+    "its own processes": (DEFAULT[0], False),
+    "its own processes, no API": (DEFAULT[0], False),
+    "namespaces": (ALL | {"SYS_ADMIN"}, True),
     "no API": (DEFAULT[0] | {"SYS_PTRACE"}, True),
     "no API, said twice": (DEFAULT[0] | {"SYS_PTRACE"}, True),
     "own capabilities": ({"BPF", "PERFMON"}, False),
@@ -93,6 +103,10 @@ BAD = [
     ({"kubernetes": {"enabled": False, "peers": True}}, "set kubernetes.enabled"),
     ({"config": {"probes": None}}, "config.probes: has no settings"),
     ({"hostPID": False, "config": {"probes": STACKS}}, "stacks are of the node's processes"),
+    ({"hostPID": False, "hostFiles": True}, "hostFiles: they are those"),
+    ({"capabilities": ["BPF", "PERFMON"], "config": {"probes": STACKS}}, "have no names without SYS_PTRACE"),
+    ({"config": {"probes": {"tunnel": {"namespaces": ["a"]}}}}, "config.probes.tunnel.namespaces: entering"),
+    ({"env": [{"name": "GEOPHONE_PROBES__DNS__ENABLED", "value": "true"}]}, "set it there, or capabilities too"),
     ({"config": {"kubernetes": None}}, "config.kubernetes: has no settings"),
     ({"config": {"export": None}}, "config.export: has no settings"),
     ({"api": {**EXPOSED["api"], "listenAddress": "::"}}, "listenAddress"),
@@ -139,7 +153,6 @@ COMPONENTS = {
         [],
         {
             "env": [{"name": "GEOPHONE_PROBES__PROFILE__ENABLED", "value": "true"}],
-            "hostPID": True,
             "capabilities": ["BPF", "PERFMON", "NET_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "SYSLOG"],
             "resources": {"limits": {"memory": "1536Mi"}},
         },

@@ -47,7 +47,8 @@ NOTES = [
     ("bearer token", lambda values: exposed(values) and bearer(values)),
     ("with TLS", lambda values: exposed(values)),
     ("No metrics leave", lambda values: not exposed(values) and not any(values.get("config", {}).get("export", {}).values())),
-    ("Without hostPID", lambda values: not sees_processes(values)),
+    ("Without hostPID", lambda values: not values.get("hostPID", True)),
+    ("Without hostFiles", lambda values: not sees_files(values)),
     ("helm test", lambda values: values.get("tests", {}).get("create", True)),
 ]
 
@@ -64,9 +65,10 @@ def bearer(values):
     return bool({"secretName", "create"} & values["api"].get("token", {}).keys())
 
 
-def sees_processes(values):
+def sees_files(values):
     stacks = values.get("config", {}).get("probes", {}).get("profile", {}).get("enabled", False)
-    return values.get("hostPID") or stacks or not values.get("kubernetes", {}).get("enabled", True)
+    asks = values.get("kubernetes", {}).get("enabled", True)
+    return values.get("hostFiles", False) or stacks or values.get("hostPID", True) and not asks
 
 
 # All that the agent asks of the API.

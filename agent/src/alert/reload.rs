@@ -83,7 +83,7 @@ pub async fn on_hangup(rules: Option<Arc<Rules>>, over: impl Future<Output = ()>
             let _ = raise(Signal::SIGTERM);
             continue;
         }
-        manager::tell(manager::RELOADING);
+        manager::reloading();
         match &rules {
             // What goes wrong is in the log.
             Some(rules) => {
@@ -91,7 +91,7 @@ pub async fn on_hangup(rules: Option<Arc<Rules>>, over: impl Future<Output = ()>
             }
             None => tracing::info!("SIGHUP: there are no rules to read again; rules.files names them"),
         }
-        manager::tell(manager::READY);
+        manager::reloaded();
     }
 }
 

@@ -146,7 +146,13 @@ pub fn report(history: &History, at: Millis) -> Report {
     let fill = |one: &Resource| one.utilization.unwrap_or(-1.0);
     resources.sort_by(|a, b| {
         let trend = days(a).total_cmp(&days(b));
-        let early = || earliest(a).total_cmp(&earliest(b));
+        // What is nearly full is more certain than what the end of an interval says of what is not.
+        let nearly = |one: &Resource| fill(one) >= words::NEARLY_FULL;
+        let early = || {
+            nearly(b)
+                .cmp(&nearly(a))
+                .then_with(|| earliest(a).total_cmp(&earliest(b)))
+        };
         trend.then_with(early).then_with(|| fill(b).total_cmp(&fill(a)))
     });
     let first = resources

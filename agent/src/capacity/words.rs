@@ -5,7 +5,7 @@ use crate::ui::units::{bytes, bytes_rate, count, percent, span};
 use agent_score::capacity::{DAYS, Exhaustion, Forecast};
 
 /// From here on something is said of what does not grow.
-const NEARLY_FULL: f64 = 0.9;
+pub(super) const NEARLY_FULL: f64 = 0.9;
 const DAY: f64 = 86_400.0;
 
 /// So much of a resource. What is below nothing is nothing: an interval knows no bound.

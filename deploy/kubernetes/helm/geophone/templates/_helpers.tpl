@@ -62,12 +62,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and .Values.rules.onNode (ne .Values.store.kind "none") }}yes{{ end }}
 {{- end }}
 
-{{- /* Not empty: the pod sees the node's processes. For stacks, and for names of containers where no API has them. */ -}}
-{{- define "geophone.hostPID" -}}
+{{- /* Not empty: the pod sees what the node's processes have open and mapped. For stacks, and for names of containers where no API
+has them. */ -}}
+{{- define "geophone.hostFiles" -}}
 {{- $profile := default dict (get (default dict .Values.config.probes) "profile") }}
-{{- if kindIs "bool" .Values.hostPID }}
-{{- if .Values.hostPID }}yes{{ end }}
-{{- else if or (eq (toString $profile.enabled) "true") (not .Values.kubernetes.enabled) }}yes{{ end }}
+{{- if or .Values.hostFiles (eq (toString $profile.enabled) "true") (and .Values.hostPID (not .Values.kubernetes.enabled)) }}yes{{ end }}
 {{- end }}
 
 {{- /* What the settings need, as docs/security.md tells it, unless somebody has said it: a capability a line. */ -}}
@@ -83,7 +82,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if or (ne $on.tunnel "false") (eq $on.dns "true") (eq $on.udp "true") (include "geophone.peers" .) (and $routes (get (default dict $path.forwarded) "devices")) }}
 {{- $all = append $all "NET_ADMIN" }}
 {{- end }}
-{{- if include "geophone.hostPID" . }}
+{{- if include "geophone.hostFiles" . }}
 {{- $all = append $all "SYS_PTRACE" }}
 {{- end }}
 {{- if eq $on.profile "true" }}
@@ -255,8 +254,26 @@ httpGet:
 {{- fail "rules.alertmanagers: with store.kind: none nothing is evaluated that could be sent" }}
 {{- end }}
 {{- $profile := default dict (get (default dict .Values.config.probes) "profile") }}
-{{- if and (kindIs "bool" .Values.hostPID) (not .Values.hostPID) (eq (toString $profile.enabled) "true") }}
+{{- $stacks := eq (toString $profile.enabled) "true" }}
+{{- if and (not .Values.hostPID) $stacks }}
 {{- fail "hostPID: false: stacks are of the node's processes; leave hostPID out, or config.probes.profile" }}
+{{- end }}
+{{- if and (not .Values.hostPID) .Values.hostFiles }}
+{{- fail "hostFiles: they are those of the node's processes; leave hostPID: false out" }}
+{{- end }}
+{{- if and $stacks .Values.capabilities (not (and (has "SYS_PTRACE" .Values.capabilities) (has "DAC_READ_SEARCH" .Values.capabilities))) }}
+{{- fail "capabilities: stacks of config.probes.profile have no names without SYS_PTRACE and DAC_READ_SEARCH; add them, or leave capabilities out" }}
+{{- end }}
+{{- $tunnel := default dict (get (default dict .Values.config.probes) "tunnel") }}
+{{- if and $tunnel.namespaces (not (and .Values.hostPID (has "SYS_ADMIN" .Values.capabilities))) }}
+{{- fail "config.probes.tunnel.namespaces: entering them takes hostPID, and a list of capabilities with SYS_ADMIN, SYS_PTRACE and DAC_READ_SEARCH" }}
+{{- end }}
+{{- if not .Values.capabilities }}
+{{- range .Values.env }}
+{{- if regexMatch "^GEOPHONE_PROBES__(PROFILE|DNS|UDP|PATH|TUNNEL)__" .name }}
+{{- fail (printf "env %s: the chart gives capabilities by config; set it there, or capabilities too" .name) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if and .Values.securityContext (not .Values.securityContext.allowPrivilegeEscalation) (has "SYS_ADMIN" .Values.capabilities) }}
 {{- fail "capabilities: SYS_ADMIN needs securityContext.allowPrivilegeEscalation: true" }}
