@@ -109,8 +109,8 @@ pub struct Directory {
     zones: BTreeMap<Arc<str>, Zone>,
     /// The own node, whose pods are [`Self::members`]; empty = nobody asks for them.
     pub node: Arc<str>,
-    /// By UID of a slice: its service, and the UIDs of the own node's pods behind it.
-    members: HashMap<Arc<str>, (Arc<str>, Vec<Arc<str>>)>,
+    /// By UID of a slice.
+    members: HashMap<Arc<str>, Members>,
     /// What may have changed since it was told.
     dirty: BTreeSet<IpAddr>,
     told: HashMap<IpAddr, Target>,
@@ -120,6 +120,14 @@ pub struct Directory {
     pub refused_zones: u64,
     /// Members that found no room.
     pub refused_members: u64,
+}
+
+/// Who is behind a service, by one of its slices.
+#[derive(Debug)]
+struct Members {
+    service: Arc<str>,
+    /// UIDs of pods of the own node.
+    pods: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -227,7 +235,7 @@ impl Directory {
         let Some(first) = claims.first().filter(|_| !own.is_empty()) else {
             return false;
         };
-        let held: usize = self.members.values().map(|(_, pods)| pods.len()).sum();
+        let held: usize = self.members.values().map(|members| members.pods.len()).sum();
         let pods: Vec<_> = own
             .iter()
             .take(MAX_MEMBERS - held)
@@ -237,14 +245,20 @@ impl Directory {
         if pods.is_empty() {
             return false;
         }
-        self.members.insert(uid.clone(), (first.service.clone(), pods));
+        self.members.insert(
+            uid.clone(),
+            Members {
+                service: first.service.clone(),
+                pods,
+            },
+        );
         true
     }
 
     /// Services, as `namespace/name`, and the UIDs of the own node's pods behind them, as the slices say.
     pub fn members(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
         let all = self.members.values();
-        all.flat_map(|(service, pods)| pods.iter().map(move |pod| (service, pod)))
+        all.flat_map(|members| members.pods.iter().map(move |pod| (&members.service, pod)))
     }
 
     /// More name this address than are kept, one of this kind among them.

@@ -75,10 +75,11 @@ pub fn cargo() -> Command {
     command
 }
 
-/// The same for what is to be tested: packages of the workspace not optimized and with their own checks, on the dependencies of the
+/// The same with a subcommand for what is to be tested: packages of the workspace not optimized and with their own checks, on the dependencies of the
 /// released agent. A profile of its own would compile those once more, which is half of what a fresh machine does.
-pub fn cargo_tested() -> Result<Command> {
+pub fn cargo_tested(subcommand: &str) -> Result<Command> {
     let mut command = cargo();
+    command.args([subcommand, "--release"]);
     for package in metadata()?.packages {
         let settings = ["opt-level=0", "debug-assertions=true", "overflow-checks=true"];
         for setting in settings {

@@ -267,8 +267,8 @@ fn what_may_run_out_is_behind_what_will() {
         ("sure", &|hour| 20.0 + 3.0 * hour / 24.0),
     ]);
     let names: Vec<&str> = report.resources.iter().map(|one| one.name.as_str()).collect();
-    assert_eq!(names, ["sure", "unsure", "full"]);
-    let unsure = &report.resources[1];
+    assert_eq!(names, ["sure", "full", "unsure"]);
+    let unsure = &report.resources[2];
     assert!(
         unsure.days().is_none() && unsure.earliest().is_some_and(|days| days < 30.0),
         "{unsure:?}"

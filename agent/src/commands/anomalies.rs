@@ -264,7 +264,7 @@ mod tests {
         NO_STACKS.clone_into(&mut without.evidence_missing);
         let told = explain(&without, answer.time);
         assert_eq!(
-            told.lines().nth(2),
+            told.lines().nth(3),
             Some(
                 "  what the CPUs did: no stacks are taken; set probes.profile.enabled: true, with hz above 0"
             )

@@ -13,10 +13,8 @@ use crate::shell::{brief, capture, cargo_tested, shown};
 /// Unit tests of the workspace, as whoever this is.
 pub fn unit(filter: &[String]) -> Result<Outcome> {
     counted(
-        cargo_tested()?
+        cargo_tested("test")?
             .args([
-                "test",
-                "--release",
                 "--locked",
                 "--workspace",
                 "--exclude",

@@ -48,17 +48,8 @@ fn run_copies(dir: &Path, filter: &[String]) -> Result<Outcome> {
     fs::set_permissions(&temp, fs::Permissions::from_mode(0o777))?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     let (mut total, mut notes) = ((0, 0), Notes::default());
-    let mut build = cargo_tested()?;
-    build.args([
-        "test",
-        "--release",
-        "--locked",
-        "--workspace",
-        "--exclude",
-        "tests",
-        "--lib",
-        "--bins",
-    ]);
+    let mut build = cargo_tested("test")?;
+    build.args(["--locked", "--workspace", "--exclude", "tests", "--lib", "--bins"]);
     build.args(["--no-run", "--quiet", "--message-format=json"]);
     for (name, program) in programs(&mut build)? {
         let copy = dir.join(&name);
