@@ -24,11 +24,15 @@ END
 }
 
 kubepods() {
-    local server
+    local server first
     nc -l -p 5301 > /dev/null & server=$!
     sleep 0.5
     container 00000000 "$(printf '%064x' 0xa1)" bash -c \
-        'exec 5<>/dev/tcp/127.0.0.1/5301; head -c 3000000 /dev/zero >&5; sleep 4; exec 5>&-'
+        'exec 5<>/dev/tcp/127.0.0.1/5301; head -c 3000000 /dev/zero >&5; sleep 8; exec 5>&-' & first=$!
+    # With its cgroup its limit goes.
+    sleep 7
+    wget -q -O - http://127.0.0.1:9779/metrics | grep '^geophone_cgroup_limit{.*"shop/web-0"'
+    wait $first
     container 00000001 "$(printf '%064x' 0xa2)" wget -q -O /dev/null http://127.0.0.1:9779/healthz
     kill $server 2> /dev/null
     # Whose it was is looked up after its end.
