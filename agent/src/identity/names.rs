@@ -93,9 +93,10 @@ impl Names {
             .as_ref()
             .and_then(|kubernetes| kubernetes.find(uid, id));
         let Some(pod) = pod else {
-            let container = self.runtimes.container(id, now);
-            // The API is behind, for the moment or because it cannot be reached.
-            let is_final = self.kubernetes.is_none() || uid.is_empty();
+            let container = self.runtimes.container_of(uid, id, now);
+            // The API is behind, for the moment or because it cannot be reached; and a pod's cgroup is made before those of its containers.
+            let is_early = id.is_empty() && container.is_none();
+            let is_final = uid.is_empty() || self.kubernetes.is_none() && !is_early;
             let name = container.map(|container| self.without_pod(&container));
             return Some(Named { name, is_final });
         };

@@ -144,10 +144,18 @@ fn the_runtime_names_what_the_api_does_not() {
     let all = [FurtherLabel::Namespace, FurtherLabel::Workload];
     let mut alone = names(None, SubjectOf::Workload, &all);
     alone.runtimes = runtimes();
+    // No runtime writes down a pod: what its own cgroup is called is known with the first of its containers.
+    let of_pod = workload("/kubepods/burstable/podUID");
     assert_eq!(
-        told(alone.of(&in_pod, now)),
-        ("shop/web-1".into(), "k8s_namespace_name=shop".into(), true)
+        told(alone.of(&of_pod, now)),
+        (String::new(), String::new(), false)
     );
+    for cgroup in [&in_pod, &of_pod] {
+        assert_eq!(
+            told(alone.of(cgroup, now)),
+            ("shop/web-1".into(), "k8s_namespace_name=shop".into(), true)
+        );
+    }
     let mut behind = names(Some(Kubernetes::of([])), SubjectOf::Workload, &[]);
     behind.runtimes = runtimes();
     assert_eq!(

@@ -51,6 +51,8 @@ pub struct Runtimes {
     /// Those that have no file: when to look again, and the pause after that. Whoever may create a cgroup may make many of them,
     /// so they are not among the known.
     unknown: Cache<String, (Instant, Duration)>,
+    /// By UID of a pod one of its containers: no runtime writes down the pod itself.
+    pods: Cache<String, Arc<Container>>,
     looks: u64,
 }
 
@@ -113,8 +115,25 @@ impl Runtimes {
             roots,
             known: Cache::new(CAPACITY),
             unknown: Cache::new(CAPACITY),
+            pods: Cache::new(CAPACITY),
             looks: 0,
         }
+    }
+
+    /// The same of a container of the pod with this UID; without an id, what is known of the pod by another of its containers.
+    pub fn container_of(&mut self, uid: &str, id: &str, now: Instant) -> Option<Arc<Container>> {
+        if !id.is_empty() {
+            let found = self.container(id, now)?;
+            if !uid.is_empty() && !found.pod.is_empty() {
+                self.pods.insert(uid.to_owned(), found.clone(), now);
+            }
+            return Some(found);
+        }
+        let of_pod = self.pods.get(uid, now)?;
+        Some(Arc::new(Container {
+            name: String::new(),
+            ..(**of_pod).clone()
+        }))
     }
 
     /// What a runtime calls the container of this id; remembered past its end.
