@@ -157,7 +157,7 @@ fn host_fact(is_container: bool, error: Option<std::io::Error>) -> Option<Fact> 
         name: "host's files",
         value: format!("/proc/1/root: {error}: no names of containers from their runtimes"),
         ok: false,
-        remedy: "give the container hostPID and SYS_PTRACE, and on nodes with AppArmor appArmorProfile: {type: Unconfined}".into(),
+        remedy: "give the container hostPID and SYS_PTRACE (in the chart hostFiles: true), and on nodes with AppArmor appArmorProfile: {type: Unconfined}".into(),
     })
 }
 

@@ -258,11 +258,9 @@ fn check(request: &Request, shared: &Shared) {
         _ => None,
     };
     let limit: u32 = request.get("limit").parse().unwrap_or(0);
-    let is_node = match request.plural.strip_prefix("nodes/") {
-        // Of another node only the zone of a peer is anybody's business.
-        Some(name) => name == "node-1" || shared.world().has_services,
-        None => false,
-    };
+    // Of another node only the zone of a peer is anybody's business.
+    let node = request.plural.strip_prefix("nodes/");
+    let is_node = node.is_some_and(|name| name == "node-1" || shared.world().has_services);
     let is_watch = request.get("watch") == "true";
     let wrong = if is_node && request.is_metadata {
         return;
@@ -274,11 +272,13 @@ fn check(request: &Request, shared: &Shared) {
         "a scan of etcd, and not in pages"
     } else if is_watch && request.get("allowWatchBookmarks") != "true" {
         "without bookmarks"
+    } else if request.plural == "endpointslices" && !request.is_protobuf {
+        "as JSON, of which there is three times as much"
     } else {
         return;
     };
-    let told = format!("{} {:?}: {wrong}", request.plural, request.query);
-    shared.world().wrong.push(told);
+    let Request { plural, query, .. } = request;
+    shared.world().wrong.push(format!("{plural} {query:?}: {wrong}"));
 }
 
 fn unescape(value: &str) -> String {

@@ -1,5 +1,6 @@
 # Containers of runc where the kubelet has them started, on a machine that has nothing but cgroup v2: one that sends 3,000,000 bytes,
-# and one that is over as soon as it has asked once. containerd has written down whose they are.
+# has a limit and outlives the agent, whose last look at cgroups is the only one of which is known when it comes (emulated, they
+# are dear, so it looks seldom); and one that is over as soon as it has asked once. containerd has written down whose they are.
 
 # container POD ID COMMAND...: runs it to its end.
 container() {
@@ -28,7 +29,8 @@ kubepods() {
     nc -l -p 5301 > /dev/null & server=$!
     sleep 0.5
     container 00000000 "$(printf '%064x' 0xa1)" bash -c \
-        'exec 5<>/dev/tcp/127.0.0.1/5301; head -c 3000000 /dev/zero >&5; sleep 4; exec 5>&-'
+        'exec 5<>/dev/tcp/127.0.0.1/5301; head -c 3000000 /dev/zero >&5; exec 5>&-; sleep 40' 1>&2 &
+    sleep 5
     container 00000001 "$(printf '%064x' 0xa2)" wget -q -O /dev/null http://127.0.0.1:9779/healthz
     kill $server 2> /dev/null
     # Whose it was is looked up after its end.

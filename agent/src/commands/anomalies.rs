@@ -197,19 +197,11 @@ fn explain(anomaly: &Anomaly, now: f64) -> String {
         let _ = write!(out, "\n  {evidence}");
     }
     if let Some(more) = anomaly.left_out() {
-        let _ = write!(
-            out,
-            "
-  {more}"
-        );
+        let _ = write!(out, "\n  {more}");
     }
     let missing = anomaly.evidence_missing.as_str();
     if !matches!(missing, "" | NO_STACKS) {
-        let _ = write!(
-            out,
-            "
-  what else changed is not known: {missing}"
-        );
+        let _ = write!(out, "\n  what else changed is not known: {missing}");
     } else if anomaly.evidence.is_empty() {
         out.push_str("\n  nothing else that is known had changed much");
     }

@@ -189,7 +189,7 @@ pub fn test(which: &Which, how: How, no_skip: bool, filter: &[String]) -> Result
         }
     }
     if which.deploy || (all || which.unit) && filter.is_empty() {
-        report.stage("deploy", || deploy::deploy(build_release));
+        report.stage("deploy", deploy::deploy);
     }
     let needs_root = |name: &str| {
         Outcome::Skipped(format!(

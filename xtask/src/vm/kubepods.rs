@@ -8,8 +8,9 @@ use super::report::family;
 
 /// The run of the agent.
 const RUN: &str = "run_kubepods";
-/// What the first of them sent.
+/// What the first of them sent, and its limit.
 const SENT: f64 = 3_000_000.0;
+const LIMIT: f64 = 67_108_864.0;
 
 /// Judges a boot as it comes.
 pub fn checks(seen: &Seen) -> Vec<Check> {
@@ -37,6 +38,9 @@ fn kubepods(seen: &Seen) -> Result<String> {
     ensure!(sent == SENT, "{sent} bytes of shop/web-0, not {SENT}");
     let once = told(bytes, &[("subject", "shop/web-1"), transmit])?;
     ensure!(once > 0.0, "no byte of shop/web-1, which was over at once");
+    let of_memory = [("subject", "shop/web-0"), ("resource", "memory")];
+    let limit = told("geophone_cgroup_limit", &of_memory)?;
+    ensure!(limit == LIMIT, "a limit of {limit} bytes, not {LIMIT}");
     Ok(format!(
         "{sent} bytes of one, {once} of one that was over at once"
     ))
@@ -52,9 +56,11 @@ mod tests {
             format!(r#"{{"labels":{{"subject":"{subject}","direction":"transmit"}},"value":{value}}}"#)
         };
         let text = change(format!(
-            r#"{{"families":[{{"name":"geophone_tcp_bytes_total","series":[{},{}]}}]}}"#,
+            r#"{{"families":[{{"name":"geophone_tcp_bytes_total","series":[{},{}]}},
+                {{"name":"geophone_cgroup_limit","series":[{}]}}]}}"#,
             bytes("shop/web-0", 3_000_000),
             bytes("shop/web-1", 80),
+            r#"{"labels":{"subject":"shop/web-0","resource":"memory"},"value":67108864}"#,
         ));
         let section = |text: String| Section { text, code: 0 };
         [(RUN, text), ("ready_run_kubepods", String::new())]
@@ -70,6 +76,7 @@ mod tests {
             ("shop/web-0\",\"direction", "pod0\",\"direction"),
             ("3000000", "2999999"),
             ("shop/web-1", "other"),
+            ("67108864", "1"),
         ] {
             let wrong = seen(|text| text.replace(word, other));
             assert!(checks(&wrong).remove(0).outcome.is_err(), "{word} {other}");
