@@ -189,6 +189,7 @@ else
     tunnels_end
     watching run_cgroups limits --set probes.cgroup.interval=1s --set budget.enabled=false
     watching run_kubepods kubepods --set probes.cgroup.interval=1s --set budget.enabled=false
+    kubepods_end
     section hotplug hotplug
     [ ! -x /bin/stacks ] || section stacks native
     umount /sys/fs/cgroup

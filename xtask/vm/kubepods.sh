@@ -29,10 +29,14 @@ kubepods() {
     nc -l -p 5301 > /dev/null & server=$!
     sleep 0.5
     container 00000000 "$(printf '%064x' 0xa1)" bash -c \
-        'exec 5<>/dev/tcp/127.0.0.1/5301; head -c 3000000 /dev/zero >&5; exec 5>&-; sleep 40' 1>&2 &
+        'exec 5<>/dev/tcp/127.0.0.1/5301; head -c 3000000 /dev/zero >&5; exec 5>&-; sleep 60' 1>&2 &
+    outlives=$!
     sleep 5
     container 00000001 "$(printf '%064x' 0xa2)" wget -q -O /dev/null http://127.0.0.1:9779/healthz
     kill $server 2> /dev/null
     # Whose it was is looked up after its end.
     sleep 3
 }
+
+# It is in the way of who takes the cgroups away.
+kubepods_end() { runc delete --force "$(printf '%064x' 0xa1)"; wait $outlives; }
