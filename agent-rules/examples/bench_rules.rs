@@ -228,6 +228,8 @@ fn filled() -> Store {
         store.append((BEGIN + second) * 1000, &samples.collect::<Vec<_>>());
         tidy(second);
     }
+    // What was frozen meanwhile is a block, as the agent's worker makes it at once.
+    store.maintain();
     store
 }
 

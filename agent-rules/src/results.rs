@@ -3,7 +3,8 @@
 use agent_store::labels::{Labels, NAME};
 use agent_store::promql::Sample;
 use agent_store::series::{
-    Bounds, Column, Free, Matcher, Millis, Refusal, STALE, Samples, Series, Source, Visit, accepts, show,
+    Bounds, Column, Free, Matcher, Millis, Refusal, Rise, STALE, Samples, Series, Source, Visit, accepts,
+    show,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -158,6 +159,19 @@ impl Source for Together<'_> {
         match self.results.select(matchers, from, to, &Free)?.is_empty() {
             true => self.base.each(matchers, from, to, bounds, visit),
             false => show(&self.select(matchers, from, to, bounds)?, visit),
+        }
+    }
+
+    fn rises(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+    ) -> Result<Option<Vec<Rise>>, Refusal> {
+        match self.results.select(matchers, from, to, &Free)?.is_empty() {
+            true => self.base.rises(matchers, from, to, bounds),
+            false => Ok(None),
         }
     }
 }

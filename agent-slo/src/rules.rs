@@ -6,6 +6,7 @@
 
 use crate::definition::{Fault, Slo, twice};
 use crate::indicator::Indicator;
+use crate::template;
 use crate::window::{DAY, HOUR, Window, short};
 use agent_rules::file::GroupFile;
 use agent_store::promql::json;
@@ -128,6 +129,12 @@ pub fn write(slos: &[Slo]) -> Result<String, Fault> {
         "# Written by `geophone slo rules`; the agent evaluates the same over its store. What each series means is in\n\
          # docs/slo.md. Scrape at least every two minutes: rates are those of five.\n",
     );
+    let at_once = slos.iter().filter(
+        |slo| matches!(&slo.indicator, Indicator::Time { query, .. } if query.contains(template::AT_ONCE)),
+    );
+    for slo in at_once {
+        let _ = writeln!(out, "# Every 20 s or more often for {}: rates are those of a minute.", slo.name);
+    }
     out.push_str(if slos.is_empty() {
         "groups: []\n"
     } else {

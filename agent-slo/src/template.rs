@@ -4,6 +4,9 @@ use crate::indicator::{Failed, Indicator, Judge};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The window of what is judged moment by moment.
+pub(crate) const AT_ONCE: &str = "[1m]";
+
 /// An indicator of geophone's own series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -87,7 +90,7 @@ impl Template {
                         "geophone_tcp_connections_total",
                         &format!("role=\"client\",outcome=\"{outcome}\""),
                     );
-                    format!("sum by ({by}) (rate({tried}[1m])) > 0")
+                    format!("sum by ({by}) (rate({tried}{AT_ONCE})) > 0")
                 };
                 // Who tries nothing knows it from connections that are open, or does not know.
                 let open = format!("sum by ({by}) ({}) > 0", matching("geophone_tcp_connections", ""));

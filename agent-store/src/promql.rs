@@ -1,7 +1,7 @@
 //! PromQL: the language by its own parser, evaluated over whatever has series.
 //!
 //! All steps of a range query are evaluated at once: each selector is asked of the source once, and what comes of it are
-//! columns with a value a step. Answers are those of Prometheus 2; docs/promql.md lists where they are not.
+//! columns with a value a step. Answers are those of Prometheus; docs/promql.md lists where they are not.
 
 mod aggregate;
 mod binary;
@@ -38,9 +38,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Most steps of a range query: what Prometheus allows.
 const MOST_STEPS: i64 = 11_000;
 
+/// Whose answers they are, where the two differ: at the ends of windows, and within the buckets of native histograms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// Prometheus 2: a window has both its ends, values are spread evenly over a bucket.
+    Two,
+    /// Prometheus 3: a window does not have its start, values are spread evenly over the logarithm of a bucket.
+    #[default]
+    Three,
+}
+
 /// What a query leaves open.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Whose answers are wanted.
+    pub version: Version,
     /// How old the latest sample of a series may be.
     pub lookback: Millis,
     /// Step of a subquery that gives none: Prometheus' evaluation interval.
@@ -50,6 +62,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            version: Version::default(),
             lookback: 300_000,
             subquery_step: 60_000,
         }

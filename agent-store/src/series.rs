@@ -161,6 +161,33 @@ pub trait Source: Sync {
     ) -> Result<(), Refusal> {
         show(&self.select(matchers, from, to, bounds)?, visit)
     }
+
+    /// What [`Self::select`] finds, in any order, if all of it are counters of native histograms that did nothing but grow there,
+    /// and the source knows that without making each of their samples; `None` otherwise.
+    fn rises(
+        &self,
+        _matchers: &[Matcher],
+        _from: Millis,
+        _to: Millis,
+        _bounds: &dyn Bounds,
+    ) -> Result<Option<Vec<Rise>>, Refusal> {
+        Ok(None)
+    }
+}
+
+/// A counter of native histograms in a span in which it never fell and kept its buckets: all that its growth depends on.
+#[derive(Clone, Debug)]
+pub struct Rise {
+    /// Its identity.
+    pub labels: Labels,
+    /// Of the first and the last sample.
+    pub times: (Millis, Millis),
+    /// How many samples there are.
+    pub count: usize,
+    /// The first sample.
+    pub first: Arc<Histogram>,
+    /// The last one.
+    pub last: Arc<Histogram>,
 }
 
 /// Looks at a series; `Break`: it need see no more.

@@ -181,6 +181,13 @@ fn merge(into: &mut Vec<(i32, f64)>, other: &[(i32, f64)], sign: f64) {
 
 /// Whether a bucket holds less than before.
 fn fell(before: &[(i32, f64)], now: &[(i32, f64)]) -> bool {
+    // Nearly always the same buckets are filled as before.
+    if before.len() == now.len() {
+        let pairs = || before.iter().zip(now);
+        if pairs().all(|(before, now)| before.0 == now.0) {
+            return pairs().any(|(before, now)| now.1 < before.1);
+        }
+    }
     let mut now = now.iter().peekable();
     before.iter().any(|(index, count)| {
         while now.next_if(|next| next.0 < *index).is_some() {}

@@ -1,6 +1,6 @@
 //! Quantiles of values, of classic and of native histograms, and the fraction between two values.
 
-use super::float;
+use super::{Version, float};
 use crate::histogram::{Bucket, Histogram};
 
 /// A quantile outside of 0 to 1 is infinite, and without a value it is NaN.
@@ -96,8 +96,37 @@ fn one_sided(histogram: &Histogram) -> Vec<Bucket> {
     buckets
 }
 
-/// The quantile of a native histogram, linear within a bucket.
-pub(super) fn of_native(q: f64, histogram: &Histogram) -> f64 {
+/// Whether values are spread evenly over the logarithm of a bucket: those of the zero bucket never are.
+fn is_exponential(bucket: &Bucket, version: Version) -> bool {
+    version == Version::Three && (bucket.lower > 0.0 || bucket.upper < 0.0)
+}
+
+/// Which value of a bucket has this fraction of the others below it.
+fn value_at(fraction: f64, bucket: &Bucket, version: Version) -> f64 {
+    let Bucket { lower, upper, .. } = *bucket;
+    if !is_exponential(bucket, version) {
+        return lower + (upper - lower) * fraction;
+    }
+    let (from, to) = (lower.abs().log2(), upper.abs().log2());
+    if lower > 0.0 {
+        (from + (to - from) * fraction).exp2()
+    } else {
+        -(to + (from - to) * (1.0 - fraction)).exp2()
+    }
+}
+
+/// Which fraction of the values of a bucket is below one of them.
+fn fraction_at(value: f64, bucket: &Bucket, version: Version) -> f64 {
+    let Bucket { lower, upper, .. } = *bucket;
+    if !is_exponential(bucket, version) {
+        return (value - lower) / (upper - lower);
+    }
+    let (from, to) = (lower.abs().log2(), upper.abs().log2());
+    (value.abs().log2() - from) / (to - from)
+}
+
+/// The quantile of a native histogram.
+pub(super) fn of_native(q: f64, histogram: &Histogram, version: Version) -> f64 {
     if let Some(value) = special(q, false) {
         return value;
     }
@@ -124,11 +153,11 @@ pub(super) fn of_native(q: f64, histogram: &Histogram) -> f64 {
         return found.upper;
     }
     rank -= count - found.count;
-    found.lower + (found.upper - found.lower) * (rank / found.count)
+    value_at(rank / found.count, &found, version)
 }
 
-/// Which part of the values lies between two, linear within a bucket.
-pub(super) fn fraction(lower: f64, upper: f64, histogram: &Histogram) -> f64 {
+/// Which part of the values lies between two.
+pub(super) fn fraction(lower: f64, upper: f64, histogram: &Histogram, version: Version) -> f64 {
     if histogram.count == 0.0 || lower.is_nan() || upper.is_nan() {
         return f64::NAN;
     }
@@ -143,7 +172,11 @@ pub(super) fn fraction(lower: f64, upper: f64, histogram: &Histogram) -> f64 {
                 return float::min(rank, histogram.count);
             }
             if bucket.upper > value {
-                rank += bucket.count * (value - bucket.lower) / (bucket.upper - bucket.lower);
+                rank += match version {
+                    // As exactly as it is compared with.
+                    Version::Two => bucket.count * (value - bucket.lower) / (bucket.upper - bucket.lower),
+                    Version::Three => bucket.count * fraction_at(value, bucket, version),
+                };
                 return float::min(rank, histogram.count);
             }
             rank += bucket.count;
@@ -185,9 +218,30 @@ mod tests {
             positive: vec![(1, 4.0), (2, 6.0)],
             ..Histogram::default()
         };
-        let median = of_native(0.5, &histogram);
-        assert_eq!(median, 2.0);
-        assert_eq!(fraction(f64::NEG_INFINITY, median, &histogram), 0.5);
-        assert_eq!(of_native(-0.1, &histogram), f64::NEG_INFINITY);
+        for version in [Version::Two, Version::Three] {
+            let median = of_native(0.5, &histogram, version);
+            assert_eq!(median, 2.0);
+            assert_eq!(fraction(f64::NEG_INFINITY, median, &histogram, version), 0.5);
+            assert_eq!(of_native(-0.1, &histogram, version), f64::NEG_INFINITY);
+            for q in [0.1, 0.3, 0.7, 0.9] {
+                let value = of_native(q, &histogram, version);
+                assert!((fraction(f64::NEG_INFINITY, value, &histogram, version) - q).abs() < 1e-12);
+            }
+        }
+        // The middle of (2, 4]: of the values, and of their logarithms.
+        assert_eq!(of_native(0.75, &histogram, Version::Two), 3.0);
+        assert_eq!(of_native(0.75, &histogram, Version::Three), 8f64.sqrt());
+    }
+
+    #[test]
+    fn negative_buckets_are_mirrored() {
+        let histogram = Histogram {
+            count: 4.0,
+            negative: vec![(2, 4.0)],
+            ..Histogram::default()
+        };
+        let value = of_native(0.25, &histogram, Version::Three);
+        assert!((value + 2f64.powf(1.75)).abs() < 1e-12, "{value}");
+        assert!((fraction(f64::NEG_INFINITY, value, &histogram, Version::Three) - 0.25).abs() < 1e-12);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::eval::Evaluator;
 use super::grid::{Grid, Row, Sample};
-use super::{Error, parse};
+use super::{Error, Version, parse};
 use crate::series::{Column, Matcher, Millis, Series, is_stale};
 use promql_parser::parser::{Expr, MatrixSelector, SubqueryExpr, VectorSelector};
 use std::borrow::Cow;
@@ -63,6 +63,11 @@ fn references(at: Option<Millis>, offset: Millis, grid: Grid) -> Vec<Millis> {
 }
 
 impl Evaluator<'_> {
+    /// How far behind its start a window begins: times are whole milliseconds.
+    pub fn without_start(&self) -> Millis {
+        Millis::from(self.options.version == Version::Three)
+    }
+
     fn select(&self, matchers: &[Matcher], from: Millis, to: Millis) -> Result<Vec<Series>, Error> {
         let mut series = self.source.select(matchers, from, to, self.bounds)?;
         // The store hands out what was asked for; sources of tests hand out all that they have.
@@ -87,7 +92,7 @@ impl Evaluator<'_> {
         let (Some(first), Some(last)) = (references.first(), references.last()) else {
             return Ok(Vec::new());
         };
-        let lookback = self.options.lookback;
+        let lookback = self.options.lookback - self.without_start();
         let series = self.select(&parse::matchers(node), first - lookback, *last)?;
         self.bounds.take(0, series.len() * grid.count)?;
         let rows = series
@@ -111,7 +116,10 @@ impl Evaluator<'_> {
         let range = parse::millis(node.range);
         let ends = references(at, parse::offset(node.vs.offset.as_ref()), grid);
         let asked = match (ends.first(), ends.last()) {
-            (Some(first), Some(last)) => Asked::Source(parse::matchers(&node.vs), first - range, *last),
+            (Some(first), Some(last)) => {
+                let from = first - range + self.without_start();
+                Asked::Source(parse::matchers(&node.vs), from, *last)
+            }
             _ => Asked::Rows(Vec::new()),
         };
         Ok(Ranges { asked, range, ends })
@@ -144,7 +152,7 @@ impl Evaluator<'_> {
             });
         };
         // The steps of a subquery are multiples of its step, whatever those of the query are.
-        let from = first - range;
+        let from = first - range + self.without_start();
         let start = from.div_euclid(step) * step;
         let start = if start < from { start + step } else { start };
         let inner = Grid::new(start, *last, step);

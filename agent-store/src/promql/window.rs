@@ -17,7 +17,7 @@ pub(super) struct Window<'a> {
     pub step: usize,
     /// Time of the step.
     pub at: Millis,
-    /// Both ends belong to it.
+    /// Where it begins, whether or not that belongs to it.
     pub start: Millis,
     pub end: Millis,
     /// All that it slides over.
@@ -94,8 +94,9 @@ impl Evaluator<'_> {
             let start = end - ranges.range;
             to = advance(&floats.times, to, *end);
             h_to = advance(&histograms.times, h_to, *end);
-            from = advance(&floats.times, from, start - 1);
-            h_from = advance(&histograms.times, h_from, start - 1);
+            let before = start - 1 + self.without_start();
+            from = advance(&floats.times, from, before);
+            h_from = advance(&histograms.times, h_from, before);
             if from == to && h_from == h_to {
                 continue;
             }

@@ -119,22 +119,45 @@ pub(super) struct Gather<'a> {
 
 /// A column of a block that is to be read.
 pub(super) struct Task {
-    series: usize,
+    pub(super) series: usize,
     /// Number of the block.
-    block: usize,
-    place: Place,
-    axis: Arc<[Millis]>,
+    pub(super) block: usize,
+    pub(super) place: Place,
+    pub(super) axis: Arc<[Millis]>,
     /// How many of its samples are in the span.
     wanted: usize,
 }
 
+impl<'a> Gather<'a> {
+    /// For samples of a span, as they are.
+    pub(super) fn new((from, to): (Millis, Millis), bounds: &'a dyn Bounds, counters: &'a Counters) -> Self {
+        Self {
+            rollup: None,
+            from,
+            to,
+            samples: true,
+            bounds,
+            counters,
+            index: HashMap::new(),
+            found: Vec::new(),
+            counted: None,
+            new: 0,
+            tasks: Vec::new(),
+        }
+    }
+}
+
 impl Gather<'_> {
-    fn span(&self) -> (Millis, Millis) {
+    pub(super) fn span(&self) -> (Millis, Millis) {
         (self.from, self.to)
     }
 
     /// The place of a series in the answer; `labels` is asked for when it is new.
-    fn series<E>(&mut self, id: u128, labels: impl FnOnce() -> Result<Labels, E>) -> Result<usize, E> {
+    pub(super) fn series<E>(
+        &mut self,
+        id: u128,
+        labels: impl FnOnce() -> Result<Labels, E>,
+    ) -> Result<usize, E> {
         if let Some(at) = self.index.get(&id) {
             return Ok(*at);
         }

@@ -95,6 +95,8 @@ pub(super) fn within(times: &[Millis], from: Millis, to: Millis) -> (usize, usiz
 pub(super) struct Held {
     pub(super) floats: Piece<f64>,
     pub(super) histograms: Piece<Arc<Histogram>>,
+    /// Each histogram behind this one has grown from the one before it.
+    pub(super) grows_from: usize,
 }
 
 impl Held {
@@ -245,6 +247,9 @@ impl Head {
                 let kept = last
                     .filter(|last| super::codec::histograms::same(last, value))
                     .cloned();
+                if !last.is_some_and(|last| super::rise::has_grown(last, value)) {
+                    slot.held.grows_from = slot.held.histograms.values.len();
+                }
                 self.sample_bytes += match kept {
                     Some(_) => 8,
                     None => 144 + 16 * (value.positive.len() + value.negative.len()),

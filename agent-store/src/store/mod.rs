@@ -24,6 +24,7 @@ mod logfile;
 mod open;
 mod retain;
 mod rewrite;
+mod rise;
 mod rollup;
 mod select;
 mod settings;

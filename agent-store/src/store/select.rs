@@ -5,7 +5,9 @@ use super::gather::{Gather, extend};
 use super::rollup::ROLLUP;
 use super::{Store, View, read};
 use crate::labels::Labels;
-use crate::series::{Bounds, Column, Comparison, Matcher, Millis, Refusal, Series, Source, Visit, accepts};
+use crate::series::{
+    Bounds, Column, Comparison, Matcher, Millis, Refusal, Rise, Series, Source, Visit, accepts,
+};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,16 +58,8 @@ impl Store {
         let kind = rollup.as_ref().and_then(|(kind, _)| *kind);
         let gather = || Gather {
             rollup: kind,
-            from,
-            to,
             samples,
-            bounds,
-            counters,
-            index: HashMap::new(),
-            found: Vec::new(),
-            counted: None,
-            new: 0,
-            tasks: Vec::new(),
+            ..Gather::new((from, to), bounds, counters)
         };
         // The head is read first, and under its lock the view of the rest: what is frozen meanwhile is in one of the two.
         let mut head = gather();
@@ -251,5 +245,15 @@ impl Source for Store {
         visit: &Visit<'_>,
     ) -> Result<(), Refusal> {
         self.gather(matchers, (from, to), true, bounds, &|series| visit(series))
+    }
+
+    fn rises(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+    ) -> Result<Option<Vec<Rise>>, Refusal> {
+        self.find_rises(matchers, (from, to), bounds)
     }
 }

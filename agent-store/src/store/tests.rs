@@ -3,6 +3,7 @@
 mod crash;
 mod exchange;
 mod keep;
+mod rise;
 mod roundtrip;
 mod work;
 

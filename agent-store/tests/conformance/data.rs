@@ -10,6 +10,8 @@ pub const START: Millis = 1_600_000_000_000;
 /// Between two samples.
 const STEP: Millis = 15_000;
 const COUNT: i64 = 240;
+/// From the first sample to the last.
+pub const LASTS: Millis = (COUNT - 1) * STEP;
 
 /// Numbers that look random and are the same at every run (xorshift).
 pub struct Numbers(pub u64);

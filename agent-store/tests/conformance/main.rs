@@ -14,7 +14,7 @@ mod newer;
 mod prometheus;
 mod queries;
 
-use agent_store::promql::{Answer, Error, Options, Value, instant, json, range};
+use agent_store::promql::{Answer, Error, Options, Value, Version, instant, json, range};
 use agent_store::series::{Millis, Source};
 use compare::compare;
 use memory::{Free, Memory};
@@ -49,7 +49,10 @@ fn seconds(time: Millis) -> String {
 }
 
 fn ours(query: &str, when: &When, source: &dyn Source) -> (u16, String, bool) {
-    let options = Options::default();
+    let options = Options {
+        version: Version::Two,
+        ..Options::default()
+    };
     let result: Result<Answer, Error> = match when {
         When::At(at) => instant(query, *at, &options, source, &Free),
         When::Range(from, to, step) => range(query, *from, *to, *step, &options, source, &Free),

@@ -2,15 +2,53 @@
 
 use crate::data::{self, START};
 use crate::memory::{Free, Memory};
-use agent_store::promql::{Answer, Options, Sample, Value, instant, range};
+use agent_store::promql::{Answer, Options, Sample, Value, Version, instant, range};
 use agent_store::series::{Bounds, Matcher, Millis, Refusal, Series, Source};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const AT: Millis = START + 1_800_000;
 
+fn two() -> Options {
+    Options {
+        version: Version::Two,
+        ..Options::default()
+    }
+}
+
 fn ask(query: &str) -> Answer {
     let memory = Memory(data::all());
-    instant(query, AT, &Options::default(), &memory, &Free).unwrap_or_else(|error| panic!("{query}: {error}"))
+    instant(query, AT, &two(), &memory, &Free).unwrap_or_else(|error| panic!("{query}: {error}"))
+}
+
+/// As by the upgrade guide of Prometheus 3: a window and the lookback do not have their start.
+#[test]
+fn a_window_of_three_has_no_start() {
+    let memory = Memory(data::all());
+    let count = |query: &str, version, at| {
+        let options = Options {
+            version,
+            ..Options::default()
+        };
+        match instant(query, at, &options, &memory, &Free).unwrap().value {
+            Value::Vector(_, elements) => elements.first().map(|element| match element.sample {
+                Sample::Float(value) => value,
+                Sample::Histogram(_) => panic!("{query}"),
+            }),
+            _ => panic!("{query}"),
+        }
+    };
+    // Samples are 15 s apart, and one is at the query's time.
+    let query = "sort_desc(count_over_time(level[1m]))";
+    let (two, three) = (count(query, Version::Two, AT), count(query, Version::Three, AT));
+    assert_eq!((two, three), (Some(5.0), Some(4.0)));
+    let subquery = "sort_desc(count_over_time(level[1m:10s]))";
+    assert_eq!(count(subquery, Version::Two, AT), Some(7.0));
+    assert_eq!(count(subquery, Version::Three, AT), Some(6.0));
+    let last = data::START + data::LASTS;
+    let of = |version, at| count("sort_desc(count(level))", version, at);
+    assert!(of(Version::Two, last + 300_000).is_some());
+    assert_eq!(of(Version::Three, last + 300_000), None);
+    assert!(of(Version::Three, last + 299_999).is_some());
 }
 
 /// The values of an instant vector of floats, in its order.
@@ -118,16 +156,7 @@ fn what_differs_from_2_42() {
     // @ fixes the window of predict_linear at all steps: the line is the same, only further away.
     let memory = Memory(data::all());
     let query = "predict_linear(clock_seconds[5m] @ 1600001800, 0)";
-    let answer = range(
-        query,
-        AT,
-        AT + 60_000,
-        15_000,
-        &Options::default(),
-        &memory,
-        &Free,
-    )
-    .unwrap();
+    let answer = range(query, AT, AT + 60_000, 15_000, &two(), &memory, &Free).unwrap();
     let Value::Matrix(series) = answer.value else {
         panic!("no matrix")
     };
@@ -172,16 +201,7 @@ impl Source for Counted {
 fn a_selector_is_asked_for_once_whatever_the_steps() {
     let source = Counted(Memory(data::all()), AtomicUsize::new(0));
     let query = "sum(rate(http_requests_total[5m])) + max_over_time(rate(level[1m])[10m:10s])";
-    range(
-        query,
-        START,
-        START + 3_600_000,
-        1000,
-        &Options::default(),
-        &source,
-        &Free,
-    )
-    .unwrap();
+    range(query, START, START + 3_600_000, 1000, &two(), &source, &Free).unwrap();
     assert_eq!(source.1.load(Ordering::Relaxed), 2);
 }
 
@@ -202,8 +222,7 @@ fn a_query_that_is_too_large_ends() {
     let memory = Memory(data::all());
     let ask = |query: &str| {
         let bounds = Few(AtomicUsize::new(5_000));
-        instant(query, AT, &Options::default(), &memory, &bounds)
-            .map_err(|error| (error.status(), error.to_string()))
+        instant(query, AT, &two(), &memory, &bounds).map_err(|error| (error.status(), error.to_string()))
     };
     assert!(ask("sum(rate(http_requests_total[5m]))").is_ok());
     // A year of milliseconds: refused before it is made.
@@ -219,16 +238,7 @@ fn a_query_that_is_too_large_ends() {
             "{text}"
         );
     }
-    let late = range(
-        "level",
-        START,
-        START + 20_000,
-        1,
-        &Options::default(),
-        &memory,
-        &Free,
-    )
-    .unwrap_err();
+    let late = range("level", START, START + 20_000, 1, &two(), &memory, &Free).unwrap_err();
     assert!(
         late.to_string()
             .contains("exceeded maximum resolution of 11,000 points")
@@ -248,13 +258,7 @@ fn what_is_hostile_ends_in_an_answer_or_in_an_error() {
         "sum(".repeat(990) + "level" + &")".repeat(990),
     ];
     for query in &deep {
-        let answer = instant(
-            query,
-            AT,
-            &Options::default(),
-            &memory,
-            &Few(AtomicUsize::new(1_000_000)),
-        );
+        let answer = instant(query, AT, &two(), &memory, &Few(AtomicUsize::new(1_000_000)));
         assert!(
             answer.is_ok() || answer.is_err_and(|error| error.status() == 422),
             "{query}"
@@ -267,19 +271,13 @@ fn what_is_hostile_ends_in_an_answer_or_in_an_error() {
         "rate(level[290y] @ -9e9)",
     ] {
         for at in [0, i64::MAX, i64::MIN, 1 << 53, -1 << 53] {
-            let _ = instant(
-                query,
-                at,
-                &Options::default(),
-                &memory,
-                &Few(AtomicUsize::new(1_000_000)),
-            );
+            let _ = instant(query, at, &two(), &memory, &Few(AtomicUsize::new(1_000_000)));
             let _ = range(
                 query,
                 at,
                 at,
                 1,
-                &Options::default(),
+                &two(),
                 &memory,
                 &Few(AtomicUsize::new(1_000_000)),
             );
@@ -323,7 +321,7 @@ fn a_query_that_was_cut_and_pasted_at_random_never_panics() {
         }
         let query: String = query.into_iter().collect();
         let bounds = Few(AtomicUsize::new(1_000_000));
-        if let Err(error) = instant(&query, AT, &Options::default(), &memory, &bounds) {
+        if let Err(error) = instant(&query, AT, &two(), &memory, &bounds) {
             assert_ne!(error.status(), 500, "{query}: {error}");
         }
     }

@@ -1,5 +1,7 @@
 //! Probe `netdev`: interfaces, from rtnetlink once a second. No program, nothing per packet.
 
+mod speed;
+
 use super::tunnel::default_routes;
 use super::{Context, Probe};
 use crate::aggregate::{Family, Kind, Label, Labels, Metric, Series, Stability, Value, label};
@@ -10,6 +12,7 @@ use crate::rtnetlink::Rtnetlink;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage, Stats64};
 use serde::{Deserialize, Serialize};
+use speed::speed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -61,7 +64,7 @@ pub static SPEED: Metric = Metric {
     otlp: "hw.network.bandwidth.limit",
     unit: "By/s",
     kind: Kind::Gauge,
-    help: "Speed of the interface's link in bytes per second, where the driver tells",
+    help: "Speed of the interface's link in bytes per second, where it has hardware whose driver tells",
     labels: &[&label::DEVICE],
     stability: Stability::Stable,
 };
@@ -307,17 +310,6 @@ fn read(message: &LinkMessage) -> Option<Link> {
         up: message.header.flags.bits() & IFF_UP != 0 && carrier,
         counts: stats?,
     })
-}
-
-/// Link speed in bytes per second. rtnetlink does not have it; sysfs asks the driver as ethtool does.
-fn speed(name: &str) -> Option<f64> {
-    // A tun says 10 Mb/s on kernels before 6.3, whatever it carries.
-    if name.contains('/') || std::path::Path::new(&format!("/sys/class/net/{name}/tun_flags")).exists() {
-        return None;
-    }
-    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/speed")).ok()?;
-    let megabits: i64 = text.trim().parse().ok()?;
-    (megabits > 0).then_some(megabits as f64 * 1e6 / 8.0)
 }
 
 impl Probe for Netdev {

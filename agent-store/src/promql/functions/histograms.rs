@@ -22,7 +22,7 @@ pub(super) fn call(args: &Arguments) -> Result<Evaluated, Error> {
         "histogram_fraction" => {
             let (lower, upper) = (args.scalar(0)?, args.scalar(1)?);
             native(args.vector(2)?, |step, h| {
-                quantile::fraction(lower[step], upper[step], h)
+                quantile::fraction(lower[step], upper[step], h, args.evaluator.options.version)
             })
         }
         "histogram_quantile" => quantiles(args),
@@ -67,6 +67,7 @@ struct Classic<'a> {
 
 fn quantiles(args: &Arguments) -> Result<Evaluated, Error> {
     let q = args.scalar(0)?;
+    let version = args.evaluator.options.version;
     args.evaluator.check_quantiles(&q);
     let rows = args.vector(1)?;
     let mut classics: HashMap<Labels, Classic> = HashMap::new();
@@ -94,7 +95,7 @@ fn quantiles(args: &Arguments) -> Result<Evaluated, Error> {
             };
             // Native and classic buckets under one name: it is not known which to believe.
             if same.is_none_or(|classic| classic.buckets.iter().all(|(_, row)| row.float(step).is_none())) {
-                result.set(step, Sample::Float(quantile::of_native(*q, histogram)));
+                result.set(step, Sample::Float(quantile::of_native(*q, histogram, version)));
             }
         }
         results.push(result);

@@ -1,9 +1,10 @@
 //! How fast counters and gauges move.
 
-use super::super::Error;
 use super::super::eval::{Evaluated, Evaluator};
-use super::super::grid::Sample;
+use super::super::grid::{Row, Sample, distinct, drop_name};
+use super::super::select::{Asked, Ranges};
 use super::super::window::Window;
+use super::super::{Error, Version};
 use super::Arguments;
 use crate::histogram::Histogram;
 use crate::series::{Millis, Series};
@@ -16,6 +17,10 @@ pub(super) fn extrapolated(args: &Arguments) -> Result<Evaluated, Error> {
     let is_rate = args.name == "rate";
     let ranges = args.evaluator.ranges(args.expr(0)?, args.grid)?;
     let seconds = ranges.range as f64 / 1000.0;
+    let version = args.evaluator.options.version;
+    if is_counter && let Some(rows) = of_rises(args, &ranges, is_rate)? {
+        return Ok(Evaluated::Vector(rows));
+    }
     let rows = args.evaluator.slide(&ranges, args.grid, false, |series| {
         let mut resets = Resets::of(series, is_counter);
         move |window| {
@@ -24,14 +29,16 @@ pub(super) fn extrapolated(args: &Arguments) -> Result<Evaluated, Error> {
                     let change = floats[floats.len() - 1] - floats[0];
                     let change = resets.add_to(change, &window);
                     let from = (is_counter && change > 0.0 && floats[0] >= 0.0).then(|| floats[0] / change);
-                    (Sample::Float(change), extension(&window, window.times, from))
+                    (
+                        Sample::Float(change),
+                        extended(&window, window.times, from, version),
+                    )
                 }
                 ([], histograms) if histograms.len() > 1 => {
                     let change = increase_of(histograms, is_counter);
-                    (
-                        Sample::Histogram(Arc::new(change)),
-                        extension(&window, window.histogram_times, None),
-                    )
+                    let from = from_zero(version, &histograms[0], &change).filter(|_| is_counter);
+                    let factor = extended(&window, window.histogram_times, from, version);
+                    (Sample::Histogram(Arc::new(change)), factor)
                 }
                 ([_, ..], [_, ..]) => {
                     mixed(args.evaluator, window.series);
@@ -52,6 +59,45 @@ pub(super) fn extrapolated(args: &Arguments) -> Result<Evaluated, Error> {
     Ok(Evaluated::Vector(rows))
 }
 
+/// The same of native histograms that only grow, at one time: what is between the first and the last sample says nothing more.
+fn of_rises(args: &Arguments, ranges: &Ranges, is_rate: bool) -> Result<Option<Vec<Row>>, Error> {
+    let (Asked::Source(matchers, from, to), [end]) = (&ranges.asked, &*ranges.ends) else {
+        return Ok(None);
+    };
+    let evaluator = args.evaluator;
+    let Some(mut rises) = evaluator.source.rises(matchers, *from, *to, evaluator.bounds)? else {
+        return Ok(None);
+    };
+    rises.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let rows = rises.into_iter().filter(|rise| rise.count > 1).map(|rise| {
+        let mut change = increase_of(&[rise.first.clone(), rise.last], true);
+        let from = from_zero(evaluator.options.version, &rise.first, &change);
+        let factor = extension(
+            (end - ranges.range, *end),
+            rise.times,
+            rise.count,
+            from,
+            evaluator.options.version,
+        );
+        let factor = if is_rate {
+            factor / (ranges.range as f64 / 1000.0)
+        } else {
+            factor
+        };
+        change.map(|count| count * factor);
+        let mut row = Row::empty(drop_name(&rise.labels), 1);
+        row.set(0, Sample::Histogram(Arc::new(change)));
+        row
+    });
+    distinct(rows.collect()).map(Some)
+}
+
+/// How many of the sampled intervals ago a counter of histograms would have been empty.
+fn from_zero(version: Version, first: &Histogram, change: &Histogram) -> Option<f64> {
+    let is_asked = version == Version::Three && change.count > 0.0 && first.count >= 0.0;
+    is_asked.then(|| first.count / change.count)
+}
+
 fn mixed(evaluator: &Evaluator, series: &Series) {
     let name = series.labels.name();
     evaluator.warn(format!(
@@ -59,31 +105,43 @@ fn mixed(evaluator: &Evaluator, series: &Series) {
     ));
 }
 
-/// By how much a change between the first and the last sample is to be multiplied. `from_zero` is how many of the
-/// sampled intervals ago a counter would have been 0: it is not extended beyond that.
-fn extension(window: &Window, times: &[Millis], from_zero: Option<f64>) -> f64 {
+fn extended(window: &Window, times: &[Millis], from_zero: Option<f64>, version: Version) -> f64 {
     let (Some(first), Some(last)) = (times.first(), times.last()) else {
         return f64::NAN;
     };
-    let mut to_start = (first - window.start) as f64 / 1000.0;
-    let to_end = (window.end - last) as f64 / 1000.0;
+    let window = (window.start, window.end);
+    extension(window, (*first, *last), times.len(), from_zero, version)
+}
+
+/// By how much a change between the first and the last of `count` samples is to be multiplied. `from_zero` is how many of the
+/// sampled intervals ago a counter would have been 0: it is not extended beyond that.
+fn extension(
+    (start, end): (Millis, Millis),
+    (first, last): (Millis, Millis),
+    count: usize,
+    from_zero: Option<f64>,
+    version: Version,
+) -> f64 {
+    let to_start = (first - start) as f64 / 1000.0;
+    let to_end = (end - last) as f64 / 1000.0;
     let sampled = (last - first) as f64 / 1000.0;
-    let average = sampled / (times.len() - 1) as f64;
-    if let Some(from_zero) = from_zero {
-        let to_zero = sampled * from_zero;
-        if to_zero < to_start {
-            to_start = to_zero;
-        }
-    }
-    let mut extended = sampled;
-    for distance in [to_start, to_end] {
-        extended += if distance < average * 1.1 {
+    let average = sampled / (count - 1) as f64;
+    let near = |distance: f64| {
+        if distance < average * 1.1 {
             distance
         } else {
             average / 2.0
-        };
-    }
-    extended / sampled
+        }
+    };
+    let not_below_zero = |distance: f64| match from_zero.map(|from_zero| sampled * from_zero) {
+        Some(to_zero) if to_zero < distance => to_zero,
+        _ => distance,
+    };
+    let to_start = match version {
+        Version::Two => near(not_below_zero(to_start)),
+        Version::Three => not_below_zero(near(to_start)),
+    };
+    (sampled + to_start + near(to_end)) / sampled
 }
 
 /// Where a counter of floats fell, found once for all windows.
@@ -137,7 +195,8 @@ fn increase_of(histograms: &[Arc<Histogram>], is_counter: bool) -> Histogram {
     change.sub(first);
     if is_counter {
         for (before, now) in histograms.iter().zip(histograms.iter().skip(1)) {
-            if now.is_reset_since(before) {
+            // What did not change is held once.
+            if !Arc::ptr_eq(before, now) && now.is_reset_since(before) {
                 change.add(before);
             }
         }

@@ -5,14 +5,16 @@ use super::super::bytes::{Reader, put_f64, put_int, put_uint};
 use super::floats::{self, whole};
 use super::{Effort, MAX_NUMBERS, pack, unpack};
 use crate::histogram::Histogram;
+use crate::series::is_stale;
 use pco::{DeltaSpec, ModeSpec};
+use std::ops::Range;
 use std::sync::Arc;
 
 const GROWTH: u8 = 0;
 const FLOATS: u8 = 1;
 
 /// What seldom changes from row to row.
-fn shape(row: &Histogram) -> (i8, u64, bool) {
+pub(in super::super) fn shape(row: &Histogram) -> (i8, u64, bool) {
     (row.schema, row.zero_threshold.to_bits(), row.is_gauge)
 }
 
@@ -145,46 +147,126 @@ fn buckets(out: &mut Vec<u8>, rows: &[&[(i32, f64)]], effort: Effort) {
     }
 }
 
-/// Appends the `n` values of a column.
-pub(in super::super) fn decode(data: &[u8], n: usize, into: &mut Vec<Arc<Histogram>>) -> Option<()> {
-    let mut reader = Reader::new(data);
-    let rows = reader.size()?;
-    if n > MAX_NUMBERS || rows > n {
-        return None;
+/// The columns of a column.
+struct Rows {
+    count: usize,
+    /// How many values each stands for.
+    repeats: Vec<f64>,
+    shapes: Vec<(i8, f64, bool)>,
+    /// Which of the shapes each has.
+    kinds: Vec<f64>,
+    zero: Vec<f64>,
+    sum: Vec<f64>,
+    /// Of all buckets; if `is_more`, beyond what is in them.
+    counts: Vec<f64>,
+    is_more: bool,
+    positive: Buckets,
+    negative: Buckets,
+}
+
+impl Rows {
+    fn read(data: &[u8], n: usize) -> Option<Self> {
+        let mut reader = Reader::new(data);
+        let count = reader.size()?;
+        if n > MAX_NUMBERS || count > n {
+            return None;
+        }
+        let repeats = read_column(&mut reader, count)?;
+        let mut shapes = Vec::new();
+        for _ in 0..reader.size()?.min(count) {
+            shapes.push((
+                i8::try_from(reader.int()?).ok()?,
+                reader.f64()?,
+                reader.byte()? != 0,
+            ));
+        }
+        Some(Self {
+            count,
+            repeats,
+            shapes,
+            kinds: read_column(&mut reader, count)?,
+            zero: read_column(&mut reader, count)?,
+            sum: read_column(&mut reader, count)?,
+            is_more: reader.byte()? != 0,
+            counts: read_column(&mut reader, count)?,
+            positive: read_buckets(&mut reader, count)?,
+            negative: read_buckets(&mut reader, count)?,
+        })
     }
-    let repeats = read_column(&mut reader, rows)?;
-    let mut shapes = Vec::new();
-    for _ in 0..reader.size()?.min(rows) {
-        shapes.push((
-            i8::try_from(reader.int()?).ok()?,
-            reader.f64()?,
-            reader.byte()? != 0,
-        ));
-    }
-    let kinds = read_column(&mut reader, rows)?;
-    let zero = read_column(&mut reader, rows)?;
-    let sum = read_column(&mut reader, rows)?;
-    let exact = reader.byte()? != 0;
-    let count = read_column(&mut reader, rows)?;
-    let (positive, negative) = (read_buckets(&mut reader, rows)?, read_buckets(&mut reader, rows)?);
-    let end = into.len() + n;
-    for at in 0..rows {
-        let (schema, zero_threshold, is_gauge) = *shapes.get(*kinds.get(at)? as usize)?;
+
+    fn row(&self, at: usize) -> Option<Histogram> {
+        let (schema, zero_threshold, is_gauge) = *self.shapes.get(*self.kinds.get(at)? as usize)?;
         let mut row = Histogram {
             schema,
             zero_threshold,
-            zero_count: *zero.get(at)?,
-            count: *count.get(at)?,
-            sum: *sum.get(at)?,
-            positive: positive.row(at, rows),
-            negative: negative.row(at, rows),
+            zero_count: *self.zero.get(at)?,
+            count: *self.counts.get(at)?,
+            sum: *self.sum.get(at)?,
+            positive: self.positive.row(at, self.count),
+            negative: self.negative.row(at, self.count),
             is_gauge,
         };
-        if exact {
+        if self.is_more {
             row.count += in_buckets(&row);
         }
-        let times = (*repeats.get(at)? as usize).min(end - into.len());
-        into.extend(std::iter::repeat_n(Arc::new(row), times));
+        Some(row)
+    }
+
+    /// The row that a value is in.
+    fn of(&self, value: usize) -> Option<usize> {
+        let mut end = 0;
+        self.repeats.iter().position(|times| {
+            end += *times as usize;
+            end > value
+        })
+    }
+
+    /// Whether from one row to the next nothing has fallen, ended or changed its shape. Where `counts` are what is beyond the buckets they
+    /// may not fall either, which is more than is asked for.
+    fn grows(&self, rows: Range<usize>) -> Option<bool> {
+        let rises = |column: &[f64]| Some(column.get(rows.clone())?.is_sorted());
+        let is_one = self
+            .kinds
+            .get(rows.clone())?
+            .windows(2)
+            .all(|pair| pair[0] == pair[1]);
+        let ends = self.sum.get(rows.clone())?.iter().any(|sum| is_stale(*sum));
+        let buckets = [&self.positive, &self.negative];
+        let mut all = buckets
+            .iter()
+            .flat_map(|buckets| buckets.counts.chunks_exact(self.count.max(1)));
+        Some(
+            is_one
+                && !ends
+                && rises(&self.zero)?
+                && rises(&self.counts)?
+                && all.all(|bucket| rises(bucket) == Some(true)),
+        )
+    }
+}
+
+/// The first and the last of the values `range` of the `n` of a column; `Some(None)`: they do not only grow.
+#[allow(clippy::option_option, reason = "no answer, and that there is none")]
+pub(in super::super) fn ends(
+    data: &[u8],
+    n: usize,
+    range: Range<usize>,
+) -> Option<Option<(Arc<Histogram>, Arc<Histogram>)>> {
+    let rows = Rows::read(data, n)?;
+    let (first, last) = (rows.of(range.start)?, rows.of(range.end.checked_sub(1)?)?);
+    if !rows.grows(first..last + 1)? {
+        return Some(None);
+    }
+    Some(Some((Arc::new(rows.row(first)?), Arc::new(rows.row(last)?))))
+}
+
+/// Appends the `n` values of a column.
+pub(in super::super) fn decode(data: &[u8], n: usize, into: &mut Vec<Arc<Histogram>>) -> Option<()> {
+    let rows = Rows::read(data, n)?;
+    let end = into.len() + n;
+    for at in 0..rows.count {
+        let times = (*rows.repeats.get(at)? as usize).min(end - into.len());
+        into.extend(std::iter::repeat_n(Arc::new(rows.row(at)?), times));
     }
     (into.len() == end).then_some(())
 }

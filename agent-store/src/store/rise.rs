@@ -1,0 +1,203 @@
+//! Counters of native histograms that only grow, by the ends of a span: what `rate` comes to depends on nothing else, and hundreds
+//! of histograms need not be made.
+
+use super::block::{Extent, Kind, Run, damaged};
+use super::codec::histograms::{ends, shape};
+use super::gather::{Gather, Task};
+use super::head::{Held, within};
+use super::rollup::ROLLUP;
+use super::{Store, read};
+use crate::histogram::Histogram;
+use crate::labels::Labels;
+use crate::series::{Bounds, Matcher, Millis, Refusal, Rise, accepts, is_stale};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Whether a counter that was `before` has become this one by counting, in the same buckets.
+pub(super) fn has_grown(before: &Histogram, now: &Histogram) -> bool {
+    shape(before) == shape(now) && !is_stale(before.sum) && !is_stale(now.sum) && !now.is_reset_since(before)
+}
+
+/// What there is of a series in a span.
+enum Found {
+    Nothing,
+    Part(Part),
+    /// It may not only grow.
+    Else,
+}
+
+/// The ends of what one piece of the store has of a series.
+struct Part {
+    times: (Millis, Millis),
+    count: usize,
+    first: Arc<Histogram>,
+    last: Arc<Histogram>,
+}
+
+impl Part {
+    /// Both, if this one goes on in the other.
+    fn then(self, next: Self) -> Option<Self> {
+        let follows = self.times.1 < next.times.0 && has_grown(&self.last, &next.first);
+        follows.then(|| Self {
+            times: (self.times.0, next.times.1),
+            count: self.count + next.count,
+            first: self.first,
+            last: next.last,
+        })
+    }
+}
+
+/// Which values of a column are in a span, and when the first and the last of them were.
+fn values(
+    runs: &[Run],
+    axis: &[Millis],
+    (from, to): (Millis, Millis),
+) -> Option<(Range<usize>, (Millis, Millis))> {
+    let mut found: Option<(Range<usize>, (Millis, Millis))> = None;
+    let mut before = 0;
+    for run in runs {
+        let times = axis.get(run.start as usize..(run.start + run.len) as usize)?;
+        let (a, b) = within(times, from, to);
+        if let [first, .., last] | [first @ last] = times.get(a..b)? {
+            let (values, span) = found.get_or_insert((before + a..before + a, (*first, *last)));
+            (values.end, span.1) = (before + b, *last);
+        }
+        before += run.len as usize;
+    }
+    found
+}
+
+fn held(held: &Held, axis: &[Millis], span: (Millis, Millis)) -> Found {
+    if values(&held.floats.runs, axis, span).is_some() {
+        return Found::Else;
+    }
+    let Some((range, times)) = values(&held.histograms.runs, axis, span) else {
+        return Found::Nothing;
+    };
+    match held.histograms.values.get(range.clone()) {
+        Some([first, .., last] | [first @ last])
+            if held.grows_from <= range.start && !is_stale(first.sum) =>
+        {
+            Found::Part(Part {
+                times,
+                count: range.len(),
+                first: first.clone(),
+                last: last.clone(),
+            })
+        }
+        _ => Found::Else,
+    }
+}
+
+/// The parts of series, by their place in what is gathered.
+type Parts = HashMap<usize, Vec<Part>>;
+
+impl Store {
+    /// See [`crate::series::Source::rises`].
+    pub(super) fn find_rises(
+        &self,
+        matchers: &[Matcher],
+        (from, to): (Millis, Millis),
+        bounds: &dyn Bounds,
+    ) -> Result<Option<Vec<Rise>>, Refusal> {
+        if matchers.iter().any(|matcher| matcher.label == ROLLUP) {
+            return Ok(None);
+        }
+        let mut all = Gather::new((from, to), bounds, &self.inner.counters);
+        let mut parts = Parts::new();
+        let mut take = |all: &mut Gather<'_>, labels: &Labels, id, found| match found {
+            Found::Nothing => Some(Ok(())),
+            Found::Else => None,
+            Found::Part(part) => Some(all.series(id, || Ok::<_, Refusal>(labels.clone())).map(|at| {
+                parts.entry(at).or_default().push(part);
+            })),
+        };
+        let mut so_far = Some(Ok(()));
+        let view = {
+            let live = read(&self.inner.live);
+            live.head.each(matchers, |labels, id, of| {
+                if let Some(Ok(())) = so_far {
+                    so_far = take(&mut all, labels, id, held(of, &live.head.axis, (from, to)));
+                }
+            });
+            self.inner.view()
+        };
+        for frozen in &view.frozen {
+            for (labels, id, of) in frozen
+                .series
+                .iter()
+                .filter(|(labels, ..)| accepts(matchers, labels))
+            {
+                if let Some(Ok(())) = so_far {
+                    so_far = take(&mut all, labels, *id, held(of, &frozen.axis, (from, to)));
+                }
+            }
+        }
+        match so_far {
+            None => return Ok(None),
+            Some(result) => result?,
+        }
+        for (number, block) in view.blocks.iter().enumerate() {
+            all.block(number, block, matchers)?;
+        }
+        let mut tasks = std::mem::take(&mut all.tasks);
+        tasks.sort_by_key(|task| (task.block, task.place.chunk.offset));
+        for tasks in tasks.chunk_by(|a, b| a.block == b.block) {
+            bounds.take(0, 0)?;
+            let Some(block) = tasks.first().and_then(|task| view.blocks.get(task.block)) else {
+                continue;
+            };
+            let chunks: Vec<Extent> = tasks.iter().map(|task| task.place.chunk).collect();
+            let mut is_plain = tasks.iter().all(|task| task.place.kind == Kind::Histogram);
+            if !is_plain {
+                return Ok(None);
+            }
+            block.chunks(&chunks, |n, data| {
+                let Some(task) = tasks.get(n).filter(|_| is_plain) else {
+                    return;
+                };
+                let found =
+                    data.and_then(|data| part(task, data, (from, to)).ok_or_else(|| damaged("a column")));
+                match found {
+                    Ok(Some(part)) => parts.entry(task.series).or_default().push(part),
+                    // Of what is damaged whoever reads it whole takes note.
+                    Ok(None) | Err(_) => is_plain = false,
+                }
+            });
+            if !is_plain {
+                return Ok(None);
+            }
+        }
+        let rises = parts.into_iter().map(|(at, mut parts)| {
+            parts.sort_by_key(|part| part.times);
+            let labels = all.found.get(at)?.labels.clone();
+            let whole = parts
+                .into_iter()
+                .map(Some)
+                .reduce(|all, next| all?.then(next?))??;
+            Some(Rise {
+                labels,
+                times: whole.times,
+                count: whole.count,
+                first: whole.first,
+                last: whole.last,
+            })
+        });
+        Ok(rises.collect())
+    }
+}
+
+/// What a column of a block has; `Some(None)`: it may not only grow.
+#[allow(clippy::option_option, reason = "no answer, and that there is none")]
+fn part(task: &Task, data: &[u8], span: (Millis, Millis)) -> Option<Option<Part>> {
+    let (range, times) = values(&task.place.runs, &task.axis, span)?;
+    let count = range.len();
+    let ends = ends(data, task.place.n as usize, range)?;
+    Some(ends.map(|(first, last)| Part {
+        times,
+        count,
+        first,
+        last,
+    }))
+}
