@@ -119,15 +119,15 @@ pub(crate) struct Together<'a> {
     pub results: &'a Results,
 }
 
-impl Source for Together<'_> {
-    fn select(
+impl Together<'_> {
+    /// What the base has, and what it does not have yet.
+    fn with_results(
         &self,
+        mut found: Vec<Series>,
         matchers: &[Matcher],
-        from: Millis,
-        to: Millis,
+        (from, to): (Millis, Millis),
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal> {
-        let mut found = self.base.select(matchers, from, to, bounds)?;
         let new = self.results.select(matchers, from, to, bounds)?;
         if new.is_empty() {
             return Ok(found);
@@ -144,6 +144,30 @@ impl Source for Together<'_> {
             }
         }
         Ok(found)
+    }
+}
+
+impl Source for Together<'_> {
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<Series>, Refusal> {
+        let found = self.base.select(matchers, from, to, bounds)?;
+        self.with_results(found, matchers, (from, to), bounds)
+    }
+
+    fn latest(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<Series>, Refusal> {
+        let found = self.base.latest(matchers, from, to, bounds)?;
+        self.with_results(found, matchers, (from, to), bounds)
     }
 
     /// Rules have come to few series: of all others the base need not have all in memory.

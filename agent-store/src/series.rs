@@ -162,8 +162,19 @@ pub trait Source: Sync {
         show(&self.select(matchers, from, to, bounds)?, visit)
     }
 
-    /// What [`Self::select`] finds, in any order, if all of it are counters of native histograms that did nothing but grow there,
-    /// and the source knows that without making each of their samples; `None` otherwise.
+    /// The same, but of each series at least its latest sample, and no more of it than costs nothing.
+    fn latest(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<Series>, Refusal> {
+        self.select(matchers, from, to, bounds)
+    }
+
+    /// What [`Self::select`] finds, in any order, if all of it are counters that did nothing but grow there, and the source knows that
+    /// without making each of their samples; `None` otherwise.
     fn rises(
         &self,
         _matchers: &[Matcher],
@@ -175,7 +186,16 @@ pub trait Source: Sync {
     }
 }
 
-/// A counter of native histograms in a span in which it never fell and kept its buckets: all that its growth depends on.
+/// Two samples of a counter.
+#[derive(Clone, Debug)]
+pub enum Ends {
+    /// Numbers.
+    Floats(f64, f64),
+    /// Native histograms.
+    Histograms(Arc<Histogram>, Arc<Histogram>),
+}
+
+/// A counter in a span in which it never fell, and kept its buckets if it has any: all that its growth depends on.
 #[derive(Clone, Debug)]
 pub struct Rise {
     /// Its identity.
@@ -184,10 +204,8 @@ pub struct Rise {
     pub times: (Millis, Millis),
     /// How many samples there are.
     pub count: usize,
-    /// The first sample.
-    pub first: Arc<Histogram>,
-    /// The last one.
-    pub last: Arc<Histogram>,
+    /// The first and the last sample.
+    pub ends: Ends,
 }
 
 /// Looks at a series; `Break`: it need see no more.

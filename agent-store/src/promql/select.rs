@@ -52,6 +52,17 @@ impl Ranges {
 /// `Millis`, however many subqueries move away from the query's own time.
 const FARTHEST: Millis = 1 << 60;
 
+/// Series in order, and only what they have in a span: sources of tests hand out all that they have.
+fn tidied(mut series: Vec<Series>, from: Millis, to: Millis) -> Vec<Series> {
+    for one in &mut series {
+        trim(&mut one.samples.floats, from, to);
+        trim(&mut one.samples.histograms, from, to);
+    }
+    series.retain(|one| !one.samples.floats.times.is_empty() || !one.samples.histograms.times.is_empty());
+    series.sort_by(|a, b| a.labels.cmp(&b.labels));
+    series
+}
+
 /// Where a selector looks at each step.
 fn references(at: Option<Millis>, offset: Millis, grid: Grid) -> Vec<Millis> {
     let reference = |time| {
@@ -69,15 +80,14 @@ impl Evaluator<'_> {
     }
 
     fn select(&self, matchers: &[Matcher], from: Millis, to: Millis) -> Result<Vec<Series>, Error> {
-        let mut series = self.source.select(matchers, from, to, self.bounds)?;
-        // The store hands out what was asked for; sources of tests hand out all that they have.
-        for one in &mut series {
-            trim(&mut one.samples.floats, from, to);
-            trim(&mut one.samples.histograms, from, to);
-        }
-        series.retain(|one| !one.samples.floats.times.is_empty() || !one.samples.histograms.times.is_empty());
-        series.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(series)
+        let series = self.source.select(matchers, from, to, self.bounds)?;
+        Ok(tidied(series, from, to))
+    }
+
+    /// The latest samples of each series at least.
+    fn latest(&self, matchers: &[Matcher], from: Millis, to: Millis) -> Result<Vec<Series>, Error> {
+        let series = self.source.latest(matchers, from, to, self.bounds)?;
+        Ok(tidied(series, from, to))
     }
 
     /// The latest sample of each series at each step, not older than the lookback and not ended; or its time in seconds.
@@ -93,7 +103,11 @@ impl Evaluator<'_> {
             return Ok(Vec::new());
         };
         let lookback = self.options.lookback - self.without_start();
-        let series = self.select(&parse::matchers(node), first - lookback, *last)?;
+        let (matchers, from) = (parse::matchers(node), first - lookback);
+        let series = match grid.count {
+            1 => self.latest(&matchers, from, *last)?,
+            _ => self.select(&matchers, from, *last)?,
+        };
         self.bounds.take(0, series.len() * grid.count)?;
         let rows = series
             .into_iter()

@@ -106,6 +106,10 @@ pub(super) struct Gather<'a> {
     pub(super) to: Millis,
     /// Whether samples are wanted, or only who has any.
     pub(super) samples: bool,
+    /// Whether the latest sample of each series is enough.
+    pub(super) latest: bool,
+    /// When the head begins.
+    pub(super) since: Millis,
     pub(super) bounds: &'a dyn Bounds,
     pub(super) counters: &'a Counters,
     pub(super) index: HashMap<u128, usize>,
@@ -136,6 +140,8 @@ impl<'a> Gather<'a> {
             from,
             to,
             samples: true,
+            latest: false,
+            since: Millis::MAX,
             bounds,
             counters,
             index: HashMap::new(),
@@ -342,6 +348,14 @@ impl Gather<'_> {
                 b - a
             };
             let wanted = place.runs.iter().map(in_span).sum();
+            // The head is later than all blocks, but for what was imported.
+            let is_known = || {
+                self.counted
+                    .is_some_and(|known| known.contains_key(&entry.fingerprint))
+            };
+            if self.latest && block.summary.to < self.since && is_known() {
+                continue;
+            }
             if wanted > 0 {
                 let series = self.series(entry.fingerprint, || block.labels(&entry, pairs))?;
                 self.tasks.push(Task {
@@ -390,18 +404,30 @@ impl Gather<'_> {
             return Ok(());
         }
         let at = self.series(id, || Ok::<_, Refusal>(labels.clone()))?;
-        let wanted = if self.samples { n } else { 0 };
+        let wanted = match (self.samples, self.latest) {
+            (false, _) => 0,
+            (true, true) => 1,
+            (true, false) => n,
+        };
         self.bounds.take(std::mem::take(&mut self.new), wanted)?;
         let Some(series) = self.found.get_mut(at).filter(|_| self.samples) else {
             return Ok(());
         };
         let start = series.samples.floats.values.len();
-        copy(&held.floats, axis, from, to, &mut series.samples.floats);
+        let copied = if self.latest { 1 } else { usize::MAX };
+        copy(&held.floats, axis, from, to, copied, &mut series.samples.floats);
         if self.rollup == Some(Kind::Count) {
             ones(series.samples.floats.values.get_mut(start..).unwrap_or_default());
         }
         if histograms {
-            copy(&held.histograms, axis, from, to, &mut series.samples.histograms);
+            copy(
+                &held.histograms,
+                axis,
+                from,
+                to,
+                copied,
+                &mut series.samples.histograms,
+            );
         }
         Ok(())
     }
@@ -428,10 +454,21 @@ pub(super) fn extend<T>(column: &mut Column<T>, mut more: Column<T>) {
     }
 }
 
-fn copy<T: Clone>(piece: &Piece<T>, axis: &[Millis], from: Millis, to: Millis, into: &mut Column<T>) {
+/// Copies at most the last `most` of each run.
+fn copy<T: Clone>(
+    piece: &Piece<T>,
+    axis: &[Millis],
+    from: Millis,
+    to: Millis,
+    most: usize,
+    into: &mut Column<T>,
+) {
     piece.each_run(axis, from, to, |times, values| {
-        into.times.extend_from_slice(times);
-        into.values.extend_from_slice(values);
+        let first = times.len().saturating_sub(most);
+        into.times
+            .extend_from_slice(times.get(first..).unwrap_or_default());
+        into.values
+            .extend_from_slice(values.get(first..).unwrap_or_default());
     });
 }
 

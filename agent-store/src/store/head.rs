@@ -30,6 +30,8 @@ pub enum Value {
 pub(super) struct Piece<T> {
     pub(super) runs: Vec<Run>,
     pub(super) values: Vec<T>,
+    /// Each value behind this one has grown from the one before it.
+    pub(super) grows_from: usize,
 }
 
 impl<T> Default for Piece<T> {
@@ -37,6 +39,7 @@ impl<T> Default for Piece<T> {
         Self {
             runs: Vec::new(),
             values: Vec::new(),
+            grows_from: 0,
         }
     }
 }
@@ -46,7 +49,11 @@ impl<T> Piece<T> {
         self.runs.last().is_some_and(|run| run.start + run.len > tick)
     }
 
-    fn push(&mut self, tick: u32, value: T) {
+    /// `has_grown`: from the value before it.
+    fn push(&mut self, tick: u32, value: T, has_grown: bool) {
+        if !has_grown {
+            self.grows_from = self.values.len();
+        }
         match self.runs.last_mut() {
             Some(run) if run.start + run.len == tick => run.len += 1,
             _ => self.runs.push(Run { start: tick, len: 1 }),
@@ -95,8 +102,6 @@ pub(super) fn within(times: &[Millis], from: Millis, to: Millis) -> (usize, usiz
 pub(super) struct Held {
     pub(super) floats: Piece<f64>,
     pub(super) histograms: Piece<Arc<Histogram>>,
-    /// Each histogram behind this one has grown from the one before it.
-    pub(super) grows_from: usize,
 }
 
 impl Held {
@@ -238,7 +243,9 @@ impl Head {
         slot.idle = 0;
         match value {
             Value::Float(value) => {
-                slot.held.floats.push(tick, *value);
+                let has_grown = |last| super::rise::has_risen(last, value);
+                let has_grown = slot.held.floats.values.last().is_some_and(has_grown);
+                slot.held.floats.push(tick, *value, has_grown);
                 self.sample_bytes += 8;
             }
             Value::Histogram(value) => {
@@ -247,16 +254,14 @@ impl Head {
                 let kept = last
                     .filter(|last| super::codec::histograms::same(last, value))
                     .cloned();
-                if !last.is_some_and(|last| super::rise::has_grown(last, value)) {
-                    slot.held.grows_from = slot.held.histograms.values.len();
-                }
+                let has_grown = last.is_some_and(|last| super::rise::has_grown(last, value));
                 self.sample_bytes += match kept {
                     Some(_) => 8,
                     None => 144 + 16 * (value.positive.len() + value.negative.len()),
                 };
                 slot.held
                     .histograms
-                    .push(tick, kept.unwrap_or_else(|| value.clone()));
+                    .push(tick, kept.unwrap_or_else(|| value.clone()), has_grown);
             }
         }
         true

@@ -1,20 +1,30 @@
-//! Counters of native histograms that only grow, by the ends of a span: what `rate` comes to depends on nothing else, and hundreds
-//! of histograms need not be made.
+//! Counters that only grow, by the ends of a span: what `rate` comes to depends on nothing else, and hundreds of samples need not
+//! be made.
 
 use super::block::{Extent, Kind, Run, damaged};
+use super::codec::floats::decode;
 use super::codec::histograms::{ends, shape};
 use super::gather::{Gather, Task};
-use super::head::{Held, within};
+use super::head::{Held, Piece, within};
 use super::rollup::ROLLUP;
 use super::{Store, read};
 use crate::histogram::Histogram;
 use crate::labels::Labels;
-use crate::series::{Bounds, Matcher, Millis, Refusal, Rise, accepts, is_stale};
+use crate::series::{Bounds, Ends, Matcher, Millis, Refusal, Rise, accepts, is_stale};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 
-/// Whether a counter that was `before` has become this one by counting, in the same buckets.
+/// Whether a counter that was `before` has become this one by counting.
+#[allow(
+    clippy::neg_cmp_op_on_partial_ord,
+    reason = "NaN has not fallen, as in `rate`"
+)]
+pub(super) fn has_risen(before: &f64, now: &f64) -> bool {
+    !(now < before) && !is_stale(*before) && !is_stale(*now)
+}
+
+/// The same, in the same buckets.
 pub(super) fn has_grown(before: &Histogram, now: &Histogram) -> bool {
     shape(before) == shape(now) && !is_stale(before.sum) && !is_stale(now.sum) && !now.is_reset_since(before)
 }
@@ -31,19 +41,25 @@ enum Found {
 struct Part {
     times: (Millis, Millis),
     count: usize,
-    first: Arc<Histogram>,
-    last: Arc<Histogram>,
+    ends: Ends,
 }
 
 impl Part {
     /// Both, if this one goes on in the other.
     fn then(self, next: Self) -> Option<Self> {
-        let follows = self.times.1 < next.times.0 && has_grown(&self.last, &next.first);
-        follows.then(|| Self {
+        let ends = match (self.ends, next.ends) {
+            (Ends::Floats(first, before), Ends::Floats(now, last)) if has_risen(&before, &now) => {
+                Ends::Floats(first, last)
+            }
+            (Ends::Histograms(first, before), Ends::Histograms(now, last)) if has_grown(&before, &now) => {
+                Ends::Histograms(first, last)
+            }
+            _ => return None,
+        };
+        (self.times.1 < next.times.0).then_some(Self {
             times: (self.times.0, next.times.1),
             count: self.count + next.count,
-            first: self.first,
-            last: next.last,
+            ends,
         })
     }
 }
@@ -68,24 +84,40 @@ fn values(
     found
 }
 
-fn held(held: &Held, axis: &[Millis], span: (Millis, Millis)) -> Found {
-    if values(&held.floats.runs, axis, span).is_some() {
-        return Found::Else;
-    }
-    let Some((range, times)) = values(&held.histograms.runs, axis, span) else {
+/// The part of a piece of the head, whose values come to `ends`.
+fn of_piece<T: Clone>(
+    piece: &Piece<T>,
+    axis: &[Millis],
+    span: (Millis, Millis),
+    ends: impl Fn(T, T) -> Option<Ends>,
+) -> Found {
+    let Some((range, times)) = values(&piece.runs, axis, span) else {
         return Found::Nothing;
     };
-    match held.histograms.values.get(range.clone()) {
-        Some([first, .., last] | [first @ last])
-            if held.grows_from <= range.start && !is_stale(first.sum) =>
-        {
-            Found::Part(Part {
-                times,
-                count: range.len(),
-                first: first.clone(),
-                last: last.clone(),
-            })
+    let part = match piece.values.get(range.clone()) {
+        Some([first, .., last] | [first @ last]) if piece.grows_from <= range.start => {
+            ends(first.clone(), last.clone())
         }
+        _ => None,
+    };
+    part.map_or(Found::Else, |ends| {
+        Found::Part(Part {
+            times,
+            count: range.len(),
+            ends,
+        })
+    })
+}
+
+fn held(held: &Held, axis: &[Millis], span: (Millis, Millis)) -> Found {
+    let floats = of_piece(&held.floats, axis, span, |first, last| {
+        (!is_stale(first)).then_some(Ends::Floats(first, last))
+    });
+    let histograms = of_piece(&held.histograms, axis, span, |first, last| {
+        (!is_stale(first.sum)).then_some(Ends::Histograms(first, last))
+    });
+    match (floats, histograms) {
+        (found, Found::Nothing) | (Found::Nothing, found) => found,
         _ => Found::Else,
     }
 }
@@ -149,10 +181,7 @@ impl Store {
                 continue;
             };
             let chunks: Vec<Extent> = tasks.iter().map(|task| task.place.chunk).collect();
-            let mut is_plain = tasks.iter().all(|task| task.place.kind == Kind::Histogram);
-            if !is_plain {
-                return Ok(None);
-            }
+            let mut is_plain = true;
             block.chunks(&chunks, |n, data| {
                 let Some(task) = tasks.get(n).filter(|_| is_plain) else {
                     return;
@@ -180,8 +209,7 @@ impl Store {
                 labels,
                 times: whole.times,
                 count: whole.count,
-                first: whole.first,
-                last: whole.last,
+                ends: whole.ends,
             })
         });
         Ok(rises.collect())
@@ -193,11 +221,29 @@ impl Store {
 fn part(task: &Task, data: &[u8], span: (Millis, Millis)) -> Option<Option<Part>> {
     let (range, times) = values(&task.place.runs, &task.axis, span)?;
     let count = range.len();
-    let ends = ends(data, task.place.n as usize, range)?;
-    Some(ends.map(|(first, last)| Part {
-        times,
-        count,
-        first,
-        last,
-    }))
+    let n = task.place.n as usize;
+    let ends = match task.place.kind {
+        Kind::Histogram => ends(data, n, range)?.map(|(first, last)| Ends::Histograms(first, last)),
+        _ => floats(data, n, range)?,
+    };
+    Some(ends.map(|ends| Part { times, count, ends }))
+}
+
+thread_local! {
+    /// Room to decode to.
+    static FLOATS: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+}
+
+#[allow(clippy::option_option, reason = "no answer, and that there is none")]
+fn floats(data: &[u8], n: usize, range: Range<usize>) -> Option<Option<Ends>> {
+    FLOATS.with_borrow_mut(|all| {
+        all.clear();
+        decode(data, n, all)?;
+        let values = all.get(range)?;
+        let ([first, .., last] | [first @ last]) = values else {
+            return None;
+        };
+        let rises = !is_stale(*first) && values.windows(2).all(|pair| has_risen(&pair[0], &pair[1]));
+        Some(rises.then_some(Ends::Floats(*first, *last)))
+    })
 }

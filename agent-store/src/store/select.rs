@@ -42,6 +42,16 @@ fn rollup(matchers: &[Matcher]) -> Result<(Vec<Matcher>, Option<Asked>), Refusal
     Ok((rest, Some((kind, which.clone()))))
 }
 
+/// Which samples are wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// Only who has any.
+    None,
+    /// At least the latest.
+    Latest,
+    All,
+}
+
 impl Store {
     /// Calls with each series that the matchers accept and that has a sample in the span, whole if `samples` are wanted; what
     /// is left of its samples is room for those of another. After a `Break` it soon ends.
@@ -49,7 +59,7 @@ impl Store {
         &self,
         matchers: &[Matcher],
         (from, to): (Millis, Millis),
-        samples: bool,
+        which: Which,
         bounds: &dyn Bounds,
         make: &(dyn Fn(&mut Series) -> ControlFlow<()> + Sync),
     ) -> Result<(), Refusal> {
@@ -58,13 +68,16 @@ impl Store {
         let kind = rollup.as_ref().and_then(|(kind, _)| *kind);
         let gather = || Gather {
             rollup: kind,
-            samples,
+            samples: which != Which::None,
+            latest: which == Which::Latest,
             ..Gather::new((from, to), bounds, counters)
         };
         // The head is read first, and under its lock the view of the rest: what is frozen meanwhile is in one of the two.
         let mut head = gather();
+        let since;
         let view = {
             let live = read(&self.inner.live);
+            since = live.head.axis.first().copied().unwrap_or(Millis::MIN);
             let mut result = Ok(());
             live.head.each(&matchers, |labels, id, held| {
                 if result.is_ok() {
@@ -76,6 +89,7 @@ impl Store {
         };
         let mut all = Gather {
             counted: Some(&head.index),
+            since,
             ..gather()
         };
         for (number, block) in view.blocks.iter().enumerate() {
@@ -112,11 +126,11 @@ impl Store {
         &self,
         matchers: &[Matcher],
         span: (Millis, Millis),
-        samples: bool,
+        which: Which,
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal> {
         let all = Mutex::new(Vec::new());
-        self.gather(matchers, span, samples, bounds, &|series| {
+        self.gather(matchers, span, which, bounds, &|series| {
             let mut series = std::mem::take(series);
             // What was decoded and is not wanted: the bounds did not count it.
             shrink(&mut series.samples.floats);
@@ -136,7 +150,7 @@ impl Store {
         bounds: &dyn Bounds,
     ) -> Result<Vec<Labels>, Refusal> {
         Ok(self
-            .all(matchers, (from, to), false, bounds)?
+            .all(matchers, (from, to), Which::None, bounds)?
             .into_iter()
             .map(|series| series.labels)
             .collect())
@@ -233,7 +247,17 @@ impl Source for Store {
         to: Millis,
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal> {
-        self.all(matchers, (from, to), true, bounds)
+        self.all(matchers, (from, to), Which::All, bounds)
+    }
+
+    fn latest(
+        &self,
+        matchers: &[Matcher],
+        from: Millis,
+        to: Millis,
+        bounds: &dyn Bounds,
+    ) -> Result<Vec<Series>, Refusal> {
+        self.all(matchers, (from, to), Which::Latest, bounds)
     }
 
     fn each(
@@ -244,7 +268,7 @@ impl Source for Store {
         bounds: &dyn Bounds,
         visit: &Visit<'_>,
     ) -> Result<(), Refusal> {
-        self.gather(matchers, (from, to), true, bounds, &|series| visit(series))
+        self.gather(matchers, (from, to), Which::All, bounds, &|series| visit(series))
     }
 
     fn rises(

@@ -7,7 +7,7 @@ use super::super::window::Window;
 use super::super::{Error, Version};
 use super::Arguments;
 use crate::histogram::Histogram;
-use crate::series::{Millis, Series};
+use crate::series::{Ends, Millis, Series};
 use std::sync::Arc;
 
 /// `rate`, `increase` and `delta`: from the first to the last sample, extended to the ends of the window where these are
@@ -59,7 +59,7 @@ pub(super) fn extrapolated(args: &Arguments) -> Result<Evaluated, Error> {
     Ok(Evaluated::Vector(rows))
 }
 
-/// The same of native histograms that only grow, at one time: what is between the first and the last sample says nothing more.
+/// The same of counters that only grow, at one time: what is between the first and the last sample says nothing more.
 fn of_rises(args: &Arguments, ranges: &Ranges, is_rate: bool) -> Result<Option<Vec<Row>>, Error> {
     let (Asked::Source(matchers, from, to), [end]) = (&ranges.asked, &*ranges.ends) else {
         return Ok(None);
@@ -69,24 +69,29 @@ fn of_rises(args: &Arguments, ranges: &Ranges, is_rate: bool) -> Result<Option<V
         return Ok(None);
     };
     rises.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let version = evaluator.options.version;
+    let window = (end - ranges.range, *end);
+    let seconds = ranges.range as f64 / 1000.0;
     let rows = rises.into_iter().filter(|rise| rise.count > 1).map(|rise| {
-        let mut change = increase_of(&[rise.first.clone(), rise.last], true);
-        let from = from_zero(evaluator.options.version, &rise.first, &change);
-        let factor = extension(
-            (end - ranges.range, *end),
-            rise.times,
-            rise.count,
-            from,
-            evaluator.options.version,
-        );
-        let factor = if is_rate {
-            factor / (ranges.range as f64 / 1000.0)
-        } else {
-            factor
+        let factor = |from_zero| {
+            let factor = extension(window, rise.times, rise.count, from_zero, version);
+            if is_rate { factor / seconds } else { factor }
         };
-        change.map(|count| count * factor);
+        let sample = match rise.ends {
+            Ends::Floats(first, last) => {
+                let change = last - first;
+                let from = (change > 0.0 && first >= 0.0).then(|| first / change);
+                Sample::Float(change * factor(from))
+            }
+            Ends::Histograms(first, last) => {
+                let mut change = increase_of(&[first.clone(), last], true);
+                let factor = factor(from_zero(version, &first, &change));
+                change.map(|count| count * factor);
+                Sample::Histogram(Arc::new(change))
+            }
+        };
         let mut row = Row::empty(drop_name(&rise.labels), 1);
-        row.set(0, Sample::Histogram(Arc::new(change)));
+        row.set(0, sample);
         row
     });
     distinct(rows.collect()).map(Some)
