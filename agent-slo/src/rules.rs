@@ -133,7 +133,11 @@ pub fn write(slos: &[Slo]) -> Result<String, Fault> {
         |slo| matches!(&slo.indicator, Indicator::Time { query, .. } if query.contains(template::AT_ONCE)),
     );
     for slo in at_once {
-        let _ = writeln!(out, "# Every 20 s or more often for {}: rates are those of a minute.", slo.name);
+        let _ = writeln!(
+            out,
+            "# Every 20 s or more often for {}: rates are those of a minute.",
+            slo.name
+        );
     }
     out.push_str(if slos.is_empty() {
         "groups: []\n"

@@ -14,6 +14,7 @@ use agent_rules::{Environment, Group, Health, Results, Settings};
 use agent_slo::{Definition, Ledger, Slo, Template, ledger::Tick, rules, rules::burns};
 use agent_store::histogram::Histogram;
 use agent_store::labels::Labels;
+use agent_store::promql::{Options, Version};
 use agent_store::series::{Bounds, Column, Free, Millis, STALE, Samples, Series};
 use agent_store::store::{Place, SeriesRef, Settings as Keep, Store, Value};
 use prometheus::Prometheus;
@@ -213,7 +214,15 @@ fn steps(group: &GroupFile) -> (Millis, Millis, Millis) {
 fn ours(groups: &[GroupFile], data: &[Series]) -> Recorded {
     let store = store(data);
     let bounds = || -> Box<dyn Bounds> { Box::new(Free) };
-    let settings = Settings::default();
+    // Debian's.
+    let options = Options {
+        version: Version::Two,
+        ..Options::default()
+    };
+    let settings = Settings {
+        options,
+        ..Settings::default()
+    };
     let mut results = Results::default();
     // Group by group, as it is done over there: nothing of a later one is needed by one before.
     for group in groups {

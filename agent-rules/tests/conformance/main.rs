@@ -12,7 +12,7 @@ mod scenarios;
 
 use agent_rules::{Environment, Group, Results, Settings, State, file};
 use agent_store::labels::Labels;
-use agent_store::promql::{self, Options, Sample, Value};
+use agent_store::promql::{self, Options, Sample, Value, Version};
 use agent_store::series::{Bounds, Free, Millis, STALE, Series, Source};
 use agent_store::store::{Place, Store};
 use promtool::{Expected, Promtool};
@@ -72,7 +72,10 @@ fn ours(scenario: &Scenario) -> Vec<Expected> {
     let settings = Settings {
         external_labels: Labels::new([("site", "here & there")]),
         external_url: "http://here.example:9090/p".to_owned(),
-        options: Options::default(),
+        options: Options {
+            version: Version::Two,
+            ..Options::default()
+        },
     };
     let bounds = || -> Box<dyn Bounds> { Box::new(Free) };
     let groups = file::parse("rules.yaml", scenario.rules).unwrap();
