@@ -6,6 +6,8 @@
 
 pub mod arrived;
 pub mod directory;
+#[cfg(test)]
+mod fixtures_tests;
 mod limit;
 pub mod owner;
 pub mod pod;

@@ -19,7 +19,7 @@ pub enum Kind {
     CronJob,
     /// A pod that nobody owns; one that the kubelet has from a file is all its nodes' pods of that name.
     Pod,
-    /// Anything else that owns pods: an Argo Rollout, a database's operator.
+    /// Anything else that owns pods: an Argo Rollout, OpenShift's DeploymentConfig, a database's operator.
     Other,
 }
 
@@ -43,6 +43,8 @@ pub struct Origin<'a> {
     pub template: &'a str,
     /// Label `rollouts-pod-template-hash`, which that of Argo Rollouts sets.
     pub rollout: &'a str,
+    /// Annotation `openshift.io/deployment-config.name`, which that of OpenShift's DeploymentConfigs sets.
+    pub config: &'a str,
     /// When it was made.
     pub created: Option<SystemTime>,
 }
@@ -66,6 +68,7 @@ pub fn workload<'a>(pod: &Origin<'a>) -> (Kind, &'a str) {
             (None, Some(rollout)) => (Kind::Other, rollout),
             (None, None) => (Kind::ReplicaSet, owner.name),
         },
+        "ReplicationController" if is_version(owner.name, pod.config) => (Kind::Other, pod.config),
         "ReplicationController" => (Kind::ReplicaSet, owner.name),
         "StatefulSet" => (Kind::StatefulSet, owner.name),
         "DaemonSet" => (Kind::DaemonSet, owner.name),
@@ -88,17 +91,32 @@ pub fn workload<'a>(pod: &Origin<'a>) -> (Kind, &'a str) {
     }
 }
 
-/// The CronJob of `<name>-<minutes since 1970>`. A number that is not the time at which the pod was made is a name's.
+/// Whether it is one that a DeploymentConfig has made: each time that it rolls out it makes `<name>-<number>`.
+fn is_version(controller: &str, config: &str) -> bool {
+    let rest = controller.strip_prefix(config);
+    let number = rest.and_then(|rest| rest.strip_prefix('-'));
+    !config.is_empty() && number.is_some_and(is_number)
+}
+
+/// The CronJob of `<name>-<minutes since 1970>`, or seconds before Kubernetes 1.21. A number that is not the time at which the
+/// pod was made is a name's.
 fn scheduled(job: &str, created: Option<SystemTime>) -> Option<&str> {
-    let (stem, minutes) = job.rsplit_once('-')?;
-    if stem.is_empty() || minutes.len() > 10 || !minutes.bytes().all(|b| b.is_ascii_digit()) {
+    let (stem, number) = job.rsplit_once('-')?;
+    if stem.is_empty() || number.len() > 10 || !is_number(number) {
         return None;
     }
-    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(60 * minutes.parse::<u64>().ok()?);
-    let created = created?;
+    let number: u64 = number.parse().ok()?;
     // Clocks of two machines: the one that schedules and the one that writes down when.
-    let since = (created + Duration::from_secs(60)).duration_since(at).ok()?;
-    (since <= LATEST).then_some(stem)
+    let created = created? + Duration::from_secs(60);
+    let is_time = [60, 1].into_iter().any(|unit| {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(unit * number);
+        created.duration_since(at).is_ok_and(|since| since <= LATEST)
+    });
+    is_time.then_some(stem)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -180,6 +198,32 @@ mod tests {
     }
 
     #[test]
+    fn a_deployment_config_is_the_workload_whatever_its_version() {
+        let of = |owner: &'static str, config| {
+            workload(&Origin {
+                name: "x",
+                owner: Some(Owner {
+                    kind: "ReplicationController",
+                    name: owner,
+                }),
+                config,
+                ..Origin::default()
+            })
+        };
+        assert_eq!(of("shop-15", "shop"), (Other, "shop"));
+        assert_eq!(of("shop-1-2", "shop-1"), (Other, "shop-1"));
+        for (owner, config) in [
+            ("shop-15", ""),
+            ("shop-15", "other"),
+            ("shop-x", "shop"),
+            ("shop-", "shop"),
+            ("-1", ""),
+        ] {
+            assert_eq!(of(owner, config), (ReplicaSet, owner));
+        }
+    }
+
+    #[test]
     fn a_number_is_a_schedule_only_if_it_is_the_time() {
         let minute = 29_400_000u64;
         let at = |seconds: i64| {
@@ -209,6 +253,9 @@ mod tests {
             );
         }
         assert_eq!(job("backup-29400000", None), (Job, "backup-29400000"));
+        // Before Kubernetes 1.21.
+        assert_eq!(job("backup-1764000000", at(7)), (CronJob, "backup"));
+        assert_eq!(job("backup-1764000000", at(-90)), (Job, "backup-1764000000"));
         for name in [
             "migrate",
             "migrate-20261129",

@@ -90,6 +90,8 @@ struct Labels<'a> {
 struct Annotations<'a> {
     #[serde(borrow, default, rename = "kubernetes.io/config.mirror")]
     mirror: Cow<'a, str>,
+    #[serde(borrow, default, rename = "openshift.io/deployment-config.name")]
+    config: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +148,7 @@ impl Wire<'_> {
             .flatten()
             .find(|owner| owner.controller == Some(true));
         let labels = metadata.labels.as_ref();
+        let annotations = metadata.annotations.as_ref();
         let (kind, workload) = owner::workload(&Origin {
             name: &metadata.name,
             owner: owner.map(|owner| Owner {
@@ -154,6 +157,7 @@ impl Wire<'_> {
             }),
             template: labels.map_or("", |labels| &labels.template),
             rollout: labels.map_or("", |labels| &labels.rollout),
+            config: annotations.map_or("", |a| &a.config),
             created: metadata.creation_timestamp.as_deref().and_then(time),
         });
         let is_named = fits(&metadata.name, LONGEST)
@@ -163,7 +167,7 @@ impl Wire<'_> {
         if !is_named {
             return None;
         }
-        let mirror = metadata.annotations.as_ref().map_or("", |a| &a.mirror);
+        let mirror = annotations.map_or("", |a| &a.mirror);
         Some(Pod {
             uid: metadata.uid.to_string(),
             file: Some(mirror)
@@ -187,6 +191,8 @@ impl Wire<'_> {
         ];
         let runs = all.into_iter().flatten().flatten().flat_map(|container| {
             let last = container.last.as_ref().and_then(|last| last.terminated.as_ref());
+            // While one waits to be started again, both are the run that has ended.
+            let last = last.filter(|last| last.id != container.id);
             [Some(&container.id), last.map(|last| &last.id)]
                 .into_iter()
                 .flatten()
