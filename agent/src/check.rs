@@ -1,7 +1,7 @@
 //! `geophone check`: what works on this machine, and what would help where it does not.
 
 use crate::app;
-use crate::bpf::{State, Verdict, engine, host};
+use crate::bpf::{State, Verdict, barred, engine, host};
 use crate::config::Config;
 use crate::confine;
 use crate::error::Result;
@@ -59,6 +59,7 @@ pub fn check(config: &Config, btf: Option<PathBuf>) -> Result<Report> {
         ok: true,
         remedy: String::new(),
     });
+    facts.extend(calls_fact(barred::barred(), config.probes.profile.enabled));
     facts.extend(kubernetes_fact(config));
     let is_container = mountinfo::own("overlay").contains(&PathBuf::from("/"));
     facts.extend(host_fact(is_container, runtimes::host_error()));
@@ -148,6 +149,16 @@ fn facts(btf: Option<&Path>) -> Vec<Fact> {
             "",
         ),
     ]
+}
+
+/// That the runtime of the container lets nobody make calls that are needed; perf events are of stacks only.
+fn calls_fact(barred: &[&str], stacks: bool) -> Option<Fact> {
+    (!barred.is_empty()).then(|| Fact {
+        name: "system calls",
+        value: barred::reason(&barred.join(" and ")),
+        ok: !stacks && !barred.contains(&"bpf"),
+        remedy: barred::REMEDY.into(),
+    })
 }
 
 /// That the runtimes' files are not seen from a container; on the host they are those of our own root.
@@ -387,6 +398,20 @@ mod tests {
         );
         assert!(host_fact(false, denied()).is_none());
         assert!(host_fact(true, None).is_none());
+    }
+
+    #[test]
+    fn a_profile_that_refuses_calls_is_told() {
+        assert!(calls_fact(&[], true).is_none());
+        let fact = calls_fact(&["bpf", "perf_event_open"], false).unwrap();
+        assert!(
+            !fact.ok && fact.value.ends_with("refuses bpf and perf_event_open"),
+            "{fact:?}"
+        );
+        assert!(fact.remedy.contains("seccompProfile"), "{fact:?}");
+        // Only stacks need perf events.
+        assert!(calls_fact(&["perf_event_open"], false).unwrap().ok);
+        assert!(!calls_fact(&["perf_event_open"], true).unwrap().ok);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Loads the object, attaches the programs one by one, and keeps a verdict for each.
 
-use super::clock;
 use super::facts::{Facts, group_name};
 use super::fields::Group;
 use super::host;
@@ -11,6 +10,7 @@ use super::refusal::{Refusal, explain_load};
 use super::spec::{Hook, Sizes, Spec};
 use super::sys::{self, MappedArray};
 use super::verdict::{State, Verdict};
+use super::{barred, clock};
 use crate::error::{Context as _, Error, Result};
 use crate::record::{Source, verdict_key};
 use crate::stacks::loader;
@@ -86,6 +86,8 @@ impl Engine {
                 "this build has no eBPF programs (GEOPHONE_SKIP_BPF was set); run cargo xtask setup and build again",
             ));
         }
+        // While the agent has no filter of its own yet.
+        barred::barred();
         let path = host::btf_path(btf.as_deref());
         let cpus = host::possible_cpus();
         let Facts {

@@ -4,6 +4,7 @@
     reason = "bpf(2) and shared mappings; every block has its SAFETY comment"
 )]
 
+pub mod barred;
 pub mod btf;
 pub mod clock;
 pub mod engine;

@@ -1,5 +1,6 @@
 //! Why a program does not run, in words that help.
 
+use super::barred;
 use super::host;
 use super::spec::Hook;
 use super::verdict::State;
@@ -76,6 +77,15 @@ impl From<ProgramError> for Refusal {
             _ => (None, String::new()),
         };
         let errno = io.and_then(std::io::Error::raw_os_error);
+        let is_barred = |call: &&&str| match &error {
+            ProgramError::SyscallError(e) => e.call == **call,
+            _ => false,
+        };
+        if let Some(call) = barred::barred().iter().find(is_barred) {
+            let mut refusal = Self::unsupported(barred::reason(call));
+            refusal.remedy = barred::REMEDY.into();
+            return refusal;
+        }
         if errno == Some(libc::EPERM) || errno == Some(libc::EACCES) && log.is_empty() {
             let missing = host::missing_capabilities(host::effective_capabilities());
             let lockdown = host::lockdown();
@@ -150,7 +160,10 @@ pub fn explain_load(error: aya::EbpfError) -> Error {
         chain = format!("{chain}: {cause}");
         source = cause.source();
     }
-    if missing.is_empty() {
+    if barred::barred().contains(&"bpf") {
+        let (why, remedy) = (barred::reason("bpf"), barred::REMEDY);
+        Error::new(format_args!("creating the eBPF maps: {why}; {remedy}"))
+    } else if missing.is_empty() {
         Error::new(format_args!("creating the eBPF maps: {chain}"))
     } else {
         Error::new(format_args!(

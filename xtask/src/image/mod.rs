@@ -5,6 +5,7 @@
 
 mod layer;
 mod layout;
+mod runtime_default;
 mod sbom;
 mod trial;
 mod twice;
@@ -43,6 +44,9 @@ pub struct Options {
     /// Start it by runc as well, with the capabilities of the DaemonSet, and ask it for its metrics
     #[arg(long)]
     test: bool,
+    /// With --test: under this default profile of a runtime as well, as containers-common and Docker write theirs
+    #[arg(long, value_name = "FILE", requires = "test")]
+    seccomp: Option<PathBuf>,
     /// Build the eBPF object in another directory too, and compare: a minute of CPU time
     #[arg(long)]
     reproduce: bool,
@@ -106,7 +110,7 @@ pub fn image(options: &Options) -> Result<()> {
         layer::unpack(&layout::read(&output)?.layer, rootfs)?;
     }
     if options.test {
-        trial::try_all(&output)?;
+        trial::try_all(&output, options.seccomp.as_deref())?;
     }
     Ok(())
 }
@@ -121,7 +125,7 @@ pub fn check(agent: &Path) -> Result<u64> {
     fs::copy(agent, &copy)?;
     let again = make(Arch::here(), &copy, &second)?.digest;
     ensure!(digest == again, "twice made, it is {digest} and {again}");
-    Ok(1 + trial::try_all(&first)?)
+    Ok(1 + trial::try_all(&first, None)?)
 }
 
 /// The released agent, linked once more: without a library of the host's. What it is made of is compiled for either, only the

@@ -1,6 +1,7 @@
-//! The image, started by runc as a node would start it: read-only, with the DaemonSet's capabilities and namespaces, the profile of system calls
-//! that is shipped, the node's network.
+//! The image, started by runc as a node would start it: read-only, with the DaemonSet's capabilities and namespaces, the node's network; under
+//! the profile of system calls that is shipped, and under the one that a runtime has by itself.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,30 +11,58 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{layer, layout};
+use super::{layer, layout, runtime_default};
+use crate::arch::Arch;
 use crate::shell::{root, say, target_dir};
 
 /// A container starts, and its agent attaches, in so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Unpacks the image and does with it what its users do; returns how many things held.
-pub fn try_all(image: &Path) -> Result<u64> {
+/// Unpacks the image and does with it what its users do, also under another profile of a runtime; returns how many things held.
+pub fn try_all(image: &Path, profile: Option<&Path>) -> Result<u64> {
     let image = layout::read(image)?;
     let scratch = tempfile::tempdir_in(target_dir()?)?;
     let bundle = scratch.path().join("bundle");
     fs::create_dir_all(bundle.join("rootfs"))?;
     layer::unpack(&image.layer, &bundle.join("rootfs"))?;
     only_what_is_meant(&bundle.join("rootfs"))?;
-    let container = Container {
+    let mut container = Container {
         bundle,
         state: scratch.path().join("state"),
         config: image.config,
+        seccomp: runtime_default::read(&root().join("deploy/container/seccomp.json"))?,
     };
-    container.checks()?;
+    let expected = container.checks()?;
     say("the image: `check` holds in a container");
     container.runs()?;
     say("the image: `run` in a container is ready, has its metrics and refused nothing");
-    Ok(3)
+    let debian = runtime_default::read(Path::new(runtime_default::DEBIAN))?;
+    let (held, _) = daemon_set()?;
+    let under = |profile: &Value| runtime_default::of(profile, &held, Arch::here());
+    container.seccomp = under(&debian);
+    container.is_told_what_is_refused()?;
+    say("the image: where a runtime's profile refuses bpf, `check` tells");
+    let mut profiles = vec![("a runtime's default", runtime_default::later(debian))];
+    if let Some(file) = profile {
+        profiles.push(("the given", runtime_default::read(file)?));
+    }
+    for (name, profile) in &profiles {
+        container.seccomp = under(profile);
+        let found = container
+            .checks()
+            .with_context(|| format!("under {name} profile"))?;
+        ensure!(
+            found == expected,
+            "under {name} profile there is {found:?}, under our own {expected:?}"
+        );
+        container
+            .runs()
+            .with_context(|| format!("under {name} profile"))?;
+        say(format_args!(
+            "the image: under {name} profile all attaches and runs as under our own"
+        ));
+    }
+    Ok(4 + 2 * profiles.len() as u64)
 }
 
 /// No shell, no second program, certificates.
@@ -74,6 +103,8 @@ struct Container {
     /// Where runc keeps what it knows: its own, so that no other's is touched.
     state: PathBuf,
     config: Value,
+    /// The profile of system calls.
+    seccomp: Value,
 }
 
 impl Container {
@@ -98,13 +129,11 @@ impl Container {
             json!({"type": "mount"}),
             json!({"type": "ipc"}),
             json!({"type": "uts"}),
+            json!({"type": "cgroup"}),
         ];
         if !sees_processes {
             namespaces.push(json!({"type": "pid"}));
         }
-        let profile = root().join("deploy/container/seccomp.json");
-        let seccomp: Value =
-            serde_json::from_slice(&fs::read(&profile).with_context(|| profile.display().to_string())?)?;
         let bind = |path: &str| json!({"destination": path, "source": path, "type": "bind", "options": ["rbind", "ro", "nosuid", "nodev"]});
         let memory = |path: &str| json!({"destination": path, "source": "tmpfs", "type": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]});
         let spec = json!({
@@ -123,7 +152,9 @@ impl Container {
             "mounts": [
                 {"destination": "/proc", "source": "proc", "type": "proc"},
                 {"destination": "/dev", "source": "tmpfs", "type": "tmpfs", "options": ["nosuid", "mode=755"]},
-                bind("/sys"),
+                // Without what the host has mounted there.
+                {"destination": "/sys", "source": "sysfs", "type": "sysfs", "options": ["ro", "nosuid", "nodev", "noexec"]},
+                bind("/sys/fs/cgroup"),
                 memory("/tmp"),
                 memory("/var/lib/geophone"),
             ],
@@ -131,15 +162,15 @@ impl Container {
             "linux": {
                 "namespaces": namespaces,
                 "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-                "seccomp": seccomp,
+                "seccomp": self.seccomp,
             },
         });
         fs::write(self.bundle.join("config.json"), serde_json::to_vec(&spec)?)?;
         Ok(())
     }
 
-    /// `geophone check`: everything that is asked for works, and what is kept is told.
-    fn checks(&self) -> Result<()> {
+    /// What `geophone check` says, and whether it is content.
+    fn check(&self) -> Result<(bool, Value)> {
         self.prepare(&["check", "--json"])?;
         let output = self
             .runc()
@@ -152,19 +183,40 @@ impl Container {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),
         );
-        ensure!(
-            output.status.success(),
-            "check in a container: {}: {said}{complaint}",
-            output.status
-        );
-        let report: Value =
-            serde_json::from_str(&said).with_context(|| format!("check --json: {said}{complaint}"))?;
-        ensure!(report["ok"] == true, "{report}");
-        let attached = report["programs"].as_array().into_iter().flatten();
-        let attached = attached
-            .filter(|program| program["verdict"] == "attached")
-            .count();
+        let report = serde_json::from_str(&said)
+            .with_context(|| format!("check in a container: {}: {said}{complaint}", output.status))?;
+        Ok((output.status.success(), report))
+    }
+
+    /// `geophone check`: everything that is asked for works. Returns the verdict of each program.
+    fn checks(&self) -> Result<BTreeMap<String, String>> {
+        let (well, report) = self.check()?;
+        ensure!(well && report["ok"] == true, "{report}");
+        let programs = report["programs"].as_array().into_iter().flatten();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let verdicts: BTreeMap<_, _> = programs
+            .map(|program| (text(&program["name"]), text(&program["verdict"])))
+            .collect();
+        let attached = verdicts.values().filter(|verdict| *verdict == "attached").count();
         ensure!(attached >= 5, "{attached} programs are attached: {report}");
+        Ok(verdicts)
+    }
+
+    /// `geophone check` under a profile that refuses `bpf`: it fails, and says whose fault it is and what helps.
+    fn is_told_what_is_refused(&self) -> Result<()> {
+        let (well, report) = self.check()?;
+        let mut facts = report["facts"].as_array().into_iter().flatten();
+        let fact = facts.find(|fact| fact["name"] == "system calls");
+        let fact = fact.with_context(|| format!("it is not told what is refused: {report}"))?;
+        let says = |value: &Value, word: &str| value.as_str().is_some_and(|text| text.contains(word));
+        ensure!(
+            !well
+                && fact["ok"] == false
+                && says(&fact["value"], "refuses bpf and perf_event_open")
+                && says(&fact["remedy"], "seccompProfile")
+                && says(&report["engine_error"], "refuses bpf"),
+            "{report}"
+        );
         Ok(())
     }
 
@@ -221,6 +273,7 @@ impl Container {
             unfiltered.iter().all(|line| number(line) == Some(0.0)),
             "{unfiltered:?}"
         );
+        running.is_filtered()?;
         let (given, _) = daemon_set()?;
         for line in samples("geophone_agent_capabilities{") {
             ensure!(
@@ -248,6 +301,28 @@ impl Running<'_> {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
+    }
+
+    /// The agent's own two filters are on all of its threads, upon that of the container.
+    fn is_filtered(&self) -> Result<()> {
+        let state = self.container.runc().args(["state", &self.id]).output()?;
+        let state: Value = serde_json::from_slice(&state.stdout).context("runc state")?;
+        let tasks = fs::read_dir(format!("/proc/{}/task", state["pid"]))?;
+        for task in tasks.flatten() {
+            // A thread that has just ended has none.
+            let Ok(status) = fs::read_to_string(task.path().join("status")) else {
+                continue;
+            };
+            let count = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Seccomp_filters:"));
+            ensure!(
+                count.is_some_and(|count| count.trim() == "3"),
+                "filters of {}: {count:?}",
+                task.path().display()
+            );
+        }
+        Ok(())
     }
 
     /// As a node stops it; it must end well.

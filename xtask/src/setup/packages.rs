@@ -144,6 +144,11 @@ pub const TEST: &[Need] = &[
         "tests without root and with fewer capabilities",
     ),
     need(&["runc"], "runc", "starts the container image"),
+    need(
+        &["/usr/share/containers/seccomp.json"],
+        "golang-github-containers-common",
+        "a runtime's own profile of system calls, for the container image",
+    ),
     need(&["gzip"], "gzip", "packs the container image"),
     need(
         &["qemu-system-x86_64"],
