@@ -20,6 +20,10 @@ fn has_hardware(name: &str) -> bool {
         .flatten()
         .map(|entry| entry.file_name())
         .collect();
-    let has = |prefix: &str| names.iter().any(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()));
+    let has = |prefix: &str| {
+        names
+            .iter()
+            .any(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+    };
     has("device") || has("lower_") && !has("bridge")
 }
