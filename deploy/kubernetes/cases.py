@@ -148,7 +148,8 @@ COMPONENTS = {
         },
     ),
     "rules": ([], {"prometheusRule": {"create": True, "labels": OPERATOR}}),
-    # By the environment, which leaves the settings to who has them.
+    # By the environment, as stacks too: it leaves the settings to who has them.
+    "peers": ([], {"kubernetes": {"peers": True}}),
     "stacks": (
         [],
         {

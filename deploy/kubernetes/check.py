@@ -200,7 +200,8 @@ def least_privilege(name, objects):
         fault(f"{name}: {writable} of the host can be written")
     settings = yaml.safe_load(objects["ConfigMap", "geophone"]["data"]["geophone.yaml"]).get("kubernetes", {})
     asks = settings.get("enabled", True)
-    rights = RIGHTS + (RIGHTS_OF_PEERS if settings.get("peers") else [])
+    peers = settings.get("peers") or any(item["name"] == "GEOPHONE_KUBERNETES__PEERS" for item in container["env"])
+    rights = RIGHTS + (RIGHTS_OF_PEERS if peers else [])
     if pod["automountServiceAccountToken"] != asks:
         fault(f"{name}: a token that nobody uses, or none although the API is asked")
     role = objects.get(("ClusterRole", "geophone"))

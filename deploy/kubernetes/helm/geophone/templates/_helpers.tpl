@@ -113,8 +113,6 @@ has them. */ -}}
 {{- $forced := dict "api" $api "store" $store }}
 {{- if not .Values.kubernetes.enabled }}
 {{- $_ := set $forced "kubernetes" (dict "enabled" false) }}
-{{- else if include "geophone.peers" . }}
-{{- $_ := set $forced "kubernetes" (dict "peers" true) }}
 {{- end }}
 {{- $rules := dict }}
 {{- if include "geophone.rules" . }}
