@@ -268,6 +268,9 @@ fn configuration(scratch: &Scratch, authority: &Authority, token: &Path, own: &[
                 "scrape_interval: 15s",
                 "scrape_interval: 1s\n  evaluation_interval: 1s",
             ),
+            // Debian's Prometheus has a flag for it.
+            ("    scrape_native_histograms: true\n", ""),
+            ("alertmanager.example:9093", "127.0.0.1:9"),
             ("../../../docs/rules/*.yaml", &alerts.to_string_lossy()),
             ("../fleet.yaml", &fleet.to_string_lossy()),
             ("../health.yaml", &health.to_string_lossy()),
