@@ -47,6 +47,7 @@ NOTES = [
     ("bearer token", lambda values: exposed(values) and bearer(values)),
     ("with TLS", lambda values: exposed(values)),
     ("No metrics leave", lambda values: not exposed(values) and not any(values.get("config", {}).get("export", {}).values())),
+    ("OpenTelemetry's names, which", lambda values: by_otlp_alone(values)),
     ("Without hostPID", lambda values: not values.get("hostPID", True)),
     ("Without hostFiles", lambda values: not sees_files(values)),
     ("helm test", lambda values: values.get("tests", {}).get("create", True)),
@@ -55,6 +56,12 @@ NOTES = [
 
 def exposed(values):
     return values.get("api", {}).get("expose", False)
+
+
+def by_otlp_alone(values):
+    export = values.get("config", {}).get("export", {})
+    scraped = any(values.get(monitor, {}).get("create", False) for monitor in ("podMonitor", "serviceMonitor"))
+    return "endpoint" in export.get("otlp", {}) and not export.get("remote_write") and not scraped
 
 
 def mutual(values):

@@ -75,7 +75,8 @@ const CHECKS: &[Check] = &[
     ("Prometheus configurations and rules", PROMTOOL, prometheus),
     ("Alertmanager configuration", AMTOOL, alertmanager),
     ("vmagent's configuration", VMAGENT, vmagent),
-    ("collector's configuration", COLLECTOR, collector),
+    ("what a region's collector scrapes", PYTHON, scrapes),
+    ("collectors' configurations", COLLECTOR, collector),
     ("dashboards", TYPESCRIPT, dashboards),
 ];
 
@@ -311,14 +312,34 @@ fn vmagent(_: &Path) -> Result<()> {
     .map(drop)
 }
 
+/// A collector in the place of a region's Prometheus scrapes as that would.
+fn scrapes(_: &Path) -> Result<()> {
+    let script = "import pathlib, sys, yaml\n\
+        region, collector = (yaml.safe_load(pathlib.Path(sys.argv[1], name).read_text()) for name in ('region.yaml', 'collector.yaml'))\n\
+        own = collector['receivers']['prometheus']['config']['scrape_configs']\n\
+        sys.exit(own != region['scrape_configs'] and f'collector.yaml scrapes otherwise than region.yaml: {own}')\n";
+    let at = deploy_dir().join("prometheus/config");
+    said(Command::new(python()?).args(["-c", script]).arg(at)).map(drop)
+}
+
 fn collector(_: &Path) -> Result<()> {
-    let file = deploy_dir().join("stack/otelcol/config.yaml");
-    said(
-        Command::new("otelcol-contrib")
-            .arg("validate")
-            .arg(format!("--config={}", file.display())),
-    )
-    .map(drop)
+    let scratch = tempfile::tempdir()?;
+    let at = |file: &str| scratch.path().join(file);
+    // It wants files that a configuration names to be there.
+    for file in ["geophone.token", "geophone-ca.pem"] {
+        fs::write(at(file), "")?;
+    }
+    let text = fs::read_to_string(deploy_dir().join("prometheus/config/collector.yaml"))?;
+    let region = at("collector.yaml");
+    fs::write(
+        &region,
+        text.replace("/etc/prometheus", &scratch.path().to_string_lossy()),
+    )?;
+    for file in [deploy_dir().join("stack/otelcol/config.yaml"), region] {
+        let config = format!("--config={}", file.display());
+        said(Command::new("otelcol-contrib").arg("validate").arg(config))?;
+    }
+    Ok(())
 }
 
 /// Grafana's type of a dashboard, in which an enumeration is written as JSON has it, and what an annotation asks is Prometheus'.
