@@ -74,6 +74,11 @@ impl Dashboard {
             }
             _ => json!({ "selected": true, "text": values, "value": values }),
         };
+        if found["type"] == "textbox" {
+            let current = found["current"].clone();
+            found["query"] = current["value"].clone();
+            found["options"] = json!([current]);
+        }
         Ok(())
     }
 

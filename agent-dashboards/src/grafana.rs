@@ -2,7 +2,7 @@
 
 use crate::links::{self, Links};
 use crate::maker::{AT_LEAST, AT_MOST};
-use crate::panel::{Board, Panel, Show, Target, Variable};
+use crate::panel::{Board, Panel, Show, Target, Values, Variable};
 use crate::{Dashboard, Query};
 use serde_json::{Value, json};
 
@@ -98,12 +98,16 @@ fn set_links_apart(value: &mut Value) {
 }
 
 fn variable(variable: &Variable) -> Value {
+    let query = match &variable.values {
+        Values::Asked(query) => query,
+        Values::Written(first) => return written(variable, first),
+    };
     let mut value = json!({
         "name": variable.name,
         "label": variable.label,
         "type": "query",
         "datasource": source(),
-        "query": { "query": variable.query, "refId": variable.name },
+        "query": { "query": query, "refId": variable.name },
         "current": { "selected": true, "text": ["All"], "value": ["$__all"] },
         "includeAll": true,
         "multi": true,
@@ -120,6 +124,14 @@ fn variable(variable: &Variable) -> Value {
         value["allValue"] = json!(".*");
     }
     value
+}
+
+fn written(variable: &Variable, first: &str) -> Value {
+    let current = json!({ "selected": true, "text": first, "value": first });
+    json!({
+        "name": variable.name, "label": variable.label, "type": "textbox", "query": first,
+        "current": current, "options": [current], "hide": 0, "skipUrlSync": false,
+    })
 }
 
 /// Panels one beside the other, as they fit, row by row from there on; `id` is that of the last panel before them.

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// By itself Grafana leaves what parts a URL, as `&` is, as it is.
 const ENCODED: &str = ":percentencode";
 
+/// The variable with the address of an agent.
+pub const AGENT: &str = "agent";
+
 /// What there is to lead to: title and variables of each dashboard, by its name.
 pub type Map = BTreeMap<&'static str, (&'static str, Vec<&'static str>)>;
 
@@ -121,13 +124,15 @@ impl Links<'_> {
     }
 }
 
-/// Of the agent that a row is of: it keeps an hour of stacks, and takes seconds since 1970.
+/// Of the agent that a row is of, where this browser reaches it: its node's name is no such address, and where it is one, the agent
+/// wants a token. It keeps an hour of stacks, and takes seconds since 1970.
 fn stacks(column: &str, parameter: &str) -> Value {
     let url = format!(
-        "http://${{__data.fields.instance:raw}}/api/v1/profile?{parameter}=${{__data.fields.{column}{ENCODED}}}\
+        "${{{AGENT}:raw}}/api/v1/profile?{parameter}=${{__data.fields.{column}{ENCODED}}}\
          &from=${{__from:date:seconds}}&to=${{__to:date:seconds}}&format=svg"
     );
-    json!({ "title": "Flamegraph, from the agent", "url": url, "targetBlank": true })
+    let title = format!("Flamegraph of ${{__data.fields.instance}}, if ${AGENT} is its agent");
+    json!({ "title": title, "url": url, "targetBlank": true })
 }
 
 /// At the cells of a matrix of regions, by their row and their column.

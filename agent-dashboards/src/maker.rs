@@ -1,7 +1,7 @@
 //! Queries and panels from the declarations.
 
 use crate::boards::PROFILES;
-use crate::panel::{Panel, Show, Target, Variable};
+use crate::panel::{Panel, Show, Target, Values, Variable};
 use crate::watches;
 use crate::{Kind, Metric, RECORDED, Style, WATCHES};
 use std::collections::{BTreeMap, BTreeSet};
@@ -293,7 +293,7 @@ pub fn variable(name: &'static str, label: &'static str, selector: &str) -> Vari
     Variable {
         name,
         label,
-        query: format!("label_values({selector}, {name})"),
+        values: Values::Asked(format!("label_values({selector}, {name})")),
     }
 }
 

@@ -153,8 +153,8 @@ impl Panel {
         self
     }
 
-    /// A click on this column of a table, which has a column `instance` too, asks the agent for stacks: its label's value is that
-    /// parameter of `/api/v1/profile`.
+    /// A click on this column of a table, which has a column `instance` too, asks the agent of variable `agent` for stacks: its label's
+    /// value is that parameter of `/api/v1/profile`.
     pub const fn stacks(mut self, column: &'static str, parameter: &'static str) -> Self {
         self.stacks = Some((column, parameter));
         self
@@ -178,8 +178,17 @@ pub struct Variable {
     pub name: &'static str,
     /// As people read it.
     pub label: &'static str,
+    /// What it may be.
+    pub values: Values,
+}
+
+/// Where a variable has its values from.
+#[derive(Clone, Debug)]
+pub enum Values {
     /// `label_values(…)`.
-    pub query: String,
+    Asked(String),
+    /// Somebody writes one; this at first.
+    Written(&'static str),
 }
 
 /// A dashboard.

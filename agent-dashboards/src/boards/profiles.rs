@@ -1,19 +1,25 @@
 //! Stacks: whose they are, how many there are and how good they are; the stacks themselves the agent answers for.
 
 use super::{PROFILES, SERVICES};
+use crate::links::AGENT;
 use crate::maker::{Maker, places, share, subjects};
-use crate::panel::{Board, Panel, Show};
+use crate::panel::{Board, Panel, Show, Values, Variable};
 
 const WHERE: &str = "The stacks of the last hour are with each agent. Of the time that is looked at here, on the node:\n\n    \
     geophone profile --from ${__from:date:iso} --to ${__to:date:iso} --subject NAME -o cpu.svg\n\n\
-    or `/api/v1/profile` of its API, as the tables below link to it: that works in a browser on the \
-    node itself, where `instance` is 127.0.0.1 and a port; an agent that others can reach has TLS and asks for a token. `geophone diff 10m..5m 5m..now` says what changed. Parca and Pyroscope scrape \
+    A click in the tables below asks the agent whose address is in **Agent**: one that listens on its node alone, brought to this \
+    machine by the first or the second of these. One that others can reach wants TLS and a token, which a browser does not send: the third.\n\n    \
+    ssh -L 9779:127.0.0.1:9779 NODE\n    \
+    kubectl -n geophone port-forward POD 9779\n    \
+    curl --cacert ca.crt -H \"Authorization: Bearer $TOKEN\" -o cpu.svg \\\n      \
+    \"https://NODE:9779/api/v1/profile?subject=NAME&from=${__from:date:seconds}&to=${__to:date:seconds}&format=svg\"\n\n\
+    `geophone diff 10m..5m 5m..now` says what changed. Parca and Pyroscope scrape \
     `/debug/pprof/profile` of the agent, and show flamegraphs beside these panels.";
 
 /// The dashboard.
 pub fn board(m: &mut Maker) -> Board {
     m.scope(&["instance", "subject"]);
-    let mut panels: Vec<Panel> = vec![m.panel(Show::Text, "", &[]).about(WHERE).size(24, 6)];
+    let mut panels: Vec<Panel> = vec![m.panel(Show::Text, "", &[]).about(WHERE).size(24, 9)];
 
     panels.push(m.row("Who uses the CPU"));
     let by = ["instance", "subject"];
@@ -25,7 +31,7 @@ pub fn board(m: &mut Maker) -> Board {
     let whose = m.panel(Show::Table, "Flamegraphs of subjects", &targets);
     panels.push(
         whose
-            .about("CPU time of each subject on each node, and how long it waits for a CPU; a click on a subject asks its agent for the flamegraph")
+            .about("CPU time of each subject on each node, and how long it waits for a CPU; a click on a subject asks the agent for the flamegraph")
             .units(&[("CPUs", "short"), ("wait for a CPU, p99", "s")])
             .stacks("subject", "subject")
             .link("subject", SERVICES, &["instance", "subject"]),
@@ -129,6 +135,11 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(m.graph("Names that could not be had", &targets));
     let mut variables = places();
     variables.push(subjects());
+    variables.push(Variable {
+        name: AGENT,
+        label: "Agent",
+        values: Values::Written("http://127.0.0.1:9779"),
+    });
     Board {
         name: PROFILES,
         title: "geophone / Profiles",
