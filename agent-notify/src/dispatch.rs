@@ -169,6 +169,13 @@ impl Dispatcher {
         )
     }
 
+    /// Of alerts of these labels nobody can say now whether they still fire: that nothing is said of them is no end.
+    pub fn spare(&mut self, now: Millis, is_open: impl Fn(&Labels) -> bool) {
+        for (_, held) in self.alerts.iter_mut().filter(|(labels, _)| is_open(labels)) {
+            held.seen = now;
+        }
+    }
+
     /// Takes what is known of all alerts now, and what depends on what.
     pub fn observe(&mut self, now: Millis, alerts: &[Alert], edges: &Edges) {
         for alert in alerts {

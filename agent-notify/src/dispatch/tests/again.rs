@@ -225,3 +225,23 @@ fn a_place_that_refuses_delays_no_other_of_its_group() {
     assert_eq!(step(&mut it, T + 89 * SECOND, &both), NOTHING);
     assert_eq!(step(&mut it, T + 90 * SECOND, &both), ["0: +1 +2", "1: +1 +2"]);
 }
+
+/// Cause: a restart, after which for an hour nobody can say whether what was told still fires. Seen: nobody is told that it is over, until
+/// who can does not speak of it.
+#[test]
+fn what_nobody_can_look_at_is_not_over() {
+    let mut it = one();
+    let a = alert("A", "1", T);
+    step(&mut it, T, just(&a));
+    let first = entries(&mut it, T + 30 * SECOND, just(&a), &Silences::default());
+    let mut it = one();
+    it.restore(T + MINUTE, vec![(0, 0, first[0].memo.clone())]);
+    let mut ends = Vec::new();
+    for minute in 1..90 {
+        let now = T + minute * MINUTE;
+        it.spare(now, |labels| minute < 60 && *labels == a.labels);
+        let told = step(&mut it, now, &[]);
+        ends.extend(told.into_iter().map(|one| (minute, one)));
+    }
+    assert_eq!(ends, [(64, "0: -1".to_owned())]);
+}

@@ -7,6 +7,7 @@ use super::view::{self, Open};
 use crate::aggregate::Snapshot;
 use crate::alert::Rules;
 use crate::alert::files;
+use crate::alert::view::{AlertView, GroupView};
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::memory::now;
@@ -15,6 +16,7 @@ use agent_notify::notification::Entry;
 use agent_notify::queue::Limits;
 use agent_notify::silence::NotExpired;
 use agent_notify::{Alert, Dispatcher, Incidents, Silence, Silences};
+use agent_rules::alert::ALERTNAME;
 use agent_store::labels::Labels;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -172,17 +174,40 @@ impl Notifier {
 
     /// One look; answers when the next is due.
     fn step(&self, rules: &Rules, snapshots: &watch::Receiver<Arc<Snapshot>>) -> Duration {
-        let groups = rules.view();
-        let told = view::told(&groups);
-        let alerts: Vec<Alert> = told
-            .iter()
-            .map(|told| view::alert(told, &self.external_labels, &self.external_url))
-            .collect();
-        self.look(now(), &alerts, || {
+        self.hear(now(), &rules.view(), || {
             // The collector waits for who borrows.
             let snapshot = snapshots.borrow().clone();
             edges(&snapshot, &self.external_labels)
         })
+    }
+
+    /// What is due now, by what the rules say.
+    pub(super) fn hear(
+        &self,
+        now: i64,
+        groups: &[Arc<GroupView>],
+        edges: impl FnOnce() -> Edges,
+    ) -> Duration {
+        let told = view::told(groups);
+        let alerts: Vec<Alert> = told
+            .iter()
+            .map(|told| view::alert(told, &self.external_labels, &self.external_url))
+            .collect();
+        let all = groups.iter().flat_map(|group| group.alerts());
+        let pending = all.filter(|alert| alert.state == agent_rules::State::Pending.name());
+        let pending: BTreeSet<Labels> = pending.map(|alert| self.labels(alert)).collect();
+        let rules = groups.iter().flat_map(|group| &group.rules);
+        let failing = rules.filter(|rule| !rule.last_error.is_empty());
+        let failing: BTreeSet<&str> = failing.map(|rule| rule.name.as_str()).collect();
+        self.state().dispatcher.spare(now, |labels| {
+            pending.contains(labels) || failing.contains(labels.get(ALERTNAME))
+        });
+        self.look(now, &alerts, edges)
+    }
+
+    /// Labels of an alert, as they are told.
+    fn labels(&self, alert: &AlertView) -> Labels {
+        view::labels(&Labels::new(alert.labels.clone()), &self.external_labels)
     }
 
     /// What is due now, of these alerts.
