@@ -4,6 +4,7 @@ use super::*;
 use crate::alert::Rules;
 use crate::export::testing::snapshot;
 use crate::memory::Memory;
+use agent_store::store::Value as Sample;
 
 /// Evaluates what is due, and looks who is to be told. Answers what fires.
 fn step(rules: &Rules, notifier: &Notifier, at: i64) -> Vec<String> {
@@ -15,6 +16,63 @@ fn step(rules: &Rules, notifier: &Notifier, at: i64) -> Vec<String> {
         .flat_map(|group| group.alerts())
         .filter(|alert| alert.state == "firing");
     firing.map(|alert| alert.labels["alertname"].clone()).collect()
+}
+
+/// Cause: a peer's retransmits are an anomaly, and its health is critical ten seconds later; the rules, and how groups wait, are as
+/// shipped: the one fires at once, the other five minutes later. Seen: one incident, and one group that is told of both.
+#[test]
+fn one_cause_is_one_incident_whatever_the_rules_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rules");
+    let config = parse(&format!(
+        "store: {{kind: memory}}\nhealth: {{enabled: false}}\nrules: {{files: [{rules}/anomalies.yaml, {rules}/verdicts.yaml]}}\n\
+         alerting:\n  directory: {}\n  route: {{receiver: ops, group_by: [incident]}}\n  receivers: [{{name: ops, log_configs: [{{}}]}}]\n",
+        directory.path().display()
+    ))
+    .unwrap();
+    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
+    let rules = Rules::open(&config, Some(&memory), None).unwrap();
+    let notifier = Notifier::open(&config).unwrap();
+    let series = |name: &str, labels: [(&str, &str); 2]| {
+        let own = [("__name__", name), ("instance", "n")];
+        let labels = Labels::new(own.into_iter().chain(labels));
+        memory.store().register(&labels).unwrap()
+    };
+    let peer = [("entity", "peer"), ("name", "db")];
+    let anomaly = series(
+        "geophone_anomaly_active",
+        [("watch", "tcp_retransmits"), ("peer", "db")],
+    );
+    let state = series("geophone_health_state", peer);
+    let confidence = series("geophone_health_confidence", peer);
+    let mut fired = BTreeMap::new();
+    for second in (0..720).step_by(5) {
+        let at = 1_700_000_000_000 + second * 1000;
+        let critical = if second < 10 { 0.0 } else { 2.0 };
+        let samples = [(anomaly, 1.0), (state, critical), (confidence, 1.0)];
+        let samples = samples.map(|(series, value)| (series, Sample::Float(value)));
+        memory.store().append(at, &samples);
+        for name in step(&rules, &notifier, at) {
+            fired.entry(name).or_insert(second);
+        }
+    }
+    let fired: Vec<(&str, bool)> = fired
+        .iter()
+        .map(|(name, at)| (name.as_str(), *at > 300))
+        .collect();
+    assert_eq!(
+        fired,
+        [("GeophoneAnomaly", false), ("GeophoneHealthCritical", true)]
+    );
+    let incidents = notifier.incidents();
+    let alerts: Vec<_> = incidents
+        .iter()
+        .map(|one| one["alerts"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(alerts, [2], "{incidents:#?}");
+    let lanes = notifier.lanes().flat_map(|lane| lane.memos());
+    let open: Vec<usize> = lanes.map(|memo| memo.open.len()).collect();
+    assert_eq!(open, [2]);
 }
 
 /// Cause: an alert whose rule waits for five minutes has fired, and the agent is started again; its receiver is told each minute of what
