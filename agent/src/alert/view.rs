@@ -114,6 +114,9 @@ pub struct AlertView {
     pub keep_firing_since: Option<String>,
     /// The value, as Go writes it with an exponent.
     pub value: String,
+    /// Why nobody is told although it fires: `silenced`, `inhibited`, or `muted` by the times of its routes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muted: Option<&'static str>,
 }
 
 impl GroupView {
@@ -151,6 +154,15 @@ impl GroupView {
             if let Some(evidence) = evidence(anomalies, label) {
                 alert.annotations.entry(EVIDENCE.to_owned()).or_insert(evidence);
             }
+        }
+    }
+
+    /// Says of alerts that fire why nobody is told of them, if `why` knows.
+    pub fn explain_silence(&mut self, why: impl Fn(&AlertView) -> Option<&'static str>) {
+        let rules = self.rules.iter_mut().filter_map(|rule| rule.alerting.as_mut());
+        let alerts = rules.flat_map(|rule| &mut rule.alerts);
+        for alert in alerts.filter(|alert| alert.state == State::Firing.name()) {
+            alert.muted = why(alert);
         }
     }
 
@@ -243,6 +255,7 @@ fn alert_view(alert: &Alert) -> AlertView {
         active_at: time(alert.active_at),
         keep_firing_since: alert.keep_firing_since.map(time),
         value: float(alert.value, 'e', None),
+        muted: None,
     }
 }
 
@@ -305,6 +318,7 @@ mod tests {
                 active_at: never(),
                 keep_firing_since: None,
                 value: "1e+00".to_owned(),
+                muted: None,
             };
         let told = |(labels, annotations): &(BTreeMap<String, String>, BTreeMap<String, String>)| Told {
             labels: Labels::new(labels.clone()),

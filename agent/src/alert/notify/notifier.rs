@@ -19,7 +19,7 @@ use agent_notify::{Alert, Dispatcher, Incidents, Silence, Silences};
 use agent_rules::alert::ALERTNAME;
 use agent_store::labels::Labels;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -53,6 +53,8 @@ pub struct Notifier {
     pub(super) active_silences: AtomicU64,
     /// Incidents that are not over, the latest last.
     pub(super) open: Mutex<Vec<Open>>,
+    /// Why nobody is told of alerts that fire, by their labels.
+    muted: Mutex<HashMap<Labels, &'static str>>,
 }
 
 impl Notifier {
@@ -128,6 +130,7 @@ impl Notifier {
             _lock: lock,
             active_silences: AtomicU64::new(0),
             open: Mutex::default(),
+            muted: Mutex::default(),
         })
     }
 
@@ -248,6 +251,7 @@ impl Notifier {
             .filter(|silence| silence.state(now) == "active");
         self.active_silences.store(active.count() as u64, Relaxed);
         let next = dispatcher.next();
+        self.note_muted(&state, now);
         drop(state);
         for (receiver, integration, memo) in memos {
             if let Some(lane) = self.lane(receiver, integration) {
@@ -288,18 +292,23 @@ impl Notifier {
             let why = "nobody is told of alerts here: alerting.receivers is empty";
             return Some(Err(why.to_owned()));
         }
-        let silences = &mut self.state().silences;
+        let mut state = self.state();
         let added = match new {
-            true => Some(silences.add(silence, now())),
-            false => silences.change(silence, now()),
+            true => Some(state.silences.add(silence, now())),
+            false => state.silences.change(silence, now()),
         };
+        self.note_muted(&state, now());
+        drop(state);
         self.wake.notify_one();
         added
     }
 
     /// Ends a silence. Blocks.
     pub fn expire(&self, id: &str) -> std::result::Result<(), NotExpired> {
-        self.state().silences.expire(id, now())?;
+        let mut state = self.state();
+        state.silences.expire(id, now())?;
+        self.note_muted(&state, now());
+        drop(state);
         self.wake.notify_one();
         Ok(())
     }
@@ -311,14 +320,23 @@ impl Notifier {
         all.iter().rev().map(view::incident).collect()
     }
 
-    /// Why nobody is told of alerts that fire: their labels, and `silenced`, `inhibited` or `muted`. Blocks.
-    pub fn muted(&self) -> Vec<(Labels, &'static str)> {
-        let state = self.state();
-        let states = state.dispatcher.states(now(), &state.silences);
-        let muted = states.into_iter().filter(|(_, state)| !state.is_empty());
-        muted
-            .map(|(alert, state)| (alert.labels.clone(), state))
-            .collect()
+    /// Takes note why nobody is told of alerts that fire: who asks that need not wait for a disk.
+    fn note_muted(&self, state: &State, now: i64) {
+        let states = state.dispatcher.states(now, &state.silences).into_iter();
+        let muted = states.filter(|(_, why)| !why.is_empty());
+        let muted = muted.map(|(alert, why)| (alert.labels.clone(), why)).collect();
+        *self.muted.lock().unwrap_or_else(PoisonError::into_inner) = muted;
+    }
+
+    /// All groups, with why nobody is told of alerts that fire.
+    pub fn view(&self, rules: &Rules) -> Vec<GroupView> {
+        let groups = rules.view();
+        let mut groups: Vec<GroupView> = groups.iter().map(|group| GroupView::clone(group)).collect();
+        let muted = self.muted.lock().unwrap_or_else(PoisonError::into_inner);
+        for group in &mut groups {
+            group.explain_silence(|alert| muted.get(&self.labels(alert)).copied());
+        }
+        groups
     }
 }
 

@@ -128,3 +128,44 @@ fn a_restart_is_no_end_of_what_has_waited_to_fire() {
     assert_eq!(life(&first, 42..100), 1);
     assert_eq!(life(&memory(), 102..160), 1);
 }
+
+/// Cause: of four alerts that fire one is silenced, one inhibited by another, and one has a route that is mute at all times. Seen: who asks
+/// which alerts there are is told so of these three, by labels without those of all alerts as well.
+#[test]
+fn who_asks_what_fires_is_told_why_nobody_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("r.yaml");
+    let rules = ["Free", "Silenced", "Inhibited", "Mute"].map(|name| format!("{{alert: {name}, expr: '1'}}"));
+    std::fs::write(
+        &file,
+        format!("groups: [{{name: g, rules: [{}]}}]", rules.join(", ")),
+    )
+    .unwrap();
+    let config = parse(&format!(
+        "host: n\nstore: {{kind: memory}}\nhealth: {{enabled: false}}\nrules: {{files: [{}]}}\nalerting:\n  directory: {}\n  \
+         route: {{receiver: ops, routes: [{{matchers: [alertname=Mute], mute_time_intervals: [always]}}]}}\n  \
+         time_intervals: [{{name: always, time_intervals: [{{times: [{{start_time: '00:00', end_time: '24:00'}}]}}]}}]\n  \
+         inhibit_rules: [{{source_matchers: [alertname=Free], target_matchers: [alertname=Inhibited], equal: [instance]}}]\n  \
+         receivers: [{{name: ops, log_configs: [{{}}]}}]\n",
+        file.display(),
+        directory.path().display()
+    ))
+    .unwrap();
+    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
+    let rules = Rules::open(&config, Some(&memory), None).unwrap();
+    let notifier = Notifier::open(&config).unwrap();
+    let silence = agent_notify::Silence {
+        id: "s".to_owned(),
+        matchers: agent_notify::matcher::parse("alertname=Silenced,instance=n").unwrap(),
+        starts_at: now() - 1000,
+        ends_at: now() + 60_000,
+        updated_at: now(),
+        created_by: "me".to_owned(),
+        comment: "why".to_owned(),
+    };
+    notifier.add(silence, true).unwrap().unwrap();
+    assert_eq!(step(&rules, &notifier, now()).len(), 4);
+    let groups = notifier.view(&rules);
+    let said: Vec<_> = groups[0].alerts().map(|one| one.muted).collect();
+    assert_eq!(said, [None, Some("silenced"), Some("inhibited"), Some("muted")]);
+}
