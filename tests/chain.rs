@@ -97,7 +97,8 @@ impl Chain {
             let manager = Alertmanager::start(&scratch, &config.to_string())?;
             Ok((sink, mail, manager))
         })?;
-        // As shipped, but looked at each second, and told without five minutes of patience.
+        // As shipped, but looked at each second, and told without five minutes of patience: that these make no second incident
+        // is what agent/src/alert/notify/tests/replay.rs is for.
         let health = copy(
             &scratch,
             "deploy/prometheus/health.yaml",

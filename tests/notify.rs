@@ -99,7 +99,8 @@ fn conserved(metrics: &str, integration: &str) -> Result<()> {
 }
 
 /// Cause: traffic that a rule has a limit for; a receiver that is away; SIGKILL; the end of the traffic. Seen: each place is told
-/// once that it fires and once that it has ended, the one that was away after the restart, and labels break nothing.
+/// once that it fires and once that it has ended, the one that was away after the restart, and labels break nothing; who asks is told of a
+/// silence.
 #[test]
 fn each_place_is_told_once_whatever_happens() -> Result<()> {
     need_root!("openssl", "curl");
@@ -172,6 +173,14 @@ fn each_place_is_told_once_whatever_happens() -> Result<()> {
             "a test",
         ],
     )?;
+    let busy_too = ["silence", "add", "alertname=Busy", "--comment", "a test"];
+    let busy_too = agent.command("alerts", &busy_too)?;
+    busy(&mut scene, "it is said to be silenced", &|| {
+        Ok(agent.command("alerts", &[])?.contains("firing silenced"))
+    })?;
+    let alerts: Value = serde_json::from_str(&agent.command("alerts", &["--json"])?)?;
+    equal("muted", alerts[0]["muted"].as_str(), Some("silenced"))?;
+    agent.command("alerts", &["silence", "expire", busy_too.trim()])?;
     let metrics = {
         agent.after(2)?;
         agent.metrics()?

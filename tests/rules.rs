@@ -39,7 +39,7 @@ fn json(text: &str) -> Result<Value> {
 }
 
 /// Cause: a rule that holds. Seen: pending, then firing, in the API, on the command line, in /metrics and as series; and, once
-/// the agent is gone, as what would have fired over its store.
+/// the agent is gone, as what would have fired over its store; once it is back, the alert fires on, whatever its `for`.
 #[test]
 fn an_alert_is_seen_everywhere() -> Result<()> {
     need_root!();
@@ -52,7 +52,7 @@ fn an_alert_is_seen_everywhere() -> Result<()> {
         rules.display(),
         broken.display()
     );
-    let agent = Setup::new().config(config).start()?;
+    let agent = Setup::new().config(config.as_str()).start()?;
     let begin = Instant::now();
     let alert = loop {
         let answer = json(&agent.get("/api/v1/alerts", "*/*")?.text())?;
@@ -155,7 +155,27 @@ fn an_alert_is_seen_everywhere() -> Result<()> {
         "alert",
         past["alerts"][0]["labels"]["alertname"].as_str(),
         Some("Up"),
-    )
+    )?;
+    let agent = Setup::new().config(config).start()?;
+    let begin = Instant::now();
+    let again = loop {
+        let answer = json(&agent.get("/api/v1/alerts", "*/*")?.text())?;
+        let mut alerts = answer["data"]["alerts"].as_array().into_iter().flatten();
+        if let Some(alert) = alerts.find(|one| one["labels"]["alertname"] == "Up") {
+            break alert.clone();
+        }
+        ensure!(begin.elapsed() < PATIENCE, "{answer}\n{}", agent.log());
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    equal("state after a restart", again["state"].as_str(), Some("firing"))?;
+    // It is remembered in seconds.
+    let since = |alert: &Value| {
+        alert["activeAt"]
+            .as_str()
+            .and_then(|at| Some(at.split_once('.')?.0.to_owned()))
+    };
+    equal("since", since(&again), since(&alert))?;
+    agent.stop().map(drop)
 }
 
 /// Cause: rule files with and without mistakes. Said: each mistake in a line of its own, or how much there is.

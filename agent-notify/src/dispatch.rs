@@ -17,7 +17,7 @@ use crate::route::Routes;
 use crate::silence::Silences;
 use agent_store::labels::Labels;
 use agent_store::series::Millis;
-use group::Group;
+use group::{Group, Member};
 use std::collections::BTreeMap;
 
 /// The end of an alert that a place could not be told is tried again for this long.
@@ -169,6 +169,13 @@ impl Dispatcher {
         )
     }
 
+    /// Of alerts of these labels nobody can say now whether they still fire: that nothing is said of them is no end.
+    pub fn spare(&mut self, now: Millis, is_open: impl Fn(&Labels) -> bool) {
+        for (_, held) in self.alerts.iter_mut().filter(|(labels, _)| is_open(labels)) {
+            held.seen = now;
+        }
+    }
+
     /// Takes what is known of all alerts now, and what depends on what.
     pub fn observe(&mut self, now: Millis, alerts: &[Alert], edges: &Edges) {
         for alert in alerts {
@@ -294,13 +301,14 @@ impl Dispatcher {
             let inhibited = inhibited.get_or_insert_with(|| Inhibited::new(&self.inhibitions, firing));
             let silent = route.schedule.is_silent(now);
             let members = group.members.iter().filter_map(|labels| self.alerts.get(labels));
-            let members: Vec<(&Alert, bool)> = members
+            let members: Vec<Member<'_>> = members
                 .map(|held| {
                     let labels = &held.alert.labels;
-                    // Nobody is told anew that something fires which nobody has seen since a restart: it may be over.
-                    let unseen = held.alert.is_firing() && !held.observed;
-                    let muted = unseen || silent || silences.mute(labels, now) || inhibited.is(labels);
-                    (&held.alert, muted)
+                    Member {
+                        alert: &held.alert,
+                        muted: silent || silences.mute(labels, now) || inhibited.is(labels),
+                        unseen: !held.observed,
+                    }
                 })
                 .collect();
             let flush = group::Flush {
@@ -314,8 +322,8 @@ impl Dispatcher {
             let (told, quiet) = flush.entries(group);
             entries.extend(told);
             self.quiet.extend(quiet);
-            let ended = members.iter().filter(|(alert, _)| !alert.is_firing());
-            let ended: Vec<Labels> = ended.map(|(alert, _)| alert.labels.clone()).collect();
+            let ended = members.iter().filter(|member| !member.alert.is_firing());
+            let ended: Vec<Labels> = ended.map(|member| member.alert.labels.clone()).collect();
             for labels in ended {
                 group.members.remove(&labels);
             }

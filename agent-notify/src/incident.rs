@@ -179,22 +179,27 @@ impl Incidents {
         }
     }
 
-    /// Puts an alert into the incident that it belongs to: of several, the oldest, which takes in the others.
+    /// Puts an alert into the incident that it belongs to: of several, the oldest, which takes in the others. One that is over
+    /// is opened again only where none is open: who was told of its end would be told anew.
     fn join(&mut self, now: Millis, member: Member, edges: &Edges) {
         self.changed = true;
         let place = edges.place(&member.labels);
         let fits = |incident: &Incident| {
-            let late = now - incident.joined_at.max(incident.ended_at.unwrap_or(0)) > self.window;
             let mut others = incident.alerts.iter();
-            !late
+            // By when it began, not by when it fires: else the `for` of its rule would count.
+            member.active_at - incident.latest() <= self.window
                 && others.any(|other| {
                     other.fingerprint == member.fingerprint
                         || edges.relate(&place, &edges.place(&other.labels))
                 })
         };
-        let fitting: Vec<usize> = (0..self.all.len())
+        let is_open = |at: &usize| self.all.get(*at).is_some_and(|one| one.ended_at.is_none());
+        let mut fitting: Vec<usize> = (0..self.all.len())
             .filter(|at| self.all.get(*at).is_some_and(fits))
             .collect();
+        if fitting.iter().any(is_open) {
+            fitting.retain(is_open);
+        }
         let at = match fitting.split_first() {
             None => {
                 let number = Labels::new([
@@ -276,6 +281,12 @@ impl Incidents {
 }
 
 impl Incident {
+    /// When an alert joined it, or ended, last.
+    fn latest(&self) -> Millis {
+        let ends = self.alerts.iter().filter_map(|member| member.ends_at);
+        ends.fold(self.joined_at, Millis::max)
+    }
+
     fn add(&mut self, member: Member) {
         self.started_at = self.started_at.min(member.active_at);
         if let Some(known) = self

@@ -323,14 +323,11 @@ impl Rule {
 
     /// Alerts that are new to this agent go on where an earlier one left them.
     fn restore(&mut self, alert: &AlertFile, ask: &Ask<'_>) {
-        if alert.hold < restore::GRACE {
-            return;
-        }
-        let new = self.alerts.0.values_mut();
-        for active in new.filter(|alert| alert.state == State::Pending && alert.active_at == ask.now) {
+        let active = self.alerts.0.values_mut();
+        let new = active.filter(|alert| alert.state != State::Inactive && alert.active_at == ask.now);
+        for new in new {
             let bounds = (ask.environment.bounds)();
-            let since = restore::active_at(active, alert.hold, ask.now, ask.environment.source, &*bounds);
-            active.active_at = since.unwrap_or(active.active_at);
+            restore::restore(new, alert.hold, ask.now, ask.environment.source, &*bounds);
         }
     }
 }

@@ -56,8 +56,17 @@ pub(super) struct Flush<'a> {
     pub receiver: &'a Receiver,
     pub group_labels: &'a Labels,
     pub settings: &'a Settings,
-    /// The alerts, and whether a silence or an inhibition means them, or nobody has seen them fire since a restart.
-    pub members: &'a [(&'a Alert, bool)],
+    /// Its alerts.
+    pub members: &'a [Member<'a>],
+}
+
+/// An alert of the group.
+pub(super) struct Member<'a> {
+    pub alert: &'a Alert,
+    /// A silence, an inhibition or the time is why nobody is told that it fires.
+    pub muted: bool,
+    /// Nobody has seen it fire since a restart: it may be over.
+    pub unseen: bool,
 }
 
 impl Flush<'_> {
@@ -74,7 +83,7 @@ impl Flush<'_> {
             if alerts.is_none() && told.open.len() == before {
                 continue;
             }
-            let open = self.members.iter().map(|(alert, _)| *alert);
+            let open = self.members.iter().map(|member| member.alert);
             let open = open.filter(|alert| told.open.contains_key(&alert.fingerprint()));
             let memo = Memo {
                 receiver: self.receiver.name.clone(),
@@ -113,13 +122,12 @@ impl Flush<'_> {
     /// The alerts that a place is to be told, if it is to be told anything.
     fn look(&self, told: &mut Told, integration: &Integration) -> Option<Vec<Alert>> {
         let of = |alert: &Alert| alert.fingerprint();
-        let firing = self
-            .members
-            .iter()
-            .filter(|(alert, muted)| alert.is_firing() && !muted);
-        let firing: Vec<&Alert> = firing.map(|(alert, _)| *alert).collect();
+        let fires = self.members.iter().filter(|member| member.alert.is_firing());
+        let muted = fires.clone().filter(|member| member.muted);
+        let firing = fires.filter(|member| !member.muted && !member.unseen);
+        let firing: Vec<&Alert> = firing.map(|member| member.alert).collect();
         // The end of what was told is told even if a silence came in between: else it would be open there for ever.
-        let ended = self.members.iter().map(|(alert, _)| *alert);
+        let ended = self.members.iter().map(|member| member.alert);
         let ended = ended.filter(|alert| !alert.is_firing() && told.open.contains_key(&of(alert)));
         let ended: Vec<&Alert> = ended.collect();
         let held_back = |alert: &Alert| {
@@ -141,6 +149,10 @@ impl Flush<'_> {
         let mut alerts = Vec::new();
         if speaks {
             told.at = self.now;
+            // Left out, so a place that has one state for all of a group may take it for over: news once it is not muted.
+            for member in muted {
+                told.open.entry(of(member.alert)).and_modify(|at| *at = 0);
+            }
             for alert in firing {
                 told.open.insert(of(alert), self.now);
                 told.ended.remove(&of(alert));

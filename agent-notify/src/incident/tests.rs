@@ -229,6 +229,72 @@ fn what_comes_after_the_window_is_an_incident_of_its_own() {
     );
 }
 
+/// Cause: what began with an incident, but fires when its rule's `for` is over: each of those that are shipped. Seen: it is of that
+/// incident, also when that is over by then; what began later than the window is not.
+#[test]
+fn however_long_a_rule_waits_what_began_together_is_one_incident() {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rules");
+    let files = std::fs::read_dir(rules).unwrap().map(|file| file.unwrap().path());
+    let files = files
+        .filter(|file| file.is_file())
+        .map(|file| agent_rules::load(&file).unwrap());
+    let rules = files.flatten().flat_map(|group| group.rules);
+    let holds: BTreeSet<Millis> = rules.filter_map(|rule| Some(rule.alert?.hold)).collect();
+    assert!(holds.last() > Some(&WINDOW), "{holds:?}");
+    let quick = alert("Quick", &[("peer", "db")], 20_000);
+    for hold in holds {
+        for ends in [None, Some(60_000)] {
+            let held = |active_at| Alert {
+                starts_at: active_at + hold,
+                ..alert("Held", &[("peer", "db")], active_at)
+            };
+            for (began, count) in [(30_000, 1), (ends.unwrap_or(20_000) + WINDOW + 1, 2)] {
+                let mut incidents = Incidents::new(WINDOW);
+                incidents.observe(20_000, [&quick].into_iter(), &edges());
+                let quick = Alert {
+                    ends_at: ends,
+                    ..quick.clone()
+                };
+                incidents.observe(60_000, [&quick].into_iter(), &edges());
+                let late = held(began);
+                incidents.observe(late.starts_at, [&quick, &late].into_iter(), &edges());
+                assert_eq!(incidents.all().len(), count, "{hold} {ends:?} {began}");
+            }
+        }
+    }
+}
+
+/// Cause: one of two alerts goes and comes again long after both began; and a third, which began before an incident that is over and
+/// fires in the one after it. Seen: the first is of the incident that it was of; the third of the one that is open.
+#[test]
+fn an_incident_that_is_open_is_gone_on_with() {
+    let mut incidents = Incidents::new(WINDOW);
+    let stays = alert("A", &[("peer", "db")], 0);
+    let flaps = alert("B", &[("peer", "db")], 0);
+    incidents.observe(0, [&stays, &flaps].into_iter(), &edges());
+    let later = 10 * WINDOW;
+    incidents.observe(later, [&stays, &ended(&flaps, later)].into_iter(), &edges());
+    let again = alert("B", &[("peer", "db")], later + 1000);
+    incidents.observe(later + 1000, [&stays, &again].into_iter(), &edges());
+    assert_eq!(incidents.all().len(), 1);
+    assert_eq!(
+        incidents.of(again.fingerprint()),
+        incidents.of(stays.fingerprint())
+    );
+
+    let mut incidents = Incidents::new(WINDOW);
+    incidents.observe(0, [&stays].into_iter(), &edges());
+    incidents.observe(1000, [&ended(&stays, 1000)].into_iter(), &edges());
+    let next = alert("C", &[("peer", "db")], later);
+    incidents.observe(later, [&next].into_iter(), &edges());
+    incidents.observe(later + 1000, [&next, &flaps].into_iter(), &edges());
+    assert_eq!(incidents.all().len(), 2);
+    assert_eq!(
+        incidents.of(flaps.fingerprint()),
+        incidents.of(next.fingerprint())
+    );
+}
+
 #[test]
 fn one_that_concerns_two_makes_them_one() {
     let mut incidents = Incidents::new(WINDOW);

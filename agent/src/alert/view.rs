@@ -114,6 +114,9 @@ pub struct AlertView {
     pub keep_firing_since: Option<String>,
     /// The value, as Go writes it with an exponent.
     pub value: String,
+    /// Why nobody is told although it fires: `silenced`, `inhibited`, or `muted` by the times of its routes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muted: Option<&'static str>,
 }
 
 impl GroupView {
@@ -154,6 +157,15 @@ impl GroupView {
         }
     }
 
+    /// Says of alerts that fire why nobody is told of them, if `why` knows.
+    pub fn explain_silence(&mut self, why: impl Fn(&AlertView) -> Option<&'static str>) {
+        let rules = self.rules.iter_mut().filter_map(|rule| rule.alerting.as_mut());
+        let alerts = rules.flat_map(|rule| &mut rule.alerts);
+        for alert in alerts.filter(|alert| alert.state == State::Firing.name()) {
+            alert.muted = why(alert);
+        }
+    }
+
     /// All alerts that are pending or fire.
     pub fn alerts(&self) -> impl Iterator<Item = &AlertView> {
         let rules = self.rules.iter().filter_map(|rule| rule.alerting.as_ref());
@@ -168,12 +180,13 @@ fn evidence<'a>(anomalies: &[Arc<Anomaly>], label: impl Fn(&str) -> &'a str) -> 
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-/// What is to be told of all groups; of two rules whose alerts have the same labels, the one that fires.
+/// What is to be told of all groups; of two rules whose alerts have the same labels, the one that fires, and is known to.
 pub(super) fn told(groups: &[Arc<GroupView>]) -> Vec<&Told> {
+    let rank = |told: &Told| (told.resolved_at.is_none(), !told.unknown);
     let mut told: BTreeMap<&Labels, &Told> = BTreeMap::new();
     for alert in groups.iter().flat_map(|group| &group.told) {
         let one = told.entry(&alert.labels).or_insert(alert);
-        if one.resolved_at.is_some() || one.unknown {
+        if rank(alert) > rank(one) {
             *one = alert;
         }
     }
@@ -243,6 +256,7 @@ fn alert_view(alert: &Alert) -> AlertView {
         active_at: time(alert.active_at),
         keep_firing_since: alert.keep_firing_since.map(time),
         value: float(alert.value, 'e', None),
+        muted: None,
     }
 }
 
@@ -280,6 +294,40 @@ mod tests {
     use super::*;
     use agent_score::watch::Evidence;
 
+    /// Cause: two rules have an alert of the same labels: one is known to fire, or the evaluation of its rule fails, and the other's is over.
+    /// Seen: it fires, whichever comes first.
+    #[test]
+    fn what_fires_by_one_rule_is_not_over_by_another() {
+        let one = |resolved_at, unknown| Told {
+            labels: Labels::default(),
+            annotations: Arc::default(),
+            active_at: 0,
+            fired_at: 0,
+            resolved_at,
+            query: String::new(),
+            interval: 1000,
+            unknown,
+        };
+        let rules = agent_rules::file::parse("f", "groups: [{name: g, rules: [{alert: A, expr: up}]}]").unwrap();
+        let mut view = GroupView::new(&Group::new(rules[0].clone(), true), 1000);
+        let (over, unknown, fires) = (one(Some(1), false), one(None, true), one(None, false));
+        for (all, wanted) in [
+            ([&over, &unknown], &unknown),
+            ([&over, &fires], &fires),
+            ([&unknown, &fires], &fires),
+        ] {
+            for all in [all, [all[1], all[0]]] {
+                view.told = all.map(Told::clone).to_vec();
+                let groups = [Arc::new(view.clone())];
+                let told = told(&groups);
+                assert_eq!(
+                    (told.len(), told[0].resolved_at, told[0].unknown),
+                    (1, wanted.resolved_at, wanted.unknown)
+                );
+            }
+        }
+    }
+
     /// Cause: alerts of an anomaly that is over and had one before, of another series, and of one whose rule has an annotation of this
     /// name. Seen: the first has the evidence of the later, for who is told as for who asks.
     #[test]
@@ -305,6 +353,7 @@ mod tests {
                 active_at: never(),
                 keep_firing_since: None,
                 value: "1e+00".to_owned(),
+                muted: None,
             };
         let told = |(labels, annotations): &(BTreeMap<String, String>, BTreeMap<String, String>)| Told {
             labels: Labels::new(labels.clone()),

@@ -2,7 +2,7 @@
 
 use super::routes::App;
 use super::{exemplars, remote_read};
-use crate::alert::view::{GroupView, RuleView};
+use crate::alert::view::GroupView;
 use crate::memory::{Limits, Memory};
 use agent_store::labels::Labels;
 use agent_store::promql::{self, Error, Options, json};
@@ -378,21 +378,26 @@ async fn rules(From(app): From<App>, RawQuery(query): RawQuery) -> Response {
         let mut asked = params.all(name).peekable();
         asked.peek().is_none() || asked.any(|one| one == value)
     };
-    let groups = app.state.rules.iter().flat_map(|rules| rules.view());
-    let groups = groups.filter(|group| wanted("rule_group[]", &group.name) && wanted("file[]", &group.file));
-    let groups = groups.map(|group| {
-        let mut group = GroupView::clone(&group);
-        let asked =
-            |rule: &RuleView| kind.is_none_or(|kind| kind == rule.kind) && wanted("rule_name[]", &rule.name);
-        group.rules.retain(asked);
+    let mut groups = groups(&app);
+    groups.retain(|group| wanted("rule_group[]", &group.name) && wanted("file[]", &group.file));
+    for group in &mut groups {
         group
-    });
-    let groups: Vec<GroupView> = groups.filter(|group| !group.rules.is_empty()).collect();
+            .rules
+            .retain(|rule| kind.is_none_or(|kind| kind == rule.kind) && wanted("rule_name[]", &rule.name));
+    }
+    groups.retain(|group| !group.rules.is_empty());
     body_of(StatusCode::OK, success(&json!({ "groups": groups })))
 }
 
+/// All groups, with why nobody is told of what fires.
+fn groups(app: &App) -> Vec<GroupView> {
+    let both = app.state.rules.as_ref().zip(app.state.notifier.as_ref());
+    both.map(|(rules, notifier)| notifier.view(rules))
+        .unwrap_or_default()
+}
+
 async fn alerts(From(app): From<App>) -> Response {
-    let groups: Vec<_> = app.state.rules.iter().flat_map(|rules| rules.view()).collect();
+    let groups = groups(&app);
     let alerts: Vec<_> = groups.iter().flat_map(|group| group.alerts()).collect();
     body_of(StatusCode::OK, success(&json!({ "alerts": alerts })))
 }

@@ -93,8 +93,9 @@ async fn list(config: &Config, as_json: bool) -> Result<()> {
         .iter()
         .map(|alert| {
             let given = labels_of(&alert["labels"]);
+            let state = [&alert["state"], &alert["muted"]].map(text);
             [
-                text(&alert["state"]),
+                state.join(" ").trim().to_owned(),
                 given.get("severity").to_owned(),
                 given.get("alertname").to_owned(),
                 text(&alert["activeAt"]),

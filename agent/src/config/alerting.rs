@@ -34,7 +34,7 @@ pub struct AlertingSettings {
     #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1d"))]
     pub deduplication_window: HumanDuration,
     /// Alerts that concern the same peer, zone, region, subject, tunnel, device, name server or resource, or what these depend on, are
-    /// one incident if they come within this time.
+    /// one incident if one begins so long at most after the other has come or gone. The `for` of its rule does not count.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1d"))]
     pub incident_window: HumanDuration,
     /// Most bytes that wait for one place; the oldest goes first, and is counted. A group has half of them at most: the next of it

@@ -225,3 +225,57 @@ fn a_place_that_refuses_delays_no_other_of_its_group() {
     assert_eq!(step(&mut it, T + 89 * SECOND, &both), NOTHING);
     assert_eq!(step(&mut it, T + 90 * SECOND, &both), ["0: +1 +2", "1: +1 +2"]);
 }
+
+/// Cause: of two that were told one is silenced, and the other ends, so that the place was told nothing that fires last. Seen: when the
+/// silence is over, it is told of the one that still fires, once; also after a restart.
+#[test]
+fn what_was_left_out_of_what_was_told_is_news_when_it_is_not_silenced_any_more() {
+    let mut it = one();
+    let mut silences = Silences::default();
+    let (a, b) = (alert("A", "1", T), alert("A", "2", T));
+    let both = [a.clone(), b.clone()];
+    step(&mut it, T, &both);
+    assert_eq!(step(&mut it, T + 30 * SECOND, &both), ["0: +1 +2"]);
+    let silence = Silence {
+        id: "s".to_owned(),
+        matchers: parse("peer=1").unwrap(),
+        starts_at: T + MINUTE,
+        ends_at: T + 3 * MINUTE,
+        updated_at: T,
+        created_by: "me".to_owned(),
+        comment: "why".to_owned(),
+    };
+    silences.add(silence, T + MINUTE).unwrap();
+    let now = [a.clone(), over(&b, T + 80 * SECOND)];
+    let end = entries(&mut it, T + 90 * SECOND, &now, &silences);
+    assert_eq!(told(&end), ["0: -2"]);
+    let mut again = one();
+    again.restore(T + 2 * MINUTE, vec![(0, 0, end[0].memo.clone())]);
+    for mut it in [it, again] {
+        let seen: Vec<String> = (120..600)
+            .step_by(10)
+            .flat_map(|second| told(&entries(&mut it, T + second * SECOND, just(&a), &silences)))
+            .collect();
+        assert_eq!(seen, ["0: +1"]);
+    }
+}
+
+/// Cause: a restart, after which for an hour nobody can say whether what was told still fires. Seen: nobody is told that it is over, until
+/// who can does not speak of it.
+#[test]
+fn what_nobody_can_look_at_is_not_over() {
+    let mut it = one();
+    let a = alert("A", "1", T);
+    step(&mut it, T, just(&a));
+    let first = entries(&mut it, T + 30 * SECOND, just(&a), &Silences::default());
+    let mut it = one();
+    it.restore(T + MINUTE, vec![(0, 0, first[0].memo.clone())]);
+    let mut ends = Vec::new();
+    for minute in 1..90 {
+        let now = T + minute * MINUTE;
+        it.spare(now, |labels| minute < 60 && *labels == a.labels);
+        let told = step(&mut it, now, &[]);
+        ends.extend(told.into_iter().map(|one| (minute, one)));
+    }
+    assert_eq!(ends, [(64, "0: -1".to_owned())]);
+}

@@ -7,6 +7,7 @@ use super::view::{self, Open};
 use crate::aggregate::Snapshot;
 use crate::alert::Rules;
 use crate::alert::files;
+use crate::alert::view::{AlertView, GroupView};
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::memory::now;
@@ -15,9 +16,10 @@ use agent_notify::notification::Entry;
 use agent_notify::queue::Limits;
 use agent_notify::silence::NotExpired;
 use agent_notify::{Alert, Dispatcher, Incidents, Silence, Silences};
+use agent_rules::alert::ALERTNAME;
 use agent_store::labels::Labels;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -51,6 +53,8 @@ pub struct Notifier {
     pub(super) active_silences: AtomicU64,
     /// Incidents that are not over, the latest last.
     pub(super) open: Mutex<Vec<Open>>,
+    /// Why nobody is told of alerts that fire, by their labels.
+    muted: Mutex<HashMap<Labels, &'static str>>,
 }
 
 impl Notifier {
@@ -126,6 +130,7 @@ impl Notifier {
             _lock: lock,
             active_silences: AtomicU64::new(0),
             open: Mutex::default(),
+            muted: Mutex::default(),
         })
     }
 
@@ -172,17 +177,40 @@ impl Notifier {
 
     /// One look; answers when the next is due.
     fn step(&self, rules: &Rules, snapshots: &watch::Receiver<Arc<Snapshot>>) -> Duration {
-        let groups = rules.view();
-        let told = view::told(&groups);
-        let alerts: Vec<Alert> = told
-            .iter()
-            .map(|told| view::alert(told, &self.external_labels, &self.external_url))
-            .collect();
-        self.look(now(), &alerts, || {
+        self.hear(now(), &rules.view(), || {
             // The collector waits for who borrows.
             let snapshot = snapshots.borrow().clone();
             edges(&snapshot, &self.external_labels)
         })
+    }
+
+    /// What is due now, by what the rules say.
+    pub(super) fn hear(
+        &self,
+        now: i64,
+        groups: &[Arc<GroupView>],
+        edges: impl FnOnce() -> Edges,
+    ) -> Duration {
+        let told = view::told(groups);
+        let alerts: Vec<Alert> = told
+            .iter()
+            .map(|told| view::alert(told, &self.external_labels, &self.external_url))
+            .collect();
+        let all = groups.iter().flat_map(|group| group.alerts());
+        let pending = all.filter(|alert| alert.state == agent_rules::State::Pending.name());
+        let pending: BTreeSet<Labels> = pending.map(|alert| self.labels(alert)).collect();
+        let rules = groups.iter().flat_map(|group| &group.rules);
+        let failing = rules.filter(|rule| !rule.last_error.is_empty());
+        let failing: BTreeSet<&str> = failing.map(|rule| rule.name.as_str()).collect();
+        self.state().dispatcher.spare(now, |labels| {
+            pending.contains(labels) || failing.contains(labels.get(ALERTNAME))
+        });
+        self.look(now, &alerts, edges)
+    }
+
+    /// Labels of an alert, as they are told.
+    fn labels(&self, alert: &AlertView) -> Labels {
+        view::labels(&Labels::new(alert.labels.clone()), &self.external_labels)
     }
 
     /// What is due now, of these alerts.
@@ -223,6 +251,7 @@ impl Notifier {
             .filter(|silence| silence.state(now) == "active");
         self.active_silences.store(active.count() as u64, Relaxed);
         let next = dispatcher.next();
+        self.note_muted(&state, now);
         drop(state);
         for (receiver, integration, memo) in memos {
             if let Some(lane) = self.lane(receiver, integration) {
@@ -263,18 +292,23 @@ impl Notifier {
             let why = "nobody is told of alerts here: alerting.receivers is empty";
             return Some(Err(why.to_owned()));
         }
-        let silences = &mut self.state().silences;
+        let mut state = self.state();
         let added = match new {
-            true => Some(silences.add(silence, now())),
-            false => silences.change(silence, now()),
+            true => Some(state.silences.add(silence, now())),
+            false => state.silences.change(silence, now()),
         };
+        self.note_muted(&state, now());
+        drop(state);
         self.wake.notify_one();
         added
     }
 
     /// Ends a silence. Blocks.
     pub fn expire(&self, id: &str) -> std::result::Result<(), NotExpired> {
-        self.state().silences.expire(id, now())?;
+        let mut state = self.state();
+        state.silences.expire(id, now())?;
+        self.note_muted(&state, now());
+        drop(state);
         self.wake.notify_one();
         Ok(())
     }
@@ -286,14 +320,23 @@ impl Notifier {
         all.iter().rev().map(view::incident).collect()
     }
 
-    /// Why nobody is told of alerts that fire: their labels, and `silenced`, `inhibited` or `muted`. Blocks.
-    pub fn muted(&self) -> Vec<(Labels, &'static str)> {
-        let state = self.state();
-        let states = state.dispatcher.states(now(), &state.silences);
-        let muted = states.into_iter().filter(|(_, state)| !state.is_empty());
-        muted
-            .map(|(alert, state)| (alert.labels.clone(), state))
-            .collect()
+    /// Takes note why nobody is told of alerts that fire: who asks that need not wait for a disk.
+    fn note_muted(&self, state: &State, now: i64) {
+        let states = state.dispatcher.states(now, &state.silences).into_iter();
+        let muted = states.filter(|(_, why)| !why.is_empty());
+        let muted = muted.map(|(alert, why)| (alert.labels.clone(), why)).collect();
+        *self.muted.lock().unwrap_or_else(PoisonError::into_inner) = muted;
+    }
+
+    /// All groups, with why nobody is told of alerts that fire.
+    pub fn view(&self, rules: &Rules) -> Vec<GroupView> {
+        let groups = rules.view();
+        let mut groups: Vec<GroupView> = groups.iter().map(|group| GroupView::clone(group)).collect();
+        let muted = self.muted.lock().unwrap_or_else(PoisonError::into_inner);
+        for group in &mut groups {
+            group.explain_silence(|alert| muted.get(&self.labels(alert)).copied());
+        }
+        groups
     }
 }
 

@@ -1,5 +1,6 @@
 mod hostile;
 mod intervals;
+mod replay;
 
 use super::Notifier;
 use super::lane::Stats;

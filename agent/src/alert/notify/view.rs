@@ -39,19 +39,24 @@ impl Open {
     }
 }
 
+/// Labels as they are told: with those of all alerts, none too long.
+pub(super) fn labels(own: &Labels, external: &Labels) -> Labels {
+    // An alert's own labels win.
+    let pairs = external.iter().chain(own.iter());
+    Labels::new(pairs.map(|(name, value)| match bounded(value) {
+        Cow::Borrowed(_) => (name.clone(), value.clone()),
+        Cow::Owned(cut) => (name.clone(), cut.into()),
+    }))
+}
+
 /// With the labels and the address that alerts get when they are sent.
 pub(super) fn alert(told: &Told, external_labels: &Labels, external_url: &str) -> Alert {
-    // An alert's own labels win.
-    let pairs = external_labels.iter().chain(told.labels.iter());
     let annotations = told.annotations.iter();
     let fit = annotations
         .clone()
         .all(|(_, text)| matches!(bounded(text), Cow::Borrowed(_)));
     Alert {
-        labels: Labels::new(pairs.map(|(name, value)| match bounded(value) {
-            Cow::Borrowed(_) => (name.clone(), value.clone()),
-            Cow::Owned(cut) => (name.clone(), cut.into()),
-        })),
+        labels: labels(&told.labels, external_labels),
         annotations: match fit {
             true => told.annotations.clone(),
             false => Arc::new(
