@@ -282,14 +282,22 @@ fn a_baseline_that_does_not_fit_is_learned_anew() {
     }
 }
 
+/// Cause: a sample each second, from the start on, behind a gap, and after the clock was set back. Seen: an evaluation an interval,
+/// but none before there have been samples for as long as a rate looks back.
 #[test]
 fn evaluations_are_due_once_an_interval() {
     let mut fed = Fed::new(SETTINGS, false);
-    assert_eq!(fed.watcher.due(START), Some(0));
-    fed.at = START + 3_000 - STEP;
-    fed.say(&[]);
-    assert_eq!(fed.watcher.due(START + 9_999), None);
-    assert_eq!(fed.watcher.due(START + 10_001), Some(0));
-    assert_eq!(fed.watcher.due(START + 45_000), Some(3), "as many were missed");
-    assert_eq!(fed.watcher.due(START - 50_000), Some(0), "the clock was set back");
+    let mut due = |from: Millis, to: Millis| -> Vec<(Millis, u64)> {
+        let seconds = (from..=to).step_by(1000);
+        let due = seconds.filter_map(|after| Some((after, fed.watcher.due(START + after)?)));
+        due.collect()
+    };
+    assert_eq!(due(3_000, 31_000), [(13_000, 0), (20_000, 0), (30_000, 0)]);
+    assert_eq!(due(40_000, 40_000), [(40_000, 0)], "nine seconds are no gap");
+    assert_eq!(
+        due(72_000, 91_000),
+        [(82_000, 3), (90_000, 0)],
+        "as many were missed"
+    );
+    assert_eq!(due(-50_000, -38_000), [(-40_000, 0)], "the clock was set back");
 }
