@@ -362,7 +362,11 @@ impl Watcher {
                 begun.push(number);
             } else if let Some(number) = series.active {
                 let ended = if series.state.is_relearning() {
-                    Some("it has lasted so long that it is the new normal")
+                    Some(if series.state.has_lasted() {
+                        "it has lasted so long that it is the new normal"
+                    } else {
+                        "it has other seasons than were known, and what is usual is learned anew"
+                    })
                 } else if series.state.since().is_none() {
                     Some("it is as usual again")
                 } else if at - series.at > gone {
