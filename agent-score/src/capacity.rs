@@ -11,6 +11,7 @@ pub use points::{Points, Reduce};
 
 use crate::anomaly::Millis;
 use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF as _, StudentsT};
 use std::fmt;
 
 /// Days that are foretold.
@@ -421,13 +422,10 @@ impl Fit {
     }
 }
 
-/// The 97.5 % quantile of Student's t with so many degrees of freedom (Cornish and Fisher; within 1 % from 4 on).
+/// The 97.5 % quantile of Student's t with so many degrees of freedom.
 fn quantile(freedom: f64) -> f64 {
-    let (z, v) = (NORMAL, freedom.max(2.0));
-    let third = (z.powi(3) + z) / (4.0 * v);
-    let fifth = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * v * v);
-    let seventh = (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / (384.0 * v.powi(3));
-    z + third + fifth + seventh
+    let student = StudentsT::new(0.0, 1.0, freedom.max(2.0));
+    student.map_or(NORMAL, |student| student.inverse_cdf(0.975))
 }
 
 #[cfg(test)]

@@ -58,6 +58,9 @@ pub struct Series {
     calm: u16,
     lasting: u16,
     relearning: u16,
+    /// Why it is learned anew, for who asks at once: an anomaly lasted, or else the seasons are other ones.
+    #[serde(skip)]
+    lasted: bool,
     worth: u32,
     /// Samples until the latest values, after a gap, say something again.
     fresh: u8,
@@ -100,6 +103,7 @@ impl Series {
             calm: 0,
             lasting: 0,
             relearning: 0,
+            lasted: false,
             worth: 0,
             fresh: 0,
             has_negative: false,
@@ -113,7 +117,8 @@ impl Series {
 
     /// How much of what must be seen has been: below 1 nothing is said yet.
     pub fn learned(&self) -> f32 {
-        (self.basic.seen as f32 / self.settings.learning.max(1) as f32).min(1.0)
+        let again = 1.0 - f32::from(self.relearning) / f32::from(RELEARNING);
+        (self.basic.seen as f32 / self.settings.learning.max(1) as f32).min(again)
     }
 
     /// Since when there is an anomaly: it is over only after some samples as expected.
@@ -121,9 +126,14 @@ impl Series {
         self.since
     }
 
-    /// Whether what was an anomaly for long is being learned as the new normal.
+    /// Whether what is usual is being learned anew.
     pub const fn is_relearning(&self) -> bool {
         self.relearning > 0
+    }
+
+    /// Whether that is so because an anomaly lasted, and not because its seasons are other ones now.
+    pub const fn has_lasted(&self) -> bool {
+        self.lasted
     }
 
     /// The anomaly is over, whatever comes next; for a series that has no values any more.
@@ -324,14 +334,14 @@ impl Series {
         if self.calm >= CALM {
             self.since = None;
         } else if self.lasting >= ACCEPTED && lasts as f64 >= 1e3 * self.settings.accept_after {
-            self.since = None;
-            self.relearn(4 * RELEARNING);
+            self.relearn(4 * RELEARNING, true);
         }
     }
 
-    /// What is now is the new normal; the tops of the tails are worth so many samples.
-    fn relearn(&mut self, worth: u16) {
-        self.relearning = RELEARNING;
+    /// What is now is the new normal, and no anomaly; the tops of the tails are worth so many samples.
+    fn relearn(&mut self, worth: u16, lasted: bool) {
+        self.since = None;
+        (self.relearning, self.lasted) = (RELEARNING, lasted);
         self.basic.accept();
         self.changes.iter_mut().for_each(Cusum::restart);
         self.worth = self.worth.min(u32::from(worth));
@@ -421,7 +431,7 @@ impl Series {
             let unit = if sigma > 0.0 { sigma } else { 1.0 };
             let tamed = value - rest + middle + tame(rest - middle, unit);
             if self.seasons.learn(at, tamed, unit) {
-                self.relearn(RELEARNING);
+                self.relearn(RELEARNING, false);
             }
         }
     }

@@ -20,6 +20,33 @@ fn hourly(days: usize, mut value: impl FnMut(f64) -> f64) -> Vec<(Millis, f64)> 
         .collect()
 }
 
+/// Against tables, between whose whole numbers it is smooth: points are worth any number.
+#[test]
+fn the_quantile_is_that_of_the_tables() {
+    let tables = [
+        (2.0, 4.3027),
+        (3.0, 3.1824),
+        (5.0, 2.5706),
+        (10.0, 2.2281),
+        (30.0, 2.0423),
+        (1000.0, 1.9623),
+    ];
+    for (freedom, expected) in tables {
+        assert!(
+            (quantile(freedom) - expected).abs() < 1e-4,
+            "{freedom}: {}",
+            quantile(freedom)
+        );
+    }
+    let all: Vec<f64> = (200..200_000)
+        .map(|hundredths| quantile(f64::from(hundredths) / 100.0))
+        .collect();
+    assert!(
+        all.windows(2)
+            .all(|two| two[0] >= two[1] && two[0] - two[1] < 0.03)
+    );
+}
+
 #[test]
 fn a_line_is_foretold_exactly() {
     let series = hourly(20, |day| 10.0 + 2.0 * day);

@@ -2,7 +2,7 @@
 //!
 //! Who is not healthy together with most that it talks to, while these are healthy elsewhere, is the cause: a peer that all its
 //! users suffer from, a subject that suffers at all its peers, a zone whose peers all suffer. Where two talk to nobody else,
-//! nobody can say.
+//! nobody can say. The loopback is no elsewhere: it is well whatever has become of the way out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,9 @@ pub const ILL: &str = "geophone_health_state >= 1";
 pub const TALKS: &str = "sum by (subject, peer) (rate(geophone_tcp_segments_total[1m])) > 0";
 /// Where the peers are.
 pub const LIES: &str = "count by (peer, peer_zone, peer_region) (geophone_tcp_connections)";
+
+/// The peer that is this machine.
+const LOOPBACK: &str = "loopback";
 
 /// Kind (`subject`, `peer`, `zone`, `region`, `node`) and name.
 pub type Entity = (String, String);
@@ -26,15 +29,17 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// A row of [`TALKS`].
+    /// A row of [`TALKS`]. Who has no name has no health: that he is not ill says nothing.
     pub fn talks(&mut self, subject: &str, peer: &str) {
-        self.talks.insert((subject.to_owned(), peer.to_owned()));
+        if !subject.is_empty() && !peer.is_empty() {
+            self.talks.insert((subject.to_owned(), peer.to_owned()));
+        }
     }
 
-    /// A row of [`LIES`]; where it is not known, that is empty.
+    /// A row of [`LIES`]; where it is not known, that is empty. The loopback lies in this machine's own places, and leads to none.
     pub fn lies(&mut self, peer: &str, zone: &str, region: &str) {
         for (kind, place) in [("zone", zone), ("region", region)] {
-            if !place.is_empty() {
+            if !place.is_empty() && !peer.is_empty() && peer != LOOPBACK {
                 self.places.insert((entity(kind, place), peer.to_owned()));
             }
         }
@@ -107,6 +112,13 @@ impl Found<'_> {
         talks.map(|(_, peer)| peer.as_str()).collect()
     }
 
+    /// Those to which it has to leave the machine.
+    fn far_peers_of(&self, subject: &str) -> BTreeSet<&str> {
+        let mut peers = self.peers_of(subject);
+        peers.remove(LOOPBACK);
+        peers
+    }
+
     fn explain(&mut self, symptom: Entity, cause: &Entity) {
         self.because.entry(symptom).or_default().insert(cause.clone());
     }
@@ -117,8 +129,9 @@ impl Found<'_> {
 
     /// Whether everybody suffers everywhere: then it is what all have in common, this machine or its way out.
     fn everything(&mut self, node: &str) -> bool {
-        let subjects: BTreeSet<&String> = self.topology.talks.iter().map(|(subject, _)| subject).collect();
-        let peers: BTreeSet<&String> = self.topology.talks.iter().map(|(_, peer)| peer).collect();
+        let far = self.topology.talks.iter().filter(|(_, peer)| peer != LOOPBACK);
+        let (subjects, peers): (BTreeSet<&String>, BTreeSet<&String>) =
+            far.map(|(subject, peer)| (subject, peer)).unzip();
         let all = subjects.len() >= 2
             && peers.len() >= 2
             && subjects.iter().all(|name| self.is_ill("subject", name))
@@ -169,7 +182,7 @@ impl Found<'_> {
                 users.iter().partition(|user| self.is_ill("subject", user));
             // Who suffers everywhere suffers here as well.
             let everywhere = |user: &&&str| {
-                let peers = self.peers_of(user);
+                let peers = self.far_peers_of(user);
                 peers.len() >= 2 && peers.iter().all(|peer| self.is_ill("peer", peer))
             };
             let guilty: Vec<Entity> = suffer
@@ -179,7 +192,7 @@ impl Found<'_> {
                 .collect();
             let only_here: Vec<Entity> = suffer
                 .iter()
-                .filter(|user| self.peers_of(user).len() < 2)
+                .filter(|user| self.far_peers_of(user).iter().all(|other| *other == peer.1))
                 .map(|user| entity("subject", user))
                 .collect();
             if !guilty.is_empty() && suffer.len() == guilty.len() && (suffer.len() == 1) {
@@ -366,9 +379,64 @@ mod tests {
         assert_eq!(roles[&entity("zone", "a")], Role::Cause(all));
     }
 
+    /// Cause: peers of one zone are ill, all that there are but for the loopback, which lies in this machine's own zone. Seen: nobody
+    /// says that it is the zone.
+    #[test]
+    fn the_loopback_is_no_other_zone() {
+        let mut topology = topology(&[
+            ("web", "db"),
+            ("web", "cache"),
+            ("web", "loopback"),
+            ("cron", "loopback"),
+        ]);
+        for (peer, zone) in [("db", "b"), ("cache", "b"), ("loopback", "a")] {
+            topology.lies(peer, zone, "");
+        }
+        let ill = ill(&[("peer", "db"), ("peer", "cache"), ("subject", "web")]);
+        let roles = roles(&ill, &topology, "n");
+        let both = list(&[("peer", "cache"), ("peer", "db")]);
+        // One subject at all that is far: it or its way out.
+        assert_eq!(roles[&entity("subject", "web")], Role::Cause(both));
+        assert!(!roles.contains_key(&entity("zone", "b")), "{roles:?}");
+    }
+
+    #[test]
+    fn who_is_well_at_the_loopback_only_is_well_nowhere_else() {
+        let topology = topology(&[("web", "db"), ("web", "loopback"), ("shop", "cache")]);
+        let roles = roles(&ill(&[("peer", "db"), ("subject", "web")]), &topology, "n");
+        assert_eq!(
+            roles[&entity("peer", "db")],
+            Role::Unclear(list(&[("subject", "web")]))
+        );
+    }
+
+    /// Cause: what listens on this machine is ill, and so are all who use it, also who is well at a peer far away. Seen: it is the cause
+    /// as any other peer would be.
+    #[test]
+    fn the_loopback_can_be_a_cause() {
+        let topology = topology(&[
+            ("web", "loopback"),
+            ("web", "db"),
+            ("shop", "loopback"),
+            ("cron", "db"),
+        ]);
+        let ill = ill(&[("peer", "loopback"), ("subject", "web"), ("subject", "shop")]);
+        let roles = roles(&ill, &topology, "n");
+        let users = list(&[("subject", "shop"), ("subject", "web")]);
+        assert_eq!(roles[&entity("peer", "loopback")], Role::Cause(users));
+    }
+
+    /// Cause: the way out has failed, while all talk to themselves as well, one does so only, and some rows have no name. Seen: the node.
     #[test]
     fn where_everybody_suffers_everywhere_it_is_the_node() {
-        let topology = topology(&[("web", "db"), ("shop", "cache")]);
+        let mut topology = topology(&[
+            ("web", "db"),
+            ("web", "loopback"),
+            ("shop", "cache"),
+            ("cron", "loopback"),
+        ]);
+        topology.talks("", "db");
+        topology.talks("cron", "");
         let all = [
             ("peer", "cache"),
             ("peer", "db"),

@@ -167,6 +167,7 @@ impl Watcher {
         self.kept = Kept::restored(anomalies.into_iter().map(|saved| saved.anomaly).collect());
         let all = state.watches.iter().flat_map(|watch| &watch.series);
         let latest = all.map(|series| series.at).max().unwrap_or_default();
+        self.latest = latest;
         if state.interval != self.settings.interval {
             self.kept.give_up(
                 |_| true,

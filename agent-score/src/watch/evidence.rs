@@ -187,7 +187,7 @@ pub(super) enum Answer {
 /// Looks for evidence for the anomalies of one evaluation: what two of them ask is asked once.
 pub(super) struct Inquiry {
     at: Millis,
-    first: Millis,
+    since: Millis,
     window: Millis,
     answers: HashMap<String, Answer>,
     asked: usize,
@@ -196,11 +196,11 @@ pub(super) struct Inquiry {
 }
 
 impl Inquiry {
-    /// At this time; the first evaluation was then.
-    pub fn new(at: Millis, first: Millis, interval: Millis) -> Self {
+    /// At this time; since then there have been samples.
+    pub fn new(at: Millis, since: Millis, interval: Millis) -> Self {
         Self {
             at,
-            first,
+            since,
             window: super::defaults::window(interval),
             answers: HashMap::new(),
             asked: 0,
@@ -277,7 +277,7 @@ impl Inquiry {
 
     fn ask(&self, labels: &Labelled, began: Millis, ask: &mut Ask) -> Result<(Vec<Evidence>, usize), String> {
         // How long there had been anything before.
-        let known = (began - self.first - self.window).max(2 * self.window);
+        let known = (began - self.since - self.window).max(2 * self.window);
         let ago = (self.at - began).max(0);
         let (mut all, mut found) = (Vec::new(), 0);
         for question in &QUESTIONS {

@@ -179,8 +179,12 @@ pub struct Watcher {
     entities: Entities,
     kept: Kept,
     waiting: Waiting,
-    /// The first evaluation, and the latest.
-    first: Option<Millis>,
+    /// Since when there have been samples without a gap, and the time of the latest.
+    since: Option<Millis>,
+    seen: Millis,
+    /// The interval in which an evaluation was due last, by number.
+    slot: Option<Millis>,
+    /// The latest evaluation, be it an earlier agent's.
     latest: Millis,
     refused: usize,
     failures: u64,
@@ -205,29 +209,35 @@ impl Watcher {
             settings,
             kept: Kept::default(),
             waiting: Waiting::default(),
-            first: None,
+            since: None,
+            seen: 0,
+            slot: None,
             latest: 0,
             refused: 0,
             failures: 0,
         }
     }
 
-    /// Whether an evaluation is due at this time, and how many have been missed.
-    pub fn due(&self, at: Millis) -> Option<u64> {
-        let slot = |at: Millis| at.div_euclid(self.settings.interval.max(1));
-        if self.first.is_none() {
-            return Some(0);
+    /// Whether an evaluation is due, now that there are samples of this time, and how many have been missed. None is before there
+    /// have been samples for a whole window: counters begin anew with an agent, and of a part of a window a rate is a part of the
+    /// truth. What an earlier agent stored in it, or this one before a gap, is no better.
+    pub fn due(&mut self, at: Millis) -> Option<u64> {
+        let window = defaults::window(self.settings.interval);
+        let goes_on = (0..window).contains(&(at - self.seen));
+        let since = self.since.filter(|_| goes_on).unwrap_or(at);
+        (self.since, self.seen) = (Some(since), at);
+        let slot = at.div_euclid(self.settings.interval.max(1));
+        if at - since < window || self.slot == Some(slot) {
+            return None;
         }
-        match slot(at) - slot(self.latest) {
-            0 => None,
-            // The clock was set back: waiting until it has caught up would be silence.
-            slots => Some((slots - 1).max(0).unsigned_abs()),
-        }
+        let before = self.slot.replace(slot);
+        // The clock may have been set back: waiting until it has caught up would be silence.
+        Some(before.map_or(0, |before| (slot - before - 1).max(0).unsigned_abs()))
     }
 
     /// Evaluates all watches. `cpu`: of an agent that samples what the CPUs do.
     pub fn evaluate(&mut self, at: Millis, ask: &mut Ask, cpu: Option<&mut Cpu>) -> Round {
-        let first = *self.first.get_or_insert(at);
+        let since = *self.since.get_or_insert(at);
         let mut round = Round::default();
         let mut room = Room::new(self);
         let mut begun = Vec::new();
@@ -258,7 +268,7 @@ impl Watcher {
         self.entities.judge(at, &mut self.kept, &mut begun, &mut round);
         let gone = GONE * self.settings.interval;
         self.entities.end(at, gone, &mut self.kept, &mut round);
-        let mut inquiry = Inquiry::new(at, first, self.settings.interval);
+        let mut inquiry = Inquiry::new(at, since, self.settings.interval);
         round.found = begun.len();
         for number in begun {
             self.waiting.add(number, at);
@@ -352,7 +362,11 @@ impl Watcher {
                 begun.push(number);
             } else if let Some(number) = series.active {
                 let ended = if series.state.is_relearning() {
-                    Some("it has lasted so long that it is the new normal")
+                    Some(if series.state.has_lasted() {
+                        "it has lasted so long that it is the new normal"
+                    } else {
+                        "it has other seasons than were known, and what is usual is learned anew"
+                    })
                 } else if series.state.since().is_none() {
                     Some("it is as usual again")
                 } else if at - series.at > gone {

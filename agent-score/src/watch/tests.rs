@@ -116,6 +116,55 @@ fn an_anomaly_begins_is_told_and_is_over() {
     );
 }
 
+/// Cause: a period is found in the middle of an anomaly that is seconds old. Seen: it is told to be over for that reason, the series is
+/// learned for as long as nothing is said of it, and the next anomaly begins when it does.
+#[test]
+fn who_has_another_season_is_learned_anew() {
+    // Periods enough for a wave to be as usual.
+    let settings = Settings {
+        learning: 256,
+        ..SETTINGS
+    };
+    let seasonal = |fed: &mut Fed, round: usize| {
+        let value = 100.0 + 40.0 * (round as f64 / 30.0 * std::f64::consts::TAU).sin();
+        let value = value + fed.random.random_range(-1.0..1.0);
+        fed.say(&[("one", value)])
+    };
+    let has_season = |fed: &Fed| {
+        let mut all = fed.watcher.series();
+        all.any(|(.., series)| series.state.seasons().count() > 0)
+    };
+    let mut fed = Fed::new(settings, false);
+    let found = (0..50_000).find(|round| {
+        seasonal(&mut fed, *round);
+        has_season(&fed)
+    });
+    let found = found.unwrap();
+    let mut fed = Fed::new(settings, false);
+    (0..found - 3).for_each(|round| drop(seasonal(&mut fed, round)));
+    let begun = fed.say(&[("one", 3000.0)]).begun;
+    let known: Vec<_> = fed.watcher.anomalies().collect();
+    assert_eq!(begun.len(), 1, "{found}: {known:?}");
+    let mut rounds = found - 2..;
+    let ended = (&mut rounds)
+        .take(5)
+        .find_map(|round| seasonal(&mut fed, round).ended.pop());
+    let ended = ended.unwrap();
+    assert!(
+        has_season(&fed) && ended.over.contains("other seasons"),
+        "{ended:?}"
+    );
+    let learns = |fed: &Fed| fed.watcher.counts().learning == 1;
+    assert!(learns(&fed), "{:?}", fed.watcher.counts());
+    let learned = (&mut rounds).take_while(|round| {
+        assert_eq!(seasonal(&mut fed, *round).found, 0);
+        learns(&fed)
+    });
+    assert_eq!(learned.count(), 63);
+    let next = fed.say(&[("one", 3000.0)]).begun;
+    assert_eq!(next[0].since, fed.at as f64 / 1e3, "{next:?}");
+}
+
 #[test]
 fn what_comes_to_be_was_zero_before() {
     let mut fed = Fed::new(SETTINGS, true);
@@ -282,14 +331,22 @@ fn a_baseline_that_does_not_fit_is_learned_anew() {
     }
 }
 
+/// Cause: a sample each second, from the start on, behind a gap, and after the clock was set back. Seen: an evaluation an interval,
+/// but none before there have been samples for as long as a rate looks back.
 #[test]
 fn evaluations_are_due_once_an_interval() {
     let mut fed = Fed::new(SETTINGS, false);
-    assert_eq!(fed.watcher.due(START), Some(0));
-    fed.at = START + 3_000 - STEP;
-    fed.say(&[]);
-    assert_eq!(fed.watcher.due(START + 9_999), None);
-    assert_eq!(fed.watcher.due(START + 10_001), Some(0));
-    assert_eq!(fed.watcher.due(START + 45_000), Some(3), "as many were missed");
-    assert_eq!(fed.watcher.due(START - 50_000), Some(0), "the clock was set back");
+    let mut due = |from: Millis, to: Millis| -> Vec<(Millis, u64)> {
+        let seconds = (from..=to).step_by(1000);
+        let due = seconds.filter_map(|after| Some((after, fed.watcher.due(START + after)?)));
+        due.collect()
+    };
+    assert_eq!(due(3_000, 31_000), [(13_000, 0), (20_000, 0), (30_000, 0)]);
+    assert_eq!(due(40_000, 40_000), [(40_000, 0)], "nine seconds are no gap");
+    assert_eq!(
+        due(72_000, 91_000),
+        [(82_000, 3), (90_000, 0)],
+        "as many were missed"
+    );
+    assert_eq!(due(-50_000, -38_000), [(-40_000, 0)], "the clock was set back");
 }

@@ -24,6 +24,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+/// What may have a course of the week is kept for so long: three weeks must be seen of one before it is known, and who began in
+/// the middle of one has a fourth.
+const WEEKS: Duration = Duration::from_hours(30 * 24);
+/// The metrics of it: what the node uses, and its interfaces. They are few, whoever lives on it.
+const LASTING: [&str; 2] = ["geophone_node_used", "geophone_netdev_bytes_total"];
+
 /// A report that is younger answers as well as a new one.
 const FRESH: Duration = Duration::from_secs(10);
 /// So long after the start the first is made: weeks of the past are read for it.
@@ -141,5 +147,14 @@ fn retention(settings: &StoreSettings) -> Millis {
 
 /// How far back there is anything.
 fn keep(settings: &StoreSettings) -> Millis {
-    retention(settings).max(millis(settings.downsampled_retention.get()))
+    let rollups = millis(settings.downsampled_retention.get());
+    let weeks = lasting(settings).map_or(0, |(_, weeks)| millis(weeks));
+    retention(settings).max(rollups).max(weeks)
+}
+
+/// The metrics that outlast all others, and how long they are kept; none where ten seconds are not kept in one, for then each
+/// second would be.
+pub fn lasting(settings: &StoreSettings) -> Option<([&'static str; 2], Duration)> {
+    let has_rollups = settings.downsampled_retention.get() > settings.retention.get();
+    has_rollups.then_some((LASTING, WEEKS))
 }

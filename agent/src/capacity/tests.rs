@@ -4,6 +4,7 @@ use super::history::History;
 use super::*;
 use crate::aggregate::{Collect as _, Value as Shown};
 use crate::config::StoreKind;
+use agent_score::capacity::{Exhaustion, Method};
 use agent_store::labels::Labels;
 use agent_store::store::Value;
 
@@ -66,6 +67,61 @@ fn config() -> Config {
     config.store.kind = StoreKind::Memory;
     config.host = "n".to_owned();
     config
+}
+
+/// Cause: the store as it comes, thirty days, an interface at 80 % on working days and at 20 % at weekends, from each day of the week on.
+/// Seen: its course is that of the week, so that no trend is made of the day on which it began; all else is gone after fifteen days.
+#[test]
+fn the_week_is_known_by_the_store_as_it_comes() {
+    for begin in [0, 2, 5] {
+        let mut config = config();
+        config.store.kind = StoreKind::Disk;
+        let directory = tempfile::tempdir().unwrap();
+        directory.path().clone_into(&mut config.store.directory);
+        let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
+        let device = [("device", "eth0"), ("direction", "transmit")];
+        let all = [
+            labels("geophone_netdev_bytes_total", &device),
+            labels("geophone_netdev_speed_bytes", &device[..1]),
+            labels("geophone_other", &[]),
+        ];
+        let all = all.map(|labels| memory.store().register(&labels).unwrap());
+        let mut bytes = 0.0;
+        for minute in 0..30 * 1440 {
+            let at = (START / DAY + begin) * DAY + minute * MINUTE;
+            // 1970 began with a Thursday.
+            let weekday = (at / DAY + 3) % 7;
+            bytes += 60.0 * if weekday < 5 { 100e6 } else { 25e6 };
+            let values = [bytes, 125e6, 1.0].map(Value::Float);
+            memory
+                .store()
+                .append(at, &all.iter().copied().zip(values).collect::<Vec<_>>());
+            if minute % 1440 == 0 {
+                memory.store().maintain();
+            }
+        }
+        memory.store().maintain();
+        let others = [agent_store::series::Matcher::equal("__name__", "geophone_other")];
+        let limits = memory.limits(Duration::from_secs(30));
+        let last = memory.store().last();
+        let found = agent_store::series::Source::select(memory.store(), &others, 0, last, &limits).unwrap();
+        let days = (last - found[0].samples.floats.times[0]) / DAY;
+        assert!((14..18).contains(&days), "{days} days of all others");
+        let live = Live::new(&config, Some(&memory)).unwrap();
+        let report = live.report().unwrap();
+        let forecast = of(&report, "interface eth0 transmit").forecast.as_ref().unwrap();
+        assert!(forecast.days > 27.0, "{forecast:?}");
+        assert_eq!(forecast.trusted, Method::Seasonal, "{forecast:?}");
+        let best = forecast.best().unwrap();
+        assert!(
+            best.per_day.value.abs() < 0.2e6 && matches!(best.exhaustion, Some(Exhaustion::NotWithin { .. })),
+            "{begin}: {best:?}"
+        );
+        println!(
+            "{begin}: {} {:?}",
+            forecast.forecasts[0].per_day.value, best.per_day
+        );
+    }
 }
 
 fn of<'a>(report: &'a Report, title: &str) -> &'a Resource {

@@ -60,7 +60,8 @@ pub struct WatchSettings {
     /// Value of the label `watch`: letters, digits and `_`.
     pub name: String,
     /// The query, in PromQL; each series that it comes to is watched by itself. A window as long as `interval` says what is
-    /// new; where there is too little to say anything, it should have no value (`… and on (peer) … > 5`).
+    /// new, and after a start nothing is asked before there are samples of one; where there is too little to say anything, it
+    /// should have no value (`… and on (peer) … > 5`).
     pub expr: String,
     /// What its values are counted in, for people.
     #[serde(default)]

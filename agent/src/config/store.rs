@@ -17,7 +17,8 @@ pub struct StoreSettings {
     #[schemars(extend("x-minimum" = "10m", "x-maximum" = "30d"))]
     pub retention: HumanDuration,
     /// How long ten seconds are kept in one; 0s = not at all. What windows of objectives are sums of is kept for as long as the
-    /// longest of them.
+    /// longest of them, and so is what the node and its interfaces use (`geophone_node_used`, `geophone_netdev_bytes_total`), but
+    /// for 30 days at least: their trends know the week when they have seen three.
     #[schemars(extend("x-minimum" = "0s", "x-maximum" = "365d"))]
     pub downsampled_retention: HumanDuration,
     /// Most bytes of blocks on disk; over it the oldest hours go first. The log comes on top.

@@ -11,6 +11,7 @@ mod tests;
 pub use metrics::{METRICS, StatsCollect};
 
 use crate::aggregate::Snapshot;
+use crate::capacity;
 use crate::config::{HumanDuration, StoreKind, StoreSettings};
 use crate::error::{Context as _, Error, Result};
 use agent_store::labels::Labels;
@@ -51,7 +52,7 @@ impl Memory {
         Self::open_for(settings, Duration::ZERO)
     }
 
-    /// The same, with what objectives add up kept for so long.
+    /// The same, with what objectives add up kept for so long, and not shorter than what trends are made of.
     pub fn open_for(settings: &StoreSettings, objectives: Duration) -> Result<Option<Self>> {
         let at = |place| Self::keeping(place, settings, objectives);
         let on_disk = || at(Place::Directory(settings.directory.clone()));
@@ -104,9 +105,15 @@ impl Memory {
     }
 
     fn keeping(place: Place, settings: &StoreSettings, objectives: Duration) -> Result<Self> {
+        let mut lasting = agent_slo::rules::events().to_vec();
+        let mut keep_lasting = objectives;
+        if let Some((names, weeks)) = capacity::lasting(settings) {
+            lasting.extend(names.map(str::to_owned));
+            keep_lasting = keep_lasting.max(weeks);
+        }
         let wanted = Settings {
-            lasting: agent_slo::rules::events().to_vec(),
-            keep_lasting: objectives,
+            lasting,
+            keep_lasting,
             sync_interval: settings.sync_interval.get(),
             keep: settings.retention.get(),
             keep_rollups: settings.downsampled_retention.get(),

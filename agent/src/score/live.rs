@@ -131,10 +131,13 @@ impl Anomalies {
     }
 
     fn new(memory: &Arc<Memory>, watcher: Watcher, start_unix_nanos: u64, interval: Millis) -> Self {
+        let mut boards = Boards::new(start_unix_nanos);
+        // What was not over when the agent ended is told until the first evaluation as well: nobody shall take it to be over.
+        let board = boards.make(&watcher);
         Self {
             memory: memory.clone(),
-            watcher: Mutex::new((watcher, Boards::new(start_unix_nanos))),
-            published: RwLock::default(),
+            watcher: Mutex::new((watcher, boards)),
+            published: RwLock::new(Arc::new(board)),
             file: None,
             interval,
             patience: PATIENCE,
