@@ -308,7 +308,8 @@ mod tests {
             interval: 1000,
             unknown,
         };
-        let rules = agent_rules::file::parse("f", "groups: [{name: g, rules: [{alert: A, expr: up}]}]").unwrap();
+        let rules =
+            agent_rules::file::parse("f", "groups: [{name: g, rules: [{alert: A, expr: up}]}]").unwrap();
         let mut view = GroupView::new(&Group::new(rules[0].clone(), true), 1000);
         let (over, unknown, fires) = (one(Some(1), false), one(None, true), one(None, false));
         for (all, wanted) in [
