@@ -1,21 +1,21 @@
-//! Whose an address is: the service that has it, or one of whose endpoints has it. Pure: objects in, changes of names out.
+//! Whose an address is: the service that has it, or one of whose endpoints has it, else the pod. Pure: objects in, changes of names
+//! out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use crate::zones::Zones;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Most addresses that are known.
 pub const MAX_ADDRESSES: usize = 16_384;
+/// As long as there are fewer, pods get one that nobody has: services, who come first, have the rest for themselves.
+pub const MAX_BY_PODS: usize = MAX_ADDRESSES / 4 * 3;
 /// Most objects that may name one address; one that more name has no name.
 const MAX_CLAIMS: usize = 16;
 /// Most claims of all.
 const MAX_ALL_CLAIMS: usize = 2 * MAX_ADDRESSES;
-/// Most zones.
-const MAX_ZONES: usize = 256;
 /// Most pods of the own node that are known to be behind services, each once for each of its slices.
 pub const MAX_MEMBERS: usize = 4096;
-/// So many nodes of a zone are asked where it is, if they do not say.
-const MAX_TRIED: usize = 16;
 
 /// Which kind of object names an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +24,21 @@ pub enum By {
     Service,
     /// An EndpointSlice.
     Slice,
+    /// A pod: it names what no service does.
+    Pod,
+}
+
+impl By {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Service, Self::Slice, Self::Pod];
+
+    /// Most addresses of all of which it may take one more.
+    fn most(self) -> usize {
+        match self {
+            Self::Service | Self::Slice => MAX_ADDRESSES,
+            Self::Pod => MAX_BY_PODS,
+        }
+    }
 }
 
 /// What an object says of an address.
@@ -31,7 +46,7 @@ pub enum By {
 pub struct Claim {
     /// The address.
     pub address: IpAddr,
-    /// `namespace/name` of the service.
+    /// `namespace/name` of the service, or of a pod's workload.
     pub service: Arc<str>,
     /// Whether the service has no address of its own. One that has names its endpoints rather.
     pub is_headless: bool,
@@ -43,6 +58,8 @@ pub struct Claim {
     pub pod: Arc<str>,
     /// `namespace/name` of that pod.
     pub pod_name: Arc<str>,
+    /// Of pods that say of one address that it is theirs, the greatest has it: whether nobody ends it, and when it was made.
+    pub rank: (bool, u64),
 }
 
 impl Claim {
@@ -67,7 +84,7 @@ pub struct Backend {
 /// Whose an address is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// `namespace/name` of the service.
+    /// `namespace/name` of the service; of a pod behind none that of its workload, or its own.
     pub service: Arc<str>,
     /// Zone; empty = not known.
     pub zone: Arc<str>,
@@ -97,16 +114,18 @@ pub struct Directory {
     all: usize,
     /// Addresses that more objects name than are kept, and of the kinds that were refused the listing that has shown it: whoever
     /// of them came first would else be taken for the one that has it. Only a listing of the same kind takes that back.
-    crowded: HashMap<IpAddr, [Option<u64>; 2]>,
+    crowded: HashMap<IpAddr, [Option<u64>; By::ALL.len()]>,
     /// How many refused ones objects remember.
     waiting: usize,
-    /// Of services and of slices, which are listed apart.
-    listings: [u64; 2],
+    /// Of each kind, which are listed apart.
+    listings: [u64; By::ALL.len()],
     /// Whether some of them found no room since their last listing.
-    starved: [bool; 2],
+    starved: [bool; By::ALL.len()],
     /// Whether one of them was refused an address that is crowded no more.
-    relieved: [bool; 2],
-    zones: BTreeMap<Arc<str>, Zone>,
+    relieved: [bool; By::ALL.len()],
+    pub(crate) zones: Zones,
+    /// Whether a pod is called by its own name rather than its workload's.
+    pub names_pods: bool,
     /// The own node, whose pods are [`Self::members`]; empty = nobody asks for them.
     pub node: Arc<str>,
     /// By UID of a slice.
@@ -116,8 +135,6 @@ pub struct Directory {
     told: HashMap<IpAddr, Target>,
     /// Addresses that found no room, or that more objects name than are kept.
     pub refused: u64,
-    /// Zones that found no room: their peers have no region.
-    pub refused_zones: u64,
     /// Members that found no room.
     pub refused_members: u64,
 }
@@ -128,16 +145,6 @@ struct Members {
     service: Arc<str>,
     /// UIDs of pods of the own node.
     pods: Vec<Arc<str>>,
-}
-
-#[derive(Debug)]
-struct Zone {
-    /// The one of its nodes that is asked next, whose labels have the region; `None` = nobody is to be asked.
-    ask: Option<Arc<str>>,
-    /// Those that did not say, or are gone.
-    tried: Vec<Arc<str>>,
-    /// What is known until another answer comes.
-    region: Option<Arc<str>>,
 }
 
 impl Directory {
@@ -151,7 +158,7 @@ impl Directory {
     /// Whether there is room again for what found none: then it has to be listed anew. Says so once.
     pub fn has_room_again(&mut self, by: By) -> bool {
         let has_eighth = |count: usize, most: usize| count <= most - most / 8;
-        let is_enough = has_eighth(self.claims.len(), MAX_ADDRESSES) && has_eighth(self.all, MAX_ALL_CLAIMS);
+        let is_enough = has_eighth(self.claims.len(), by.most()) && has_eighth(self.all, MAX_ALL_CLAIMS);
         let is_relieved = std::mem::take(&mut self.relieved[by as usize]);
         is_relieved || is_enough && std::mem::take(&mut self.starved[by as usize])
     }
@@ -168,7 +175,7 @@ impl Directory {
         let dirty = &mut self.dirty;
         self.crowded.retain(|address, seen| {
             seen[by as usize] = seen[by as usize].filter(|seen| *seen == listing);
-            let stays = *seen != [None; 2];
+            let stays = *seen != [None; By::ALL.len()];
             if !stays {
                 dirty.insert(*address);
             }
@@ -179,6 +186,9 @@ impl Directory {
     /// An object is there, or has changed; without claims it is gone, or names nothing.
     pub fn set(&mut self, by: By, uid: &str, claims: Vec<Claim>) {
         let key: Key = (by, uid.into());
+        if by == By::Pod && self.says_the_same(&key, &claims) {
+            return;
+        }
         let before = self.objects.remove(&key).unwrap_or_default();
         self.waiting -= before.refused.len();
         for address in &before.taken {
@@ -200,7 +210,7 @@ impl Directory {
         for claim in claims {
             let is_known = self.claims.contains_key(&claim.address);
             let known = self.claims.get(&claim.address).map_or(0, Vec::len);
-            let is_full = !is_known && self.claims.len() >= MAX_ADDRESSES || self.all >= MAX_ALL_CLAIMS;
+            let is_full = !is_known && self.claims.len() >= by.most() || self.all >= MAX_ALL_CLAIMS;
             if known >= MAX_CLAIMS || is_full {
                 self.refused += 1;
                 self.starved[by as usize] |= is_full;
@@ -213,7 +223,7 @@ impl Directory {
                 continue;
             }
             self.all += 1;
-            self.meet(&claim);
+            self.zones.meet(&claim);
             self.dirty.insert(claim.address);
             object.taken.push(claim.address);
             let claims = self.claims.entry(claim.address).or_default();
@@ -223,6 +233,29 @@ impl Directory {
         if !object.taken.is_empty() || !object.refused.is_empty() || has_members {
             self.objects.insert(key, object);
         }
+    }
+
+    /// Whether a pod says what it has said before, as most of its updates do: then nothing is touched.
+    fn says_the_same(&mut self, key: &Key, claims: &[Claim]) -> bool {
+        let Some(object) = self.objects.get_mut(key) else {
+            return claims.is_empty();
+        };
+        let is_known = |claim: &Claim| {
+            let known = self.claims.get(&claim.address).into_iter().flatten();
+            known.into_iter().any(|(of, said)| of == key && said == claim)
+        };
+        let is_same = object.refused.is_empty()
+            && object.taken.len() == claims.len()
+            && object
+                .taken
+                .iter()
+                .zip(claims)
+                .all(|(address, claim)| *address == claim.address)
+            && claims.iter().all(is_known);
+        if is_same {
+            object.listing = self.listings[key.0 as usize];
+        }
+        is_same
     }
 
     /// Remembers whom of the own node a slice names, also where an address has no room for another claim: many a pod has the
@@ -280,7 +313,7 @@ impl Directory {
             };
             let has_room = self.claims.get(address).map_or(0, Vec::len) < MAX_CLAIMS;
             let is_gone = before.refused.contains(address) && !now.refused.contains(address);
-            for kind in [By::Service, By::Slice] {
+            for kind in By::ALL {
                 // What an older listing has shown is shown or taken back by the one under way.
                 let is_crowded = seen[kind as usize] == Some(self.listings[kind as usize]);
                 if is_crowded && (has_room || is_gone && kind == by) {
@@ -292,56 +325,28 @@ impl Directory {
 
     /// A node that is to be asked for the region of a zone: zone and node.
     pub fn unknown_zone(&self) -> Option<(Arc<str>, Arc<str>)> {
-        let mut open = self.zones.iter();
-        open.find_map(|(name, zone)| Some((name.clone(), zone.ask.clone()?)))
+        self.zones.unknown()
     }
 
     /// What the node said; `None` = it is not there, or in another zone: then another one of the zone is asked.
     pub fn set_region(&mut self, name: &str, region: Option<&str>) {
-        let Some(zone) = self.zones.get_mut(name) else {
-            return;
-        };
-        let Some(region) = region else {
-            zone.tried.extend(zone.ask.take());
-            if zone.tried.len() < MAX_TRIED {
-                let claims = self.claims.values().flatten().map(|(_, claim)| claim);
-                let mut others = claims.filter(|claim| *claim.zone == *name && !claim.node.is_empty());
-                zone.ask = others
-                    .find(|claim| !zone.tried.contains(&claim.node))
-                    .map(|claim| claim.node.clone());
-            }
-            return;
-        };
-        (zone.ask, zone.tried) = (None, Vec::new());
-        if zone.region.as_deref() == Some(region) {
+        let claims = self.claims.values().flatten().map(|(_, claim)| claim);
+        if !self.zones.set_region(name, region, claims) {
             return;
         }
-        zone.region = Some(region.into());
+        let zones = &self.zones;
+        let is_there = |(_, claim): &(Key, Claim)| *zones.of(claim) == *name;
         let of_zone = self
             .claims
             .iter()
-            .filter(|(_, claims)| claims.iter().any(|(_, claim)| *claim.zone == *name));
+            .filter(|(_, claims)| claims.iter().any(is_there));
         self.dirty.extend(of_zone.map(|(address, _)| *address));
     }
 
     /// Asks for the region of each zone anew, of nodes that are there by now, and forgets zones that nobody is in.
     pub fn renew_zones(&mut self) {
-        let mut nodes: BTreeMap<&Arc<str>, &Arc<str>> = BTreeMap::new();
-        for (_, claim) in self.claims.values().flatten() {
-            if !claim.zone.is_empty() && !claim.node.is_empty() {
-                nodes.entry(&claim.zone).or_insert(&claim.node);
-            }
-        }
-        self.zones.retain(|name, zone| {
-            zone.tried.clear();
-            zone.ask = nodes.get(name).map(|node| (*node).clone());
-            zone.ask.is_some()
-        });
-        for (name, node) in nodes {
-            if self.zones.len() < MAX_ZONES && !self.zones.contains_key(name) {
-                self.zones.insert(name.clone(), Zone::new(node));
-            }
-        }
+        self.zones
+            .renew(self.claims.values().flatten().map(|(_, claim)| claim));
     }
 
     /// Who is reached by a connection to a service's address that NAT sends `to` an endpoint; `None` = the one is no service's
@@ -362,10 +367,6 @@ impl Directory {
         if endpoints.any(|other| other.service != endpoint.service) {
             return None;
         }
-        let region = self
-            .zones
-            .get(&endpoint.zone)
-            .and_then(|zone| zone.region.clone());
         Some(Backend {
             service: endpoint.service.clone(),
             pod: match &endpoint.pod_name {
@@ -373,12 +374,21 @@ impl Directory {
                 name => name.clone(),
             },
             zone: endpoint.zone.clone(),
-            region: region.unwrap_or_default(),
+            region: self.zones.region(&endpoint.zone),
         })
     }
 
     /// What has changed since the last call: addresses, and whose they are now; `None` = nobody's.
     pub fn take(&mut self) -> Vec<(IpAddr, Option<Target>)> {
+        let moved = self.zones.moved();
+        if !moved.is_empty() {
+            let is_there = |(_, claim): &(Key, Claim)| claim.zone.is_empty() && moved.contains(&claim.node);
+            let there = self
+                .claims
+                .iter()
+                .filter(|(_, claims)| claims.iter().any(is_there));
+            self.dirty.extend(there.map(|(address, _)| *address));
+        }
         let mut changes = Vec::new();
         for address in std::mem::take(&mut self.dirty) {
             let target = self.find(&address);
@@ -408,59 +418,49 @@ impl Directory {
             return None;
         }
         let claims = self.claims.get(address)?;
-        let first = claims.iter().min_by_key(|((by, _), claim)| {
+        let pod = claims
+            .iter()
+            .filter(|((by, _), _)| *by == By::Pod)
+            .map(|(_, claim)| claim);
+        // An address may be another pod's before the one that had it is gone.
+        let pod = pod.max_by_key(|claim| (claim.rank, &claim.pod));
+        // A pod has services in its namespace only; who says otherwise may write EndpointSlices in his own.
+        let is_possible = |claim: &Claim| pod.is_none_or(|pod| pod.namespace() == claim.namespace());
+        let services = || {
+            claims
+                .iter()
+                .filter(|((by, _), claim)| *by != By::Pod && is_possible(claim))
+        };
+        let first = services().min_by_key(|((by, _), claim)| {
             // `db` rather than `db-metrics`.
             (*by, claim.is_headless, claim.service.len(), claim.service.clone())
         });
-        let (_, claim) = first?;
         // Several have one address if it is the node's, as of pods in its network and of load balancers without addresses of
-        // their own: what else is there is none of theirs. A pod has services in its namespace only; who says otherwise may
-        // write EndpointSlices in his own, and knows the UID of another's pod.
-        let agrees = |other: &Claim| {
+        // their own: what else is there is none of theirs. Of another's pod one may know the UID as well.
+        let agree = |claim: &Claim, other: &Claim| {
             let is_same_pod = other.pod == claim.pod && !claim.pod.is_empty();
             other.service == claim.service || is_same_pod && other.namespace() == claim.namespace()
         };
-        if !claims.iter().all(|(_, other)| agrees(other)) {
-            return None;
-        }
-        let region = self.zones.get(&claim.zone).and_then(|zone| zone.region.clone());
+        let service = first.map(|(_, claim)| claim);
+        let service = service.filter(|claim| services().all(|(_, other)| agree(claim, other)));
+        let claim = service.or(pod)?;
+        let name = match service {
+            None if self.names_pods => &claim.pod_name,
+            _ => &claim.service,
+        };
+        let zone = self.zones.of(claim);
         Some(Target {
-            service: claim.service.clone(),
-            zone: claim.zone.clone(),
-            region: region.unwrap_or_default(),
+            service: name.clone(),
+            region: self.zones.region(&zone),
+            zone,
         })
-    }
-
-    fn meet(&mut self, claim: &Claim) {
-        if claim.zone.is_empty() || claim.node.is_empty() {
-            return;
-        }
-        let has_room = self.zones.len() < MAX_ZONES;
-        match self.zones.get_mut(&claim.zone) {
-            Some(zone) => {
-                let is_wanted = zone.ask.is_none() && zone.region.is_none() && zone.tried.len() < MAX_TRIED;
-                if is_wanted && !zone.tried.contains(&claim.node) {
-                    zone.ask = Some(claim.node.clone());
-                }
-            }
-            None if has_room => {
-                self.zones.insert(claim.zone.clone(), Zone::new(&claim.node));
-            }
-            None => self.refused_zones += 1,
-        }
-    }
-}
-
-impl Zone {
-    fn new(node: &Arc<str>) -> Self {
-        Self {
-            ask: Some(node.clone()),
-            tried: Vec::new(),
-            region: None,
-        }
     }
 }
 
 #[cfg(test)]
 #[path = "directory_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "directory_pods_tests.rs"]
+mod pods_tests;

@@ -1,10 +1,11 @@
 use super::*;
+use crate::zones::MAX_ZONES;
 
-fn address(text: &str) -> IpAddr {
+pub(super) fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn claim(at: &str, service: &str, pod: &str) -> Claim {
+pub(super) fn claim(at: &str, service: &str, pod: &str) -> Claim {
     Claim {
         address: address(at),
         service: service.into(),
@@ -18,10 +19,11 @@ fn claim(at: &str, service: &str, pod: &str) -> Claim {
             format!("shop/{pod}")
         }
         .into(),
+        rank: Default::default(),
     }
 }
 
-fn taken(directory: &mut Directory) -> Vec<(String, String)> {
+pub(super) fn taken(directory: &mut Directory) -> Vec<(String, String)> {
     let shown = |(address, target): (IpAddr, Option<Target>)| {
         let target = target.map_or_else(String::new, |t| format!("{} {} {}", t.service, t.zone, t.region));
         (address.to_string(), target)
@@ -29,7 +31,7 @@ fn taken(directory: &mut Directory) -> Vec<(String, String)> {
     directory.take().into_iter().map(shown).collect()
 }
 
-fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(super) fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
     let owned = |(a, b): &(&str, &str)| ((*a).to_owned(), (*b).to_owned());
     expected.iter().map(owned).collect()
 }
@@ -183,7 +185,7 @@ fn there_is_a_most_of_everything() {
         directory.set(By::Slice, "z", vec![zone]);
     }
     assert_eq!(directory.zones.len(), MAX_ZONES);
-    assert_eq!(directory.refused_zones, 300 - (MAX_ZONES as u64 - 1));
+    assert_eq!(directory.zones.refused, 300 - (MAX_ZONES as u64 - 1));
     directory.renew_zones();
     assert_eq!(directory.zones.len(), 1, "{:?}", directory.zones);
 }
@@ -229,7 +231,7 @@ fn a_zone_is_where_a_node_says_that_is_there() {
     );
     directory.set(By::Slice, "2", Vec::new());
     directory.renew_zones();
-    assert!(directory.zones.is_empty());
+    assert_eq!(directory.zones.len(), 0);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is read of objects as clusters have them: tests/harness/kubernetes/fixtures, whose README tells where each was seen.
 
 use crate::arrived::{Arrived, Kept};
+use crate::bearer::Bearer;
 use crate::pod::Pod;
 use crate::service::{Named, Service, Slice};
 use serde_json::Value;
@@ -175,6 +176,24 @@ fn compare(kind: &str, table: &[(&str, &str)], shown: impl Fn(&str) -> String) {
 #[test]
 fn pods_are_who_they_are() {
     compare("pod-", PODS, pod);
+}
+
+#[test]
+fn addresses_of_pods_have_the_names_of_their_subjects() {
+    let mut count = 0;
+    for text in fixtures()
+        .iter()
+        .filter_map(|(name, text)| name.starts_with("pod-").then_some(text))
+    {
+        let pod: Pod = read(text).unwrap();
+        let bearer: Bearer = read(text).unwrap();
+        for claim in bearer.claims().1 {
+            assert_eq!(*claim.service, format!("{}/{}", pod.namespace, pod.workload));
+            assert_eq!(*claim.pod_name, format!("{}/{}", pod.namespace, pod.name));
+            count += 1;
+        }
+    }
+    assert!(count > 5, "{count} addresses");
 }
 
 #[test]

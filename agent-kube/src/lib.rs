@@ -5,25 +5,29 @@
 //! reached, and [`Status::ages`] says how old it may be.
 
 pub mod arrived;
+mod bearer;
 pub mod directory;
 #[cfg(test)]
 mod fixtures_tests;
 mod limit;
+mod messages;
 pub mod owner;
 pub mod pod;
 mod program;
 mod protobuf;
 pub mod service;
 pub mod store;
+mod trouble;
 mod watch;
+mod zones;
 
 pub use directory::{Backend, Target};
 pub use owner::Kind;
 pub use pod::Pod;
 
 use directory::{By, Claim, Directory};
+pub use limit::{ALL_PODS, KINDS, Right};
 use limit::{Asked, Contact};
-pub use limit::{KINDS, Right};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -39,16 +43,41 @@ static LARGE: Mutex<()> = Mutex::new(());
 /// Addresses that are looked up at a time.
 const HELD: usize = 1024;
 
-/// What is asked of the server, and whether that is for peers only. Nodes of others come with the first peer that has one.
-const NEEDED: [(Asked, &str, bool); 7] = [
-    (Asked::List, "pods", false),
-    (Asked::Watch, "pods", false),
-    (Asked::Get, "nodes", false),
-    (Asked::List, "services", true),
-    (Asked::Watch, "services", true),
-    (Asked::List, "endpointslices", true),
-    (Asked::Watch, "endpointslices", true),
+/// What is asked of the server, and of which peers on. Nodes of others come with the first peer that has one.
+const NEEDED: [(Asked, &str, Peers); 9] = [
+    (Asked::List, "pods", Peers::Nobody),
+    (Asked::Watch, "pods", Peers::Nobody),
+    (Asked::Get, "nodes", Peers::Nobody),
+    (Asked::List, "services", Peers::Services),
+    (Asked::Watch, "services", Peers::Services),
+    (Asked::List, "endpointslices", Peers::Services),
+    (Asked::Watch, "endpointslices", Peers::Services),
+    (Asked::List, ALL_PODS, Peers::Pods),
+    (Asked::Watch, ALL_PODS, Peers::Pods),
 ];
+
+/// Who of the other end of a connection is named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peers {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// Services and their endpoints, of all nodes.
+    Services,
+    /// These, and pods that are behind none.
+    Pods,
+}
+
+impl Peers {
+    /// Kinds of objects that are listed for it.
+    fn kinds(self) -> &'static [By] {
+        match self {
+            Self::Nobody => &[],
+            Self::Services => &[By::Service, By::Slice],
+            Self::Pods => &By::ALL,
+        }
+    }
+}
 
 /// Where the API is, and which node is asked for.
 #[derive(Clone, Debug)]
@@ -57,8 +86,10 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// `spec.nodeName` of the pods.
     pub node: String,
-    /// Whether services and their endpoints are followed as well, of all nodes.
-    pub peers: bool,
+    /// Who is followed besides the pods of the node.
+    pub peers: Peers,
+    /// Whether a pod that is a peer is called by its own name rather than its workload's.
+    pub names_pods: bool,
     /// Whether a program of the kubeconfig may tell who asks. It is run again whenever its token ends.
     pub programs: bool,
 }
@@ -88,7 +119,7 @@ pub struct Status {
     pub ages: Vec<(&'static str, Duration)>,
     /// Complete lists so far.
     pub lists: u64,
-    /// Addresses of services and endpoints.
+    /// Addresses of services, endpoints and pods.
     pub addresses: usize,
     /// What was not taken, by what it is: pods, addresses, zones and services of pods that found no room, objects that did not say
     /// who they are, and what [`Kubernetes::refuse`] was told, which is added.
@@ -118,9 +149,9 @@ struct State {
     lists: u64,
     directory: Directory,
     /// Which of its kinds have been listed.
-    directories: [bool; 2],
-    /// Whether it is followed.
-    peers: bool,
+    directories: [bool; By::ALL.len()],
+    /// Who is in it.
+    peers: Peers,
     /// Objects that did not say who they are.
     nameless: u64,
     /// What others could not take of what they were told.
@@ -130,8 +161,10 @@ struct State {
 
 impl State {
     fn is_complete(&self) -> bool {
-        let peers = self.directories == [true; 2] && self.directory.unknown_zone().is_none();
-        self.lists > 0 && self.node.is_some() && (peers || !self.peers)
+        let mut kinds = self.peers.kinds().iter();
+        let is_listed = kinds.all(|by| self.directories[*by as usize]);
+        let is_placed = self.peers == Peers::Nobody || self.directory.unknown_zone().is_none();
+        self.lists > 0 && self.node.is_some() && is_listed && is_placed
     }
 }
 
@@ -147,6 +180,7 @@ impl Kubernetes {
         let shared: Arc<Shared> = Arc::default();
         shared.state().peers = settings.peers;
         shared.state().directory.node = settings.node.as_str().into();
+        shared.state().directory.names_pods = settings.names_pods;
         watch::start(settings, shared.clone())?;
         Ok(Self(shared))
     }
@@ -239,7 +273,7 @@ impl Kubernetes {
         let own = [
             ("pods", state.store.refused),
             ("addresses", state.directory.refused),
-            ("zones", state.directory.refused_zones),
+            ("zones", state.directory.zones.refused),
             ("services", state.directory.refused_members),
             ("nameless", state.nameless),
         ];
@@ -265,7 +299,7 @@ impl Kubernetes {
     /// What the server lets us ask of what we need, verb and kind: `None` = it has not answered that yet.
     pub fn rights(&self) -> Vec<(&'static str, &'static str, Option<Right>)> {
         let peers = self.0.state().peers;
-        let needed = NEEDED.iter().filter(|(_, _, for_peers)| peers || !for_peers);
+        let needed = NEEDED.iter().filter(|(_, _, from)| peers >= *from);
         needed
             .map(|(asked, kind, _)| (asked.verb(), *kind, self.0.contact.right(kind, *asked)))
             .collect()

@@ -1,6 +1,6 @@
 //! Bounds on what a server may send: kube reads an answer to its end and a line to its newline, wherever that is.
 
-use crate::protobuf::{self, Answer};
+use crate::protobuf::{self, Answer, Whole};
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
@@ -14,10 +14,12 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tower::{BoxError, Layer, Service};
 
-/// Longest answer to a list; of 100 pods it is 1 MiB or 2.
+/// Longest answer to a list that is held; of 100 pods it is 1 MiB or 2.
 pub const LONGEST_LIST: usize = 8 << 20;
+/// Longest one that is read as it comes: 100,000 pods of 5 KiB, which is more than there are addresses for.
+const LONGEST_PASSED: usize = 512 << 20;
 /// Longest event of a watch: etcd stores no object beyond 1.5 MiB.
-const LONGEST_EVENT: usize = 2 << 20;
+pub(crate) const LONGEST_EVENT: usize = 2 << 20;
 
 /// What is asked of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,9 +44,12 @@ impl Asked {
 }
 
 /// Kinds of objects that are asked for, as roles call them.
-pub const KINDS: [&str; 4] = ["pods", "nodes", "services", SLICES];
-/// The one that large clusters have much of: it is asked for as protobuf.
+pub const KINDS: [&str; 5] = ["pods", "nodes", "services", SLICES, ALL_PODS];
 const SLICES: &str = "endpointslices";
+/// Pods of all nodes.
+pub const ALL_PODS: &str = "all_pods";
+/// Those that large clusters have much of: they are asked for as protobuf.
+const MANY: [&str; 2] = [SLICES, ALL_PODS];
 
 /// Whether we may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +151,11 @@ fn asked(uri: &Uri) -> Option<(usize, Asked)> {
     }
     let query = uri.query().unwrap_or_default();
     let is_watch = query.split('&').any(|part| part == "watch=true");
-    Some((place(last)?, if is_watch { Asked::Watch } else { Asked::List }))
+    let kind = match last {
+        "pods" if !query.contains("spec.nodeName") => ALL_PODS,
+        last => last,
+    };
+    Some((place(kind)?, if is_watch { Asked::Watch } else { Asked::List }))
 }
 
 /// The server has sent more than it may.
@@ -197,8 +206,8 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let asked = asked(request.uri());
-        let is_much =
-            asked.is_some_and(|(kind, asked)| KINDS.get(kind) == Some(&SLICES) && asked != Asked::Get);
+        let is_many = |kind: usize| KINDS.get(kind).is_some_and(|kind| MANY.contains(kind));
+        let is_much = asked.is_some_and(|(kind, asked)| is_many(kind) && asked != Asked::Get);
         if is_much && !self.contact.is_strange.load(Ordering::Relaxed) {
             let accept = HeaderValue::from_static(protobuf::ACCEPT);
             request.headers_mut().insert(ACCEPT, accept);
@@ -218,10 +227,8 @@ where
             let (length, answer) = match (is_news && is_watch, is_binary) {
                 (true, true) => (None, Some(Answer::Events(BytesMut::new(), LONGEST_EVENT))),
                 (true, false) => (Some(Length::Event(0)), None),
-                (false, _) => (
-                    Some(Length::Whole(0)),
-                    is_binary.then(|| Answer::Whole(BytesMut::new())),
-                ),
+                (false, true) => (Some(Length::Passed(0)), Some(Answer::Whole(Whole::default()))),
+                (false, false) => (Some(Length::Whole(0)), None),
             };
             let contact = asked.filter(|_| is_news).map(|(kind, _)| (contact, kind));
             Ok(Response::from_parts(
@@ -240,6 +247,8 @@ where
 #[derive(Clone, Copy, Debug)]
 enum Length {
     Whole(usize),
+    /// Of which what is held has its own bound.
+    Passed(usize),
     /// Since the last newline.
     Event(usize),
 }
@@ -249,6 +258,7 @@ impl Length {
     fn with(self, bytes: &[u8]) -> Result<Self, TooLong> {
         let (length, longest) = match self {
             Self::Whole(so_far) => (Self::Whole(so_far + bytes.len()), LONGEST_LIST),
+            Self::Passed(so_far) => (Self::Passed(so_far + bytes.len()), LONGEST_PASSED),
             Self::Event(so_far) => {
                 // Lines inside of the piece are as short as the piece.
                 let first = bytes.iter().position(|b| *b == b'\n');
@@ -259,7 +269,7 @@ impl Length {
                 (Self::Event(rest.unwrap_or(so_far + bytes.len())), LONGEST_EVENT)
             }
         };
-        let (Self::Whole(bytes) | Self::Event(bytes)) = length;
+        let (Self::Whole(bytes) | Self::Passed(bytes) | Self::Event(bytes)) = length;
         if bytes > longest {
             Err(TooLong(longest))
         } else {
@@ -386,7 +396,7 @@ mod tests {
         let mut answer = Measured {
             inner: Box::new(Once(Some(Bytes::from_static(b"k8s\0\xff\xff")))),
             length: Some(Length::Whole(0)),
-            answer: Some(Answer::Whole(BytesMut::new())),
+            answer: Some(Answer::Whole(Whole::default())),
             contact: Some((contact.clone(), 3)),
         };
         let mut context = Context::from_waker(std::task::Waker::noop());
@@ -403,7 +413,10 @@ mod tests {
         let pods = "/api/v1/pods?fieldSelector=spec.nodeName%3Da&watch=true&allowWatchBookmarks=true";
         for (uri, expected) in [
             (pods, Some((0, Asked::Watch))),
-            ("/api/v1/pods?resourceVersion=0", Some((0, Asked::List))),
+            (
+                "/api/v1/pods?fieldSelector=status.phase%21%3DFailed&resourceVersion=0",
+                Some((4, Asked::List)),
+            ),
             ("/api/v1/nodes/watch", Some((1, Asked::Get))),
             (
                 "/apis/discovery.k8s.io/v1/endpointslices?",

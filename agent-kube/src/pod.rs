@@ -59,17 +59,20 @@ struct Wire<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata<'a> {
+pub(crate) struct Metadata<'a> {
     #[serde(borrow)]
-    name: Cow<'a, str>,
+    pub name: Cow<'a, str>,
     #[serde(borrow)]
-    uid: Cow<'a, str>,
+    pub uid: Cow<'a, str>,
     #[serde(borrow)]
-    resource_version: Cow<'a, str>,
+    pub resource_version: Cow<'a, str>,
     #[serde(borrow, default)]
-    namespace: Cow<'a, str>,
+    pub namespace: Cow<'a, str>,
     #[serde(borrow, default)]
     creation_timestamp: Option<Cow<'a, str>>,
+    /// Since then somebody ends it.
+    #[serde(borrow, default)]
+    pub deletion_timestamp: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     labels: Option<Labels<'a>>,
     #[serde(borrow, default)]
@@ -139,18 +142,20 @@ struct Ended<'a> {
     id: Cow<'a, str>,
 }
 
-impl Wire<'_> {
-    fn pod(&self) -> Option<Pod> {
-        let metadata = &self.metadata;
-        let owner = metadata
-            .owner_references
-            .iter()
-            .flatten()
-            .find(|owner| owner.controller == Some(true));
-        let labels = metadata.labels.as_ref();
-        let annotations = metadata.annotations.as_ref();
+impl Metadata<'_> {
+    /// When it was made.
+    pub fn created(&self) -> Option<SystemTime> {
+        humantime::parse_rfc3339(self.creation_timestamp.as_deref()?).ok()
+    }
+
+    /// Its workload; `None` = it does not say who it is.
+    pub fn workload(&self) -> Option<(Kind, &str)> {
+        let mut owners = self.owner_references.iter().flatten();
+        let owner = owners.find(|owner| owner.controller == Some(true));
+        let labels = self.labels.as_ref();
+        let annotations = self.annotations.as_ref();
         let (kind, workload) = owner::workload(&Origin {
-            name: &metadata.name,
+            name: &self.name,
             owner: owner.map(|owner| Owner {
                 kind: &owner.kind,
                 name: &owner.name,
@@ -158,16 +163,21 @@ impl Wire<'_> {
             template: labels.map_or("", |labels| &labels.template),
             rollout: labels.map_or("", |labels| &labels.rollout),
             config: annotations.map_or("", |a| &a.config),
-            created: metadata.creation_timestamp.as_deref().and_then(time),
+            created: self.created(),
         });
-        let is_named = fits(&metadata.name, LONGEST)
-            && fits(&metadata.namespace, LONGEST)
+        let is_named = fits(&self.name, LONGEST)
+            && fits(&self.namespace, LONGEST)
             && fits(workload, LONGEST)
-            && fits(&metadata.uid, LONGEST_ID);
-        if !is_named {
-            return None;
-        }
-        let mirror = annotations.map_or("", |a| &a.mirror);
+            && fits(&self.uid, LONGEST_ID);
+        is_named.then_some((kind, workload))
+    }
+}
+
+impl Wire<'_> {
+    fn pod(&self) -> Option<Pod> {
+        let metadata = &self.metadata;
+        let (kind, workload) = metadata.workload()?;
+        let mirror = metadata.annotations.as_ref().map_or("", |a| &a.mirror);
         Some(Pod {
             uid: metadata.uid.to_string(),
             file: Some(mirror)
@@ -206,10 +216,6 @@ impl Wire<'_> {
         .take(MAX_CONTAINERS)
         .collect()
     }
-}
-
-fn time(text: &str) -> Option<SystemTime> {
-    humantime::parse_rfc3339(text).ok()
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
-//! EndpointSlices as protobuf, of which a server encodes and sends a third of what JSON is: turned into what kube reads, with the fields
-//! that are read of it.
+//! Answers as protobuf, of which a server encodes and sends a third of what JSON is: turned into the JSON that kube reads, each object of a
+//! list as soon as it has come, so that what is held of a list is what is read of it.
 //!
-//! After `generated.proto` of `discovery/v1`, `meta/v1`, `core/v1` and `runtime` of Kubernetes 1.33.
+//! After `generated.proto` of `meta/v1` and `runtime` of Kubernetes 1.33.
 
-use crate::limit::{LONGEST_LIST, TooLong};
-use crate::service::MAX_ENDPOINTS;
+use crate::limit::{LONGEST_EVENT, LONGEST_LIST, TooLong};
+use crate::messages::{self, Turn};
 use bytes::{Buf as _, Bytes, BytesMut};
 use prost::Message;
 use serde::Serialize;
-use std::collections::HashMap;
+use std::fmt;
 use tower::BoxError;
 
 /// What is asked for; a server that has no protobuf answers with JSON.
@@ -17,6 +17,8 @@ pub(crate) const ACCEPT: &str = "application/vnd.kubernetes.protobuf, applicatio
 pub(crate) const TYPE: &str = "application/vnd.kubernetes.protobuf";
 /// Before each object.
 const MAGIC: &[u8] = b"k8s\0";
+/// Longest list in JSON: of what is read of 50,000 pods it is half of that.
+const LONGEST_TURNED: usize = 4 * LONGEST_LIST;
 
 /// The envelope of an object.
 #[derive(Clone, PartialEq, Message)]
@@ -47,15 +49,6 @@ struct Raw {
     raw: Bytes,
 }
 
-/// Parts are read one after the other: of two bytes each they would be many times what has come.
-#[derive(Clone, PartialEq, Message)]
-struct List {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<ListMeta>,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    slices: Vec<Bytes>,
-}
-
 #[derive(Clone, PartialEq, Message, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ListMeta {
@@ -64,54 +57,6 @@ struct ListMeta {
     #[prost(string, optional, tag = "3")]
     #[serde(rename = "continue")]
     next: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Slice {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<Meta>,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    endpoints: Vec<Bytes>,
-}
-
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Meta {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "3")]
-    namespace: String,
-    #[prost(string, tag = "5")]
-    uid: String,
-    #[prost(string, tag = "6")]
-    resource_version: String,
-    #[prost(map = "string, string", tag = "11")]
-    labels: HashMap<String, String>,
-}
-
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Endpoint {
-    #[prost(string, repeated, tag = "1")]
-    addresses: Vec<String>,
-    #[prost(message, optional, tag = "4")]
-    target_ref: Option<Behind>,
-    #[prost(string, optional, tag = "6")]
-    node_name: Option<String>,
-    #[prost(string, optional, tag = "7")]
-    zone: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Message, Serialize)]
-struct Behind {
-    #[prost(string, optional, tag = "1")]
-    kind: Option<String>,
-    #[prost(string, optional, tag = "2")]
-    namespace: Option<String>,
-    #[prost(string, optional, tag = "3")]
-    name: Option<String>,
-    #[prost(string, optional, tag = "4")]
-    uid: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message, Serialize)]
@@ -126,79 +71,220 @@ struct Status {
     code: i32,
 }
 
-/// A slice as kube reads it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Shown {
-    api_version: &'static str,
-    kind: &'static str,
-    metadata: Meta,
-    endpoints: Vec<Endpoint>,
-}
+/// What nobody can read.
+#[derive(Debug)]
+pub(crate) struct Strange(String);
 
-fn slice(raw: Bytes) -> Result<Vec<u8>, BoxError> {
-    let Slice { metadata, endpoints } = Slice::decode(raw)?;
-    let endpoints = endpoints.into_iter().take(MAX_ENDPOINTS);
-    Ok(serde_json::to_vec(&Shown {
-        api_version: "discovery.k8s.io/v1",
-        kind: "EndpointSlice",
-        metadata: metadata.unwrap_or_default(),
-        endpoints: endpoints.map(Endpoint::decode).collect::<Result<_, _>>()?,
-    })?)
-}
-
-fn list(raw: Bytes) -> Result<Vec<u8>, BoxError> {
-    let List { metadata, slices } = List::decode(raw)?;
-    let mut out = b"{\"metadata\":".to_vec();
-    out.extend(serde_json::to_vec(&metadata.unwrap_or_default())?);
-    out.extend_from_slice(b",\"items\":[");
-    for (i, raw) in slices.into_iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        out.extend(slice(raw)?);
-        // It is a few times what came, unless somebody makes slices of nothing.
-        if out.len() > 4 * LONGEST_LIST {
-            return Err(TooLong(4 * LONGEST_LIST).into());
-        }
+impl fmt::Display for Strange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "protobuf {}", self.0)
     }
-    out.extend_from_slice(b"]}");
-    Ok(out)
+}
+
+impl std::error::Error for Strange {}
+
+fn strange<T>(why: impl Into<String>) -> Result<T, BoxError> {
+    Err(Strange(why.into()).into())
 }
 
 /// An object in its envelope, as JSON.
 fn json(mut message: Bytes) -> Result<Vec<u8>, BoxError> {
     if !message.starts_with(MAGIC) {
-        return Err("protobuf without an envelope".into());
+        return strange("without an envelope");
     }
     message.advance(MAGIC.len());
     let Envelope { meta, raw } = Envelope::decode(message)?;
     let kind = meta.unwrap_or_default().kind;
-    match kind.as_str() {
-        "EndpointSliceList" => list(raw),
-        "EndpointSlice" => slice(raw),
-        "Status" => Ok(serde_json::to_vec(&Status::decode(raw)?)?),
-        _ => Err(format!("protobuf of a {kind:?}, not of an EndpointSlice").into()),
+    match messages::turn(&kind) {
+        Some(turn) => turn(raw),
+        None if kind == "Status" => Ok(serde_json::to_vec(&Status::decode(raw)?)?),
+        None => strange(format!("of a {kind:?}, which nobody has asked for")),
     }
 }
 
-/// An answer as it comes. What a list has so far is bounded by who reads it.
+/// A number and how many bytes it takes; `None` = it has not come to its end.
+fn number(bytes: &[u8]) -> Result<Option<(u64, usize)>, BoxError> {
+    let Some(last) = bytes.iter().take(10).position(|byte| *byte < 0x80) else {
+        return match bytes.len() {
+            0..10 => Ok(None),
+            _ => strange("with a number that has no end"),
+        };
+    };
+    let mut digits = bytes.get(..=last).unwrap_or_default();
+    Ok(Some((prost::encoding::decode_varint(&mut digits)?, last + 1)))
+}
+
+/// The head of a field that has a length: its number, its length, and how many bytes the head takes; `None` = it has not come yet.
+fn field(bytes: &[u8]) -> Result<Option<(u64, usize, usize)>, BoxError> {
+    let Some((key, first)) = number(bytes)? else {
+        return Ok(None);
+    };
+    if key & 7 != 2 {
+        return strange("with a field of another type");
+    }
+    let Some((length, second)) = number(bytes.get(first..).unwrap_or_default())? else {
+        return Ok(None);
+    };
+    Ok(Some((key >> 3, usize::try_from(length)?, first + second)))
+}
+
+/// One object, a list or a status, as far as it has come.
+#[derive(Debug, Default)]
+pub(crate) struct Whole {
+    held: BytesMut,
+    form: Form,
+}
+
+#[derive(Debug, Default)]
+enum Form {
+    /// Too little has come to say.
+    #[default]
+    Open,
+    One,
+    List(List),
+    /// A list that has ended.
+    Done,
+}
+
+/// A list of which something is still to come.
+#[derive(Debug)]
+struct List {
+    turn: Turn,
+    /// So many bytes.
+    left: usize,
+    metadata: ListMeta,
+    /// Bytes of JSON so far.
+    told: usize,
+}
+
+impl Whole {
+    fn with(&mut self, bytes: &[u8]) -> Result<Bytes, BoxError> {
+        self.held.extend_from_slice(bytes);
+        let mut out = Vec::new();
+        if matches!(self.form, Form::Open) {
+            self.form = self.begin()?;
+            if matches!(self.form, Form::List(_)) {
+                out.extend_from_slice(b"{\"items\":[");
+            }
+        }
+        match &mut self.form {
+            Form::List(list) => {
+                if list.go_on(&mut self.held, &mut out)? {
+                    self.form = Form::Done;
+                }
+            }
+            Form::Done => self.held.clear(),
+            Form::Open | Form::One if self.held.len() > LONGEST_LIST => {
+                return Err(TooLong(LONGEST_LIST).into());
+            }
+            Form::Open | Form::One => {}
+        }
+        Ok(out.into())
+    }
+
+    /// What it is. Of a list the held begins with its first field then.
+    fn begin(&mut self) -> Result<Form, BoxError> {
+        let Some(rest) = self.held.get(MAGIC.len()..) else {
+            return Ok(Form::Open);
+        };
+        if !self.held.starts_with(MAGIC) {
+            return Ok(Form::One);
+        }
+        let (length, head) = match field(rest)? {
+            None => return Ok(Form::Open),
+            Some((1, length, head)) if length <= LONGEST_EVENT => (length, head),
+            Some(_) => return Ok(Form::One),
+        };
+        let Some(kind) = rest.get(head..head + length) else {
+            return Ok(Form::Open);
+        };
+        let Kind { kind } = Kind::decode(kind)?;
+        let Some(turn) = kind.strip_suffix("List").and_then(messages::turn) else {
+            return Ok(Form::One);
+        };
+        let before = MAGIC.len() + head + length;
+        let form = match field(self.held.get(before..).unwrap_or_default())? {
+            None => Form::Open,
+            Some((2, left, head)) => {
+                self.held.advance(before + head);
+                Form::List(List {
+                    turn,
+                    left,
+                    metadata: ListMeta::default(),
+                    told: 0,
+                })
+            }
+            Some(_) => return strange("of a list that is not after its kind"),
+        };
+        Ok(form)
+    }
+
+    fn end(self) -> Result<Bytes, BoxError> {
+        match self.form {
+            Form::Open | Form::One => Ok(json(self.held.freeze())?.into()),
+            Form::Done => Ok(Bytes::new()),
+            Form::List(_) => strange("of a list that is cut"),
+        }
+    }
+}
+
+impl List {
+    /// Turns what is whole; returns whether that was all.
+    fn go_on(&mut self, held: &mut BytesMut, out: &mut Vec<u8>) -> Result<bool, BoxError> {
+        while self.left > 0 {
+            let Some((number, length, head)) = field(held)? else {
+                return Ok(false);
+            };
+            if length > LONGEST_EVENT {
+                return Err(TooLong(LONGEST_EVENT).into());
+            }
+            let Some(left) = self.left.checked_sub(head + length) else {
+                return strange("of a list that is cut");
+            };
+            if held.len() < head + length {
+                return Ok(false);
+            }
+            held.advance(head);
+            let body = held.split_to(length).freeze();
+            self.left = left;
+            match number {
+                1 => self.metadata = ListMeta::decode(body)?,
+                2 => {
+                    let object = (self.turn)(body)?;
+                    // It is less than what came, unless somebody makes objects of nothing.
+                    if self.told + object.len() > LONGEST_TURNED {
+                        return Err(TooLong(LONGEST_TURNED).into());
+                    }
+                    if self.told > 0 {
+                        out.push(b',');
+                    }
+                    self.told += object.len();
+                    out.extend(object);
+                }
+                _ => {}
+            }
+        }
+        out.extend_from_slice(b"],\"metadata\":");
+        out.extend(serde_json::to_vec(&self.metadata)?);
+        out.push(b'}');
+        Ok(true)
+    }
+}
+
+/// An answer as it comes.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// One object, a list or a status.
-    Whole(BytesMut),
+    Whole(Whole),
     /// Events, each after its length in four bytes, of which none may be longer than so many bytes.
     Events(BytesMut, usize),
 }
 
 impl Answer {
-    /// What is complete with these bytes, in JSON: a line for each event; nothing = there has to be more.
+    /// What is complete with these bytes, in JSON: objects of a list, or a line for each event; nothing = there has to be more.
     pub(crate) fn with(&mut self, bytes: &[u8]) -> Result<Bytes, BoxError> {
         let (held, longest) = match self {
-            Self::Whole(held) => {
-                held.extend_from_slice(bytes);
-                return Ok(Bytes::new());
-            }
+            Self::Whole(whole) => return whole.with(bytes),
             Self::Events(held, longest) => (held, *longest),
         };
         held.extend_from_slice(bytes);
@@ -225,7 +311,7 @@ impl Answer {
     /// It has ended: what is left.
     pub(crate) fn end(self) -> Result<Bytes, BoxError> {
         match self {
-            Self::Whole(held) => Ok(json(held.freeze())?.into()),
+            Self::Whole(whole) => whole.end(),
             // An event that is cut is sent again.
             Self::Events(..) => Ok(Bytes::new()),
         }
@@ -233,153 +319,5 @@ impl Answer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::arrived::Arrived;
-    use crate::service::{self, Named as _};
-
-    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-        assert!(bytes.len() < 128);
-        [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
-    }
-
-    fn envelope(kind: &str, raw: &[u8]) -> Vec<u8> {
-        let mut raw = Envelope {
-            meta: Some(Kind { kind: kind.into() }),
-            raw: raw.to_vec().into(),
-        }
-        .encode_to_vec();
-        raw.splice(0..0, MAGIC.iter().copied());
-        raw
-    }
-
-    /// As a server writes it, with fields that nobody reads.
-    fn slice() -> Vec<u8> {
-        let label = [field(1, b"kubernetes.io/service-name"), field(2, b"db")].concat();
-        let meta = [
-            field(1, b"db-x"),
-            field(3, b"shop"),
-            field(5, b"u"),
-            field(6, b"7"),
-            field(11, &label),
-        ]
-        .concat();
-        let behind = [
-            field(1, b"Pod"),
-            field(2, b"shop"),
-            field(3, b"db-0"),
-            field(4, b"p"),
-        ]
-        .concat();
-        let endpoint = [
-            field(1, b"10.244.1.7"),
-            field(2, &[8, 1]),
-            field(4, &behind),
-            field(6, b"node-1"),
-            field(7, b"eu-1a"),
-        ];
-        // Longer than what one byte says.
-        let meta = Meta::decode(meta.as_slice()).unwrap();
-        Slice {
-            metadata: Some(meta),
-            endpoints: vec![endpoint.concat().into()],
-        }
-        .encode_to_vec()
-    }
-
-    fn read(json: &[u8]) -> String {
-        let arrived: Arrived<service::Slice> = serde_json::from_slice(json).unwrap();
-        let (uid, claims) = arrived.what.unwrap().claims();
-        let claim = &claims[0];
-        format!(
-            "{uid} {} {} {} {} {} {}",
-            claims.len(),
-            claim.address,
-            claim.service,
-            claim.zone,
-            claim.node,
-            claim.pod_name
-        )
-    }
-
-    /// Cause: a list, a status, and events that come in pieces. Seen: what JSON would have said; each event as soon as it is whole.
-    #[test]
-    fn what_comes_is_what_json_says() {
-        let expected = "u 1 10.244.1.7 shop/db eu-1a node-1 shop/db-0";
-        let list = List {
-            metadata: Some(ListMeta {
-                resource_version: Some("9".into()),
-                next: None,
-            }),
-            slices: vec![slice().into(), slice().into()],
-        };
-        let list = json(envelope("EndpointSliceList", &list.encode_to_vec()).into()).unwrap();
-        let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
-        assert_eq!(list["metadata"]["resourceVersion"], "9");
-        let items = list["items"].as_array().unwrap();
-        assert!(
-            items.len() == 2
-                && items
-                    .iter()
-                    .all(|item| read(item.to_string().as_bytes()) == expected)
-        );
-        let event = Event {
-            what: "ADDED".into(),
-            object: Some(Raw {
-                raw: envelope("EndpointSlice", &slice()).into(),
-            }),
-        };
-        let event = event.encode_to_vec();
-        let framed = [&(event.len() as u32).to_be_bytes(), event.as_slice()].concat();
-        let mut answer = Answer::Events(BytesMut::new(), 1000);
-        let told: Vec<Bytes> = [&framed[..3], &framed[3..50], &framed[50..], &framed.repeat(2)]
-            .iter()
-            .map(|piece| answer.with(piece).unwrap())
-            .collect();
-        let lines: Vec<usize> = told
-            .iter()
-            .map(|text| text.iter().filter(|b| **b == b'\n').count())
-            .collect();
-        assert_eq!(lines, [0, 0, 1, 2]);
-        let line: serde_json::Value = serde_json::from_slice(&told[2]).unwrap();
-        assert_eq!(line["type"], "ADDED");
-        assert_eq!(read(line["object"].to_string().as_bytes()), expected);
-        let status = Status {
-            status: "Failure".into(),
-            message: "gone".into(),
-            reason: "Expired".into(),
-            code: 410,
-        };
-        let mut whole = Answer::Whole(BytesMut::new());
-        assert!(
-            whole
-                .with(&envelope("Status", &status.encode_to_vec()))
-                .unwrap()
-                .is_empty()
-        );
-        let status: serde_json::Value = serde_json::from_slice(&whole.end().unwrap()).unwrap();
-        assert_eq!(
-            (&status["code"], &status["status"]),
-            (&410.into(), &"Failure".into())
-        );
-    }
-
-    /// Cause: what is no envelope, another kind, a message that is cut, and an event that is longer than may be. Seen: an error, before the
-    /// long one has come.
-    #[test]
-    fn what_is_wrong_is_an_error() {
-        for wrong in [
-            b"{}".to_vec(),
-            envelope("Pod", b""),
-            envelope("EndpointSlice", &slice()[..40]),
-            MAGIC.to_vec(),
-        ] {
-            let mut answer = Answer::Whole(BytesMut::new());
-            answer.with(&wrong).unwrap();
-            assert!(answer.end().is_err(), "{wrong:?}");
-        }
-        let mut answer = Answer::Events(BytesMut::new(), 1000);
-        let error = answer.with(&1001u32.to_be_bytes()).unwrap_err();
-        assert!(error.is::<TooLong>(), "{error}");
-    }
-}
+#[path = "protobuf_tests.rs"]
+mod tests;

@@ -67,6 +67,7 @@ impl Kept for Service {
                 node: Arc::default(),
                 pod: Arc::default(),
                 pod_name: Arc::default(),
+                rank: Default::default(),
             });
             Self(wire.metadata.uid.to_string(), claims.collect())
         });
@@ -207,7 +208,7 @@ impl Behind<'_> {
 }
 
 /// Whether it can be the name of a node, which becomes a part of a path.
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     text.bytes()
         .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
         && !text.starts_with('.')
@@ -229,6 +230,7 @@ impl Endpoint<'_> {
             zone: short(self.zone.as_ref(), LONGEST_LABEL),
             node: short(self.node_name.as_ref().filter(|name| is_name(name)), LONGEST),
             pod: short(behind.and_then(|behind| behind.uid.as_ref()), LONGEST_ID),
+            rank: Default::default(),
         })
     }
 }

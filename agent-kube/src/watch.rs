@@ -1,19 +1,20 @@
 //! The thread: lists, watches, and what to do when they fail.
 
 use crate::arrived::{Arrived, Kept};
+use crate::bearer::Bearer;
 use crate::directory::{By, MAX_ADDRESSES};
-use crate::limit::{Bounds, TooLong};
+use crate::limit::Bounds;
 use crate::pod::Pod;
 use crate::service::{LONGEST_LABEL, Named, Service, Slice};
 use crate::store::MAX_PODS;
-use crate::{Node, Settings, Shared, program};
+use crate::trouble::{FORGIVEN, Trouble, chain, is_gone, reason, reason_of};
+use crate::{Node, Peers, Settings, Shared, program};
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::core::v1 as core;
 use kube_client::client::ClientBuilder;
 use kube_client::config::{KubeConfigOptions, Kubeconfig};
 use kube_client::{Api, Client, Config, Error};
 use kube_runtime::watcher::{self, Event};
-use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout_at};
@@ -21,15 +22,12 @@ use tower::limit::RateLimitLayer;
 
 /// Objects of one answer to a list, where one answer is too large for all of them. It is halved as long as that is so.
 const PAGE: u32 = 100;
+/// Most pods of a cluster: Kubernetes is made for 150,000. Those that find no room are counted.
+const MAX_BEARERS: usize = 160_000;
 /// A list must be complete after this time, whatever the number of its pages.
 const LONGEST_LIST: Duration = Duration::from_secs(60);
 /// The server ends a watch after this time, seconds; one that is silent for longer is dead.
 const WATCH: u32 = 120;
-/// First and longest pause after an error. A node is one of thousands that all want to come back.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// After so long without an error the next one is a first one again.
-const FORGIVEN: Duration = Duration::from_secs(60);
 /// Each list that follows another within this time …
 const CALM: Duration = Duration::from_secs(3600);
 /// … makes the rest before the next one for what was refused twice as long, up to this.
@@ -38,6 +36,9 @@ const LONGEST_REST: Duration = Duration::from_secs(1800);
 const NODES_AGAIN: Duration = Duration::from_secs(300);
 /// The own node after this time, twice that, and so on, as long as it has no region or no zone: a cloud labels what has come.
 const NODE_SOON: Duration = Duration::from_secs(5);
+/// A list that is large and came to no end is asked for again after this time, and up to half of it more or less: all nodes would
+/// have all of it sent again and again.
+const REST_OF_MUCH: Duration = Duration::from_secs(600);
 /// Requests in this time, whatever the server does: one that ends each watch at once, or that has always another page, is
 /// asked no more often.
 const REQUESTS: u64 = 200;
@@ -63,12 +64,13 @@ pub(crate) fn start(settings: &Settings, shared: Arc<Shared>) -> Result<(), Stri
         let own = Follow {
             only: watcher::Config::default().fields(&format!("spec.nodeName={node}")),
             most: 2 * MAX_PODS,
+            is_large: false,
             without: "the pods of this node are not known",
             take: take_pod,
             has_room_again: |_| false,
         };
         let peers = async {
-            if settings.peers {
+            if settings.peers != Peers::Nobody {
                 tokio::join!(
                     follow(&client, services(), &shared),
                     follow(&client, slices(), &shared),
@@ -76,10 +78,16 @@ pub(crate) fn start(settings: &Settings, shared: Arc<Shared>) -> Result<(), Stri
                 );
             }
         };
+        let bearers = async {
+            if settings.peers == Peers::Pods {
+                follow(&client, bearers(), &shared).await;
+            }
+        };
         tokio::join!(
             follow(&client, own, &shared),
             this_node(&client, node, &shared),
-            peers
+            peers,
+            bearers
         );
     };
     std::thread::Builder::new()
@@ -122,6 +130,8 @@ struct Follow<T> {
     only: watcher::Config,
     /// A list of more has no end.
     most: usize,
+    /// Whether a list is so long that it is not asked for again soon.
+    is_large: bool,
     /// What it means if they cannot be had.
     without: &'static str,
     take: fn(Event<Arrived<T>>, &Shared),
@@ -129,10 +139,20 @@ struct Follow<T> {
     has_room_again: fn(&Shared) -> bool,
 }
 
+impl<T> Follow<T> {
+    /// After a list that came to no end.
+    async fn rest(&self) {
+        if self.is_large {
+            sleep(REST_OF_MUCH.mul_f64(rand::random_range(0.5..1.5))).await;
+        }
+    }
+}
+
 fn services() -> Follow<Service> {
     Follow {
         only: watcher::Config::default(),
         most: 2 * MAX_ADDRESSES,
+        is_large: false,
         without: "peers have no names of services",
         take: take_claims,
         has_room_again: |shared| shared.state().directory.has_room_again(By::Service),
@@ -144,9 +164,23 @@ fn slices() -> Follow<Slice> {
         // Who has none is no service's.
         only: watcher::Config::default().labels("kubernetes.io/service-name"),
         most: 2 * MAX_ADDRESSES,
+        is_large: false,
         without: "peers have no names of services",
         take: take_claims,
         has_room_again: |shared| shared.state().directory.has_room_again(By::Slice),
+    }
+}
+
+/// Pods of all nodes. Those of this node are followed apart, also where the list of all cannot be had.
+fn bearers() -> Follow<Bearer> {
+    Follow {
+        // What has ended has no address; for who watches it is deleted then.
+        only: watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed"),
+        most: MAX_BEARERS,
+        is_large: true,
+        without: "peers that are pods behind no service have no names",
+        take: take_claims,
+        has_room_again: |shared| shared.state().directory.has_room_again(By::Pod),
     }
 }
 
@@ -183,6 +217,7 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
                     trouble
                         .has("slow", "a list is not complete after a minute", shared)
                         .await;
+                    objects.rest().await;
                     true
                 }
                 Ok(None) => true,
@@ -192,6 +227,9 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
                     if why == "too_large" {
                         // Of an event: whoever watches on from where it was is sent the same again.
                         if listing.is_some() {
+                            if page.is_some() {
+                                objects.rest().await;
+                            }
                             page = Some(page.map_or(PAGE, |page| (page / 2).max(1)));
                         }
                         true
@@ -223,6 +261,7 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
                     if too_many {
                         let why = format!("there is no end of the {}", T::PLURAL);
                         trouble.has("too_large", &why, shared).await;
+                        objects.rest().await;
                     }
                     let is_rested = listing.is_none() && Instant::now() >= rested;
                     too_many || is_rested && (objects.has_room_again)(shared)
@@ -345,123 +384,4 @@ async fn place(client: &Client, node: &str) -> Result<Node, Error> {
         region: label("region"),
         zone: label("zone"),
     })
-}
-
-/// What goes wrong: counted, told once, and followed by a pause that grows.
-struct Trouble {
-    /// What it means.
-    what: &'static str,
-    pause: Duration,
-    last: Instant,
-    is_told: bool,
-}
-
-impl Trouble {
-    fn new(what: &'static str) -> Self {
-        Self {
-            what,
-            pause: SHORTEST_PAUSE,
-            last: Instant::now(),
-            is_told: false,
-        }
-    }
-
-    async fn has(&mut self, reason: &'static str, why: &str, shared: &Shared) {
-        *shared.state().errors.entry(reason).or_default() += 1;
-        // What a server that is well does now and then is no trouble.
-        if !self.is_told && reason != "gone" {
-            self.is_told = true;
-            tracing::warn!(
-                "kubernetes: {why}; {}, names of before are kept{}",
-                self.what,
-                remedy(reason)
-            );
-        }
-        if self.last.elapsed() > self.pause + FORGIVEN {
-            self.pause = SHORTEST_PAUSE;
-        }
-        sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;
-        self.pause = (2 * self.pause).min(LONGEST_PAUSE);
-        self.last = Instant::now();
-    }
-
-    fn over(&mut self) {
-        self.pause = SHORTEST_PAUSE;
-        if std::mem::take(&mut self.is_told) {
-            tracing::info!("kubernetes: the API answers again");
-        }
-    }
-}
-
-fn remedy(reason: &str) -> &'static str {
-    match reason {
-        "forbidden" => {
-            "; give the service account list and watch of pods, get of nodes, and with kubernetes.peers list and watch of services and endpointslices"
-        }
-        "not_found" => "; set NODE_NAME to spec.nodeName by the downward API, or kubernetes.node",
-        "connect" => "; can the API server be reached from here?",
-        _ => "",
-    }
-}
-
-/// What the server no longer remembers must be listed anew. kube does so itself only if an event says it.
-fn is_gone(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(Error::Api(status)) if status.code == 410)
-}
-
-fn reason(error: &watcher::Error) -> &'static str {
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    match error {
-        WatchError(status) => by_code(status.code),
-        NoResourceVersion => "malformed",
-        InitialListFailed(e) | WatchStartFailed(e) | WatchFailed(e) => reason_of(e),
-    }
-}
-
-fn reason_of(error: &Error) -> &'static str {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(e) = cause {
-        if e.is::<TooLong>() {
-            return "too_large";
-        }
-        if e.is::<prost::DecodeError>() {
-            return "malformed";
-        }
-        cause = e.source();
-    }
-    match error {
-        Error::Api(status) => by_code(status.code),
-        Error::SerdeError(_) | Error::FromUtf8(_) | Error::LinesCodecMaxLineLengthExceeded => "malformed",
-        Error::Auth(_) => "forbidden",
-        _ => "connect",
-    }
-}
-
-fn by_code(code: u16) -> &'static str {
-    match code {
-        401 | 403 => "forbidden",
-        404 => "not_found",
-        410 => "gone",
-        429 => "throttled",
-        _ => "status",
-    }
-}
-
-/// An error with its causes, each once, in one line of bounded length.
-fn chain(error: &dyn StdError) -> String {
-    let mut out = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        let text = e.to_string();
-        if !out.contains(&text) {
-            out = format!("{out}: {text}");
-        }
-        cause = e.source();
-    }
-    let line: String = out
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(300)
-        .collect();
-    line
 }

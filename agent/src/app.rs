@@ -194,7 +194,7 @@ impl Agent {
         let (config, names) = kubernetes::start(config)?;
         let config = &config;
         let followed = names.kubernetes.clone();
-        let peers = followed.clone().filter(|_| config.kubernetes.peers);
+        let peers = followed.clone().filter(|_| config.kubernetes.peers.is_any());
         let failed = |e: anyhow::Error| crate::error::Error::new(format_args!("{e:#}"));
         let exporter = otlp::Exporter::new(&config.export.otlp).map_err(failed)?;
         let profiles = otlp::profiles::Exporter::new(&config.export.otlp).map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use crate::app;
 use crate::bpf::{State, Verdict, barred, engine, host};
-use crate::config::Config;
+use crate::config::{Config, PeersOf};
 use crate::confine;
 use crate::error::Result;
 use crate::identity::names::Names;
@@ -11,7 +11,7 @@ use crate::mountinfo;
 use crate::record::Source;
 use crate::stacks::interpreters::{self, Interpreter};
 use crate::ui::print::table;
-use agent_kube::Right;
+use agent_kube::{ALL_PODS, Right};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -223,7 +223,7 @@ fn kubernetes_fact(config: &Config) -> Option<Fact> {
     let denied: Vec<String> = rights
         .iter()
         .filter(|(.., right)| *right == Some(Right::Denied))
-        .map(|(verb, kind, _)| format!("{verb} of {kind}"))
+        .map(|(verb, kind, _)| right(verb, kind))
         .collect();
     if !denied.is_empty() {
         let denied = denied.join(", ");
@@ -253,10 +253,10 @@ fn kubernetes_fact(config: &Config) -> Option<Fact> {
         )
     } else if !is_complete {
         let open = rights.iter().filter(|(.., right)| right.is_none());
-        let open: Vec<String> = open.map(|(verb, kind, _)| format!("{verb} of {kind}")).collect();
+        let open: Vec<String> = open.map(|(verb, kind, _)| right(verb, kind)).collect();
         fact(
             format!(
-                "{pods} pods of node {node}, but services are not known in {ANSWER:?} ({reasons} {})",
+                "{pods} pods of node {node}, but peers are not known in {ANSWER:?} ({reasons} {})",
                 open.join(", ")
             ),
             false,
@@ -271,10 +271,19 @@ fn kubernetes_fact(config: &Config) -> Option<Fact> {
     } else {
         let addresses = match status.addresses {
             0 => String::new(),
+            n if config.kubernetes.peers == PeersOf::Pods => format!(", {n} addresses of services and pods"),
             n => format!(", {n} addresses of services"),
         };
         fact(format!("{pods} pods of node {node}{addresses}"), true, "")
     })
+}
+
+/// A right as roles have it.
+fn right(verb: &str, kind: &str) -> String {
+    match kind {
+        ALL_PODS => format!("{verb} of all pods"),
+        kind => format!("{verb} of {kind}"),
+    }
 }
 
 /// What it means that these are forbidden.
@@ -285,6 +294,8 @@ fn without(denied: &str) -> &'static str {
         "pods that come later have the names of their runtime, or ids"
     } else if denied.contains("services") || denied.contains("endpointslices") {
         "peers have no names of services, or those of the start"
+    } else if denied.contains("all pods") {
+        "peers that are pods behind no service have no names, or those of the start"
     } else {
         "zone and region are not known"
     }

@@ -13,7 +13,7 @@ mod tls;
 mod wire;
 
 pub use asks::{agent, sent};
-pub use objects::{behind, node, pod, running, service, slice};
+pub use objects::{behind, elsewhere, lifelike, node, pod, running, service, slice};
 use reply::{answer, answer_as, chunk, flood, flood_chunks, status};
 
 use super::agent::Scratch;
@@ -26,6 +26,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const TOKEN: &str = "secret-of-the-service-account";
+/// How pods of all nodes are asked for.
+const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 /// Between two bookmarks; the real one sends one a minute.
 const BOOKMARK: Duration = Duration::from_millis(500);
 
@@ -70,6 +72,9 @@ struct World {
     requests: Vec<String>,
     wrong: Vec<String>,
     has_services: bool,
+    has_pods: bool,
+    /// Plural and length of lists that were sent as protobuf.
+    lists: Vec<(String, usize)>,
 }
 
 #[derive(Default)]
@@ -154,6 +159,18 @@ impl Api {
     /// From now on services and their endpoints may be asked for.
     pub fn shows_services(&self) {
         self.shared.world().has_services = true;
+    }
+
+    /// From now on pods of all nodes may be asked for.
+    pub fn shows_pods(&self) {
+        self.shared.world().has_pods = true;
+    }
+
+    /// Bytes of the last list of these that was sent as protobuf.
+    pub fn listed(&self, plural: &str) -> Option<usize> {
+        let world = self.shared.world();
+        let last = world.lists.iter().rfind(|(kind, _)| kind == plural);
+        last.map(|(_, length)| *length)
     }
 
     /// Path and query of what it was asked.
@@ -252,10 +269,11 @@ fn serve(stream: TcpStream, shared: &Shared) -> Result<()> {
     }
 }
 
-/// A DaemonSet on thousands of nodes may ask for its own node's objects only, from the server's memory, or in small pages where
+/// A DaemonSet on thousands of nodes may ask for its own node's objects only, unless it is told otherwise, from the server's memory, or in small pages where
 /// an answer was too large, and with bookmarks.
 fn check(request: &Request, shared: &Shared) {
     let expected = match request.plural.as_str() {
+        "pods" if shared.world().has_pods && request.is_protobuf => Some(NOT_ENDED),
         "pods" => Some("spec.nodeName=node-1"),
         "services" | "endpointslices" if shared.world().has_services => Some(""),
         _ => None,
@@ -287,15 +305,34 @@ fn check(request: &Request, shared: &Shared) {
 fn unescape(value: &str) -> String {
     value
         .replace("%3D", "=")
+        .replace("%21", "!")
         .replace("%2C", ",")
         .replace("%2F", "/")
         .replace('+', " ")
 }
 
-/// Whether it has the label that is asked for.
+/// Whether it has the label and the fields that are asked for.
 fn admits(request: &Request, object: &Value) -> bool {
     let label = request.get("labelSelector");
-    label.is_empty() || object["metadata"]["labels"][label].is_string()
+    let field = request.get("fieldSelector");
+    let is_there = match field.strip_prefix("spec.nodeName=") {
+        Some(node) => object["spec"]["nodeName"] == node,
+        None => field != NOT_ENDED || !has_ended(object),
+    };
+    is_there && (label.is_empty() || object["metadata"]["labels"][label].is_string())
+}
+
+fn has_ended(pod: &Value) -> bool {
+    pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed"
+}
+
+/// What is told of an event to who has asked so: what leaves his selection is deleted.
+fn told<'a>(request: &Request, what: &'a str, object: &Value) -> Option<&'a str> {
+    if admits(request, object) {
+        Some(what)
+    } else {
+        (request.get("fieldSelector") == NOT_ENDED).then_some("DELETED")
+    }
 }
 
 /// As the client asked for it: whole, or its metadata.
@@ -355,7 +392,10 @@ fn list(writer: &mut TcpStream, request: &Request, shared: &Shared, mood: Mood) 
     }
     let body = json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items});
     if request.is_protobuf {
-        return answer_as(writer, 200, wire::TYPE, &wire::list(&body));
+        let list = wire::list(&request.plural, &body);
+        let length = (request.plural.clone(), list.len());
+        shared.world().lists.push(length);
+        return answer_as(writer, 200, wire::TYPE, &list);
     }
     answer(writer, 200, &body.to_string())
 }
@@ -374,8 +414,8 @@ fn watch(writer: &mut TcpStream, request: &Request, shared: &Shared, mood: Mood)
             "application/json"
         }
     )?;
-    let told = |what: &str, object: &Value| match request.is_protobuf {
-        true => wire::event(what, object),
+    let framed = |what: &str, object: &Value| match request.is_protobuf {
+        true => wire::event(&request.plural, what, object),
         false => format!("{}\n", json!({"type": what, "object": object})).into_bytes(),
     };
     match mood {
@@ -407,10 +447,11 @@ fn watch(writer: &mut TcpStream, request: &Request, shared: &Shared, mood: Mood)
             let news = world
                 .events
                 .iter()
-                .filter(|(version, plural, ..)| *version > from && *plural == request.plural)
-                .filter(|(.., object)| admits(request, object));
+                .filter(|(version, plural, ..)| *version > from && *plural == request.plural);
             let news: Vec<_> = news
-                .map(|(_, _, what, object)| (*what, shown(request, object)))
+                .filter_map(|(_, _, what, object)| {
+                    Some((told(request, what, object)?, shown(request, object)))
+                })
                 .collect();
             (news, world.oldest, world.version)
         };
@@ -419,11 +460,11 @@ fn watch(writer: &mut TcpStream, request: &Request, shared: &Shared, mood: Mood)
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": format!("too old resource version: {from} ({oldest})"), "reason": "Expired", "code": 410
             });
-            chunk(writer, told("ERROR", &gone))?;
+            chunk(writer, framed("ERROR", &gone))?;
             break;
         }
         for (what, object) in &events {
-            chunk(writer, told(what, object))?;
+            chunk(writer, framed(what, object))?;
         }
         from = version;
         let waited = wait(shared, BOOKMARK, |world| {
@@ -435,7 +476,7 @@ fn watch(writer: &mut TcpStream, request: &Request, shared: &Shared, mood: Mood)
                 "metadata": {"resourceVersion": from.to_string(), "creationTimestamp": null},
                 "spec": {"containers": null}, "status": {}
             });
-            chunk(writer, told("BOOKMARK", &mark))?;
+            chunk(writer, framed("BOOKMARK", &mark))?;
         }
     }
     Ok(write!(writer, "0\r\n\r\n")?)

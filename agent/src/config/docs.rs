@@ -84,6 +84,11 @@ fn choices(schema: &Json) -> Vec<(String, String)> {
     let plain = plain.filter_map(|value| Some((text(value)?, String::new())));
     let told = schema.get("oneOf").and_then(Json::as_array).into_iter().flatten();
     let told = told.flat_map(|choice| {
+        if choice.get("type").and_then(Json::as_str) == Some("boolean") {
+            return ["true", "false"]
+                .map(|name| (name.to_owned(), String::new()))
+                .to_vec();
+        }
         let values = choice
             .get("enum")
             .and_then(Json::as_array)

@@ -31,7 +31,7 @@ pub use capacity::CapacitySettings;
 pub use docs::{default_yaml, markdown, schema};
 pub use error::ConfigError;
 pub use health::{HealthSettings, HealthWeights};
-pub use kubernetes::KubernetesSettings;
+pub use kubernetes::{KubernetesSettings, PeersOf};
 pub use labels::{LabelRule, of as labels_of};
 pub use layers::{ENV_ELSEWHERE, ENV_PREFIX, Given};
 pub use path::PathProtocol;

@@ -47,7 +47,7 @@ pub fn needs(config: &Config) -> Needs {
     let per_packet = p.dns.enabled || p.udp.enabled;
     Needs {
         devices: tunnels || forwards,
-        backends: kubernetes::is_wanted(config) && config.kubernetes.peers,
+        backends: kubernetes::is_wanted(config) && config.kubernetes.peers.is_any(),
         namespaces: tunnels && !p.tunnel.namespaces.is_empty(),
         relieves: config.budget.enabled && (p.tcp.enabled || per_packet),
         relieves_cgroups: config.budget.enabled && per_packet,

@@ -5,10 +5,10 @@ use super::place::Place;
 use super::runtimes::Runtimes;
 use crate::aggregate::labels::clean;
 use crate::aggregate::{Collect, Family, Label, Labels, Metric, Series, Value, label, metrics};
-use crate::config::Config;
+use crate::config::{Config, PeersOf};
 use crate::error::{Error, Result};
 use agent_kube::directory::MAX_ADDRESSES;
-use agent_kube::{Kubernetes, Settings, in_cluster};
+use agent_kube::{Kubernetes, Peers, Settings, in_cluster};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ metrics! {
         "Pods of this node that the Kubernetes API has named";
     /// Addresses.
     ADDRESSES = "geophone_kubernetes_addresses", "geophone.kubernetes.addresses", "{address}", Gauge, &[],
-        "Addresses of services and their endpoints that the Kubernetes API has named; 0 without kubernetes.peers";
+        "Addresses of services, their endpoints and pods behind none that the Kubernetes API has named; 0 without kubernetes.peers";
     /// Services.
     SERVICES = "geophone_kubernetes_service_info", "geophone.kubernetes.service", "1", Gauge,
         &[&label::SUBJECT, &label::K8S_NAMESPACE, &label::K8S_SERVICE],
@@ -34,8 +34,8 @@ metrics! {
          kubernetes.peers";
     /// Age.
     AGE = "geophone_kubernetes_age_seconds", "geophone.kubernetes.age", "s", Gauge, &[&OBJECT],
-        "Time since the Kubernetes API last said anything of pods, nodes, services or endpointslices, which it does each minute (nodes are \
-         asked for: each 5 to 8 minutes); absent = it never has. Names of before are kept";
+        "Time since the Kubernetes API last said anything of pods (of this node), all_pods (with kubernetes.peers: pods), nodes, services or \
+         endpointslices, which it does each minute (nodes are asked for: each 5 to 8 minutes); absent = it never has. Names of before are kept";
     /// Lists.
     LISTS = "geophone_kubernetes_lists_total", "geophone.kubernetes.lists", "{list}", Counter, &[],
         "Complete lists of pods: one, and one more each time that the API has forgotten where we were";
@@ -44,7 +44,7 @@ metrics! {
         "Requests to the Kubernetes API that failed, and watches that broke off";
     /// Refused.
     REFUSED = "geophone_kubernetes_refused_total", "geophone.kubernetes.refused", "{object}", Counter, &[&OBJECT],
-        "What was not taken of what the API has said: pods beyond 10,000; addresses beyond 16,384 and zones beyond 256, whose peers have the \
+        "What was not taken of what the API has said: pods of this node beyond 10,000; addresses beyond 16,384 (of pods behind no service beyond 12,288) and zones beyond 256, whose peers have the \
          name of the prefix that covers them, or no region; services of this node's pods beyond 1,024 series; peers beyond 65,536 since the start, which are `other`; trie, addresses that \
          the kernel's map did not take and is given again; nameless, objects that do not say who they are";
 }
@@ -78,7 +78,7 @@ pub fn is_wanted(config: &Config) -> bool {
 
 /// Addresses for which there must be room beside those of the configuration.
 pub fn addresses(config: &Config) -> u32 {
-    if is_wanted(config) && config.kubernetes.peers {
+    if is_wanted(config) && config.kubernetes.peers.is_any() {
         MAX_ADDRESSES as u32
     } else {
         0
@@ -149,7 +149,12 @@ pub fn connect(config: &Config) -> Result<Kubernetes> {
     let settings = Settings {
         kubeconfig: config.kubernetes.kubeconfig.clone(),
         node: node(config),
-        peers: config.kubernetes.peers,
+        peers: match config.kubernetes.peers {
+            PeersOf::Nobody => Peers::Nobody,
+            PeersOf::Services => Peers::Services,
+            PeersOf::Pods => Peers::Pods,
+        },
+        names_pods: config.kubernetes.subject == SubjectOf::Pod,
         // What it runs would have the agent's filter of system calls.
         programs: !config.security.seccomp,
     };

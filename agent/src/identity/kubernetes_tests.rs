@@ -24,6 +24,7 @@ fn claim(service: &str, pod: &str) -> Claim {
         node: "node-1".into(),
         pod: pod.into(),
         pod_name: format!("shop/{pod}").into(),
+        rank: Default::default(),
     }
 }
 

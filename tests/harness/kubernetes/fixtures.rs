@@ -2,7 +2,7 @@
 
 use super::Api;
 use anyhow::{Context as _, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Kinds as their files begin, and as the API calls them.
@@ -36,11 +36,15 @@ fn directory() -> PathBuf {
 }
 
 impl Api {
-    /// Has all pods, services and slices of them as well; returns how many pods.
+    /// Has all pods, services and slices of them as well, the pods on `node-1`; returns how many pods.
     pub fn has_fixtures(&self) -> Result<usize> {
         for (kind, plural) in KINDS {
             for name in names(kind)? {
-                self.set(plural, fixture(&name)?);
+                let mut object = fixture(&name)?;
+                if plural == "pods" {
+                    object["spec"]["nodeName"] = json!("node-1");
+                }
+                self.set(plural, object);
             }
         }
         Ok(names("pod-")?.len())

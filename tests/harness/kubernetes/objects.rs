@@ -104,3 +104,97 @@ pub fn running(mut pod: Value, container: &str) -> Value {
     });
     pod
 }
+
+/// The same on another node, where it runs with this address.
+pub fn elsewhere(pod: Value, node: &str, address: &str) -> Value {
+    let mut pod = running(pod, "elsewhere");
+    pod["spec"]["nodeName"] = json!(node);
+    pod["status"]["podIP"] = json!(address);
+    pod["status"]["podIPs"] = json!([{"ip": address}]);
+    pod
+}
+
+/// The same with all that a pod of a web application of one container says, as kubectl shows it of a cluster of 1.33.
+pub fn lifelike(mut pod: Value) -> Value {
+    let at = "2026-11-29T03:00:02Z";
+    let labels = pod["metadata"]["labels"].as_object_mut();
+    labels.into_iter().for_each(|labels| {
+        labels.insert("app.kubernetes.io/instance".to_owned(), json!("web"));
+        labels.insert("app.kubernetes.io/version".to_owned(), json!("1.24.3"));
+    });
+    pod["metadata"]["annotations"] = json!({
+        "checksum/config": "0".repeat(64), "prometheus.io/scrape": "true", "prometheus.io/port": "8080"
+    });
+    let keys = |prefix: &str, names: &str| -> Value {
+        let keys = names
+            .split(' ')
+            .map(|name| (format!("{prefix}{name}"), json!({})));
+        Value::Object(keys.collect())
+    };
+    let variables = "PORT LOG_LEVEL DATABASE_URL CACHE_URL POD_NAME POD_IP TZ OTEL_ENDPOINT";
+    let spec = "containers dnsPolicy enableServiceLinks restartPolicy schedulerName securityContext serviceAccount \
+                serviceAccountName terminationGracePeriodSeconds volumes";
+    let container = "env image imagePullPolicy livenessProbe name ports readinessProbe resources securityContext \
+                     terminationMessagePath terminationMessagePolicy volumeMounts";
+    let of_status = "containerStatuses hostIP hostIPs phase podIP podIPs startTime";
+    let conditions = [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        "PodScheduled",
+    ];
+    let of_conditions = conditions.map(|kind| {
+        json!({format!("k:{{\"type\":\"{kind}\"}}"): keys("f:", "lastProbeTime lastTransitionTime status type")})
+    });
+    pod["metadata"]["managedFields"] = json!([
+        {"manager": "kube-controller-manager", "operation": "Update", "apiVersion": "v1", "time": at, "fieldsType": "FieldsV1",
+         "fieldsV1": {"f:metadata": keys("f:", "annotations generateName labels ownerReferences"),
+            "f:labels": keys("f:", "app.kubernetes.io/name app.kubernetes.io/instance pod-template-hash"),
+            "f:spec": keys("f:", spec), "f:containers": keys("f:", container), "f:env": keys("k:name ", variables)}},
+        {"manager": "kubelet", "operation": "Update", "apiVersion": "v1", "time": at, "fieldsType": "FieldsV1",
+         "subresource": "status", "fieldsV1": {"f:status": keys("f:", of_status), "f:conditions": of_conditions}}
+    ]);
+    let environment: Vec<Value> = variables
+        .split(' ')
+        .map(|name| json!({"name": name, "value": "postgres.shop.svc.cluster.local:5432"}))
+        .collect();
+    let probe = json!({"httpGet": {"path": "/healthz", "port": 8080, "scheme": "HTTP"}, "timeoutSeconds": 1,
+        "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3});
+    let mounts = json!([{"name": "config", "mountPath": "/etc/web", "readOnly": true},
+        {"name": "kube-api-access-x7k2p", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true}]);
+    let volumes = json!([{"name": "config", "configMap": {"name": "web", "defaultMode": 420}},
+        {"name": "kube-api-access-x7k2p", "projected": {"defaultMode": 420, "sources": [
+            {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}}]);
+    let container = json!({
+        "name": "main", "image": "registry.example/shop/web:1.24.3", "imagePullPolicy": "IfNotPresent", "env": environment,
+        "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
+        "resources": {"limits": {"memory": "512Mi"}, "requests": {"cpu": "100m", "memory": "512Mi"}},
+        "livenessProbe": probe, "readinessProbe": probe, "volumeMounts": mounts,
+        "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}
+    });
+    let tolerations = ["not-ready", "unreachable"].map(|taint| {
+        json!({"key": format!("node.kubernetes.io/{taint}"), "operator": "Exists", "effect": "NoExecute",
+            "tolerationSeconds": 300})
+    });
+    let node = pod["spec"]["nodeName"].clone();
+    pod["spec"] = json!({
+        "nodeName": node, "serviceAccountName": "web", "serviceAccount": "web", "restartPolicy": "Always", "dnsPolicy": "ClusterFirst",
+        "schedulerName": "default-scheduler", "priority": 0, "preemptionPolicy": "PreemptLowerPriority",
+        "terminationGracePeriodSeconds": 30, "enableServiceLinks": true, "securityContext": {"runAsUser": 1000, "fsGroup": 1000},
+        "volumes": volumes, "containers": [container], "tolerations": tolerations
+    });
+    let status = &mut pod["status"];
+    status["startTime"] = json!(at);
+    status["qosClass"] = json!("Burstable");
+    status["hostIPs"] = json!([{"ip": "192.0.2.1"}]);
+    status["conditions"] =
+        json!(conditions.map(|kind| json!({"type": kind, "status": "True", "lastTransitionTime": at})));
+    status["containerStatuses"][0]["imageID"] =
+        json!(format!("registry.example/shop/web@sha256:{}", "0".repeat(64)));
+    status["containerStatuses"][0]["volumeMounts"] = mounts;
+    pod
+}

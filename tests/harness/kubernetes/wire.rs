@@ -1,4 +1,5 @@
-//! EndpointSlices as protobuf, as an API server writes them: `generated.proto` of `discovery/v1`, `meta/v1` and `runtime`.
+//! EndpointSlices and pods as protobuf, as an API server writes them: `generated.proto` of `discovery/v1`, `core/v1`, `meta/v1` and
+//! `runtime`.
 
 use serde_json::Value;
 
@@ -29,7 +30,12 @@ fn strings(object: &Value, fields: &[(usize, &str)]) -> Vec<u8> {
 }
 
 fn enveloped(kind: &str, raw: &[u8]) -> Vec<u8> {
-    let types = [field(1, b"discovery.k8s.io/v1"), field(2, kind.as_bytes())].concat();
+    let group: &[u8] = if kind.starts_with("Pod") {
+        b"v1"
+    } else {
+        b"discovery.k8s.io/v1"
+    };
+    let types = [field(1, group), field(2, kind.as_bytes())].concat();
     [
         b"k8s\0",
         field(1, &types).as_slice(),
@@ -77,23 +83,121 @@ fn slice(object: &Value) -> Vec<u8> {
     [out, strings(object, &[(4, "addressType")])].concat()
 }
 
-/// A list of slices.
-pub(super) fn list(list: &Value) -> Vec<u8> {
-    let meta = strings(&list["metadata"], &[(2, "resourceVersion"), (3, "continue")]);
-    let items = list["items"].as_array().into_iter().flatten();
-    let items = items.map(|item| field(2, &slice(item))).collect::<Vec<_>>();
-    enveloped("EndpointSliceList", &[field(1, &meta), items.concat()].concat())
+/// A number that is none of those that are read: a field that is there for its length.
+const UNREAD: usize = 100;
+const META: [(&str, usize); 9] = [
+    ("name", 1),
+    ("generateName", 2),
+    ("namespace", 3),
+    ("uid", 5),
+    ("resourceVersion", 6),
+    ("creationTimestamp", 8),
+    ("deletionTimestamp", 9),
+    ("ownerReferences", 13),
+    ("managedFields", 17),
+];
+const OWNER: [(&str, usize); 5] = [
+    ("kind", 1),
+    ("name", 3),
+    ("uid", 4),
+    ("apiVersion", 5),
+    ("controller", 6),
+];
+
+/// A message with the numbers of those of its fields that are read. All else has its length.
+fn message(object: &Value, numbers: &[(&str, usize)]) -> Vec<u8> {
+    let fields = object.as_object().into_iter().flatten();
+    let fields = fields.flat_map(|(key, value)| {
+        let number = numbers
+            .iter()
+            .find(|(name, _)| name == key)
+            .map_or(UNREAD, |(_, number)| *number);
+        match (key.as_str(), value) {
+            ("labels" | "annotations", Value::Object(all)) => {
+                let number = if key == "labels" { 11 } else { 12 };
+                let pair = |(key, value): (&String, &Value)| {
+                    let value = value.as_str().unwrap_or_default().as_bytes();
+                    field(number, &[field(1, key.as_bytes()), field(2, value)].concat())
+                };
+                all.iter().flat_map(pair).collect()
+            }
+            ("creationTimestamp" | "deletionTimestamp", Value::String(text)) => {
+                let at = humantime::parse_rfc3339(text).ok();
+                let since = at.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+                let seconds = since.unwrap_or_default().as_secs() as usize;
+                field(number, &[varint(1 << 3), varint(seconds)].concat())
+            }
+            ("fieldsV1", value) => field(number, &field(1, value.to_string().as_bytes())),
+            (_, value) => any(
+                number,
+                value,
+                match key.as_str() {
+                    "ownerReferences" => &OWNER,
+                    "podIPs" => &[("ip", 1)],
+                    _ => &[],
+                },
+            ),
+        }
+    });
+    fields.collect()
 }
 
-/// An event after its length: of a slice, or that something is wrong.
-pub(super) fn event(what: &str, object: &Value) -> Vec<u8> {
+fn any(number: usize, value: &Value, numbers: &[(&str, usize)]) -> Vec<u8> {
+    let integer = |value: u64| [varint(number << 3), varint(value as usize)].concat();
+    match value {
+        Value::Null => Vec::new(),
+        Value::Bool(value) => integer(u64::from(*value)),
+        Value::Number(value) => integer(value.as_u64().unwrap_or_default()),
+        Value::String(text) => field(number, text.as_bytes()),
+        Value::Array(all) => all.iter().flat_map(|one| any(number, one, numbers)).collect(),
+        Value::Object(_) => field(number, &message(value, numbers)),
+    }
+}
+
+fn pod(object: &Value) -> Vec<u8> {
+    [
+        field(1, &message(&object["metadata"], &META)),
+        field(
+            2,
+            &message(&object["spec"], &[("nodeName", 10), ("hostNetwork", 11)]),
+        ),
+        field(3, &message(&object["status"], &[("phase", 1), ("podIPs", 12)])),
+    ]
+    .concat()
+}
+
+/// Kind and encoded form of objects of this plural.
+fn kind(plural: &str) -> (&'static str, fn(&Value) -> Vec<u8>) {
+    match plural {
+        "pods" => ("Pod", pod),
+        _ => ("EndpointSlice", slice),
+    }
+}
+
+/// A list of them.
+pub(super) fn list(plural: &str, list: &Value) -> Vec<u8> {
+    let (kind, encoded) = kind(plural);
+    let meta = strings(&list["metadata"], &[(2, "resourceVersion"), (3, "continue")]);
+    let items = list["items"].as_array().into_iter().flatten();
+    let items = items.map(|item| field(2, &encoded(item))).collect::<Vec<_>>();
+    enveloped(
+        &format!("{kind}List"),
+        &[field(1, &meta), items.concat()].concat(),
+    )
+}
+
+/// An event after its length: of an object, or that something is wrong.
+pub(super) fn event(plural: &str, what: &str, object: &Value) -> Vec<u8> {
     let enveloped = match object["kind"].as_str() {
         Some("Status") => {
             let code = varint(object["code"].as_u64().unwrap_or_default() as usize);
             let text = strings(object, &[(2, "status"), (3, "message"), (4, "reason")]);
             enveloped("Status", &[text, varint(6 << 3), code].concat())
         }
-        _ => enveloped("EndpointSlice", &slice(object)),
+        _ => {
+            let (kind, encoded) = kind(plural);
+            enveloped(kind, &encoded(object))
+        }
     };
     let event = [field(1, what.as_bytes()), field(2, &field(1, &enveloped))].concat();
     [&(event.len() as u32).to_be_bytes(), event.as_slice()].concat()

@@ -149,3 +149,32 @@ fn what_kubernetes_and_other_tools_put_into_the_environment_is_left_alone() {
     ]);
     assert_eq!(Config::load("", None, variables, &[]).unwrap(), Config::default());
 }
+
+#[test]
+fn peers_of_kubernetes_are_a_word_and_were_a_switch() {
+    for (text, expected) in [
+        ("false", PeersOf::Nobody),
+        ("true", PeersOf::Services),
+        ("services", PeersOf::Services),
+        ("'pods'", PeersOf::Pods),
+    ] {
+        let file = Config::parse("f", &format!("kubernetes: {{peers: {text}}}")).unwrap();
+        assert_eq!(file.kubernetes.peers, expected);
+        let word = text.trim_matches('\'');
+        let variables = env(&[("GEOPHONE_KUBERNETES__PEERS", word)]);
+        let config = Config::load("--config", None, variables, &[]).unwrap();
+        assert_eq!(config.kubernetes.peers, expected);
+        let flags = sets(&[("kubernetes.peers", word)]);
+        let config = Config::load("--config", None, [], &flags).unwrap();
+        assert_eq!(config.kubernetes.peers, expected);
+        let written = serde_json::to_string(&config.kubernetes.peers).unwrap();
+        assert_eq!(serde_json::from_str::<PeersOf>(&written).unwrap(), expected);
+    }
+    let wrong = Config::parse("f", "kubernetes: {peers: nodes}")
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        wrong,
+        "f:1: kubernetes.peers: expected false, true, services or pods, found \"nodes\""
+    );
+}

@@ -52,9 +52,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- default (ternary (printf "%s-token" (include "geophone.fullname" .)) "" .Values.api.token.create) .Values.api.token.secretName }}
 {{- end }}
 
-{{- /* Not empty: peers are named after services, and the role has what that needs, whichever way it was asked for. */ -}}
+{{- /* services or pods: peers are named after these, and the role has what that needs, whichever way it was asked for. */ -}}
 {{- define "geophone.peers" -}}
-{{- if and .Values.kubernetes.enabled (or .Values.kubernetes.peers (get (default dict .Values.config.kubernetes) "peers")) }}yes{{ end }}
+{{- $peers := default .Values.kubernetes.peers (get (default dict .Values.config.kubernetes) "peers") }}
+{{- if and .Values.kubernetes.enabled $peers }}{{ ternary "pods" "services" (eq (toString $peers) "pods") }}{{ end }}
 {{- end }}
 
 {{- /* Not empty: the shipped rules are evaluated on the node, over what it remembers. */ -}}
@@ -224,7 +225,8 @@ httpGet:
 {{- if and (hasKey $kubernetes "enabled") (ne $kubernetes.enabled .Values.kubernetes.enabled) }}
 {{- fail "config.kubernetes.enabled: role and token come with kubernetes.enabled, which says otherwise; set that" }}
 {{- end }}
-{{- if and (hasKey $kubernetes "peers") (not $kubernetes.peers) .Values.kubernetes.peers }}
+{{- $same := eq (toString $kubernetes.peers | replace "true" "services") (toString .Values.kubernetes.peers | replace "true" "services") }}
+{{- if and (hasKey $kubernetes "peers") .Values.kubernetes.peers (not $same) }}
 {{- fail "config.kubernetes.peers: kubernetes.peers says otherwise; set that" }}
 {{- end }}
 {{- if and (not .Values.kubernetes.enabled) (or .Values.kubernetes.peers $kubernetes.peers) }}
