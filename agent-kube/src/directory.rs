@@ -84,7 +84,7 @@ pub struct Backend {
 /// Whose an address is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// `namespace/name` of the service; of a pod behind none that of its workload, or its own.
+    /// `namespace/name` of the service, or of the endpoint's pod; of a pod behind none that of its workload, or its own.
     pub service: Arc<str>,
     /// Zone; empty = not known.
     pub zone: Arc<str>,
@@ -126,6 +126,8 @@ pub struct Directory {
     pub(crate) zones: Zones,
     /// Whether a pod is called by its own name rather than its workload's.
     pub names_pods: bool,
+    /// Whether an endpoint is called by its pod's name rather than its service's.
+    pub names_endpoints: bool,
     /// The own node, whose pods are [`Self::members`]; empty = nobody asks for them.
     pub node: Arc<str>,
     /// By UID of a slice.
@@ -444,8 +446,10 @@ impl Directory {
         let service = first.map(|(_, claim)| claim);
         let service = service.filter(|claim| services().all(|(_, other)| agree(claim, other)));
         let claim = service.or(pod)?;
+        let is_named = !claim.pod_name.is_empty();
         let name = match service {
             None if self.names_pods => &claim.pod_name,
+            Some(_) if self.names_endpoints && is_named => &claim.pod_name,
             _ => &claim.service,
         };
         let zone = self.zones.of(claim);

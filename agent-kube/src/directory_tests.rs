@@ -36,6 +36,39 @@ pub(super) fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
     expected.iter().map(owned).collect()
 }
 
+/// Cause: each endpoint is to have a name of its own. Seen: a service's address is the service's, an endpoint's is its pod's, also where
+/// several services have it, and one without a pod is its service's.
+#[test]
+fn an_endpoint_can_have_a_name_of_its_own() {
+    let mut directory = Directory {
+        names_endpoints: true,
+        ..Directory::default()
+    };
+    directory.set(By::Service, "s", vec![claim("10.96.0.1", "shop/db", "")]);
+    let endpoints = [
+        claim("10.244.1.7", "shop/db", "db-0"),
+        claim("10.244.1.8", "shop/db", "db-1"),
+    ];
+    directory.set(By::Slice, "a", endpoints.to_vec());
+    directory.set(
+        By::Slice,
+        "b",
+        vec![claim("10.244.1.7", "shop/db-headless", "db-0")],
+    );
+    directory.set(By::Slice, "c", vec![claim("192.0.2.9", "shop/outside", "")]);
+    let all = [
+        ("10.96.0.1", "shop/db  "),
+        ("10.244.1.7", "shop/db-0 eu-1a "),
+        ("10.244.1.8", "shop/db-1 eu-1a "),
+        ("192.0.2.9", "shop/outside  "),
+    ];
+    let mut found = taken(&mut directory);
+    found.sort();
+    let mut all = pairs(&all);
+    all.sort();
+    assert_eq!(found, all);
+}
+
 #[test]
 fn a_service_has_its_address_and_those_of_its_endpoints() {
     let mut directory = Directory::default();

@@ -90,6 +90,8 @@ pub struct Settings {
     pub peers: Peers,
     /// Whether a pod that is a peer is called by its own name rather than its workload's.
     pub names_pods: bool,
+    /// Whether an endpoint of a service is a peer of its own, by the name of its pod.
+    pub names_endpoints: bool,
     /// Whether a program of the kubeconfig may tell who asks. It is run again whenever its token ends.
     pub programs: bool,
 }
@@ -181,6 +183,7 @@ impl Kubernetes {
         shared.state().peers = settings.peers;
         shared.state().directory.node = settings.node.as_str().into();
         shared.state().directory.names_pods = settings.names_pods;
+        shared.state().directory.names_endpoints = settings.names_endpoints;
         watch::start(settings, shared.clone())?;
         Ok(Self(shared))
     }

@@ -49,7 +49,7 @@ pub fn board(m: &mut Maker) -> Board {
         .size(24, 10);
     panels.push(
         table
-            .about("A peer is a prefix with a name: give each backend of a load-balanced service one, and the slow one stands out")
+            .about("The slow backend of a service stands out where each is a peer: kubernetes.endpoints, or a prefix with a name for each")
             .units(&units)
             .link("subject", SERVICES, &["subject"])
             .link("subject", PROFILES, &["subject"])

@@ -121,7 +121,12 @@ fn an_offset_moves_the_query_not_the_alert() {
 /// Evaluates a rule of this `for` in minutes each minute for a while, stops, and goes on after `down` minutes with what was stored.
 /// When does the alert fire after that, and since when is it said to be active, in minutes from the first evaluation?
 fn fires_after(hold: Millis, pending: Millis, down: Millis, ended: bool) -> Option<(Millis, Millis)> {
-    let rules = format!("groups:\n- name: g\n  rules:\n  - {{alert: A, expr: 'x > 0', for: {hold}m}}\n");
+    let wait = if hold > 0 {
+        format!(", for: {hold}m")
+    } else {
+        String::new()
+    };
+    let rules = format!("groups:\n- name: g\n  rules:\n  - {{alert: A, expr: 'x > 0'{wait}}}\n");
     let store = store();
     let mut first = group(&rules, true);
     for minute in 0..=pending {

@@ -26,6 +26,10 @@ pub struct KubernetesSettings {
     /// Whom peers are called after; `true` is `services`, `false` nobody. It costs a series for each name and zone that somebody talks to. What
     /// `peers` says of a single address goes first; wider prefixes are for the rest.
     pub peers: PeersOf,
+    /// Whether an endpoint that is spoken to by its own address, and not by its service's, is a peer of its own: `shop/db-0` rather
+    /// than `shop/db`. It tells the slow one from the others where clients choose it themselves (gRPC, ingress controllers, headless
+    /// services), and costs the series of each pod that somebody talks to.
+    pub endpoints: bool,
     /// Labels that its series have beside `subject`. They add no series, for the subject decides them; so `container` needs
     /// `subject: container`, and `pod` needs `subject: pod`.
     pub labels: Vec<FurtherLabel>,
@@ -122,6 +126,7 @@ impl Default for KubernetesSettings {
             node: String::new(),
             subject: SubjectOf::Workload,
             peers: PeersOf::Nobody,
+            endpoints: false,
             labels: vec![FurtherLabel::Namespace, FurtherLabel::Workload],
         }
     }
@@ -130,6 +135,10 @@ impl Default for KubernetesSettings {
 impl KubernetesSettings {
     /// Labels that the subject does not decide.
     pub fn validate(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.endpoints || self.peers.is_any(),
+            "endpoints needs peers: services or pods, which name them"
+        );
         for (label, name, needs) in [
             (FurtherLabel::Container, "container", SubjectOf::Container),
             (FurtherLabel::Pod, "pod", SubjectOf::Pod),

@@ -155,6 +155,7 @@ pub fn connect(config: &Config) -> Result<Kubernetes> {
             PeersOf::Pods => Peers::Pods,
         },
         names_pods: config.kubernetes.subject == SubjectOf::Pod,
+        names_endpoints: config.kubernetes.endpoints,
         // What it runs would have the agent's filter of system calls.
         programs: !config.security.seccomp,
     };
