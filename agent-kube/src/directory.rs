@@ -39,6 +39,11 @@ impl By {
             Self::Pod => MAX_BY_PODS,
         }
     }
+
+    /// Most claims of all of which it may make one more.
+    fn most_claims(self) -> usize {
+        2 * self.most()
+    }
 }
 
 /// What an object says of an address.
@@ -160,7 +165,7 @@ impl Directory {
     /// Whether there is room again for what found none: then it has to be listed anew. Says so once.
     pub fn has_room_again(&mut self, by: By) -> bool {
         let has_eighth = |count: usize, most: usize| count <= most - most / 8;
-        let is_enough = has_eighth(self.claims.len(), by.most()) && has_eighth(self.all, MAX_ALL_CLAIMS);
+        let is_enough = has_eighth(self.claims.len(), by.most()) && has_eighth(self.all, by.most_claims());
         let is_relieved = std::mem::take(&mut self.relieved[by as usize]);
         is_relieved || is_enough && std::mem::take(&mut self.starved[by as usize])
     }
@@ -212,11 +217,12 @@ impl Directory {
         for claim in claims {
             let is_known = self.claims.contains_key(&claim.address);
             let known = self.claims.get(&claim.address).map_or(0, Vec::len);
-            let is_full = !is_known && self.claims.len() >= by.most() || self.all >= MAX_ALL_CLAIMS;
+            let is_full = !is_known && self.claims.len() >= by.most() || self.all >= by.most_claims();
             if known >= MAX_CLAIMS || is_full {
                 self.refused += 1;
                 self.starved[by as usize] |= is_full;
-                if is_known {
+                // Without a pod's word its address is still its service's.
+                if is_known && (by != By::Pod || known >= MAX_CLAIMS) {
                     self.crowd(claim.address, by);
                     if self.waiting < MAX_ALL_CLAIMS && object.refused.insert(claim.address) {
                         self.waiting += 1;

@@ -64,7 +64,7 @@ impl Trouble {
 fn remedy(reason: &str) -> &'static str {
     match reason {
         "forbidden" => {
-            "; give the service account list and watch of pods, get of nodes, and with kubernetes.peers list and watch of services and endpointslices"
+            "; give the service account list and watch of pods, get of nodes, and with kubernetes.peers list and watch of services and endpointslices (with `pods` of all pods)"
         }
         "not_found" => "; set NODE_NAME to spec.nodeName by the downward API, or kubernetes.node",
         "connect" => "; can the API server be reached from here?",

@@ -22,6 +22,8 @@ use tower::limit::RateLimitLayer;
 
 /// Objects of one answer to a list, where one answer is too large for all of them. It is halved as long as that is so.
 const PAGE: u32 = 100;
+/// The same where there are so many that a list of small ones could not be complete in time.
+const LARGE_PAGE: u32 = 2000;
 /// Most pods of a cluster: Kubernetes is made for 150,000. Those that find no room are counted.
 const MAX_BEARERS: usize = 160_000;
 /// A list must be complete after this time, whatever the number of its pages.
@@ -230,7 +232,8 @@ async fn follow<T: Kept>(client: &Client, objects: Follow<T>, shared: &Shared) {
                             if page.is_some() {
                                 objects.rest().await;
                             }
-                            page = Some(page.map_or(PAGE, |page| (page / 2).max(1)));
+                            let first = if objects.is_large { LARGE_PAGE } else { PAGE };
+                            page = Some(page.map_or(first, |page| (page / 2).max(1)));
                         }
                         true
                     } else {

@@ -96,6 +96,8 @@ pub struct Dispatcher {
     alerts: BTreeMap<Labels, Held>,
     groups: BTreeMap<Key, Group>,
     incidents: Incidents,
+    /// When it took over from an earlier agent.
+    restored_at: Millis,
     /// To be remembered of places that were told nothing.
     quiet: Vec<(usize, usize, Memo)>,
 }
@@ -117,12 +119,14 @@ impl Dispatcher {
             alerts: BTreeMap::new(),
             groups: BTreeMap::new(),
             incidents,
+            restored_at: 0,
             quiet: Vec::new(),
         }
     }
 
     /// Takes up what the places were told before a restart. Answers what no route leads to any more.
     pub fn restore(&mut self, now: Millis, memos: Vec<(usize, usize, Memo)>) -> Vec<Memo> {
+        self.restored_at = now;
         let mut orphans = Vec::new();
         for (receiver, integration, memo) in memos {
             let Some(key) = self.key_of(receiver, &memo) else {
@@ -167,6 +171,11 @@ impl Dispatcher {
                 .entry(key.clone())
                 .or_insert_with(|| Group::new(receiver, places, now + wait)),
         )
+    }
+
+    /// When it took over from an earlier agent; 0 = it did not.
+    pub const fn restored_at(&self) -> Millis {
+        self.restored_at
     }
 
     /// Of alerts of these labels nobody can say now whether they still fire: that nothing is said of them is no end.

@@ -199,6 +199,10 @@ impl Incidents {
             .collect();
         if fitting.iter().any(is_open) {
             fitting.retain(is_open);
+        } else {
+            // What is over stays several.
+            let latest = |at: &usize| self.all.get(*at).map(Incident::latest);
+            fitting = fitting.into_iter().max_by_key(latest).into_iter().collect();
         }
         let at = match fitting.split_first() {
             None => {

@@ -10,7 +10,7 @@ use super::rollup::ROLLUP;
 use super::{Store, read};
 use crate::histogram::Histogram;
 use crate::labels::Labels;
-use crate::series::{Bounds, Ends, Matcher, Millis, Refusal, Rise, accepts, is_stale};
+use crate::series::{Bounds, Ends, Free, Matcher, Millis, Refusal, Rise, accepts, is_stale};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -28,6 +28,9 @@ pub(super) fn has_risen(before: &f64, now: &f64) -> bool {
 pub(super) fn has_grown(before: &Histogram, now: &Histogram) -> bool {
     shape(before) == shape(now) && !is_stale(before.sum) && !is_stale(now.sum) && !now.is_reset_since(before)
 }
+
+/// Columns that are decoded between two looks at the clock.
+const AT_A_TIME: usize = 16;
 
 /// What there is of a series in a span.
 enum Found {
@@ -136,7 +139,8 @@ impl Store {
         if matchers.iter().any(|matcher| matcher.label == ROLLUP) {
             return Ok(None);
         }
-        let mut all = Gather::new((from, to), bounds, &self.inner.counters);
+        // What is found is taken when it is an answer: else whoever reads it whole takes it.
+        let mut all = Gather::new((from, to), &Free, &self.inner.counters);
         let mut parts = Parts::new();
         let mut take = |all: &mut Gather<'_>, labels: &Labels, id, found| match found {
             Found::Nothing => Some(Ok(())),
@@ -176,14 +180,17 @@ impl Store {
         let mut tasks = std::mem::take(&mut all.tasks);
         tasks.sort_by_key(|task| (task.block, task.place.chunk.offset));
         for tasks in tasks.chunk_by(|a, b| a.block == b.block) {
-            bounds.take(0, 0)?;
             let Some(block) = tasks.first().and_then(|task| view.blocks.get(task.block)) else {
                 continue;
             };
             let chunks: Vec<Extent> = tasks.iter().map(|task| task.place.chunk).collect();
             let mut is_plain = true;
+            let mut in_time = Ok(());
             block.chunks(&chunks, |n, data| {
-                let Some(task) = tasks.get(n).filter(|_| is_plain) else {
+                if n % AT_A_TIME == 0 && in_time.is_ok() {
+                    in_time = bounds.take(0, 0);
+                }
+                let Some(task) = tasks.get(n).filter(|_| is_plain && in_time.is_ok()) else {
                     return;
                 };
                 let found =
@@ -194,6 +201,7 @@ impl Store {
                     Ok(None) | Err(_) => is_plain = false,
                 }
             });
+            in_time?;
             if !is_plain {
                 return Ok(None);
             }
@@ -212,7 +220,10 @@ impl Store {
                 ends: whole.ends,
             })
         });
-        Ok(rises.collect())
+        let rises: Option<Vec<Rise>> = rises.collect();
+        let found = rises.as_ref().map_or(0, Vec::len);
+        bounds.take(found, 2 * found)?;
+        Ok(rises)
     }
 }
 

@@ -44,7 +44,7 @@ fn a_window_of_three_has_no_start() {
     let subquery = "sort_desc(count_over_time(level[1m:10s]))";
     assert_eq!(count(subquery, Version::Two, AT), Some(7.0));
     assert_eq!(count(subquery, Version::Three, AT), Some(6.0));
-    let last = data::START + data::LASTS;
+    let last = START + data::LASTS;
     let of = |version, at| count("sort_desc(count(level))", version, at);
     assert!(of(Version::Two, last + 300_000).is_some());
     assert_eq!(of(Version::Three, last + 300_000), None);

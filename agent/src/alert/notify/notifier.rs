@@ -7,7 +7,7 @@ use super::view::{self, Open};
 use crate::aggregate::Snapshot;
 use crate::alert::Rules;
 use crate::alert::files;
-use crate::alert::view::{AlertView, GroupView};
+use crate::alert::view::{AlertView, GroupView, RuleView};
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::memory::now;
@@ -29,6 +29,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 /// It looks at least so often.
 const LONGEST: Duration = Duration::from_secs(60);
+/// So long after a restart what is pending may be what fired before: an hour is the longest `for` that is shipped.
+const SPARED: i64 = 65 * 60 * 1000;
 
 /// What fires, who was told, what is silenced.
 struct State {
@@ -197,14 +199,23 @@ impl Notifier {
             .map(|told| view::alert(told, &self.external_labels, &self.external_url))
             .collect();
         let all = groups.iter().flat_map(|group| group.alerts());
-        let pending = all.filter(|alert| alert.state == agent_rules::State::Pending.name());
+        let mut state = self.state();
+        // What goes to and fro without firing is over at last.
+        let is_soon = now - state.dispatcher.restored_at() <= SPARED;
+        let pending = all.filter(|alert| is_soon && alert.state == agent_rules::State::Pending.name());
         let pending: BTreeSet<Labels> = pending.map(|alert| self.labels(alert)).collect();
         let rules = groups.iter().flat_map(|group| &group.rules);
         let failing = rules.filter(|rule| !rule.last_error.is_empty());
-        let failing: BTreeSet<&str> = failing.map(|rule| rule.name.as_str()).collect();
-        self.state().dispatcher.spare(now, |labels| {
-            pending.contains(labels) || failing.contains(labels.get(ALERTNAME))
+        let failing: Vec<&RuleView> = failing.collect();
+        // Rules may share a name: those of the labels that are no templates tell them apart.
+        let is_of = |labels: &Labels, rule: &RuleView| {
+            let mut own = rule.labels.iter().filter(|(_, value)| !value.contains("{{"));
+            labels.get(ALERTNAME) == rule.name && own.all(|(label, value)| labels.get(label) == value)
+        };
+        state.dispatcher.spare(now, |labels| {
+            pending.contains(labels) || failing.iter().any(|rule| is_of(labels, rule))
         });
+        drop(state);
         self.look(now, &alerts, edges)
     }
 
