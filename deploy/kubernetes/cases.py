@@ -45,7 +45,7 @@ GOOD = {
     "peers by the configuration": {"config": {"kubernetes": {"peers": True}}},
     "peers said twice": {"kubernetes": {"peers": True}, "config": {"kubernetes": {"peers": "services"}}},
     "peers that are pods": {"kubernetes": {"peers": "pods"}},
-    "endpoints": {"kubernetes": {"peers": True}, "config": {"kubernetes": {"endpoints": True}}},
+    "endpoints": {"config": {"kubernetes": {"peers": True, "endpoints": True}}},
     "peers that are pods by the configuration": {"config": {"kubernetes": {"peers": "pods"}}},
     "sent by remote write": {"config": {"export": {"otlp": {}, "remote_write": {"url": "https://metrics.example/push"}}}, "tests": {"create": False}},
     "cert-manager": {"api": {"expose": True, "tls": {"create": "cert-manager", "issuerRef": {"name": "ca"}}, "token": {"create": True}}},
