@@ -129,14 +129,11 @@ pub fn write(slos: &[Slo]) -> Result<String, Fault> {
         "# Written by `geophone slo rules`; the agent evaluates the same over its store. What each series means is in\n\
          # docs/slo.md. Scrape at least every two minutes: rates are those of five.\n",
     );
-    let at_once = slos.iter().filter(
-        |slo| matches!(&slo.indicator, Indicator::Time { query, .. } if query.contains(template::AT_ONCE)),
-    );
-    for slo in at_once {
+    let at_once = |slo: &&Slo| matches!(&slo.indicator, Indicator::Time { query, .. } if query.contains(template::AT_ONCE));
+    for Slo { name, .. } in slos.iter().filter(at_once) {
         let _ = writeln!(
             out,
-            "# Every 20 s or more often for {}: rates are those of a minute.",
-            slo.name
+            "# Every 20 s or more often for {name}: rates are those of a minute."
         );
     }
     out.push_str(if slos.is_empty() {
