@@ -49,7 +49,7 @@ macro_rules! need_root {
     };
 }
 
-/// Ends a test of what only a sweep of the connections tells, where the kernel refuses it: some that are locked down do.
+/// Ends a test of what only a sweep of the connections tells, where the kernel refuses it (docs/limits.md).
 #[macro_export]
 macro_rules! need_sweep {
     () => {

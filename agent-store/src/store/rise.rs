@@ -13,6 +13,7 @@ use crate::labels::Labels;
 use crate::series::{Bounds, Ends, Free, Matcher, Millis, Refusal, Rise, accepts, is_stale};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ops::Range;
 
 /// Whether a counter that was `before` has become this one by counting.
@@ -142,37 +143,35 @@ impl Store {
         // What is found is taken when it is an answer: else whoever reads it whole takes it.
         let mut all = Gather::new((from, to), &Free, &self.inner.counters);
         let mut parts = Parts::new();
-        let mut take = |all: &mut Gather<'_>, labels: &Labels, id, found| match found {
-            Found::Nothing => Some(Ok(())),
-            Found::Else => None,
-            Found::Part(part) => Some(all.series(id, || Ok::<_, Refusal>(labels.clone())).map(|at| {
-                parts.entry(at).or_default().push(part);
-            })),
+        let mut is_plain = true;
+        let mut take = |labels: &Labels, id, of: &Held, axis: &[Millis]| {
+            if !is_plain {
+                return;
+            }
+            match held(of, axis, (from, to)) {
+                Found::Nothing => {}
+                Found::Else => is_plain = false,
+                Found::Part(part) => {
+                    let Ok(at) = all.series(id, || Ok::<_, Infallible>(labels.clone()));
+                    parts.entry(at).or_default().push(part);
+                }
+            }
         };
-        let mut so_far = Some(Ok(()));
         let view = {
             let live = read(&self.inner.live);
-            live.head.each(matchers, |labels, id, of| {
-                if let Some(Ok(())) = so_far {
-                    so_far = take(&mut all, labels, id, held(of, &live.head.axis, (from, to)));
-                }
-            });
+            live.head
+                .each(matchers, |labels, id, of| take(labels, id, of, &live.head.axis));
             self.inner.view()
         };
         for frozen in &view.frozen {
-            for (labels, id, of) in frozen
+            let accepted = frozen
                 .series
                 .iter()
-                .filter(|(labels, ..)| accepts(matchers, labels))
-            {
-                if let Some(Ok(())) = so_far {
-                    so_far = take(&mut all, labels, *id, held(of, &frozen.axis, (from, to)));
-                }
-            }
+                .filter(|(labels, ..)| accepts(matchers, labels));
+            accepted.for_each(|(labels, id, of)| take(labels, *id, of, &frozen.axis));
         }
-        match so_far {
-            None => return Ok(None),
-            Some(result) => result?,
+        if !is_plain {
+            return Ok(None);
         }
         for (number, block) in view.blocks.iter().enumerate() {
             all.block(number, block, matchers)?;
@@ -184,7 +183,6 @@ impl Store {
                 continue;
             };
             let chunks: Vec<Extent> = tasks.iter().map(|task| task.place.chunk).collect();
-            let mut is_plain = true;
             let mut in_time = Ok(());
             block.chunks(&chunks, |n, data| {
                 if n % AT_A_TIME == 0 && in_time.is_ok() {
