@@ -7,7 +7,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use tests::harness::traffic::{outcome, storm};
 use tests::harness::{Agent, Scene, Setup, Snapshot, Traffic, equal, near};
-use tests::{need_root, need_sweep};
+use tests::need_root;
 
 const DROPPED: &str = "geophone_drops_packets_total";
 
@@ -175,7 +175,6 @@ fn the_smallest_table_loses_nothing() -> Result<()> {
 #[test]
 fn coverage_is_complete() -> Result<()> {
     need_root!();
-    need_sweep!();
     let mut scene = Scene::alone("sink")?;
     let to = scene.spread(4);
     let agent = Setup::new().inside(&scene.net).start()?;
@@ -209,7 +208,6 @@ fn coverage_is_complete() -> Result<()> {
 #[test]
 fn coverage_holds_while_traffic_flows() -> Result<()> {
     need_root!();
-    need_sweep!();
     let mut scene = Scene::alone("echo")?;
     let agent = Setup::new()
         .inside(&scene.net)
@@ -231,7 +229,6 @@ fn coverage_holds_while_traffic_flows() -> Result<()> {
 #[test]
 fn coverage_of_retransmits() -> Result<()> {
     need_root!();
-    need_sweep!();
     let mut scene = Scene::alone("sink")?;
     scene.net.nft(
         "table inet loss { chain in { type filter hook input priority 0; \

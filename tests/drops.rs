@@ -5,7 +5,7 @@ use serde_json::json;
 use tests::harness::cgroup::Cgroup;
 use tests::harness::traffic::Place;
 use tests::harness::{Agent, Link, Netns, Scene, Setup, Snapshot, Traffic, equal};
-use tests::{need_root, need_sweep};
+use tests::need_root;
 
 const PACKETS: &str = "geophone_drops_packets_total";
 
@@ -155,7 +155,6 @@ fn a_full_udp_queue_has_an_owner() -> Result<()> {
 #[test]
 fn a_full_accept_queue() -> Result<()> {
     need_root!();
-    need_sweep!();
     let mut scene = Scene::new()?;
     let agent = Agent::start()?;
     let before = scene.net.b.ns.counters()?;

@@ -10,7 +10,7 @@ use tests::harness::kubernetes::{
     Api, agent, behind, elsewhere, lifelike, node, pod, running, sent, service, slice,
 };
 use tests::harness::{Scene, Setup, Snapshot, Traffic, equal, promql};
-use tests::{need_root, need_sweep};
+use tests::need_root;
 
 /// Cause: a connection to the address of a service, which NAT sends to one of its endpoints, and one to the endpoint itself;
 /// then the service has no endpoint any more. Seen: both by the service, the second with zone and region, and the other
@@ -87,7 +87,6 @@ fn peers_are_called_after_services() -> Result<()> {
 #[test]
 fn behind_a_service_is_the_pod_that_nat_has_chosen() -> Result<()> {
     need_root!("nft");
-    need_sweep!();
     let scene = Scene::echo()?;
     let ns = &scene.net.a.ns;
     let api = ns.enter(Api::start)?;

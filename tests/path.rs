@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::fs;
 use std::time::Duration;
 use tests::harness::{Agent, Netns, Setup, Traffic, equal, together};
-use tests::{need_root, need_sweep};
+use tests::need_root;
 
 /// Where the server lives, whatever way leads there.
 const SERVER: &str = "10.201.9.9";
@@ -224,7 +224,6 @@ fn counts_received() -> bool {
 #[test]
 fn congestion_marks() -> Result<()> {
     need_root!();
-    need_sweep!();
     let roads = Roads::new()?;
     roads.r1.nft(&format!(
         "table inet marks {{ chain f {{ type filter hook forward priority 0; \

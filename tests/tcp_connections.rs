@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use tests::harness::{Agent, Scene, equal};
-use tests::{need_root, need_sweep};
+use tests::need_root;
 
 /// Cause: nobody listens. Seen: a failed connection with its error; the RST on both sides.
 #[test]
@@ -193,7 +193,6 @@ fn live_connections_are_counted_while_they_live() -> Result<()> {
 #[test]
 fn a_connection_older_than_the_agent() -> Result<()> {
     need_root!();
-    need_sweep!();
     let mut scene = Scene::echo()?;
     let connection = scene.connect()?;
     scene.client.ping(connection, 100, 1000)?;

@@ -49,34 +49,6 @@ macro_rules! need_root {
     };
 }
 
-/// Ends a test of what only a sweep of the connections tells, where the kernel refuses it (docs/limits.md).
-#[macro_export]
-macro_rules! need_sweep {
-    () => {
-        if !$crate::harness::can_sweep(std::any::type_name_of_val(&|| ())) {
-            return Ok(());
-        }
-    };
-}
-
-/// True when this kernel takes the iterator over tracked sockets, as `geophone check` says. Says loudly when it does not.
-pub fn can_sweep(closure: &str) -> bool {
-    static CAN: OnceLock<bool> = OnceLock::new();
-    let can = *CAN.get_or_init(|| {
-        let check = agent::clean(agent::binary()).arg("check").output();
-        let check = check.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        let refused = |line: &str| line.contains("tcp_sweep") && line.contains("UNSUPPORTED");
-        check.is_ok_and(|check| !check.lines().any(refused))
-    });
-    if !can {
-        let test = closure.trim_end_matches("::{{closure}}");
-        skipped(&format!(
-            "{test}: this kernel refuses iter/bpf_sk_storage_map, by which silent connections are swept"
-        ));
-    }
-    can
-}
-
 /// True when a test can run. Says loudly when it cannot. The test is named by a closure in it.
 pub fn can_run(closure: &str, programs: &[&str]) -> bool {
     let test = closure.trim_end_matches("::{{closure}}");

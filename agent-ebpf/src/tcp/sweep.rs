@@ -24,30 +24,61 @@ fn context_pointer(ctx: *mut c_void, index: usize) -> Ptr {
 #[unsafe(link_section = "iter/bpf_sk_storage_map")]
 pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
     let sk = context_pointer(ctx, 2);
-    if sk.is_null() {
-        return 0;
+    if !sk.is_null() {
+        swept(sk);
     }
+    0
+}
+
+/// As `tcp_sweep`, by way of all open files, for kernels that refuse iterators over maps: costs a step for each open file of
+/// each process, and sees no socket that has none (one that was closed and still sends).
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub fn tcp_sweep_files(ctx: *mut c_void) -> i32 {
+    if let Some(sk) = tcp_socket(context_pointer(ctx, 3)) {
+        swept(sk);
+    }
+    0
+}
+
+/// The TCP socket behind an open file.
+#[inline(always)]
+fn tcp_socket(file: Ptr) -> Option<Ptr> {
+    if file.is_null() {
+        return None;
+    }
+    // SAFETY: the helper checks that the file is a socket.
+    let socket = unsafe { bpf_sock_from_file(file as *mut _) } as Ptr;
+    if socket.is_null() {
+        return None;
+    }
+    let sk = kernel::socket_sk(socket);
+    (!sk.is_null() && kernel::protocol(sk) == IPPROTO_TCP).then_some(sk)
+}
+
+#[inline(always)]
+fn swept(sk: Ptr) {
     let Some(account) = account::of(program::TCP_SWEEP) else {
-        return 0;
+        return;
     };
     bump(&mut account.seen);
     let (Some(tp), Some(conn)) = (kernel::tcp_sock(sk), conn::get(sk)) else {
         bump(&mut account.filtered);
-        return 0;
+        return;
     };
     let state = kernel::state(sk);
     if state == LISTEN {
         listener(account, conn, sk);
-        return 0;
+        return;
     }
     let slot = conn.slot();
     if slot == SLOT_NONE || state == CLOSE {
         bump(&mut account.filtered);
-        return 0;
+        return;
     }
     let Some(cells) = pair::cells(slot) else {
         bump(&mut account.dropped[reason::MAP_FULL]);
-        return 0;
+        return;
     };
     let now = kernel::activity(tp);
     // A busy connection takes its own samples. One that has been silent for a tenth of a second cannot race with them.
@@ -68,7 +99,7 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
     if switch_value(switch::FLOW_RECORDS) != 0 {
         let clock = conn::clock();
         if clock.wrapping_sub(conn.last_record) < RECORD_EVERY {
-            return 0;
+            return;
         }
         conn.last_record = clock;
         tell(
@@ -83,7 +114,6 @@ pub fn tcp_sweep(ctx: *mut c_void) -> i32 {
             why::NOT,
         );
     }
-    0
 }
 
 /// What a listening socket had to refuse: its accept queue was full, or memory was short.
@@ -109,19 +139,13 @@ fn listener(account: &mut Account, conn: &mut Conn, sk: Ptr) {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub fn tcp_adopt(ctx: *mut c_void) -> i32 {
-    let (task, file) = (context_pointer(ctx, 1), context_pointer(ctx, 3));
-    if task.is_null() || file.is_null() {
+    let task = context_pointer(ctx, 1);
+    if task.is_null() {
         return 0;
     }
-    // SAFETY: the helper checks that the file is a socket.
-    let socket = unsafe { bpf_sock_from_file(file as *mut _) } as Ptr;
-    if socket.is_null() {
+    let Some(sk) = tcp_socket(context_pointer(ctx, 3)) else {
         return 0;
-    }
-    let sk = kernel::socket_sk(socket);
-    if sk.is_null() || kernel::protocol(sk) != IPPROTO_TCP {
-        return 0;
-    }
+    };
     let Some(account) = account::of(program::TCP_ADOPT) else {
         return 0;
     };

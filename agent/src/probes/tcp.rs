@@ -7,6 +7,7 @@
 //! | `tcp_retransmit`, `tcp_synack` | tp_btf/tcp_retransmit_* | retransmits by type |
 //! | `tcp_send_reset`, `tcp_receive_reset` | tp_btf/tcp_*_reset | resets by direction |
 //! | `tcp_sweep` | iterator, every 10 s | what silent connections still owe, records of long ones, listeners' drops |
+//! | `tcp_sweep_files` | iterator, every 10 s | the same by way of all open files, where maps cannot be gone through |
 //! | `tcp_accept2`, `tcp_accept4` | fexit/inet_csk_accept | accept latency, where functions can be traced |
 //! | `tcp_sockops` | sock_ops at the root of cgroup2 | fallback for all of it where the kernel has no types |
 //! | `tcp_adopt` | iterator, at start | connections and listeners that are older than the agent |
@@ -31,7 +32,7 @@ use agent_common::account::program;
 use agent_common::tcp::{FlowRecord, switch};
 use agent_common::trace;
 use agent_common::wire::{Wire, kind};
-use specs::{ACCEPT, FALLBACK, RTT, SPECS};
+use specs::{ACCEPT, FALLBACK, RTT, SPECS, SWEEP};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -205,7 +206,8 @@ impl Tcp {
         let Some(engine) = context.engine.as_deref() else {
             return;
         };
-        let Some(iterator) = engine.iterator("tcp_sweep") else {
+        let sweeps = SWEEP.iter().find_map(|spec| engine.iterator(spec.name));
+        let Some(iterator) = sweeps else {
             // Without an iterator there is nothing to wait for.
             self.swept = true;
             return;
@@ -293,6 +295,12 @@ impl Probe for Tcp {
                     "tcp_state" => states = state == State::Attached,
                     _ => {}
                 }
+            }
+            let [tracked, files] = &SWEEP;
+            if engine.attach(tracked) == State::Attached {
+                engine.leave_off(files, "not needed: tcp_sweep works");
+            } else {
+                engine.attach(files);
             }
             let [two, four] = &ACCEPT;
             engine.attach(if engine.accept_parameters == 2 { two } else { four });

@@ -37,7 +37,7 @@ pub static RTT: Spec = spec(
 );
 
 /// The others, in the order of attaching: those that find old sockets first, then those that count.
-pub static SPECS: [Spec; 7] = [
+pub static SPECS: [Spec; 6] = [
     spec(
         "tcp_adopt",
         program::TCP_ADOPT,
@@ -86,10 +86,22 @@ pub static SPECS: [Spec; 7] = [
         false,
         "without it received resets are not counted",
     ),
+];
+
+/// The sweep: over the tracked sockets, and over all open files where the kernel refuses iterators over maps.
+pub static SWEEP: [Spec; 2] = [
     spec(
         "tcp_sweep",
         program::TCP_SWEEP,
         Hook::IterMap("CONNECTIONS"),
+        SOCKETS,
+        false,
+        "tcp_sweep_files stands in for it",
+    ),
+    spec(
+        "tcp_sweep_files",
+        program::TCP_SWEEP,
+        Hook::IterFiles,
         SOCKETS,
         false,
         "without it silent connections report at their close only, and long ones are not told",
