@@ -353,8 +353,10 @@ const TUNNEL: &str = "max by (instance, type, id, local, remote, netns) (\
 /// How full each is of what can run out and should not, and each link; waiting for memory or disks counts from a fifth of the time on as
 /// much as being full. Swap fills and stays so, and what finds no room among the waiting is closed at once: both do no harm. A CPU that is
 /// busy is what it is there for: only waiting for it counts. A listen queue is its subject's, which loses points for what is refused.
+/// To a fleet's Prometheus a node that is rolled out has the speed of two pods for a while: `max by` makes one of them, or else the
+/// rule would fail for all nodes.
 pub const NODE_FULLNESS: &str = "geophone_node_used{resource!~\"cpu|swap|tcp_time_wait|listen_queue\"} / (geophone_node_limit > 0) \
-     or rate(geophone_netdev_bytes_total[1m]) / on (instance, device) group_left () (geophone_netdev_speed_bytes > 0) \
+     or rate(geophone_netdev_bytes_total[1m]) / on (instance, device) group_left () (max by (instance, device) (geophone_netdev_speed_bytes) > 0) \
      or clamp_max(rate(geophone_node_pressure_seconds_total{resource=\"cpu\",kind=\"some\"}[1m]), 1) \
      or clamp_max(5 * rate(geophone_node_pressure_seconds_total{resource!=\"cpu\",kind=\"full\"}[1m]), 1)";
 

@@ -9,8 +9,10 @@ pub fn board(m: &mut Maker) -> Board {
     m.scope(&["region", "instance"]);
     let mut panels = vec![m.row("Now")];
 
-    let nodes = m.recorded("count", "target_info", r#"job="geophone""#, &[]);
-    panels.push(m.stat("Nodes", nodes).about("Agents that tell"));
+    // A node that is rolled out has two pods for a while.
+    let nodes = m.recorded("count", "target_info", r#"job="geophone""#, &["instance"]);
+    let nodes = m.stat("Nodes", format!("count({nodes})"));
+    panels.push(nodes.about("Agents that tell"));
     let regions = m.recorded("count", "target_info", r#"job="geophone""#, &["region"]);
     panels.push(
         m.stat("Regions", format!("count({regions})"))
