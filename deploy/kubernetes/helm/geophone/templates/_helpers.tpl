@@ -232,8 +232,9 @@ httpGet:
 {{- if and (not .Values.kubernetes.enabled) (or .Values.kubernetes.peers $kubernetes.peers) }}
 {{- fail "kubernetes.peers: services come from the API; set kubernetes.enabled" }}
 {{- end }}
-{{- if and .Values.kubernetes.enabled .Values.kubernetes.rbac (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
-{{- fail "serviceAccount.create: false: every pod of the namespace would have the role; set serviceAccount.name, or kubernetes.rbac: false" }}
+{{- $given := or .Values.openshift.scc (and .Values.kubernetes.enabled .Values.kubernetes.rbac) }}
+{{- if and $given (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
+{{- fail "serviceAccount.create: false: every pod of the namespace would have the role, and the constraints of openshift.scc; set serviceAccount.name, or kubernetes.rbac: false and no openshift.scc" }}
 {{- end }}
 {{- if and .Values.topologyFromLabels (or .Values.config.region .Values.config.zone) }}
 {{- fail "topologyFromLabels: it would take the place of config.region and config.zone, also where there are no labels; set one of both" }}
