@@ -97,18 +97,21 @@ def fault(what):
 
 
 @functools.cache
-def chart(version):
-    """As a cluster of that version sees it: the library has one version only, so the question is answered in the templates."""
+def chart(version, token="{}"):
+    """As a cluster of that version sees it, whose secret of the token has this `data`: the library has one version only, and no
+    cluster, so the questions are answered in the templates."""
+    asked = 'lookup "v1" "Secret" .Release.Namespace (include "geophone.tokenSecret" .)'
     with tempfile.TemporaryDirectory() as directory:
         copy = shutil.copytree(CHART, pathlib.Path(directory) / "geophone")
         for path in (copy / "templates").rglob("*.*"):
-            path.write_text(path.read_text().replace(".Capabilities.KubeVersion.Version", f'"v{version}.0"'))
+            text = path.read_text().replace(".Capabilities.KubeVersion.Version", f'"v{version}.0"')
+            path.write_text(text.replace(asked, f"dict `data` (fromJson `{token}`)"))
         return helm_python.Chart.load(str(copy))
 
 
-def render(values, version=VERSIONS[-1]):
+def render(values, version=VERSIONS[-1], **there):
     """Objects of the chart by (kind, name), and its notes."""
-    release = chart(version)
+    release = chart(version, **there)
     release.validate_schema(release.merge_values(values))
     objects, notes = {}, ""
     for path, text in release.render(values, name="geophone", namespace="geophone").items():
@@ -310,6 +313,16 @@ def secrets(name, objects):
         fault(f"{name}: the handshake does not end")
 
 
+def kept():
+    """The token that the chart made is the same after an upgrade, whatever its key is called then."""
+    values = {"api": {"expose": True, "tls": {"secretName": "tls"}, "token": {"create": True, "key": "new"}}}
+    for there in ({"new": "b2xk"}, {"old": "b2xk"}, {"new": "b2xk", "old": "b3RoZXI="}, {"old": "b2xk", "older": "b2xk"}, {}):
+        data = render(values, token=json.dumps(there))[0]["Secret", "geophone-token"]["data"]
+        # Of several that are all called otherwise none is taken: there is a new one.
+        if data != (there if "new" in there else {"new": "b2xk" if len(there) == 1 else data.get("new")}):
+            fault(f"an upgrade makes {data} of the token {there}")
+
+
 def tested(name, values, objects):
     """`helm test` asks the agent, and has all that it must show for that, but not the server's key."""
     pod = objects.get(("Pod", "geophone-test"))
@@ -453,6 +466,7 @@ def the_chart():
         confined(name, values, rendered)
         tested(name, values, objects)
     refused()
+    kept()
     for path, text in generated().items():
         if not path.exists() or path.read_text() != text:
             fault(f"{path}: is not what the chart makes; run {sys.argv[0]} --write")
