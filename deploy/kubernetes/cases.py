@@ -74,6 +74,9 @@ GOOD = {
     },
     "own capabilities": {"capabilities": ["BPF", "PERFMON"], "hostPID": False, "openshift": {"scc": True}},
     "no profile": {"securityContext": {"seccompProfile": {"type": "Unconfined"}}, "openshift": {"scc": True}},
+    "own labels": {"commonLabels": {"team": "network"}, "podLabels": {"sidecar.istio.io/inject": "false"}},
+    "no security context": {"securityContext": None},
+    "no security context on OpenShift": {"securityContext": None, "openshift": {"scc": True}},
     "nothing kept": {"store": {"kind": "none"}, "rules": {"onNode": False}},
 }
 # What the container may, and whether it sees the node's processes, by case; of those that are not here what DEFAULT says.
@@ -136,6 +139,9 @@ BAD = [
     ({**MUTUAL, "serviceMonitor": {"create": True, "tlsConfig": {"cert": CLIENT["cert"]}}}, "set serviceMonitor.tlsConfig.cert"),
     ({"appArmorProfile": {"type": "Localhost"}}, "localhostProfile"),
     ({"hostPID": "yes"}, "hostPID"),
+    ({"dnsPolicy": "None"}, "dnsPolicy"),
+    ({"commonLabels": {"app.kubernetes.io/name": "agents"}}, "commonLabels: the chart's selectors"),
+    ({"podLabels": {"app.kubernetes.io/instance": "second"}}, "podLabels: the chart's selectors"),
     ({"capabilities": ["ALL"]}, "capabilities"),
     ({"store": {"kind": "disk"}}, "kind"),
 ]

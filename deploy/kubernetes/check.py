@@ -199,7 +199,8 @@ def least_privilege(name, objects):
     pod = objects["DaemonSet", "geophone"]["spec"]["template"]["spec"]
     container = pod["containers"][0]
     context = container["securityContext"]
-    if context.get("privileged") or context["capabilities"]["drop"] != ["ALL"] or not context["readOnlyRootFilesystem"]:
+    written = not context.get("readOnlyRootFilesystem") and "no security context" not in name
+    if context.get("privileged") or context["capabilities"]["drop"] != ["ALL"] or written:
         fault(f"{name}: the container may more than it says")
     capabilities, processes = CAPABILITIES.get(name, DEFAULT)
     if set(context["capabilities"]["add"]) != capabilities or pod["hostPID"] != processes:
@@ -220,7 +221,7 @@ def least_privilege(name, objects):
     if bool(role) != (asks and name != "roles of somebody else"):
         fault(f"{name}: a role that is not wanted, or none where one is")
     scc = objects.get(("SecurityContextConstraints", "geophone"))
-    profile = context["seccompProfile"]
+    profile = context.get("seccompProfile", {"type": "RuntimeDefault"})
     if profile["type"] == "Unconfined" and name not in (*PLATFORMS, "no profile"):
         fault(f"{name}: all system calls are admitted")
     kinds = {"RuntimeDefault": "runtime/default", "Unconfined": "unconfined", "Localhost": f"localhost/{profile.get('localhostProfile')}"}

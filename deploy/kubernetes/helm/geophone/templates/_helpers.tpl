@@ -236,6 +236,13 @@ httpGet:
 {{- if and $given (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
 {{- fail "serviceAccount.create: false: every pod of the namespace would have the role, and the constraints of openshift.scc; set serviceAccount.name, or kubernetes.rbac: false and no openshift.scc" }}
 {{- end }}
+{{- range $name := list "commonLabels" "podLabels" }}
+{{- range $label := list "app.kubernetes.io/name" "app.kubernetes.io/instance" }}
+{{- if hasKey (default dict (get $.Values $name)) $label }}
+{{- fail (printf "%s: the chart's selectors look for %s as it sets it; take another label" $name $label) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if and .Values.topologyFromLabels (or .Values.config.region .Values.config.zone) }}
 {{- fail "topologyFromLabels: it would take the place of config.region and config.zone, also where there are no labels; set one of both" }}
 {{- end }}
