@@ -10,6 +10,7 @@ mod declared;
 
 use agent_dashboards::{Dashboard, Kind, Metric, RECORDED, Style, WATCHES, check, dashboards};
 use declared::{declared, root};
+use promql_parser::parser::{self, Expr, LabelModifier};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -209,6 +210,62 @@ fn what_is_new_has_a_place() {
     assert!(found(
         "histogram_quantile(0.99, sum by (a, instance) (rate(geophone_new_seconds{"
     ));
+}
+
+/// Labels by which the series of a query differ; none where that is not written in it.
+fn differ_by(expr: &Expr) -> Vec<&str> {
+    match expr {
+        // These take some of the series, as they are.
+        Expr::Aggregate(some) if matches!(some.op.to_string().as_str(), "topk" | "bottomk") => {
+            differ_by(&some.expr)
+        }
+        Expr::Aggregate(all) => match &all.modifier {
+            Some(LabelModifier::Include(by)) => by.labels.iter().map(String::as_str).collect(),
+            _ => Vec::new(),
+        },
+        Expr::Binary(binary) => [&binary.lhs, &binary.rhs]
+            .map(|side| differ_by(side))
+            .into_iter()
+            .find(|by| !by.is_empty())
+            .unwrap_or_default(),
+        Expr::Call(call) => call
+            .args
+            .args
+            .iter()
+            .map(|arg| differ_by(arg))
+            .find(|by| !by.is_empty())
+            .unwrap_or_default(),
+        Expr::Paren(paren) => differ_by(&paren.expr),
+        Expr::Unary(unary) => differ_by(&unary.expr),
+        _ => Vec::new(),
+    }
+}
+
+/// Two lines of a graph never have the same name: each label by which they differ is in it.
+#[test]
+fn lines_are_told_apart() {
+    let mut seen = 0;
+    for board in made() {
+        let panels = board.json["panels"].as_array().unwrap().iter();
+        let all = panels
+            .flat_map(|panel| std::iter::once(panel).chain(panel["panels"].as_array().into_iter().flatten()));
+        for panel in all.filter(|panel| panel["type"] == "timeseries") {
+            for target in panel["targets"].as_array().unwrap() {
+                let (expr, legend) = (&target["expr"], target["legendFormat"].as_str().unwrap());
+                let tree = parser::parse(&check::plain(expr.as_str().unwrap(), |_| "x".to_owned())).unwrap();
+                for label in differ_by(&tree) {
+                    seen += 1;
+                    assert!(
+                        legend.contains(&format!("{{{{{label}}}}}")),
+                        "{}: {}: {label} is not in {legend:?}: {expr}",
+                        board.name,
+                        panel["title"]
+                    );
+                }
+            }
+        }
+    }
+    assert!(seen > 200, "{seen}");
 }
 
 #[test]

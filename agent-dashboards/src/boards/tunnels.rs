@@ -5,23 +5,20 @@ use crate::maker::{Maker, places, share, variable};
 use crate::panel::{Board, Show};
 
 const WHICH: [&str; 5] = ["instance", "type", "id", "local", "remote"];
-const NAME: &str = "{{type}} {{id}} {{remote}}";
+/// The whole of it: two nodes may have a tunnel to the same end, and a node two by different addresses of its own.
+const NAME: &str = "{{instance}} {{type}} {{id}} {{local}} → {{remote}}";
+
+/// Of each tunnel by one more label, and what that is called.
+fn by(label: &str) -> (Vec<&str>, String) {
+    ([&WHICH[..], &[label]].concat(), format!("{NAME} {{{{{label}}}}}"))
+}
 
 /// The dashboard.
 pub fn board(m: &mut Maker) -> Board {
     m.scope(&["instance", "type", "remote"]);
     let mut panels = vec![m.row("State")];
-    let by = [
-        "instance",
-        "type",
-        "id",
-        "local",
-        "remote",
-        "remote_region",
-        "state",
-        "reason",
-    ];
-    let states = m.value("max", "geophone_tunnel_state", "", &by);
+    let columns = [&WHICH[..], &["remote_region", "state", "reason"]].concat();
+    let states = m.value("max", "geophone_tunnel_state", "", &columns);
     let states = m.panel(
         Show::Table,
         "Tunnels",
@@ -34,15 +31,9 @@ pub fn board(m: &mut Maker) -> Board {
     ));
     let many = m.value("sum", "geophone_tunnels", "", &["instance"]);
     panels.push(m.graph("How many", &[("{{instance}}", many)]).size(8, 9));
-    let changes = m.rate(
-        "geophone_tunnel_state_changes_total",
-        "",
-        &["type", "id", "remote", "state"],
-    );
-    panels.push(m.graph(
-        "Changes of state",
-        &[("{{type}} {{id}} {{remote}} {{state}}", changes)],
-    ));
+    let (by_state, name) = by("state");
+    let changes = m.rate("geophone_tunnel_state_changes_total", "", &by_state);
+    panels.push(m.graph("Changes of state", &[(&name, changes)]));
     let seen = m.value("max", "geophone_tunnel_last_seen_timestamp_seconds", "", &WHICH);
     let quiet = m
         .graph("Silent for", &[(NAME, format!("time() - {seen}"))])
@@ -73,12 +64,9 @@ pub fn board(m: &mut Maker) -> Board {
     let doubled = m.rate("geophone_tunnel_duplicated_packets_total", "", &WHICH);
     let late = m.rate("geophone_tunnel_late_packets_total", "", &WHICH);
     let untracked = m.rate("geophone_tunnel_untracked_packets_total", "", &WHICH);
-    let targets = [
-        ("reordered {{type}} {{id}} {{remote}}", reordered),
-        ("doubled {{type}} {{id}} {{remote}}", doubled),
-        ("late {{type}} {{id}} {{remote}}", late),
-        ("untracked {{type}} {{id}} {{remote}}", untracked),
-    ];
+    let names = ["reordered", "doubled", "late", "untracked"].map(|what| format!("{what} {NAME}"));
+    let [a, b, c, d] = names.each_ref().map(String::as_str);
+    let targets = [(a, reordered), (b, doubled), (c, late), (d, untracked)];
     panels.push(m.graph("Out of order", &targets));
     let restarts = m.rate("geophone_tunnel_sequence_restarts_total", "", &WHICH);
     panels.push(m.graph("Sequences that began anew", &[(NAME, restarts)]));
@@ -91,69 +79,32 @@ pub fn board(m: &mut Maker) -> Board {
     let malformed = m.rate("geophone_tunnel_malformed_packets_total", "", &WHICH);
     let unknown = m.rate("geophone_tunnel_unknown_fragments_total", "", &["direction"]);
     let strangers = m.rate("geophone_tunnel_stranger_packets_total", "", &["instance"]);
+    let name = format!("malformed {NAME}");
     let targets = [
-        ("malformed {{type}} {{id}} {{remote}}", malformed),
+        (name.as_str(), malformed),
         ("fragments of whom {{direction}}", unknown),
         ("strangers {{instance}}", strangers),
     ];
     panels.push(m.graph("Not understood", &targets));
-    let fragments = m.rate(
-        "geophone_tunnel_fragments_total",
-        "",
-        &["type", "id", "remote", "direction"],
-    );
-    panels.push(m.graph(
-        "Fragments",
-        &[("{{type}} {{id}} {{remote}} {{direction}}", fragments)],
-    ));
-    let big = m.rate(
-        "geophone_tunnel_too_big_total",
-        "",
-        &["type", "id", "remote", "direction"],
-    );
-    panels.push(m.graph(
-        "Too big for the way",
-        &[("{{type}} {{id}} {{remote}} {{direction}}", big)],
-    ));
+    let (by_direction, name) = by("direction");
+    let fragments = m.rate("geophone_tunnel_fragments_total", "", &by_direction);
+    panels.push(m.graph("Fragments", &[(&name, fragments)]));
+    let big = m.rate("geophone_tunnel_too_big_total", "", &by_direction);
+    panels.push(m.graph("Too big for the way", &[(&name, big)]));
 
     panels.push(m.row("Round trips inside"));
     panels.push(m.heat("Round trips", "geophone_tunnel_rtt_seconds", r#"side="remote""#));
-    let sides = m.quantile(
-        0.99,
-        "geophone_tunnel_rtt_seconds",
-        "",
-        &["type", "id", "remote", "side"],
-    );
-    panels.push(
-        m.graph(
-            "Round trip, p99",
-            &[("{{type}} {{id}} {{remote}} {{side}}", sides)],
-        )
-        .size(12, 9),
-    );
+    let (by_side, side) = by("side");
+    let sides = m.quantile(0.99, "geophone_tunnel_rtt_seconds", "", &by_side);
+    panels.push(m.graph("Round trip, p99", &[(&side, sides)]).size(12, 9));
 
     panels.push(m.row("Traffic"));
-    let outer = m.rate(
-        "geophone_tunnel_bytes_total",
-        "",
-        &["type", "id", "remote", "direction"],
-    );
-    panels.push(m.graph(
-        "On the wire",
-        &[("{{type}} {{id}} {{remote}} {{direction}}", outer)],
-    ));
-    let inner = m.rate(
-        "geophone_tunnel_inner_bytes_total",
-        "",
-        &["type", "id", "remote", "direction"],
-    );
-    panels.push(m.graph("Carried", &[("{{type}} {{id}} {{remote}} {{direction}}", inner)]));
-    let overhead = m.rate(
-        "geophone_tunnel_overhead_bytes_total",
-        "",
-        &["type", "id", "remote"],
-    );
-    let all = m.rate("geophone_tunnel_bytes_total", "", &["type", "id", "remote"]);
+    let outer = m.rate("geophone_tunnel_bytes_total", "", &by_direction);
+    panels.push(m.graph("On the wire", &[(&name, outer)]));
+    let inner = m.rate("geophone_tunnel_inner_bytes_total", "", &by_direction);
+    panels.push(m.graph("Carried", &[(&name, inner)]));
+    let overhead = m.rate("geophone_tunnel_overhead_bytes_total", "", &WHICH);
+    let all = m.rate("geophone_tunnel_bytes_total", "", &WHICH);
     panels.push(
         m.graph("Spent on encapsulation", &[(NAME, share(&overhead, &all))])
             .unit("percentunit"),
@@ -179,12 +130,7 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(m.graph("Age of the last", &[(NAME, age)]).limits(180.0, 600.0));
     let unanswered = m.value("max", "geophone_tunnel_handshake_unanswered", "", &WHICH);
     panels.push(m.graph("Unanswered", &[(NAME, unanswered)]));
-    let took = m.quantile(
-        0.99,
-        "geophone_tunnel_handshake_seconds",
-        "",
-        &["type", "id", "remote"],
-    );
+    let took = m.quantile(0.99, "geophone_tunnel_handshake_seconds", "", &WHICH);
     panels.push(m.graph("Time until the answer, p99", &[(NAME, took)]));
     let messages = m.rate("geophone_tunnel_handshakes_total", "", &["message", "direction"]);
     panels.push(m.graph("Messages", &[("{{message}} {{direction}}", messages)]));
