@@ -197,6 +197,7 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(queue.leads(PROFILES, &["subject"]));
 
     panels.push(m.row("Lookups and datagrams"));
+    m.scope(&["instance", "subject", "peer", "server"]);
     panels.push(m.heat("Lookups", "geophone_dns_lookup_seconds", ""));
     let lookup = m.quantile(0.99, "geophone_dns_lookup_seconds", "", &["server"]);
     panels.push(
