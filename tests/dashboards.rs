@@ -12,9 +12,12 @@ use tests::harness::agent::{Scratch, binary, clean};
 use tests::harness::cgroup::Cgroup;
 use tests::harness::command::output;
 use tests::harness::dns::{Dnsmasq, broken, dig};
-use tests::harness::kubernetes::{Api, Mood, pod, running, service};
+use tests::harness::kubernetes::laid::{container, uid};
+use tests::harness::kubernetes::runc::id;
+use tests::harness::kubernetes::{Api, Mood, behind, pod, running, service};
 use tests::harness::notify::Sink;
 use tests::harness::prometheus::Prometheus;
+use tests::harness::traffic::Place;
 use tests::harness::tunnels::{Mouth, ping, vxlan};
 use tests::harness::{Link, Scene, Setup, Traffic, WireGuard, can_sweep, promql};
 use tests::need_root;
@@ -31,7 +34,6 @@ const SILENT: &[(&str, &str)] = &[
         "a router below the tunnel would have to say that a packet is too big; the ends of this link are each other's neighbours",
     ),
     ("geophone_tunnel_too_big_total", "the same"),
-    ("geophone_kubernetes_service_info", "there is no Kubernetes"),
     (
         "geophone_kubernetes_backend_connections",
         "a service's address would have to be translated, by rules of the machine's own namespace",
@@ -72,18 +74,31 @@ fn whole(panel: &Value) -> impl Iterator<Item = &Value> {
     std::iter::once(panel).chain(inside)
 }
 
-/// Title of board and panel, and a query as Prometheus reads it, of deploy/grafana: what `geophone dashboards` writes.
-fn queries(directory: &Path) -> Result<Vec<(String, String)>> {
+/// A query of deploy/grafana, which `geophone dashboards` writes.
+struct Shown {
+    /// Title of board and panel.
+    panel: String,
+    /// As Prometheus reads it.
+    query: String,
+    /// At the end until somebody finds it a place: nobody knows whether what it shows is on here, but it must not fail.
+    is_new: bool,
+}
+
+fn queries(directory: &Path) -> Result<Vec<Shown>> {
     let mut out = Vec::new();
     for file in std::fs::read_dir(directory)? {
         let board: Value = serde_json::from_slice(&std::fs::read(file?.path())?)?;
-        // Of what is new, and at the end until somebody finds it a place, nobody knows whether it is on here.
-        let panels = board["panels"].as_array().context("panels")?.iter();
-        let shown = panels.take_while(|panel| panel["title"] != "Further");
-        for panel in shown.flat_map(whole) {
-            for target in panel["targets"].as_array().into_iter().flatten() {
-                let expr = target["expr"].as_str().context("expr")?;
-                out.push((format!("{}: {}", board["uid"], panel["title"]), asked(expr)));
+        let mut is_new = false;
+        for outer in board["panels"].as_array().context("panels")? {
+            is_new |= outer["title"] == "Further";
+            for panel in whole(outer) {
+                for target in panel["targets"].as_array().into_iter().flatten() {
+                    out.push(Shown {
+                        panel: format!("{}: {}: {}", directory.display(), board["uid"], panel["title"]),
+                        query: asked(target["expr"].as_str().context("expr")?),
+                        is_new,
+                    });
+                }
             }
         }
     }
@@ -201,12 +216,19 @@ fn troubles(link: &Link, mouth: &Mouth) -> Result<()> {
     Ok(())
 }
 
+/// A pod of the node by its UID and its container's id, which is behind a service.
+fn cluster(uid: &str, id: &str) -> Result<Api> {
+    let api = Api::start()?;
+    api.shows_services();
+    api.set("pods", running(pod(uid, "shop", "web"), id));
+    api.set("services", service("web", "10.96.0.10"));
+    api.set("endpointslices", behind("web", uid));
+    Ok(api)
+}
+
 /// Settings of what is off as it comes: who is told of alerts, and one of them is away; the flight recorder; Kubernetes.
 fn further(scratch: &Scratch, told: &Sink, away: &Sink, api: &Api) -> Result<String> {
     away.answer(503);
-    api.shows_services();
-    api.set("pods", running(pod("u1", "shop", "web"), "web"));
-    api.set("services", service("web", "10.96.0.10"));
     Ok(format!(
         "alerting:\n  directory: {}\n  retry: {{initial: 100ms, max: 500ms}}\n  \
          route: {{receiver: ops, group_by: [alertname], group_wait: 0s, group_interval: 1s}}\n  \
@@ -306,7 +328,8 @@ fn each_panel_shows_something() -> Result<()> {
         .collect::<Result<_>>()?;
     // Written to by remote write, and scraped: the same series with two names of the node.
     let sink = Prometheus::start("global: {}\n", &["--enable-feature=native-histograms"])?;
-    let (told, away, api) = (Sink::start()?, Sink::start()?, Api::start()?);
+    let (web, web_id) = (uid(), id());
+    let (told, away, api) = (Sink::start()?, Sink::start()?, cluster(&web, &web_id)?);
     let further = further(&scratch, &told, &away, &api)?;
     let alerts = files.get(1).context("the rules of an alert")?;
     let unit = Cgroup::new("boards.service")?;
@@ -340,6 +363,14 @@ fn each_panel_shows_something() -> Result<()> {
     let prometheus = Prometheus::start(&config, &["--enable-feature=native-histograms"])?;
     // Scrapes text, and has buckets.
     let classic = Prometheus::start(&config, &[])?;
+    // The pod, in whose name a service sends.
+    let cgroup = container(&web, &web_id)?;
+    let mut pod = Traffic::at(Place {
+        netns: Some(&scene.net.a.ns),
+        cgroup: Some(cgroup.path()),
+        name: "main".into(),
+        ..Place::default()
+    })?;
     // Somebody who reads slowly: the window closes.
     let mut slow = Traffic::new("slow", &scene.net.a.ns)?;
     let id = slow.connect(&sip)?;
@@ -351,18 +382,19 @@ fn each_panel_shows_something() -> Result<()> {
     ] {
         let of = queries(&root.join(directory))?;
         ensure!(of.len() > 150, "{} queries in {directory}", of.len());
-        all.extend(
-            of.into_iter()
-                .map(|(panel, query)| (query, at, format!("{directory}: {panel}"))),
-        );
+        all.extend(of.into_iter().map(|shown| (shown, at)));
     }
-    let mut open: BTreeMap<(&str, SocketAddr), &str> = all
+    let (new, known): (Vec<_>, Vec<_>) = all.iter().partition(|(shown, _)| shown.is_new);
+    let mut open: BTreeMap<(&str, SocketAddr), &str> = known
         .iter()
-        .map(|(query, at, panel)| ((query.as_str(), *at), panel.as_str()))
+        .map(|(shown, at)| ((shown.query.as_str(), *at), shown.panel.as_str()))
         .collect();
     let start = Instant::now();
     for round in 0_u32.. {
         happen(&mut scene, &places)?;
+        let sent = pod.connect(&places.inside)?;
+        pod.ping(sent, 20, 500)?;
+        pod.close(sent)?;
         api.becomes(if round % 2 == 1 { Mood::Down } else { Mood::Well });
         // More than has ever been, once it is known what has.
         if start.elapsed() > Duration::from_secs(25) {
@@ -395,6 +427,10 @@ fn each_panel_shows_something() -> Result<()> {
             unexcused.join("\n"),
             agent.log()
         );
+    }
+    // Not before there are data: without them nothing is joined that could fail.
+    for (Shown { panel, query, .. }, at) in &new {
+        promql::instant(*at, query).with_context(|| panel.clone())?;
     }
     eprintln!("{} queries, {} without data: {open:#?}", all.len(), open.len());
     let documented = documented(&root)?;

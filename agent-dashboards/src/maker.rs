@@ -25,6 +25,9 @@ pub const AT_MOST: &str = "expected at most";
 /// See [`AT_MOST`].
 pub const AT_LEAST: &str = "expected at least";
 
+/// How metrics end that are a moment, in seconds since 1970.
+const MOMENTS: [&str; 2] = ["_timestamp_seconds", "_start_time_seconds"];
+
 /// Labels that every series has.
 pub const EVERYWHERE: [&str; 2] = ["job", "instance"];
 
@@ -271,8 +274,17 @@ impl<'a> Maker<'a> {
                     Kind::Histogram => self.quantile(0.99, &metric.name, "", &by),
                 };
                 let legend: Vec<String> = by.iter().map(|label| format!("{{{{{label}}}}}")).collect();
-                let title = metric.name.trim_start_matches("geophone_").replace('_', " ");
-                self.graph(&title, &[(&legend.join(" "), expr)])
+                let legend = legend.join(" ");
+                let own = metric.name.trim_start_matches("geophone_");
+                // Of a moment it says something how long ago it was, and not that it is 56 years after 1970.
+                match MOMENTS.iter().find_map(|end| own.strip_suffix(end)) {
+                    Some(what) if metric.kind == Kind::Gauge => {
+                        let title = format!("time since {}", what.replace('_', " "));
+                        let panel = self.graph(&title, &[(&legend, format!("time() - {expr}"))]);
+                        panel.about(&format!("Time since then. {}", metric.help))
+                    }
+                    _ => self.graph(&own.replace('_', " "), &[(&legend, expr)]),
+                }
             })
             .collect()
     }

@@ -198,6 +198,7 @@ fn what_is_new_has_a_place() {
         new("geophone_new_total", Kind::Counter, &[]),
         new("geophone_new", Kind::Gauge, &["a", "b", "c"]),
         new("geophone_new_seconds", Kind::Histogram, &["a"]),
+        new("geophone_new_timestamp_seconds", Kind::Gauge, &["a"]),
     ]);
     let boards = dashboards(&metrics, Style::default()).unwrap();
     let queries = &boards.last().unwrap().queries;
@@ -209,6 +210,10 @@ fn what_is_new_has_a_place() {
     assert!(found("max by (a, b, instance) (geophone_new{"));
     assert!(found(
         "histogram_quantile(0.99, sum by (a, instance) (rate(geophone_new_seconds{"
+    ));
+    // How long ago, and not the seconds since 1970.
+    assert!(found(
+        "time() - max by (a, instance) (geophone_new_timestamp_seconds{"
     ));
 }
 
