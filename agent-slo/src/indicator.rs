@@ -6,6 +6,10 @@ pub(crate) const WINDOW: &str = "$window";
 /// The bounds of the buckets of geophone's own histograms in the text formats: powers of two of a second.
 const OCTAVES: std::ops::RangeInclusive<i32> = -20..=7;
 
+/// What a value that is looked at now and then is called in labels. How much of it there will be in a window is known from the
+/// beginning, so that a budget that is used up stays so.
+pub const TIME: &str = "time";
+
 /// What of the events failed, a second.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Failed {
@@ -55,6 +59,15 @@ pub enum Indicator {
 }
 
 impl Indicator {
+    /// What it is called in labels: `events` or `time`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Events { .. } => "events",
+            Self::Time { .. } => TIME,
+        }
+    }
+
     /// The values of a histogram that are not above `below`, in its unit. `selector` names the histogram without a suffix.
     pub(crate) fn histogram(selector: &str, below: f64, by: &str) -> Self {
         let (metric, matchers) = selector.split_once('{').unwrap_or((selector, "}"));

@@ -320,10 +320,11 @@ impl<'a> Writer<'a> {
         let (bad, total) = (self.sum_of_all("bad_events"), self.sum_of_all("total_events"));
         self.ratio(&name, &bad, &total);
         let covered = self.sum_of_all("covered_seconds");
-        let elapsed = slo.window.elapsed();
+        // Of the whole window, also of one that has only begun: the first failure of a month says little of the month.
+        let seconds = slo.window.seconds();
         let coverage = match slo.window {
-            Window::Rolling(_) => format!("clamp_max({covered} / {elapsed}, 1)"),
-            _ => format!("clamp_max({covered} / on () group_left () {elapsed}, 1)"),
+            Window::Month => format!("clamp_max({covered} / on () group_left () {seconds}, 1)"),
+            _ => format!("clamp_max({covered} / {seconds}, 1)"),
         };
         self.record("coverage_ratio", &coverage, &[]);
         let share = self.of("sli_ratio", &format!(",window=\"{name}\""));
@@ -331,10 +332,7 @@ impl<'a> Writer<'a> {
             Indicator::Events { .. } => format!("sum without (window) ((1 - {share}) / {})", slo.budget()),
             // How long the window is, is known from the beginning.
             Indicator::Time { .. } => match slo.window {
-                Window::Month => format!(
-                    "{bad} / on () group_left () (days_in_month() * {})",
-                    slo.budget() * DAY as f64 / 1000.0
-                ),
+                Window::Month => format!("{bad} / on () group_left () ({seconds} * {})", slo.budget()),
                 window => format!("{bad} / {}", slo.budget() * window.reach() as f64 / 1000.0),
             },
         };
@@ -344,7 +342,7 @@ impl<'a> Writer<'a> {
         self.record(
             "objective_ratio",
             &format!("vector({})", slo.objective),
-            &[("window", &name)],
+            &[("indicator", slo.indicator.kind()), ("window", &name)],
         );
     }
 

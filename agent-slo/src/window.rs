@@ -125,16 +125,11 @@ impl Window {
         }
     }
 
-    /// PromQL: seconds since the window began, as a vector of one element or a number.
-    pub(crate) fn elapsed(&self) -> String {
+    /// PromQL: seconds of the whole window, as a number; of a month, as a vector of one element.
+    pub(crate) fn seconds(&self) -> String {
         match *self {
-            Self::Rolling(length) => (length / 1000).to_string(),
-            Self::Periods { start, length } => {
-                // The remainder of a time before the start would be negative.
-                let start = start.rem_euclid(length) / 1000;
-                format!("vector((time() - {start}) % {})", length / 1000)
-            }
-            Self::Month => "((day_of_month() - 1) * 86400 + time() % 86400)".to_owned(),
+            Self::Rolling(length) | Self::Periods { length, .. } => (length / 1000).to_string(),
+            Self::Month => format!("(days_in_month() * {})", DAY / 1000),
         }
     }
 }

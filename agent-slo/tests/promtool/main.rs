@@ -396,6 +396,8 @@ fn a_calendar_window_begins_anew() {
     let after = [
         ("geophone_slo_sli_ratio{window=\"day\"}", 1.0),
         ("geophone_slo_budget_remaining_ratio", 1.0),
+        // Of the day that has just begun hardly anything is known.
+        ("geophone_slo_coverage_ratio < bool 0.05", 1.0),
         (
             "(geophone_slo_sli_ratio{window=\"1d\"} > bool 0.5) * (geophone_slo_sli_ratio{window=\"1d\"} < bool 0.53)",
             1.0,

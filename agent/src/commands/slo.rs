@@ -36,9 +36,16 @@ fn of(row: &Row) -> Vec<(String, String)> {
     all.map(|(label, value)| (label.clone(), value.clone())).collect()
 }
 
-/// The same, for people; a node knows its own name.
-fn shown(of: &[(String, String)]) -> String {
-    let all = of.iter().filter(|(label, _)| label != "instance");
+/// Whether they are of more than one host: a store outlives the name of its own.
+fn of_several<'a>(mut all: impl Iterator<Item = &'a [(String, String)]>) -> bool {
+    let host = |of: &'a [(String, String)]| of.iter().find(|(label, _)| label == "instance");
+    let first = all.next().map(host);
+    all.any(|of| Some(host(of)) != first)
+}
+
+/// The same as [`of`], for people; a node knows its own name, unless there are `several`.
+fn shown(of: &[(String, String)], several: bool) -> String {
+    let all = of.iter().filter(|(label, _)| several || label != "instance");
     let all: Vec<String> = all.map(|(label, value)| format!("{label}={value}")).collect();
     all.join(" ")
 }

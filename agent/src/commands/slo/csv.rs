@@ -20,6 +20,7 @@ pub(super) fn judge(file: &Path, judge: &cli::SloJudge, json: bool) -> Result<()
         checked_objective(judge.objective).map_err(|why| Error::usage(format_args!("--{why}")))?;
     let window = Window::parse(&judge.over).map_err(|why| Error::usage(format_args!("--over: {why}")))?;
     let table = Table::with_third(file)?;
+    let of_time = table.rows.first().is_some_and(|row| row.third.is_none());
     let ticks = ticks(file, &table, judge)?;
     // A burn rate of the moment looks at five minutes, or at a line where these are rarer.
     let step = (table.step() * 1000.0) as Millis;
@@ -32,7 +33,7 @@ pub(super) fn judge(file: &Path, judge: &cli::SloJudge, json: bool) -> Result<()
     let account = Account::new(
         &name,
         Vec::new(),
-        (objective, window.reach()),
+        (objective, window.reach(), of_time),
         &ledger,
         (from, last),
     );

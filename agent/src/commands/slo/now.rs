@@ -2,10 +2,11 @@
 
 use super::super::query;
 use super::super::say;
-use super::{of, percent, shown};
+use super::{of, of_several, percent, shown};
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::ui::print::{Reply, Row, table};
+use agent_slo::indicator::TIME;
 use agent_slo::rules::{ALERT, PREFIX};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,8 @@ struct Entity {
     sli: Option<f64>,
     left: Option<f64>,
     coverage: Option<f64>,
+    /// Its objective is judged by time.
+    of_time: bool,
     /// By window.
     burns: BTreeMap<String, f64>,
     /// Factors of the alerts that fire.
@@ -33,6 +36,8 @@ pub(super) struct Objective {
     /// The share that must be good.
     pub objective: f64,
     pub window: String,
+    /// It is judged by time: how much there will be of it is known.
+    pub of_time: bool,
     entities: BTreeMap<Vec<(String, String)>, Entity>,
 }
 
@@ -73,6 +78,7 @@ fn read(rows: &[Row]) -> Vec<Objective> {
                 name: label(row, "slo").to_owned(),
                 objective: number(row).unwrap_or(f64::NAN),
                 window: label(row, "window").to_owned(),
+                of_time: label(row, "indicator") == TIME,
                 entities: BTreeMap::new(),
             },
         );
@@ -87,7 +93,7 @@ fn read(rows: &[Row]) -> Vec<Objective> {
         let (key, window) = (of(row), label(row, "window"));
         let whole = window == objective.window;
         let entity = objective.entities.entry(key.clone()).or_default();
-        entity.of = key;
+        (entity.of, entity.of_time) = (key, objective.of_time);
         let value = number(row).filter(|value| value.is_finite());
         match (metric.as_str(), value) {
             ("sli_ratio", value) if whole => entity.sli = value,
@@ -117,8 +123,8 @@ impl Entity {
     fn state(&self) -> String {
         let mut words = Vec::new();
         if self.left.is_some_and(|left| left <= 0.0) {
-            // The budget is that of what was seen: one bad minute may be all of it.
-            let known = self.coverage.is_some_and(|share| share >= ENOUGH);
+            // The budget of events is that of what was seen: one bad minute may be all of it.
+            let known = self.of_time || self.coverage.is_some_and(|share| share >= ENOUGH);
             words.push(
                 if known {
                     "exhausted"
@@ -144,12 +150,12 @@ impl Entity {
         }
     }
 
-    fn row(&self, objective: &Objective) -> Vec<String> {
+    fn row(&self, objective: &Objective, several: bool) -> Vec<String> {
         let text = |value: Option<f64>, write: fn(f64) -> String| value.map_or_else(|| "-".to_owned(), write);
         let burn = |window: &str| text(self.burns.get(window).copied(), |burn| format!("{burn:.1}"));
         vec![
             objective.name.clone(),
-            shown(&self.of),
+            shown(&self.of, several),
             percent(objective.objective),
             objective.window.clone(),
             text(self.sli, percent),
@@ -183,7 +189,8 @@ pub(super) async fn now(config: &Config, as_json: bool) -> Result<()> {
         let all: Vec<Value> = all().map(|(one, entity)| entity.json(one)).collect();
         return say(&serde_json::to_string_pretty(&all).context("JSON")?);
     }
-    let mut rows: Vec<Vec<String>> = all().map(|(one, entity)| entity.row(one)).collect();
+    let several = of_several(all().map(|(_, entity)| &*entity.of));
+    let mut rows: Vec<Vec<String>> = all().map(|(one, entity)| entity.row(one, several)).collect();
     for one in found.iter().filter(|one| one.entities.is_empty()) {
         let mut row = vec!["-".to_owned(); 10];
         row.splice(
@@ -257,7 +264,11 @@ mod tests {
         ];
         let found = read(&rows);
         assert_eq!(found.len(), 1);
-        let rows: Vec<Vec<String>> = found[0].entities.values().map(|one| one.row(&found[0])).collect();
+        let rows: Vec<Vec<String>> = found[0]
+            .entities
+            .values()
+            .map(|one| one.row(&found[0], false))
+            .collect();
         let wanted = [
             [
                 "web",
@@ -300,5 +311,25 @@ mod tests {
             ],
         ];
         assert_eq!(rows, wanted);
+    }
+
+    /// Cause: little is known of the window, and the budget is used up: of events, and of time, of which it is known how much there
+    /// will be. Seen: only the second is exhausted for good.
+    #[test]
+    fn a_budget_of_time_that_is_used_up_stays_so() {
+        for (indicator, state) in [("events", "burning, too little known"), ("time", "exhausted")] {
+            let rows = [
+                row(
+                    "geophone_slo_objective_ratio",
+                    &[("window", "30d"), ("indicator", indicator)],
+                    0.999,
+                ),
+                row("geophone_slo_budget_remaining_ratio", &[], -1.8),
+                row("geophone_slo_coverage_ratio", &[], 0.03),
+            ];
+            let found = read(&rows);
+            let states: Vec<String> = found[0].entities.values().map(Entity::state).collect();
+            assert_eq!(states, [state]);
+        }
     }
 }

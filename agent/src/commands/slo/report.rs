@@ -3,7 +3,7 @@
 use super::super::store::moment;
 use super::super::{query, say};
 use super::now::objectives;
-use super::{of, percent, shown};
+use super::{of, of_several, percent, shown};
 use crate::cli::{SloFormat, SloSpan};
 use crate::config::Config;
 use crate::error::{Context as _, Result};
@@ -30,6 +30,8 @@ pub(super) struct Account {
     name: String,
     of: Vec<(String, String)>,
     objective: f64,
+    /// Judged by time.
+    of_time: bool,
     from: Millis,
     to: Millis,
     sums: Sums,
@@ -38,11 +40,11 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Over a span, for an objective whose window is so long at most.
+    /// Over a span, for an objective whose window is so long at most, judged by time or by events.
     pub fn new(
         name: &str,
         of: Vec<(String, String)>,
-        (objective, reach): (f64, Millis),
+        (objective, reach, of_time): (f64, Millis, bool),
         ledger: &Ledger,
         (from, to): (Millis, Millis),
     ) -> Self {
@@ -53,6 +55,7 @@ impl Account {
             name: name.to_owned(),
             of,
             objective,
+            of_time,
             from,
             to,
             sums: ledger.sums(begin, to),
@@ -61,9 +64,19 @@ impl Account {
         }
     }
 
-    /// What part of the span's budget so many bad ones are.
+    /// What part of the span's budget so many bad ones are: of the events that were seen, or of the time of the whole span.
     fn part(&self, bad: f64) -> Option<f64> {
-        (self.sums.total > 0.0).then(|| bad / (budget(self.objective) * self.sums.total))
+        let all = match self.of_time {
+            true => (self.to - self.from) as f64 / 1000.0,
+            false => self.sums.total,
+        };
+        (self.sums.total > 0.0).then(|| bad / (budget(self.objective) * all))
+    }
+
+    /// No more was bad than may be.
+    fn met(&self) -> Option<bool> {
+        // A budget is a difference, which ends in a digit or two of nothing.
+        self.part(self.sums.bad).map(|part| part <= 1.0 + 1e-9)
     }
 
     fn known(&self) -> f64 {
@@ -74,17 +87,17 @@ impl Account {
         self.violations.iter().max_by(|a, b| a.worst.total_cmp(&b.worst))
     }
 
-    fn row(&self) -> Vec<String> {
+    fn row(&self, several: bool) -> Vec<String> {
         let share = self.sums.share();
         let part = self.part(self.sums.bad);
         vec![
             self.name.clone(),
-            shown(&self.of),
+            shown(&self.of, several),
             percent(self.objective),
             share.map_or_else(|| "-".to_owned(), percent),
-            match share {
-                Some(share) if share >= self.objective => "yes",
-                Some(_) => "no",
+            match self.met() {
+                Some(true) => "yes",
+                Some(false) => "no",
                 None => "-",
             }
             .to_owned(),
@@ -112,10 +125,9 @@ impl Account {
                 "end": moment(one.end),
             })
         });
-        let share = self.sums.share();
         json!({
             "slo": self.name, "of": of, "objective": self.objective, "from": moment(self.from), "to": moment(self.to),
-            "sli": share, "met": share.map(|share| share >= self.objective), "bad": self.sums.bad,
+            "sli": self.sums.share(), "met": self.met(), "bad": self.sums.bad,
             "total": self.sums.total, "budget_consumed": self.part(self.sums.bad),
             "budget_remaining": self.part(self.sums.bad).map(|part| 1.0 - part), "coverage": self.known(),
             "violations": violations.collect::<Vec<_>>(), "alerts": told.collect::<Vec<_>>(),
@@ -143,6 +155,7 @@ pub(super) fn written(accounts: &[Account], format: SloFormat) -> Result<String>
         let all: Vec<Value> = accounts.iter().map(Account::json).collect();
         return serde_json::to_string_pretty(&all).context("JSON");
     }
+    let several = of_several(accounts.iter().map(|account| &*account.of));
     let mut out = String::new();
     if let Some(first) = accounts.first() {
         let _ = writeln!(out, "From {} to {}\n", moment(first.from), moment(first.to));
@@ -160,7 +173,13 @@ pub(super) fn written(accounts: &[Account], format: SloFormat) -> Result<String>
         ">VIOLATIONS",
         ">WORST BURN",
     ];
-    out += &sheet(&(heads, accounts.iter().map(Account::row).collect()), format);
+    out += &sheet(
+        &(
+            heads,
+            accounts.iter().map(|account| account.row(several)).collect(),
+        ),
+        format,
+    );
     let mut rows = Vec::new();
     for account in accounts {
         let mut worst: Vec<&Violation> = account.violations.iter().collect();
@@ -168,7 +187,7 @@ pub(super) fn written(accounts: &[Account], format: SloFormat) -> Result<String>
         for one in worst.into_iter().take(SHOWN) {
             rows.push(vec![
                 account.name.clone(),
-                shown(&account.of),
+                shown(&account.of, several),
                 moment(one.start),
                 if one.lasts {
                     "still".to_owned()
@@ -198,7 +217,7 @@ pub(super) fn written(accounts: &[Account], format: SloFormat) -> Result<String>
         for one in account.told.iter().take(SHOWN) {
             rows.push(vec![
                 account.name.clone(),
-                shown(&account.of),
+                shown(&account.of, several),
                 one.burn.factor.to_string(),
                 one.burn.severity.to_owned(),
                 moment(one.start),
@@ -266,7 +285,13 @@ pub(super) async fn report(config: &Config, span: SloSpan, format: SloFormat) ->
         let begin = from - 3 * DAY;
         for (of, ticks) in ticks(config, &one.name, begin, to).await? {
             let ledger = Ledger::new(ticks, 0);
-            let account = Account::new(&one.name, of, (one.objective, reach), &ledger, (from, to));
+            let account = Account::new(
+                &one.name,
+                of,
+                (one.objective, reach, one.of_time),
+                &ledger,
+                (from, to),
+            );
             if account.sums.seconds > 0.0 {
                 accounts.push(account);
             }
@@ -316,4 +341,34 @@ async fn ticks(
         .into_iter()
         .map(|(of, ticks)| (of, ticks.into_values().collect()));
     Ok(all.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: an hour of a day was seen, a tenth of it bad, at an objective of 99 %. Seen: of events that is ten times their budget; of
+    /// time it is 2 parts of 5 of what the day may have. A host is named only beside another.
+    #[test]
+    fn a_budget_is_of_the_events_seen_or_of_the_time_of_the_span() {
+        let tick = |at| Tick {
+            at: at * 60_000,
+            bad: 6.0,
+            total: 60.0,
+            seconds: 60.0,
+        };
+        let ledger = Ledger::new((1..=60_i64).map(tick).collect::<Vec<_>>(), 0);
+        let of = |of_time, host: &str| {
+            let of = vec![("instance".to_owned(), host.to_owned())];
+            Account::new("web", of, (0.99, DAY, of_time), &ledger, (0, DAY))
+        };
+        let (events, time) = (of(false, "a"), of(true, "a"));
+        let used = |one: &Account| (one.part(one.sums.bad).unwrap() * 1000.0).round() / 1000.0;
+        assert_eq!((used(&events), events.met()), (10.0, Some(false)));
+        assert_eq!((used(&time), time.met()), (0.417, Some(true)));
+        let said = |all: &[Account]| written(all, SloFormat::Table).unwrap();
+        assert!(said(&[events, time]).contains("41.7 %"));
+        assert!(!said(&[of(true, "a")]).contains("instance="));
+        assert!(said(&[of(true, "a"), of(true, "b")]).contains("instance=b"));
+    }
 }
