@@ -298,6 +298,7 @@ impl Dispatcher {
             };
             // The clock was set back: what waits for a time far off would wait for ever.
             group.next = group.next.min(now + route.group_wait.max(route.group_interval));
+            group.told.iter_mut().for_each(|told| told.not_after(now));
             if group.members.is_empty() || now < group.next {
                 continue;
             }

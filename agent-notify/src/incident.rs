@@ -204,6 +204,8 @@ impl Incidents {
             let latest = |at: &usize| self.all.get(*at).map(Incident::latest);
             fitting = fitting.into_iter().max_by_key(latest).into_iter().collect();
         }
+        // The store's time, by which alerts begin, goes on where the clock was set back.
+        let joined_at = now.max(member.active_at);
         let at = match fitting.split_first() {
             None => {
                 let number = Labels::new([
@@ -214,7 +216,7 @@ impl Incidents {
                     id: format!("{:016x}", fingerprint(&number)),
                     started_at: member.active_at,
                     ended_at: None,
-                    joined_at: now,
+                    joined_at,
                     alerts: Vec::new(),
                     more: 0,
                     cause: 0,
@@ -234,7 +236,7 @@ impl Incidents {
             return;
         };
         self.of.insert(member.fingerprint, incident.id.clone());
-        incident.joined_at = now;
+        incident.joined_at = joined_at;
         incident.ended_at = None;
         incident.add(member);
     }

@@ -162,6 +162,16 @@ pub struct Told {
     pub ended: BTreeMap<u64, Millis>,
 }
 
+impl Told {
+    /// Takes what was told at a later time for told now: the clock was set back.
+    pub fn not_after(&mut self, now: Millis) {
+        let open = self.open.values_mut().chain(self.ended.values_mut());
+        for at in open.chain([&mut self.at]) {
+            *at = (*at).min(now);
+        }
+    }
+}
+
 /// What is remembered of a group at a place, so that a restart neither tells twice nor forgets an end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memo {

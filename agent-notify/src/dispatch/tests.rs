@@ -419,6 +419,24 @@ fn a_clock_that_is_set_back_holds_nothing_up() {
     assert_eq!(step(&mut it, back + MINUTE, &[a, b]), ["0: +1 +2"]);
 }
 
+/// Cause: an alert that was told and was over comes again, alone, after the clock was set back by two hours. Seen: it is held back for
+/// the deduplication window, not for two hours, and what goes on firing is told again after the interval.
+#[test]
+fn what_was_told_at_a_later_time_is_told_again() {
+    let mut it = one();
+    let a = alert("A", "1", T);
+    step(&mut it, T, just(&a));
+    assert_eq!(step(&mut it, T + 30 * SECOND, just(&a)), ["0: +1"]);
+    let gone = over(&a, T + MINUTE);
+    assert_eq!(step(&mut it, T + 2 * MINUTE, just(&gone)), ["0: -1"]);
+    let back = T - 120 * MINUTE;
+    let again = alert("A", "1", back);
+    step(&mut it, back, just(&again));
+    assert_eq!(step(&mut it, back + 2 * MINUTE, just(&again)), NOTHING);
+    assert_eq!(step(&mut it, back + 6 * MINUTE, just(&again)), ["0: +1"]);
+    assert_eq!(step(&mut it, back + 67 * MINUTE, just(&again)), ["0: +1"]);
+}
+
 #[test]
 fn one_incident_is_one_notification() {
     let mut top = route("ops");

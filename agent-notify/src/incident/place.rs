@@ -102,9 +102,9 @@ pub fn named<'a>(get: impl Fn(&str) -> &'a str) -> Place {
     if !ends.is_empty() && !get("type").is_empty() {
         all.insert((Kind::Tunnel, format!("{} {ends}", get("type"))));
     }
-    // The device of a file system, the address of a queue; forecasts call it `name`.
+    // The device of a file system, the address of a queue, whose limit it is; forecasts call it `name`.
     if !get("resource").is_empty() {
-        all.insert((Kind::Resource, join(&["resource", "device", "name"])));
+        all.insert((Kind::Resource, join(&["resource", "device", "subject", "name"])));
     }
     all.retain(|(_, name)| !name.is_empty());
     all
