@@ -57,11 +57,14 @@ pub fn past(
         .flat_map(|group| &group.rules)
         .filter(|rule| rule.alert.is_none())
         .map(|rule| rule.name.clone());
+    let alerts = groups.iter().flat_map(|group| &group.rules);
+    let alerts = alerts
+        .filter(|rule| rule.alert.is_some())
+        .map(|rule| rule.name.clone());
     let source = Without {
         base: environment.source,
-        names: names
-            .chain([ALERTS, ALERTS_FOR_STATE].map(str::to_owned))
-            .collect(),
+        names: names.collect(),
+        alerts: alerts.collect(),
     };
     let environment = Environment {
         source: &source,
@@ -218,6 +221,8 @@ fn by_time(series: &[Series]) -> BTreeMap<Millis, Vec<Element>> {
 struct Without<'a> {
     base: &'a dyn Source,
     names: BTreeSet<String>,
+    /// Those of other alerts stay: a composite may refer to one that the agent evaluates.
+    alerts: BTreeSet<String>,
 }
 
 impl Source for Without<'_> {
@@ -229,7 +234,10 @@ impl Source for Without<'_> {
         bounds: &dyn Bounds,
     ) -> Result<Vec<Series>, Refusal> {
         let mut found = self.base.select(matchers, from, to, bounds)?;
-        found.retain(|series| !self.names.contains(series.labels.name()));
+        found.retain(|series| match series.labels.name() {
+            ALERTS | ALERTS_FOR_STATE => !self.alerts.contains(series.labels.get("alertname")),
+            name => !self.names.contains(name),
+        });
         Ok(found)
     }
 }

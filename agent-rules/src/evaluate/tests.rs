@@ -229,6 +229,44 @@ fn the_past_is_what_step_by_step_would_have_been() {
     assert_eq!(shown(recorded(&past.recorded)), shown(recorded(&results)));
 }
 
+/// Cause: a rule of alerts of which one is tested with it and one is evaluated by the agent only. Seen: what the store has of the second
+/// counts, what it has of the first does not.
+#[test]
+fn the_past_has_the_alerts_that_are_not_tested() {
+    const RULES: &str = "groups:\n- name: g\n  interval: 15s\n  rules:\n  - {alert: Mine, expr: 'absent(x)'}\n  \
+        - {alert: Both, expr: 'count by (alertname) (ALERTS{alertstate=\"firing\"})'}\n";
+    let store = store();
+    let names = ["Mine", "Theirs"].map(|name| {
+        let labels = [
+            ("__name__", "ALERTS"),
+            ("alertname", name),
+            ("alertstate", "firing"),
+        ];
+        store.register(&Labels::new(labels)).unwrap()
+    });
+    for second in 0..60 {
+        add(&store, second * 1000, &[("x", "1", 1.0)]);
+        store.append(
+            second * 1000 + 1,
+            &names.map(|series| (series, Value::Float(1.0))),
+        );
+    }
+    let bounds = || -> Box<dyn Bounds> { Box::new(Free) };
+    let settings = Settings::default();
+    let environment = Environment {
+        source: &store,
+        bounds: &bounds,
+        settings: &settings,
+    };
+    let past = super::past(parse("r.yaml", RULES).unwrap(), (0, 60_000), MINUTE, &environment);
+    let seen: Vec<&str> = past
+        .episodes
+        .iter()
+        .map(|one| one.labels.get("alertname"))
+        .collect();
+    assert_eq!((seen, past.failed.len()), (vec!["Both"], 0));
+}
+
 /// Cause: the file is read again, with a rule as it was, one whose query is another, a new one, and one less. Seen: the first two
 /// fire on, the third begins, and the series of the fourth end.
 #[test]

@@ -43,8 +43,8 @@ pub struct Replay {
     /// --store the scores are there too
     #[arg(long)]
     pub scores: bool,
-    /// With --scores: what an agent has learned, `anomaly.baseline` in the directory of its store; else all is learned anew
-    #[arg(long, value_name = "FILE", requires = "scores")]
+    /// With --scores or --rules: what an agent has learned, `anomaly.baseline` in the directory of its store; else all is learned anew
+    #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
     /// The alerts and the scores as JSON
     #[arg(long)]

@@ -27,6 +27,9 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
     if options.json && options.rules.is_empty() && !options.scores {
         return Err(Error::usage("--json: is for --rules and --scores"));
     }
+    if options.baseline.is_some() && options.rules.is_empty() && !options.scores {
+        return Err(Error::usage("--baseline: is for --rules and --scores"));
+    }
     // What is written may not take the place of what is read.
     for (flag, file) in [("--output", &options.output), ("--profile", &options.profile)] {
         if file.as_deref().is_some_and(|file| is_same(file, &options.file)) {
@@ -57,7 +60,8 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
     };
     let store = store.map(Arc::new);
     let mut scores = match &store {
-        Some(memory) if options.scores => {
+        // Rules may ask for any score: an alert that looks at one must not be silent for want of it.
+        Some(memory) if options.scores || !options.rules.is_empty() => {
             let began = replay.meta().start_unix_nanos;
             Some(Scores::new(&asked, memory, began, options.baseline.as_deref())?)
         }
@@ -118,7 +122,7 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
         refused(&stats)?;
         let mut answers = Vec::new();
         let mut whole = serde_json::Map::new();
-        if let Some(scores) = &scores {
+        if let Some(scores) = scores.as_ref().filter(|_| options.scores) {
             let report = scores.report(memory)?;
             if options.json {
                 whole.extend(report.json());
@@ -127,8 +131,6 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
             }
         }
         if !options.rules.is_empty() {
-            // Scores are in the store by now, else the rules come to them first.
-            asked.health.enabled &= scores.is_none();
             let (text, came_to) = rules::replayed(&asked, memory, &options.rules, options.json)?;
             match serde_json::from_str(&text) {
                 Ok(Value::Object(alerts)) if options.json => whole.extend(alerts),

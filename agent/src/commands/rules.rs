@@ -192,21 +192,15 @@ fn evaluate(config: &Config, memory: &Memory, groups: Vec<GroupFile>, span: (Mil
     past(groups, span, interval, &environment)
 }
 
-/// Which alerts would have fired over a store that a recording has filled: text, or JSON. The rules of health come first, so
-/// that others can ask for their scores. The same recording gives the same bytes.
+/// Which alerts would have fired over a store that a recording has filled, scores and all: text, or JSON. The same recording
+/// gives the same bytes.
 pub(super) fn replayed(
     config: &Config,
     memory: &Memory,
     paths: &[PathBuf],
     json: bool,
 ) -> Result<(String, Past)> {
-    let mut all = Vec::new();
-    if config.health.enabled {
-        let own = agent_score::health::rules(&config.health.weights());
-        // A test has them all parsed for any weights.
-        all.extend(file::parse("health", &own).unwrap_or_default());
-    }
-    all.extend(groups(paths)?);
+    let all = groups(paths)?;
     let span = memory.store().info().span.unwrap_or_default();
     let past = evaluate(config, memory, all, span);
     let text = if json {
