@@ -119,19 +119,15 @@ impl History {
 
     /// Reads what is new up to a time; what is kept at full resolution is younger than `retention`.
     pub fn read(&mut self, memory: &Memory, to: Millis, retention: Millis) -> Result<()> {
-        let mut from = self.until.map_or(to - self.keep, |until| until + 1);
-        while from <= to {
-            let slice = if from < to - retention - DAY {
-                SLICES.1
-            } else {
-                SLICES.0
-            };
-            let end = (from + slice - 1).min(to);
+        let first = to - self.keep;
+        // What is met for the first time, or was gone, has a past as well.
+        let past = self.until.map(|_| (first, to - retention));
+        let from = self.until.map_or(first, |until| until + 1);
+        for (from, end) in slices((from, to), to - retention) {
             for at in 0..SOURCES.len() {
-                self.slice(memory, at, (from, end)).map_err(failed)?;
+                self.slice(memory, at, (from, end), past).map_err(failed)?;
             }
             self.until = Some(end);
-            from = end + 1;
         }
         self.limits(memory, to).map_err(failed)?;
         self.entries.retain(|_, entry| {
@@ -153,6 +149,7 @@ impl History {
         memory: &Memory,
         at: usize,
         (from, to): (Millis, Millis),
+        past: Option<(Millis, Millis)>,
     ) -> std::result::Result<(), Refusal> {
         let Some(source) = SOURCES.get(at) else {
             return Ok(());
@@ -185,21 +182,26 @@ impl History {
                 resource,
                 name,
             };
-            let found = memory.store().select(&matchers, from, to, &limits())?;
+            let is_new = !self.entries.contains_key(&key);
             let entry = self.entries.entry(key).or_insert_with(|| Entry {
                 points: Points::new(reduce),
                 limit: None,
                 source: at,
                 shared: source.shared(&labels),
             });
-            // Others may have these labels and more.
-            for series in found.iter().filter(|series| {
-                let more = usize::from(largest);
-                series.labels.len() == labels.len() + more
-            }) {
-                let floats = &series.samples.floats;
-                for (at, value) in floats.times.iter().zip(&floats.values) {
-                    entry.points.add(*at, *value);
+            let before = past.filter(|_| is_new);
+            let before = before.map(|(first, full)| slices((first, from - 1), full));
+            for (from, to) in before.into_iter().flatten().chain([(from, to)]) {
+                let found = memory.store().select(&matchers, from, to, &limits())?;
+                // Others may have these labels and more.
+                for series in found.iter().filter(|series| {
+                    let more = usize::from(largest);
+                    series.labels.len() == labels.len() + more
+                }) {
+                    let floats = &series.samples.floats;
+                    for (at, value) in floats.times.iter().zip(&floats.values) {
+                        entry.points.add(*at, *value);
+                    }
                 }
             }
         }
@@ -224,6 +226,17 @@ impl History {
         }
         Ok(())
     }
+}
+
+/// A span in parts that may be read at once; what is kept at full resolution is younger than `full`.
+fn slices((mut from, to): (Millis, Millis), full: Millis) -> impl Iterator<Item = (Millis, Millis)> {
+    std::iter::from_fn(move || {
+        let begin = (from <= to).then_some(from)?;
+        let length = if begin < full - DAY { SLICES.1 } else { SLICES.0 };
+        let end = (begin + length - 1).min(to);
+        from = end + 1;
+        Some((begin, end))
+    })
 }
 
 fn failed(why: Refusal) -> Error {

@@ -18,10 +18,12 @@ fn labels(name: &str, more: &[(&str, &str)]) -> Labels {
 }
 
 /// Three days, a sample a minute: a disk that fills in two more, a conntrack table that does not, an interface at a tenth of its speed, a
-/// listen queue that was full for a moment each hour, an interface whose speed nobody says, and a disk that was taken out.
+/// listen queue that was full for a moment each hour, an interface whose speed nobody says, a disk that was taken out, and one that is
+/// there for the last half an hour of each day.
 fn fill(memory: &Memory, minutes: std::ops::Range<Millis>) {
     let disk = [("resource", "filesystem"), ("device", "vda1")];
     let old = [("resource", "filesystem"), ("device", "usb1")];
+    let backup = [("resource", "filesystem"), ("device", "usb2")];
     let queue = [("resource", "listen_queue"), ("device", "0.0.0.0:80")];
     let conntrack = [("resource", "conntrack")];
     let (eth0, veth) = (
@@ -52,6 +54,9 @@ fn fill(memory: &Memory, minutes: std::ops::Range<Millis>) {
         ];
         if minute < 1440 {
             all.push((labels("geophone_node_used", &old), 1e9));
+        }
+        if minute % 1440 >= 1410 {
+            all.push((labels("geophone_node_used", &backup), 1e9 + days));
         }
         let samples = all
             .iter()
@@ -137,7 +142,7 @@ fn what_fills_up_is_first_and_the_rest_is_as_full_as_it_is() {
     let live = Live::new(&config, Some(&memory)).unwrap();
     let report = live.report().unwrap();
     let titles: Vec<String> = report.resources.iter().map(Resource::title).collect();
-    assert_eq!(titles.len(), 6, "{titles:?}");
+    assert_eq!(titles.len(), 7, "{titles:?}");
     let disk = &report.resources[0];
     assert_eq!(disk.title(), "filesystem vda1");
     // 52 of 60 GB after three days, and 4 a day.
@@ -174,7 +179,7 @@ fn what_fills_up_is_first_and_the_rest_is_as_full_as_it_is() {
     // As others get it.
     let text = serde_json::to_string(report.as_ref()).unwrap();
     let again: Report = serde_json::from_str(&text).unwrap();
-    assert_eq!(again.resources.len(), 6);
+    assert_eq!(again.resources.len(), 7);
 }
 
 #[test]
@@ -183,8 +188,9 @@ fn what_is_read_bit_by_bit_is_what_is_read_at_once() {
     let memory = Memory::open(&config.store).unwrap().unwrap();
     let retention = retention(&config.store);
     let mut bits = History::new(Some("n".to_owned()), 15 * DAY);
-    for day in 0..3 {
-        fill(&memory, day * 1440..(day + 1) * 1440);
+    // At noon the disk of the night is not there.
+    for half in 0..6 {
+        fill(&memory, half * 720..(half + 1) * 720);
         bits.read(&memory, memory.store().last(), retention).unwrap();
     }
     let mut whole = History::new(None, 15 * DAY);

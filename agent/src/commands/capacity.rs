@@ -210,12 +210,12 @@ fn fits(found: &Capacity, show: &dyn Fn(f64) -> String, grown: &dyn Fn(f64) -> S
 fn text(found: &Capacity, limit: Option<f64>) -> String {
     let mut text = format!("{} days seen, {} now\n\n", number(found.days), number(found.now));
     text += &fits(found, &number, &number);
-    let (Some(best), Some(limit)) = (found.best(), limit) else {
+    let (Some(best), Some(bound)) = (found.best(), limit) else {
         return text;
     };
     let name = best.method.name();
     let growth = interval(&best.per_day, &number);
-    let limit = number(limit);
+    let limit = number(bound);
     let _ = match best.exhaustion {
         Some(Exhaustion::Reached) => writeln!(text, "\n{limit} is reached already"),
         Some(Exhaustion::In { earliest, .. }) => writeln!(
@@ -223,6 +223,11 @@ fn text(found: &Capacity, limit: Option<f64>) -> String {
             "\n{limit} is reached in {} by {name}, at {growth} a day: act within {} days",
             exhaustion(best),
             number(earliest.floor())
+        ),
+        // Which side is full is for the reader to say.
+        Some(Exhaustion::NotWithin { .. }) if (found.now - bound) * best.per_day.value > 0.0 => writeln!(
+            text,
+            "\n{limit} was passed, and by {name} it goes on from there, at {growth} a day: what fills up to {limit} is exhausted"
         ),
         Some(Exhaustion::NotWithin { days, earliest }) => writeln!(
             text,

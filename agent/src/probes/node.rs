@@ -253,8 +253,11 @@ impl Node {
         );
         put(
             "conntrack",
-            self.number("sys/net/netfilter/nf_conntrack_count")
-                .map(|used| (used, self.limit("sys/net/netfilter/nf_conntrack_max", 0))),
+            // A limit of 0 is none.
+            self.number("sys/net/netfilter/nf_conntrack_count").map(|used| {
+                let most = self.limit("sys/net/netfilter/nf_conntrack_max", 0);
+                (used, most.filter(|most| *most > 0.0))
+            }),
         );
         let files = self.text("sys/fs/file-nr").unwrap_or_default();
         // allocated, free (always 0), most; without a limit it is the largest number there is.
