@@ -81,6 +81,9 @@ pub fn run(agent: &Path, filter: &[String]) -> Result<Outcome> {
         "test",
         "--locked",
         "--release",
+        // They wait, and are many: half the time to compile and link them.
+        "--config",
+        "profile.release.package.tests.opt-level=1",
         "--package",
         "tests",
         "--no-run",
