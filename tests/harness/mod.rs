@@ -36,7 +36,6 @@ pub use tunnels::WireGuard;
 use anyhow::{Result, ensure};
 use std::fmt::Debug;
 use std::io::Write as _;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Ends a test that cannot run, because this is not root or lacks one of the programs named: `need_root!("tmux")`.
