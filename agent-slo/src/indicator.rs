@@ -10,6 +10,9 @@ const OCTAVES: std::ops::RangeInclusive<i32> = -20..=7;
 /// beginning, so that a budget that is used up stays so.
 pub const TIME: &str = "time";
 
+/// What that is called of which events are counted.
+pub const EVENTS: &str = "events";
+
 /// What of the events failed, a second.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Failed {
@@ -63,7 +66,7 @@ impl Indicator {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Events { .. } => "events",
+            Self::Events { .. } => EVENTS,
             Self::Time { .. } => TIME,
         }
     }

@@ -15,7 +15,7 @@ use crate::identity::names::Names;
 use crate::parts::Parts;
 use crate::price::Price;
 use crate::probes::Probe;
-use crate::probes::tcp::span::Spans;
+use crate::probes::tcp::{span::Spans, specs};
 use crate::record::{Source, Step};
 use crate::records::{Changes, Record, RouteChange};
 use crate::ring::Ring;
@@ -175,7 +175,7 @@ impl Collector {
         };
         let coverage = engine.as_ref().filter(counts).map(|e| {
             // What old sockets have sent since they were adopted is in the kernel's counters already.
-            let _ = e.run_iterator("tcp_sweep");
+            let _ = specs::sweep(e).map(|sweep| sweep.run());
             Coverage::new(e, start)
         });
         parts.source.end(Step::Attach, &clock, &[]);

@@ -57,6 +57,14 @@ pub fn low_priority(nice: i32) {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
 }
 
+/// The pid namespace of this process, if it is not the first: iterators over tasks and files show those of it only.
+pub fn own_process_ids() -> Option<PathBuf> {
+    // PROC_PID_INIT_INO of the kernel: the namespace of the first process.
+    const FIRST: &str = "pid:[4026531836]";
+    let own = fs::read_link("/proc/self/ns/pid").ok()?;
+    (own != Path::new(FIRST)).then_some(own)
+}
+
 /// Inode number of the agent's network namespace.
 pub fn own_netns() -> u32 {
     use std::os::unix::fs::MetadataExt as _;

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const DAY: Millis = 86_400_000;
 /// So much of a series is read at once: of what is kept at a second, and of older rollups.
 const SLICES: (Millis, Millis) = (DAY / 4, DAY);
+/// The past of so many that were not there before is read at a time, some thousand reads of the disk each; that of others next time.
+const PASTS: usize = 16;
 /// What had no sample for so long is not there any more.
 pub const GONE: Millis = 600_000;
 
@@ -103,6 +105,8 @@ pub struct History {
     keep: Millis,
     /// Read up to here.
     until: Option<Millis>,
+    /// How many more pasts may be read this time.
+    pasts: usize,
     pub entries: BTreeMap<Key, Entry>,
 }
 
@@ -113,6 +117,7 @@ impl History {
             instance,
             keep,
             until: None,
+            pasts: PASTS,
             entries: BTreeMap::new(),
         }
     }
@@ -122,6 +127,7 @@ impl History {
         let first = to - self.keep;
         // What is met for the first time, or was gone, has a past as well.
         let past = self.until.map(|_| (first, to - retention));
+        self.pasts = PASTS;
         let from = self.until.map_or(first, |until| until + 1);
         for (from, end) in slices((from, to), to - retention) {
             for at in 0..SOURCES.len() {
@@ -182,17 +188,25 @@ impl History {
                 resource,
                 name,
             };
-            let is_new = !self.entries.contains_key(&key);
-            let entry = self.entries.entry(key).or_insert_with(|| Entry {
+            let mut fresh = (!self.entries.contains_key(&key)).then(|| Entry {
                 points: Points::new(reduce),
                 limit: None,
                 source: at,
                 shared: source.shared(&labels),
             });
-            let before = past.filter(|_| is_new);
+            let before = past.filter(|_| fresh.is_some());
+            if before.is_some() {
+                let Some(left) = self.pasts.checked_sub(1) else {
+                    continue;
+                };
+                self.pasts = left;
+            }
             let before = before.map(|(first, full)| slices((first, from - 1), full));
             for (from, to) in before.into_iter().flatten().chain([(from, to)]) {
                 let found = memory.store().select(&matchers, from, to, &limits())?;
+                let Some(entry) = fresh.as_mut().or_else(|| self.entries.get_mut(&key)) else {
+                    continue;
+                };
                 // Others may have these labels and more.
                 for series in found.iter().filter(|series| {
                     let more = usize::from(largest);
@@ -203,6 +217,10 @@ impl History {
                         entry.points.add(*at, *value);
                     }
                 }
+            }
+            // Whole or not at all: what was cut short is read again.
+            if let Some(entry) = fresh {
+                self.entries.insert(key, entry);
             }
         }
         Ok(())

@@ -224,8 +224,8 @@ fn text(found: &Capacity, limit: Option<f64>) -> String {
             exhaustion(best),
             number(earliest.floor())
         ),
-        // Which side is full is for the reader to say.
-        Some(Exhaustion::NotWithin { .. }) if (found.now - bound) * best.per_day.value > 0.0 => writeln!(
+        // It was usual before, so it may be a floor: which side is full is for the reader to say.
+        Some(Exhaustion::NotWithin { .. }) if found.now > bound && best.per_day.value > 0.0 => writeln!(
             text,
             "\n{limit} was passed, and by {name} it goes on from there, at {growth} a day: what fills up to {limit} is exhausted"
         ),
@@ -275,6 +275,24 @@ mod tests {
         assert!(
             told.contains("1000 is not reached within 29.58 days") && !told.contains("may be"),
             "{told}"
+        );
+    }
+
+    /// Cause: ten days of what rises from 80 to 128, and of what falls from 50 to 40. Seen: that 100 was passed; of the other that
+    /// 100 is not reached.
+    #[test]
+    fn a_limit_that_was_passed_is_no_limit_that_is_not_reached() {
+        let told = |first: f64, hourly: f64| {
+            let series: Vec<(i64, f64)> = (0..240_i64)
+                .map(|hour| (hour * 3_600_000, first + hourly * hour as f64))
+                .collect();
+            text(&forecast(&series, Some(100.0)).unwrap(), Some(100.0))
+        };
+        let (rises, falls) = (told(80.0, 0.2), told(50.0, -0.04));
+        assert!(rises.contains("100 was passed"), "{rises}");
+        assert!(
+            falls.contains("100 is not reached within") && !falls.contains("passed"),
+            "{falls}"
         );
     }
 }

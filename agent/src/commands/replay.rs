@@ -39,6 +39,7 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
             )));
         }
     }
+    let groups = rules::groups(&options.rules)?;
     let mut replay = Replay::open(&options.file)?;
     let mut out: Box<dyn Write> = match &options.output {
         Some(file) => Box::new(BufWriter::new(File::create(file).context(file.display())?)),
@@ -60,8 +61,8 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
     };
     let store = store.map(Arc::new);
     let mut scores = match &store {
-        // Rules may ask for any score: an alert that looks at one must not be silent for want of it.
-        Some(memory) if options.scores || !options.rules.is_empty() => {
+        // An alert that looks at a score must not be silent for want of it.
+        Some(memory) if options.scores || rules::need_scores(&groups) => {
             let began = replay.meta().start_unix_nanos;
             Some(Scores::new(&asked, memory, began, options.baseline.as_deref())?)
         }
@@ -131,7 +132,7 @@ pub fn replay(config: &Config, options: &cli::Replay) -> Result<()> {
             }
         }
         if !options.rules.is_empty() {
-            let (text, came_to) = rules::replayed(&asked, memory, &options.rules, options.json)?;
+            let (text, came_to) = rules::replayed(&asked, memory, groups, options.json)?;
             match serde_json::from_str(&text) {
                 Ok(Value::Object(alerts)) if options.json => whole.extend(alerts),
                 _ => answers.push(text),

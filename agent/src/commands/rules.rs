@@ -9,9 +9,10 @@ use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::memory::{self, Memory};
 use crate::ui::print::table;
+use agent_rules::alert::ALERTS;
 use agent_rules::file::{self, GroupFile};
 use agent_rules::{Environment, Episode, Past, Settings, past};
-use agent_store::labels::Labels;
+use agent_store::labels::{Labels, NAME};
 use agent_store::promql::Options;
 use agent_store::series::{Bounds, Millis};
 use serde_json::{Value, json};
@@ -69,7 +70,7 @@ fn check(paths: &[PathBuf]) -> Result<()> {
 }
 
 /// The groups of all files, or the first error: what is left out would not be missed.
-fn groups(paths: &[PathBuf]) -> Result<Vec<GroupFile>> {
+pub(super) fn groups(paths: &[PathBuf]) -> Result<Vec<GroupFile>> {
     let mut all = Vec::new();
     for file in files::find(paths)? {
         all.extend(agent_rules::load(&file).map_err(|faults| files::first(&faults))?);
@@ -192,17 +193,33 @@ fn evaluate(config: &Config, memory: &Memory, groups: Vec<GroupFile>, span: (Mil
     past(groups, span, interval, &environment)
 }
 
+/// Whether rules look at what only an agent that scores has: health, objectives, anomalies, or alerts that are not among them.
+pub(super) fn need_scores(groups: &[GroupFile]) -> bool {
+    let is_scored = |text: &str| {
+        let series = ["health", "slo", "anomaly"].map(|what| format!("geophone_{what}_"));
+        let all = series.iter().map(String::as_str).chain([ALERTS, NAME]);
+        all.into_iter().any(|series| text.contains(series))
+    };
+    groups.iter().flat_map(|group| &group.rules).any(|rule| {
+        let told = rule.alert.iter().flat_map(|alert| &alert.annotations);
+        let texts = rule.labels.iter().chain(told);
+        let mut texts = texts
+            .map(|(_, text)| text.source.as_str())
+            .chain([rule.expr.as_str()]);
+        !rule.refers.is_empty() || texts.any(is_scored)
+    })
+}
+
 /// Which alerts would have fired over a store that a recording has filled, scores and all: text, or JSON. The same recording
 /// gives the same bytes.
 pub(super) fn replayed(
     config: &Config,
     memory: &Memory,
-    paths: &[PathBuf],
+    groups: Vec<GroupFile>,
     json: bool,
 ) -> Result<(String, Past)> {
-    let all = groups(paths)?;
     let span = memory.store().info().span.unwrap_or_default();
-    let past = evaluate(config, memory, all, span);
+    let past = evaluate(config, memory, groups, span);
     let text = if json {
         serde_json::to_string_pretty(&as_json(&past, span)).context("JSON")?
     } else {

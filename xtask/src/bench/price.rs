@@ -220,7 +220,7 @@ pub fn measure_and(
         if n <= 0.0 || p.name == "floor" {
             continue;
         }
-        let is_iterator = ["tcp_sweep", "tcp_adopt"].contains(&p.name.as_str());
+        let is_iterator = ["tcp_sweep", "tcp_sweep_files", "tcp_adopt"].contains(&p.name.as_str());
         let net = nanos / n - floor;
         let cpu = n * (net.max(0.0) + if is_iterator { 0.0 } else { DISPATCH_NANOS }) / 1e9 / seconds;
         if !is_iterator {

@@ -6,7 +6,7 @@ use super::{of, of_several, percent, shown};
 use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::ui::print::{Reply, Row, table};
-use agent_slo::indicator::TIME;
+use agent_slo::indicator::{EVENTS, TIME};
 use agent_slo::rules::{ALERT, PREFIX};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,6 +171,7 @@ impl Entity {
         let of: BTreeMap<&str, &str> = self.of.iter().map(|(name, value)| (&**name, &**value)).collect();
         json!({
             "slo": objective.name, "of": of, "objective": objective.objective, "window": objective.window,
+            "indicator": if self.of_time { TIME } else { EVENTS },
             "sli": self.sli, "budget_remaining": self.left, "coverage": self.coverage, "burn_rate": self.burns,
             "firing": self.firing, "state": self.state(),
         })
@@ -219,7 +220,9 @@ pub(super) async fn now(config: &Config, as_json: bool) -> Result<()> {
     ];
     say(table(&heads, &rows).trim_end())?;
     if all().any(|(_, entity)| entity.coverage.is_some_and(|share| share < 0.995)) {
-        say("\nKNOWN is the part of the window that was seen; what was not is in none of the numbers")?;
+        say(
+            "\nKNOWN is the part of the window that was seen; what was not is in none of the numbers, but for the budgets of values, which are of the whole window",
+        )?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::{Context as _, Result};
 use crate::memory;
 use crate::ui::print::{Reply, table};
+use agent_slo::indicator::{EVENTS, TIME};
 use agent_slo::ledger::{Ledger, Sums, Tick, Told, Violation};
 use agent_slo::rules::PREFIX;
 use agent_slo::{Window, budget};
@@ -73,10 +74,21 @@ impl Account {
         (self.sums.total > 0.0).then(|| bad / (budget(self.objective) * all))
     }
 
-    /// No more was bad than may be.
+    /// Whether no more was bad than may be. Not known of a span of time of which too much of what was seen was bad, but not so much
+    /// that the rest could not make good for it.
     fn met(&self) -> Option<bool> {
+        let (share, part) = (self.sums.share()?, self.part(self.sums.bad)?);
         // A budget is a difference, which ends in a digit or two of nothing.
-        self.part(self.sums.bad).map(|part| part <= 1.0 + 1e-9)
+        let is_left = part <= 1.0 + 1e-9;
+        match share >= self.objective {
+            true => Some(true),
+            false if self.of_time && is_left => None,
+            false => Some(is_left),
+        }
+    }
+
+    fn indicator(&self) -> &'static str {
+        if self.of_time { TIME } else { EVENTS }
     }
 
     fn known(&self) -> f64 {
@@ -126,7 +138,7 @@ impl Account {
             })
         });
         json!({
-            "slo": self.name, "of": of, "objective": self.objective, "from": moment(self.from), "to": moment(self.to),
+            "slo": self.name, "of": of, "objective": self.objective, "indicator": self.indicator(), "from": moment(self.from), "to": moment(self.to),
             "sli": self.sums.share(), "met": self.met(), "bad": self.sums.bad,
             "total": self.sums.total, "budget_consumed": self.part(self.sums.bad),
             "budget_remaining": self.part(self.sums.bad).map(|part| 1.0 - part), "coverage": self.known(),
@@ -231,7 +243,7 @@ pub(super) fn written(accounts: &[Account], format: SloFormat) -> Result<String>
         format,
     );
     if accounts.iter().any(|account| account.known() < 0.995) {
-        out += "\nKNOWN is the part of the span that was seen; what was not is in none of the numbers\n";
+        out += "\nKNOWN is the part of the span that was seen; what was not is in none of the numbers, but for the budgets of values, which are of the whole span\n";
     }
     Ok(out)
 }
@@ -365,7 +377,11 @@ mod tests {
         let (events, time) = (of(false, "a"), of(true, "a"));
         let used = |one: &Account| (one.part(one.sums.bad).unwrap() * 1000.0).round() / 1000.0;
         assert_eq!((used(&events), events.met()), (10.0, Some(false)));
-        assert_eq!((used(&time), time.met()), (0.417, Some(true)));
+        assert_eq!(
+            (used(&time), time.met()),
+            (0.417, None),
+            "90 % of an hour, of a day"
+        );
         let said = |all: &[Account]| written(all, SloFormat::Table).unwrap();
         assert!(said(&[events, time]).contains("41.7 %"));
         assert!(!said(&[of(true, "a")]).contains("instance="));

@@ -1,8 +1,10 @@
 //! The programs of probe `tcp`.
 
 use crate::bpf::fields::Group;
-use crate::bpf::{Hook, Spec};
+use crate::bpf::sys::Iterator;
+use crate::bpf::{Engine, Hook, Spec};
 use agent_common::account::program;
+use std::sync::Arc;
 
 const SOCKETS: &[Group] = &[Group::Sock, Group::Tcp];
 const SOCKETS_AND_TASKS: &[Group] = &[Group::Sock, Group::Tcp, Group::Task];
@@ -107,6 +109,11 @@ pub static SWEEP: [Spec; 2] = [
         "without it silent connections report at their close only, and long ones are not told",
     ),
 ];
+
+/// That of the two which works here.
+pub fn sweep(engine: &Engine) -> Option<Arc<Iterator>> {
+    SWEEP.iter().find_map(|spec| engine.iterator(spec.name))
+}
 
 /// Accept-queue wait, where the kernel lets functions be traced: since 6.10, and before.
 pub static ACCEPT: [Spec; 2] = [
