@@ -3,8 +3,8 @@
 
 use super::block::{Run, fingerprint};
 use crate::histogram::Histogram;
-use crate::labels::Labels;
-use crate::series::{Matcher, Millis, accepts};
+use crate::labels::{Labels, NAME};
+use crate::series::{Comparison, Matcher, Millis, accepts};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -133,6 +133,39 @@ pub(super) struct Frozen {
     pub(super) logs: (u64, u64),
     pub(super) bytes: usize,
     pub(super) samples: u64,
+}
+
+impl Frozen {
+    /// The series that all matchers accept. By labels those of a metric are beside each other, and behind those that have a label
+    /// before its name.
+    pub(super) fn accepted(&self, matchers: &[Matcher]) -> impl Iterator<Item = &(Labels, u128, Held)> {
+        let place = |value: Option<&str>, with: bool| {
+            self.series.partition_point(|(labels, ..)| {
+                labels.iter().next().is_none_or(|(label, its)| {
+                    let own = (&**label, value.map(|_| &**its));
+                    own < (NAME, value) || with && own == (NAME, value)
+                })
+            })
+        };
+        let (head, rest) = match metric(matchers) {
+            Some(name) => (
+                place(None, false),
+                place(Some(name), false)..place(Some(name), true),
+            ),
+            None => (0, 0..self.series.len()),
+        };
+        let parts = [self.series.get(..head), self.series.get(rest)];
+        let all = parts.into_iter().flatten().flatten();
+        all.filter(move |(labels, ..)| accepts(matchers, labels))
+    }
+}
+
+/// The metric that is asked for, if it is one.
+fn metric(matchers: &[Matcher]) -> Option<&str> {
+    matchers.iter().find_map(|matcher| match &matcher.comparison {
+        Comparison::Equal(name) if matcher.label == NAME && !name.is_empty() => Some(name.as_str()),
+        _ => None,
+    })
 }
 
 #[derive(Default)]
@@ -329,15 +362,7 @@ impl Head {
                 each(labels, slot.fingerprint, &slot.held);
             }
         };
-        let name = matchers.iter().find_map(|matcher| match &matcher.comparison {
-            crate::series::Comparison::Equal(name)
-                if matcher.label == crate::labels::NAME && !name.is_empty() =>
-            {
-                Some(name.as_str())
-            }
-            _ => None,
-        });
-        match name {
+        match metric(matchers) {
             None => self.slots.iter().for_each(visit),
             Some(name) => {
                 for slot in self.by_name.get(name).into_iter().flatten() {

@@ -10,7 +10,7 @@ use super::rollup::ROLLUP;
 use super::{Store, read};
 use crate::histogram::Histogram;
 use crate::labels::Labels;
-use crate::series::{Bounds, Ends, Free, Matcher, Millis, Refusal, Rise, accepts, is_stale};
+use crate::series::{Bounds, Ends, Free, Matcher, Millis, Refusal, Rise, is_stale};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -164,11 +164,9 @@ impl Store {
             self.inner.view()
         };
         for frozen in &view.frozen {
-            let accepted = frozen
-                .series
-                .iter()
-                .filter(|(labels, ..)| accepts(matchers, labels));
-            accepted.for_each(|(labels, id, of)| take(labels, *id, of, &frozen.axis));
+            frozen
+                .accepted(matchers)
+                .for_each(|(labels, id, of)| take(labels, *id, of, &frozen.axis));
         }
         if !is_plain {
             return Ok(None);

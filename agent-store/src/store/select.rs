@@ -5,9 +5,7 @@ use super::gather::{Gather, extend};
 use super::rollup::ROLLUP;
 use super::{Store, View, read};
 use crate::labels::Labels;
-use crate::series::{
-    Bounds, Column, Comparison, Matcher, Millis, Refusal, Rise, Series, Source, Visit, accepts,
-};
+use crate::series::{Bounds, Column, Comparison, Matcher, Millis, Refusal, Rise, Series, Source, Visit};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -230,10 +228,8 @@ fn frozen(gather: &mut Gather<'_>, view: &View, matchers: &[Matcher]) -> Result<
         axis.first().is_some_and(|first| *first <= to) && axis.last().is_some_and(|last| *last >= from)
     };
     for frozen in view.frozen.iter().filter(|frozen| is_of_span(&frozen.axis)) {
-        for (labels, id, held) in &frozen.series {
-            if accepts(matchers, labels) {
-                gather.held(labels, *id, held, &frozen.axis)?;
-            }
+        for (labels, id, held) in frozen.accepted(matchers) {
+            gather.held(labels, *id, held, &frozen.axis)?;
         }
     }
     Ok(())

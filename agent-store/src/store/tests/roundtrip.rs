@@ -130,6 +130,36 @@ fn selectors_mean_what_prometheus_says() {
     check(&store);
 }
 
+/// Cause: series of metrics whose names begin alike, some with a label that is ordered before the name, one without a name. Seen: of a
+/// metric all of its series are found and no others, wherever they are.
+#[test]
+fn a_metric_is_found_whatever_other_labels_it_has() {
+    let store = memory();
+    let all: [&[(&str, &str)]; 7] = [
+        &[("Area", "a"), ("__name__", "x")],
+        &[("Area", "b"), ("__name__", "w")],
+        &[("__name__", "w"), ("zone", "z")],
+        &[("__name__", "x")],
+        &[("__name__", "x"), ("zone", "z")],
+        &[("__name__", "xy")],
+        &[("zone", "x")],
+    ];
+    let samples = all.map(|labels| {
+        let labels = Labels::new(labels.iter().copied());
+        (store.register(&labels).unwrap(), Value::Float(1.0))
+    });
+    store.append(START, &samples);
+    let check = |store: &Store| {
+        let count = |name: &str| select(store, &[Matcher::equal("__name__", name)]).len();
+        assert_eq!(["x", "w", "xy", "v", "z"].map(count), [3, 2, 1, 0, 0]);
+    };
+    check(&store);
+    store.inner.freeze(&mut write(&store.inner.live));
+    check(&store);
+    store.maintain();
+    check(&store);
+}
+
 #[test]
 fn histograms_gaps_and_a_change_of_kind_come_back() {
     let store = memory();
