@@ -3,6 +3,7 @@
 use crate::maker::EVERYWHERE;
 use crate::watches::has_labels_of_watched;
 use crate::{Kind, Metric, RECORDED, WATCHES};
+use promql_parser::parser::token::{T_BOTTOMK, T_TOPK};
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 
 /// What Grafana's own variables stand for where a query is only read.
@@ -143,13 +144,16 @@ fn visit(expr: &Expr, metrics: &[Metric], out: &mut Vec<String>) -> Result<(), S
         Expr::Aggregate(aggregate) => {
             let mut inner = Vec::new();
             visit(&aggregate.expr, metrics, &mut inner)?;
-            if let Some(LabelModifier::Include(by)) = &aggregate.modifier {
-                if let Some(label) = by.labels.iter().find(|label| !inner.contains(label)) {
-                    return Err(format!("grouped by {label}, which nothing has"));
+            // Those that are chosen keep their labels.
+            let chooses = matches!(aggregate.op.id(), T_TOPK | T_BOTTOMK);
+            match &aggregate.modifier {
+                Some(LabelModifier::Include(by)) => {
+                    if let Some(label) = by.labels.iter().find(|label| !inner.contains(label)) {
+                        return Err(format!("grouped by {label}, which nothing has"));
+                    }
+                    out.extend(if chooses { inner } else { by.labels.clone() });
                 }
-                out.extend(by.labels.iter().cloned());
-            } else {
-                out.extend(inner);
+                _ => out.extend(inner),
             }
         }
         Expr::Binary(binary) => {
@@ -221,6 +225,10 @@ mod tests {
         );
         assert_eq!(
             check("histogram_quantile(0.5, sum by (le) (rate(rtt_seconds_bucket[5m])))"),
+            Ok(())
+        );
+        assert_eq!(
+            check("sum by (le) (topk by (peer) (1, rate(rtt_seconds_bucket[5m])))"),
             Ok(())
         );
         assert_eq!(

@@ -36,11 +36,11 @@ fn of(row: &Row) -> Vec<(String, String)> {
     all.map(|(label, value)| (label.clone(), value.clone())).collect()
 }
 
-/// Whether they are of more than one host: a store outlives the name of its own.
-fn of_several<'a>(mut all: impl Iterator<Item = &'a [(String, String)]>) -> bool {
-    let host = |of: &'a [(String, String)]| of.iter().find(|(label, _)| label == "instance");
-    let first = all.next().map(host);
-    all.any(|of| Some(host(of)) != first)
+/// Whether they are of more than one host: a store outlives the name of its own. What is summed over all is of none.
+fn of_several<'a>(all: impl Iterator<Item = &'a [(String, String)]>) -> bool {
+    let mut hosts = all.flatten().filter(|(label, _)| label == "instance");
+    let first = hosts.next();
+    hosts.any(|host| Some(host) != first)
 }
 
 /// The same as [`of`], for people; a node knows its own name, unless there are `several`.
