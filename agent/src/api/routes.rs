@@ -320,9 +320,14 @@ async fn reload(From(app): From<App>) -> Response {
     }
 }
 
+/// Whether a snapshot of this age is one of a collector that works.
+pub(super) fn is_well(age: Duration) -> bool {
+    age <= STALE
+}
+
 async fn healthz(From(app): From<App>) -> Response {
     let age = app.ticked.borrow().elapsed();
-    if age <= STALE {
+    if is_well(age) {
         return axum::Json(serde_json::json!({ "status": "ok" })).into_response();
     }
     problem(

@@ -141,6 +141,8 @@ async fn a_collector_that_stands_still_is_ill() {
             .unwrap();
         router.call(request).await.unwrap().status().as_u16()
     };
+    // To the nanosecond, which a running clock is not.
+    assert!(routes::is_well(routes::STALE) && !routes::is_well(routes::STALE + Duration::from_nanos(1)));
     let mut ask_after = async |age: Duration| {
         ticked.send_replace(tokio::time::Instant::now() - age);
         ask().await

@@ -59,9 +59,12 @@ pub fn low_priority(nice: i32) {
 
 /// The pid namespace of this process, if it is not the first: iterators over tasks and files show those of it only.
 pub fn own_process_ids() -> Option<PathBuf> {
+    beyond_the_first(fs::read_link("/proc/self/ns/pid").ok()?)
+}
+
+fn beyond_the_first(own: PathBuf) -> Option<PathBuf> {
     // PROC_PID_INIT_INO of the kernel: the namespace of the first process.
     const FIRST: &str = "pid:[4026531836]";
-    let own = fs::read_link("/proc/self/ns/pid").ok()?;
     (own != Path::new(FIRST)).then_some(own)
 }
 
@@ -225,6 +228,13 @@ fn mount_cgroup2() -> Result<File, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_pid_namespace_is_none_of_its_own() {
+        assert_eq!(beyond_the_first("pid:[4026531836]".into()), None);
+        let other = PathBuf::from("pid:[4026532281]");
+        assert_eq!(beyond_the_first(other.clone()), Some(other));
+    }
 
     #[test]
     fn capabilities_by_name() {

@@ -210,7 +210,7 @@ pub(super) fn need_scores(groups: &[GroupFile]) -> bool {
     })
 }
 
-/// Which alerts would have fired over a store that a recording has filled, scores and all: text, or JSON. The same recording
+/// Which alerts would have fired over a store that a recording has filled: text, or JSON. The same recording
 /// gives the same bytes.
 pub(super) fn replayed(
     config: &Config,

@@ -1,8 +1,7 @@
 //! The programs of probe `tcp`.
 
 use crate::bpf::fields::Group;
-use crate::bpf::sys::Iterator;
-use crate::bpf::{Engine, Hook, Spec};
+use crate::bpf::{Engine, Hook, Spec, sys};
 use agent_common::account::program;
 use std::sync::Arc;
 
@@ -111,7 +110,7 @@ pub static SWEEP: [Spec; 2] = [
 ];
 
 /// That of the two which works here.
-pub fn sweep(engine: &Engine) -> Option<Arc<Iterator>> {
+pub fn sweep(engine: &Engine) -> Option<Arc<sys::Iterator>> {
     SWEEP.iter().find_map(|spec| engine.iterator(spec.name))
 }
 
