@@ -278,6 +278,8 @@ fn a_bad_server_costs_little() -> Result<()> {
     let resident = |s: &Snapshot| s.number("geophone_agent_memory_bytes", &[]).unwrap_or(0.0);
     let before = resident(&agent.snapshot()?);
     for (mood, reason) in [
+        (Mood::Refuses(429), "throttled"),
+        (Mood::Refuses(503), "status"),
         (Mood::Flood, "too_large"),
         (Mood::Garbage, "malformed"),
         (Mood::Endless, ""),

@@ -2,11 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
+use std::time::Duration;
 use tests::harness::cgroup::Cgroup;
 use tests::harness::kubernetes::fixtures::{fixture, names};
 use tests::harness::kubernetes::laid::{container, talk, uid};
 use tests::harness::kubernetes::runc::id;
-use tests::harness::kubernetes::{Api, agent, pod, running, sent};
+use tests::harness::kubernetes::{Api, Mood, agent, pod, running, sent};
 use tests::harness::{Scene, equal};
 use tests::need_root;
 
@@ -116,4 +117,27 @@ fn nodes_of_real_clusters_have_their_places() -> Result<()> {
         api.is_content()?;
     }
     Ok(())
+}
+
+/// Cause: a server that accepts, and says nothing for more than a minute. Seen: that a list is not complete by then, and why names are not
+/// known; with the server the names.
+#[test]
+fn a_server_that_says_nothing_is_slow() -> Result<()> {
+    need_root!();
+    let api = Api::start()?;
+    let (web, web_id) = (uid(), id());
+    api.set("pods", running(pod(&web, "shop", "web"), &web_id));
+    api.becomes(Mood::Silent);
+    let agent = agent(&api)?.start()?;
+    std::thread::sleep(Duration::from_secs(60));
+    agent.until(|s| {
+        let slow = s.sum("geophone_kubernetes_errors_total", &[("reason", "slow")]);
+        ensure!(slow >= 1, "{slow} slow lists");
+        Ok(())
+    })?;
+    let log = agent.log();
+    ensure!(log.contains("a list is not complete after a minute"), "{log}");
+    api.becomes(Mood::Well);
+    agent.until(|s| equal("pods", s.number("geophone_kubernetes_pods", &[])? as u64, 1))?;
+    agent.snapshot()?.lawful()
 }

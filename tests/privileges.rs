@@ -303,6 +303,58 @@ fn all_that_is_promised_works_after_the_start() -> Result<()> {
     refused_nothing(&agent)
 }
 
+/// Cause: agents with exactly what the DaemonSet has as it comes, without tunnels, and with traces; connections, a tunnel, and a peer that is
+/// traced. Seen: each sees what its settings promise, keeps nothing that they need no more, and has no system call refused.
+#[test]
+fn each_set_of_the_chart_is_enough() -> Result<()> {
+    need_root!("setpriv");
+    let given = as_it_comes()?;
+    let mut scene = Scene::echo()?;
+    {
+        let agent = Setup::new()
+            .inside(&scene.net.a.ns)
+            .through(as_container(&given))
+            .start()?;
+        vxlan(&scene.net, 9, 4789)?;
+        watching(&agent, &scene.net.a.device)?;
+        scene.talk(&agent)?;
+        equal("kept", kept(&agent)?, given.clone())?;
+        refused_nothing(&agent)?;
+    }
+    {
+        let mut fewer = given.clone();
+        ensure!(fewer.remove("net_admin"), "{given:?}");
+        let agent = Setup::new()
+            .set("probes.tunnel.enabled", "false")
+            .through(as_container(&fewer))
+            .start()?;
+        scene.talk(&agent)?;
+        refused_nothing(&agent)?;
+    }
+    let mut more = given.clone();
+    more.insert("net_raw".to_owned());
+    let to = scene.net.b.v4.to_string();
+    for (capabilities, works) in [(&more, true), (&given, false)] {
+        let agent = Setup::new()
+            .config(format!(
+                "peers:\n- {{name: far, cidrs: [{to}/32]}}\nprobes: {{path: {{active: {{peers: [far], interval: 10s}}}}}}\n"
+            ))
+            .inside(&scene.net.a.ns)
+            .through(as_container(capabilities))
+            .start()?;
+        // Who has no address to trace has nothing to do.
+        scene.chat()?;
+        agent.until(|s| {
+            let sent = s.sum("geophone_path_hop_probes_total", &[]);
+            let errors = s.sum("geophone_path_trace_errors_total", &[]);
+            ensure!((sent > 0) == works && (errors > 0) != works, "{sent} probes, {errors} errors");
+            Ok(())
+        })?;
+        refused_nothing(&agent)?;
+    }
+    Ok(())
+}
+
 /// Cause: an agent that looks at nothing that comes later, with the unit's capabilities and with all of root's. Seen: no
 /// thread has any of the first; of root's what the log tells, and no way back to the rest; connections are counted.
 #[test]

@@ -300,6 +300,11 @@ pub fn share(part: &str, whole: &str) -> String {
     format!("{part} / ({whole} > 0)")
 }
 
+/// As [`share`], of what is counted when it happens: as long as it never has it has no series, and its share is 0.
+pub fn rare(part: &str, whole: &str) -> String {
+    format!("({part} or 0 * {whole}) / ({whole} > 0)")
+}
+
 /// A variable that takes the values of a label.
 pub fn variable(name: &'static str, label: &'static str, selector: &str) -> Variable {
     Variable {

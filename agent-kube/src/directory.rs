@@ -332,8 +332,8 @@ impl Directory {
     }
 
     /// A node that is to be asked for the region of a zone: zone and node.
-    pub fn unknown_zone(&self) -> Option<(Arc<str>, Arc<str>)> {
-        self.zones.unknown()
+    pub fn unknown_zone(&self, last: &str) -> Option<(Arc<str>, Arc<str>)> {
+        self.zones.unknown(last)
     }
 
     /// What the node said; `None` = it is not there, or in another zone: then another one of the zone is asked.

@@ -91,9 +91,9 @@ fn a_service_has_its_address_and_those_of_its_endpoints() {
     );
     assert_eq!(taken(&mut directory), pairs(&[]));
     // The region of the zone is learnt from a node of it, once.
-    assert_eq!(directory.unknown_zone(), Some(("eu-1a".into(), "node-1".into())));
+    assert_eq!(directory.unknown_zone(""), Some(("eu-1a".into(), "node-1".into())));
     directory.set_region("eu-1a", Some("eu-1"));
-    assert_eq!(directory.unknown_zone(), None);
+    assert_eq!(directory.unknown_zone(""), None);
     assert_eq!(
         taken(&mut directory),
         pairs(&[
@@ -203,7 +203,7 @@ fn there_is_a_most_of_everything() {
     directory.set(By::Slice, "2", many(MAX_ADDRESSES as u32, 1).collect());
     // A node that is not there is not asked for again and again.
     directory.set_region("eu-1a", None);
-    assert_eq!(directory.unknown_zone(), None);
+    assert_eq!(directory.unknown_zone(""), None);
     assert!(!directory.has_room_again(By::Slice));
     directory.set(By::Slice, "1", Vec::new());
     assert_eq!((directory.len(), directory.all), (0, 0));
@@ -234,7 +234,7 @@ fn a_zone_is_where_a_node_says_that_is_there() {
     directory.set(By::Slice, "2", vec![on("10.0.0.2", "b")]);
     let asked = |directory: &Directory| {
         directory
-            .unknown_zone()
+            .unknown_zone("")
             .map(|(zone, node)| format!("{zone} {node}"))
     };
     assert_eq!(asked(&directory).as_deref(), Some("eu-1a a"));
@@ -448,4 +448,24 @@ fn own_pods_are_known_by_the_services_that_they_are_behind() {
         (directory.members().count(), directory.refused_members),
         (MAX_MEMBERS, 3)
     );
+}
+
+/// Cause: two zones, and a node of the first of which nobody answers. Seen: the other one is asked as well, and then the first again.
+#[test]
+fn each_zone_is_asked_in_turn() {
+    let mut directory = Directory::default();
+    for zone in ["a", "b"] {
+        let claim = Claim {
+            zone: zone.into(),
+            node: format!("node-{zone}").into(),
+            ..claim("10.0.0.1", "shop/db", "p")
+        };
+        directory.set(By::Slice, zone, vec![claim]);
+    }
+    let asked = |directory: &Directory, last: &str| directory.unknown_zone(last).map(|(zone, _)| zone.to_string());
+    assert_eq!(asked(&directory, "").as_deref(), Some("a"));
+    assert_eq!(asked(&directory, "a").as_deref(), Some("b"));
+    assert_eq!(asked(&directory, "b").as_deref(), Some("a"));
+    directory.set_region("b", Some("eu"));
+    assert_eq!(asked(&directory, "a").as_deref(), Some("a"), "it is the only one left");
 }

@@ -165,7 +165,7 @@ impl State {
     fn is_complete(&self) -> bool {
         let mut kinds = self.peers.kinds().iter();
         let is_listed = kinds.all(|by| self.directories[*by as usize]);
-        let is_placed = self.peers == Peers::Nobody || self.directory.unknown_zone().is_none();
+        let is_placed = self.peers == Peers::Nobody || self.directory.unknown_zone("").is_none();
         self.lists > 0 && self.node.is_some() && is_listed && is_placed
     }
 }

@@ -44,12 +44,13 @@ impl Asked {
 }
 
 /// Kinds of objects that are asked for, as roles call them.
-pub const KINDS: [&str; 5] = ["pods", "nodes", "services", SLICES, ALL_PODS];
+pub const KINDS: [&str; 5] = ["pods", "nodes", SERVICES, SLICES, ALL_PODS];
+const SERVICES: &str = "services";
 const SLICES: &str = "endpointslices";
 /// Pods of all nodes.
 pub const ALL_PODS: &str = "all_pods";
 /// Those that large clusters have much of: they are asked for as protobuf.
-const MANY: [&str; 2] = [SLICES, ALL_PODS];
+const MANY: [&str; 3] = [SERVICES, SLICES, ALL_PODS];
 
 /// Whether we may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! EndpointSlices and pods as protobuf: turned into what kube reads, with the fields that are read of them.
+//! Services, EndpointSlices and pods as protobuf: turned into what kube reads, with the fields that are read of them.
 //!
 //! After `generated.proto` of `discovery/v1`, `core/v1` and `meta/v1` of Kubernetes 1.33.
 
@@ -18,6 +18,7 @@ pub(crate) fn turn(kind: &str) -> Option<Turn> {
     match kind {
         "EndpointSlice" => Some(slice),
         "Pod" => Some(pod),
+        "Service" => Some(service),
         _ => None,
     }
 }
@@ -92,6 +93,67 @@ fn slice(raw: Bytes) -> Result<Vec<u8>, BoxError> {
         kind: "EndpointSlice",
         metadata: metadata.unwrap_or_default(),
         endpoints: endpoints.map(Endpoint::decode).collect::<Result<_, _>>()?,
+    })?)
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Service {
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<Meta>,
+    #[prost(message, optional, tag = "2")]
+    spec: Option<ServiceSpec>,
+    #[prost(message, optional, tag = "3")]
+    status: Option<ServiceStatus>,
+}
+
+#[derive(Clone, PartialEq, Message, Serialize)]
+struct ServiceSpec {
+    #[prost(string, repeated, tag = "5")]
+    #[serde(rename = "externalIPs")]
+    external: Vec<String>,
+    #[prost(string, repeated, tag = "18")]
+    #[serde(rename = "clusterIPs")]
+    own: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message, Serialize)]
+struct ServiceStatus {
+    #[prost(message, optional, tag = "1")]
+    #[serde(rename = "loadBalancer", skip_serializing_if = "Option::is_none")]
+    balancer: Option<Balancer>,
+}
+
+#[derive(Clone, PartialEq, Message, Serialize)]
+struct Balancer {
+    #[prost(message, repeated, tag = "1")]
+    ingress: Vec<Address>,
+}
+
+/// A service as kube reads it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownService {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Meta,
+    spec: ServiceSpec,
+    status: ServiceStatus,
+}
+
+fn service(raw: Bytes) -> Result<Vec<u8>, BoxError> {
+    let Service {
+        metadata,
+        spec,
+        status,
+    } = Service::decode(raw)?;
+    let mut metadata = metadata.unwrap_or_default();
+    metadata.labels.clear();
+    Ok(serde_json::to_vec(&ShownService {
+        api_version: "v1",
+        kind: "Service",
+        metadata,
+        spec: spec.unwrap_or_default(),
+        status: status.unwrap_or_default(),
     })?)
 }
 

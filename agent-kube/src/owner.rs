@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 pub enum Kind {
     /// Its pods belong to a ReplicaSet of it.
     Deployment,
-    /// A ReplicaSet, or a ReplicationController, that nobody owns.
+    /// One that nobody owns.
     ReplicaSet,
+    /// One that no DeploymentConfig has made.
+    ReplicationController,
     /// Its pods keep their names.
     StatefulSet,
     /// A pod a node.
@@ -49,8 +51,9 @@ pub struct Origin<'a> {
     pub created: Option<SystemTime>,
 }
 
-/// A Job's pod is made at most so long after the time that is in the name of the Job.
-const LATEST: Duration = Duration::from_secs(24 * 3600);
+/// A Job's pod is made at most so long after the time that is in the name of the Job: a queue may hold a Job back, and pods are made
+/// anew when they fail. A number of eight digits that somebody has chosen is such a time in one case of 2,000.
+const LATEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The workload of a pod. Only the pod is looked at, so that nobody needs the right to read ReplicaSets and Jobs: what
 /// makes them puts into the name what tells them apart, and it is taken off only if it is that.
@@ -69,7 +72,7 @@ pub fn workload<'a>(pod: &Origin<'a>) -> (Kind, &'a str) {
             (None, None) => (Kind::ReplicaSet, owner.name),
         },
         "ReplicationController" if is_version(owner.name, pod.config) => (Kind::Other, pod.config),
-        "ReplicationController" => (Kind::ReplicaSet, owner.name),
+        "ReplicationController" => (Kind::ReplicationController, owner.name),
         "StatefulSet" => (Kind::StatefulSet, owner.name),
         "DaemonSet" => (Kind::DaemonSet, owner.name),
         "Job" => match scheduled(owner.name, pod.created) {
@@ -98,7 +101,7 @@ fn is_version(controller: &str, config: &str) -> bool {
     !config.is_empty() && number.is_some_and(is_number)
 }
 
-/// The CronJob of `<name>-<minutes since 1970>`, or seconds before Kubernetes 1.21. A number that is not the time at which the
+/// The CronJob of `<name>-<minutes since 1970>`, or seconds before Kubernetes 1.21. A number that is not a time in the month before the
 /// pod was made is a name's.
 fn scheduled(job: &str, created: Option<SystemTime>) -> Option<&str> {
     let (stem, number) = job.rsplit_once('-')?;
@@ -179,7 +182,7 @@ mod tests {
         );
         assert_eq!(
             of("old-x7k2p", "ReplicationController", "old", ""),
-            (ReplicaSet, "old")
+            (ReplicationController, "old")
         );
         assert_eq!(
             of("driver-1", "SparkApplication", "driver", ""),
@@ -219,7 +222,7 @@ mod tests {
             ("shop-", "shop"),
             ("-1", ""),
         ] {
-            assert_eq!(of(owner, config), (ReplicaSet, owner));
+            assert_eq!(of(owner, config), (ReplicationController, owner));
         }
     }
 
@@ -238,14 +241,14 @@ mod tests {
                 ..Origin::default()
             })
         };
-        for seconds in [-30, 0, 2, 3600, 86_000] {
+        for seconds in [-30, 0, 2, 3600, 172_800, 2_500_000] {
             assert_eq!(
                 job("backup-29400000", at(seconds)),
                 (CronJob, "backup"),
                 "{seconds}"
             );
         }
-        for seconds in [-90, 90_000, -20_000_000] {
+        for seconds in [-90, 2_600_000, -20_000_000] {
             assert_eq!(
                 job("backup-29400000", at(seconds)),
                 (Job, "backup-29400000"),

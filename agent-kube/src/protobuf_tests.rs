@@ -251,3 +251,48 @@ fn what_is_wrong_is_an_error() {
     let error = answer.with(&1001u32.to_be_bytes()).unwrap_err();
     assert!(error.is::<TooLong>(), "{error}");
 }
+
+/// Cause: a service of two families, with an address of its own making and balancers that have an address or a name. Seen: its addresses, each
+/// once, and nothing of its labels.
+#[test]
+fn a_service_is_its_addresses() {
+    let label = [field(1, b"app"), field(2, b"web")].concat();
+    let meta = [
+        field(1, b"web"),
+        field(3, b"shop"),
+        field(5, b"u"),
+        field(6, b"7"),
+        field(11, &label),
+    ];
+    let spec = [
+        field(1, &field(1, b"http")),
+        field(3, b"10.96.0.7"),
+        field(4, b"LoadBalancer"),
+        field(5, b"192.0.2.9"),
+        field(18, b"10.96.0.7"),
+        field(18, b"fd00:96::7"),
+    ];
+    let balancers = [field(1, &field(1, b"203.0.113.5")), field(1, &field(2, b"lb.example"))];
+    let status = field(1, &balancers.concat());
+    let service = [
+        field(1, &meta.concat()),
+        field(2, &spec.concat()),
+        field(3, &status),
+    ];
+    let list = listed("ServiceList", &[service.concat(), field(1, &meta.concat())], 7).unwrap();
+    assert!(!list.contains("http") && !list.contains("app"), "{list}");
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let claims = |item: usize| {
+        let text = list["items"][item].to_string();
+        let arrived: Arrived<service::Service> = serde_json::from_str(&text).unwrap();
+        let (uid, claims) = arrived.what.unwrap().claims();
+        assert_eq!(uid, "u");
+        let told = claims
+            .iter()
+            .map(|claim| format!("{} {}", claim.service, claim.address));
+        told.collect::<Vec<_>>()
+    };
+    let expected = ["10.96.0.7", "fd00:96::7", "192.0.2.9", "203.0.113.5"];
+    assert_eq!(claims(0), expected.map(|address| format!("shop/web {address}")));
+    assert_eq!(claims(1), [""; 0], "without an address it has none");
+}

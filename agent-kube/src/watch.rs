@@ -350,8 +350,10 @@ async fn regions(client: &Client, shared: &Shared) {
     let mut trouble = Trouble::new("the region of a peer is not known");
     let again = || Instant::now() + NODES_AGAIN.mul_f64(rand::random_range(1.0..1.5));
     let mut next = again();
+    // One of which nobody answers does not keep the others waiting.
+    let mut last = Arc::default();
     loop {
-        let unknown = shared.state().directory.unknown_zone();
+        let unknown = shared.state().directory.unknown_zone(&last);
         let Some((zone, node)) = unknown else {
             shared.news.notify_all();
             let _ = timeout_at(next.into(), shared.zones.notified()).await;
@@ -362,6 +364,7 @@ async fn regions(client: &Client, shared: &Shared) {
             }
             continue;
         };
+        last = zone.clone();
         match place(client, &node).await {
             Ok(found) => {
                 let region = Some(found.region.as_str()).filter(|_| *found.zone == *zone);

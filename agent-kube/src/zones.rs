@@ -93,10 +93,14 @@ impl Zones {
         std::mem::take(&mut self.moved)
     }
 
-    /// A node that is to be asked for the region of a zone: zone and node.
-    pub fn unknown(&self) -> Option<(Arc<str>, Arc<str>)> {
-        let mut open = self.zones.iter();
-        open.find_map(|(name, zone)| Some((name.clone(), zone.ask.clone()?)))
+    /// A node that is to be asked for the region of a zone: zone and node. Each zone in turn: after the one that was asked last.
+    pub fn unknown(&self, last: &str) -> Option<(Arc<str>, Arc<str>)> {
+        let is_after = |name: &&Arc<str>| ***name > *last;
+        let open = |(name, zone): (&Arc<str>, &Zone)| Some((name.clone(), zone.ask.clone()?));
+        let mut after = self.zones.iter().filter(|(name, _)| is_after(name));
+        after
+            .find_map(open)
+            .or_else(|| self.zones.iter().find_map(open))
     }
 
     /// What the node said; `None` = it is not there, or in another zone: then another one of the zone is asked. Returns whether the

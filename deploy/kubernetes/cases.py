@@ -77,6 +77,17 @@ GOOD = {
     "own labels": {"commonLabels": {"team": "network"}, "podLabels": {"sidecar.istio.io/inject": "false"}},
     "no security context": {"securityContext": None},
     "no security context on OpenShift": {"securityContext": None, "openshift": {"scc": True}},
+    "endpoints by env": {
+        "networkPolicy": {"create": True},
+        "env": [
+            {"name": "GEOPHONE_EXPORT__REMOTE_WRITE__URL", "value": "https://metrics.example:8443/push"},
+            {"name": "GEOPHONE_EXPORT__OTLP__ENDPOINT", "valueFrom": {"secretKeyRef": {"name": "otlp", "key": "endpoint"}}},
+        ],
+        "config": {"export": {"otlp": None}, "alerting": {"templates": ["/etc/geophone/templates/a.tmpl"]}},
+        "extraVolumes": [{"name": "templates", "configMap": {"name": "templates"}}],
+        "extraVolumeMounts": [{"name": "templates", "mountPath": "/etc/geophone/templates", "readOnly": True}],
+    },
+    "own names": {**EXPOSED, "hostPrefix": "eu-", "podMonitor": {"create": True}},
     "nothing kept": {"store": {"kind": "none"}, "rules": {"onNode": False}},
 }
 # What the container may, and whether it sees the node's processes, by case; of those that are not here what DEFAULT says.
@@ -116,6 +127,12 @@ BAD = [
     ({"capabilities": ["BPF", "PERFMON"], "config": {"probes": STACKS}}, "have no names without SYS_PTRACE"),
     ({"config": {"probes": {"tunnel": {"namespaces": ["a"]}}}}, "config.probes.tunnel.namespaces: entering"),
     ({"env": [{"name": "GEOPHONE_PROBES__DNS__ENABLED", "value": "true"}]}, "set it there, or capabilities too"),
+    ({"env": [{"name": "GEOPHONE_KUBERNETES__PEERS", "value": "pods"}]}, "from the values of kubernetes"),
+    ({"env": [{"name": "GEOPHONE_API__LISTEN", "value": "0.0.0.0:80"}]}, "from the values of api"),
+    ({"api": {**EXPOSED["api"], "listenAddress": "127.0.0.1"}}, "at the pod's address"),
+    ({**EXPOSED, "podMonitor": {"create": True, "interval": "5s"}}, "podMonitor.scrapeTimeout: 10s is longer"),
+    ({**EXPOSED, "podMonitor": {"create": True, "interval": "1m"}, "prometheusRule": {"create": True}}, "set 30s at most"),
+    ({"probes": {"liveness": {"successThreshold": 2}}}, "successThreshold"),
     ({"config": {"kubernetes": None}}, "config.kubernetes: has no settings"),
     ({"config": {"export": None}}, "config.export: has no settings"),
     ({"api": {**EXPOSED["api"], "listenAddress": "::"}}, "listenAddress"),
@@ -131,6 +148,7 @@ BAD = [
     ({"priorityClass": {"create": True}}, "Kubernetes' own"),
     ({**EXPOSED, "serviceMonitor": {"create": True}, "service": {"create": False}}, "no service"),
     ({"store": {"kind": "none"}, "rules": {"alertmanagers": ["http://a:9093"]}}, "nothing is evaluated"),
+    ({"store": {"kind": "none"}, "config": {"rules": {"alertmanagers": ["http://a:9093"]}}}, "nothing is evaluated"),
     ({"tolerations": "all"}, "tolerations"),
     ({"api": {"ports": 1}}, "ports"),
     ({"api": {"expose": True, "tls": {"create": "cert-manager"}, "token": {"create": True}}}, "set api.tls.issuerRef.name"),

@@ -27,6 +27,7 @@ import yaml
 
 from cases import BAD, CAPABILITIES, COMPONENTS, DEFAULT, GOOD
 from crds import foreign, write_crds
+from notes import NOTES, bearer, mutual
 from plain import component, dump, plain
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -36,47 +37,6 @@ PLATFORMS = sorted(path.stem for path in (CHART / "platforms").glob("*.yaml"))
 OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
 # The oldest that the chart admits, and those that are maintained.
 VERSIONS = ["1.25", "1.29", "1.33", "1.35", "1.37"]
-
-# What the notes say, and of which values.
-NOTES = [
-    ("geophone check", lambda values: True),
-    ("geophone top", lambda values: not mutual(values) or "config" in values),
-    ("set config.api.tls.client_cert_file", lambda values: mutual(values) and "config" not in values),
-    ("certificates of clients", lambda values: mutual(values)),
-    ("on 127.0.0.1:9779", lambda values: not exposed(values)),
-    ("bearer token", lambda values: exposed(values) and bearer(values)),
-    ("with TLS", lambda values: exposed(values)),
-    ("No metrics leave", lambda values: not exposed(values) and not any(values.get("config", {}).get("export", {}).values())),
-    ("OpenTelemetry's names, which", lambda values: by_otlp_alone(values)),
-    ("Without hostPID", lambda values: not values.get("hostPID", True)),
-    ("Without hostFiles", lambda values: not sees_files(values)),
-    ("helm test", lambda values: values.get("tests", {}).get("create", True)),
-]
-
-
-def exposed(values):
-    return values.get("api", {}).get("expose", False)
-
-
-def by_otlp_alone(values):
-    export = values.get("config", {}).get("export", {})
-    scraped = any(values.get(monitor, {}).get("create", False) for monitor in ("podMonitor", "serviceMonitor"))
-    return "endpoint" in export.get("otlp", {}) and not export.get("remote_write") and not scraped
-
-
-def mutual(values):
-    return "clientCaKey" in values.get("api", {}).get("tls", {})
-
-
-def bearer(values):
-    return bool({"secretName", "create"} & values["api"].get("token", {}).keys())
-
-
-def sees_files(values):
-    stacks = values.get("config", {}).get("probes", {}).get("profile", {}).get("enabled", False)
-    asks = values.get("kubernetes", {}).get("enabled", True)
-    return values.get("hostFiles", False) or stacks or values.get("hostPID", True) and not asks
-
 
 # All that the agent asks of the API.
 RIGHTS = [
@@ -238,7 +198,7 @@ def reaches(name, objects):
     policy = objects.get(("NetworkPolicy", "geophone"))
     if policy:
         ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
-        if not {443, 6443} <= ports or not ports & {53, 5353} or name == "all" and not {4317, 9093, 80, 465} <= ports:
+        if not {443, 6443} <= ports or not ports & {53, 5353} or not {"all": {4317, 9093, 80, 465}, "endpoints by env": {8443}}.get(name, set()) <= ports:
             fault(f"{name}: the policy lets out to {ports} only")
 
 
@@ -270,6 +230,10 @@ def scraped(name, values, objects):
             given = spec.get("podMetricsEndpoints", spec.get("endpoints"))[0].get("authorization")
             if bool(given) != bearer(values):
                 fault(f"{name}: {kind} sends {given}")
+            named = [item["value"] for item in objects["DaemonSet", "geophone"]["spec"]["template"]["spec"]["containers"][0]["env"] if item["name"] == "GEOPHONE_HOST"]
+            relabeled = spec.get("podMetricsEndpoints", spec.get("endpoints"))[0]["relabelings"][0].get("replacement", "$1")
+            if named != [relabeled.replace("$1", "$(NODE_NAME)")]:
+                fault(f"{name}: an agent calls itself {named}, {kind} {relabeled}")
             if spec.get("scrapeNativeHistograms") != (None if name == "older operator" else True):
                 fault(f"{name}: {kind} scrapes native histograms: {spec.get('scrapeNativeHistograms')}")
 
@@ -339,6 +303,10 @@ def tested(name, values, objects):
     asking = [container for container in pod["spec"]["containers"] if container["args"][0] == "query"]
     if bool(asking) != asks or pod["spec"]["hostNetwork"] != asks:
         fault(f"{name}: helm test asks nobody, or whom it cannot ask")
+    own = values.get("env", []) + values.get("extraVolumeMounts", [])
+    for container in pod["spec"]["containers"]:
+        if [part for part in own if part not in container.get("env", []) + container["volumeMounts"]]:
+            fault(f"{name}: helm test judges other settings than the agent has")
     if not asking:
         return
     at = {mount["name"]: mount["mountPath"] for mount in asking[0]["volumeMounts"]}

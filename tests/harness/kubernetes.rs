@@ -41,6 +41,8 @@ pub enum Mood {
     Down,
     /// Accepts, and never answers.
     Silent,
+    /// Nothing but this status.
+    Refuses(u16),
     /// 403, as without a role.
     Forbids,
     /// 403 to who watches, as with a role that may list only.
@@ -254,6 +256,10 @@ fn serve(stream: TcpStream, shared: &Shared) -> Result<()> {
             is_protobuf: header("accept").starts_with(wire::TYPE),
         };
         check(&request, shared);
+        if let Mood::Refuses(code) = mood {
+            status(&mut writer, code, "Refused", "not now")?;
+            continue;
+        }
         let is_forbidden = mood == Mood::ForbidsWatch && request.get("watch") == "true";
         if mood == Mood::Forbids || is_forbidden {
             let message = "pods is forbidden: User \"system:serviceaccount:monitoring:geophone\" cannot list resource \"pods\"";
@@ -293,7 +299,7 @@ fn check(request: &Request, shared: &Shared) {
         "a scan of etcd, and not in pages"
     } else if is_watch && request.get("allowWatchBookmarks") != "true" {
         "without bookmarks"
-    } else if request.plural == "endpointslices" && !request.is_protobuf {
+    } else if matches!(&*request.plural, "services" | "endpointslices") && !request.is_protobuf {
         "as JSON, of which there is three times as much"
     } else {
         return;

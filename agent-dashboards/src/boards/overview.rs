@@ -1,7 +1,7 @@
 //! All regions and nodes on one page: is anything wrong, where, and what is it.
 
 use super::{AGENT, NODE, PROFILES, REGION, SERVICES, TUNNELS};
-use crate::maker::{Maker, places, share};
+use crate::maker::{Maker, places, rare, share};
 use crate::panel::{Board, Panel, Show};
 
 /// The dashboard.
@@ -13,7 +13,7 @@ pub fn board(m: &mut Maker) -> Board {
     let nodes = m.recorded("count", "target_info", r#"job="geophone""#, &["instance"]);
     let nodes = m.stat("Nodes", format!("count({nodes})"));
     panels.push(nodes.about("Agents that tell"));
-    let regions = m.recorded("count", "target_info", r#"job="geophone""#, &["region"]);
+    let regions = m.recorded("count", "target_info", r#"job="geophone",region!="""#, &["region"]);
     panels.push(
         m.stat("Regions", format!("count({regions})"))
             .about("Regions that agents say they are in"),
@@ -24,7 +24,7 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(m.stat("Round trip, p99", rtt));
     let (again, sent) = loss(m, &[]);
     panels.push(
-        m.stat("Sent again", share(&again, &sent))
+        m.stat("Sent again", rare(&again, &sent))
             .unit("percentunit")
             .limits(0.005, 0.02),
     );

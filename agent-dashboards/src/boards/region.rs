@@ -2,7 +2,7 @@
 
 use super::overview::loss;
 use super::{PROFILES, SERVICES};
-use crate::maker::{Maker, places, share, variable};
+use crate::maker::{Maker, places, rare, share, variable};
 use crate::panel::{Board, Show};
 
 /// The dashboard.
@@ -36,7 +36,7 @@ pub fn board(m: &mut Maker) -> Board {
     let (again, sent) = loss(m, &["peer_region"]);
     let lost = m.graph(
         "Segments sent again",
-        &[("{{peer_region}}", share(&again, &sent))],
+        &[("{{peer_region}}", rare(&again, &sent))],
     );
     panels.push(lost.unit("percentunit").limits(0.005, 0.02));
     let kinds = m.rate("geophone_tcp_retransmits_total", "", &["type"]);
@@ -61,7 +61,7 @@ pub fn board(m: &mut Maker) -> Board {
     );
     let failures = m.graph(
         "Connections that fail",
-        &[("{{peer_region}}", share(&failed, &opened))],
+        &[("{{peer_region}}", rare(&failed, &opened))],
     );
     panels.push(failures.unit("percentunit"));
     let errors = m.rate(
@@ -102,7 +102,7 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(
         m.graph(
             "Probes without an answer",
-            &[("{{remote}} hop {{hop}}", share(&lost, &sent))],
+            &[("{{remote}} hop {{hop}}", rare(&lost, &sent))],
         )
         .unit("percentunit"),
     );
@@ -139,7 +139,7 @@ pub fn board(m: &mut Maker) -> Board {
     let open = m.value("sum", "geophone_tcp_connections", "", &by);
     let targets = [
         ("p99", rtt),
-        ("sent again", share(&again, &sent)),
+        ("sent again", rare(&again, &sent)),
         ("connections", open),
     ];
     let pairs = m.panel(Show::Table, "Pairs", &targets).size(24, 9);

@@ -2,7 +2,7 @@
 
 use super::overview::loss;
 use super::{PROFILES, SERVICES};
-use crate::maker::{Maker, places, share, subjects, variable};
+use crate::maker::{Maker, places, rare, share, subjects, variable};
 use crate::panel::{Board, Show};
 
 /// The dashboard.
@@ -30,8 +30,8 @@ pub fn board(m: &mut Maker) -> Board {
         ("p50", median),
         ("p99", last),
         ("jitter", jitter),
-        ("sent again", share(&again, &sent)),
-        ("failed", share(&failed, &tried)),
+        ("sent again", rare(&again, &sent)),
+        ("failed", rare(&failed, &tried)),
         ("connections", open),
         ("bytes", bytes),
     ];
@@ -61,7 +61,7 @@ pub fn board(m: &mut Maker) -> Board {
     panels.push(
         m.graph(
             "Segments sent again by peer",
-            &[("{{peer}}", share(&again, &sent))],
+            &[("{{peer}}", rare(&again, &sent))],
         )
         .unit("percentunit"),
     );
@@ -105,9 +105,9 @@ pub fn board(m: &mut Maker) -> Board {
     let waits = m.rate(
         "geophone_cgroup_pressure_seconds_total",
         r#"kind="full""#,
-        &["subject", "resource"],
+        &by,
     );
-    let waits = m.graph("All tasks wait", &[("{{subject}} {{resource}}", waits)]);
+    let waits = m.graph("All tasks wait", &[(name, waits)]);
     panels.push(
         waits
             .unit("percentunit")
@@ -224,8 +224,9 @@ pub fn board(m: &mut Maker) -> Board {
         ("{{subject}} {{server}} cut", cut),
     ];
     panels.push(m.graph("Lookups that went wrong", &targets));
-    let names = m.value("max", "geophone_dns_busiest_names", "", &["name", "qtype"]);
-    panels.push(m.panel(Show::Table, "Busiest names", &[("a minute", names)]));
+    let names = m.value("sum", "geophone_dns_busiest_names", "", &["name", "qtype"]);
+    let names = [("a minute", format!("topk(50, {names})"))];
+    panels.push(m.panel(Show::Table, "Busiest names", &names));
     let datagrams = m.rate("geophone_udp_datagrams_total", "", &["subject", "direction"]);
     panels.push(
         m.graph("Datagrams", &[("{{subject}} {{direction}}", datagrams)])

@@ -151,10 +151,11 @@ pub fn board(m: &mut Maker) -> Board {
     let gone = m.rate(
         "geophone_tunnel_watch_gap_seconds_total",
         "",
-        &["device", "reason"],
+        &["instance", "device", "reason"],
     );
+    let name = "{{device}} {{reason}} {{instance}}";
     panels.push(
-        m.graph("Share of the time in gaps", &[("{{device}} {{reason}}", gone)])
+        m.graph("Share of the time in gaps", &[(name, gone)])
             .size(6, 9),
     );
     let loss = m.band("Lost below the tunnels", "tunnel_loss_ratio", "");

@@ -9,6 +9,7 @@ pub static FURTHER: &[&Label] = &[
     &label::K8S_NAMESPACE,
     &label::K8S_DEPLOYMENT,
     &label::K8S_REPLICA_SET,
+    &label::K8S_REPLICATION_CONTROLLER,
     &label::K8S_STATEFUL_SET,
     &label::K8S_DAEMON_SET,
     &label::K8S_JOB,

@@ -151,6 +151,7 @@ pub mod label {
         K8S_NAMESPACE: "k8s_namespace_name", "k8s.namespace.name", "Namespace of the pod";
         K8S_DEPLOYMENT: "k8s_deployment_name", "k8s.deployment.name", "Deployment of the pod";
         K8S_REPLICA_SET: "k8s_replicaset_name", "k8s.replicaset.name", "ReplicaSet of the pod, if it is of no Deployment";
+        K8S_REPLICATION_CONTROLLER: "k8s_replicationcontroller_name", "k8s.replicationcontroller.name", "ReplicationController of the pod, if it is of no DeploymentConfig";
         K8S_STATEFUL_SET: "k8s_statefulset_name", "k8s.statefulset.name", "StatefulSet of the pod";
         K8S_DAEMON_SET: "k8s_daemonset_name", "k8s.daemonset.name", "DaemonSet of the pod";
         K8S_JOB: "k8s_job_name", "k8s.job.name", "Job of the pod, if it is of no CronJob";

@@ -7,6 +7,8 @@ use crate::identity::Peers;
 use crate::identity::peers::PeerError;
 use serde_json::Value as Json;
 
+/// Longest name of a host: a node of Kubernetes may be called so.
+const LONGEST_HOST: usize = 253;
 /// Longest text of a name, region or attribute.
 const LONGEST: usize = 128;
 /// Most attributes.
@@ -116,16 +118,14 @@ pub(super) fn check(config: &Config, schema: &Json) -> Result<(), Invalid> {
 }
 
 fn names(config: &Config) -> Result<(), Invalid> {
-    let length = |path: &[&str], text: &str| match text.len() {
-        0..=LONGEST => Ok(()),
-        long => Err(Invalid::new(
-            path,
-            format!("{long} bytes are more than {LONGEST}"),
-        )),
+    let within = |most: usize, path: &[&str], text: &str| match text.len() {
+        long if long > most => Err(Invalid::new(path, format!("{long} bytes are more than {most}"))),
+        _ => Ok(()),
     };
+    let length = |path: &[&str], text: &str| within(LONGEST, path, text);
     length(&["region"], &config.region)?;
     length(&["zone"], &config.zone)?;
-    length(&["host"], &config.host)?;
+    within(LONGEST_HOST, &["host"], &config.host)?;
     if config.attributes.len() > ATTRIBUTES {
         let message = format!(
             "{} attributes are more than {ATTRIBUTES}",

@@ -101,28 +101,28 @@ pub fn parse(path: &[u8]) -> Option<Workload> {
     })
 }
 
-/// Reads `/proc/PID/cgroup`: the unified hierarchy if it says something, else the controllers of version 1.
+/// Reads `/proc/PID/cgroup`: a container or a pod wherever one is told, else the unified hierarchy if it says something, else the
+/// controllers of version 1. On a hybrid host what a runtime without systemd starts is a container for those only, and for the
+/// unified hierarchy the runtime's own unit.
 pub fn parse_proc(content: &[u8]) -> Option<Workload> {
     let lines = || content.split(|b| *b == b'\n').filter_map(line);
-    if let Some(workload) = lines()
-        .filter(|(number, ..)| number == b"0")
-        .find_map(|(.., path)| parse(path))
-    {
-        return Some(workload);
-    }
-    let version1 = |wanted: &dyn Fn(&Workload) -> bool| {
-        [&b"name=systemd"[..], b"memory", b"cpu", b"pids"]
+    let of = |wanted: &dyn Fn(&Workload) -> bool| {
+        let unified = lines().filter(|(number, ..)| number == b"0");
+        let version1 = [&b"name=systemd"[..], b"memory", b"cpu", b"pids"]
             .into_iter()
-            .find_map(|controller| {
-                lines()
-                    .filter(|(_, controllers, _)| controllers.split(|b| *b == b',').any(|c| c == controller))
-                    .find_map(|(.., path)| parse(path).filter(wanted))
-            })
+            .flat_map(|controller| {
+                lines().filter(move |(_, controllers, _)| {
+                    controllers.split(|b| *b == b',').any(|c| c == controller)
+                })
+            });
+        unified
+            .chain(version1)
+            .find_map(|(.., path)| parse(path).filter(wanted))
     };
-    version1(&|w| w.kind == Kind::Container)
-        .or_else(|| version1(&|w| w.kind == Kind::Pod))
-        .or_else(|| version1(&|w| w.kind == Kind::Unit))
-        .or_else(|| version1(&|_| true))
+    of(&|w| w.kind == Kind::Container)
+        .or_else(|| of(&|w| w.kind == Kind::Pod))
+        .or_else(|| of(&|w| w.kind == Kind::Unit))
+        .or_else(|| of(&|_| true))
 }
 
 /// `hierarchy:controllers:path`

@@ -160,6 +160,7 @@ fn workload_label(kind: agent_kube::Kind) -> Option<&'static Label> {
     Some(match kind {
         Kind::Deployment => &label::K8S_DEPLOYMENT,
         Kind::ReplicaSet => &label::K8S_REPLICA_SET,
+        Kind::ReplicationController => &label::K8S_REPLICATION_CONTROLLER,
         Kind::StatefulSet => &label::K8S_STATEFUL_SET,
         Kind::DaemonSet => &label::K8S_DAEMON_SET,
         Kind::Job => &label::K8S_JOB,

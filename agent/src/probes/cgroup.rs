@@ -75,7 +75,7 @@ pub static PRESSURE: Metric = Metric::experimental(
     "s",
     Kind::Counter,
     &[&label::SUBJECT, &label::RESOURCE, &label::PRESSURE],
-    "Time in which all of its tasks that were not idle (full) waited for the resource: cpu (its quota as well), memory, io; or some of them for cpu",
+    "Time in which all of its tasks that were not idle (full) waited for the resource: cpu (its quota as well), memory, io; or some of them for cpu. Of several cgroups from reading to reading the one that waited most",
 );
 
 /// All of them.
@@ -108,6 +108,8 @@ struct Row {
     total: Option<usize>,
     /// It was read since its name was asked for: names come late where Kubernetes does.
     is_read: bool,
+    /// It was read since it was last added up.
+    is_fresh: bool,
     reading: Reading,
     /// What its counters were when they were last added up. Of one that came after the agent nothing.
     added: Reading,
@@ -126,7 +128,36 @@ struct Total {
     cpu: Option<u64>,
     throttled: Option<u64>,
     oom_kills: Option<u64>,
-    waits: [Option<u64>; 4],
+    waits: Waits,
+}
+
+/// For how long the cgroups of a subject waited: from reading to reading as long as the one that waited most. Their sum is no share of
+/// time: five containers that wait a twentieth of it each would be one that waits a quarter.
+#[derive(Default)]
+struct Waits {
+    /// µs.
+    micros: [Option<u64>; 4],
+    /// Those read since the last that came a second time, and the most that one of them has waited more, which `micros` has already.
+    seen: BTreeSet<u64>,
+    most: [u64; 4],
+}
+
+impl Waits {
+    fn add(&mut self, id: u64, now: &Reading, before: &Reading) {
+        if !self.seen.insert(id) {
+            self.seen = BTreeSet::from([id]);
+            self.most = [0; 4];
+        }
+        let both = now.waits.iter().zip(&before.waits);
+        for ((micros, most), (now, before)) in self.micros.iter_mut().zip(&mut self.most).zip(both) {
+            // What is not told is not 0.
+            if now.is_some() {
+                let more = grown(*now, *before);
+                *micros = Some(micros.unwrap_or(0) + more.saturating_sub(*most));
+                *most = more.max(*most);
+            }
+        }
+    }
 }
 
 /// CPU time of the calling thread.
@@ -221,7 +252,7 @@ impl Cgroup {
                 continue;
             };
             match self.rows.get_mut(&id) {
-                Some(row) => (row.reading, row.is_read) = (reading, true),
+                Some(row) => (row.reading, row.is_read, row.is_fresh) = (reading, true, true),
                 None => {
                     let zero = Reading {
                         cpu: Some(0),
@@ -236,6 +267,7 @@ impl Cgroup {
                         Row {
                             total: None,
                             is_read: true,
+                            is_fresh: true,
                             reading,
                             added,
                         },
@@ -277,11 +309,14 @@ impl Cgroup {
             total.uses = Uses::default();
             total.cores = None;
         }
-        for row in self.rows.values_mut() {
+        for (id, row) in &mut self.rows {
             let Some(total) = row.total.and_then(|at| self.totals.get_mut(at)) else {
                 continue;
             };
             total.add(&row.reading, &row.added);
+            if std::mem::take(&mut row.is_fresh) {
+                total.waits.add(*id, &row.reading, &row.added);
+            }
             row.added = row.reading.clone();
         }
         let used: Vec<usize> = self.rows.values().filter_map(|row| row.total).collect();
@@ -305,7 +340,7 @@ impl Total {
             cpu: None,
             throttled: None,
             oom_kills: None,
-            waits: [None; 4],
+            waits: Waits::default(),
         }
     }
 
@@ -326,9 +361,7 @@ impl Total {
             (&mut self.throttled, now.throttled, before.throttled),
             (&mut self.oom_kills, now.oom_kills, before.oom_kills),
         ];
-        let waits = self.waits.iter_mut().zip(now.waits).zip(before.waits);
-        let waits = waits.map(|((total, now), before)| (total, now, before));
-        for (total, now, before) in counters.into_iter().chain(waits) {
+        for (total, now, before) in counters {
             // What is not told is not 0.
             if now.is_some() {
                 *total = Some(total.unwrap_or(0) + grown(now, before));
@@ -389,7 +422,7 @@ impl Probe for Cgroup {
             throttled.extend(happened(total.throttled).map(|n| series(plain.clone(), n)));
             // A kill is to be seen in the rate: there is a nought before it.
             oom_kills.extend(total.oom_kills.map(|n| series(plain.clone(), Value::Counter(n))));
-            for (labels, micros) in total.wait_labels.iter().zip(total.waits) {
+            for (labels, micros) in total.wait_labels.iter().zip(total.waits.micros) {
                 pressure.extend(happened(micros).map(|n| series(labels.clone(), n)));
             }
         }

@@ -1,4 +1,4 @@
-//! EndpointSlices and pods as protobuf, as an API server writes them: `generated.proto` of `discovery/v1`, `core/v1`, `meta/v1` and
+//! Services, EndpointSlices and pods as protobuf, as an API server writes them: `generated.proto` of `discovery/v1`, `core/v1`, `meta/v1` and
 //! `runtime`.
 
 use serde_json::Value;
@@ -30,10 +30,10 @@ fn strings(object: &Value, fields: &[(usize, &str)]) -> Vec<u8> {
 }
 
 fn enveloped(kind: &str, raw: &[u8]) -> Vec<u8> {
-    let group: &[u8] = if kind.starts_with("Pod") {
-        b"v1"
-    } else {
+    let group: &[u8] = if kind.starts_with("EndpointSlice") {
         b"discovery.k8s.io/v1"
+    } else {
+        b"v1"
     };
     let types = [field(1, group), field(2, kind.as_bytes())].concat();
     [
@@ -133,7 +133,8 @@ fn message(object: &Value, numbers: &[(&str, usize)]) -> Vec<u8> {
                 value,
                 match key.as_str() {
                     "ownerReferences" => &OWNER,
-                    "podIPs" => &[("ip", 1)],
+                    "podIPs" | "ingress" => &[("ip", 1)],
+                    "loadBalancer" => &[("ingress", 1)],
                     _ => &[],
                 },
             ),
@@ -166,10 +167,23 @@ fn pod(object: &Value) -> Vec<u8> {
     .concat()
 }
 
+fn service(object: &Value) -> Vec<u8> {
+    [
+        field(1, &message(&object["metadata"], &META)),
+        field(
+            2,
+            &message(&object["spec"], &[("externalIPs", 5), ("clusterIPs", 18)]),
+        ),
+        field(3, &message(&object["status"], &[("loadBalancer", 1)])),
+    ]
+    .concat()
+}
+
 /// Kind and encoded form of objects of this plural.
 fn kind(plural: &str) -> (&'static str, fn(&Value) -> Vec<u8>) {
     match plural {
         "pods" => ("Pod", pod),
+        "services" => ("Service", service),
         _ => ("EndpointSlice", slice),
     }
 }

@@ -300,3 +300,26 @@ fn they_are_read_by_and_by() {
         assert!(round.iter().all(|n| *n <= 4), "{counts:?}");
     }
 }
+
+/// Cause: three containers of one workload that wait, in two rounds. Seen: as long as the one that waited most in each, not their sum.
+#[test]
+fn containers_that_wait_at_once_wait_once() {
+    let reading = |micros| Reading {
+        waits: [None, Some(micros), None, None],
+        ..Reading::default()
+    };
+    let mut waits = Waits::default();
+    let mut add = |id, before, now| {
+        waits.add(id, &reading(now), &reading(before));
+        waits.micros[1]
+    };
+    assert_eq!(
+        [add(1, 0, 50), add(2, 0, 50), add(3, 0, 80)],
+        [Some(50), Some(50), Some(80)]
+    );
+    assert_eq!(
+        [add(2, 50, 60), add(1, 50, 80), add(3, 80, 80), add(3, 80, 90)],
+        [Some(90), Some(110), Some(110), Some(120)]
+    );
+    assert_eq!(waits.micros[0], None);
+}

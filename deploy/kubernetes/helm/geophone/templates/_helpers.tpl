@@ -128,12 +128,37 @@ has them. */ -}}
 {{- mergeOverwrite (deepCopy .Values.config) $forced | toYaml }}
 {{- end }}
 
-{{- /* Where metrics are sent: a URL a line. */ -}}
+{{- /* Where metrics are sent: a URL a line, as far as the chart knows it. */ -}}
 {{- define "geophone.exports" -}}
 {{- $export := default dict .Values.config.export }}
-{{- range list (get (default dict $export.otlp) "endpoint") (get (default dict $export.remote_write) "url") }}
-{{- with . }}{{ . }}
+{{- $urls := list (get (default dict $export.otlp) "endpoint") (get (default dict $export.remote_write) "url") }}
+{{- range .Values.env }}
+{{- if has .name (list "GEOPHONE_EXPORT__OTLP__ENDPOINT" "GEOPHONE_EXPORT__REMOTE_WRITE__URL") }}
+{{- $urls = append $urls .value }}
+{{- end }}
+{{- end }}
+{{- range compact $urls }}{{ . }}
 {{ end }}
+{{- end }}
+
+{{- /* Seconds of a duration as Prometheus writes it. */ -}}
+{{- define "geophone.seconds" -}}
+{{- $units := dict "ms" 0.001 "s" 1 "m" 60 "h" 3600 "d" 86400 "w" 604800 "y" 31536000 }}
+{{- $all := 0.0 }}
+{{- range regexFindAll "[0-9]+(ms|[smhdwy])" . -1 }}
+{{- $all = addf $all (mulf (regexFind "^[0-9]+" . | float64) (get $units (regexFind "[a-z]+$" .) | float64)) }}
+{{- end }}
+{{- $all }}
+{{- end }}
+
+{{- /* What people set by env, or mount beside the settings, which may name it. */ -}}
+{{- define "geophone.env" -}}
+{{- if .Values.kubernetes.peers }}
+- name: GEOPHONE_KUBERNETES__PEERS
+  value: {{ .Values.kubernetes.peers | quote }}
+{{- end }}
+{{- with .Values.env }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -246,8 +271,18 @@ httpGet:
 {{- if and .Values.topologyFromLabels (or .Values.config.region .Values.config.zone) }}
 {{- fail "topologyFromLabels: it would take the place of config.region and config.zone, also where there are no labels; set one of both" }}
 {{- end }}
+{{- if regexMatch "^(127[.]|localhost$|[[]?::1[]]?$)" .Values.api.listenAddress }}
+{{- fail "api.listenAddress: the kubelet and who scrapes ask at the pod's address; leave it out, or api.expose" }}
+{{- end }}
 {{- range $name := list "podMonitor" "serviceMonitor" }}
 {{- $monitor := get $.Values $name }}
+{{- $interval := include "geophone.seconds" $monitor.interval | float64 }}
+{{- if and $monitor.create (gt (include "geophone.seconds" $monitor.scrapeTimeout | float64) $interval) }}
+{{- fail (printf "%s.scrapeTimeout: %s is longer than the interval, %s" $name $monitor.scrapeTimeout $monitor.interval) }}
+{{- end }}
+{{- if and $monitor.create $.Values.prometheusRule.create (gt $interval 30.0) }}
+{{- fail (printf "%s.interval: health is made of the last minute, and needs two scrapes of it; set 30s at most, or no prometheusRule" $name) }}
+{{- end }}
 {{- if and $monitor.create $.Values.api.tls.clientCaKey (not (and $monitor.tlsConfig.cert $monitor.tlsConfig.keySecret)) }}
 {{- fail (printf "%s: with api.tls.clientCaKey Prometheus needs a certificate too; set %s.tlsConfig.cert and keySecret" $name $name) }}
 {{- end }}
@@ -258,7 +293,8 @@ httpGet:
 {{- if and .Values.serviceMonitor.create (not .Values.service.create) }}
 {{- fail "serviceMonitor: there is no service; set service.create, or take podMonitor" }}
 {{- end }}
-{{- if and .Values.rules.alertmanagers (eq .Values.store.kind "none") }}
+{{- $alertmanagers := or .Values.rules.alertmanagers (get (default dict .Values.config.rules) "alertmanagers") }}
+{{- if and $alertmanagers (eq .Values.store.kind "none") }}
 {{- fail "rules.alertmanagers: with store.kind: none nothing is evaluated that could be sent" }}
 {{- end }}
 {{- $profile := default dict (get (default dict .Values.config.probes) "profile") }}
@@ -275,6 +311,11 @@ httpGet:
 {{- $tunnel := default dict (get (default dict .Values.config.probes) "tunnel") }}
 {{- if and $tunnel.namespaces (not (and .Values.hostPID (has "SYS_ADMIN" .Values.capabilities))) }}
 {{- fail "config.probes.tunnel.namespaces: entering them takes hostPID, and a list of capabilities with SYS_ADMIN, SYS_PTRACE and DAC_READ_SEARCH" }}
+{{- end }}
+{{- range .Values.env }}
+{{- if regexMatch "^GEOPHONE_(API__(LISTEN|TOKEN_FILE|TLS__.*)|STORE__KIND|KUBERNETES__(ENABLED|PEERS))$" .name }}
+{{- fail (printf "env %s: the chart sets it, from the values of %s" .name (regexFind "API|STORE|KUBERNETES" .name | lower)) }}
+{{- end }}
 {{- end }}
 {{- if not .Values.capabilities }}
 {{- range .Values.env }}
