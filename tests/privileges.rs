@@ -347,7 +347,10 @@ fn each_set_of_the_chart_is_enough() -> Result<()> {
         agent.until(|s| {
             let sent = s.sum("geophone_path_hop_probes_total", &[]);
             let errors = s.sum("geophone_path_trace_errors_total", &[]);
-            ensure!((sent > 0) == works && (errors > 0) != works, "{sent} probes, {errors} errors");
+            ensure!(
+                (sent > 0) == works && (errors > 0) != works,
+                "{sent} probes, {errors} errors"
+            );
             Ok(())
         })?;
         refused_nothing(&agent)?;

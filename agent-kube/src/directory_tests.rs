@@ -91,7 +91,10 @@ fn a_service_has_its_address_and_those_of_its_endpoints() {
     );
     assert_eq!(taken(&mut directory), pairs(&[]));
     // The region of the zone is learnt from a node of it, once.
-    assert_eq!(directory.unknown_zone(""), Some(("eu-1a".into(), "node-1".into())));
+    assert_eq!(
+        directory.unknown_zone(""),
+        Some(("eu-1a".into(), "node-1".into()))
+    );
     directory.set_region("eu-1a", Some("eu-1"));
     assert_eq!(directory.unknown_zone(""), None);
     assert_eq!(
@@ -462,10 +465,15 @@ fn each_zone_is_asked_in_turn() {
         };
         directory.set(By::Slice, zone, vec![claim]);
     }
-    let asked = |directory: &Directory, last: &str| directory.unknown_zone(last).map(|(zone, _)| zone.to_string());
+    let asked =
+        |directory: &Directory, last: &str| directory.unknown_zone(last).map(|(zone, _)| zone.to_string());
     assert_eq!(asked(&directory, "").as_deref(), Some("a"));
     assert_eq!(asked(&directory, "a").as_deref(), Some("b"));
     assert_eq!(asked(&directory, "b").as_deref(), Some("a"));
     directory.set_region("b", Some("eu"));
-    assert_eq!(asked(&directory, "a").as_deref(), Some("a"), "it is the only one left");
+    assert_eq!(
+        asked(&directory, "a").as_deref(),
+        Some("a"),
+        "it is the only one left"
+    );
 }

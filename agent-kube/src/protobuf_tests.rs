@@ -272,7 +272,10 @@ fn a_service_is_its_addresses() {
         field(18, b"10.96.0.7"),
         field(18, b"fd00:96::7"),
     ];
-    let balancers = [field(1, &field(1, b"203.0.113.5")), field(1, &field(2, b"lb.example"))];
+    let balancers = [
+        field(1, &field(1, b"203.0.113.5")),
+        field(1, &field(2, b"lb.example")),
+    ];
     let status = field(1, &balancers.concat());
     let service = [
         field(1, &meta.concat()),

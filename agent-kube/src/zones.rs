@@ -98,9 +98,7 @@ impl Zones {
         let is_after = |name: &&Arc<str>| ***name > *last;
         let open = |(name, zone): (&Arc<str>, &Zone)| Some((name.clone(), zone.ask.clone()?));
         let mut after = self.zones.iter().filter(|(name, _)| is_after(name));
-        after
-            .find_map(open)
-            .or_else(|| self.zones.iter().find_map(open))
+        after.find_map(open).or_else(|| self.zones.iter().find_map(open))
     }
 
     /// What the node said; `None` = it is not there, or in another zone: then another one of the zone is asked. Returns whether the

@@ -311,15 +311,38 @@ impl Incident {
         }
     }
 
-    /// The first cause: of those whose place depends on no other alert's place the one that was there first.
+    /// The first cause: of those whose place depends on no other alert's place the one that was there first. Of many, such as a zone's
+    /// health, one cannot be ill because of all: if no other is, it made them so.
     fn find_cause(&mut self, edges: &Edges) {
         let reaches: Vec<place::Reach> = self
             .alerts
             .iter()
             .map(|member| edges.reach(edges.place(&member.labels)))
             .collect();
-        let is_root = |own: &place::Reach| !reaches.iter().any(|other| own.depends(other));
-        let roots = reaches.iter().enumerate().filter(|(_, own)| is_root(own));
+        let is_mean = |at: usize| {
+            let of = self.alerts.get(at).map(|member| member.labels.get("entity"));
+            matches!(of, Some("zone" | "region"))
+        };
+        let made = |(at, own): (usize, &place::Reach)| {
+            let below: Vec<_> = reaches.iter().filter(|other| other.depends(own)).collect();
+            // What depends on another one of them is ill by that.
+            let nearest = below
+                .iter()
+                .filter(|one| !below.iter().any(|other| one.depends(other)));
+            is_mean(at) && nearest.map(|one| one.own()).collect::<BTreeSet<_>>().len() == 1
+        };
+        let made: Vec<bool> = reaches.iter().enumerate().map(made).collect();
+        let causes = || {
+            reaches
+                .iter()
+                .zip(&made)
+                .filter(|(_, made)| !**made)
+                .map(|(reach, _)| reach)
+        };
+        let is_root = |(at, own): &(usize, &place::Reach)| {
+            !made.get(*at).is_some_and(|made| *made) && !causes().any(|other| own.depends(other))
+        };
+        let roots = reaches.iter().enumerate().filter(is_root);
         let first = roots.min_by_key(|(at, _)| (self.alerts.get(*at).map(|member| member.active_at), *at));
         let Some((cause, own)) = first else {
             return;

@@ -85,24 +85,22 @@ fn main() {
         let Some(0) = watcher.due(at) else { continue };
         let begin = cpu();
         let mut queries = Duration::ZERO;
-        let round = watcher.evaluate(
-            at,
-            &mut |query| {
-                let begin = cpu();
-                let answer = instant(query, at, &Options::default(), &store, &Free);
-                let Answer::Vector(_, elements) = answer.map_err(|e| e.to_string())?.value else {
-                    panic!("{query}: no vector");
-                };
-                let found = elements.into_iter().filter_map(|element| match element.sample {
-                    Sample::Float(value) => Some((element.labels, value)),
-                    Sample::Histogram(_) => None,
-                });
-                let found = found.collect();
-                queries += cpu() - begin;
-                Ok(found)
-            },
-            None,
-        );
+        let mut ask = |query: &str| {
+            let begin = cpu();
+            let answer = instant(query, at, &Options::default(), &store, &Free);
+            let Answer::Vector(_, elements) = answer.map_err(|e| e.to_string())?.value else {
+                panic!("{query}: no vector");
+            };
+            let found = elements.into_iter().filter_map(|element| match element.sample {
+                Sample::Float(value) => Some((element.labels, value)),
+                Sample::Histogram(_) => None,
+            });
+            let found = found.collect();
+            queries += cpu() - begin;
+            Ok(found)
+        };
+        let verdicts = watcher.verdicts(at, &mut ask);
+        let round = watcher.explain(verdicts, &mut ask, None);
         assert!(round.failed.is_empty(), "{:?}", round.failed);
         // What is learned at first costs less.
         if second >= (ROUNDS - 50) * STEP {

@@ -13,7 +13,12 @@ pub fn board(m: &mut Maker) -> Board {
     let nodes = m.recorded("count", "target_info", r#"job="geophone""#, &["instance"]);
     let nodes = m.stat("Nodes", format!("count({nodes})"));
     panels.push(nodes.about("Agents that tell"));
-    let regions = m.recorded("count", "target_info", r#"job="geophone",region!="""#, &["region"]);
+    let regions = m.recorded(
+        "count",
+        "target_info",
+        r#"job="geophone",region!="""#,
+        &["region"],
+    );
     panels.push(
         m.stat("Regions", format!("count({regions})"))
             .about("Regions that agents say they are in"),

@@ -34,10 +34,7 @@ pub fn board(m: &mut Maker) -> Board {
 
     panels.push(m.row("Loss"));
     let (again, sent) = loss(m, &["peer_region"]);
-    let lost = m.graph(
-        "Segments sent again",
-        &[("{{peer_region}}", rare(&again, &sent))],
-    );
+    let lost = m.graph("Segments sent again", &[("{{peer_region}}", rare(&again, &sent))]);
     panels.push(lost.unit("percentunit").limits(0.005, 0.02));
     let kinds = m.rate("geophone_tcp_retransmits_total", "", &["type"]);
     panels.push(m.panel(

@@ -102,11 +102,7 @@ pub fn board(m: &mut Maker) -> Board {
         &[("{{subject}}", cpu), ("{{subject}} kept away by its quota", kept)],
     );
     panels.push(cpu.leads(PROFILES, &["subject"]));
-    let waits = m.rate(
-        "geophone_cgroup_pressure_seconds_total",
-        r#"kind="full""#,
-        &by,
-    );
+    let waits = m.rate("geophone_cgroup_pressure_seconds_total", r#"kind="full""#, &by);
     let waits = m.graph("All tasks wait", &[(name, waits)]);
     panels.push(
         waits

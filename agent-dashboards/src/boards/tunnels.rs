@@ -154,10 +154,7 @@ pub fn board(m: &mut Maker) -> Board {
         &["instance", "device", "reason"],
     );
     let name = "{{device}} {{reason}} {{instance}}";
-    panels.push(
-        m.graph("Share of the time in gaps", &[(name, gone)])
-            .size(6, 9),
-    );
+    panels.push(m.graph("Share of the time in gaps", &[(name, gone)]).size(6, 9));
     let loss = m.band("Lost below the tunnels", "tunnel_loss_ratio", "");
     let row = m.row("Expected of tunnels to $remote");
     panels.push(row.hiding(Some("remote"), vec![loss]));

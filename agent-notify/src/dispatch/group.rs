@@ -123,7 +123,7 @@ impl Flush<'_> {
     fn look(&self, told: &mut Told, integration: &Integration) -> Option<Vec<Alert>> {
         let of = |alert: &Alert| alert.fingerprint();
         let fires = self.members.iter().filter(|member| member.alert.is_firing());
-        let muted = fires.clone().filter(|member| member.muted);
+        let left_out = fires.clone().filter(|member| member.muted || member.unseen);
         let firing = fires.filter(|member| !member.muted && !member.unseen);
         let firing: Vec<&Alert> = firing.map(|member| member.alert).collect();
         // The end of what was told is told even if a silence came in between: else it would be open there for ever.
@@ -149,8 +149,8 @@ impl Flush<'_> {
         let mut alerts = Vec::new();
         if speaks {
             told.at = self.now;
-            // Left out, so a place that has one state for all of a group may take it for over: news once it is not muted.
-            for member in muted {
+            // A place that has one state for all of a group may take them for over: they are news once they are told again.
+            for member in left_out {
                 told.open.entry(of(member.alert)).and_modify(|at| *at = 0);
             }
             for alert in firing {

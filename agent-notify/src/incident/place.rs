@@ -204,6 +204,11 @@ impl Reach {
         other.place.is_subset(&self.all) && !self.place.is_subset(&other.all)
     }
 
+    /// The place itself.
+    pub fn own(&self) -> &Place {
+        &self.place
+    }
+
     /// The place as people read it.
     pub fn shown(&self) -> String {
         let all: Vec<String> = self

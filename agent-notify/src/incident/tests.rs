@@ -356,3 +356,34 @@ fn they_survive_and_are_bounded() {
     let last = incidents.all().last().unwrap();
     assert_eq!((last.alerts.len(), last.more), (MEMBERS, 5));
 }
+
+/// Cause: the health of a region, one peer in it, and who talks to that; then another peer of it. Seen: one peer makes the region ill, and the
+/// region makes two so.
+#[test]
+fn what_is_the_mean_of_many_is_no_cause_of_one() {
+    let mut incidents = Incidents::new(WINDOW);
+    let peer = |name| entity(Kind::Peer, name);
+    let region = entity(Kind::Region, "eu");
+    let edges = Edges::new([
+        (entity(Kind::Subject, "shop"), peer("db")),
+        (peer("db"), region.clone()),
+        (peer("web"), region),
+    ]);
+    let mean = alert("Mean", &[("entity", "region"), ("name", "eu")], 1_000);
+    let db = alert("Db", &[("entity", "peer"), ("name", "db")], 1_000);
+    let shop = alert("Shop", &[("entity", "subject"), ("name", "shop")], 1_000);
+    let cause = |incidents: &Incidents| {
+        assert_eq!(incidents.all().len(), 1);
+        incidents.all()[0]
+            .first_cause()
+            .unwrap()
+            .labels
+            .get("alertname")
+            .to_owned()
+    };
+    incidents.observe(1_000, [&mean, &shop, &db].into_iter(), &edges);
+    assert_eq!(cause(&incidents), "Db");
+    let web = alert("Web", &[("entity", "peer"), ("name", "web")], 2_000);
+    incidents.observe(2_000, [&mean, &shop, &db, &web].into_iter(), &edges);
+    assert_eq!(cause(&incidents), "Mean");
+}

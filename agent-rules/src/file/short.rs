@@ -81,6 +81,9 @@ impl Read<'_> {
             "anomaly" => self.anomaly(&what, node),
             _ => self.composite(&what, *line, node),
         }?;
+        if let Err(why) = check(&short.expr) {
+            return self.wrong(*line, format!("{what}: {why}"));
+        }
         // Braces of a name would be a template's.
         let title = if name.contains("{{") { "alert" } else { name };
         short.summary = format!("{title}: {}", short.summary);
@@ -268,6 +271,8 @@ impl Read<'_> {
             );
         };
         match check(&of) {
+            // A comment ends with its line, and not with what is written behind it.
+            Ok(()) if of.contains('#') => Some(format!("{}\n", of.trim())),
             Ok(()) => Some(of.trim().to_owned()),
             Err(why) => self.wrong(line, format!("{what}: of: {why}")),
         }

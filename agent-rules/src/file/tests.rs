@@ -160,6 +160,12 @@ fn short_forms_are_queries() {
     for (rule, wanted) in [
         ("threshold: {of: x, above: 0.50}", "x > 0.5"),
         ("threshold: {of: 'a / b', below: -1}", "(a / b) < -1"),
+        ("threshold: {of: 'a # b', above: 5}", "(a # b\n) > 5"),
+        ("rate: {of: 'a # b', over: 5m, above: 5}", "rate(a # b\n[5m]) > 5"),
+        (
+            "change: {of: 'a # b', over: 5m, above: 5}",
+            "(a # b\n) - (a # b\n offset 5m) > 5",
+        ),
         (
             "rate: {of: x_total, over: 5m, above: 1e3}",
             "rate(x_total[5m]) > 1000",
@@ -207,6 +213,7 @@ fn what_is_wrong_with_a_short_form_is_told() {
         ),
         ("threshold: {above: 5}", "threshold: it has no `of`"),
         ("threshold: {of: 'sum(', above: 5}", "threshold: of: "),
+        ("threshold: {of: time(), above: 5}", "threshold: "),
         ("threshold: {of: x}", "threshold: neither `above` nor `below`"),
         (
             "threshold: {of: x, above: 1, below: 2}",

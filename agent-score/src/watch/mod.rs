@@ -170,6 +170,8 @@ pub struct Round {
     pub ended: Vec<Anomaly>,
     /// Watches whose query failed that had not failed before, and why.
     pub failed: Vec<(String, String)>,
+    /// Numbers of those that have begun.
+    new: Vec<u64>,
 }
 
 /// All watches.
@@ -235,9 +237,9 @@ impl Watcher {
         Some(before.map_or(0, |before| (slot - before - 1).max(0).unsigned_abs()))
     }
 
-    /// Evaluates all watches. `cpu`: of an agent that samples what the CPUs do.
-    pub fn evaluate(&mut self, at: Millis, ask: &mut Ask, cpu: Option<&mut Cpu>) -> Round {
-        let since = *self.since.get_or_insert(at);
+    /// Evaluates all watches. What is to be told of them comes by [`Watcher::explain`], which may take its time when much is unusual at once.
+    pub fn verdicts(&mut self, at: Millis, ask: &mut Ask) -> Round {
+        self.since.get_or_insert(at);
         let mut round = Round::default();
         let mut room = Room::new(self);
         let mut begun = Vec::new();
@@ -268,9 +270,18 @@ impl Watcher {
         self.entities.judge(at, &mut self.kept, &mut begun, &mut round);
         let gone = GONE * self.settings.interval;
         self.entities.end(at, gone, &mut self.kept, &mut round);
-        let mut inquiry = Inquiry::new(at, since, self.settings.interval);
         round.found = begun.len();
-        for number in begun {
+        round.new = begun;
+        self.latest = at;
+        round
+    }
+
+    /// Looks for the causes of what the verdicts have found, and says what is to be told. `cpu`: of an agent that samples what the
+    /// CPUs do.
+    pub fn explain(&mut self, mut round: Round, ask: &mut Ask, cpu: Option<&mut Cpu>) -> Round {
+        let at = self.latest;
+        let mut inquiry = Inquiry::new(at, self.since.unwrap_or(at), self.settings.interval);
+        for number in std::mem::take(&mut round.new) {
             self.waiting.add(number, at);
             if cpu.is_some()
                 && let Some(anomaly) = self.kept.get_mut(number)
@@ -283,7 +294,6 @@ impl Watcher {
         for over in &round.ended {
             round.begun.extend(self.waiting.take(over));
         }
-        self.latest = at;
         round
     }
 

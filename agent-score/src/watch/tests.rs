@@ -39,6 +39,14 @@ fn labels(name: &str) -> Labels {
     ])
 }
 
+impl Watcher {
+    /// Verdicts and causes.
+    pub(crate) fn evaluate(&mut self, at: Millis, ask: &mut Ask, cpu: Option<&mut Cpu>) -> Round {
+        let round = self.verdicts(at, ask);
+        self.explain(round, ask, cpu)
+    }
+}
+
 /// A watcher and its time. Of what is asked for as evidence there is nothing.
 struct Fed {
     watcher: Watcher,

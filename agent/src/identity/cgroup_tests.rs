@@ -329,9 +329,8 @@ fn the_hierarchy_that_says_most_is_taken() {
         Some("nginx.service")
     );
     // A hybrid host, and a runtime that starts containers without systemd.
-    let hybrid = format!(
-        "1:name=systemd:/kubepods/burstable/pod{POD}/{ID}\n0::/system.slice/containerd.service\n"
-    );
+    let hybrid =
+        format!("1:name=systemd:/kubepods/burstable/pod{POD}/{ID}\n0::/system.slice/containerd.service\n");
     assert_eq!(of(hybrid).as_deref(), Some("3f4e1a2b5c6d"));
     assert_eq!(
         of(format!("9:name=systemd:/\n4:memory:/docker/{ID}\n0::/\n")).as_deref(),

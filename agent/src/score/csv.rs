@@ -192,6 +192,10 @@ fn number(text: &str) -> std::result::Result<f64, String> {
             .parse()
             .map_err(|_none| format!("{text:?} is no number; leave it empty where nothing was measured"))?,
     };
+    if number.is_infinite() {
+        // What was divided by nothing. The line stays, so that what is written has as many.
+        return Ok(f64::NAN);
+    }
     if number.abs() > LARGEST {
         return Err(format!(
             "{text} is farther from 0 than {LARGEST:e}; take a larger unit, or leave it empty where nothing was measured"
@@ -211,7 +215,19 @@ fn time(text: &str) -> Option<i64> {
         // The year 9999: nobody can write a later one.
         return (ms.abs() < 2.5e14).then_some(ms.round() as i64);
     }
-    let (local, offset) = zone(text)?;
+    // A day alone begins it; and `%z` of strftime has no colon.
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let text = match text.split_at_checked(text.len().saturating_sub(5)) {
+        _ if text.len() == 10 => format!("{text}T00:00:00Z"),
+        Some((before, after))
+            if after.starts_with(['+', '-']) && text.len() > 16 && after.get(1..).is_some_and(digits) =>
+        {
+            let (hours, minutes) = after.split_at_checked(3)?;
+            format!("{before}{hours}:{minutes}")
+        }
+        _ => text.to_owned(),
+    };
+    let (local, offset) = zone(&text)?;
     let time = humantime::parse_rfc3339_weak(&local).ok()?;
     let since = time.duration_since(UNIX_EPOCH).ok()?;
     Some(i64::try_from(since.as_millis()).ok()? - offset)
@@ -258,10 +274,10 @@ mod tests {
     /// why; in the third column as well.
     #[test]
     fn what_is_too_large_to_be_judged_is_left_out() {
-        let (table, complaints) = parse("1,1e30\n2,-1e308\n3,inf\n4,-1e30\n5,nan\n");
-        assert_eq!(table.rows.len(), 3);
+        let (table, complaints) = parse("1,1e30\n2,-1e308\n3,1e31\n4,-1e30\n5,nan\n6,inf\n7,-Inf\n");
+        assert_eq!(table.rows.len(), 5, "what is infinite is missing");
         assert_eq!(complaints.len(), 2);
-        for (complaint, value) in complaints.iter().zip(["-1e308", "inf"]) {
+        for (complaint, value) in complaints.iter().zip(["-1e308", "1e31"]) {
             assert!(
                 complaint.contains(&format!("{value} is farther from 0 than 1e30; ")),
                 "{complaint}"
@@ -298,6 +314,9 @@ mod tests {
             ("2026-01-31T12:00:00Z", 1_769_860_800_000),
             ("2026-01-31T13:00:00+01:00", 1_769_860_800_000),
             ("2026-01-31 12:00:00", 1_769_860_800_000),
+            ("2026-01-31T13:00:00+0100", 1_769_860_800_000),
+            ("2026-01-31T10:30:00-0130", 1_769_860_800_000),
+            ("2026-01-31", 1_769_817_600_000),
             ("\"2026-01-31 12:00:00.250\"", 1_769_860_800_250),
         ] {
             let (table, complaints) = parse(&format!("{text},1\n"));

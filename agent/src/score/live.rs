@@ -223,8 +223,7 @@ impl Anomalies {
             let mut guard = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
             let (watcher, boards) = &mut *guard;
             let round = watcher.close(goes_on);
-            let board = Arc::new(boards.make(watcher));
-            *self.published.write().unwrap_or_else(PoisonError::into_inner) = board;
+            self.publish(boards.make(watcher));
             round
         };
         self.tell(round);
@@ -271,16 +270,24 @@ impl Anomalies {
             stacks.map_or_else(Vec::new, |stacks| sampled::changed(stacks, spans, subject, until))
         };
         let profile: &mut Cpu = &mut changed;
-        let round = watcher.evaluate(at, &mut ask, stacks.is_some().then_some(profile));
-        let board = Arc::new(boards.make(watcher));
-        *self.published.write().unwrap_or_else(PoisonError::into_inner) = board;
+        // Each verdict at once: the causes of many take longer than a verdict may.
+        let round = watcher.verdicts(at, &mut ask);
+        self.publish(boards.make(watcher));
         self.count(watcher, &round, at);
+        let round = watcher.explain(round, &mut ask, stacks.is_some().then_some(profile));
+        if !round.begun.is_empty() || !round.ended.is_empty() {
+            self.publish(boards.make(watcher));
+        }
         drop(guard);
         let is_any = self.tell(round);
         self.counters
             .nanos
             .fetch_add(cpu().saturating_sub(begin), Relaxed);
         is_any
+    }
+
+    fn publish(&self, board: Board) {
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(board);
     }
 
     fn ask(

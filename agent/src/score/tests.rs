@@ -340,20 +340,18 @@ fn what_is_watched_is_declared() {
     let asked = Asked::default();
     for round in 0..300 {
         let at = 1_700_000_000_000 + round * 10_000;
-        watcher.evaluate(
-            at,
-            &mut |query| {
-                if query == "odd" {
-                    let value = if round == 299 { 100.0 } else { 0.0 };
-                    return Ok(vec![(Labels::default(), value)]);
-                }
-                let options = agent_store::promql::Options::default();
-                let answer =
-                    agent_store::promql::instant(query, at, &options, &asked, &agent_store::series::Free);
-                answer.map(|_| Vec::new()).map_err(|e| e.to_string())
-            },
-            None,
-        );
+        let mut ask = |query: &str| {
+            if query == "odd" {
+                let value = if round == 299 { 100.0 } else { 0.0 };
+                return Ok(vec![(Labels::default(), value)]);
+            }
+            let options = agent_store::promql::Options::default();
+            let answer =
+                agent_store::promql::instant(query, at, &options, &asked, &agent_store::series::Free);
+            answer.map(|_| Vec::new()).map_err(|e| e.to_string())
+        };
+        let verdicts = watcher.verdicts(at, &mut ask);
+        watcher.explain(verdicts, &mut ask, None);
     }
     assert_eq!(watcher.anomalies().count(), 1, "evidence was looked for");
     assert_eq!(watcher.failures(), 0);

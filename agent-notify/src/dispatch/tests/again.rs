@@ -279,3 +279,26 @@ fn what_nobody_can_look_at_is_not_over() {
     }
     assert_eq!(ends, [(64, "0: -1".to_owned())]);
 }
+
+/// Cause: of two that were told one ends after a restart, before the other has been seen again. Seen: its end; and when the other is seen, that it
+/// fires, for who has one state of both has been told that it is over.
+#[test]
+fn what_was_not_seen_since_a_restart_is_news_after_the_end_of_another() {
+    let mut it = one();
+    let (a, b) = (alert("A", "1", T), alert("A", "2", T));
+    let both = [a.clone(), b.clone()];
+    step(&mut it, T, &both);
+    let first = entries(&mut it, T + 30 * SECOND, &both, &Silences::default());
+    assert_eq!(told(&first), ["0: +1 +2"]);
+    let mut again = one();
+    again.restore(T + MINUTE, vec![(0, 0, first[0].memo.clone())]);
+    let mut seen = |seconds: std::ops::Range<i64>, alert: &Alert| -> Vec<String> {
+        let steps = seconds.step_by(10);
+        steps
+            .flat_map(|second| step(&mut again, T + second * SECOND, just(alert)))
+            .collect()
+    };
+    assert_eq!(seen(70..90, &a), NOTHING);
+    assert_eq!(seen(90..180, &over(&a, T + 90 * SECOND)), ["0: -1"]);
+    assert_eq!(seen(180..600, &b), ["0: +2"]);
+}

@@ -7,7 +7,7 @@ use agent_store::labels;
 use std::collections::BTreeSet;
 
 /// All edges. Besides what single series name: who is reached by default routes depends on these interfaces, a tunnel on those on
-/// which its namespace's tunnels are watched, and this host's health on its uplinks and resources. `common` are labels of all alerts.
+/// which its namespace's tunnels are watched, and this host's health on its peers, uplinks and resources. `common` are labels of all alerts.
 pub fn edges(snapshot: &Snapshot, common: &labels::Labels) -> Edges {
     let mut edges = Edges::with_common(common.clone());
     let (mut peers, mut tunnels, mut needed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -36,7 +36,7 @@ pub fn edges(snapshot: &Snapshot, common: &labels::Labels) -> Edges {
             }
         }
     }
-    needed.extend(uplinks.iter().cloned());
+    needed.extend(uplinks.iter().chain(&peers).cloned());
     let node: Entity = (Kind::Node, common.get("instance").to_owned());
     for (from, to) in [(peers, uplinks), (BTreeSet::from([node]), needed)] {
         for from in &from {
@@ -145,6 +145,15 @@ mod tests {
             alert("InterfaceDown", 3_000, &[("device", "eth0")]),
         ];
         assert_eq!(incidents(&all), [("InterfaceDown".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn a_peer_that_fails_is_the_cause_of_what_the_node_suffers() {
+        let all = [
+            alert("Health", 1_000, &[("entity", "node"), ("name", "n")]),
+            alert("Loss", 2_000, &[("peer", "db")]),
+        ];
+        assert_eq!(incidents(&all), [("Loss".to_owned(), 2)]);
     }
 
     #[test]

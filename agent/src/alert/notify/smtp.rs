@@ -6,6 +6,7 @@ use crate::export::push::tls::Files;
 use agent_notify::Notification;
 use agent_notify::receivers::email::{Email, Parts};
 use anyhow::{Context as _, Result, anyhow};
+use lettre::address::Envelope;
 use lettre::message::{Mailbox, Mailboxes, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{
@@ -68,9 +69,39 @@ impl Smtp {
         })
     }
 
-    /// Sends one.
+    /// Sends one. A server that refuses one address takes the message for none: the others get it each by itself then.
     pub async fn send(&self, message: &Message) -> Reply {
-        match self.transport.send(message.clone()).await {
+        let (all, bytes) = (message.envelope(), message.formatted());
+        let reply = self.deliver(all, &bytes).await;
+        if all.to().len() < 2 || !matches!(reply, Reply::Permanent { .. }) {
+            return reply;
+        }
+        let (mut refused, mut later) = (Vec::new(), None);
+        for to in all.to() {
+            let one = match Envelope::new(all.from().cloned(), vec![to.clone()]) {
+                Ok(one) => self.deliver(&one, &bytes).await,
+                Err(error) => Reply::permanent(said(&error)),
+            };
+            match one {
+                Reply::Accepted { .. } => {}
+                Reply::Retry { .. } => later = Some(one),
+                Reply::Permanent { cause } => refused.push((to, cause)),
+            }
+        }
+        if refused.len() == all.to().len() {
+            return reply;
+        }
+        for (to, cause) in &refused {
+            tracing::warn!("alerting: mail to {to}: {cause}; the others have it");
+        }
+        later.unwrap_or(Reply::Accepted {
+            rejected: 0,
+            message: String::new(),
+        })
+    }
+
+    async fn deliver(&self, envelope: &Envelope, message: &[u8]) -> Reply {
+        match self.transport.send_raw(envelope, message).await {
             Ok(_) => Reply::Accepted {
                 rejected: 0,
                 message: String::new(),
@@ -142,22 +173,102 @@ mod tests {
     use agent_notify::Alert;
     use agent_notify::text::{BODY, SUBJECT, Text};
     use agent_store::labels::Labels;
-    use std::sync::Arc;
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::sync::{Arc, mpsc};
+
+    fn route(port: u16, to: &str) -> Route {
+        Route {
+            from: "geophone@example.org".parse().unwrap(),
+            to: to.parse().unwrap(),
+            host: "127.0.0.1".to_owned(),
+            port,
+            hello: "localhost".to_owned(),
+            username: String::new(),
+            require_tls: false,
+            tls: TlsSettings::default(),
+        }
+    }
+
+    /// Cause: a server that knows one of two addresses no more, or both. Seen: the other one gets the message, once; of two that are
+    /// refused nobody does.
+    #[tokio::test]
+    async fn an_address_that_is_gone_keeps_nothing_from_the_others() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let (sender, delivered) = mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in server.incoming() {
+                let mut writer = stream.unwrap();
+                let mut to = Vec::new();
+                let mut is_data = false;
+                writer.write_all(b"220 here\r\n").unwrap();
+                for line in BufReader::new(writer.try_clone().unwrap()).lines() {
+                    let line = line.unwrap_or_default();
+                    let answer = match line.split(' ').next().unwrap_or_default() {
+                        "." => {
+                            is_data = false;
+                            sender.send(std::mem::take(&mut to)).unwrap();
+                            "250 taken"
+                        }
+                        _ if is_data => continue,
+                        "MAIL" => {
+                            to.clear();
+                            "250 go on"
+                        }
+                        "RCPT" if line.contains("gone") => "550 5.1.1 no such user",
+                        "RCPT" => {
+                            to.push(line);
+                            "250 go on"
+                        }
+                        "DATA" => {
+                            is_data = true;
+                            "354 go on"
+                        }
+                        _ => "250 go on",
+                    };
+                    let _ = writer.write_all(format!("{answer}\r\n").as_bytes());
+                }
+            }
+        });
+        let email = Email {
+            subject: Text::new(SUBJECT).unwrap(),
+            text: Text::new(BODY).unwrap(),
+            html: None,
+        };
+        let notification = Notification {
+            receiver: "ops".to_owned(),
+            group_key: "{}:{}".to_owned(),
+            group_labels: Labels::default(),
+            at: 0,
+            alerts: Vec::new(),
+            external_url: String::new(),
+            lasts: 0,
+        };
+        for (to, is_taken) in [
+            ("ops@example.org, gone@example.org", true),
+            ("gone@example.org, gone-too@example.org", false),
+        ] {
+            let route = route(port, to);
+            let smtp = Smtp::new(&route, "receivers", None, Duration::from_secs(5)).unwrap();
+            let reply = smtp.send(&message(&email, &route, &notification).unwrap()).await;
+            assert_eq!(matches!(reply, Reply::Accepted { .. }), is_taken, "{reply:?}");
+            assert_eq!(matches!(reply, Reply::Permanent { .. }), !is_taken, "{reply:?}");
+            let all: Vec<Vec<String>> = delivered.try_iter().collect();
+            let wanted: &[&[&str]] = if is_taken {
+                &[&["RCPT TO:<ops@example.org>"]]
+            } else {
+                &[]
+            };
+            assert_eq!(all, wanted);
+        }
+    }
 
     /// What is in labels stays in the body, whatever it looks like, and lines are no longer than mail allows.
     #[test]
     fn labels_become_neither_headers_nor_parts() {
         let hostile = "\"}\r\nBcc: all@example.org\r\n.\r\nQUIT\r\n--boundary\r\n<b>\u{0}é😀";
-        let route = Route {
-            from: "geophone@example.org".parse().unwrap(),
-            to: "Ops <a@example.org>, b@example.org".parse().unwrap(),
-            host: "localhost".to_owned(),
-            port: 25,
-            hello: String::new(),
-            username: String::new(),
-            require_tls: true,
-            tls: TlsSettings::default(),
-        };
+        let route = route(25, "Ops <a@example.org>, b@example.org");
         let email = Email {
             subject: Text::new(SUBJECT).unwrap(),
             text: Text::new(BODY).unwrap(),

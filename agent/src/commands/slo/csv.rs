@@ -59,7 +59,9 @@ fn ticks(file: &Path, table: &Table, judge: &cli::SloJudge) -> Result<Vec<Tick>>
     let mut last: Option<Millis> = None;
     let mut ticks = Vec::new();
     for row in &table.rows {
-        let since = last.map_or(step, |last| (row.at - last).min(STEPS * step));
+        // Behind a gap a line is evidence of itself, and of nothing before it.
+        let since = last.map_or(step, |last| row.at - last);
+        let since = if since > STEPS * step { step } else { since };
         last = Some(row.at);
         let seconds = since as f64 / 1000.0;
         let (bad, total) = match row.third {
