@@ -1,9 +1,12 @@
 //! Trends that are known, and what is foretold of them.
 
+use super::fit::quantile;
 use super::*;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::f64::consts::TAU;
+
+mod changes;
 
 const HOUR: Millis = 3_600_000;
 const START: Millis = 1_760_000_000_000;

@@ -2,7 +2,8 @@
 //!
 //! Who is not healthy together with most that it talks to, while these are healthy elsewhere, is the cause: a peer that all its
 //! users suffer from, a subject that suffers at all its peers, a zone whose peers all suffer. Where two talk to nobody else,
-//! nobody can say. The loopback is no elsewhere: it is well whatever has become of the way out.
+//! nobody can say. A zone, a region and the node are the sum of others: they suffer from those in them that are ill. But who
+//! lacks something itself, such as memory, has that from nobody. The loopback is no elsewhere: it is well whatever has become of the way out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,13 @@ pub const ILL: &str = "geophone_health_state >= 1";
 pub const TALKS: &str = "sum by (subject, peer) (rate(geophone_tcp_segments_total[1m])) > 0";
 /// Where the peers are.
 pub const LIES: &str = "count by (peer, peer_zone, peer_region) (geophone_tcp_connections)";
+
+/// Who has used up what it has itself, and loses more by that than by all else. Nothing else may be known of it, hence
+/// `unless`.
+pub const LACKS: &str = "(1 - geophone_health_factor{entity=~\"subject|node\",factor=\"saturation\"}) > 0 \
+     unless on (instance, entity, name) \
+     (sum by (instance, entity, name) (1 - geophone_health_factor{factor!=\"saturation\"}) \
+     >= on (instance, entity, name) (1 - geophone_health_factor{entity=~\"subject|node\",factor=\"saturation\"}))";
 
 /// The peer that is this machine.
 const LOOPBACK: &str = "loopback";
@@ -26,6 +34,8 @@ pub struct Topology {
     pub talks: BTreeSet<(String, String)>,
     /// Place, a zone or a region, and peer.
     pub places: BTreeSet<(Entity, String)>,
+    /// Who is ill by what it lacks itself.
+    pub lacks: BTreeSet<Entity>,
 }
 
 impl Topology {
@@ -34,6 +44,11 @@ impl Topology {
         if !subject.is_empty() && !peer.is_empty() {
             self.talks.insert((subject.to_owned(), peer.to_owned()));
         }
+    }
+
+    /// A row of [`LACKS`].
+    pub fn lacks(&mut self, kind: &str, name: &str) {
+        self.lacks.insert(entity(kind, name));
     }
 
     /// A row of [`LIES`]; where it is not known, that is empty. The loopback lies in this machine's own places, and leads to none.
@@ -93,6 +108,7 @@ pub fn roles(ill: &BTreeSet<Entity>, topology: &Topology, node: &str) -> BTreeMa
         ["region", "zone"].iter().for_each(|kind| found.places(kind));
         found.peers();
         found.subjects();
+        found.sums();
     }
     found.roles()
 }
@@ -123,13 +139,35 @@ impl Found<'_> {
         self.because.entry(symptom).or_default().insert(cause.clone());
     }
 
+    fn lacks(&self, kind: &str, name: &str) -> bool {
+        self.is_ill(kind, name) && self.topology.lacks.contains(&entity(kind, name))
+    }
+
+    /// What is to be looked at first of what it suffers from; itself if that is nothing.
+    fn roots(&self, one: &Entity) -> BTreeSet<Entity> {
+        let (mut roots, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut next = vec![one];
+        while let Some(one) = next.pop() {
+            match self.because.get(one) {
+                _ if !seen.insert(one) => {}
+                Some(causes) => next.extend(causes),
+                None => {
+                    roots.insert(one.clone());
+                }
+            }
+        }
+        roots
+    }
+
     fn is_explained(&self, kind: &str, name: &str) -> bool {
         self.because.contains_key(&entity(kind, name))
     }
 
     /// Whether everybody suffers everywhere: then it is what all have in common, this machine or its way out.
     fn everything(&mut self, node: &str) -> bool {
-        let far = self.topology.talks.iter().filter(|(_, peer)| peer != LOOPBACK);
+        let talks = self.topology.talks.iter();
+        // Who lacks something himself would be ill anyway.
+        let far = talks.filter(|(subject, peer)| peer != LOOPBACK && !self.lacks("subject", subject));
         let (subjects, peers): (BTreeSet<&String>, BTreeSet<&String>) =
             far.map(|(subject, peer)| (subject, peer)).unzip();
         let all = subjects.len() >= 2
@@ -138,7 +176,8 @@ impl Found<'_> {
             && peers.iter().all(|name| self.is_ill("peer", name));
         if all {
             let cause = entity("node", node);
-            let others: Vec<Entity> = self.ill.iter().filter(|one| **one != cause).cloned().collect();
+            let others = self.ill.difference(&self.topology.lacks);
+            let others: Vec<Entity> = others.filter(|one| **one != cause).cloned().collect();
             others.into_iter().for_each(|one| self.explain(one, &cause));
         }
         all
@@ -178,7 +217,7 @@ impl Found<'_> {
                 continue;
             }
             let users = self.users(&peer.1);
-            let (suffer, well): (Vec<&str>, Vec<&str>) =
+            let (mut suffer, well): (Vec<&str>, Vec<&str>) =
                 users.iter().partition(|user| self.is_ill("subject", user));
             // Who suffers everywhere suffers here as well.
             let everywhere = |user: &&&str| {
@@ -190,12 +229,15 @@ impl Found<'_> {
                 .filter(everywhere)
                 .map(|user| entity("subject", user))
                 .collect();
+            let alone = suffer.len() == 1;
+            // Who lacks something himself would be ill without this peer: that says nothing of it.
+            suffer.retain(|user| !self.lacks("subject", user));
             let only_here: Vec<Entity> = suffer
                 .iter()
                 .filter(|user| self.far_peers_of(user).iter().all(|other| *other == peer.1))
                 .map(|user| entity("subject", user))
                 .collect();
-            if !guilty.is_empty() && suffer.len() == guilty.len() && (suffer.len() == 1) {
+            if !guilty.is_empty() && alone {
                 guilty.iter().for_each(|cause| self.explain(peer.clone(), cause));
             } else if users.len() == 1 && only_here.len() == 1 || suffer.len() == 1 && well.len() >= 2 {
                 // The two talk to nobody else, or one of many has trouble with it.
@@ -213,6 +255,10 @@ impl Found<'_> {
             .cloned()
             .collect();
         for subject in ill {
+            // One ill peer of many is enough, as the others are well: only what it lacks itself it has from none.
+            if self.lacks("subject", &subject.1) {
+                continue;
+            }
             let peers = self.peers_of(&subject.1);
             let ill: Vec<Entity> = peers
                 .iter()
@@ -247,6 +293,31 @@ impl Found<'_> {
         }
     }
 
+    /// Zones and regions are what their peers are, the node is what all are that talk and are talked to: with one of them ill, they
+    /// suffer from it, and with none they do by themselves. A place that is the cause itself suffers from nobody.
+    fn sums(&mut self) {
+        let causes: BTreeSet<&Entity> = self.because.values().flatten().collect();
+        let sums = self.ill.iter().filter(|one| {
+            let is_sum = matches!(one.0.as_str(), "zone" | "region" | "node");
+            is_sum && !causes.contains(one) && !self.topology.lacks.contains(*one)
+        });
+        let suffer = |sum: &Entity| -> BTreeSet<Entity> {
+            let is_in = |one: &&Entity| match (sum.0.as_str(), one.0.as_str()) {
+                ("node", "peer") => true,
+                // What a subject lacks itself is none of the connections that the node is the sum of.
+                ("node", "subject") => !self.topology.lacks.contains(*one),
+                ("zone" | "region", "peer") => self.topology.places.contains(&(sum.clone(), one.1.clone())),
+                _ => false,
+            };
+            let ill = self.ill.iter().filter(is_in);
+            ill.flat_map(|one| self.roots(one)).collect()
+        };
+        let sums: Vec<(Entity, BTreeSet<Entity>)> = sums.map(|sum| (sum.clone(), suffer(sum))).collect();
+        for (sum, causes) in sums {
+            causes.iter().for_each(|cause| self.explain(sum.clone(), cause));
+        }
+    }
+
     fn roles(self) -> BTreeMap<Entity, Role> {
         let causes = self.because.values().flatten();
         let all: BTreeSet<&Entity> = self.ill.iter().chain(causes).collect();
@@ -265,189 +336,4 @@ impl Found<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn topology(talks: &[(&str, &str)]) -> Topology {
-        let talks = talks.iter();
-        Topology {
-            talks: talks.map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
-            places: BTreeSet::new(),
-        }
-    }
-
-    fn ill(all: &[(&str, &str)]) -> BTreeSet<Entity> {
-        all.iter().map(|(kind, name)| entity(kind, name)).collect()
-    }
-
-    fn list(all: &[(&str, &str)]) -> Vec<Entity> {
-        ill(all).into_iter().collect()
-    }
-
-    #[test]
-    fn a_peer_that_all_its_users_suffer_from_is_the_cause() {
-        let topology = topology(&[
-            ("web", "db"),
-            ("web", "cache"),
-            ("shop", "db"),
-            ("shop", "cache"),
-            ("cron", "cache"),
-        ]);
-        let ill = ill(&[("peer", "db"), ("subject", "web"), ("subject", "shop")]);
-        let roles = roles(&ill, &topology, "n");
-        let users = list(&[("subject", "shop"), ("subject", "web")]);
-        assert_eq!(roles[&entity("peer", "db")], Role::Cause(users));
-        let db = Role::Symptom(list(&[("peer", "db")]));
-        assert_eq!(roles[&entity("subject", "web")], db);
-        assert_eq!(roles[&entity("subject", "shop")], db);
-    }
-
-    #[test]
-    fn a_subject_that_suffers_everywhere_is_the_cause() {
-        let topology = topology(&[("web", "db"), ("web", "cache"), ("shop", "db"), ("shop", "cache")]);
-        let ill = ill(&[("peer", "db"), ("peer", "cache"), ("subject", "web")]);
-        let roles = roles(&ill, &topology, "n");
-        let both = list(&[("peer", "cache"), ("peer", "db")]);
-        assert_eq!(roles[&entity("subject", "web")], Role::Cause(both));
-        assert_eq!(
-            roles[&entity("peer", "db")],
-            Role::Symptom(list(&[("subject", "web")]))
-        );
-    }
-
-    #[test]
-    fn a_peer_whose_only_user_is_well_elsewhere_is_the_cause() {
-        let topology = topology(&[("web", "db"), ("web", "cache"), ("shop", "cache")]);
-        let roles = roles(&ill(&[("peer", "db"), ("subject", "web")]), &topology, "n");
-        assert_eq!(
-            roles[&entity("peer", "db")],
-            Role::Cause(list(&[("subject", "web")]))
-        );
-        assert_eq!(
-            roles[&entity("subject", "web")],
-            Role::Symptom(list(&[("peer", "db")]))
-        );
-    }
-
-    #[test]
-    fn two_that_talk_to_nobody_else_cannot_be_told_apart() {
-        let topology = topology(&[("web", "db"), ("shop", "cache")]);
-        let roles = roles(&ill(&[("peer", "db"), ("subject", "web")]), &topology, "n");
-        assert_eq!(
-            roles[&entity("peer", "db")],
-            Role::Unclear(list(&[("subject", "web")]))
-        );
-        assert_eq!(
-            roles[&entity("subject", "web")],
-            Role::Unclear(list(&[("peer", "db")]))
-        );
-    }
-
-    #[test]
-    fn one_of_many_that_has_trouble_with_a_peer_is_not_told_from_it() {
-        let topology = topology(&[("a", "db"), ("b", "db"), ("c", "db"), ("a", "cache")]);
-        let roles = roles(&ill(&[("peer", "db"), ("subject", "a")]), &topology, "n");
-        assert_eq!(
-            roles[&entity("peer", "db")],
-            Role::Unclear(list(&[("subject", "a")]))
-        );
-    }
-
-    #[test]
-    fn who_suffers_alone_is_its_own_cause() {
-        let topology = topology(&[("web", "db"), ("shop", "db")]);
-        let roles = roles(&ill(&[("subject", "web")]), &topology, "n");
-        assert_eq!(roles[&entity("subject", "web")], Role::Cause(Vec::new()));
-        let roles = super::roles(&ill(&[("peer", "db")]), &topology, "n");
-        assert_eq!(roles[&entity("peer", "db")], Role::Cause(Vec::new()));
-    }
-
-    #[test]
-    fn a_zone_whose_peers_all_suffer_is_the_cause() {
-        let mut topology = topology(&[("web", "db"), ("web", "cache"), ("web", "mail"), ("shop", "mail")]);
-        let places = [("zone", "a", "db"), ("zone", "a", "cache"), ("zone", "b", "mail")];
-        topology.places = places
-            .map(|(kind, place, peer)| (entity(kind, place), peer.to_owned()))
-            .into();
-        let ill = ill(&[("peer", "db"), ("peer", "cache"), ("subject", "web")]);
-        let roles = roles(&ill, &topology, "n");
-        let zone = Role::Symptom(list(&[("zone", "a")]));
-        for (kind, name) in [("peer", "db"), ("peer", "cache"), ("subject", "web")] {
-            assert_eq!(roles[&entity(kind, name)], zone, "{name}");
-        }
-        let all = list(&[("peer", "cache"), ("peer", "db"), ("subject", "web")]);
-        assert_eq!(roles[&entity("zone", "a")], Role::Cause(all));
-    }
-
-    /// Cause: peers of one zone are ill, all that there are but for the loopback, which lies in this machine's own zone. Seen: nobody
-    /// says that it is the zone.
-    #[test]
-    fn the_loopback_is_no_other_zone() {
-        let mut topology = topology(&[
-            ("web", "db"),
-            ("web", "cache"),
-            ("web", "loopback"),
-            ("cron", "loopback"),
-        ]);
-        for (peer, zone) in [("db", "b"), ("cache", "b"), ("loopback", "a")] {
-            topology.lies(peer, zone, "");
-        }
-        let ill = ill(&[("peer", "db"), ("peer", "cache"), ("subject", "web")]);
-        let roles = roles(&ill, &topology, "n");
-        let both = list(&[("peer", "cache"), ("peer", "db")]);
-        // One subject at all that is far: it or its way out.
-        assert_eq!(roles[&entity("subject", "web")], Role::Cause(both));
-        assert!(!roles.contains_key(&entity("zone", "b")), "{roles:?}");
-    }
-
-    #[test]
-    fn who_is_well_at_the_loopback_only_is_well_nowhere_else() {
-        let topology = topology(&[("web", "db"), ("web", "loopback"), ("shop", "cache")]);
-        let roles = roles(&ill(&[("peer", "db"), ("subject", "web")]), &topology, "n");
-        assert_eq!(
-            roles[&entity("peer", "db")],
-            Role::Unclear(list(&[("subject", "web")]))
-        );
-    }
-
-    /// Cause: what listens on this machine is ill, and so are all who use it, also who is well at a peer far away. Seen: it is the cause
-    /// as any other peer would be.
-    #[test]
-    fn the_loopback_can_be_a_cause() {
-        let topology = topology(&[
-            ("web", "loopback"),
-            ("web", "db"),
-            ("shop", "loopback"),
-            ("cron", "db"),
-        ]);
-        let ill = ill(&[("peer", "loopback"), ("subject", "web"), ("subject", "shop")]);
-        let roles = roles(&ill, &topology, "n");
-        let users = list(&[("subject", "shop"), ("subject", "web")]);
-        assert_eq!(roles[&entity("peer", "loopback")], Role::Cause(users));
-    }
-
-    /// Cause: the way out has failed, while all talk to themselves as well, one does so only, and some rows have no name. Seen: the node.
-    #[test]
-    fn where_everybody_suffers_everywhere_it_is_the_node() {
-        let mut topology = topology(&[
-            ("web", "db"),
-            ("web", "loopback"),
-            ("shop", "cache"),
-            ("cron", "loopback"),
-        ]);
-        topology.talks("", "db");
-        topology.talks("cron", "");
-        let all = [
-            ("peer", "cache"),
-            ("peer", "db"),
-            ("subject", "shop"),
-            ("subject", "web"),
-        ];
-        let roles = roles(&ill(&all), &topology, "n");
-        assert_eq!(roles[&entity("node", "n")], Role::Cause(list(&all)));
-        assert_eq!(
-            roles[&entity("peer", "db")],
-            Role::Symptom(list(&[("node", "n")]))
-        );
-    }
-}
+mod tests;

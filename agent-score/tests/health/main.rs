@@ -9,6 +9,7 @@
 mod node;
 
 use agent_rules::file;
+use agent_score::health::cause::LACKS;
 use agent_score::health::{FACTORS, Factor, NODE_FULLNESS, Weights, fleet_rules, rules};
 use node::{GOOD, Node, Peer, about, gauge, open};
 use std::process::Command;
@@ -298,6 +299,37 @@ fn a_subject_at_its_limit_or_without_cpu_is_saturated() {
     about(factor("starved"), 1.0 - (5.0 * 2.67 / 15.0 - 0.8) / 0.18);
     assert_eq!(factor("reader"), None);
     assert_eq!(factor("batch"), None);
+}
+
+/// Cause: a subject near or at the limit of its memory, or a node without any, and a peer to which much or little is lost. Seen: who
+/// loses more by the memory than by the peer lacks it, whoever has memory does not.
+#[test]
+fn who_loses_most_by_his_own_memory_lacks_it() {
+    let of = |used: f64, node_used: f64, lost: f64| {
+        let memory = [("resource", "memory")];
+        let own = [("subject", "web"), ("resource", "memory")];
+        let gauges = [
+            open("a"),
+            gauge("geophone_cgroup_used", &own, used),
+            gauge("geophone_cgroup_limit", &own, 100.0),
+            gauge("geophone_node_used", &memory, node_used),
+            gauge("geophone_node_limit", &memory, 100.0),
+        ];
+        let mut node = Node::new();
+        for _ in 0..8 {
+            node.step(&[("a", Peer { lost, ..GOOD })], &gauges);
+        }
+        let lacks = |entity: &str| {
+            node.ask(&format!(
+                "({LACKS}) and on (entity) label_replace(vector(1), \"entity\", \"{entity}\", \"\", \"\")"
+            ))
+        };
+        ["subject", "node", "peer"].map(|entity| lacks(entity).is_some())
+    };
+    assert_eq!(of(99.0, 10.0, 0.002), [true, false, false]);
+    assert_eq!(of(10.0, 99.0, 0.002), [false, true, false]);
+    assert_eq!(of(85.0, 85.0, 0.3), [false, false, false]);
+    assert_eq!(of(10.0, 10.0, 0.3), [false, false, false]);
 }
 
 #[test]
