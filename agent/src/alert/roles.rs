@@ -2,7 +2,7 @@
 //! depends on whom is a walk over a graph, which PromQL cannot say. So a fleet's Prometheus does not have it.
 
 use agent_rules::{Derived, Environment, Group, Results};
-use agent_score::health::cause::{self, ILL, LIES, TALKS, Topology};
+use agent_score::health::cause::{self, ILL, LACKS, LIES, TALKS, Topology};
 use agent_store::labels::{Labels, NAME};
 use agent_store::series::Millis;
 use std::collections::BTreeSet;
@@ -60,6 +60,9 @@ fn topology(at: Millis, environment: &Environment<'_>, results: &Results) -> Res
     for one in environment.ask(LIES, at, results)? {
         let [peer, zone, region] = ["peer", "peer_zone", "peer_region"].map(|label| one.labels.get(label));
         topology.lies(peer, zone, region);
+    }
+    for one in environment.ask(LACKS, at, results)? {
+        topology.lacks(one.labels.get("entity"), one.labels.get("name"));
     }
     Ok(topology)
 }

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Entities that a sentence names.
 const MOST_NAMES: usize = 5;
 
-/// Everything that the rules come to, the fullest resource of a node, who talks to whom, and where the peers are. `or` takes two of
-/// the same labels for one, whatever their names.
+/// Everything that the rules come to, the fullest resource of a node, who talks to whom, where the peers are, and who lacks
+/// something. `or` takes two of the same labels for one, whatever their names.
 fn query() -> String {
     let named = |query: &str, name: &str| format!("label_replace({query}, \"as\", \"{name}\", \"\", \"\")");
     [
@@ -25,6 +25,7 @@ fn query() -> String {
         named(&format!("topk by (subject) (1, {SUBJECT_FULLNESS})"), "lacks"),
         named(cause::TALKS, "talks"),
         named(cause::LIES, "lies"),
+        named(cause::LACKS, "short"),
     ]
     .join(" or ")
 }
@@ -181,7 +182,7 @@ fn read(rows: &[Row]) -> Vec<Entity> {
 fn lacks(row: &Row) -> String {
     let (resource, value) = (label(row, "resource"), number(row));
     match label(row, "kind") {
-        "" => format!("its {resource} are used to {} % of the limit", percent(value)),
+        "" => format!("{} % of its limit of {resource} is used", percent(value)),
         _ => format!("all its tasks wait for {resource} {}", waited(value)),
     }
 }
@@ -221,6 +222,7 @@ fn topology(rows: &[Row]) -> Topology {
                 label(row, "peer_zone"),
                 label(row, "peer_region"),
             ),
+            "short" => topology.lacks(label(row, "entity"), label(row, "name")),
             _ => {}
         }
     }
