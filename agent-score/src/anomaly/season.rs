@@ -129,7 +129,7 @@ impl Season {
             };
             self.used = explained > if self.used { FAILS } else { EXPLAINS };
         }
-        if self.samples % self.per_cycle.round() as u64 == 0 {
+        if self.samples.is_multiple_of(self.per_cycle.round() as u64) {
             self.recentre();
         }
     }
