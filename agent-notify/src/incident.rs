@@ -324,12 +324,13 @@ impl Incident {
             matches!(of, Some("zone" | "region"))
         };
         let made = |(at, own): (usize, &place::Reach)| {
-            let below: Vec<_> = reaches.iter().filter(|other| other.depends(own)).collect();
-            // What depends on another one of them is ill by that.
-            let nearest = below
-                .iter()
-                .filter(|one| !below.iter().any(|other| one.depends(other)));
-            is_mean(at) && nearest.map(|one| one.own()).collect::<BTreeSet<_>>().len() == 1
+            let below = || reaches.iter().filter(|other| other.depends(own));
+            let peers = || {
+                below()
+                    .flat_map(|other| other.own())
+                    .filter(|entity| entity.0 == Kind::Peer)
+            };
+            is_mean(at) && peers().collect::<BTreeSet<_>>().len() == 1
         };
         let made: Vec<bool> = reaches.iter().enumerate().map(made).collect();
         let causes = || {

@@ -387,3 +387,33 @@ fn what_is_the_mean_of_many_is_no_cause_of_one() {
     incidents.observe(2_000, [&mean, &shop, &db, &web].into_iter(), &edges);
     assert_eq!(cause(&incidents), "Mean");
 }
+
+/// Cause: the health of a zone, with alerts of one peer in it by two who talk to that; or with the node's health alone, which depends on
+/// all. Seen: the peer is the cause; the node is none.
+#[test]
+fn one_peer_is_one_however_many_suffer_from_it() {
+    let peer = entity(Kind::Peer, "db");
+    let edges = Edges::new([
+        (entity(Kind::Subject, "shop"), peer.clone()),
+        (entity(Kind::Subject, "web"), peer.clone()),
+        (peer.clone(), entity(Kind::Zone, "a")),
+        (entity(Kind::Node, "n"), peer),
+    ]);
+    let zone = alert("Zone", &[("entity", "zone"), ("name", "a")], 1_000);
+    let cause = |others: &[Alert]| {
+        let mut incidents = Incidents::new(WINDOW);
+        incidents.observe(1_000, std::iter::once(&zone).chain(others), &edges);
+        assert_eq!(incidents.all().len(), 1, "{:?}", incidents.all());
+        incidents.all()[0]
+            .first_cause()
+            .unwrap()
+            .labels
+            .get("alertname")
+            .to_owned()
+    };
+    let of = |subject| alert("Unreachable", &[("subject", subject), ("peer", "db")], 1_000);
+    assert_eq!(cause(&[of("shop"), of("web")]), "Unreachable");
+    let node = alert("Node", &[("entity", "node"), ("name", "n")], 1_000);
+    let db = alert("Db", &[("entity", "peer"), ("name", "db")], 2_000);
+    assert_eq!(cause(&[node, db]), "Db");
+}

@@ -86,13 +86,21 @@ impl Basic {
         self.moving_average.learn(window, value, gain);
         self.exponential.learn(value, gain);
         let so_far = (self.three_sigma.mean, self.three_sigma.deviation);
-        self.robust.learn(value, self.seen, gain, so_far);
+        self.robust.learn(value, self.worth, gain, so_far);
     }
 
     /// After a gap: what has been of late says nothing any more.
     pub(super) fn restart(&mut self, value: f64) {
         self.moving_average.restart();
         self.exponential.restart(value);
+    }
+
+    /// The values are those of another series from now on: nothing of what was usual holds.
+    pub(super) fn begin_anew(&mut self, value: f64) {
+        self.worth = 0;
+        self.three_sigma.mean = value;
+        self.restart(value);
+        self.tops = [Tops::new(2.5); BASIC];
     }
 
     /// What is now is the new normal.

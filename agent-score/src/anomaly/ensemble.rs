@@ -5,7 +5,7 @@ use super::change_point::{Cusum, SLACK, SLACK_OF_NARROWER};
 use super::holt_winters::HoltWinters;
 use super::moving_average::Window;
 use super::season::Seasons;
-use super::tail::{Tails, Tops};
+use super::tail::{Climbs, Tails, Tops};
 use super::{
     Detector, Detectors, Direction, Millis, Scored, Settings, Verdict, WEEK, distance, is_value, score, tame,
 };
@@ -36,7 +36,7 @@ const CHANGES: f32 = 0.5;
 const CAUTION: f32 = 1.386;
 const MOST_CAUTION: f32 = 8.0;
 /// Form of the state. One of another form is refused: the series is learned anew.
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 
 /// What has been learned of a series. Serialised it is a baseline that outlives a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,8 +48,10 @@ pub struct Series {
     window: Window,
     holt_winters: HoltWinters,
     changes: [Cusum; 2],
-    tops: [Tops; ALL - BASIC],
-    tails: [Tails; ALL],
+    /// Of what foretells: where the tails begin, those of [`Basic`] aside, and the tails; of the sums both in one.
+    top: Tops,
+    tails: [Tails; FORECASTS],
+    climbs: [Climbs; ALL - FORECASTS],
     seasons: Seasons,
     /// Alarms of the last week, the older fading: all, and those that a detector gave alone.
     alarms: f32,
@@ -65,6 +67,14 @@ pub struct Series {
     /// Samples until the latest values, after a gap, say something again.
     fresh: u8,
     has_negative: bool,
+}
+
+/// Of a Gaussian and of its absolute value.
+const CHANGES_OF_GAUSSIAN: [Cusum; 2] = [Cusum::new(0.0, 0.8), Cusum::new(0.8, 0.48)];
+
+/// How far they climb: the narrower has the greater slack.
+fn climbs() -> [Climbs; ALL - FORECASTS] {
+    [Climbs::new(4.0, 4.0), Climbs::new(4.0, 1.0)]
 }
 
 /// What the detectors say of a value.
@@ -85,17 +95,10 @@ impl Series {
             basic: Basic::default(),
             window: Window::default(),
             holt_winters: HoltWinters::default(),
-            // Of a Gaussian and of its absolute value.
-            changes: [Cusum::new(0.0, 0.8), Cusum::new(0.8, 0.48)],
-            // The narrower has the greater slack.
-            tops: [Tops::new(2.5), Tops::of_sums(4.0, 4.0), Tops::of_sums(4.0, 1.0)],
-            tails: std::array::from_fn(|i| {
-                if i < FORECASTS {
-                    Tails::default()
-                } else {
-                    Tails::of_sums()
-                }
-            }),
+            changes: CHANGES_OF_GAUSSIAN,
+            top: Tops::new(2.5),
+            tails: Default::default(),
+            climbs: climbs(),
             seasons: Seasons::new(settings.step),
             alarms: 0.0,
             alone: [0.0; ALL],
@@ -212,7 +215,7 @@ impl Series {
     fn tops(&self, detector: usize) -> &Tops {
         match self.basic.tops.get(detector) {
             Some(tops) => tops,
-            None => &self.tops[detector - BASIC],
+            None => &self.top,
         }
     }
 
@@ -244,8 +247,11 @@ impl Series {
             if self.settings.least > 0.0 && (rest - expected).abs() <= self.settings.least {
                 continue;
             }
-            *surprise =
-                self.tails[detector].surprise(self.tops(detector), distances[detector], self.judged());
+            let z = distances[detector];
+            *surprise = match self.tails.get(detector) {
+                Some(tails) => tails.surprise(self.tops(detector), z, self.judged()),
+                None => self.climbs[detector - FORECASTS].surprise(z, self.alone[detector]),
+            };
         }
         opinion
     }
@@ -322,9 +328,13 @@ impl Series {
         self.since = Some(at);
         (self.calm, self.lasting) = (0, 0);
         self.alarms += 1.0;
-        let mut who = agreeing.iter();
-        if let (Some(alone), None) = (who.next(), who.next()) {
-            self.alone[alone as usize] += 1.0;
+        let foretells = agreeing.iter().filter(|d| (*d as usize) < FORECASTS).count();
+        for detector in agreeing.iter() {
+            // The sums, which are of the same errors, do not confirm each other.
+            let is_sum = detector as usize >= FORECASTS;
+            if foretells == usize::from(!is_sum) && (is_sum || agreeing.iter().count() == 1) {
+                self.alone[detector as usize] += 1.0;
+            }
         }
     }
 
@@ -334,17 +344,33 @@ impl Series {
         if self.calm >= CALM {
             self.since = None;
         } else if self.lasting >= ACCEPTED && lasts as f64 >= 1e3 * self.settings.accept_after {
-            self.relearn(4 * RELEARNING, true);
+            self.relearn();
         }
     }
 
     /// What is now is the new normal, and no anomaly; the tops of the tails are worth so many samples.
-    fn relearn(&mut self, worth: u16, lasted: bool) {
+    fn relearn(&mut self) {
         self.since = None;
-        (self.relearning, self.lasted) = (RELEARNING, lasted);
+        (self.relearning, self.lasted) = (RELEARNING, true);
         self.basic.accept();
         self.changes.iter_mut().for_each(Cusum::restart);
-        self.worth = self.worth.min(u32::from(worth));
+        self.worth = self.worth.min(4 * u32::from(RELEARNING));
+    }
+
+    /// Other seasons are taken off, and what is left is another series: what was usual before, and how rare what, says nothing
+    /// of it.
+    fn begin_anew(&mut self, rest: f64) {
+        self.since = None;
+        (self.relearning, self.lasted) = (RELEARNING, false);
+        self.basic.begin_anew(rest);
+        self.holt_winters.restart(rest);
+        self.fresh = FRESH;
+        self.changes = CHANGES_OF_GAUSSIAN;
+        self.top = Tops::new(2.5);
+        self.tails = Default::default();
+        self.climbs = climbs();
+        self.worth = 0;
+        self.alone = [0.0; ALL];
     }
 
     /// Between which values no detector that foretells would find an anomaly. After a sudden change they may agree on none:
@@ -406,13 +432,16 @@ impl Series {
         // anomaly the first value does: it may have been none.
         let (n, bar) = (self.judged(), self.bar());
         if n > 0 && self.relearning == 0 && self.since.is_none_or(|since| since == at) {
-            for (i, z) in distances.iter().enumerate() {
+            for (i, z) in distances.iter().enumerate().take(FORECASTS) {
                 let tops = *self.tops(i);
                 self.tails[i].learn(&tops, *z, bar, n);
             }
+            for (climbs, sum) in self.climbs.iter_mut().zip(&distances[FORECASTS..]) {
+                climbs.learn(*sum, bar);
+            }
             self.worth = (self.worth + 1).min(n);
             let worth = self.worth;
-            let all = self.basic.tops.iter_mut().chain(&mut self.tops);
+            let all = self.basic.tops.iter_mut().chain([&mut self.top]);
             all.zip(distances).for_each(|(tops, z)| tops.learn(*z, worth));
         }
         self.has_negative |= value < 0.0;
@@ -429,9 +458,16 @@ impl Series {
         if self.settings.detectors.has(Detector::HoltWinters) {
             let (middle, sigma) = forecasts[Detector::Robust as usize];
             let unit = if sigma > 0.0 { sigma } else { 1.0 };
-            let tamed = value - rest + middle + tame(rest - middle, unit);
+            let season = value - rest;
+            let tamed = if self.seasons.used().next().is_some() {
+                season + middle + tame(rest - middle, unit)
+            } else {
+                // Before the first is known its own course lies far from the middle, and would be learned as it is tamed.
+                let (near, error) = forecasts[Detector::ExponentialSmoothing as usize];
+                near + tame(value - near, error.max(unit * 1e-3))
+            };
             if self.seasons.learn(at, tamed, unit) {
-                self.relearn(RELEARNING, false);
+                self.begin_anew(value - self.seasons.value(at));
             }
         }
     }

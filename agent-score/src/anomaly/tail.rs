@@ -22,6 +22,14 @@ const REMEMBERED: f32 = 500.0;
 const LEAST: f32 = -0.1;
 const MOST: f32 = 0.5;
 const MOST_OF_SUMS: f32 = 0.1;
+/// By how much further a sum is thought to climb while none beyond the top has been seen, beside what was presumed. What is like
+/// the value before climbs ten times as far as independent noise, and it takes hours until that is seen.
+const DOUBT_OF_SUMS: f32 = 4.0;
+/// Least part of a top by which it follows.
+const SLOWEST: f32 = 0.004;
+/// Samples after which the older ones fade, where climbs are counted, and the least share of them that is believed.
+const OFTEN: f32 = 8192.0;
+const SELDOM: f32 = 1e-3;
 /// By how many of its standard errors the shape is taken for larger than it was found to be: one that is too low makes more
 /// alarms than one that is too high saves. Simulated with this, noise (Gaussian, exponential, lognormal, Student's t) had 0.3
 /// to 1.0 times the rate that was asked for after 500 exceedances, and t with three degrees of freedom 8 times after ten.
@@ -63,14 +71,6 @@ impl Tops {
         }
     }
 
-    /// Those of a sum of which 2 % usually lie beyond one of these, above and below.
-    pub(super) const fn of_sums(above: f32, below: f32) -> Self {
-        Self {
-            top: [above, below],
-            share: 0.5,
-        }
-    }
-
     /// How a distance compares with the top of its side.
     pub(super) fn ratio(&self, z: f32) -> f32 {
         z.abs() / self.top[usize::from(z < 0.0)]
@@ -93,9 +93,9 @@ impl Tops {
         // side it stays: 2 % of the top are then its standard deviation.
         let seen = n * self.of(side);
         let gain = if seen > 2000.0 {
-            0.004
+            SLOWEST
         } else {
-            (8.0 / seen.max(16.0)).max(0.004)
+            (8.0 / seen.max(16.0)).max(SLOWEST)
         };
         let top = &mut self.top[side];
         *top *= if z.abs() > *top {
@@ -128,19 +128,6 @@ impl Default for Tails {
 }
 
 impl Tails {
-    /// Those of sums; that of Gaussian steps with slack 0.5 has by Lundberg's bound a quarter of its top for a scale.
-    pub(super) fn of_sums() -> Self {
-        let Self([tail, _]) = Self::default();
-        Self(
-            [Tail {
-                shape: 0.0,
-                size: 0.3,
-                most: MOST_OF_SUMS,
-                ..tail
-            }; 2],
-        )
-    }
-
     /// Minus the logarithm of the probability of a distance as large as this on its side.
     pub(super) fn surprise(&self, tops: &Tops, z: f32, n: u32) -> f32 {
         let side = usize::from(z < 0.0);
@@ -173,6 +160,101 @@ impl Tails {
         }
         tail.peak = tail.peak.max(ratio - 1.0);
         tail.last = n;
+    }
+}
+
+/// What is known of a sum that climbs and falls back to nothing: how often it does, and how far. One climb is one event,
+/// however long: samples of the same one say the same. (By samples, an hour of them raised the top tenfold; then what was the
+/// usual lay far below, and what was rare seemed so near.)
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Climbs {
+    /// Above and below, of what 2 % reach.
+    top: [f32; 2],
+    /// Climbs in a sample.
+    often: [f32; 2],
+    /// Climbs, and samples, that have been learned.
+    climbs: [f32; 2],
+    samples: f32,
+    tails: [Tail; 2],
+    /// The highest of the climb that is under way; below nothing it is one of the lower side.
+    peak: f32,
+}
+
+impl Climbs {
+    /// Those of a sum of which 2 % usually reach one of these, above and below. That of Gaussian steps with slack 0.5 has by
+    /// Lundberg's bound a quarter of its top for a scale.
+    pub(super) fn new(above: f32, below: f32) -> Self {
+        let Tails([tail, _]) = Tails::default();
+        let tail = Tail {
+            shape: 0.0,
+            size: 0.3,
+            most: MOST_OF_SUMS,
+            ..tail
+        };
+        Self {
+            top: [above, below],
+            often: [0.1; 2],
+            climbs: [0.0; 2],
+            samples: 64.0,
+            tails: [tail; 2],
+            peak: 0.0,
+        }
+    }
+
+    /// Minus the logarithm of the probability that a climb reaches this, in a sample. `alone` are the alarms that it gave
+    /// without any that foretells: until its tail is known, each says that it climbs twice as far as it was taken for.
+    pub(super) fn surprise(&self, sum: f32, alone: f32) -> f32 {
+        let side = usize::from(sum < 0.0);
+        let ratio = sum.abs() / self.top[side];
+        if ratio <= 1.0 {
+            return ratio * AT_TOP;
+        }
+        let seen = self.tails[side].seen;
+        let known = PRIOR / (PRIOR + seen);
+        let doubt = (1.0 + DOUBT_OF_SUMS / (1.0 + seen).sqrt()) * (alone * known).exp2();
+        self.base(side) + self.tails[side].surprise((ratio - 1.0) / doubt)
+    }
+
+    /// Surprise at the top. What climbs very seldom need not be told because it does.
+    fn base(&self, side: usize) -> f32 {
+        -(BEYOND * self.often[side].max(SELDOM)).ln()
+    }
+
+    /// Learns a sum: of each climb, when it is over, the highest.
+    pub(super) fn learn(&mut self, sum: f32, bar: f32) {
+        let goes_on = sum * self.peak > 0.0;
+        if !goes_on && self.peak != 0.0 {
+            self.finish(bar);
+        }
+        self.samples = (self.samples + 1.0).min(OFTEN);
+        for (side, often) in self.often.iter_mut().enumerate() {
+            let begins = !goes_on && sum != 0.0 && side == usize::from(sum < 0.0);
+            *often += (f32::from(u8::from(begins)) - *often) / self.samples;
+        }
+        if !goes_on || sum.abs() > self.peak.abs() {
+            self.peak = sum;
+        }
+    }
+
+    fn finish(&mut self, bar: f32) {
+        let side = usize::from(self.peak < 0.0);
+        let ratio = self.peak.abs() / self.top[side];
+        let most = (bar - self.base(side)).max(0.0) + 1.0;
+        let climbs = self.climbs[side] + 1.0;
+        if ratio > 1.0 {
+            let tail = &mut self.tails[side];
+            tail.peak = ratio - 1.0;
+            tail.learn(tail.at_most(most));
+            tail.peak = 0.0;
+        }
+        let gain = (8.0 / climbs.max(16.0)).max(SLOWEST);
+        self.top[side] *= if ratio > 1.0 {
+            1.0 + gain * (1.0 - BEYOND)
+        } else {
+            1.0 - gain * BEYOND
+        };
+        self.top[side] = self.top[side].max(1e-6);
+        self.climbs[side] = climbs;
     }
 }
 

@@ -148,9 +148,11 @@ pub(super) fn last(series: &[(Millis, f64)], days: f64, limit: Option<f64>, enou
         (nearer, two[0].0, two[1].0)
     });
     let (_, before, first) = places.min_by(|a, b| a.0.total_cmp(&b.0))?;
+    // Between them it may have been away: that is no time in which it was seen.
+    let step = days / series.len() as f64;
     Some(Change {
         first,
-        days: -ago(before),
+        days: (-ago(before)).min(step - ago(first)),
         noise: cut.noise,
     })
 }
@@ -160,11 +162,19 @@ pub(super) fn last(series: &[(Millis, f64)], days: f64, limit: Option<f64>, enou
 fn by_two(points: &[Point]) -> Vec<Point> {
     let (old, latest) = points.split_at(points.len().saturating_sub(LATEST));
     let (old, odd) = old.split_at(old.len() / 2 * 2);
+    // What lies on both sides of a gap has no middle.
+    let span = |points: &[Point]| {
+        points.last().map_or(0.0, |last| last.0) - points.first().map_or(0.0, |first| first.0)
+    };
+    let apart = 4.0 * span(points) / points.len().max(1) as f64;
     let two = |two: &[Point]| {
         let [a, b] = [two[0], two[two.len() - 1]];
-        (f64::midpoint(a.0, b.0), f64::midpoint(a.1, b.1))
+        match b.0 - a.0 > apart {
+            true => vec![a, b],
+            false => vec![(f64::midpoint(a.0, b.0), f64::midpoint(a.1, b.1))],
+        }
     };
-    let points = old.chunks(2).map(two);
+    let points = old.chunks(2).flat_map(two);
     points
         .chain(odd.iter().copied())
         .chain(latest.iter().copied())

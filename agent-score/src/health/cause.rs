@@ -166,8 +166,7 @@ impl Found<'_> {
     /// Whether everybody suffers everywhere: then it is what all have in common, this machine or its way out.
     fn everything(&mut self, node: &str) -> bool {
         let talks = self.topology.talks.iter();
-        // Who lacks something himself would be ill anyway.
-        let far = talks.filter(|(subject, peer)| peer != LOOPBACK && !self.lacks("subject", subject));
+        let far = talks.filter(|(_, peer)| peer != LOOPBACK);
         let (subjects, peers): (BTreeSet<&String>, BTreeSet<&String>) =
             far.map(|(subject, peer)| (subject, peer)).unzip();
         let all = subjects.len() >= 2
@@ -176,6 +175,7 @@ impl Found<'_> {
             && peers.iter().all(|name| self.is_ill("peer", name));
         if all {
             let cause = entity("node", node);
+            // Who lacks something himself would be ill anyway.
             let others = self.ill.difference(&self.topology.lacks);
             let others: Vec<Entity> = others.filter(|one| **one != cause).cloned().collect();
             others.into_iter().for_each(|one| self.explain(one, &cause));
@@ -229,9 +229,14 @@ impl Found<'_> {
                 .filter(everywhere)
                 .map(|user| entity("subject", user))
                 .collect();
-            let alone = suffer.len() == 1;
-            // Who lacks something himself would be ill without this peer: that says nothing of it.
+            // Who lacks something himself would be ill without this peer: that says nothing of it, unless nobody else suffers.
+            let lonely = suffer.len() == 1;
             suffer.retain(|user| !self.lacks("subject", user));
+            let guilty: Vec<Entity> = guilty
+                .into_iter()
+                .filter(|(_, user)| lonely || suffer.contains(&user.as_str()))
+                .collect();
+            let alone = lonely || suffer.len() == 1;
             let only_here: Vec<Entity> = suffer
                 .iter()
                 .filter(|user| self.far_peers_of(user).iter().all(|other| *other == peer.1))

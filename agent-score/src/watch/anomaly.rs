@@ -81,6 +81,7 @@ impl Anomaly {
             expected: finite(scored.expected),
             lower: finite(scored.lower),
             upper: finite(scored.upper),
+            evidence_missing: "it has not been looked for yet".to_owned(),
             ..Self::default()
         };
         new.update(value, scored);

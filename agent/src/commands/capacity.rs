@@ -144,7 +144,11 @@ fn explain(one: &Resource) -> String {
         let unit = one.unit.as_str();
         let seen = span(found.days * 86_400.0);
         let now = amount(unit, found.now);
-        text += &format!("{seen} seen, {now} now\n\n");
+        let since = found.changed.map_or_else(String::new, |days| {
+            let since = span(days * 86_400.0);
+            format!(", another course for {since}, of which the fits are")
+        });
+        text += &format!("{seen} seen, {now} now{since}\n\n");
         text += &fits(found, &|value| amount(unit, value), &|value| growth(unit, value));
         text.push('\n');
     }
@@ -208,7 +212,17 @@ fn fits(found: &Capacity, show: &dyn Fn(f64) -> String, grown: &dyn Fn(f64) -> S
 }
 
 fn text(found: &Capacity, limit: Option<f64>) -> String {
-    let mut text = format!("{} days seen, {} now\n\n", number(found.days), number(found.now));
+    let since = found.changed.map_or_else(String::new, |days| {
+        format!(
+            ", another course for {} days, of which the fits are",
+            number(days)
+        )
+    });
+    let mut text = format!(
+        "{} days seen, {} now{since}\n\n",
+        number(found.days),
+        number(found.now)
+    );
     text += &fits(found, &number, &number);
     let (Some(best), Some(bound)) = (found.best(), limit) else {
         return text;
@@ -276,6 +290,25 @@ mod tests {
             told.contains("1000 is not reached within 29.58 days") && !told.contains("may be"),
             "{told}"
         );
+    }
+
+    /// Cause: twenty days of growth, and ten of none. Seen: since when, and that 100 is not reached.
+    #[test]
+    fn what_takes_another_course_is_told_to() {
+        let value = |hour: i64| 25.0 + 0.125 * hour.min(480) as f64;
+        let series: Vec<(i64, f64)> = (0..720_i64)
+            .map(|hour| (hour * 3_600_000, value(hour) + 0.1 * unsure(hour as f64).sin()))
+            .collect();
+        let told = text(&forecast(&series, Some(100.0)).unwrap(), Some(100.0));
+        let days = told.split_once("another course for ").map(|(_, rest)| rest);
+        let days = days.and_then(|rest| {
+            rest.split_once(" days, of which the fits are")?
+                .0
+                .parse::<f64>()
+                .ok()
+        });
+        assert!(days.is_some_and(|days| (9.0..11.0).contains(&days)), "{told}");
+        assert!(told.contains("100 is not reached within"), "{told}");
     }
 
     /// Cause: ten days of what rises from 80 to 128, and of what falls from 50 to 40. Seen: that 100 was passed; of the other that

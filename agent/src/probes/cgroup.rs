@@ -143,11 +143,16 @@ struct Waits {
 }
 
 impl Waits {
+    fn begin(&mut self) {
+        self.seen.clear();
+        self.most = [0; 4];
+    }
+
     fn add(&mut self, id: u64, now: &Reading, before: &Reading) {
-        if !self.seen.insert(id) {
-            self.seen = BTreeSet::from([id]);
-            self.most = [0; 4];
+        if self.seen.contains(&id) {
+            self.begin();
         }
+        self.seen.insert(id);
         let both = now.waits.iter().zip(&before.waits);
         for ((micros, most), (now, before)) in self.micros.iter_mut().zip(&mut self.most).zip(both) {
             // What is not told is not 0.
@@ -248,7 +253,11 @@ impl Cgroup {
     fn take(&mut self, batch: Batch) {
         for (id, is_new, reading) in batch {
             let Some(reading) = reading else {
-                self.rows.remove(&id);
+                let gone = self.rows.remove(&id).and_then(|row| row.total);
+                if let Some(total) = gone.and_then(|at| self.totals.get_mut(at)) {
+                    // Who comes in its place waits anew.
+                    total.waits.begin();
+                }
                 continue;
             };
             match self.rows.get_mut(&id) {

@@ -26,7 +26,7 @@ pub struct Row {
     pub timestamp: String,
     /// Milliseconds since 1970.
     pub at: i64,
-    /// NaN where nothing was measured.
+    /// NaN where nothing was measured; may be infinite.
     pub value: f64,
     /// The third column, where there may be one.
     pub third: Option<f64>,
@@ -192,11 +192,10 @@ fn number(text: &str) -> std::result::Result<f64, String> {
             .parse()
             .map_err(|_none| format!("{text:?} is no number; leave it empty where nothing was measured"))?,
     };
-    if number.is_infinite() {
-        // What was divided by nothing. The line stays, so that what is written has as many.
-        return Ok(f64::NAN);
-    }
-    if number.abs() > LARGEST {
+    // What was divided by nothing, or lies beyond the last bucket: it is above any limit, and no measurement. The line stays, so that
+    // what is written has as many.
+    let is_written = !text.contains(|c: char| c.is_ascii_digit());
+    if number.abs() > LARGEST && !(number.is_infinite() && is_written) {
         return Err(format!(
             "{text} is farther from 0 than {LARGEST:e}; take a larger unit, or leave it empty where nothing was measured"
         ));
@@ -223,7 +222,7 @@ fn time(text: &str) -> Option<i64> {
             if after.starts_with(['+', '-']) && text.len() > 16 && after.get(1..).is_some_and(digits) =>
         {
             let (hours, minutes) = after.split_at_checked(3)?;
-            format!("{before}{hours}:{minutes}")
+            format!("{}{hours}:{minutes}", before.trim_end())
         }
         _ => text.to_owned(),
     };
@@ -275,7 +274,7 @@ mod tests {
     #[test]
     fn what_is_too_large_to_be_judged_is_left_out() {
         let (table, complaints) = parse("1,1e30\n2,-1e308\n3,1e31\n4,-1e30\n5,nan\n6,inf\n7,-Inf\n");
-        assert_eq!(table.rows.len(), 5, "what is infinite is missing");
+        assert_eq!(table.rows.len(), 5, "what is infinite is there");
         assert_eq!(complaints.len(), 2);
         for (complaint, value) in complaints.iter().zip(["-1e308", "1e31"]) {
             assert!(
@@ -316,6 +315,7 @@ mod tests {
             ("2026-01-31 12:00:00", 1_769_860_800_000),
             ("2026-01-31T13:00:00+0100", 1_769_860_800_000),
             ("2026-01-31T10:30:00-0130", 1_769_860_800_000),
+            ("2026-01-31 13:00:00 +0100", 1_769_860_800_000),
             ("2026-01-31", 1_769_817_600_000),
             ("\"2026-01-31 12:00:00.250\"", 1_769_860_800_250),
         ] {

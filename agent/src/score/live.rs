@@ -275,9 +275,7 @@ impl Anomalies {
         self.publish(boards.make(watcher));
         self.count(watcher, &round, at);
         let round = watcher.explain(round, &mut ask, stacks.is_some().then_some(profile));
-        if !round.begun.is_empty() || !round.ended.is_empty() {
-            self.publish(boards.make(watcher));
-        }
+        self.publish(boards.make(watcher));
         drop(guard);
         let is_any = self.tell(round);
         self.counters

@@ -399,3 +399,31 @@ fn a_weekend_is_no_change() {
         });
     }
 }
+
+/// Cause: a machine that was away for two days, or for a week, has been back for four hours and fills. Seen: nothing is foretold, and for how
+/// long it was seen since: what it was away is no time in which anything was.
+#[test]
+fn what_was_away_was_not_seen() {
+    for (days, back) in [(1.0, 3.0), (8.0, 15.0)] {
+        let end = back + 4.0 / 24.0;
+        let value = |day: f64| {
+            if day < days {
+                60.0
+            } else {
+                20.0 + 24.0 * (day - back)
+            }
+        };
+        for (i, noise) in NOISES.into_iter().enumerate() {
+            let mut series = noisy(i as u64, end, noise, value);
+            series.retain(|(at, _)| {
+                let day = (at - START) as f64 / DAY;
+                day < days || day >= back
+            });
+            let found = forecast_use(&series, 100.0, 1.0);
+            let Err(NotEnough::Since { seen, .. }) = found else {
+                panic!("{noise:?}: {found:?}");
+            };
+            assert!(seen < 0.25, "{noise:?}: {seen}");
+        }
+    }
+}

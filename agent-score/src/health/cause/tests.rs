@@ -382,3 +382,54 @@ fn who_lacks_something_and_is_well_is_well() {
     assert!(!roles.contains_key(&entity("node", "n")), "{roles:?}");
     assert!(!roles.contains_key(&entity("subject", "batch")), "{roles:?}");
 }
+
+/// Cause: all but one peer are ill, and who talks to that one lacks something himself; the way out is down, and one of two lacks something.
+/// Seen: the node is no cause of the first, and the cause of the second.
+#[test]
+fn who_lacks_something_himself_talks_all_the_same() {
+    let mut first = topology(&[("web", "db"), ("shop", "cache"), ("batch", "mail")]);
+    first.lacks("subject", "batch");
+    let some = ill(&[
+        ("peer", "db"),
+        ("peer", "cache"),
+        ("subject", "web"),
+        ("subject", "shop"),
+        ("subject", "batch"),
+    ]);
+    let told = roles(&some, &first, "n");
+    assert_eq!(told.get(&entity("node", "n")), None);
+    let mut second = topology(&[("web", "db"), ("batch", "cache")]);
+    second.lacks("subject", "batch");
+    let all = ill(&[
+        ("peer", "db"),
+        ("peer", "cache"),
+        ("subject", "web"),
+        ("subject", "batch"),
+    ]);
+    let told = roles(&all, &second, "n");
+    assert!(matches!(told[&entity("node", "n")], Role::Cause(_)), "{told:?}");
+    assert_eq!(told[&entity("subject", "batch")], Role::Cause(Vec::new()));
+}
+
+/// Cause: a subject that suffers at all its peers, beside one at one of them who lacks something. Seen: the first is the cause, as without
+/// the other.
+#[test]
+fn who_lacks_something_himself_takes_no_blame_from_others() {
+    let mut topology = topology(&[
+        ("web", "db"),
+        ("web", "cache"),
+        ("shop", "db"),
+        ("shop", "cache"),
+        ("batch", "db"),
+    ]);
+    topology.lacks("subject", "batch");
+    let ill = ill(&[
+        ("peer", "db"),
+        ("peer", "cache"),
+        ("subject", "web"),
+        ("subject", "batch"),
+    ]);
+    let told = roles(&ill, &topology, "n");
+    let both = list(&[("peer", "cache"), ("peer", "db")]);
+    assert_eq!(told[&entity("subject", "web")], Role::Cause(both));
+}

@@ -6,14 +6,15 @@ use crate::export::push::tls::Files;
 use agent_notify::Notification;
 use agent_notify::receivers::email::{Email, Parts};
 use anyhow::{Context as _, Result, anyhow};
-use lettre::address::Envelope;
 use lettre::message::{Mailbox, Mailboxes, MultiPart, SinglePart};
-use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{
-    Certificate, CertificateStore, Identity, Tls, TlsParameters, TlsParametersBuilder,
+    AsyncSmtpConnection, Certificate, CertificateStore, Identity, Tls, TlsParameters, TlsParametersBuilder,
 };
-use lettre::transport::smtp::extension::ClientId;
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, MailBodyParameter, MailParameter};
+use lettre::{Address, Message};
 use std::time::Duration;
 
 /// The port where TLS begins at once, as Alertmanager knows it.
@@ -42,78 +43,115 @@ pub struct Route {
 
 /// A way to a mail server, with its files read.
 pub struct Smtp {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    host: String,
+    port: u16,
+    hello: ClientId,
+    tls: Tls,
+    credentials: Option<Credentials>,
+    timeout: Duration,
 }
 
 impl Smtp {
     /// Does not connect. `setting` is for errors.
     pub fn new(route: &Route, setting: &str, password: Option<String>, timeout: Duration) -> Result<Self> {
         let parameters = parameters(route, setting)?;
-        let tls = match (route.port, route.require_tls) {
-            (SUBMISSIONS, _) => Tls::Wrapper(parameters),
-            (_, true) => Tls::Required(parameters),
-            (_, false) => Tls::Opportunistic(parameters),
-        };
-        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(route.host.as_str())
-            .port(route.port)
-            .tls(tls)
-            .timeout(Some(timeout));
-        if !route.hello.is_empty() {
-            builder = builder.hello_name(ClientId::Domain(route.hello.clone()));
-        }
-        if let Some(password) = password {
-            builder = builder.credentials(Credentials::new(route.username.clone(), password));
-        }
+        let login = |password| Credentials::new(route.username.clone(), password);
         Ok(Self {
-            transport: builder.build(),
-        })
-    }
-
-    /// Sends one. A server that refuses one address takes the message for none: the others get it each by itself then.
-    pub async fn send(&self, message: &Message) -> Reply {
-        let (all, bytes) = (message.envelope(), message.formatted());
-        let reply = self.deliver(all, &bytes).await;
-        if all.to().len() < 2 || !matches!(reply, Reply::Permanent { .. }) {
-            return reply;
-        }
-        let (mut refused, mut later) = (Vec::new(), None);
-        for to in all.to() {
-            let one = match Envelope::new(all.from().cloned(), vec![to.clone()]) {
-                Ok(one) => self.deliver(&one, &bytes).await,
-                Err(error) => Reply::permanent(said(&error)),
-            };
-            match one {
-                Reply::Accepted { .. } => {}
-                Reply::Retry { .. } => later = Some(one),
-                Reply::Permanent { cause } => refused.push((to, cause)),
-            }
-        }
-        if refused.len() == all.to().len() {
-            return reply;
-        }
-        for (to, cause) in &refused {
-            tracing::warn!("alerting: mail to {to}: {cause}; the others have it");
-        }
-        later.unwrap_or(Reply::Accepted {
-            rejected: 0,
-            message: String::new(),
-        })
-    }
-
-    async fn deliver(&self, envelope: &Envelope, message: &[u8]) -> Reply {
-        match self.transport.send_raw(envelope, message).await {
-            Ok(_) => Reply::Accepted {
-                rejected: 0,
-                message: String::new(),
+            host: route.host.clone(),
+            port: route.port,
+            hello: match route.hello.as_str() {
+                "" => ClientId::default(),
+                hello => ClientId::Domain(hello.to_owned()),
             },
+            tls: match (route.port, route.require_tls) {
+                (SUBMISSIONS, _) => Tls::Wrapper(parameters),
+                (_, true) => Tls::Required(parameters),
+                (_, false) => Tls::Opportunistic(parameters),
+            },
+            credentials: password.map(login),
+            timeout,
+        })
+    }
+
+    /// Sends one. An address that the server refuses for good keeps it from none of the others.
+    pub async fn send(&self, message: &Message) -> Reply {
+        match self.deliver(message).await {
+            Ok(refused) => {
+                for (to, why) in refused {
+                    tracing::warn!("alerting: mail to {to}: {}; the others have it", said(&why));
+                }
+                Reply::Accepted {
+                    rejected: 0,
+                    message: String::new(),
+                }
+            }
             // What the server refuses for good; but not a password, which may be renewed.
             Err(error) if error.is_permanent() && !is_login(&error) => Reply::permanent(said(&error)),
             Err(error) => Reply::retry(printable(&said(&error))),
         }
     }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
+        let (server, timeout) = ((self.host.as_str(), self.port), Some(self.timeout));
+        let wrapper = match &self.tls {
+            Tls::Wrapper(parameters) => Some(parameters.clone()),
+            _ => None,
+        };
+        let to = AsyncSmtpConnection::connect_tokio1(server, timeout, &self.hello, wrapper, None);
+        let mut connection = to.await?;
+        match &self.tls {
+            Tls::Opportunistic(parameters) if connection.can_starttls() => {
+                connection.starttls(parameters.clone(), &self.hello).await?;
+            }
+            Tls::Required(parameters) => connection.starttls(parameters.clone(), &self.hello).await?,
+            _ => {}
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+        }
+        Ok(connection)
+    }
+
+    /// In one transaction, so that nobody gets it twice when it is tried again; returns who was refused. Who is to be tried later keeps it from all.
+    async fn deliver(&self, message: &Message) -> Result<Vec<(Address, Error)>, Error> {
+        let (envelope, bytes) = (message.envelope(), message.formatted());
+        let all = envelope.from().into_iter().chain(envelope.to());
+        let is_plain = all
+            .map(|address| address.as_ref())
+            .all(|address: &str| address.is_ascii());
+        let mut connection = self.connect().await?;
+        let mut options = Vec::new();
+        if !is_plain {
+            options.push(MailParameter::SmtpUtfEight);
+        }
+        if !bytes.is_ascii() {
+            options.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+        }
+        connection
+            .command(Mail::new(envelope.from().cloned(), options))
+            .await?;
+        let mut refused: Vec<(Address, Error)> = Vec::new();
+        for to in envelope.to() {
+            match connection.command(Rcpt::new(to.clone(), Vec::new())).await {
+                Ok(_) => {}
+                Err(error) if error.is_permanent() && !is_login(&error) => refused.push((to.clone(), error)),
+                Err(error) => return Err(error),
+            }
+        }
+        if refused.len() == envelope.to().len()
+            && let Some((_, error)) = refused.pop()
+        {
+            return Err(error);
+        }
+        connection.command(Data).await?;
+        connection.message(&bytes).await?;
+        // It has it: how they part does not matter.
+        let _ = connection.quit().await;
+        Ok(refused)
+    }
 }
 
-fn is_login(error: &lettre::transport::smtp::Error) -> bool {
+fn is_login(error: &Error) -> bool {
     let code = error.status().map(|code| code.to_string());
     matches!(code.as_deref(), Some("530" | "534" | "535" | "538"))
 }
@@ -217,6 +255,7 @@ mod tests {
                             "250 go on"
                         }
                         "RCPT" if line.contains("gone") => "550 5.1.1 no such user",
+                        "RCPT" if line.contains("grey") => "451 4.7.1 later",
                         "RCPT" => {
                             to.push(line);
                             "250 go on"
@@ -248,12 +287,15 @@ mod tests {
         for (to, is_taken) in [
             ("ops@example.org, gone@example.org", true),
             ("gone@example.org, gone-too@example.org", false),
+            // Who is to be tried later keeps it from all: else they would get it twice.
+            ("ops@example.org, grey@example.org", false),
         ] {
             let route = route(port, to);
             let smtp = Smtp::new(&route, "receivers", None, Duration::from_secs(5)).unwrap();
             let reply = smtp.send(&message(&email, &route, &notification).unwrap()).await;
             assert_eq!(matches!(reply, Reply::Accepted { .. }), is_taken, "{reply:?}");
-            assert_eq!(matches!(reply, Reply::Permanent { .. }), !is_taken, "{reply:?}");
+            let is_later = matches!(reply, Reply::Retry { .. });
+            assert_eq!(is_later, to.contains("grey"), "{reply:?}");
             let all: Vec<Vec<String>> = delivered.try_iter().collect();
             let wanted: &[&[&str]] = if is_taken {
                 &[&["RCPT TO:<ops@example.org>"]]

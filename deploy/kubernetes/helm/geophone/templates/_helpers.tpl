@@ -134,7 +134,7 @@ has them. */ -}}
 {{- $urls := list (get (default dict $export.otlp) "endpoint") (get (default dict $export.remote_write) "url") }}
 {{- range .Values.env }}
 {{- if has .name (list "GEOPHONE_EXPORT__OTLP__ENDPOINT" "GEOPHONE_EXPORT__REMOTE_WRITE__URL") }}
-{{- $urls = append $urls .value }}
+{{- $urls = append $urls (ternary "" .value (contains "$(" (toString .value))) }}
 {{- end }}
 {{- end }}
 {{- range compact $urls }}{{ . }}
@@ -149,6 +149,17 @@ has them. */ -}}
 {{- $all = addf $all (mulf (regexFind "^[0-9]+" . | float64) (get $units (regexFind "[a-z]+$" .) | float64)) }}
 {{- end }}
 {{- $all }}
+{{- end }}
+
+{{- /* Mounts of extraVolumes: those of the chart's own volumes are for the DaemonSet. */ -}}
+{{- define "geophone.ownMounts" -}}
+{{- $names := list }}
+{{- range .Values.extraVolumes }}{{ $names = append $names .name }}{{ end }}
+{{- range .Values.extraVolumeMounts }}
+{{- if has .name $names }}
+{{ list . | toYaml }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- /* What people set by env, or mount beside the settings, which may name it. */ -}}
@@ -271,7 +282,7 @@ httpGet:
 {{- if and .Values.topologyFromLabels (or .Values.config.region .Values.config.zone) }}
 {{- fail "topologyFromLabels: it would take the place of config.region and config.zone, also where there are no labels; set one of both" }}
 {{- end }}
-{{- if regexMatch "^(127[.]|localhost$|[[]?::1[]]?$)" .Values.api.listenAddress }}
+{{- if and .Values.api.expose (regexMatch "^(127[.]|localhost$|[[]?::1[]]?$)" .Values.api.listenAddress) }}
 {{- fail "api.listenAddress: the kubelet and who scrapes ask at the pod's address; leave it out, or api.expose" }}
 {{- end }}
 {{- range $name := list "podMonitor" "serviceMonitor" }}
