@@ -15,6 +15,7 @@ use kube_client::client::ClientBuilder;
 use kube_client::config::{KubeConfigOptions, Kubeconfig};
 use kube_client::{Api, Client, Config, Error};
 use kube_runtime::watcher::{self, Event};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout_at};
@@ -352,6 +353,8 @@ async fn regions(client: &Client, shared: &Shared) {
     let mut next = again();
     // One of which nobody answers does not keep the others waiting.
     let mut last = Arc::default();
+    // Zones that are not over with the answer for another one.
+    let mut failed = BTreeSet::new();
     loop {
         let unknown = shared.state().directory.unknown_zone(&last);
         let Some((zone, node)) = unknown else {
@@ -369,10 +372,16 @@ async fn regions(client: &Client, shared: &Shared) {
             Ok(found) => {
                 let region = Some(found.region.as_str()).filter(|_| *found.zone == *zone);
                 shared.state().directory.set_region(&zone, region);
-                trouble.over();
+                failed.remove(&zone);
+                if failed.is_empty() {
+                    trouble.over();
+                }
             }
             Err(Error::Api(status)) if status.code == 404 => shared.state().directory.set_region(&zone, None),
-            Err(e) => trouble.has(reason_of(&e), &chain(&e), shared).await,
+            Err(e) => {
+                failed.insert(zone);
+                trouble.has(reason_of(&e), &chain(&e), shared).await;
+            }
         }
     }
 }
