@@ -149,6 +149,8 @@ limits() {
     inside limited.service bash -c 'while :; do :; done' & busy=$!
     (inside eater.service tail /dev/zero > /dev/null); echo "eater $?" 1>&2
     sleep 4; kill $busy; wait $busy
+    # The end itself may be throttled, which counts when its period of 100 ms is over.
+    sleep 0.5
     for unit in limited eater; do
         while read -r name value; do echo "$unit $name $value"; done < $slice/$unit.service/cpu.stat
         while read -r name value; do echo "$unit $name $value"; done < $slice/$unit.service/memory.events

@@ -4,7 +4,7 @@
 //! built; a guest script makes a known delay, a known loss and tunnels of all kinds, and the host compares what
 //! geophone says with the kernel.
 //! Each boots twice: as it comes, at the end without cgroups, and with lockdown=confidentiality. `--service` boots it with systemd
-//! instead, which runs what deploy/install.sh has installed.
+//! instead, which runs what deploy/install.sh has installed. They run side by side.
 //! `--arch arm64` has the same machines of another architecture: programs and kernels are Debian's, the agent is cross-built.
 
 mod boot;
@@ -21,12 +21,14 @@ mod userland;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 pub use self::boot::Mode;
+use self::kernel::Kernel;
 use self::userland::Userland;
 use crate::arch::Arch;
 use crate::cross::{self, Profile};
@@ -116,9 +118,18 @@ pub fn vm(
     Ok(())
 }
 
-/// Boots each kernel, in each mode, with the agent and prints one line for each check.
+/// A kernel, and what it boots with.
+struct Machine {
+    series: &'static str,
+    /// Where what it says is kept.
+    dir: PathBuf,
+    kernel: Kernel,
+    image: PathBuf,
+}
+
+/// Boots each kernel, in each mode, with the agent and prints one line for each check. The kernels run side by side: a machine is
+/// emulated by one thread.
 pub fn judged(series: Series, arch: Arch, modes: &[Mode], agent: &Path, keep: bool) -> Result<Score> {
-    let mut score = Score::default();
     let (home, label) = if arch.is_foreign() {
         (directory().join(arch.name()), format!("{} ", arch.name()))
     } else {
@@ -126,54 +137,97 @@ pub fn judged(series: Series, arch: Arch, modes: &[Mode], agent: &Path, keep: bo
     };
     fs::create_dir_all(&home)?;
     let userland = Userland::of(arch, &home)?;
-    for series in series.each() {
-        let start = Instant::now();
+    let machine = |series: &'static str| -> Result<Machine> {
         let dir = home.join(series);
         let kernel = kernel::provide(series, arch, &dir)?;
         let image = image::make(&kernel, &userland, agent, &dir)?;
-        let mut plain = None;
-        for &mode in modes {
-            let dir = dir.join(mode.name());
-            fs::create_dir_all(&dir)?;
-            let seen = boot::boot(&kernel, &image, mode, &dir)?;
-            let checks = match (mode, &plain) {
-                (Mode::Service, _) => service::checks(&seen),
-                (Mode::Lockdown, Some(plain)) => judge::lockdown(&kernel.release, &seen, plain),
-                _ => {
-                    let mut checks = judge::plain(&kernel.release, &seen);
-                    checks.extend(tunnels::checks(&seen));
-                    checks.extend(stacks::checks(&seen));
-                    checks.extend(cgroups::checks(&seen));
-                    checks.extend(kubepods::checks(&seen));
-                    checks
-                }
-            };
-            let failed = score.count(&format!("{label}{series} {}", mode.name()), &checks);
-            plain.get_or_insert(seen);
-            if failed > 0 {
-                say(format_args!(
-                    "the machine's console: {}",
-                    dir.join("console.log").display()
-                ));
+        Ok(Machine {
+            series,
+            dir,
+            kernel,
+            image,
+        })
+    };
+    let machines: Vec<Machine> = series
+        .each()
+        .iter()
+        .copied()
+        .map(machine)
+        .collect::<Result<_>>()?;
+    let score = Mutex::new(Score::default());
+    std::thread::scope(|scope| {
+        let run = |machine| {
+            let (score, label) = (&score, &label);
+            scope.spawn(move || machine_judged(machine, modes, label, keep, score))
+        };
+        let running: Vec<_> = machines.iter().map(run).collect();
+        running.into_iter().try_for_each(|one| match one.join() {
+            Ok(ended) => ended,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
+    Ok(score.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn machine_judged(
+    machine: &Machine,
+    modes: &[Mode],
+    label: &str,
+    keep: bool,
+    score: &Mutex<Score>,
+) -> Result<()> {
+    let Machine {
+        series,
+        dir,
+        kernel,
+        image,
+    } = machine;
+    let start = Instant::now();
+    let mut plain = None;
+    for &mode in modes {
+        let dir = dir.join(mode.name());
+        fs::create_dir_all(&dir)?;
+        let seen = boot::boot(kernel, image, mode, &dir)?;
+        let checks = match (mode, &plain) {
+            (Mode::Service, _) => service::checks(&seen),
+            (Mode::Lockdown, Some(plain)) => judge::lockdown(&kernel.release, &seen, plain),
+            _ => {
+                let mut checks = judge::plain(&kernel.release, &seen);
+                checks.extend(tunnels::checks(&seen));
+                checks.extend(stacks::checks(&seen));
+                checks.extend(cgroups::checks(&seen));
+                checks.extend(kubepods::checks(&seen));
+                checks
             }
-            if keep {
-                say(format_args!(
-                    "kept: {}; boot it again with: {}",
-                    image.display(),
-                    boot::shown(&kernel, &image, mode)
-                ));
-            }
+        };
+        // What belongs together is printed together.
+        let mut score = score.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = score.count(&format!("{label}{series} {}", mode.name()), &checks);
+        drop(score);
+        plain.get_or_insert(seen);
+        if failed > 0 {
+            say(format_args!(
+                "the machine's console: {}",
+                dir.join("console.log").display()
+            ));
         }
-        say(format_args!(
-            "vm {label}{series}: {} in {:.1} s",
-            kernel.release,
-            start.elapsed().as_secs_f32()
-        ));
-        if !keep {
-            fs::remove_file(&image)?;
+        if keep {
+            say(format_args!(
+                "kept: {}; boot it again with: {}",
+                image.display(),
+                boot::shown(kernel, image, mode)
+            ));
         }
     }
-    Ok(score)
+    say(format_args!(
+        "vm {label}{series}: {} in {:.1} s",
+        kernel.release,
+        start.elapsed().as_secs_f32()
+    ));
+    if !keep {
+        fs::remove_file(image)?;
+    }
+    Ok(())
 }
 
 /// Where kernels, and what else is fetched for them, are kept between runs.
