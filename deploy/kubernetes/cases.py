@@ -83,7 +83,7 @@ GOOD = {
             {"name": "GEOPHONE_EXPORT__REMOTE_WRITE__URL", "value": "https://metrics.example:8443/push"},
             {"name": "GEOPHONE_EXPORT__OTLP__ENDPOINT", "valueFrom": {"secretKeyRef": {"name": "otlp", "key": "endpoint"}}},
         ],
-        "config": {"export": {"otlp": None}, "alerting": {"templates": ["/etc/geophone/templates/a.tmpl"]}},
+        "config": {"export": {"otlp": None}},
         "extraVolumes": [{"name": "templates", "configMap": {"name": "templates"}}],
         "extraVolumeMounts": [{"name": "templates", "mountPath": "/etc/geophone/templates", "readOnly": True}],
     },

@@ -202,7 +202,12 @@ fn calm(points: &[Point]) -> Vec<Point> {
         .iter()
         .zip(&around)
         .map(|(p, (middle, _))| (p.1 - middle).abs());
-    let scale = 1.4826 * median(&mut off.collect::<Vec<f64>>());
+    // On a slope each point is the middle of those around it, whatever the noise: that is what second differences are made of.
+    let bends = points
+        .windows(3)
+        .map(|three| (three[0].1 - 2.0 * three[1].1 + three[2].1).abs());
+    let rough = median(&mut bends.collect::<Vec<f64>>()) / 6_f64.sqrt();
+    let scale = 1.4826 * median(&mut off.collect::<Vec<f64>>()).max(rough);
     let calm = points
         .iter()
         .zip(around)

@@ -427,3 +427,32 @@ fn what_was_away_was_not_seen() {
         }
     }
 }
+
+/// Cause: twenty days of growth and ten of none, with a sample every so many minutes, as people export them, and noise. Seen: the change, and
+/// that the limit is not reached.
+#[test]
+fn how_often_it_is_sampled_makes_no_odds() {
+    for (minutes, seeds) in [(120, 12), (60, 24), (30, 12), (5, 3)] {
+        for noise in [0.0, 0.02, 0.1, 0.3, 1.0] {
+            for seed in 0..seeds {
+                let mut random = StdRng::seed_from_u64(seed);
+                let series: Vec<(Millis, f64)> = (0..30 * 24 * 60 / minutes)
+                    .map(|i| {
+                        let at = i * minutes * HOUR / 60;
+                        let day = at as f64 / DAY;
+                        (
+                            START + at,
+                            25.0 + 3.0 * day.min(20.0) + noise * gaussian(&mut random),
+                        )
+                    })
+                    .collect();
+                let found = forecast_use(&series, 100.0, 1.0).unwrap();
+                let of = format!("{minutes} min, noise {noise}, seed {seed}");
+                let changed = found.changed.unwrap_or_default();
+                assert!((9.0..11.0).contains(&changed), "{of}: {changed}");
+                let end = found.best().unwrap().exhaustion;
+                assert!(matches!(end, Some(Exhaustion::NotWithin { .. })), "{of}: {end:?}");
+            }
+        }
+    }
+}
