@@ -311,39 +311,29 @@ impl Incident {
         }
     }
 
-    /// The first cause: of those whose place depends on no other alert's place the one that was there first. Of many, such as a zone's
-    /// health, one cannot be ill because of all: if no other is, it made them so.
+    /// The first cause: of those whose place depends on no other alert's place the one that was there first. The health of a zone or
+    /// region is the mean of its peers': where only one of these is in the incident, it comes of that one.
     fn find_cause(&mut self, edges: &Edges) {
         let reaches: Vec<place::Reach> = self
             .alerts
             .iter()
             .map(|member| edges.reach(edges.place(&member.labels)))
             .collect();
-        let is_mean = |at: usize| {
-            let of = self.alerts.get(at).map(|member| member.labels.get("entity"));
-            matches!(of, Some("zone" | "region"))
+        let comes_of_one = |member: &Member, own: &place::Reach| {
+            matches!(member.labels.get("entity"), "zone" | "region") && {
+                let below = reaches.iter().filter(|other| other.depends(own));
+                let named = below.flat_map(place::Reach::own);
+                let peers: BTreeSet<&Entity> = named.filter(|(kind, _)| *kind == Kind::Peer).collect();
+                peers.len() == 1
+            }
         };
-        let made = |(at, own): (usize, &place::Reach)| {
-            let below = || reaches.iter().filter(|other| other.depends(own));
-            let peers = || {
-                below()
-                    .flat_map(|other| other.own())
-                    .filter(|entity| entity.0 == Kind::Peer)
-            };
-            is_mean(at) && peers().collect::<BTreeSet<_>>().len() == 1
-        };
-        let made: Vec<bool> = reaches.iter().enumerate().map(made).collect();
-        let causes = || {
-            reaches
-                .iter()
-                .zip(&made)
-                .filter(|(_, made)| !**made)
-                .map(|(reach, _)| reach)
-        };
-        let is_root = |(at, own): &(usize, &place::Reach)| {
-            !made.get(*at).is_some_and(|made| *made) && !causes().any(|other| own.depends(other))
-        };
-        let roots = reaches.iter().enumerate().filter(is_root);
+        let all = self.alerts.iter().zip(&reaches).enumerate();
+        let possible: Vec<(usize, &place::Reach)> = all
+            .filter(|(_, (member, own))| !comes_of_one(member, own))
+            .map(|(at, (_, own))| (at, own))
+            .collect();
+        let is_root = |own: &place::Reach| !possible.iter().any(|(_, other)| own.depends(other));
+        let roots = possible.iter().copied().filter(|(_, own)| is_root(own));
         let first = roots.min_by_key(|(at, _)| (self.alerts.get(*at).map(|member| member.active_at), *at));
         let Some((cause, own)) = first else {
             return;

@@ -248,7 +248,8 @@ impl Place {
     }
 }
 
-fn accepted() -> Reply {
+/// The place has taken all of it.
+pub(super) fn accepted() -> Reply {
     Reply::Accepted {
         rejected: 0,
         message: String::new(),

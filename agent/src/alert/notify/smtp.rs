@@ -1,5 +1,6 @@
 //! Mail: the form of a message, and its way to a mail server, encrypted by STARTTLS.
 
+use super::place::accepted;
 use crate::export::push::reply::{Reply, printable};
 use crate::export::push::settings::Tls as TlsSettings;
 use crate::export::push::tls::Files;
@@ -80,10 +81,7 @@ impl Smtp {
                 for (to, why) in refused {
                     tracing::warn!("alerting: mail to {to}: {}; the others have it", said(&why));
                 }
-                Reply::Accepted {
-                    rejected: 0,
-                    message: String::new(),
-                }
+                accepted()
             }
             // What the server refuses for good; but not a password, which may be renewed.
             Err(error) if error.is_permanent() && !is_login(&error) => Reply::permanent(said(&error)),
