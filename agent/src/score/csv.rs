@@ -180,12 +180,13 @@ fn row(text: &str, last: Option<&Row>, third: bool) -> std::result::Result<Row, 
     Ok(Row {
         timestamp: timestamp.to_owned(),
         at,
-        value: number(value)?,
-        third: more.map(number).transpose()?,
+        value: number(value, more.is_none())?,
+        third: more.map(|more| number(more, false)).transpose()?,
     })
 }
 
-fn number(text: &str) -> std::result::Result<f64, String> {
+/// What is written; `inf` only where it may be: a count is none.
+fn number(text: &str, may_be_infinite: bool) -> std::result::Result<f64, String> {
     let number = match text.to_ascii_lowercase().as_str() {
         "" | "na" | "null" | "none" | "-" => f64::NAN,
         lower => lower
@@ -194,8 +195,9 @@ fn number(text: &str) -> std::result::Result<f64, String> {
     };
     // What was divided by nothing, or lies beyond the last bucket: it is above any limit, and no measurement. The line stays, so that
     // what is written has as many.
-    let is_written = !text.contains(|c: char| c.is_ascii_digit());
-    if number.abs() > LARGEST && !(number.is_infinite() && is_written) {
+    let is_word = !text.contains(|c: char| c.is_ascii_digit());
+    let is_infinite = may_be_infinite && is_word && number.is_infinite();
+    if number.abs() > LARGEST && !is_infinite {
         return Err(format!(
             "{text} is farther from 0 than {LARGEST:e}; take a larger unit, or leave it empty where nothing was measured"
         ));
@@ -286,6 +288,13 @@ mod tests {
         let complain = |c: &str| complaints.push(c.to_owned());
         let table = Table::parse("x.csv", &b"1,2,1e31\n"[..], true, MOST, complain).unwrap();
         assert_eq!((table.rows.len(), complaints.len()), (0, 1));
+        // Of nothing infinite there is a part; and what overflows is too large, and not divided by nothing.
+        for line in ["1,2,inf", "1,inf,inf", "1,1e400"] {
+            let mut complaints = Vec::new();
+            let complain = |c: &str| complaints.push(c.to_owned());
+            let table = Table::parse("x.csv", line.as_bytes(), true, MOST, complain).unwrap();
+            assert_eq!((table.rows.len(), complaints.len()), (0, 1), "{line}");
+        }
     }
 
     /// Cause: ten thousand samples a second, the same time twice, and one that goes back. Seen: of each millisecond the first, and why
