@@ -31,7 +31,7 @@ const OFF: f64 = 4.0;
 pub(super) struct Change {
     /// The first sample after it.
     pub first: Millis,
-    /// From the last sample before it to the last of all.
+    /// From then, or one step before, to the last of all.
     pub days: f64,
     /// What the errors were all the time, before it as well.
     pub noise: Noise,

@@ -170,6 +170,8 @@ pub struct Round {
     pub ended: Vec<Anomaly>,
     /// Watches whose query failed that had not failed before, and why.
     pub failed: Vec<(String, String)>,
+    /// Evidence was looked for, so what is known of anomalies is more than the verdicts said.
+    pub is_explained: bool,
     /// Numbers of those that have begun.
     new: Vec<u64>,
 }
@@ -289,6 +291,7 @@ impl Watcher {
                 anomaly.profile = inquiry.profile(anomaly.since);
             }
         }
+        round.is_explained = !self.waiting.is_empty();
         round.begun = self.waiting.look(&mut inquiry, &mut self.kept, ask, cpu);
         round.ended.extend(self.kept.given_up(at));
         for over in &round.ended {

@@ -44,6 +44,11 @@ impl Waiting {
         });
     }
 
+    /// Whether nobody waits for anything.
+    pub fn is_empty(&self) -> bool {
+        self.untold.is_empty() && self.told.is_empty()
+    }
+
     /// Since when one waits, if it does.
     pub fn since(&self, number: u64) -> Option<Millis> {
         let one = self.untold.iter().find(|one| one.number == number)?;

@@ -275,7 +275,9 @@ impl Anomalies {
         self.publish(boards.make(watcher));
         self.count(watcher, &round, at);
         let round = watcher.explain(round, &mut ask, stacks.is_some().then_some(profile));
-        self.publish(boards.make(watcher));
+        if round.is_explained {
+            self.publish(boards.make(watcher));
+        }
         drop(guard);
         let is_any = self.tell(round);
         self.counters
