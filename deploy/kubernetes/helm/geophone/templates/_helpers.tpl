@@ -162,7 +162,7 @@ has them. */ -}}
 {{- end }}
 {{- end }}
 
-{{- /* What people set by env, or mount beside the settings, which may name it. */ -}}
+{{- /* Settings by the environment, the same for the agent and for who tests it. */ -}}
 {{- define "geophone.env" -}}
 {{- if .Values.kubernetes.peers }}
 - name: GEOPHONE_KUBERNETES__PEERS
