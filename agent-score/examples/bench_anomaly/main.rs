@@ -1,13 +1,14 @@
 //! The anomaly benchmark: labelled series, what each detector makes of them, and what it costs.
 //!
 //! `cargo run --release -p agent-score --example bench_anomaly [-- --seed N] [--quick] [--only DETECTOR|ensemble]
-//! [--peers PYTHON]`. Parameters were
+//! [--courses] [--cost] [--peers PYTHON]`. Parameters were
 //! chosen on seeds below 1000; the seeds it is judged on by default are others. `--peers` compares
 //! the last round with scikit-learn's IsolationForest and river's HalfSpaceTrees, by a Python that has both.
 
 #![allow(clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark")]
 
 mod cost;
+mod courses;
 mod generate;
 mod judge;
 mod peers;
@@ -27,7 +28,7 @@ const JUDGED: usize = 2_000;
 
 fn main() {
     let mut seed = 1_000_000;
-    let (mut quick, mut only, mut python) = (false, None, None);
+    let (mut quick, mut courses_only, mut only, mut python) = (false, false, None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -36,10 +37,14 @@ fn main() {
             "--peers" => python = arguments.next(),
             "--only" => only = arguments.next(),
             "--cost" => return cost::run(),
+            "--courses" => courses_only = true,
             other => println!("{other}: not known"),
         }
     }
     let rounds = if quick { 4 } else { 12 };
+    if courses_only {
+        return courses::run(rounds / 2, seed);
+    }
     let mut all = Vec::new();
     for round in 0..rounds {
         for (n, noise) in NOISES.into_iter().enumerate() {
@@ -78,6 +83,7 @@ fn main() {
         report(detector.name(), &all, ours(detector.into()));
     }
     report("isolation-forest", &all, forest);
+    courses::run(rounds / 4, seed);
     if let Some(python) = python {
         let one = all.split_off(all.len() - all.len() / rounds);
         println!("\nof {} of these series:", one.len());

@@ -135,7 +135,7 @@ impl Part<'_> {
             if rare && let Some(tails) = self.tails.get_mut(series) {
                 found.extend(judge(self.first + series, basic, tails, distances, bar));
             }
-            basic.learn(window, value);
+            basic.learn(window, value, 1.0);
         }
         found
     }

@@ -1,11 +1,11 @@
 //! The four detectors that are cheap enough for every series: their state in two cache lines.
 
-use super::distance;
 use super::exponential::Exponential;
 use super::moving_average::{MovingAverage, Window};
 use super::robust::Robust;
 use super::tail::Tops;
 use super::three_sigma::ThreeSigma;
+use super::{distance, scale};
 use serde::{Deserialize, Serialize};
 
 /// How many they are: the first of [`super::Detector::ALL`].
@@ -14,8 +14,6 @@ pub(super) const BASIC: usize = 4;
 const MEMORY: u32 = 2048;
 /// Samples before a distance means something, where there is time to learn.
 pub(super) const SETTLED: u32 = 64;
-/// Samples that a baseline is worth that is to be learned anew.
-const SHAKEN: u32 = 64;
 
 /// What they have learned.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -50,16 +48,21 @@ impl Basic {
         [
             (self.three_sigma.mean, self.three_sigma.sigma()),
             (self.moving_average.expected(), self.moving_average.sigma()),
-            (self.robust.median, self.robust.sigma(self.three_sigma.deviation)),
+            self.steady(),
             self.exponential.expected(),
         ]
+    }
+
+    /// What the robust one expects, which moves least.
+    pub(super) fn steady(&self) -> (f64, f64) {
+        (self.robust.median, self.robust.sigma(self.three_sigma.deviation))
     }
 
     /// How far a value lies from what each expects.
     #[inline]
     pub(super) fn distances(&self, value: f64) -> [f32; BASIC] {
         self.expected()
-            .map(|(expected, sigma)| distance(value - expected, sigma, expected))
+            .map(|(expected, sigma)| distance(value - expected, scale(sigma, expected)))
     }
 
     /// The part of an error that is learned now.
@@ -72,9 +75,9 @@ impl Basic {
         self.seen.saturating_sub(settled)
     }
 
-    /// Learns a value.
+    /// Learns a value of a time that is so many times as wide as all are.
     #[inline]
-    pub(super) fn learn(&mut self, window: &mut Window, value: f64) {
+    pub(super) fn learn(&mut self, window: &mut Window, value: f64, width: f64) {
         self.seen = self.seen.saturating_add(1);
         self.worth = (self.worth + 1).min(MEMORY);
         if self.seen == 1 {
@@ -82,11 +85,11 @@ impl Basic {
             self.exponential.restart(value);
         }
         let gain = self.gain();
-        self.three_sigma.learn(value, gain);
-        self.moving_average.learn(window, value, gain);
-        self.exponential.learn(value, gain);
+        self.three_sigma.learn(value, gain, width);
+        self.moving_average.learn(window, value, gain, width);
+        self.exponential.learn(value, gain, width);
         let so_far = (self.three_sigma.mean, self.three_sigma.deviation);
-        self.robust.learn(value, self.worth, gain, so_far);
+        self.robust.learn(value, self.worth, gain, width, so_far);
     }
 
     /// After a gap: what has been of late says nothing any more.
@@ -95,19 +98,10 @@ impl Basic {
         self.exponential.restart(value);
     }
 
-    /// The values are those of another series from now on: nothing of what was usual holds.
-    pub(super) fn begin_anew(&mut self, value: f64) {
-        self.worth = 0;
+    /// What was usual does not hold any more: it is learned anew, and is worth so many samples.
+    pub(super) fn begin_anew(&mut self, value: f64, worth: u32) {
+        self.worth = self.worth.min(worth);
         self.three_sigma.mean = value;
         self.restart(value);
-        self.tops = [Tops::new(2.5); BASIC];
-    }
-
-    /// What is now is the new normal.
-    pub(super) fn accept(&mut self) {
-        let level = self.exponential.level();
-        self.three_sigma.mean = level;
-        self.robust.median = level;
-        self.worth = self.worth.min(SHAKEN);
     }
 }

@@ -10,8 +10,12 @@ pub(super) const SLACK: f32 = 0.5;
 pub(super) const SLACK_OF_NARROWER: f32 = 1.0;
 /// No single value counts for more, so that an outlier is no change.
 const MOST: f32 = 3.0;
-/// A sum stops here: then it has been told for long.
+/// Least deviation of a signal, of which that of noise is 1: of what does not vary the errors of rounding are no changes.
+const LEAST: f32 = 0.1;
+/// A sum stops here, and [`BEYOND`] above what makes an anomaly: then it has been told, and when the change is over so is the anomaly
+/// (without, what had lasted ten minutes was told for forty more).
 const FULL: f32 = 1000.0;
+const BEYOND: f32 = 4.0;
 
 /// The two sums of a signal, and its mean and deviation.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -33,16 +37,26 @@ impl Cusum {
         }
     }
 
-    /// Adds a value and says the larger sum, negative if it is that of what lies below, of which `slack` is taken off.
-    pub(super) fn add(&mut self, value: f32, gain: f32, slack: f32) -> f32 {
+    /// Adds a value; `slack` is taken off of what lies below.
+    pub(super) fn add(&mut self, value: f32, gain: f32, slack: f32) {
         let residual = value - self.mean;
-        let unit = (SIGMA as f32 * self.deviation).max(1e-3);
+        let unit = (SIGMA as f32 * self.deviation).max(LEAST);
         let z = (residual / unit).clamp(-MOST, MOST);
         self.up = (self.up + z - SLACK).clamp(0.0, FULL);
         self.down = (self.down - z - slack).clamp(0.0, FULL);
         self.mean += z * unit * gain;
         self.deviation += ((z * unit).abs() - self.deviation) * gain;
+    }
+
+    /// The larger sum, negative if it is that of what lies below.
+    pub(super) fn sum(&self) -> f32 {
         if self.up >= self.down { self.up } else { -self.down }
+    }
+
+    /// What makes an anomaly above, and below.
+    pub(super) fn stop(&mut self, [up, down]: [f32; 2]) {
+        self.up = self.up.min(up + BEYOND);
+        self.down = self.down.min(down + BEYOND);
     }
 
     /// Begins anew: after a gap, and when what it has told is the new normal.

@@ -1,5 +1,8 @@
 //! A series and all detectors: what it says of each sample.
 
+mod learn;
+mod opinion;
+
 use super::basic::{BASIC, Basic};
 use super::change_point::{Cusum, SLACK, SLACK_OF_NARROWER};
 use super::holt_winters::HoltWinters;
@@ -7,36 +10,47 @@ use super::moving_average::Window;
 use super::season::Seasons;
 use super::tail::{Climbs, Tails, Tops};
 use super::{
-    Detector, Detectors, Direction, Millis, Scored, Settings, Verdict, WEEK, distance, is_value, score, tame,
+    Detector, Detectors, Direction, Millis, Scored, Settings, Verdict, WEEK, distance, is_value, scale,
+    score, tame,
 };
+use opinion::Opinion;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// All detectors, and those that foretell a value.
 const ALL: usize = Detector::ALL.len();
 const FORECASTS: usize = BASIC + 1;
-/// Samples as expected after which an anomaly is over.
+/// Samples as expected after which an anomaly is over: twice as many each time that it begins again within so many times these.
 const CALM: u16 = 10;
+const MOST_CALM: u16 = 160;
+const AGAIN: f64 = 6.0;
 /// Least samples after which what was an anomaly is the new normal, and those in which that is learned.
 const ACCEPTED: u16 = 60;
 const RELEARNING: u16 = 64;
+/// Samples that what was usual is worth when something else is.
+const SHAKEN: u32 = 16;
 /// Steps without a value after which the latest values say nothing any more.
 pub(super) const GAP: f64 = 10.0;
 /// Samples after such a gap in which nobody compares with the latest values: of the first one alone nothing follows.
 const FRESH: u8 = 8;
+/// How far, in deviations, lies what makes an event of a series that is mostly the same, and as many as that it is told to lie away at least.
+const FAR: f64 = 20.0;
+const EVENT: f64 = 64.0;
 /// Who compares with the latest values.
 const LATEST: [Detector; 3] = [
     Detector::MovingAverage,
     Detector::ExponentialSmoothing,
     Detector::HoltWinters,
 ];
+/// Who does not, and foretells all the same.
+const STEADY: [Detector; 2] = [Detector::ThreeSigma, Detector::Robust];
 /// Least share of a detector in the false alarms, of that of the best, and the share of those that foretell nothing.
 const LEAST: f32 = 0.05;
 const CHANGES: f32 = 0.5;
 /// Each alarm beyond those that are allowed makes the next by so much more difficult: four times as rare.
 const CAUTION: f32 = 1.386;
-const MOST_CAUTION: f32 = 8.0;
+const MOST_CAUTION: f32 = 4.0;
 /// Form of the state. One of another form is refused: the series is learned anew.
-const VERSION: u16 = 5;
+const VERSION: u16 = 6;
 
 /// What has been learned of a series. Serialised it is a baseline that outlives a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,8 +71,13 @@ pub struct Series {
     alarms: f32,
     alone: [f32; ALL],
     since: Option<Millis>,
+    /// When the last one was over, and the samples that it takes.
+    over: Option<Millis>,
+    calming: u16,
     calm: u16,
+    /// Samples of the anomaly, and those that are rare.
     lasting: u16,
+    rare: u16,
     relearning: u16,
     /// Why it is learned anew, for who asks at once: an anomaly lasted, or else the seasons are other ones.
     #[serde(skip)]
@@ -67,6 +86,8 @@ pub struct Series {
     /// Samples until the latest values, after a gap, say something again.
     fresh: u8,
     has_negative: bool,
+    /// How far what is mostly the same lies from it when it does not: 0 where it never does, or varies all the time.
+    event: f64,
 }
 
 /// Of a Gaussian and of its absolute value.
@@ -75,14 +96,6 @@ const CHANGES_OF_GAUSSIAN: [Cusum; 2] = [Cusum::new(0.0, 0.8), Cusum::new(0.8, 0
 /// How far they climb: the narrower has the greater slack.
 fn climbs() -> [Climbs; ALL - FORECASTS] {
     [Climbs::new(4.0, 4.0), Climbs::new(4.0, 1.0)]
-}
-
-/// What the detectors say of a value.
-struct Opinion {
-    surprise: [f32; ALL],
-    /// Logarithm of each one's share in the false alarms.
-    share: [f32; ALL],
-    distances: [f32; ALL],
 }
 
 impl Series {
@@ -103,13 +116,17 @@ impl Series {
             alarms: 0.0,
             alone: [0.0; ALL],
             since: None,
+            over: None,
+            calming: CALM,
             calm: 0,
             lasting: 0,
+            rare: 0,
             relearning: 0,
             lasted: false,
             worth: 0,
             fresh: 0,
             has_negative: false,
+            event: 0.0,
         }
     }
 
@@ -159,7 +176,11 @@ impl Series {
 
     /// Takes a value and says what it is. One that is no number, or not later than the last, is missing.
     pub fn observe(&mut self, at: Millis, value: f64) -> Scored {
-        if !is_value(value) || self.last.is_some_and(|last| at <= last) {
+        let elapsed = self.last.map_or(0.0, |last| at.saturating_sub(last) as f64 / 1e3);
+        let gap = GAP * self.settings.step;
+        // What is older by more is no late value: the clock has been set back.
+        let is_late = self.last.is_some() && elapsed <= 0.0 && elapsed >= -gap;
+        if !is_value(value) || is_late {
             return Scored {
                 verdict: Verdict::Missing,
                 expected: f64::NAN,
@@ -168,29 +189,43 @@ impl Series {
                 ..Scored::default()
             };
         }
-        let elapsed = self.last.map_or(0.0, |last| (at - last) as f64 / 1e3);
         self.last = Some(at);
-        self.fade(elapsed);
-        let season = if self.settings.detectors.has(Detector::HoltWinters) {
-            self.seasons.value(at)
-        } else {
-            0.0
-        };
+        self.fade(elapsed.max(0.0));
+        let (season, width, is_edge) = self.season(at, value);
         let rest = value - season;
-        if self.basic.seen == 0 || elapsed > GAP * self.settings.step {
+        if elapsed < 0.0 {
+            self.since = None;
+        }
+        if self.basic.seen == 0 || elapsed.abs() > gap {
             self.basic.restart(rest);
             self.holt_winters.restart(rest);
             self.changes.iter_mut().for_each(Cusum::restart);
             self.fresh = FRESH;
         }
-        let forecasts = self.forecasts();
-        let opinion = self.opinion(&forecasts, rest);
+        let forecasts = self.forecasts(width);
+        let opinion = self.opinion(&forecasts, rest, is_edge);
         // One for both: an alarm raises it, and what is told as an anomaly does not lie in its own band.
         let bar = self.bar();
-        let mut scored = self.verdict(at, bar, &opinion);
+        let mut scored = self.verdict(at, rest, bar, &opinion);
+        self.stop(bar, &opinion);
         self.band(&mut scored, bar, &forecasts, &opinion.share, season);
-        self.learn(at, value, rest, &opinion.distances, &forecasts);
+        self.learn(at, (value, rest, width), &opinion, &forecasts);
         scored
+    }
+
+    /// What the season takes off a value, how wide its time is, and whether that is an edge of the season.
+    fn season(&self, at: Millis, value: f64) -> (f64, f64, bool) {
+        if !self.settings.detectors.has(Detector::HoltWinters) {
+            return (0.0, 1.0, false);
+        }
+        let width = self.seasons.width(at);
+        if self.relearning > 0 {
+            // How far apart the sides of an edge lie is not known.
+            return (self.seasons.value(at), width, false);
+        }
+        let (middle, sigma) = self.basic.steady();
+        let (season, is_edge) = self.seasons.near(at, value - middle, sigma * width);
+        (season, width, is_edge)
     }
 
     /// Old alarms count less and less.
@@ -198,90 +233,21 @@ impl Series {
         let left = (-elapsed / WEEK).exp() as f32;
         self.alarms *= left;
         self.alone.iter_mut().for_each(|alone| *alone *= left);
+        self.event *= f64::from(left * left);
     }
 
-    /// What each detector that foretells expects, and its usual error.
-    fn forecasts(&self) -> [(f64, f64); FORECASTS] {
-        let [a, b, c, d] = self.basic.expected();
-        [
-            a,
-            b,
-            c,
-            d,
-            (self.holt_winters.expected(), self.holt_winters.sigma()),
-        ]
+    /// Alarms beyond those that are allowed, and below.
+    fn beyond(&self) -> f32 {
+        self.alarms - self.settings.alarms_per_week as f32
     }
 
-    fn tops(&self, detector: usize) -> &Tops {
-        match self.basic.tops.get(detector) {
-            Some(tops) => tops,
-            None => &self.top,
-        }
-    }
-
-    fn opinion(&mut self, forecasts: &[(f64, f64); FORECASTS], rest: f64) -> Opinion {
-        let mut distances = [0.0; ALL];
-        for (z, (expected, sigma)) in distances.iter_mut().zip(forecasts) {
-            *z = distance(rest - expected, *sigma, *expected);
-        }
-        if self.fresh > 0 {
-            for detector in LATEST {
-                distances[detector as usize] = 0.0;
-            }
-        }
-        // Changes are seen best against what moves least.
-        let z = distances[Detector::Robust as usize];
-        let gain = self.basic.gain() as f32;
-        distances[Detector::ChangePoint as usize] = self.changes[0].add(z, gain, SLACK);
-        distances[Detector::Spread as usize] = self.changes[1].add(z.abs(), gain, SLACK_OF_NARROWER);
-
-        let mut opinion = Opinion {
-            surprise: [0.0; ALL],
-            share: self.shares(forecasts),
-            distances,
-        };
-        // What foretells nothing looks at what moves least.
-        let steady = forecasts[Detector::Robust as usize];
-        for (detector, surprise) in opinion.surprise.iter_mut().enumerate() {
-            let (expected, _) = *forecasts.get(detector).unwrap_or(&steady);
-            if self.settings.least > 0.0 && (rest - expected).abs() <= self.settings.least {
-                continue;
-            }
-            let z = distances[detector];
-            *surprise = match self.tails.get(detector) {
-                Some(tails) => tails.surprise(self.tops(detector), z, self.judged()),
-                None => self.climbs[detector - FORECASTS].surprise(z, self.alone[detector]),
-            };
-        }
-        opinion
-    }
-
-    /// How the false alarms are shared out: by the inverse square of the errors, as forecasts are combined (Bates and
-    /// Granger), less for one that gives alarms that no other gives.
-    fn shares(&self, forecasts: &[(f64, f64); FORECASTS]) -> [f32; ALL] {
-        let least = forecasts.iter().map(|f| f.1).fold(f64::INFINITY, f64::min);
-        let mut shares = [CHANGES; ALL];
-        for (share, (_, sigma)) in shares.iter_mut().zip(forecasts) {
-            let ratio = if *sigma > 0.0 { (least / sigma) as f32 } else { 1.0 };
-            *share = (ratio * ratio).max(LEAST);
-        }
-        for (detector, (share, alone)) in Detector::ALL.into_iter().zip(shares.iter_mut().zip(self.alone)) {
-            *share /= 1.0 + alone;
-            if !self.settings.detectors.has(detector) {
-                *share = 0.0;
-            }
-        }
-        let sum: f32 = shares.iter().sum();
-        shares.map(|share| (share / sum.max(1e-6)).max(1e-12).ln())
-    }
-
-    /// What surprise makes an anomaly.
+    /// What surprise makes an anomaly. That which there is does not count against itself.
     fn bar(&self) -> f32 {
-        let beyond = self.alarms - self.settings.alarms_per_week as f32;
-        self.settings.bar() + CAUTION * beyond.clamp(0.0, MOST_CAUTION)
+        let own = f32::from(u8::from(self.since.is_some()));
+        self.settings.bar() + CAUTION * (self.beyond() - own).clamp(0.0, MOST_CAUTION)
     }
 
-    fn verdict(&mut self, at: Millis, bar: f32, opinion: &Opinion) -> Scored {
+    fn verdict(&mut self, at: Millis, rest: f64, bar: f32, opinion: &Opinion) -> Scored {
         let (mut most, mut direction) = (0.0, Direction::Up);
         let mut agreeing = Detectors::NONE;
         for (i, detector) in Detector::ALL.into_iter().enumerate() {
@@ -307,12 +273,15 @@ impl Series {
         };
         if self.basic.seen < self.settings.learning || self.relearning > 0 {
             self.relearning = self.relearning.saturating_sub(1);
+            if self.relearning == 0 {
+                self.changes.iter_mut().for_each(Cusum::restart);
+            }
             return scored;
         }
         let is_rare = most >= bar;
         match self.since {
             None if is_rare => self.begin(at, agreeing),
-            Some(since) => self.go_on(is_rare, at - since),
+            Some(since) => self.go_on(is_rare, (at, at - since), rest),
             None => {}
         }
         scored.verdict = if is_rare {
@@ -324,9 +293,25 @@ impl Series {
         scored
     }
 
+    /// Sums stop where they have made an anomaly.
+    fn stop(&mut self, bar: f32, opinion: &Opinion) {
+        for (i, (changes, climbs)) in self.changes.iter_mut().zip(&self.climbs).enumerate() {
+            let (share, alone) = (opinion.share[FORECASTS + i], self.alone[FORECASTS + i]);
+            if opinion.surprise[FORECASTS + i] + share >= bar {
+                changes.stop([0, 1].map(|side| climbs.level(side, bar - share, alone)));
+            }
+        }
+    }
+
     fn begin(&mut self, at: Millis, agreeing: Detectors) {
         self.since = Some(at);
-        (self.calm, self.lasting) = (0, 0);
+        (self.calm, self.lasting, self.rare) = (0, 0, 0);
+        let soon = AGAIN * f64::from(self.calming) * self.settings.step * 1e3;
+        self.calming = if self.over.is_some_and(|over| ((at - over) as f64) < soon) {
+            (2 * self.calming).min(MOST_CALM)
+        } else {
+            CALM
+        };
         self.alarms += 1.0;
         let foretells = agreeing.iter().filter(|d| (*d as usize) < FORECASTS).count();
         for detector in agreeing.iter() {
@@ -338,137 +323,17 @@ impl Series {
         }
     }
 
-    fn go_on(&mut self, is_rare: bool, lasts: Millis) {
+    fn go_on(&mut self, is_rare: bool, (at, lasts): (Millis, Millis), rest: f64) {
         self.lasting = self.lasting.saturating_add(1);
+        self.rare = self.rare.saturating_add(u16::from(is_rare));
         self.calm = if is_rare { 0 } else { self.calm + 1 };
-        if self.calm >= CALM {
-            self.since = None;
-        } else if self.lasting >= ACCEPTED && lasts as f64 >= 1e3 * self.settings.accept_after {
-            self.relearn();
-        }
-    }
-
-    /// What is now is the new normal, and no anomaly; the tops of the tails are worth so many samples.
-    fn relearn(&mut self) {
-        self.since = None;
-        (self.relearning, self.lasted) = (RELEARNING, true);
-        self.basic.accept();
-        self.changes.iter_mut().for_each(Cusum::restart);
-        self.worth = self.worth.min(4 * u32::from(RELEARNING));
-    }
-
-    /// Other seasons are taken off, and what is left is another series: what was usual before, and how rare what, says nothing
-    /// of it.
-    fn begin_anew(&mut self, rest: f64) {
-        self.since = None;
-        (self.relearning, self.lasted) = (RELEARNING, false);
-        self.basic.begin_anew(rest);
-        self.holt_winters.restart(rest);
-        self.fresh = FRESH;
-        self.changes = CHANGES_OF_GAUSSIAN;
-        self.top = Tops::new(2.5);
-        self.tails = Default::default();
-        self.climbs = climbs();
-        self.worth = 0;
-        self.alone = [0.0; ALL];
-    }
-
-    /// Between which values no detector that foretells would find an anomaly. After a sudden change they may agree on none:
-    /// then it is the band of the robust one, which is that of before.
-    fn band(
-        &self,
-        scored: &mut Scored,
-        bar: f32,
-        forecasts: &[(f64, f64); FORECASTS],
-        share: &[f32; ALL],
-        season: f64,
-    ) {
-        let (mut lower, mut upper) = (f64::NEG_INFINITY, f64::INFINITY);
-        let (mut expected, mut weights) = (0.0, 0.0);
-        let mut robust = None;
-        for (i, (detector, (middle, sigma))) in Detector::ALL.into_iter().zip(forecasts).enumerate() {
-            if !self.settings.detectors.has(detector) {
-                continue;
-            }
-            let weight = f64::from(share[i].exp());
-            expected += weight * middle;
-            weights += weight;
-            let [up, down] = [0, 1].map(|side| {
-                let level = self.tails[i].level(self.tops(i), side, bar - share[i], self.judged());
-                (f64::from(level) * sigma).max(self.settings.least)
-            });
-            lower = lower.max(middle - down);
-            upper = upper.min(middle + up);
-            if robust.is_none() || detector == Detector::Robust {
-                robust = Some((middle - down, middle + up));
-            }
-        }
-        let Some(robust) = robust else {
-            // Only changes are looked for: there is no band.
-            (scored.expected, scored.lower, scored.upper) =
-                (self.basic.robust.median + season, f64::NAN, f64::NAN);
-            return;
-        };
-        if lower > upper {
-            (lower, upper) = robust;
-        }
-        scored.expected = expected / weights + season;
-        scored.upper = upper + season;
-        scored.lower = lower + season;
-        if !self.has_negative {
-            scored.lower = scored.lower.max(0.0);
-        }
-    }
-
-    fn learn(
-        &mut self,
-        at: Millis,
-        value: f64,
-        rest: f64,
-        distances: &[f32; ALL],
-        forecasts: &[(f64, f64); FORECASTS],
-    ) {
-        // What belongs to an anomaly, or to a normal that is not known yet, does not say where the usual ends. Of an
-        // anomaly the first value does: it may have been none.
-        let (n, bar) = (self.judged(), self.bar());
-        if n > 0 && self.relearning == 0 && self.since.is_none_or(|since| since == at) {
-            for (i, z) in distances.iter().enumerate().take(FORECASTS) {
-                let tops = *self.tops(i);
-                self.tails[i].learn(&tops, *z, bar, n);
-            }
-            for (climbs, sum) in self.climbs.iter_mut().zip(&distances[FORECASTS..]) {
-                climbs.learn(*sum, bar);
-            }
-            self.worth = (self.worth + 1).min(n);
-            let worth = self.worth;
-            let all = self.basic.tops.iter_mut().chain([&mut self.top]);
-            all.zip(distances).for_each(|(tops, z)| tops.learn(*z, worth));
-        }
-        self.has_negative |= value < 0.0;
-        self.basic.learn(&mut self.window, rest);
-        self.holt_winters.learn(rest, self.basic.gain());
-        if self.fresh > 0 {
-            self.fresh -= 1;
-            if self.fresh == 0 {
-                let mean = self.basic.moving_average.expected();
-                self.basic.exponential.restart(mean);
-                self.holt_winters.restart(mean);
-            }
-        }
-        if self.settings.detectors.has(Detector::HoltWinters) {
-            let (middle, sigma) = forecasts[Detector::Robust as usize];
-            let unit = if sigma > 0.0 { sigma } else { 1.0 };
-            let season = value - rest;
-            let tamed = if self.seasons.used().next().is_some() {
-                season + middle + tame(rest - middle, unit)
-            } else {
-                // Before the first is known its own course lies far from the middle, and would be learned as it is tamed.
-                let (near, error) = forecasts[Detector::ExponentialSmoothing as usize];
-                near + tame(value - near, error.max(unit * 1e-3))
-            };
-            if self.seasons.learn(at, tamed, unit) {
-                self.begin_anew(value - self.seasons.value(at));
-            }
+        if self.calm >= self.calming {
+            (self.since, self.over) = (None, Some(at));
+        } else if self.lasting >= ACCEPTED
+            && self.rare >= self.lasting / 2
+            && lasts as f64 >= 1e3 * self.settings.accept_after
+        {
+            self.accept(rest);
         }
     }
 }

@@ -29,22 +29,17 @@ impl Exponential {
         (self.levels[best], SIGMA * f64::from(self.errors[best]))
     }
 
-    /// The level of now, as a thing that may have moved is followed.
-    pub(super) fn level(&self) -> f64 {
-        self.levels[1]
-    }
-
     /// Begins at a value, as after a gap; the usual errors stay.
     pub(super) fn restart(&mut self, value: f64) {
         self.levels = [value; 3];
     }
 
     #[inline]
-    pub(super) fn learn(&mut self, value: f64, gain: f64) {
+    pub(super) fn learn(&mut self, value: f64, gain: f64, width: f64) {
         for ((level, error), speed) in self.levels.iter_mut().zip(&mut self.errors).zip(SPEEDS) {
-            let tamed = tame(value - *level, SIGMA * f64::from(*error));
+            let tamed = tame(value - *level, SIGMA * f64::from(*error) * width);
             *level += tamed * speed.max(gain);
-            *error += ((tamed.abs() - f64::from(*error)) * gain) as f32;
+            *error += ((tamed.abs() / width - f64::from(*error)) * gain) as f32;
         }
     }
 }

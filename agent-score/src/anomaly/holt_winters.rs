@@ -30,11 +30,11 @@ impl HoltWinters {
         (self.level, self.trend) = (value, 0.0);
     }
 
-    pub(super) fn learn(&mut self, value: f64, gain: f64) {
+    pub(super) fn learn(&mut self, value: f64, gain: f64, width: f64) {
         let expected = self.expected();
-        let tamed = tame(value - expected, self.sigma());
+        let tamed = tame(value - expected, self.sigma() * width);
         self.level = expected + tamed * LEVEL.max(gain);
         self.trend = DAMPED * self.trend + TREND * LEVEL * tamed;
-        self.error += ((tamed.abs() - f64::from(self.error)) * gain) as f32;
+        self.error += ((tamed.abs() / width - f64::from(self.error)) * gain) as f32;
     }
 }

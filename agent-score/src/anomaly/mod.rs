@@ -24,6 +24,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod three_sigma;
+mod width;
 
 pub use bank::Bank;
 pub use ensemble::Series;
@@ -325,9 +326,13 @@ fn tame(residual: f64, scale: f64) -> f64 {
     }
 }
 
-/// A distance in units of the usual one; what varies by less than a millionth of itself does not vary.
-fn distance(residual: f64, scale: f64, expected: f64) -> f32 {
-    let scale = scale.max(1e-6 * expected.abs()).max(1e-300);
+/// A usual distance, as it is reckoned with: what varies by less than a millionth of itself does not vary.
+fn scale(sigma: f64, expected: f64) -> f64 {
+    sigma.max(1e-6 * expected.abs()).max(1e-300)
+}
+
+/// A distance in units of the usual one.
+fn distance(residual: f64, scale: f64) -> f32 {
     (residual / scale).clamp(-1e6, 1e6) as f32
 }
 

@@ -35,14 +35,14 @@ impl MovingAverage {
     }
 
     #[inline]
-    pub(super) fn learn(&mut self, window: &mut Window, value: f64, gain: f64) {
+    pub(super) fn learn(&mut self, window: &mut Window, value: f64, gain: f64, width: f64) {
         if self.filled == 0 {
             self.origin = value;
         }
         let expected = self.expected();
         let residual = value - expected;
-        let tamed = tame(residual, self.sigma());
-        self.deviation += ((tamed.abs() - f64::from(self.deviation)) * gain) as f32;
+        let tamed = tame(residual, self.sigma() * width);
+        self.deviation += ((tamed.abs() / width - f64::from(self.deviation)) * gain) as f32;
         let value = (expected + tamed - self.origin) as f32;
         let slot = &mut window.0[usize::from(self.at) % LENGTH];
         if usize::from(self.filled) == LENGTH {

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// Samples from which on it walks by itself; up to then it is where mean and deviation are.
 const SEEDED: u32 = 32;
+/// Least part of the mean deviation that the median one is.
+const LEAST: f32 = 0.01;
 
 /// The state.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -20,20 +22,25 @@ impl Robust {
         f64::from((1.4826 * self.mad).max(0.25 * deviation))
     }
 
-    /// The `n`th value; `mean` and `deviation` are those of all so far.
+    /// Whether most values are the same; `deviation` is the mean one.
+    pub(super) fn is_constant(&self, deviation: f32) -> bool {
+        self.mad <= 2.0 * LEAST * deviation
+    }
+
+    /// The `n`th value, which is so many times as wide as usual; `mean` and `deviation` are those of all so far.
     #[inline]
-    pub(super) fn learn(&mut self, value: f64, n: u32, gain: f64, (mean, deviation): (f64, f32)) {
+    pub(super) fn learn(&mut self, value: f64, n: u32, gain: f64, width: f64, (mean, deviation): (f64, f32)) {
         if n <= SEEDED {
             (self.median, self.mad) = (mean, 0.8453 * deviation);
             return;
         }
         let residual = value - self.median;
         let mad = f64::from(self.mad);
-        // The best gains for a Gaussian.
-        let step = sign(residual.abs() - mad);
-        self.median += 1.86 * gain * mad * sign(residual);
+        // The best gains for a Gaussian; what is wider says less of the median, and of what is narrower a step is one of its own size.
+        let step = sign(residual.abs() - mad * width);
+        self.median += 1.86 * gain * mad * width.min(1.0 / width) * sign(residual);
         self.mad = (mad * (1.0 + 1.17 * gain * step)) as f32;
-        self.mad = self.mad.max(0.01 * deviation);
+        self.mad = self.mad.max(LEAST * deviation);
     }
 }
 

@@ -2,20 +2,33 @@
 //! detectors look; one that explains nothing is learned all the same, but not used.
 
 use super::autocorrelation::Search;
+use super::width::Width;
 use super::{DAY, Millis, WEEK};
 use serde::{Deserialize, Serialize};
 
 /// Parts of a season, for each of which a value is learned; between them it is interpolated.
 const DAY_PARTS: usize = 96;
+/// The week of a series without a course of the day, and of one with: what is left of a morning that only workdays have is as narrow.
 const WEEK_PARTS: usize = 84;
+const DAYS_PARTS: usize = 7 * DAY_PARTS;
 const FOUND_PARTS: usize = 64;
 /// Part of the variance that a season must explain before it is used, and below which it is used no more.
-const EXPLAINS: f64 = 0.25;
+const EXPLAINS: f64 = 0.3;
 const FAILS: f64 = 0.1;
 /// Part of a difference that is learned in a cycle, once there have been some.
 const PER_CYCLE: f64 = 0.3;
-/// Cycles before a season is used: one to learn, one to prove.
-const CYCLES: f64 = 2.0;
+/// Samples that a cycle must have.
+const LEAST_SAMPLES: f64 = 4.0;
+/// A cycle is learned before a season is used, and another proves it, or of a long one so many seconds: three days of the second week
+/// are told less well without it.
+const PROOF: f64 = 2.0 * DAY;
+/// Cycles by which it is judged whether it explains anything, before it is used and after.
+const JUDGED: f64 = 2.0;
+const JUDGED_IN_USE: f64 = 7.0;
+/// By how many deviations a course changes within two parts where it has an edge.
+const EDGE: f64 = 8.0;
+/// Part of a cycle that the average of the one before is worth.
+const REMEMBERED: f64 = 0.1;
 /// Cycles in which a season that was found has to prove itself before another is looked for.
 const TRIAL: f64 = 6.0;
 /// A period that differs from the day by no more than this part of it is the day, found inexactly.
@@ -29,25 +42,74 @@ struct Season {
     parts: Vec<f32>,
     samples: u64,
     per_cycle: f64,
+    /// Cycles before it is used.
+    proven: f64,
     /// What the parts are counted from, and their average. Neither follows the cycle: of a mean that does, each part would be
     /// learned without what the mean had taken of it.
     mean: f64,
     centre: f64,
     meeting: Meeting,
-    /// How far the values lie from mean and parts on average, as those of a series that grows do.
+    /// How far the values of this cycle lie from mean and parts on average, and would without growth: a straight line has no season,
+    /// though each cycle of it is like the one before.
     ahead: f64,
-    /// Variances, with the season and without, one step ahead.
-    plain: f64,
+    before: f64,
+    /// Variances one step ahead: about a level, about a line, and about the season.
+    plain: [f64; 2],
     left: f64,
     used: bool,
+    width: Width,
 }
 
-/// The two parts that the time lies between, and what is being learned of them: errors, and their weights.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-struct Meeting {
+/// The two parts that a time lies between, and how far it is on the way to the second.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
     first: usize,
-    errors: [f64; 2],
+    second: usize,
+    way: f64,
+}
+
+impl Place {
+    pub(super) fn between(self, parts: &[f32]) -> f64 {
+        let [a, b] = [self.first, self.second].map(|part| parts.get(part).map_or(0.0, |v| f64::from(*v)));
+        a + (b - a) * self.way
+    }
+}
+
+/// The first of the two parts that the time lies between, and what is being learned of both: sums, and their weights.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Meeting {
+    first: usize,
+    sums: [f64; 2],
     weights: [f64; 2],
+}
+
+impl Meeting {
+    pub(super) fn add(&mut self, place: Place, value: f64) {
+        for (side, weight) in [1.0 - place.way, place.way].into_iter().enumerate() {
+            self.sums[side] += value * weight;
+            self.weights[side] += weight;
+        }
+    }
+
+    /// If the time has come to another of so many parts: what was seen around those that it has left, which is learned all at once, so
+    /// that a cycle makes the whole shape. Part, sum and weight.
+    pub(super) fn go(&mut self, place: Place, parts: usize) -> [Option<(usize, f64, f64)>; 2] {
+        let Self { first, sums, weights } = *self;
+        if first == place.first {
+            return [None; 2];
+        }
+        let second = (first + 1) % parts;
+        *self = Self {
+            first: place.first,
+            ..Self::default()
+        };
+        let mut left = [(first, 0), (second, 1)].map(|(part, side)| Some((part, sums[side], weights[side])));
+        if place.first == second {
+            (self.sums[0], self.weights[0]) = (sums[1], weights[1]);
+            left[1] = None;
+        }
+        left
+    }
 }
 
 impl Season {
@@ -60,13 +122,16 @@ impl Season {
             parts: vec![0.0; parts],
             samples: 0,
             per_cycle,
+            proven: 1.0 + (PROOF / period).min(1.0),
             mean: 0.0,
             centre: 0.0,
             meeting: Meeting::default(),
             ahead: 0.0,
-            plain: 0.0,
+            before: 0.0,
+            plain: [0.0; 2],
             left: 0.0,
             used: false,
+            width: Width::new(parts),
         }
     }
 
@@ -74,94 +139,93 @@ impl Season {
         self.samples as f64 / self.per_cycle
     }
 
-    /// The two parts around a time, and how far it is on the way to the second.
-    fn place(&self, at: Millis) -> (usize, usize, f64) {
+    fn place(&self, at: Millis) -> Place {
         let parts = self.parts.len();
         let place = (at as f64 / 1e3).rem_euclid(self.period) / self.period * parts as f64;
         let first = place as usize % parts;
-        (first, (first + 1) % parts, place.fract())
+        Place {
+            first,
+            second: (first + 1) % parts,
+            way: place.fract(),
+        }
     }
 
-    fn between(&self, (first, second, way): (usize, usize, f64)) -> f64 {
-        let [a, b] = [first, second].map(|part| self.parts.get(part).map_or(0.0, |v| f64::from(*v)));
-        a + (b - a) * way
+    fn is_used(&self) -> bool {
+        self.used || self.width.used
     }
 
     /// What is to be taken off.
     fn value(&self, at: Millis) -> f64 {
         if self.used {
-            self.between(self.place(at)) - self.centre
+            self.place(at).between(&self.parts) - self.centre
         } else {
             0.0
         }
     }
 
-    fn learn(&mut self, at: Millis, value: f64) {
+    fn width(&self, at: Millis) -> f64 {
+        if self.width.used {
+            self.width.value(self.place(at))
+        } else {
+            1.0
+        }
+    }
+
+    /// Learns a value, and how far it lies from what was foretold, if that means anything.
+    fn learn(&mut self, at: Millis, value: f64, deviation: Option<f64>) {
         self.samples += 1;
         let place = self.place(at);
-        let (first, _, way) = place;
         if self.samples == 1 {
             self.mean = value;
-            self.meeting.first = first;
-        }
-        if first != self.meeting.first {
-            self.leave(first);
-        }
-        let error = value - self.mean - self.between(place);
-        for (side, weight) in [1.0 - way, way].into_iter().enumerate() {
-            self.meeting.errors[side] += error * weight;
-            self.meeting.weights[side] += weight;
         }
         let cycles = self.cycles();
-        if cycles >= 1.0 {
-            let gain = 1.0 / (self.samples as f64 - self.per_cycle).clamp(1.0, 2.0 * self.per_cycle);
-            self.ahead += (error - self.ahead) * gain;
-            let plain = value - self.mean - self.centre - self.ahead;
-            let left = error - self.ahead;
-            self.plain += (plain * plain - self.plain) * gain;
-            self.left += (left * left - self.left) * gain;
+        let usual = self.per_cycle / self.parts.len() as f64;
+        let gain = (1.0 / (1.0 + cycles.floor())).max(PER_CYCLE);
+        for (part, sum, weight) in self.meeting.go(place, self.parts.len()).into_iter().flatten() {
+            // Of what is met for less than half of its time little is known.
+            self.adopt(part, gain * sum / weight.max(0.5 * usual));
         }
-        if cycles >= CYCLES {
-            let explained = if self.plain > 0.0 {
-                1.0 - self.left / self.plain
-            } else {
+        let error = value - self.mean - place.between(&self.parts);
+        self.meeting.add(place, error);
+        // What a sample counts for once there is something to be judged.
+        // One that is used is judged by more cycles: a day is none of use at the weekend.
+        let cycles_judged = if self.is_used() { JUDGED_IN_USE } else { JUDGED };
+        let counts = (cycles >= 1.0)
+            .then(|| 1.0 / (self.samples as f64 - self.per_cycle).clamp(1.0, cycles_judged * self.per_cycle));
+        if let Some(counts) = counts {
+            let since = self.samples as f64 % self.per_cycle;
+            let earlier = if cycles < 2.0 {
                 0.0
+            } else {
+                REMEMBERED * self.per_cycle
             };
+            self.ahead += (error - self.ahead) / (since + earlier).max(1.0);
+            let growth = self.ahead - self.before;
+            let level = value - self.mean - self.centre - self.ahead;
+            let line = value - self.mean - self.ahead - growth * (since / self.per_cycle - 0.5);
+            for (plain, error) in self.plain.iter_mut().zip([level, line]) {
+                *plain += (error * error - *plain) * counts;
+            }
+            let left = error - self.ahead;
+            self.left += (left * left - self.left) * counts;
+        }
+        if let Some(deviation) = deviation {
+            self.width.learn(place, deviation, (usual, gain), counts);
+        }
+        if cycles >= self.proven {
+            let plain = self.plain[0].min(self.plain[1]);
+            let explained = if plain > 0.0 { 1.0 - self.left / plain } else { 0.0 };
             self.used = explained > if self.used { FAILS } else { EXPLAINS };
+            self.width.judge();
         }
         if self.samples.is_multiple_of(self.per_cycle.round() as u64) {
+            self.before = (1.0 - gain) * self.ahead;
             self.recentre();
         }
     }
 
-    /// The time has come to another part: what was seen around those that it has left is learned, all at once, so that a
-    /// cycle makes the whole shape.
-    fn leave(&mut self, now: usize) {
-        let parts = self.parts.len();
-        let Meeting {
-            first,
-            errors,
-            weights,
-        } = self.meeting;
-        let second = (first + 1) % parts;
-        self.meeting = Meeting {
-            first: now,
-            ..Meeting::default()
-        };
-        self.adopt(first, errors[0], weights[0]);
-        if now == second {
-            (self.meeting.errors[0], self.meeting.weights[0]) = (errors[1], weights[1]);
-        } else {
-            self.adopt(second, errors[1], weights[1]);
-        }
-    }
-
-    fn adopt(&mut self, part: usize, error: f64, weight: f64) {
+    fn adopt(&mut self, part: usize, change: f64) {
         let parts = self.parts.len() as f64;
-        // Of what is met for less than half of its time little is known.
-        let usual = self.per_cycle / parts;
-        let gain = (1.0 / (1.0 + self.cycles().floor())).max(PER_CYCLE);
-        let change = gain * error / weight.max(0.5 * usual);
         if let Some(value) = self.parts.get_mut(part) {
             *value += change as f32;
             self.centre += change / parts;
@@ -211,46 +275,97 @@ impl Seasons {
         self.all().map(|season| season.value(at)).sum()
     }
 
-    /// Lengths of the seasons that are used, in seconds.
-    pub(super) fn used(&self) -> impl Iterator<Item = f64> {
-        self.all().filter(|s| s.used).map(|s| s.period)
+    /// What is to be taken off so that what is left lies as near to its middle as it may, `wanted` being what would leave just that. Where a
+    /// job of the night begins the course of a day has an edge, which parts of a quarter of an hour and clocks that differ make
+    /// a slope: there the value may be that of a part earlier or later. `unit` is the usual deviation. Says whether it is so.
+    pub(super) fn near(&self, at: Millis, wanted: f64, unit: f64) -> (f64, bool) {
+        let now = self.value(at);
+        if !self.calendar.iter().any(|season| season.used) {
+            return (now, false);
+        }
+        // Between these it is a line.
+        let part = (DAY / DAY_PARTS as f64 * 1e3) as Millis;
+        let first = at - at.rem_euclid(part);
+        let around = [at - part, first, first + part, at + part].map(|at| self.value(at));
+        let (low, high) = (around.iter()).fold((now, now), |(low, high), v| (low.min(*v), high.max(*v)));
+        if high - low > EDGE * unit {
+            (wanted.clamp(low, high), true)
+        } else {
+            (now, false)
+        }
     }
 
-    /// Learns a value; `unit` is the usual deviation. Says whether other seasons are used from now on.
-    pub(super) fn learn(&mut self, at: Millis, value: f64, unit: f64) -> bool {
-        let given_up = self.found.as_ref().is_some_and(|s| !s.used && s.cycles() > TRIAL);
+    /// By how much wider the values of this time lie than those of all times.
+    pub(super) fn width(&self, at: Millis) -> f64 {
+        self.all().map(|season| season.width(at)).product()
+    }
+
+    /// Lengths of the seasons that are used, in seconds.
+    pub(super) fn used(&self) -> impl Iterator<Item = f64> {
+        self.all().filter(|s| s.is_used()).map(|s| s.period)
+    }
+
+    /// Whether a course is taken off.
+    pub(super) fn has_course(&self) -> bool {
+        self.all().any(|s| s.used)
+    }
+
+    /// Learns a value; `middle` and `unit` are the usual rest and its deviation, and `deviation` is how far it lies from what was foretold. Says whether other
+    /// seasons are used from now on.
+    pub(super) fn learn(
+        &mut self,
+        at: Millis,
+        value: f64,
+        (middle, unit): (f64, f64),
+        deviation: Option<f64>,
+    ) -> bool {
+        let given_up = (self.found.as_ref()).is_some_and(|s| !s.is_used() && s.cycles() > TRIAL);
         if given_up {
             self.found = None;
         }
         let rest = value - self.value(at);
         if self.found.is_none() {
-            let period = self.search.add((rest / unit.max(1e-300)) as f32);
+            let period = self.search.add(((rest - middle) / unit.max(1e-300)) as f32);
             let period = period.map(|samples| rounded(samples * self.step));
             // The day and the week are learned anyhow.
             self.found = period
+                .filter(|period| period / self.step >= LEAST_SAMPLES)
                 .filter(|period| !near(*period, DAY, NEARLY) && !near(*period, WEEK, NEARLY))
                 .map(|period| Season::new(period, self.step, FOUND_PARTS));
         }
+        let width = self.width(at);
         let (mut others, mut more) = (false, false);
         for season in self.found.iter_mut().chain(&mut self.calendar) {
             // What is sampled twice a day has no course of the day.
-            if season.per_cycle >= 4.0 {
-                let was = season.used;
+            if season.per_cycle >= LEAST_SAMPLES {
+                let was = (season.used, season.width.used);
                 // Each learns what the others leave.
-                season.learn(at, rest + season.value(at));
-                others |= was != season.used;
-                more |= season.used && !was;
+                let deviation = deviation.map(|deviation| deviation / width * season.width(at));
+                season.learn(at, rest + season.value(at), deviation);
+                let is = (season.used, season.width.used);
+                others |= was != is;
+                more |= is.0 && !was.0 || is.1 && !was.1;
             }
         }
         if more {
-            // One that has not seen a cycle yet has begun one with what is another's.
-            for season in &mut self.calendar {
-                if !season.used && season.cycles() < 1.0 {
-                    *season = Season::new(season.period, self.step, season.parts.len());
-                }
-            }
+            self.begin_anew();
         }
         others
+    }
+
+    /// Of what one season takes off from now on nothing is another's.
+    fn begin_anew(&mut self) {
+        let [day, week] = &mut self.calendar;
+        if !day.is_used() && day.cycles() < 1.0 {
+            *day = Season::new(DAY, self.step, DAY_PARTS);
+        }
+        if !week.is_used() && (week.cycles() < 1.0 || day.is_used() && week.parts.len() < DAYS_PARTS) {
+            *week = Season::new(
+                WEEK,
+                self.step,
+                if day.is_used() { DAYS_PARTS } else { WEEK_PARTS },
+            );
+        }
     }
 }
 

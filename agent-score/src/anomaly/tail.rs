@@ -22,6 +22,8 @@ const REMEMBERED: f32 = 500.0;
 const LEAST: f32 = -0.1;
 const MOST: f32 = 0.5;
 const MOST_OF_SUMS: f32 = 0.1;
+/// Climbs beyond the top that it takes before they are thought to be something else: days.
+const EVIDENCE: f32 = 100.0;
 /// By how much further a sum is thought to climb while none beyond the top has been seen, beside what was presumed. What is like
 /// the value before climbs ten times as far as independent noise, and it takes hours until that is seen.
 const DOUBT_OF_SUMS: f32 = 4.0;
@@ -55,7 +57,7 @@ struct Tail {
     /// Scale times (1 + shape): what can be learned beside the shape, as neither error moves the other (Cox and Reid, 1987).
     size: f32,
     seen: f32,
-    /// The greatest shape that is believed.
+    /// The greatest shape that is believed before much was seen.
     most: f32,
     /// The largest of the run of samples beyond the top that is under way, and the number of its last.
     peak: f32,
@@ -209,10 +211,19 @@ impl Climbs {
         if ratio <= 1.0 {
             return ratio * AT_TOP;
         }
+        self.base(side) + self.tails[side].surprise((ratio - 1.0) / self.doubt(side, alone))
+    }
+
+    /// How far above or below nothing a sum is as surprising as this.
+    pub(super) fn level(&self, side: usize, surprise: f32, alone: f32) -> f32 {
+        let rest = (surprise - self.base(side)).max(0.0);
+        self.top[side] * (1.0 + self.doubt(side, alone) * self.tails[side].excess(rest))
+    }
+
+    fn doubt(&self, side: usize, alone: f32) -> f32 {
         let seen = self.tails[side].seen;
         let known = PRIOR / (PRIOR + seen);
-        let doubt = (1.0 + DOUBT_OF_SUMS / (1.0 + seen).sqrt()) * (alone * known).exp2();
-        self.base(side) + self.tails[side].surprise((ratio - 1.0) / doubt)
+        (1.0 + DOUBT_OF_SUMS / (1.0 + seen).sqrt()) * (alone * known).exp2()
     }
 
     /// Surprise at the top. What climbs very seldom need not be told because it does.
@@ -264,10 +275,16 @@ fn base(tops: &Tops, side: usize, n: u32) -> f32 {
 }
 
 impl Tail {
+    /// The greatest shape that is believed. Where a level wanders, most climbs are of noise and few of the wandering, and both
+    /// together have a heavier tail than either.
+    fn most(&self) -> f32 {
+        self.most + (MOST - self.most) * (self.seen - EVIDENCE).max(0.0) / REMEMBERED
+    }
+
     /// Shape and scale as they are reckoned with: what is not known yet may be heavier than what was seen.
     fn cautious(&self) -> (f32, f32) {
         let error = (1.0 + self.shape) / (PRIOR + self.seen).sqrt();
-        let shape = (self.shape + DOUBT * error).min(self.most);
+        let shape = (self.shape + DOUBT * error).min(self.most());
         (shape, self.size / (1.0 + shape))
     }
 
@@ -321,7 +338,7 @@ impl Tail {
         // What is presumed of the shape goes with the size: a side that reaches far beyond its top has likelier a heavy
         // tail, and the size is known from ten values, the shape from a hundred.
         self.shape += (self.size - before) * PRIOR / (PRIOR + self.seen);
-        self.shape = self.shape.clamp(LEAST, self.most);
+        self.shape = self.shape.clamp(LEAST, self.most());
         self.seen = (self.seen + 1.0).min(REMEMBERED);
     }
 }

@@ -1,6 +1,7 @@
 //! Causes and what must be said of them.
 
 mod courses;
+mod faults;
 mod forest;
 mod seasons;
 mod tails;
@@ -337,10 +338,10 @@ fn a_baseline_outlives_a_restart() {
         let scored = fed.say(value);
         assert_eq!(restored.observe(fed.at, value), scored, "{t}");
     }
-    // Tails of version 2 were moments, version 3 had no time after which what lasts is accepted, and in version 4 each sample of a
-    // sum was an event.
-    for version in [2, 3, 4, 9] {
-        let other = text.replacen("\"version\":5", &format!("\"version\":{version}"), 1);
+    // Tails of version 2 were moments, version 3 had no time after which what lasts is accepted, in version 4 each sample of a
+    // sum was an event, and in version 5 all times of a day were as wide.
+    for version in [2, 3, 4, 5, 9] {
+        let other = text.replacen("\"version\":6", &format!("\"version\":{version}"), 1);
         let error = serde_json::from_str::<Series>(&other).unwrap_err().to_string();
         assert!(
             error.contains(&format!("version {version}")) && error.contains("learned anew"),

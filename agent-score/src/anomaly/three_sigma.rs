@@ -15,11 +15,12 @@ impl ThreeSigma {
         SIGMA * f64::from(self.deviation)
     }
 
+    /// What is so many times as wide as usual says the less of the mean.
     #[inline]
-    pub(super) fn learn(&mut self, value: f64, gain: f64) {
+    pub(super) fn learn(&mut self, value: f64, gain: f64, width: f64) {
         let residual = value - self.mean;
-        let tamed = tame(residual, self.sigma());
-        self.mean += tamed * gain;
-        self.deviation += ((tamed.abs() - f64::from(self.deviation)) * gain) as f32;
+        let tamed = tame(residual, self.sigma() * width);
+        self.mean += tamed * gain / (width * width).max(1.0);
+        self.deviation += ((tamed.abs() / width - f64::from(self.deviation)) * gain) as f32;
     }
 }

@@ -91,11 +91,16 @@ impl Anomaly {
     /// Whether this says more of it than is known.
     fn learns(&self, scored: &Scored) -> bool {
         let is_new = |detector: Detector| !self.detectors.iter().any(|known| known == detector.name());
-        scored.score > self.score || scored.agreeing.iter().any(is_new)
+        self.is_more(scored) || scored.agreeing.iter().any(is_new)
+    }
+
+    /// Whether it is the same, and farther off: the way back from a rise that has lasted is a fall, and may be the rarer.
+    fn is_more(&self, scored: &Scored) -> bool {
+        scored.score > self.score && scored.direction == self.direction
     }
 
     pub(super) fn update(&mut self, value: f64, scored: &Scored) {
-        if scored.score > self.score {
+        if self.is_more(scored) {
             (self.score, self.value) = (scored.score, value);
         }
         for detector in scored.agreeing.iter().map(Detector::name) {
