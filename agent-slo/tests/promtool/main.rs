@@ -8,6 +8,7 @@
 )]
 
 mod available;
+mod nan;
 mod slow;
 
 use agent_slo::{Definition, Slo, Template, Window, rules};
