@@ -32,6 +32,7 @@ groups:
 - name: b
   limit: many
   rules: 5
+  labels: {c-d: x, __name__: y}
 ";
     let faults: Vec<String> = parse("r.yaml", text)
         .unwrap_err()
@@ -59,6 +60,8 @@ groups:
         "r.yaml:26: group: it has no name, add `name: …`",
         "r.yaml:28: group \"b\": limit: expected a number, found \"many\"",
         "r.yaml:29: group \"b\": rules: expected a list, found \"5\"",
+        "r.yaml:30: group \"b\": labels: \"__name__\" cannot be a label's name, use letters, digits and _",
+        "r.yaml:30: group \"b\": labels: \"c-d\" cannot be a label's name, use letters, digits and _",
     ];
     assert_eq!(faults.len(), wanted.len(), "{faults:#?}");
     for (fault, wanted) in faults.iter().zip(wanted) {
