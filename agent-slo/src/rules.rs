@@ -8,8 +8,7 @@ use crate::definition::{Fault, Slo, twice};
 use crate::indicator::Indicator;
 use crate::template;
 use crate::window::{DAY, HOUR, Window, short};
-use agent_rules::file::GroupFile;
-use agent_store::promql::json;
+use agent_rules::file::{GroupFile, quoted};
 use agent_store::series::Millis;
 use std::fmt::Write as _;
 
@@ -434,13 +433,6 @@ impl<'a> Writer<'a> {
             let _ = writeln!(self.out, "          {line}");
         }
     }
-}
-
-/// JSON is YAML.
-fn quoted(text: &str) -> String {
-    let mut out = String::new();
-    json::string(&mut out, text);
-    out
 }
 
 /// A text in which nothing is a template.
