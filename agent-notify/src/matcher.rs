@@ -132,6 +132,18 @@ fn ascii(pattern: &str) -> String {
     out
 }
 
+/// Whether matchers, those of a silence, pass a filter as Alertmanager's API has it: each of its conditions is on the value of the matcher
+/// of that name, the last of several, and on an empty one where there is none.
+pub fn passes(own: &[Matcher], filter: &[Matcher]) -> bool {
+    filter.iter().all(|wanted| {
+        let found = own.iter().rfind(|one| one.inner.label == wanted.inner.label);
+        let value = found.map_or("", |one| one.value.as_str());
+        // As there `name!=""` asks whether there is one, whatever it says.
+        let is_there = wanted.value.is_empty() && wanted.operator().starts_with('!') && found.is_some();
+        is_there || wanted.inner.accepts(value)
+    })
+}
+
 /// Whether labels meet all of them.
 pub fn accepts(matchers: &[Matcher], labels: &Labels) -> bool {
     matchers.iter().all(|matcher| matcher.accepts(labels))
@@ -383,6 +395,34 @@ mod tests {
         let text = format!("{}a=~(", "a=b,".repeat(MOST));
         assert_eq!(parse(&text).unwrap_err(), "more than 64 matchers");
         assert_eq!(parse(&"a=b,".repeat(MOST)).unwrap().len(), MOST);
+    }
+
+    /// Cause: silences are listed with filters. Seen: what Alertmanager's `matchFilterLabels` takes; only a filter that was one of the
+    /// matchers themselves had found any.
+    #[test]
+    fn silences_are_filtered_by_the_values_of_their_matchers() {
+        let own = parse("alertname=Down,peer=~\"db-.*\",zone=a,zone=b,empty=\"\"").unwrap();
+        for (filter, passed) in [
+            ("", true),
+            ("alertname=Down", true),
+            ("alertname=~\"Do.*\"", true),
+            ("alertname=~\"Do\"", false),
+            ("alertname!=Up", true),
+            ("alertname!~\"D.*\"", false),
+            // What the pattern says, not what it fits.
+            ("peer=db-1", false),
+            ("peer=\"db-.*\"", true),
+            ("zone=b", true),
+            ("zone=a", false),
+            ("nothing=\"\"", true),
+            ("nothing!=\"\"", false),
+            ("nothing=x", false),
+            ("nothing!=x", true),
+            ("empty!=\"\"", true),
+            ("alertname=Down,peer=x", false),
+        ] {
+            assert_eq!(passes(&own, &parse(filter).unwrap()), passed, "{filter}");
+        }
     }
 
     #[test]

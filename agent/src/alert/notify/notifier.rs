@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::memory::now;
 use agent_notify::incident::Edges;
+use agent_notify::matcher::{self, Matcher};
 use agent_notify::notification::Entry;
 use agent_notify::queue::Limits;
 use agent_notify::silence::NotExpired;
@@ -302,13 +303,11 @@ impl Notifier {
         self.lanes.get(receiver)?.get(integration)
     }
 
-    /// The silences, as Alertmanager's API has them. Blocks.
-    pub fn silences(&self) -> Vec<Value> {
+    /// The silences that pass a filter, as Alertmanager's API has them. Blocks.
+    pub fn silences(&self, filter: &[Matcher]) -> Vec<Value> {
         let (state, now) = (self.state(), now());
-        state
-            .silences
-            .all()
-            .iter()
+        let all = state.silences.all().iter();
+        all.filter(|silence| matcher::passes(&silence.matchers, filter))
             .map(|silence| view::silence(silence, now))
             .collect()
     }
