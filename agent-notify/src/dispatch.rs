@@ -178,10 +178,13 @@ impl Dispatcher {
         self.restored_at
     }
 
-    /// Of alerts of these labels nobody can say now whether they still fire: that nothing is said of them is no end.
-    pub fn spare(&mut self, now: Millis, is_open: impl Fn(&Labels) -> bool) {
-        for (_, held) in self.alerts.iter_mut().filter(|(labels, _)| is_open(labels)) {
-            held.seen = now;
+    /// Of alerts of these labels nobody can say now whether they still fire: that nothing is said of them is no end. `is_open` is told
+    /// as well whether anybody has spoken of it since a restart.
+    pub fn spare(&mut self, now: Millis, is_open: impl Fn(&Labels, bool) -> bool) {
+        for (labels, held) in &mut self.alerts {
+            if is_open(labels, held.observed) {
+                held.seen = now;
+            }
         }
     }
 

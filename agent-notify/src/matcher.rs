@@ -12,7 +12,7 @@ use std::str::FromStr;
 /// Longest text of a matcher.
 const LONGEST: usize = 4096;
 /// What a compiled pattern may take: patterns come from outside.
-const PATTERN: usize = 64 << 10;
+const PATTERN: usize = 512 << 10;
 /// Most matchers of a list that comes from outside.
 pub const MOST: usize = 64;
 
@@ -53,12 +53,20 @@ impl Matcher {
         }
         let pattern = || {
             let build = |text: &str| RegexBuilder::new(text).size_limit(PATTERN).build();
+            let text = ascii(&value);
             // By itself first: "a)|(b" would become one by being anchored.
-            let anchored = build(&value).and_then(|_| build(&format!("^(?:{value})$")));
-            anchored.map_err(|error| {
-                let why = error.to_string();
-                let last = why.lines().last().unwrap_or_default();
-                format!("{value:?} is no regular expression: {last}")
+            let anchored = build(&text).and_then(|_| build(&format!("^(?:{text})$")));
+            anchored.map_err(|error| match error {
+                regex::Error::CompiledTooBig(most) => {
+                    format!(
+                        "{value:?} is too large: compiled it takes more than {most} bytes; write fewer or smaller repetitions"
+                    )
+                }
+                error => {
+                    let why = error.to_string();
+                    let last = why.lines().last().unwrap_or_default();
+                    format!("{value:?} is no regular expression: {last}")
+                }
             })
         };
         let comparison = match operator {
@@ -95,6 +103,45 @@ impl Matcher {
             Comparison::MatchesNot(_) => "!~",
         }
     }
+}
+
+/// With the classes that RE2 has, and so Alertmanager: of ASCII. Those of Unicode are what no label is about, and large: `\w+-\w+`
+/// alone took more than 64 KiB.
+fn ascii(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        // Within brackets as well: there a class may stand in a class.
+        match rest.next() {
+            Some('d') => out.push_str("[0-9]"),
+            Some('D') => out.push_str("[^0-9]"),
+            Some('w') => out.push_str("[0-9A-Za-z_]"),
+            Some('W') => out.push_str("[^0-9A-Za-z_]"),
+            Some('s') => out.push_str("[\\t\\n\\f\\r ]"),
+            Some('S') => out.push_str("[^\\t\\n\\f\\r ]"),
+            other => {
+                out.push(c);
+                out.extend(other);
+            }
+        }
+    }
+    out
+}
+
+/// Whether matchers, those of a silence, pass a filter as Alertmanager's API has it: each of its conditions is on the value of the matcher
+/// of that name, the last of several, and on an empty one where there is none.
+pub fn passes(own: &[Matcher], filter: &[Matcher]) -> bool {
+    filter.iter().all(|wanted| {
+        let found = own.iter().rfind(|one| one.inner.label == wanted.inner.label);
+        let value = found.map_or("", |one| one.value.as_str());
+        // As there `name!=""` asks whether there is one, whatever it says.
+        let is_there = wanted.value.is_empty() && wanted.operator().starts_with('!') && found.is_some();
+        is_there || wanted.inner.accepts(value)
+    })
 }
 
 /// Whether labels meet all of them.
@@ -292,8 +339,9 @@ mod tests {
             ("a-b=c", "\"a-b\" is no name of a label"),
             ("=c", "is no name"),
             ("a=~\"(\"", "is no regular expression: error: unclosed group"),
-            ("a=~\"(((.{500}){500}){500})\"", "is no regular expression"),
-            ("a=~\".{2000}\"", "is no regular expression"),
+            ("a=~\"(((.{500}){500}){500})\"", "is too large: compiled it takes"),
+            ("a=~\".{4000}\"", "is too large: compiled it takes"),
+            ("a=~\"a\\", "the quote is not closed"),
             ("a=\"b", "the quote is not closed"),
             ("{a=b", "the brace is not closed"),
             ("a=\"b\" c=\"d\"", "a comma is missing"),
@@ -303,6 +351,34 @@ mod tests {
             assert!(error.contains(why) && !error.contains('\n'), "{text}: {error}");
         }
         assert!("a=b,c=d".parse::<Matcher>().is_err());
+    }
+
+    /// Cause: patterns as people write them for Alertmanager. Seen: they are taken, and fit what they fit there: classes are of ASCII.
+    /// With those of Unicode two of them were more than the bound, and said to be no regular expressions.
+    #[test]
+    fn patterns_of_alertmanager_are_taken() {
+        for (pattern, value, fits) in [
+            (r"\w+-\w+", "db-1", true),
+            (r"(\w+\.)+\w+:\d+", "a.example.org:443", true),
+            (r"[\w.-]{1,255}", "a-b.c", true),
+            (r"[\w-.]+", "a-b.c", true),
+            (r"[^\s\d]+", "a b", false),
+            (r"[^\s\d]+", "ab", true),
+            (r"\S+\s\S+", "é b", true),
+            (r"\W\D", "éé", true),
+            (r"\w", "é", false),
+            (r"\d", "٣", false),
+            (r"\\w", r"\w", true),
+            (r"(?i)\w+", "DB", true),
+            (r".{1,255}", "a", true),
+            (r"\w{1000}|(\w+[.-]){100}", "a", false),
+        ] {
+            let matcher = Matcher::new("a", "=~", pattern.to_owned()).unwrap();
+            let labels = Labels::new([("a", value)]);
+            assert_eq!(matcher.accepts(&labels), fits, "{pattern} {value}");
+            let json = serde_json::to_value(&matcher).unwrap();
+            assert_eq!(json["value"], pattern, "as it was written");
+        }
     }
 
     #[test]
@@ -319,6 +395,34 @@ mod tests {
         let text = format!("{}a=~(", "a=b,".repeat(MOST));
         assert_eq!(parse(&text).unwrap_err(), "more than 64 matchers");
         assert_eq!(parse(&"a=b,".repeat(MOST)).unwrap().len(), MOST);
+    }
+
+    /// Cause: silences are listed with filters. Seen: what Alertmanager's `matchFilterLabels` takes; only a filter that was one of the
+    /// matchers themselves had found any.
+    #[test]
+    fn silences_are_filtered_by_the_values_of_their_matchers() {
+        let own = parse("alertname=Down,peer=~\"db-.*\",zone=a,zone=b,empty=\"\"").unwrap();
+        for (filter, passed) in [
+            ("", true),
+            ("alertname=Down", true),
+            ("alertname=~\"Do.*\"", true),
+            ("alertname=~\"Do\"", false),
+            ("alertname!=Up", true),
+            ("alertname!~\"D.*\"", false),
+            // What the pattern says, not what it fits.
+            ("peer=db-1", false),
+            ("peer=\"db-.*\"", true),
+            ("zone=b", true),
+            ("zone=a", false),
+            ("nothing=\"\"", true),
+            ("nothing!=\"\"", false),
+            ("nothing=x", false),
+            ("nothing!=x", true),
+            ("empty!=\"\"", true),
+            ("alertname=Down,peer=x", false),
+        ] {
+            assert_eq!(passes(&own, &parse(filter).unwrap()), passed, "{filter}");
+        }
     }
 
     #[test]

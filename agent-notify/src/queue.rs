@@ -4,6 +4,8 @@
 //! A record is its length and its CRC-32 (little-endian u32 each), then JSON: an entry, what became of one, or a memo. What can
 //! not be read is left out and reported; a torn end is cut off. When most of the file is history it is written anew.
 
+#[cfg(test)]
+mod late;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -69,6 +71,8 @@ pub struct Waiting {
     pub number: u64,
     /// What is to be delivered.
     pub entry: Entry,
+    /// When the first was made of those whose place it has taken, or it itself: since then the place was not told.
+    since: Millis,
     bytes: u64,
 }
 
@@ -125,9 +129,11 @@ impl Queue {
             match record {
                 Record::Made {
                     number,
+                    since,
                     notification,
                     memo,
                 } => {
+                    let since = since.unwrap_or(notification.at);
                     let memo = memo.with(&notification);
                     memos.insert(memo.group_key.clone(), memo.clone());
                     next = next.max(number + 1);
@@ -137,7 +143,12 @@ impl Queue {
                         notification,
                         memo,
                     };
-                    waiting.push_back(Waiting { number, entry, bytes });
+                    waiting.push_back(Waiting {
+                        number,
+                        entry,
+                        since,
+                        bytes,
+                    });
                 }
                 Record::Done { number, outcome } => {
                     let at = waiting.iter().position(|one| one.number == number);
@@ -199,10 +210,11 @@ impl Queue {
     pub fn push(&mut self, mut entry: Entry) -> Pushed {
         let number = self.next;
         self.next += 1;
-        let mut bytes = write(&Record::made(number, &entry));
-        let (stale, left) = self.supersede(&mut entry, bytes.len() as u64);
+        let mut since = entry.notification.at;
+        let mut bytes = write(&Record::made(number, since, &entry));
+        let (stale, left) = self.supersede(&mut entry, &mut since, bytes.len() as u64);
         if !stale.is_empty() {
-            bytes = write(&Record::made(number, &entry));
+            bytes = write(&Record::made(number, since, &entry));
         }
         let size = bytes.len() as u64;
         let (mut dropped, mut all) = self.shrink(size);
@@ -213,6 +225,7 @@ impl Queue {
         self.waiting.push_back(Waiting {
             number,
             entry,
+            since,
             bytes: size,
         });
         all.extend(bytes);
@@ -235,9 +248,9 @@ impl Queue {
 
     /// Takes out all that wait of the group if one of them is stale, or if with this one they were more than half of what may wait,
     /// and has the entry say what they say, as far as the group has half of the queue then: what fires, then what has ended
-    /// last. However old an end is, it is said if there is room: the place may believe that it still fires. Answers their numbers,
-    /// and what it does not say.
-    fn supersede(&mut self, entry: &mut Entry, size: u64) -> (Vec<u64>, Option<Entry>) {
+    /// last. However old an end is, it is said if there is room: the place may believe that it still fires. `since` becomes that of
+    /// the first of them. Answers their numbers, and what it does not say.
+    fn supersede(&mut self, entry: &mut Entry, since: &mut Millis, size: u64) -> (Vec<u64>, Option<Entry>) {
         let key = entry.notification.group_key.clone();
         let trying = self.trying;
         let of_group = |one: &Waiting| one.entry.notification.group_key == key && Some(one.number) != trying;
@@ -256,6 +269,7 @@ impl Queue {
             std::mem::take(&mut self.waiting).into_iter().partition(of_group);
         self.waiting = kept;
         let numbers = gone.iter().map(|one| one.number).collect();
+        *since = gone.iter().map(|one| one.since).fold(*since, Millis::min);
         let Some(last) = gone.back() else {
             return (numbers, None);
         };
@@ -295,9 +309,15 @@ impl Queue {
     fn drop_new(&mut self, entry: Entry) -> (Waiting, Vec<u8>) {
         let number = self.next;
         self.next += 1;
-        let mut records = write(&Record::made(number, &entry));
+        let since = entry.notification.at;
+        let mut records = write(&Record::made(number, since, &entry));
         let bytes = records.len() as u64;
-        let gone = Waiting { number, entry, bytes };
+        let gone = Waiting {
+            number,
+            entry,
+            since,
+            bytes,
+        };
         records.extend(write(&Record::done(number, Outcome::QueueFull)));
         self.given_up.push((gone.clone(), Outcome::QueueFull));
         (gone, records)
@@ -325,6 +345,11 @@ impl Queue {
         let mut waiting = self.waiting.iter();
         let other = waiting.find(|one| !groups.contains(&one.entry.notification.group_key));
         other.or_else(|| self.front())
+    }
+
+    /// Since when something waits: what has taken the place of something else has not been told since that was made.
+    pub fn oldest(&self) -> Option<Millis> {
+        self.waiting.iter().map(|one| one.since).min()
     }
 
     /// How many wait.
@@ -422,7 +447,7 @@ impl Queue {
         self.memos.retain(|_, memo| wanted(memo));
         let mut bytes = MAGIC.to_vec();
         for one in &self.waiting {
-            bytes.extend(write(&Record::made(one.number, &one.entry)));
+            bytes.extend(write(&Record::made(one.number, one.since, &one.entry)));
         }
         // With the memo of now: one of its own would settle what was given up, and the latest says what holds.
         let mut settled: BTreeSet<&String> = self.memos.keys().collect();
@@ -432,7 +457,7 @@ impl Queue {
                 entry.memo.clone_from(memo);
             }
             settled.remove(&entry.memo.group_key);
-            bytes.extend(write(&Record::made(one.number, &entry)));
+            bytes.extend(write(&Record::made(one.number, one.since, &entry)));
             bytes.extend(write(&Record::done(one.number, *outcome)));
         }
         let before_memos = bytes.len();

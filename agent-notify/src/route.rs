@@ -37,7 +37,8 @@ pub struct Route {
 /// A route with all that it has from those above it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
-    /// The matchers from the root to it, for the key of a group.
+    /// The matchers from the root to it, for the key of a group: what a receiver was told is remembered by that, so that no other route
+    /// to the receiver has this one.
     pub key: String,
     /// Name of the receiver.
     pub receiver: String,
@@ -108,12 +109,14 @@ impl Routes {
     fn add(&mut self, route: &Route, parent: &Resolved, path: &str) -> Result<usize, (String, String)> {
         let at = self.0.len();
         let own = shown(&route.matchers);
+        let key = match parent.key.as_str() {
+            "" => own,
+            above => format!("{above}/{own}"),
+        };
+        let receiver = route.receiver.clone().unwrap_or_else(|| parent.receiver.clone());
         let resolved = Resolved {
-            key: match parent.key.as_str() {
-                "" => own,
-                above => format!("{above}/{own}"),
-            },
-            receiver: route.receiver.clone().unwrap_or_else(|| parent.receiver.clone()),
+            key: self.unique(key, &receiver),
+            receiver,
             group_by: route.group_by.clone().unwrap_or_else(|| parent.group_by.clone()),
             group_wait: route.group_wait.unwrap_or(parent.group_wait),
             group_interval: route.group_interval.unwrap_or(parent.group_interval),
@@ -147,6 +150,19 @@ impl Routes {
             added.below = below;
         }
         Ok(at)
+    }
+
+    /// A key that no route to this receiver has; that of the first stays Alertmanager's.
+    fn unique(&self, key: String, receiver: &str) -> String {
+        let is_taken = |key: &str| {
+            let mut all = self.0.iter();
+            all.any(|route| route.key == key && route.receiver == receiver)
+        };
+        if !is_taken(&key) {
+            return key;
+        }
+        let mut others = (2..).map(|number| format!("{key}#{number}"));
+        others.find(|other| !is_taken(other)).unwrap_or(key)
     }
 
     /// All routes, the root first.
@@ -273,6 +289,39 @@ mod tests {
             db.group_key(&group),
             "{}/{severity=\"critical\"}/{peer=~\"db.*\"}:{alertname=\"A\\\"\\n\"}"
         );
+    }
+
+    /// Cause: two routes with the same matchers and receiver, one for the night and one for the day, and routes below them. Seen: each
+    /// has a key of its own, by which is remembered what was told; they had one, and a restart gave all of it to the first.
+    #[test]
+    fn no_two_routes_to_a_receiver_share_what_they_remember() {
+        let twice = || Route {
+            goes_on: true,
+            routes: vec![below("db", "peer=db"), below("log", "peer=db")],
+            ..below("ops", "severity=critical")
+        };
+        let routes = Routes::new(&Route {
+            receiver: Some("ops".to_owned()),
+            routes: vec![twice(), twice(), twice(), below("log", "severity=critical")],
+            ..Route::default()
+        })
+        .unwrap();
+        let keys: Vec<(&str, &str)> = routes
+            .iter()
+            .map(|route| (route.key.as_str(), route.receiver.as_str()))
+            .collect();
+        assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "{keys:?}");
+        let top = "{}/{severity=\"critical\"}";
+        let of = |receiver: &str| -> Vec<&str> {
+            let all = keys
+                .iter()
+                .filter(|(key, own)| *own == receiver && !key.contains("peer"));
+            all.map(|(key, _)| *key).collect()
+        };
+        let [second, third] = [2, 3].map(|number| format!("{top}#{number}"));
+        assert_eq!(of("ops"), ["{}", top, &second, &third]);
+        // What goes to another receiver is remembered elsewhere.
+        assert_eq!(of("log"), [top]);
     }
 
     #[test]

@@ -63,12 +63,22 @@ fn escaped(text: &str, by: impl Fn(char) -> Option<&'static str>) -> Cow<'_, str
     Cow::Owned(out)
 }
 
+/// Whether a character turns the direction of writing of what follows it: a label that has one makes other text look like something
+/// else.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text from elsewhere, with a sign in the place of each of these.
+fn upright(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| turns(c).then_some("\u{fffd}"))
+}
+
 /// One line without control characters and those that turn the direction of writing, of so many characters at most.
 pub fn line(text: &str, most: usize) -> String {
     let mut out = String::new();
-    let turns =
-        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control() || turns(c));
+    let marks = |c: char| matches!(c, '\u{200e}' | '\u{200f}') || turns(c);
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control() || marks(c));
     for word in words.filter(|word| !word.is_empty()) {
         if !out.is_empty() {
             out.push(' ');
@@ -97,9 +107,14 @@ pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
 impl Text {
     /// Parses a template; an error says what is wrong with it.
     pub fn new(source: &str) -> Result<Self, String> {
+        Self::with("", source)
+    }
+
+    /// The same, with what files define; text of theirs outside of that is nobody's.
+    pub fn with(files: &str, source: &str) -> Result<Self, String> {
         Ok(Self {
-            source: source.to_owned(),
-            template: Template::of_notification(source)?,
+            source: format!("{files}{source}"),
+            template: Template::of_notification(files, source)?,
         })
     }
 
@@ -116,7 +131,7 @@ impl Text {
                 names.join(" "),
                 line(&error, 200)
             );
-            escape(&told).into_owned()
+            escape(&upright(&told)).into_owned()
         })
     }
 
@@ -134,7 +149,7 @@ impl PartialEq for Text {
 
 /// As Alertmanager's templates see a notification.
 fn data(notification: &Notification, escape: Escape) -> Datum {
-    let escape = |text: &str| escape(&cut(text, VALUE)).into_owned();
+    let escape = |text: &str| escape(&upright(&cut(text, VALUE))).into_owned();
     let text = |text: &str| Datum::Text(escape(text));
     let status = notification.status();
     let owned = |pairs: &mut dyn Iterator<Item = (&str, &str)>| {
@@ -262,6 +277,45 @@ mod tests {
             instead.starts_with("firing: Down (error expanding template: "),
             "{instead}"
         );
+    }
+
+    /// Cause: a label or annotation with what turns the direction of writing: a mail, Slack and PagerDuty would show the rest of it, and
+    /// what stands behind it, in another order. Seen: a sign in its place, also where a template fails; the notification itself is as it
+    /// was. Words of languages that are written from right to left stay.
+    #[test]
+    fn nothing_foreign_turns_the_direction_of_writing() {
+        let text = Text::new("{{ .CommonLabels.peer }}|{{ .CommonAnnotations.summary }}").unwrap();
+        let told = notification("a\u{202e}b\u{2066}c\u{2069}\u{202a} שלום\u{200f}");
+        for escape in [plain as Escape, html, slack] {
+            assert_eq!(
+                text.of(&told, escape),
+                "a\u{fffd}b\u{fffd}c\u{fffd}\u{fffd} שלום\u{200f}|a\u{fffd}b\u{fffd}c\u{fffd}\u{fffd} שלום\u{200f} is down"
+            );
+        }
+        let mut named = told.clone();
+        named.alerts[0].labels = Labels::new([("alertname", "x\u{202e}y")]);
+        let instead = Text::new("{{ .Nothing }}").unwrap().of(&named, plain);
+        assert!(instead.starts_with("firing: x\u{fffd}y (error"), "{instead}");
+        let whole = crate::receivers::webhook::Webhook { max_alerts: 0 }.post(&told);
+        let whole = String::from_utf8(whole.body).unwrap();
+        assert!(whole.contains('\u{202e}') && !whole.contains('\u{fffd}'));
+    }
+
+    /// Cause: files of templates with a title, line ends and comments around their definitions, and twice one of a name. Seen: texts have
+    /// what they use of it, and nothing else; it stood at the beginning of every message.
+    #[test]
+    fn of_files_only_what_they_define_is_used() {
+        let files = "# Our texts.\n\n{{ define \"a\" }}A{{ end }}\n{{/* b */}}\n{{ define \"b\" }}{{ template \"a\" }}B{{ end }}\n\
+                     {{ if true }}shown{{ end }}\n";
+        let told = notification("db");
+        let of = |source: &str| Text::with(files, source).unwrap().of(&told, plain);
+        assert_eq!(of("{{ template \"b\" . }}!"), "AB!");
+        assert_eq!(of("{{ define \"a\" }}own{{ end }}{{ template \"b\" . }}"), "ownB");
+        assert_eq!(of(SUBJECT), "[FIRING:1] Down: db is down");
+        // The line is that of the text itself.
+        let error = Text::with(files, "\n{{ $nothing }}").unwrap_err();
+        assert!(error.contains("line 2"), "{error}");
+        assert!(Text::with("{{ define", "").is_err());
     }
 
     #[test]

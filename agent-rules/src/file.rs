@@ -6,7 +6,7 @@ mod short;
 #[cfg(test)]
 mod tests;
 
-pub use print::yaml;
+pub use print::{quoted, yaml};
 pub use read::check;
 pub use short::SEVERITIES;
 

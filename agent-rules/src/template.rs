@@ -56,10 +56,14 @@ impl Template {
         Ok(template)
     }
 
-    /// Parses one of a notification, as Alertmanager has them: its data is the notification, and there is no `query`.
-    pub fn of_notification(text: &str) -> Result<Self, String> {
-        let parsed = Parser::new(text, "{{", "}}").and_then(Parser::parse);
-        let (body, defines) = parsed.map_err(|error| error.to_string())?;
+    /// Parses one of a notification, as Alertmanager has them: its data is the notification, and there is no `query`. It may use what
+    /// `files` define; what stands there besides, line ends between definitions or a comment, is no part of it.
+    pub fn of_notification(files: &str, text: &str) -> Result<Self, String> {
+        let parse = |text| Parser::new(text, "{{", "}}").and_then(Parser::parse);
+        let (_, mut defines) = parse(files).map_err(|error| error.to_string())?;
+        let (body, own) = parse(text).map_err(|error| error.to_string())?;
+        // The last of a name holds.
+        defines.extend(own);
         let template = Self { body, defines };
         check::check(&template, &[], functions::OF_NOTIFICATIONS)?;
         Ok(template)

@@ -8,8 +8,7 @@ use crate::definition::{Fault, Slo, twice};
 use crate::indicator::Indicator;
 use crate::template;
 use crate::window::{DAY, HOUR, Window, short};
-use agent_rules::file::GroupFile;
-use agent_store::promql::json;
+use agent_rules::file::{GroupFile, quoted};
 use agent_store::series::Millis;
 use std::fmt::Write as _;
 
@@ -238,7 +237,8 @@ impl<'a> Writer<'a> {
         // All of it counts only where it is known how much was bad: a query that fails must not look like success.
         let fresh = |series: &str| format!("(timestamp({0}) == time())", self.of(series, ""));
         let total = format!("(({}) >= 0)", slo.indicator.total(&window));
-        let bad = format!("({}) * {seconds}", slo.indicator.bad(&window, &total));
+        // What is no number is not known either: one NaN in a sum over a window would make all of it NaN, and its alerts dumb.
+        let bad = format!("(({}) >= 0) * {seconds}", slo.indicator.bad(&window, &total));
         let (bad, total) = (period(bad), period(format!("{total} * {seconds}")));
         let total = format!("({total}) and ignoring (slo) {}", fresh("bad_events"));
         let covered = format!(
@@ -433,13 +433,6 @@ impl<'a> Writer<'a> {
             let _ = writeln!(self.out, "          {line}");
         }
     }
-}
-
-/// JSON is YAML.
-fn quoted(text: &str) -> String {
-    let mut out = String::new();
-    json::string(&mut out, text);
-    out
 }
 
 /// A text in which nothing is a template.

@@ -24,7 +24,7 @@ pub use error::Error;
 pub use functions::{civil, is_label_name};
 pub use grid::Sample;
 pub use memo::Memo;
-pub use parse::{selector, selectors};
+pub use parse::{is_of_range, selector, selectors};
 
 use crate::labels::Labels;
 use crate::series::{Bounds, Millis, Series, Source};

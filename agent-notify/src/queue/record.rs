@@ -3,6 +3,7 @@
 use super::Outcome;
 use crate::alert::Alert;
 use crate::notification::{Entry, Memo, Notification, Told};
+use agent_store::series::Millis;
 use serde::{Deserialize, Serialize};
 
 /// More than any record has: what says so is no length.
@@ -17,6 +18,9 @@ pub(super) enum Record {
     /// An entry was put into the queue.
     Made {
         number: u64,
+        /// When the first was made of those whose place it has taken. Files of before do not have it.
+        #[serde(default)]
+        since: Option<Millis>,
         notification: Notification,
         memo: Brief,
     },
@@ -50,7 +54,7 @@ impl Brief {
 }
 
 impl Record {
-    pub fn made(number: u64, entry: &Entry) -> Self {
+    pub fn made(number: u64, since: Millis, entry: &Entry) -> Self {
         let within = |alert: &Alert| {
             let mut own = entry.notification.alerts.iter();
             own.any(|other| other.is_firing() && other.labels == alert.labels)
@@ -58,6 +62,7 @@ impl Record {
         let rest = entry.memo.open.iter().filter(|alert| !within(alert));
         Self::Made {
             number,
+            since: Some(since),
             notification: entry.notification.clone(),
             memo: Brief {
                 told: entry.memo.told.clone(),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
-fn alert(name: &str, text: &str) -> Alert {
+pub(super) fn alert(name: &str, text: &str) -> Alert {
     Alert {
         labels: Labels::new([("alertname", name)]),
         annotations: Arc::new(BTreeMap::from([("summary".to_owned(), text.to_owned())])),
@@ -18,7 +18,7 @@ fn alert(name: &str, text: &str) -> Alert {
 }
 
 /// Of a group: one alert that fires and is told, one that is muted, but was told before.
-fn entry(group: &str, at: i64, text: &str) -> Entry {
+pub(super) fn entry(group: &str, at: i64, text: &str) -> Entry {
     let (told, muted) = (alert(group, text), alert("Muted", "m"));
     let open = [&told, &muted].map(|alert| (alert.fingerprint(), at));
     Entry {
@@ -47,7 +47,7 @@ fn entry(group: &str, at: i64, text: &str) -> Entry {
     }
 }
 
-fn open(path: &Path, most: u64) -> (Queue, Found) {
+pub(super) fn open(path: &Path, most: u64) -> (Queue, Found) {
     let limits = Limits {
         bytes: most,
         stale: 1_000,
@@ -95,7 +95,7 @@ fn what_waits_and_what_was_told_is_there_again() {
 fn the_oldest_makes_room() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("q");
-    let size = write(&Record::made(1, &entry("a", 1, ""))).len() as u64;
+    let size = write(&Record::made(1, 1, &entry("a", 1, ""))).len() as u64;
     let (mut queue, _) = open(&path, 3 * size + size / 2);
     for group in ["a", "b", "c"] {
         assert!(queue.push(entry(group, 1, "")).dropped.is_empty());
@@ -349,7 +349,7 @@ fn what_waited_for_too_long_is_told_by_the_next_of_its_group() {
 fn what_is_being_tried_is_neither_superseded_nor_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("q");
-    let size = write(&Record::made(1, &entry("a", 1, ""))).len() as u64;
+    let size = write(&Record::made(1, 1, &entry("a", 1, ""))).len() as u64;
     let (mut queue, _) = open(&path, 4 * size + size / 2);
     let _ = queue.push(entry("a", 1, ""));
     let tried = queue.take(&BTreeSet::new()).unwrap();

@@ -110,6 +110,7 @@ mod tests {
             let one = &read["attachments"][0];
             for field in ["title", "text", "fallback"] {
                 let text = one[field].as_str().unwrap();
+                assert!(!text.contains('\u{202e}'), "{field}");
                 assert!(!text.contains("<!") && !text.contains("<script"), "{field}");
                 assert!(text.chars().count() <= TEXT, "{field}");
             }

@@ -132,20 +132,26 @@ fn stretch(
             results: &past.recorded,
         };
         let (from, to) = (steps.begin - steps.offset, steps.last - steps.offset);
-        let options = &environment.settings.options;
-        let bounds = (environment.bounds)();
-        let answer = promql::range(
-            &rule.file.expr,
-            from,
-            to,
-            steps.interval,
-            options,
-            &source,
-            &*bounds,
-        );
-        match answer.map_err(|error| error.to_string())?.value {
-            Value::Matrix(series) => by_time(&series),
-            _ => return Err("rule result is not a vector or scalar".to_owned()),
+        let (options, expr) = (&environment.settings.options, &rule.file.expr);
+        let ask = |from: Millis, to: Millis| {
+            let bounds = (environment.bounds)();
+            let answer = promql::range(expr, from, to, steps.interval, options, &source, &*bounds);
+            match answer.map_err(|error| error.to_string())?.value {
+                Value::Matrix(series) => Ok(by_time(&series)),
+                _ => Err("rule result is not a vector or scalar".to_owned()),
+            }
+        };
+        // Of a rule `@ end()` is now; of all steps at once it would be the future.
+        if promql::is_of_range(expr).map_err(|error| error.to_string())? {
+            let mut found = BTreeMap::new();
+            let mut at = from;
+            while at <= to {
+                found.extend(ask(at, at)?);
+                at += steps.interval;
+            }
+            found
+        } else {
+            ask(from, to)?
         }
     };
     let mut now = steps.begin;

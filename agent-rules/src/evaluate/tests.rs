@@ -267,6 +267,37 @@ fn the_past_has_the_alerts_that_are_not_tested() {
     assert_eq!((seen, past.failed.len()), (vec!["Both"], 0));
 }
 
+/// Cause: rules with `@ end()` and `@ start()` over a span in which a value rises at its middle. Seen: they fire from then on, as an agent
+/// has them; the one had looked at the end of the span from its first step on, the other never got beyond it.
+#[test]
+fn the_past_does_not_look_into_the_future() {
+    const RULES: &str = "groups:\n- name: g\n  interval: 1m\n  rules:\n  - {alert: End, expr: 'x @ end() > 0'}\n  \
+        - {alert: Start, expr: 'max_over_time(x[1m] @ start()) > 0'}\n  - {alert: Now, expr: 'x > 0'}\n";
+    let store = store();
+    for minute in 0..60 {
+        add(&store, minute * MINUTE, &[("x", "1", f64::from(minute >= 30))]);
+    }
+    let bounds = || -> Box<dyn Bounds> { Box::new(Free) };
+    let settings = Settings::default();
+    let environment = Environment {
+        source: &store,
+        bounds: &bounds,
+        settings: &settings,
+    };
+    let past = super::past(
+        parse("r.yaml", RULES).unwrap(),
+        (0, 59 * MINUTE),
+        MINUTE,
+        &environment,
+    );
+    let fired: Vec<(&str, Millis)> = past
+        .episodes
+        .iter()
+        .map(|one| (one.labels.get("alertname"), one.fired_at / MINUTE))
+        .collect();
+    assert_eq!(fired, [("End", 30), ("Now", 30), ("Start", 30)]);
+}
+
 /// Cause: the file is read again, with a rule as it was, one whose query is another, a new one, and one less. Seen: the first two
 /// fire on, the third begins, and the series of the fourth end.
 #[test]

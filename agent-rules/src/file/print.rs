@@ -57,7 +57,7 @@ fn texts(out: &mut String, key: &str, texts: &[(String, Text)]) {
 /// A query, line by line if it has several.
 fn block(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
-    let plain = |line: &&str| !line.is_empty() && line.chars().all(|c| !c.is_control());
+    let plain = |line: &&str| !line.is_empty() && !line.chars().any(|c| c.is_control() || is_odd(c));
     if lines.len() < 2 || text.starts_with(' ') || !lines.iter().all(plain) {
         return quoted(text);
     }
@@ -68,10 +68,27 @@ fn block(text: &str) -> String {
     out
 }
 
-/// JSON is YAML.
-fn quoted(text: &str) -> String {
-    let mut out = String::new();
-    json::string(&mut out, text);
+/// What JSON may have as it is, but YAML may not: Prometheus' reader says that control characters are not allowed, and takes U+0085,
+/// U+2028 and U+2029 for ends of lines.
+fn is_odd(c: char) -> bool {
+    matches!(
+        c,
+        '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+    )
+}
+
+/// A text as YAML: that is JSON, with some characters more that are escaped.
+pub fn quoted(text: &str) -> String {
+    let mut json = String::new();
+    json::string(&mut json, text);
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_odd(c) {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
     out
 }
 

@@ -125,7 +125,7 @@ impl Read<'_> {
                 }
             }
         }
-        let labels = self.texts(entries, "labels", &what);
+        let labels = self.labels_of(entries, &what);
         if let Some((line, rules)) = find(entries, "rules") {
             for rule in self.list(&format!("{what}: rules"), line, rules) {
                 let rule = self.rule(rule, &labels);
@@ -185,12 +185,7 @@ impl Read<'_> {
             None => return self.wrong(line, format!("{name}: it has no `expr`, add the query")),
         };
         let mut all = group.to_vec();
-        for (label, line, value) in self.texts(entries, "labels", &name) {
-            if label == "__name__" || !is_label_name(&label) {
-                let what =
-                    format!("{name}: labels: {label:?} cannot be a label's name, use letters, digits and _");
-                self.wrong::<()>(line, what);
-            }
+        for (label, line, value) in self.labels_of(entries, &name) {
             all.retain(|(known, ..)| *known != label);
             all.push((label, line, value));
         }
@@ -303,6 +298,19 @@ impl Read<'_> {
             );
         }
         parsed
+    }
+
+    /// Labels, of a rule or of all of a group.
+    fn labels_of(&mut self, entries: &[Entry], what: &str) -> Vec<(String, usize, String)> {
+        let labels = self.texts(entries, "labels", what);
+        for (label, line, _) in &labels {
+            if label == "__name__" || !is_label_name(label) {
+                let what =
+                    format!("{what}: labels: {label:?} cannot be a label's name, use letters, digits and _");
+                self.wrong::<()>(*line, what);
+            }
+        }
+        labels
     }
 
     /// Names with texts.

@@ -32,6 +32,7 @@ groups:
 - name: b
   limit: many
   rules: 5
+  labels: {c-d: x, __name__: y}
 ";
     let faults: Vec<String> = parse("r.yaml", text)
         .unwrap_err()
@@ -59,6 +60,8 @@ groups:
         "r.yaml:26: group: it has no name, add `name: …`",
         "r.yaml:28: group \"b\": limit: expected a number, found \"many\"",
         "r.yaml:29: group \"b\": rules: expected a list, found \"5\"",
+        "r.yaml:30: group \"b\": labels: \"__name__\" cannot be a label's name, use letters, digits and _",
+        "r.yaml:30: group \"b\": labels: \"c-d\" cannot be a label's name, use letters, digits and _",
     ];
     assert_eq!(faults.len(), wanted.len(), "{faults:#?}");
     for (fault, wanted) in faults.iter().zip(wanted) {
@@ -341,4 +344,36 @@ groups:
         format!("{groups:#?}")
     };
     assert_eq!(shown(&read), shown(&again));
+}
+
+/// Cause: texts with characters that YAML does not take as they are, in a query of several lines as well. Seen: they are escaped, and
+/// promtool reads the file; it said "control characters are not allowed".
+#[test]
+fn what_is_written_has_no_characters_that_yaml_refuses() {
+    let odd = "\u{7f}\u{80}\u{85}\u{9f}\u{2028}\u{2029}\u{feff}\u{fffe}\u{ffff}";
+    let escaped: String = odd.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+    let text = format!(
+        "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: \"up{{a='{escaped}'}}\\n == 0\"\n    annotations: {{summary: \"é{escaped}😀\"}}\n"
+    );
+    let read = parse("r.yaml", &text).unwrap();
+    let written = super::yaml(&read);
+    assert!(!written.contains(|c| odd.contains(c)), "{written:?}");
+    let again = parse("r.yaml", &written).unwrap();
+    let texts = |groups: &[super::GroupFile]| {
+        let rule = &groups[0].rules[0];
+        let annotations = &rule.alert.as_ref().unwrap().annotations;
+        (rule.expr.clone(), annotations[0].1.source.clone())
+    };
+    assert_eq!(texts(&read), texts(&again));
+    assert_eq!(texts(&again).1, format!("é{odd}😀"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &written).unwrap();
+    let promtool = std::process::Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(file.path())
+        .output();
+    match promtool {
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+        Err(_) => println!("SKIPPED: promtool is not installed"),
+    }
 }

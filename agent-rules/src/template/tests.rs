@@ -127,7 +127,8 @@ fn notifications_have_alertmanagers_data() {
         ("CommonLabels", pairs(&[("a", "1"), ("alertname", "Down")])),
         ("Alerts", Datum::List(alerts)),
     ]));
-    let fill = |text: &str| Template::of_notification(text).and_then(|parsed| parsed.fill(&data, "http://h"));
+    let fill =
+        |text: &str| Template::of_notification("", text).and_then(|parsed| parsed.fill(&data, "http://h"));
     for (text, wanted) in [
         (
             "[{{ .Status | toUpper }}:{{ .Alerts.Firing | len }}]",

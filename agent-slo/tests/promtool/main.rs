@@ -8,6 +8,7 @@
 )]
 
 mod available;
+mod nan;
 mod slow;
 
 use agent_slo::{Definition, Slo, Template, Window, rules};
@@ -63,6 +64,7 @@ fn all() -> Vec<Slo> {
         d.value = Some("up # a comment".to_owned());
         d.at_least = Some(1.0);
         d.objective = 90.0;
+        d.description = "\u{7f}\u{85}\u{9f}\u{2028}\u{ffff}".to_owned();
     }));
     all.push(with("own-window", &|d| {
         d.total = Some("sum by (job) (\n  rate(requests_total[$window])\n)".to_owned());

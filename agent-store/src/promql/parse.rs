@@ -76,6 +76,29 @@ pub fn selectors(query: &str) -> Result<Vec<Vec<Matcher>>, Error> {
     })
 }
 
+/// Whether a query has `@ start()` or `@ end()`: what it comes to at a time depends on the range that it is asked over then.
+pub fn is_of_range(query: &str) -> Result<bool, Error> {
+    struct Found(bool);
+    impl ExprVisitor for Found {
+        type Error = Infallible;
+        fn pre_visit(&mut self, expr: &Expr) -> Result<bool, Infallible> {
+            let at = match expr {
+                Expr::VectorSelector(selector) => &selector.at,
+                Expr::MatrixSelector(range) => &range.vs.at,
+                Expr::Subquery(subquery) => &subquery.at,
+                _ => &None,
+            };
+            self.0 |= matches!(at, Some(AtModifier::Start | AtModifier::End));
+            Ok(!self.0)
+        }
+    }
+    super::with_room(query, || {
+        let (mut found, expr) = (Found(false), parse(query)?);
+        let Ok(_) = walk_expr(&mut found, &expr);
+        Ok(found.0)
+    })
+}
+
 /// How many operators, brackets, words and strings there are. No step down the tree is made without one of them, so the
 /// tree is not deeper than this. Where strings, comments and braces end is as the parser's lexer sees it: what only one of
 /// the two took for a comment would not be counted.
@@ -272,6 +295,22 @@ mod tests {
         ] {
             let error = parse(query).unwrap_err();
             assert_eq!(error.kind(), "bad_data", "{query}");
+        }
+    }
+
+    #[test]
+    fn what_depends_on_the_range_is_known() {
+        for (query, is) in [
+            ("up", false),
+            ("up @ 5", false),
+            ("up{a=\"@ end()\"}", false),
+            ("up @ end()", true),
+            ("1 + sum(rate(up[5m] @ start()))", true),
+            ("max_over_time((up + 1)[5m:1m] @ end())", true),
+            ("max_over_time((up @ end())[5m:1m])", true),
+            ("max_over_time(up[5m:1m] @ 5 offset 1m)", false),
+        ] {
+            assert_eq!(is_of_range(query), Ok(is), "{query}");
         }
     }
 

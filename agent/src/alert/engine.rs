@@ -15,6 +15,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// What the rules have done.
@@ -45,6 +46,8 @@ pub struct Rules {
     pub(super) counters: Counters,
     /// Of the configuration: files, and directories of them.
     files: Vec<PathBuf>,
+    /// How long the latest round of evaluations took, in milliseconds.
+    pub(super) took: AtomicU64,
     /// How many of the groups, the first ones, are the agent's own and not of files.
     own: usize,
     /// What is told when an alert begins to fire.
@@ -138,6 +141,7 @@ impl Rules {
             flight,
             anomalies: OnceLock::new(),
             files: config.rules.files.clone(),
+            took: AtomicU64::new(0),
             own,
             left_out,
             invalid: AtomicU64::new(invalid),
@@ -239,6 +243,8 @@ impl Rules {
 
     /// Evaluates the groups that are due.
     pub fn evaluate(&self, at: Millis) {
+        let begin = Instant::now();
+        let before = self.took.load(Relaxed);
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let (memory, timeout) = (self.memory.clone(), self.memory.timeout());
         let bounds = move || -> Box<dyn Bounds> { Box::new(memory.limits(timeout)) };
@@ -252,7 +258,8 @@ impl Rules {
             let Some(slots) = self.slots(group, at) else {
                 continue;
             };
-            self.counters.missed.fetch_add(slots - 1, Relaxed);
+            let missed = left_out(slots - 1, before, self.interval_of(group));
+            self.counters.missed.fetch_add(missed, Relaxed);
             group.evaluate(at, &environment, &mut results);
             self.count(group);
             if Roles::follow(group) {
@@ -276,12 +283,19 @@ impl Rules {
             self.evaluated.send_modify(|count| *count += 1);
         }
         self.memory.keep(results.take());
+        let took = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.took.store(took, Relaxed);
+    }
+
+    /// Milliseconds between evaluations of a group.
+    fn interval_of(&self, group: &Group) -> Millis {
+        group.file.interval.unwrap_or(self.interval).max(1000)
     }
 
     /// How many evaluations of a group fall between its latest and now; `None` if it is not due. Groups are spread over their
     /// interval by their names.
     fn slots(&self, group: &Group, at: Millis) -> Option<u64> {
-        let interval = group.file.interval.unwrap_or(self.interval).max(1000);
+        let interval = self.interval_of(group);
         let mut hasher = DefaultHasher::new();
         (&group.file.file, &group.file.name).hash(&mut hasher);
         let offset = (hasher.finish() % interval.unsigned_abs()) as Millis;
@@ -318,4 +332,10 @@ impl Rules {
         let nanos = u64::try_from(group.took.as_nanos()).unwrap_or(u64::MAX);
         counters.nanos.fetch_add(nanos, Relaxed);
     }
+}
+
+/// Of so many evaluations that were not made since the latest, those that had no time because the round before took so long. A machine
+/// that stood still has nothing to make up for, as for the collector: a pause of half a minute was dozens of evaluations, and an alert.
+pub(crate) fn left_out(slots: u64, took: u64, interval: Millis) -> u64 {
+    slots.min(took / interval.max(1).unsigned_abs())
 }

@@ -12,5 +12,6 @@ mod tests;
 pub mod view;
 
 pub use engine::Rules;
+pub(crate) use engine::left_out;
 pub use metrics::{METRICS, StatsCollect};
 pub use reload::{on_hangup, reload};

@@ -59,30 +59,24 @@ async fn ask<T: Send + 'static>(
     answer.map_err(|error| problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
 }
 
-/// All, or those that have the matchers of `filter`.
+/// All, or those that pass each `filter`.
 async fn list(From(app): From<App>, RawQuery(query): RawQuery) -> Response {
     let parsed: Result<Vec<(String, String)>, _> =
         serde_urlencoded::from_str(query.as_deref().unwrap_or_default());
     // Patterns are compiled there: not where others wait.
     let fitting = move |notifier: &crate::alert::notify::Notifier| -> Result<Vec<Value>, String> {
-        let mut filters: Vec<Value> = Vec::new();
+        let mut filters: Vec<Matcher> = Vec::new();
         for (_, text) in parsed
             .unwrap_or_default()
             .iter()
             .filter(|(name, _)| name == "filter")
         {
-            filters.extend(matcher::parse(text)?.iter().map(|matcher| json!(matcher)));
+            filters.extend(matcher::parse(text)?);
             if filters.len() > matcher::MOST {
                 return Err(format!("more than {} matchers", matcher::MOST));
             }
         }
-        let fits = |silence: &Value| {
-            let own = silence["matchers"].as_array();
-            filters
-                .iter()
-                .all(|wanted| own.is_some_and(|own| own.contains(wanted)))
-        };
-        Ok(notifier.silences().into_iter().filter(fits).collect())
+        Ok(notifier.silences(&filters))
     };
     match ask(&app, fitting).await {
         Ok(Ok(fitting)) => axum::Json(fitting).into_response(),
@@ -92,7 +86,7 @@ async fn list(From(app): From<App>, RawQuery(query): RawQuery) -> Response {
 }
 
 async fn one(From(app): From<App>, Path(id): Path<String>) -> Response {
-    let all = match ask(&app, |notifier| notifier.silences()).await {
+    let all = match ask(&app, |notifier| notifier.silences(&[])).await {
         Ok(all) => all,
         Err(response) => return response,
     };

@@ -3,6 +3,7 @@
 use super::board::{Board, Boards};
 use super::explain::reasons;
 use super::sampled;
+use crate::alert::left_out;
 use crate::config::Config;
 use crate::error::{Context as _, Result};
 use crate::memory::{self, Memory};
@@ -60,6 +61,8 @@ pub struct Anomalies {
     published: RwLock<Arc<Board>>,
     file: Option<PathBuf>,
     interval: Millis,
+    /// How long the latest evaluation took, in milliseconds.
+    took: AtomicU64,
     /// Time that all queries of one evaluation may take, those for evidence included; what is not done by then has failed.
     patience: Duration,
     /// What it costs is its own, and in no replay.
@@ -140,6 +143,7 @@ impl Anomalies {
             published: RwLock::new(Arc::new(board)),
             file: None,
             interval,
+            took: AtomicU64::new(0),
             patience: PATIENCE,
             is_live: true,
             stacks: OnceLock::new(),
@@ -252,12 +256,13 @@ impl Anomalies {
 
     /// The same; whether something has begun or is over.
     fn look(&self, at: Millis) -> bool {
-        let begin = cpu();
+        let (begin, began) = (cpu(), Instant::now());
         let mut guard = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         let (watcher, boards) = &mut *guard;
         let Some(missed) = watcher.due(at) else {
             return false;
         };
+        let missed = left_out(missed, self.took.load(Relaxed), self.interval);
         self.counters.missed.fetch_add(missed, Relaxed);
         let deadline = Instant::now() + self.patience;
         let mut ask = |query: &str| {
@@ -283,6 +288,8 @@ impl Anomalies {
         self.counters
             .nanos
             .fetch_add(cpu().saturating_sub(begin), Relaxed);
+        let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.took.store(took, Relaxed);
         is_any
     }
 

@@ -273,7 +273,7 @@ fn what_nobody_can_look_at_is_not_over() {
     let mut ends = Vec::new();
     for minute in 1..90 {
         let now = T + minute * MINUTE;
-        it.spare(now, |labels| minute < 60 && *labels == a.labels);
+        it.spare(now, |labels, seen| !seen && minute < 60 && *labels == a.labels);
         let told = step(&mut it, now, &[]);
         ends.extend(told.into_iter().map(|one| (minute, one)));
     }

@@ -30,7 +30,8 @@ pub struct Stats {
     pub dropped: [AtomicU64; 4],
     /// In the queue.
     pub in_flight: AtomicU64,
-    /// When the first of the queue was made, ms since 1970; 0 = it is empty.
+    /// Since when something waits, ms since 1970; 0 = nothing does. Not when the first of the queue was made: a place that is dead
+    /// and told often has none that is older than `stale_after`.
     pub oldest: AtomicI64,
     /// Attempts that failed and were repeated.
     pub retries: AtomicU64,
@@ -89,8 +90,7 @@ impl Lane {
 
     fn measure(&self, queue: &Queue) {
         self.stats.in_flight.store(queue.len() as u64, Relaxed);
-        let oldest = queue.front().map_or(0, |one| one.entry.notification.at);
-        self.stats.oldest.store(oldest, Relaxed);
+        self.stats.oldest.store(queue.oldest().unwrap_or(0), Relaxed);
     }
 
     fn count(&self, outcome: Outcome, times: u64) {
@@ -372,7 +372,7 @@ impl Task {
     }
 }
 
-/// How old the oldest of a queue is.
+/// For how long something waits, in seconds.
 pub fn age(stats: &Stats, now: Millis) -> f64 {
     match stats.oldest.load(Relaxed) {
         0 => 0.0,

@@ -49,7 +49,7 @@ metrics! {
         "Notifications that wait in the queue or are being delivered";
     /// Age.
     OLDEST = "geophone_notifications_oldest_seconds", "geophone.notifications.oldest", "s", Gauge, &[&RECEIVER, &INTEGRATION],
-        "Age of the oldest notification that waits; 0 = none does";
+        "For how long something waits, whatever has taken its place since; 0 = nothing does";
     /// Retries.
     RETRIES = "geophone_notifications_retries_total", "geophone.notifications.retries", "{attempt}", Counter, &[&RECEIVER, &INTEGRATION],
         "Attempts that failed and were to be repeated";

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::memory::now;
 use agent_notify::incident::Edges;
+use agent_notify::matcher::{self, Matcher};
 use agent_notify::notification::Entry;
 use agent_notify::queue::Limits;
 use agent_notify::silence::NotExpired;
@@ -36,6 +37,8 @@ const SPARED: i64 = 65 * 60 * 1000;
 struct State {
     dispatcher: Dispatcher,
     silences: Silences,
+    /// When a file of rules was last known to be wrong; 0 = never.
+    unread_at: i64,
 }
 
 /// All of it.
@@ -122,7 +125,11 @@ impl Notifier {
             );
         }
         Ok(Self {
-            state: Mutex::new(State { dispatcher, silences }),
+            state: Mutex::new(State {
+                dispatcher,
+                silences,
+                unread_at: 0,
+            }),
             lanes,
             wake: Notify::new(),
             failed: Mutex::new(failed),
@@ -179,18 +186,21 @@ impl Notifier {
 
     /// One look; answers when the next is due.
     fn step(&self, rules: &Rules, snapshots: &watch::Receiver<Arc<Snapshot>>) -> Duration {
-        self.hear(now(), &rules.view(), || {
+        // Before the groups: of a file that can be used by now there are rules then.
+        let unread = rules.invalid.load(Relaxed) > 0;
+        self.hear(now(), &rules.view(), unread, || {
             // The collector waits for who borrows.
             let snapshot = snapshots.borrow().clone();
             edges(&snapshot, &self.external_labels)
         })
     }
 
-    /// What is due now, by what the rules say.
+    /// What is due now, by what the rules say. `unread` says that there are files of which no rule is known, or not all.
     pub(super) fn hear(
         &self,
         now: i64,
         groups: &[Arc<GroupView>],
+        unread: bool,
         edges: impl FnOnce() -> Edges,
     ) -> Duration {
         let told = view::told(groups);
@@ -200,20 +210,26 @@ impl Notifier {
             .collect();
         let all = groups.iter().flat_map(|group| group.alerts());
         let mut state = self.state();
+        if unread {
+            state.unread_at = now;
+        }
         // What goes to and fro without firing is over at last.
-        let is_soon = now - state.dispatcher.restored_at() <= SPARED;
+        let is_soon = now - state.dispatcher.restored_at().max(state.unread_at) <= SPARED;
         let pending = all.filter(|alert| is_soon && alert.state == agent_rules::State::Pending.name());
         let pending: BTreeSet<Labels> = pending.map(|alert| self.labels(alert)).collect();
-        let rules = groups.iter().flat_map(|group| &group.rules);
-        let failing = rules.filter(|rule| !rule.last_error.is_empty());
-        let failing: Vec<&RuleView> = failing.collect();
+        let rules: Vec<&RuleView> = groups.iter().flat_map(|group| &group.rules).collect();
+        let failing = rules.iter().filter(|rule| !rule.last_error.is_empty());
+        let failing: Vec<&RuleView> = failing.copied().collect();
         // Rules may share a name: those of the labels that are no templates tell them apart.
         let is_of = |labels: &Labels, rule: &RuleView| {
             let mut own = rule.labels.iter().filter(|(_, value)| !value.contains("{{"));
             labels.get(ALERTNAME) == rule.name && own.all(|(label, value)| labels.get(label) == value)
         };
-        state.dispatcher.spare(now, |labels| {
-            pending.contains(labels) || failing.iter().any(|rule| is_of(labels, rule))
+        state.dispatcher.spare(now, |labels, seen| {
+            pending.contains(labels)
+                || failing.iter().any(|rule| is_of(labels, rule))
+                // Told before a restart, and its rule may be in the file that cannot be read.
+                || unread && !seen && !rules.iter().any(|rule| is_of(labels, rule))
         });
         drop(state);
         self.look(now, &alerts, edges)
@@ -231,7 +247,9 @@ impl Notifier {
             std::iter::from_fn(|| failed.try_recv().ok()).collect()
         };
         let mut state = self.state();
-        let State { dispatcher, silences } = &mut *state;
+        let State {
+            dispatcher, silences, ..
+        } = &mut *state;
         let mut memos = Vec::new();
         for entry in failed {
             match dispatcher.failed(&entry, now) {
@@ -285,13 +303,11 @@ impl Notifier {
         self.lanes.get(receiver)?.get(integration)
     }
 
-    /// The silences, as Alertmanager's API has them. Blocks.
-    pub fn silences(&self) -> Vec<Value> {
+    /// The silences that pass a filter, as Alertmanager's API has them. Blocks.
+    pub fn silences(&self, filter: &[Matcher]) -> Vec<Value> {
         let (state, now) = (self.state(), now());
-        state
-            .silences
-            .all()
-            .iter()
+        let all = state.silences.all().iter();
+        all.filter(|silence| matcher::passes(&silence.matchers, filter))
             .map(|silence| view::silence(silence, now))
             .collect()
     }

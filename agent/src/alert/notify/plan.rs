@@ -144,7 +144,7 @@ pub fn plan(config: &Config) -> Result<Plan, Wrong> {
     })
 }
 
-/// What the files define, one after the other.
+/// The files with what they define, one after the other.
 fn templates(files: &[PathBuf]) -> Result<String, Wrong> {
     let mut all = String::new();
     for (at, path) in files.iter().enumerate() {
@@ -266,8 +266,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn text(&self, path: &str, given: Option<&String>, default: &str) -> Result<Text, Wrong> {
         let own = given.map_or(default, String::as_str);
-        let text = format!("{}{own}", self.defines);
-        Text::new(&text).map_err(|why| (path.to_owned(), why))
+        Text::with(self.defines, own).map_err(|why| (path.to_owned(), why))
     }
 
     fn place(&self, path: &str, kind: &str, at: usize, send_resolved: bool, what: Kind) -> Place {

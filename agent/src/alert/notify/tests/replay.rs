@@ -10,7 +10,8 @@ use agent_store::store::Value as Sample;
 fn step(rules: &Rules, notifier: &Notifier, at: i64) -> Vec<String> {
     rules.evaluate(at);
     let groups = rules.view();
-    notifier.hear(at, &groups, Edges::default);
+    let unread = rules.invalid.load(Relaxed) > 0;
+    notifier.hear(at, &groups, unread, Edges::default);
     let firing = groups
         .iter()
         .flat_map(|group| group.alerts())
@@ -127,6 +128,63 @@ fn a_restart_is_no_end_of_what_has_waited_to_fire() {
     // It finds the one that nobody has delivered yet.
     assert_eq!(life(&first, 42..100), 1);
     assert_eq!(life(&memory(), 102..160), 1);
+}
+
+/// Cause: two files of rules, an alert of each fires, and the agent is started again when a mistake was made in one of them, and its
+/// rule is no more in the other; after an hour the mistake is mended. Seen: the end of the one whose rule is gone, five minutes after
+/// the mistake is mended; of the other, which fires all the time, no end and no news. It was told to be over five minutes after the start.
+#[test]
+fn a_file_that_cannot_be_read_is_no_end_of_what_fires_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = ["a", "b"].map(|name| directory.path().join(format!("{name}.yaml")));
+    let write = |file: usize, rules: &str| {
+        std::fs::write(&files[file], format!("groups: [{{name: g, rules: [{rules}]}}]")).unwrap();
+    };
+    write(0, "{alert: Broken, expr: '1', for: 10m}");
+    write(1, "{alert: Gone, expr: '1'}, {alert: Stays, expr: '1'}");
+    let config = parse(&format!(
+        "store: {{kind: memory}}\nhealth: {{enabled: false}}\nrules: {{files: [{}]}}\nalerting:\n  directory: {}\n  \
+         resolve_timeout: 5m\n  route: {{receiver: ops, group_by: [alertname], group_wait: 0s, group_interval: 1m}}\n  \
+         receivers: [{{name: ops, log_configs: [{{}}]}}]\n",
+        directory.path().display(),
+        directory.path().join("alerting").display()
+    ))
+    .unwrap();
+    let memory = Arc::new(Memory::open(&config.store).unwrap().unwrap());
+    let open = || {
+        let rules = Rules::open(&config, Some(&memory), None).unwrap();
+        (rules, Notifier::open(&config).unwrap())
+    };
+    // It is started again by the clock.
+    let began = now() - 3_600_000;
+    let run = |rules: &Rules, notifier: &Notifier, minutes: std::ops::Range<i64>| -> Vec<String> {
+        for minute in minutes {
+            step(rules, notifier, began + minute * 60_000);
+        }
+        let memos = notifier.lanes().flat_map(|lane| lane.memos());
+        let open = memos.flat_map(|memo| memo.open);
+        open.map(|alert| alert.labels.get("alertname").to_owned())
+            .collect()
+    };
+    let (rules, notifier) = open();
+    assert_eq!(run(&rules, &notifier, 0..60), ["Broken", "Gone", "Stays"]);
+    drop((rules, notifier));
+    write(0, "{alert: Broken, expr: '1 +'}");
+    write(1, "{alert: Stays, expr: '1'}");
+    let (rules, notifier) = open();
+    assert_eq!(rules.invalid.load(Relaxed), 1);
+    assert_eq!(run(&rules, &notifier, 61..140), ["Broken", "Gone", "Stays"]);
+    write(0, "{alert: Broken, expr: '1', for: 10m}");
+    rules.reload().unwrap();
+    // Mended, and it waits once more.
+    assert_eq!(run(&rules, &notifier, 140..144), ["Broken", "Gone", "Stays"]);
+    assert_eq!(run(&rules, &notifier, 144..200), ["Broken", "Stays"]);
+    let made: Vec<u64> = notifier
+        .lanes()
+        .map(|lane| lane.stats.made.load(Relaxed))
+        .collect();
+    // The three that were never delivered, and the end of one.
+    assert_eq!(made, [4]);
 }
 
 /// Cause: of four alerts that fire one is silenced, one inhibited by another, and one has a route that is mute at all times. Seen: who asks
