@@ -327,6 +327,7 @@ fn a_receiver_is_tested_by_hand() -> Result<()> {
         "route": { "receiver": "ops" },
         "receivers": [
             { "name": "ops", "webhook_configs": [{ "url": format!("http://{}/hook", sink.at) }] },
+            { "name": "am", "alertmanager_configs": [{ "url": format!("http://{}", sink.at) }] },
             { "name": "gone", "webhook_configs": [{ "url": format!("http://{closed}/hook") }] },
         ],
     }});
@@ -343,6 +344,12 @@ fn a_receiver_is_tested_by_hand() -> Result<()> {
     let posted = sink.posted("hook");
     let states: Vec<_> = posted.iter().map(|one| one.body["status"].as_str()).collect();
     equal("told", states, vec![Some("firing"), Some("resolved")])?;
+    let out = test("am")?;
+    ensure!(
+        said(&out).contains("am/alertmanager[0]: that it has ended: not told: "),
+        "{}",
+        said(&out)
+    );
     sink.answer(404);
     let out = test("ops")?;
     equal("status", out.status.code(), Some(1))?;
@@ -357,7 +364,7 @@ fn a_receiver_is_tested_by_hand() -> Result<()> {
     let out = test("nobody")?;
     equal("status", out.status.code(), Some(2))?;
     ensure!(
-        said(&out).contains("there is no receiver \"nobody\"; known: ops, gone"),
+        said(&out).contains("there is no receiver \"nobody\"; known: ops, am, gone"),
         "{}",
         said(&out)
     );

@@ -141,13 +141,14 @@ fn gaps_and_bad_lines() -> Result<()> {
     ensure!(out.status.success(), "{}", said(&out));
     let errors = String::from_utf8(out.stderr)?;
     let complaints: Vec<&str> = errors.lines().collect();
-    equal("complaints", complaints.len(), 3)?;
+    equal("complaints", complaints.len(), 4)?;
     says(
         complaints[0],
         &["series.csv:1501: ", "yesterday", "2026-01-31T12:00:00Z"],
     )?;
-    says(complaints[1], &["series.csv:1602: ", "not later", "sort"])?;
-    says(complaints[2], &["series.csv:1703: ", "many", "leave it empty"])?;
+    says(complaints[1], &["series.csv:1703: ", "many", "leave it empty"])?;
+    says(complaints[2], &["series.csv:1602: ", "earlier", "sorted by time"])?;
+    says(complaints[3], &["1 lines have the time of one before"])?;
     let text = String::from_utf8(out.stdout)?;
     let of = |verdict: &str| {
         text.lines()
@@ -303,7 +304,7 @@ fn what_cannot_be_scored() -> Result<()> {
     let scratch = Scratch::new()?;
     let empty = scratch.write("empty.csv", "time,value\n")?;
     let empty = empty.to_string_lossy();
-    let cases: [(&[&str], i32, &[&str]); 4] = [
+    let cases: [(&[&str], i32, &[&str]); 5] = [
         (&["score", "/nowhere.csv"], 2, &["/nowhere.csv", "no such file"]),
         (
             &["score", &empty],
@@ -319,6 +320,11 @@ fn what_cannot_be_scored() -> Result<()> {
             &["score", &empty, "-o", "/nowhere/x.csv"],
             2,
             &["--output", "/nowhere"],
+        ),
+        (
+            &["score", &empty, "-o", &empty],
+            2,
+            &["--output", "is the file that is read"],
         ),
     ];
     for (arguments, status, words) in cases {

@@ -233,6 +233,8 @@ pub(crate) fn text(given: &str) -> String {
 }
 
 pub(crate) fn objective(key: &'static str, share: f64) -> Result<f64, Fault> {
+    // 99.9 / 100 is 0.9990000000000001, and nobody configured that.
+    let share = (share * 1e12).round() / 1e12;
     if share == 1.0 {
         return Err(Fault::new(key, "100 % leaves no budget: take e.g. 99.9 %"));
     }
@@ -404,7 +406,11 @@ mod tests {
             panic!("no events")
         };
         assert_eq!(total, "sum by (instance) (rate(requests_total{}[$window]))");
-        assert_eq!((slo.budget(), slo.percent().as_str()), (0.001, "99.9"));
+        let (objective, percent) = (slo.objective, slo.percent());
+        assert_eq!(
+            (objective, slo.budget(), percent.as_str()),
+            (0.999, 0.001, "99.9")
+        );
     }
 
     fn value(one: &mut Definition, query: &str, label: &str) {

@@ -15,9 +15,11 @@ use agent_store::series::Millis;
 use metric::{Method, Metric};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use tree::{Map, Wrong};
+use tree::{Map, Wrong, brief};
 
 const VERSION: &str = "openslo/v1";
+/// Longest name of others, in bytes: a name of DNS.
+const LONGEST_FOREIGN: usize = 253;
 /// Most objectives of a file.
 const MOST: usize = 1000;
 
@@ -43,6 +45,9 @@ pub fn parse(file: &str, text: &str) -> Result<Read, Vec<Fault>> {
         reader.wrong.dedup();
         return Err(reader.wrong.iter().map(place).collect());
     }
+    // Of an SLI that several refer to the same is remarked each time.
+    reader.remarks.sort();
+    reader.remarks.dedup();
     Ok(Read {
         slos: reader.slos,
         remarks: reader
@@ -121,7 +126,11 @@ impl Reader {
         }
         let metadata = object.map("metadata", &["name", "displayName", "labels", "annotations"])?;
         let (line, given) = metadata.text("name")?;
-        let given = name("metadata.name", &given).map_err(|fault| (line, fault.to_string()))?;
+        let taken = match slug(&given) {
+            Some(taken) if given.len() <= LONGEST_FOREIGN => taken,
+            _ => given.clone(),
+        };
+        let taken = name("metadata.name", &taken).map_err(|fault| (line, fault.to_string()))?;
         let spec = object.required("spec")?;
         if kind == "SLI" {
             if self.indicators.insert(given.clone(), spec).is_some() {
@@ -129,7 +138,14 @@ impl Reader {
             }
             return Ok(());
         }
-        self.slo(&given, &spec)
+        if taken != given {
+            let given = brief(&format!("{given:?}"));
+            let told = format!(
+                "metadata.name: {given} is called {taken} here, where a name has letters, digits, '.', '_' and '-'"
+            );
+            self.remarks.push((line, told));
+        }
+        self.slo(&taken, &spec)
     }
 
     fn slo(&mut self, name: &str, spec: &Rc<Node>) -> Result<(), Wrong> {
@@ -150,12 +166,9 @@ impl Reader {
         }
         let optional = |key| spec.optional(key).map(Option::unwrap_or_default);
         let (_, description) = optional("description")?;
-        let (line, service) = optional("service")?;
-        let service = match service.as_str() {
-            "" => service,
-            service => crate::definition::name("service", service)
-                .map_err(|fault| (line, format!("{name}: {fault}")))?,
-        };
+        // A label of the alerts, and no part of a query: it may be any text.
+        let (_, service) = optional("service")?;
+        let service = text(&service);
         let window = window(&spec)?;
         let metric = self.metric(&spec, name)?;
         let (line, method) = spec
@@ -164,7 +177,8 @@ impl Reader {
         let method = Method::parse(&method)
             .ok_or_else(|| (line, format!("{name}: budgetingMethod: expected Occurrences, Timeslices or RatioTimeslices, found {method:?}")))?;
         let objectives = spec.list("objectives")?;
-        for (at, node) in objectives.iter().enumerate() {
+        let names = names(name, objectives);
+        for ((at, node), own) in objectives.iter().enumerate().zip(names) {
             let known = [
                 "displayName",
                 "op",
@@ -176,7 +190,7 @@ impl Reader {
             ];
             let one = Map::new(node, &format!("{name}: objective"), &known)?;
             let share = target(&one)?;
-            let indicator = metric.judged(&one, method)?;
+            let indicator = metric.judged(&one, method, &mut self.remarks)?;
             if self.slos.len() >= MOST {
                 return Err((node.line, format!("more than {MOST} objectives")));
             }
@@ -184,7 +198,7 @@ impl Reader {
                 name: if objectives.len() == 1 {
                     name.to_owned()
                 } else {
-                    format!("{name}-{}", at + 1)
+                    own.unwrap_or_else(|| format!("{name}-{}", at + 1))
                 },
                 service: service.clone(),
                 description: text(&description),
@@ -202,11 +216,11 @@ impl Reader {
         Ok(())
     }
 
-    fn metric(&self, spec: &Map<'_>, name: &str) -> Result<Metric, Wrong> {
+    fn metric(&mut self, spec: &Map<'_>, name: &str) -> Result<Metric, Wrong> {
         match (spec.get("indicator"), spec.get("indicatorRef")) {
             (Some((_, node)), None) => {
                 let indicator = Map::new(node, &format!("{name}: indicator"), &["metadata", "spec"])?;
-                Metric::read(&*indicator.required("spec")?, name)
+                Metric::read(&*indicator.required("spec")?, name, &mut self.remarks)
             }
             (None, Some(_)) => {
                 let (line, wanted) = spec.text("indicatorRef")?;
@@ -216,7 +230,7 @@ impl Reader {
                         format!("{name}: indicatorRef: there is no SLI {wanted:?} in this file"),
                     )
                 })?;
-                Metric::read(found, &wanted)
+                Metric::read(found, &wanted, &mut self.remarks)
             }
             (Some((line, _)), Some(_)) => Err((
                 line,
@@ -228,6 +242,33 @@ impl Reader {
             )),
         }
     }
+}
+
+/// A text as a name here: `-` stands for what cannot be in one; `None` if nothing is left.
+fn slug(text: &str) -> Option<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let words: Vec<&str> = text.split(|c| !fits(c)).filter(|word| !word.is_empty()).collect();
+    let found = words.join("-");
+    found
+        .contains(|c: char| c.is_ascii_alphanumeric())
+        .then_some(found)
+}
+
+/// What several objectives of an SLO are called by their `displayName`; `None` where it has none, or another has the same.
+fn names(name: &str, objectives: &[Rc<Node>]) -> Vec<Option<String>> {
+    let own = |node: &Rc<Node>| {
+        let Value::Map(entries) = &node.value else {
+            return None;
+        };
+        let (.., shown) = entries.iter().find(|(key, ..)| key == "displayName")?;
+        let Value::Scalar(shown) = &shown.value else {
+            return None;
+        };
+        crate::definition::name("displayName", &format!("{name}-{}", slug(shown)?)).ok()
+    };
+    let all: Vec<Option<String>> = objectives.iter().map(own).collect();
+    let once = |one: &Option<String>| all.iter().filter(|other| *other == one).count() == 1;
+    all.iter().map(|one| one.clone().filter(|_| once(one))).collect()
 }
 
 fn target(one: &Map<'_>) -> Result<f64, Wrong> {

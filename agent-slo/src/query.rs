@@ -1,8 +1,10 @@
 //! Queries as people give them, checked before anything is made of them.
 
 use crate::indicator::WINDOW;
+use crate::window::duration;
 use agent_rules::file::check;
 use agent_store::promql::is_label_name;
+use agent_store::series::Millis;
 use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::token::{
     T_AVG, T_COUNT, T_GROUP, T_MAX, T_MIN, T_QUANTILE, T_STDDEV, T_STDVAR, T_SUM,
@@ -127,6 +129,42 @@ pub(crate) fn same(part: &Count, total: &Count) -> Result<(), String> {
         shown(&part.by),
         shown(&total.by)
     ))
+}
+
+/// A query with [`WINDOW`] in place of its ranges, and what they all are; `None` if it has none, several, or says the window itself.
+/// Others' files have `sum(rate(x[5m]))`, and their tools put the window there.
+pub(crate) fn ranged(text: &str) -> Option<(String, Millis)> {
+    let (mut out, mut found) = (String::new(), None);
+    let (mut quote, mut escaped, mut comment) = (None, false, false);
+    let mut rest = text.char_indices();
+    while let Some((at, c)) = rest.next() {
+        match quote {
+            _ if comment => comment = c != '\n',
+            Some(_) if escaped => escaped = false,
+            Some(end) => {
+                escaped = c == '\\' && end != '`';
+                quote = quote.filter(|_| c != end);
+            }
+            None => match c {
+                '"' | '\'' | '`' => quote = Some(c),
+                '#' => comment = true,
+                // A subquery has a range of another kind, and is none here.
+                '[' => {
+                    let (range, _) = text.get(at + 1..)?.split_once(']')?;
+                    let range_ms = duration(range.trim())?;
+                    if *found.get_or_insert(range_ms) != range_ms {
+                        return None;
+                    }
+                    rest.nth(range.chars().count());
+                    out.push_str(&format!("[{WINDOW}]"));
+                    continue;
+                }
+                _ => {}
+            },
+        }
+        out.push(c);
+    }
+    found.map(|range| (out, range))
 }
 
 /// The labels of a `sum by (…)`.
@@ -255,7 +293,37 @@ fn written(selector: &VectorSelector) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::grouped;
+    use super::{grouped, ranged};
+
+    /// Cause: ranges in queries, in texts and comments, several, a subquery, and a window that is said. Seen: only what is one range is taken.
+    #[test]
+    fn a_literal_range_becomes_the_window() {
+        let (range, other) = ("[$window]", "[5m]");
+        for (query, minutes) in [
+            ("sum(rate(x[5m]))", Some(5)),
+            (
+                "sum(rate(x{a=~\"[5m]\\\"\",b='[1h]',c=`[2h]\\`}[ 5m ])) # [3h]",
+                Some(5),
+            ),
+            ("sum(rate(x[5m])) / sum(rate(y[5m]))", Some(5)),
+            ("sum(rate(x[5m])) / sum(rate(y[10m]))", None),
+            ("sum(rate(x[$window]))", None),
+            ("sum(max_over_time(x[1h:5m]))", None),
+            ("sum(rate(x[5m", None),
+            ("sum(x)", None),
+        ] {
+            let found = ranged(query);
+            assert_eq!(
+                found.as_ref().map(|found| found.1),
+                minutes.map(|m| m * 60_000),
+                "{query}"
+            );
+            if let Some((text, _)) = found {
+                let wanted = query.replace("[ 5m ]", other).replace(other, range);
+                assert_eq!(text, wanted.replacen("\"[$window]", "\"[5m]", 1));
+            }
+        }
+    }
 
     #[test]
     fn aggregates_say_which_labels_are_left() {

@@ -387,7 +387,7 @@ impl<'a> Writer<'a> {
             burn.severity
         );
         if !slo.service.is_empty() {
-            let _ = writeln!(self.out, "          service: {}", quoted(&slo.service));
+            let _ = writeln!(self.out, "          service: {}", quoted(&harmless(&slo.service)));
         }
         for (label, value) in &slo.labels {
             let _ = writeln!(self.out, "          {label}: {}", quoted(&harmless(value)));

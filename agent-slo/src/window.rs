@@ -102,6 +102,19 @@ impl Window {
         }
     }
 
+    /// The length of the whole window that ends with a line of this time, of which a month or day may have only begun.
+    #[must_use]
+    pub fn whole(&self, at: Millis) -> Millis {
+        match self {
+            // No month has 32 days, and of two that follow each other none is over by then.
+            Self::Month => {
+                let begin = self.begin_of_last(at);
+                self.begin(begin + 32 * DAY) - begin
+            }
+            _ => self.reach(),
+        }
+    }
+
     /// When the window began that ends with a line of this time. A line is of the time before it: one at midnight is the last
     /// of a day, not the first of the next.
     #[must_use]
@@ -158,6 +171,20 @@ pub fn short(millis: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Cause: lines of February in a leap year, and of the last moment of December. Seen: all days of the month, however far it is; of
+    /// others their length.
+    #[test]
+    fn a_window_is_as_long_as_its_month() {
+        // 1 February 2024 and 1 January 2024, at midnight.
+        let (february, january) = (1_706_745_600_000, 1_704_067_200_000);
+        let days = |at| Window::Month.whole(at) / DAY;
+        assert_eq!(
+            (days(february + 9 * DAY), days(january), days(february)),
+            (29, 31, 31)
+        );
+        assert_eq!(Window::Rolling(30 * DAY).whole(0), 30 * DAY);
+    }
 
     #[test]
     fn a_window_begins_where_the_calendar_says() {

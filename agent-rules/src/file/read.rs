@@ -1,6 +1,6 @@
 //! From the tree of a file to its groups.
 
-use super::short::{FORMS, SEVERITIES};
+use super::short::FORMS;
 use super::{AlertFile, GroupFile, RuleFile, Text, duration};
 use crate::template::Template;
 use crate::yaml::{self, Node, Value, Wrong};
@@ -275,11 +275,6 @@ impl Read<'_> {
             };
             if own {
                 let what = format!("{name}: `{key}` is among the {place} as well, remove one");
-                self.wrong::<()>(line, what);
-            }
-            if key == "severity" && !SEVERITIES.contains(&text.as_str()) {
-                let known = SEVERITIES.join(", ");
-                let what = format!("{name}: severity: {text:?} is none of {known}");
                 self.wrong::<()>(line, what);
             }
             all.retain(|(known, ..)| known != key);

@@ -268,10 +268,6 @@ fn what_is_wrong_with_a_short_form_is_told() {
             "both `threshold` and `rate` are given",
         ),
         (
-            "expr: x, severity: page",
-            "severity: \"page\" is none of info, warning, critical",
-        ),
-        (
             "expr: x, severity: info, labels: {severity: info}",
             "`severity` is among the labels as well",
         ),
@@ -285,8 +281,8 @@ fn what_is_wrong_with_a_short_form_is_told() {
     }
 }
 
-/// Cause: two files' worth of groups, with a severity of somebody's own and an alert of alerts that are not there. Seen: both are
-/// remarked, with their place, and nothing else is.
+/// Cause: two files' worth of groups, with a severity of somebody's own, among the labels and as a key of the alert, and an alert of alerts
+/// that are not there. Seen: all are remarked, with their place, and nothing else is.
 #[test]
 fn what_may_be_meant_otherwise_is_remarked() {
     let text = "
@@ -299,6 +295,7 @@ groups:
 - name: b
   rules:
   - {alert: C, composite: {all: [A], unless: [r, D]}}
+  - {alert: E, threshold: {of: up, below: 1}, severity: page}
 ";
     let told: Vec<String> = super::remarks(&parse("r.yaml", text).unwrap())
         .iter()
@@ -308,6 +305,7 @@ groups:
         "r.yaml:5: A: severity \"page\" is none of info, warning, critical",
         "r.yaml:10: C: no rule here is called \"r\": without it this never fires as it is meant",
         "r.yaml:10: C: no rule here is called \"D\": without it this never fires as it is meant",
+        "r.yaml:11: E: severity \"page\" is none of info, warning, critical",
     ];
     assert_eq!(told, wanted);
 }

@@ -39,10 +39,10 @@ pub(super) enum Metric {
 
 impl Metric {
     /// The `spec` of an SLI.
-    pub fn read(spec: &Node, name: &str) -> Result<Self, Wrong> {
+    pub fn read(spec: &Node, name: &str, remarks: &mut Vec<Wrong>) -> Result<Self, Wrong> {
         let spec = Map::new(spec, name, &["description", "ratioMetric", "thresholdMetric"])?;
         match (spec.get("ratioMetric"), spec.get("thresholdMetric")) {
-            (Some(_), None) => ratio(&spec).map(Self::Ratio),
+            (Some(_), None) => ratio(&spec, remarks).map(Self::Ratio),
             (None, Some((_, node))) => {
                 let what = format!("{name}: thresholdMetric");
                 let (line, text) = source(node, &what)?;
@@ -61,16 +61,23 @@ impl Metric {
     }
 
     /// As an objective judges it.
-    pub fn judged(&self, one: &Map<'_>, method: Method) -> Result<Indicator, Wrong> {
+    pub fn judged(
+        &self,
+        one: &Map<'_>,
+        method: Method,
+        remarks: &mut Vec<Wrong>,
+    ) -> Result<Indicator, Wrong> {
         let wrong = |key: &str, what: &str| match one.get(key) {
             Some((line, _)) => (line, format!("{}: {key}: {what}", one.what())),
             None => (one.line(), format!("{}: {what}", one.what())),
         };
         let plain = match self {
             Self::Ratio(indicator) => {
-                if one.get("op").is_some() || one.get("value").is_some() {
-                    let key = if one.get("op").is_some() { "op" } else { "value" };
-                    return Err(wrong(key, "goes with thresholdMetric only, take it out"));
+                // OpenSLO's own examples have `op: gt` here.
+                for key in ["op", "value"] {
+                    if one.get(key).is_some() {
+                        remarks.push(wrong(key, "a ratio is compared with its target alone; left out"));
+                    }
                 }
                 indicator.clone()
             }
@@ -129,7 +136,7 @@ impl Metric {
     }
 }
 
-fn ratio(spec: &Map<'_>) -> Result<Indicator, Wrong> {
+fn ratio(spec: &Map<'_>, remarks: &mut Vec<Wrong>) -> Result<Indicator, Wrong> {
     let ratio = spec.map(
         "ratioMetric",
         &["counter", "good", "bad", "total", "raw", "rawType"],
@@ -159,31 +166,67 @@ fn ratio(spec: &Map<'_>) -> Result<Indicator, Wrong> {
         let query = query::value(&text).map_err(|why| (at, told(&format!("raw: query: {why}"))))?;
         return Ok(Indicator::Time { query, judge });
     }
-    let count = |key: &str| -> Result<Option<(usize, query::Count)>, Wrong> {
+    let given = |key: &'static str| -> Result<Option<Given>, Wrong> {
         let Some((_, node)) = ratio.get(key) else {
             return Ok(None);
         };
-        let (line, text) = source(node, &told(key))?;
-        let query = query::count(&text, &[], counter);
-        query
-            .map(|count| Some((line, count)))
-            .map_err(|why| (line, told(&format!("{key}: query: {why}"))))
+        source(node, &told(key)).map(|(line, text)| Some(Given { key, line, text }))
     };
-    let total = count("total")?;
-    let (_, total) = total.ok_or_else(|| (ratio.line(), told("it has no total, add it")))?;
-    let part = |key: &str, (line, part): (usize, query::Count)| match query::same(&part, &total) {
-        Ok(()) => Ok(part.query),
-        Err(why) => Err((line, told(&format!("{key}: query: {why}")))),
-    };
-    let failed = match (count("good")?, count("bad")?) {
-        (Some(good), None) => Failed::AllBut(part("good", good)?),
-        (None, Some(bad)) => Failed::Bad(part("bad", bad)?),
+    let total = given("total")?.ok_or_else(|| (ratio.line(), told("it has no total, add it")))?;
+    let (failed, total) = match (given("good")?, given("bad")?) {
+        (Some(part), None) | (None, Some(part)) => ranges(part, total, &told, remarks)?,
         _ => return Err((ratio.line(), told("give good or bad beside total, one of them"))),
+    };
+    let count = |of: &Given| {
+        query::count(&of.text, &[], counter)
+            .map_err(|why| (of.line, told(&format!("{}: query: {why}", of.key))))
+    };
+    let total = count(&total)?;
+    let part = count(&failed)?;
+    query::same(&part, &total)
+        .map_err(|why| (failed.line, told(&format!("{}: query: {why}", failed.key))))?;
+    let failed = match failed.key {
+        "good" => Failed::AllBut(part.query),
+        _ => Failed::Bad(part.query),
     };
     Ok(Indicator::Events {
         failed,
         total: total.query,
     })
+}
+
+/// A query as it was given.
+struct Given {
+    key: &'static str,
+    line: usize,
+    text: String,
+}
+
+/// These with the window where both have the same range: it is what others' tools put there.
+fn ranges(
+    part: Given,
+    total: Given,
+    told: &dyn Fn(&str) -> String,
+    remarks: &mut Vec<Wrong>,
+) -> Result<(Given, Given), Wrong> {
+    let (Some((own, range)), Some((all, of_all))) = (query::ranged(&part.text), query::ranged(&total.text))
+    else {
+        return Ok((part, total));
+    };
+    let (range, of_all) = (short(range), short(of_all));
+    if range != of_all {
+        let what = format!(
+            "{}: query: its range is {range}, but that of total {of_all}; write $window in both",
+            part.key
+        );
+        return Err((part.line, told(&what)));
+    }
+    let what = format!(
+        "{} and total: query: the range of {range} is taken for the window, as if it were $window",
+        part.key
+    );
+    remarks.push((part.line, told(&what)));
+    Ok((Given { text: own, ..part }, Given { text: all, ..total }))
 }
 
 /// The query of a `metricSource`, and its line.

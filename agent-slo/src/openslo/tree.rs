@@ -124,7 +124,7 @@ impl<'n> Map<'n> {
 }
 
 /// The beginning of a text that may be anything.
-fn brief(text: &str) -> String {
+pub(super) fn brief(text: &str) -> String {
     if text.chars().count() <= 60 {
         return text.to_owned();
     }

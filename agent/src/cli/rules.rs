@@ -35,7 +35,7 @@ pub enum RulesCommand {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// What would have fired, over what a store remembers
+    /// What would have fired, over what a store remembers; over a recording: geophone replay --rules
     Test(RulesTest),
 }
 

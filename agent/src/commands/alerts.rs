@@ -13,7 +13,7 @@ use crate::memory::now;
 use crate::score::explain::{is_of, reasons};
 use crate::ui::print::table;
 use agent_notify::alert::time;
-use agent_notify::dispatch::LASTS;
+use agent_notify::dispatch::{Integration, LASTS};
 use agent_notify::matcher::{self, Matcher};
 use agent_notify::{Alert, Notification};
 use agent_score::watch::{Anomaly, Evidence};
@@ -22,7 +22,7 @@ use reqwest::{Method, header};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// Does what was asked.
 pub async fn alerts(config: &Config, options: &cli::Alerts) -> Result<()> {
@@ -238,6 +238,19 @@ async fn silences(config: &Config, expired: bool, as_json: bool) -> Result<()> {
     say(&narrowed(&table(&heads, &rows)))
 }
 
+/// Why a place is not told of an end; `None` if it is.
+fn untold(place: &Integration) -> Option<String> {
+    let lasts = humantime::format_duration(Duration::from_millis(LASTS.unsigned_abs()));
+    match (place.send_resolved, place.forgets) {
+        (false, _) => Some("not told: send_resolved is false".to_owned()),
+        // What is over when an Alertmanager looks it tells nobody.
+        (_, true) => Some(format!(
+            "not told: it tells nobody what is over when it looks; there it ends by itself after {lasts}"
+        )),
+        _ => None,
+    }
+}
+
 async fn test(config: &Config, name: &str) -> Result<()> {
     let plan = plan(config).map_err(|(path, why)| Error::usage(format_args!("alerting.{path}: {why}")))?;
     let Some(at) = plan.receivers.iter().position(|receiver| receiver.name == name) else {
@@ -287,8 +300,9 @@ async fn test(config: &Config, name: &str) -> Result<()> {
             lasts: LASTS,
         };
         for place in plan.places.get(at).into_iter().flatten() {
-            // What is over when an Alertmanager looks it tells nobody: there it ends by itself.
-            if ends_at.is_some() && (!place.send_resolved || place.integration().forgets) {
+            let untold = ends_at.and_then(|_| untold(&place.integration()));
+            if let Some(why) = untold {
+                say(&format!("{}: that it {what}: {why}", place.name()))?;
                 continue;
             }
             let began = Instant::now();
@@ -317,5 +331,25 @@ async fn test(config: &Config, name: &str) -> Result<()> {
         failed => Err(Error::new(format_args!(
             "{failed} were not taken; the lines before say why"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: an end at a webhook, at an Alertmanager, which forgets what it is not told again, and at a place that wants no ends. Seen: the
+    /// first is told, of the others it is said why not.
+    #[test]
+    fn an_end_that_is_not_told_is_explained() {
+        let place = |send_resolved, forgets| Integration {
+            name: "a".to_owned(),
+            send_resolved,
+            forgets,
+        };
+        assert_eq!(untold(&place(true, false)), None);
+        let words = |place| untold(&place).unwrap_or_default();
+        assert!(words(place(true, true)).ends_with("there it ends by itself after 4m"));
+        assert_eq!(words(place(false, true)), "not told: send_resolved is false");
     }
 }

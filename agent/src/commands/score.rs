@@ -8,6 +8,8 @@ use agent_score::anomaly::{Detector, Detectors, LagForest, Scored, Series, Setti
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Anomalies that the summary names.
@@ -18,6 +20,14 @@ const ASKED: usize = 256;
 
 /// Judges each line of a file by those before it.
 pub fn score(options: &cli::Score) -> Result<()> {
+    if let Some(output) = &options.output
+        && is_same(&options.file, output)
+    {
+        return Err(Error::usage(format_args!(
+            "--output {}: is the file that is read; name another",
+            output.display()
+        )));
+    }
     let table = Table::read(&options.file)?;
     let detector = options.detector.as_deref().and_then(Detector::of);
     let usual = Settings::new(table.step());
@@ -72,6 +82,19 @@ pub fn score(options: &cli::Score) -> Result<()> {
         let _ = writeln!(std::io::stderr(), "geophone: {note}");
     }
     Ok(())
+}
+
+/// Whether both are the same file, by whatever names; nothing but a file can be lost.
+fn is_same(input: &Path, output: &Path) -> bool {
+    let input = if input.as_os_str() == "-" {
+        Path::new("/dev/stdin")
+    } else {
+        input
+    };
+    let (Ok(input), Ok(output)) = (input.metadata(), output.metadata()) else {
+        return false;
+    };
+    input.is_file() && (input.dev(), input.ino()) == (output.dev(), output.ino())
 }
 
 /// That a forest could have found nothing, and from how many alarms a week on it can.
@@ -220,6 +243,21 @@ fn moment(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Cause: an output that is the input, by its name, by a link and by another link to the same file; one that is not there, another file,
+    /// and what is no file. Seen: the first three are the same.
+    #[test]
+    fn the_input_is_known_by_any_name() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        std::fs::write(at("a"), "1,1\n").unwrap();
+        std::fs::write(at("b"), "1,1\n").unwrap();
+        std::os::unix::fs::symlink(at("a"), at("link")).unwrap();
+        std::fs::hard_link(at("a"), at("hard")).unwrap();
+        let same = ["a", "link", "hard", "b", "none"].map(|name| is_same(&at("a"), &at(name)));
+        assert_eq!(same, [true, true, true, false, false]);
+        assert!(!is_same(Path::new("/dev/null"), Path::new("/dev/null")));
+    }
 
     /// Cause: a forest that is silent at the rate that was asked for, one that is not, and one that is at every rate. Seen: of the first
     /// the rate that helps, rounded up, of the second nothing, of the last that no rate does.

@@ -145,8 +145,16 @@ fn checked(file: &Path) -> std::result::Result<(Vec<Slo>, Vec<String>), Vec<Erro
             .map(|read| (read.slos, read.remarks))
             .map_err(|faults| faults.iter().map(Error::new).collect());
     }
-    let config =
-        Config::parse(&file.display().to_string(), &text).map_err(|error| vec![Error::new(error)])?;
+    let name = file.display().to_string();
+    let config = Config::parse(&name, &text).map_err(|first| {
+        let all = Config::mistakes(&name, &text);
+        let all: Vec<Error> = all.iter().map(Error::new).collect();
+        if all.is_empty() {
+            vec![Error::new(first)]
+        } else {
+            all
+        }
+    })?;
     let (slos, wrong) = slo::all(&config);
     if wrong.is_empty() {
         Ok((slos, Vec::new()))
@@ -157,7 +165,45 @@ fn checked(file: &Path) -> std::result::Result<(Vec<Slo>, Vec<String>), Vec<Erro
 
 #[cfg(test)]
 mod tests {
-    use super::percent;
+    use super::{checked, percent};
+
+    /// Cause: a configuration with six objectives of which five are wrong, each in a way of its own, and a setting beside them. Seen: a line
+    /// for each with its place, and for the setting.
+    #[test]
+    fn all_that_is_wrong_with_objectives_is_told() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "slos:
+- {name: a, template: dns, window: ages}
+- {name: b, template: dns}
+- {name: c, template: nowhere}
+- {name: d, template: dns, objective: often}
+- {name: b, template: dns}
+- {name: e, templat: dns}
+anomaly: {learning: -1}
+";
+        std::fs::write(file.path(), text).unwrap();
+        let wrong = checked(file.path()).unwrap_err();
+        let told: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        let name = file.path().display();
+        for (line, words) in [
+            (2, "slos[0].window: expected a duration"),
+            (4, "slos[2].template: unknown value \"nowhere\""),
+            (5, "slos[3].objective: "),
+            (6, "slos[4].name: b: there is one of this name before"),
+            (
+                7,
+                "unknown key \"templat\" in slos[5]; did you mean \"template\"?",
+            ),
+            (8, "anomaly.learning: "),
+        ] {
+            let wanted = format!("{name}:{line}: {words}");
+            assert!(
+                told.iter().any(|one| one.starts_with(&wanted)),
+                "{wanted}\n{told:#?}"
+            );
+        }
+        assert_eq!(told.len(), 6, "{told:#?}");
+    }
 
     #[test]
     fn shares_keep_the_digits_that_matter() {

@@ -12,6 +12,7 @@ mod kubernetes;
 mod labels;
 mod layers;
 mod node;
+mod objectives;
 mod path;
 mod profile;
 mod record;
@@ -77,6 +78,14 @@ impl Config {
     /// A configuration from text alone; `name` stands for the file in errors.
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
         Self::layered(name, text, [], &[])
+    }
+
+    /// All that is wrong with the objectives of a text that is no configuration, and the first of what else is.
+    pub fn mistakes(name: &str, text: &str) -> Vec<ConfigError> {
+        match node::parse(text, &Origin::Line) {
+            Ok(root) => objectives::mistakes(name, &root),
+            Err(problem) => vec![problem.into_error(name, &[])],
+        }
     }
 
     /// Checks ranges, names, peers and what excludes each other. [`Self::load`] has done it.

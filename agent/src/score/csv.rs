@@ -1,12 +1,13 @@
 //! A series in a file of lines `timestamp,value`.
+//!
+//! Between the fields are commas, semicolons or tabs; what is not in order of time is sorted.
 
-use crate::api::promql::zone;
+mod line;
+
 use crate::error::{Context as _, Error, Result};
-use agent_score::anomaly::LARGEST;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, Write as _, stdin};
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 /// Bytes of a line, without its end: what has no end of lines is not taken into memory whole.
 const LONGEST: usize = 64 << 10;
@@ -14,11 +15,6 @@ const LONGEST: usize = 64 << 10;
 const MOST: usize = 50_000_000;
 /// Lines that are complained about one by one; of the others there is a number.
 const TOLD: usize = 10;
-/// From this number on a timestamp is in milliseconds: in seconds it would be the year 5138.
-const MILLISECONDS: f64 = 1e11;
-/// From this on in microseconds, and a thousand times it in nanoseconds.
-const MICROSECONDS: f64 = 1e14;
-
 /// A line of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
@@ -87,7 +83,10 @@ impl Table {
     ) -> Result<Self> {
         let mut table = Self::default();
         let mut bytes = Vec::new();
-        for line in 1.. {
+        let (mut separator, mut is_first) = (',', true);
+        // The first line that is earlier than the one before it.
+        let mut back = None;
+        for number in 1_usize.. {
             bytes.clear();
             let mut start = input.by_ref().take(LONGEST as u64 + 1);
             if start.read_until(b'\n', &mut bytes).context(name)? == 0 {
@@ -98,13 +97,27 @@ impl Table {
                 input.skip_until(b'\n').context(name)?;
             }
             let text = String::from_utf8_lossy(&bytes);
-            let text = text.trim_start_matches('\u{feff}').trim();
-            if !is_cut && (text.is_empty() || text.starts_with('#')) {
+            // No tab: the last field may be empty.
+            let text = text
+                .trim_start_matches('\u{feff}')
+                .trim_matches([' ', '\r', '\n']);
+            if !is_cut && (text.trim().is_empty() || text.starts_with('#')) {
                 continue;
             }
+            let is_first = std::mem::take(&mut is_first);
             let found = match is_cut {
                 true => Err(format!("longer than {} KiB", LONGEST >> 10)),
-                false => row(text, table.rows.last(), third),
+                false => {
+                    // The names of columns may have other characters than the lines.
+                    if table.rows.is_empty() {
+                        separator = line::separator(text);
+                    }
+                    let fields = line::fields(text, separator);
+                    if is_first && line::are_names(&fields) {
+                        continue;
+                    }
+                    line::row(&fields, table.rows.last(), third)
+                }
             };
             match found {
                 Ok(_) if table.rows.len() >= most => {
@@ -113,19 +126,41 @@ impl Table {
                          e.g. by awk 'NR % 10 == 0'"
                     )));
                 }
-                Ok(row) => table.rows.push(row),
-                // What the columns are called.
-                Err(_) if line == 1 && text.contains(',') && !text.contains(|c: char| c.is_ascii_digit()) => {
+                Ok(row) => {
+                    if back.is_none() && table.rows.last().is_some_and(|last| row.at < last.at) {
+                        back = Some(format!("{name}:{number}: {} is", row.timestamp));
+                    }
+                    table.rows.push(row);
                 }
                 Err(why) => {
                     table.left_out += 1;
                     if table.left_out <= TOLD {
-                        complain(&format!("{name}:{line}: {why}; the line is left out"));
+                        complain(&format!("{name}:{number}: {why}; the line is left out"));
                     }
                 }
             }
         }
+        if let Some(line) = back {
+            let twice = table.sort();
+            complain(&format!(
+                "{line} earlier than the line before; the lines were sorted by time"
+            ));
+            if twice > 0 {
+                complain(&format!(
+                    "{name}: {twice} lines have the time of one before them; they are left out"
+                ));
+            }
+        }
         Ok(table)
+    }
+
+    /// Puts the lines in order of time, of several of a time the first in the file, and says how many are left out. What is written newest
+    /// first would else be one line.
+    fn sort(&mut self) -> usize {
+        let before = self.rows.len();
+        self.rows.sort_by_key(|row| row.at);
+        self.rows.dedup_by_key(|row| row.at);
+        before - self.rows.len()
     }
 
     /// Seconds from one line to the next, as it is mostly.
@@ -139,99 +174,6 @@ impl Table {
 
 fn complain(what: &str) {
     let _ = writeln!(std::io::stderr(), "geophone: {what}");
-}
-
-fn row(text: &str, last: Option<&Row>, third: bool) -> std::result::Result<Row, String> {
-    let fields: Vec<&str> = text
-        .split(',')
-        .map(|f| f.trim().trim_matches('"').trim())
-        .collect();
-    let (timestamp, value, more) = match fields[..] {
-        [timestamp, value] => (timestamp, value, None),
-        [timestamp, value, more] if third => (timestamp, value, Some(more)),
-        _ => {
-            let columns = fields.len();
-            let wanted = if third {
-                "timestamp,value or timestamp,good,total"
-            } else {
-                "timestamp,value"
-            };
-            return Err(format!(
-                "{columns} columns where there should be {wanted}; choose them, e.g. with cut -d, -f1,2"
-            ));
-        }
-    };
-    let at = time(timestamp).ok_or_else(|| {
-        format!("{timestamp:?} is no time; write 2026-01-31T12:00:00Z, or seconds or milliseconds since 1970")
-    })?;
-    match last {
-        Some(last) if at == last.at && timestamp != last.timestamp => {
-            return Err(format!(
-                "{timestamp} is in the same millisecond as the line before, and no time is finer here; give a line a millisecond"
-            ));
-        }
-        Some(last) if at <= last.at => {
-            return Err(format!(
-                "{timestamp} is not later than the line before; sort by time, each time once"
-            ));
-        }
-        _ => {}
-    }
-    Ok(Row {
-        timestamp: timestamp.to_owned(),
-        at,
-        value: number(value, more.is_none())?,
-        third: more.map(|more| number(more, false)).transpose()?,
-    })
-}
-
-/// What is written; `inf` only where it may be: a count is none.
-fn number(text: &str, may_be_infinite: bool) -> std::result::Result<f64, String> {
-    let number = match text.to_ascii_lowercase().as_str() {
-        "" | "na" | "null" | "none" | "-" => f64::NAN,
-        lower => lower
-            .parse()
-            .map_err(|_none| format!("{text:?} is no number; leave it empty where nothing was measured"))?,
-    };
-    // What was divided by nothing, or lies beyond the last bucket: it is above any limit, and no measurement. The line stays, so that
-    // what is written has as many.
-    let is_word = !text.contains(|c: char| c.is_ascii_digit());
-    let is_infinite = may_be_infinite && is_word && number.is_infinite();
-    if number.abs() > LARGEST && !is_infinite {
-        return Err(format!(
-            "{text} is farther from 0 than {LARGEST:e}; take a larger unit, or leave it empty where nothing was measured"
-        ));
-    }
-    Ok(number)
-}
-
-fn time(text: &str) -> Option<i64> {
-    if let Ok(number) = text.parse::<f64>() {
-        let ms = match number.abs() {
-            size if size < MILLISECONDS => number * 1e3,
-            size if size < MICROSECONDS => number,
-            size if size < MICROSECONDS * 1e3 => number / 1e3,
-            _ => number / 1e6,
-        };
-        // The year 9999: nobody can write a later one.
-        return (ms.abs() < 2.5e14).then_some(ms.round() as i64);
-    }
-    // A day alone begins it; and `%z` of strftime has no colon.
-    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    let text = match text.split_at_checked(text.len().saturating_sub(5)) {
-        _ if text.len() == 10 => format!("{text}T00:00:00Z"),
-        Some((before, after))
-            if after.starts_with(['+', '-']) && text.len() > 16 && after.get(1..).is_some_and(digits) =>
-        {
-            let (hours, minutes) = after.split_at_checked(3)?;
-            format!("{}{hours}:{minutes}", before.trim_end())
-        }
-        _ => text.to_owned(),
-    };
-    let (local, offset) = zone(&text)?;
-    let time = humantime::parse_rfc3339_weak(&local).ok()?;
-    let since = time.duration_since(UNIX_EPOCH).ok()?;
-    Some(i64::try_from(since.as_millis()).ok()? - offset)
 }
 
 #[cfg(test)]
@@ -297,14 +239,20 @@ mod tests {
         }
     }
 
-    /// Cause: ten thousand samples a second, the same time twice, and one that goes back. Seen: of each millisecond the first, and why
-    /// the others are not; of those that are not later that they are not.
+    /// Cause: ten thousand samples a second, the same time twice, and one that goes back to a time that was. Seen: of each millisecond the
+    /// first, and why the others are not; that what goes back was sorted, and is there twice.
     #[test]
     fn times_finer_than_a_millisecond_are_told_to_be() {
         let (table, complaints) = parse("10.0,1\n10.0001,2\n10.0002,3\n10.001,4\n10.001,5\n10,6\n");
         let values: Vec<f64> = table.rows.iter().map(|row| row.value).collect();
         assert_eq!(values, [1.0, 4.0]);
-        let words = ["same millisecond", "same millisecond", "not later", "not later"];
+        let words = [
+            "same millisecond",
+            "same millisecond",
+            "is the time of the line before",
+            "x.csv:6: 10 is earlier than the line before; the lines were sorted by time",
+            "1 lines have the time of one before them",
+        ];
         assert_eq!(complaints.len(), words.len(), "{complaints:?}");
         for (complaint, words) in complaints.iter().zip(words) {
             assert!(complaint.contains(words), "{complaint}");
@@ -327,6 +275,10 @@ mod tests {
             ("2026-01-31 13:00:00 +0100", 1_769_860_800_000),
             ("2026-01-31", 1_769_817_600_000),
             ("\"2026-01-31 12:00:00.250\"", 1_769_860_800_250),
+            ("2026-01-31 12:00", 1_769_860_800_000),
+            ("2026-01-31T12:00Z", 1_769_860_800_000),
+            ("2026-01-31 13:00+01:00", 1_769_860_800_000),
+            ("2026-01-31 13:00 +0100", 1_769_860_800_000),
         ] {
             let (table, complaints) = parse(&format!("{text},1\n"));
             assert!(complaints.is_empty(), "{complaints:?}");
@@ -336,13 +288,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_told_by_line() {
-        let text = "\u{feff}time,value\r\n10,1\r\nsoon,2\n20,much\n20,2,3\n\n15,5\n5,5\n# no\n30,\n40,-1e3";
+        let text = "\u{feff}time,value\r\n10,1\r\nsoon,2\n20,much\n20,2,3\n\n15,5\n5,5\n# no\n30,\n40,-1e3\n35,\"1,000\"";
         let (table, complaints) = parse(text);
         let expected = [
             ("x.csv:3: ", "\"soon\""),
             ("x.csv:4: ", "\"much\""),
             ("x.csv:5: ", "3 columns"),
-            ("x.csv:8: ", "not later"),
+            ("x.csv:12: ", "\"1,000\" is no number; write it with a point"),
+            (
+                "x.csv:8: ",
+                "5 is earlier than the line before; the lines were sorted",
+            ),
         ];
         assert_eq!(complaints.len(), expected.len(), "{complaints:?}");
         for (complaint, (place, what)) in complaints.iter().zip(expected) {
@@ -352,9 +308,63 @@ mod tests {
             );
         }
         let values: Vec<(i64, f64)> = table.rows.iter().map(|r| (r.at / 1000, r.value)).collect();
-        assert_eq!(values[..2], [(10, 1.0), (15, 5.0)]);
-        assert!(values[2].1.is_nan());
-        assert_eq!(values[3], (40, -1000.0));
+        assert_eq!(values[..3], [(5, 5.0), (10, 1.0), (15, 5.0)]);
+        assert!(values[3].1.is_nan());
+        assert_eq!(values[4], (40, -1000.0));
         assert_eq!(table.step(), 10.0);
+    }
+
+    /// Cause: five thousand lines, newest first, as some databases write them, one of them twice. Seen: all of them, oldest first, and two
+    /// complaints: that they were sorted, and what was there twice.
+    #[test]
+    fn what_is_newest_first_is_sorted() {
+        let lines: String = (0..5000).rev().map(|at| format!("{at},{at}.5\n")).collect();
+        let (table, complaints) = parse(&format!("time,value\n{lines}17,3\n"));
+        let is_right = |(at, row): (i64, &Row)| row.at == at * 1000 && row.value == at as f64 + 0.5;
+        assert_eq!(table.rows.len(), 5000);
+        assert!((0..).zip(&table.rows).all(is_right));
+        assert_eq!((complaints.len(), table.left_out), (2, 0), "{complaints:?}");
+        assert!(
+            complaints[0].starts_with("x.csv:3: 4998 is earlier"),
+            "{complaints:?}"
+        );
+    }
+
+    /// Cause: tables as spreadsheets and databases write them: other separators, an empty last field, quotes with a comma in them, names of
+    /// columns with digits, behind comments, with other characters than the lines. Seen: the same two lines of each, and no complaint.
+    #[test]
+    fn tables_as_others_write_them() {
+        for text in [
+            "timestamp;value\n10;1.5\n20;\n",
+            "timestamp\tvalue\n10\t1.5\r\n20\t\r\n",
+            "10\t1.5\n20\t\n",
+            "time,\tvalue\n10,\t1.5\n20,\t\n",
+            "10,1.5\t\n20,\t\n",
+            "# by x; y\n\n#\nts1,p99\n10,1.5\n20,\n",
+            "\"time, local\",\"value; ms\"\n\"10\", \"1.5\" \n\"20\",\"\"\n",
+            "time;value, ms\n10,1.5\n20,\n",
+            "\u{feff}\"a \"\"b\"\"\";c\n10;\"1.5\"\n20;NA\n",
+        ] {
+            let (table, complaints) = parse(text);
+            assert!(complaints.is_empty(), "{text:?}: {complaints:?}");
+            let rows: Vec<_> = table.rows.iter().map(|row| (row.at / 1000, row.value)).collect();
+            assert_eq!((rows.len(), rows[0]), (2, (10, 1.5)), "{text:?}");
+            assert!(rows[1].0 == 20 && rows[1].1.is_nan(), "{text:?}");
+        }
+        let mut complaints = Vec::new();
+        let complain = |c: &str| complaints.push(c.to_owned());
+        let table = Table::parse(
+            "x.csv",
+            &b"10,\"1,000\",\"2\"\n20,\"5,6\n"[..],
+            true,
+            MOST,
+            complain,
+        );
+        // A quoted comma separates nothing; a quote without an end is none.
+        assert_eq!(
+            (table.unwrap().rows.len(), complaints.len()),
+            (1, 1),
+            "{complaints:?}"
+        );
     }
 }

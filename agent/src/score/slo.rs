@@ -22,18 +22,29 @@ pub fn example() -> serde_json::Value {
 
 /// Those of `slos`; the error has the place in the list of the first that is wrong.
 pub fn configured(config: &Config) -> std::result::Result<Vec<Slo>, (usize, Fault)> {
-    let mut all: Vec<Slo> = Vec::new();
+    let (all, wrong) = every(config);
+    wrong.into_iter().next().map_or(Ok(all), Err)
+}
+
+/// Those of `slos` that are right, and of each other one its place in the list and what is wrong.
+pub fn every(config: &Config) -> (Vec<Slo>, Vec<(usize, Fault)>) {
+    let (mut all, mut wrong) = (Vec::<Slo>::new(), Vec::new());
     for (index, definition) in config.slos.iter().enumerate() {
-        let slo = Slo::new(definition).map_err(|fault| (index, fault))?;
-        rules::groups(&slo).map_err(|fault| (index, fault))?;
-        kept(&slo, config).map_err(|fault| (index, fault))?;
-        if all.iter().any(|known| known.name == slo.name) {
-            let what = format!("{}: there is one of this name before, give it another", slo.name);
-            return Err((index, Fault { key: "name", what }));
+        let slo = Slo::new(definition).and_then(|slo| {
+            rules::groups(&slo)?;
+            kept(&slo, config)?;
+            if all.iter().any(|known| known.name == slo.name) {
+                let what = format!("{}: there is one of this name before, give it another", slo.name);
+                return Err(Fault { key: "name", what });
+            }
+            Ok(slo)
+        });
+        match slo {
+            Ok(slo) => all.push(slo),
+            Err(fault) => wrong.push((index, fault)),
         }
-        all.push(slo);
     }
-    Ok(all)
+    (all, wrong)
 }
 
 /// What is looked at more often than the store has samples of must not be older than all samples are kept: sums over what was

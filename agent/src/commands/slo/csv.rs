@@ -16,6 +16,12 @@ const STEPS: Millis = 2;
 
 /// Judges the lines of a file.
 pub(super) fn judge(file: &Path, judge: &cli::SloJudge, json: bool) -> Result<()> {
+    let account = account(file, judge)?;
+    let format = if json { SloFormat::Json } else { SloFormat::Table };
+    say(written(&[account], format)?.trim_end())
+}
+
+fn account(file: &Path, judge: &cli::SloJudge) -> Result<Account> {
     let objective =
         checked_objective(judge.objective).map_err(|why| Error::usage(format_args!("--{why}")))?;
     let window = Window::parse(&judge.over).map_err(|why| Error::usage(format_args!("--over: {why}")))?;
@@ -28,17 +34,25 @@ pub(super) fn judge(file: &Path, judge: &cli::SloJudge, json: bool) -> Result<()
     let Some((first, last)) = ledger.span() else {
         return Err(Error::new(format_args!("{}: no value", file.display())));
     };
-    let from = window.begin_of_last(last).max(first - step);
+    // The budget of time is that of the whole window, as it is to the agent: at 99.9 % ten bad minutes are 333 % of what 50 hours may have,
+    // and 23 % of what 30 days may.
+    let begin = window.begin_of_last(last);
+    let (from, whole) = match of_time {
+        true => (begin, window.whole(last)),
+        false => {
+            let from = begin.max(first - step);
+            (from, last - from)
+        }
+    };
     let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
-    let account = Account::new(
+    Ok(Account::new(
         &name,
         Vec::new(),
         (objective, window.reach(), of_time),
         &ledger,
         (from, last),
-    );
-    let format = if json { SloFormat::Json } else { SloFormat::Table };
-    say(written(&[account], format)?.trim_end())
+    )
+    .within(whole))
 }
 
 fn ticks(file: &Path, table: &Table, judge: &cli::SloJudge) -> Result<Vec<Tick>> {
@@ -97,4 +111,44 @@ fn ticks(file: &Path, table: &Table, judge: &cli::SloJudge) -> Result<Vec<Tick>>
         });
     }
     Ok(ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: 50 hours of lines, of which ten minutes are bad, at 99.9 % over 30 days. Seen: of values 600 of the 2,592 seconds that 30 days
+    /// may have, and no verdict, as the rest could still make good for it; of events the budget of those that there were.
+    #[test]
+    fn a_budget_of_time_is_of_the_whole_window() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let judged = |line: &dyn Fn(bool) -> String, over: &str, at_least| {
+            let lines = (0..3000_u32).map(|minute| {
+                let bad = (1000..1010).contains(&minute);
+                format!("{},{}\n", 1_700_000_040 + minute * 60, line(bad))
+            });
+            std::fs::write(file.path(), lines.collect::<String>()).unwrap();
+            let asked = cli::SloJudge {
+                objective: 99.9,
+                over: over.to_owned(),
+                at_most: None,
+                at_least,
+            };
+            account(file.path(), &asked).unwrap().json()
+        };
+        let used = |one: &serde_json::Value| (one["budget_consumed"].as_f64().unwrap() * 1e4).round() / 1e4;
+        let value = |bad: bool| u8::from(!bad).to_string();
+        let found = judged(&value, "30d", Some(1.0));
+        assert_eq!((used(&found), &found["met"]), (0.2315, &serde_json::Value::Null));
+        assert_eq!(
+            (&found["bad"], &found["objective"]),
+            (&600.0.into(), &0.999.into())
+        );
+        let coverage = found["coverage"].as_f64().unwrap();
+        assert!((coverage - 50.0 / 720.0).abs() < 1e-9, "{coverage}");
+        // November has 30 days as well.
+        assert_eq!(used(&judged(&value, "month", Some(1.0))), 0.2315);
+        let found = judged(&|bad| format!("{},1", u8::from(!bad)), "30d", None);
+        assert_eq!((used(&found), &found["met"]), (3.3333, &false.into()));
+    }
 }

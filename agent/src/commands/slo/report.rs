@@ -35,6 +35,8 @@ pub(super) struct Account {
     of_time: bool,
     from: Millis,
     to: Millis,
+    /// How much time the budget is of: the span, or the window that it is a part of.
+    whole: Millis,
     sums: Sums,
     violations: Vec<Violation>,
     told: Vec<Told>,
@@ -59,16 +61,22 @@ impl Account {
             of_time,
             from,
             to,
+            whole: to - from,
             sums: ledger.sums(begin, to),
             violations: ledger.violations(begin, to, left),
             told: ledger.told(begin, to, left, reach),
         }
     }
 
+    /// Of a window so long, which may end later than the span.
+    pub fn within(self, whole: Millis) -> Self {
+        Self { whole, ..self }
+    }
+
     /// What part of the span's budget so many bad ones are: of the events that were seen, or of the time of the whole span.
     fn part(&self, bad: f64) -> Option<f64> {
         let all = match self.of_time {
-            true => (self.to - self.from) as f64 / 1000.0,
+            true => self.whole as f64 / 1000.0,
             false => self.sums.total,
         };
         (self.sums.total > 0.0).then(|| bad / (budget(self.objective) * all))
@@ -92,7 +100,7 @@ impl Account {
     }
 
     fn known(&self) -> f64 {
-        (self.sums.seconds * 1000.0 / (self.to - self.from).max(1) as f64).min(1.0)
+        (self.sums.seconds * 1000.0 / self.whole.max(1) as f64).min(1.0)
     }
 
     fn worst(&self) -> Option<&Violation> {
@@ -123,7 +131,7 @@ impl Account {
         ]
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let of: BTreeMap<&str, &str> = self.of.iter().map(|(name, value)| (&**name, &**value)).collect();
         let violations = self.violations.iter().map(|one| {
             json!({
