@@ -258,6 +258,22 @@ mod tests {
         assert_eq!(far.earliest(), None);
     }
 
+    /// Cause: not quite three days of a table of connections, of CPU, and of a file system. Seen: a trend of the file system alone.
+    #[test]
+    fn what_people_use_has_no_trend_before_three_days() {
+        for kind in ["conntrack", "memory", "ephemeral_ports", "cpu", "interface"] {
+            let why = noisy(kind, "", 92e9).not_enough;
+            assert_eq!(
+                why.as_deref(),
+                Some("not enough data: seen 2.9 of 3 days"),
+                "{kind}"
+            );
+        }
+        for kind in ["filesystem", "inodes", "map"] {
+            assert!(noisy(kind, "", 92e9).forecast.is_some(), "{kind}");
+        }
+    }
+
     #[test]
     fn the_first_to_run_out_is_the_bottleneck() {
         assert!(bottleneck(None).contains("nothing is known"));
