@@ -144,7 +144,7 @@ pub fn recommendation(one: &Resource) -> String {
                     "{title} is nearly exhausted, if not by its trend ({grows} a day) in {reach}: {standing}; {remedy}"
                 ),
                 (false, Some(earliest)) => format!(
-                    "{title} may be exhausted in {} at the earliest, by its trend not in {reach}: {standing}, \
+                    "{title} may be exhausted in {} at the earliest, by no sure trend in {reach}: {standing}, \
                      {grows} a day; more days of data will tell; to be safe, {remedy}",
                     span(earliest * DAY)
                 ),
@@ -233,7 +233,7 @@ mod tests {
         let one = noisy("filesystem", "vda1", 92e9);
         for words in [
             "filesystem vda1 may be exhausted in 2",
-            "by its trend not in 29d",
+            "by no sure trend in 29d",
             "of 92.0GB are used",
             "free space",
         ] {
