@@ -5,8 +5,10 @@
 //! are: the intervals are widened by their autocorrelation. Where level or slope changed, only what is since then is fitted.
 
 mod breaks;
+mod calm;
 mod course;
 mod fit;
+mod moved;
 mod points;
 
 pub use points::{Points, Reduce};
