@@ -4,6 +4,7 @@
 //! least squares of what the course of the day, or that of the week, leaves. Errors that follow each other are worth fewer samples than they
 //! are: the intervals are widened by their autocorrelation. Where level or slope changed, only what is since then is fitted.
 
+mod bend;
 mod breaks;
 mod calm;
 mod course;
@@ -248,6 +249,14 @@ fn found(
         fit.widen(change.noise, seen);
     }
     let mut found = fits.capacity(&points, seen, limit, &rises);
+    // What was cleaned twice may be so again before it is full: a log that is rotated each week alerted for three of them.
+    for found in &mut found.forecasts {
+        if let Some(Exhaustion::In { latest, .. }) = &mut found.exhaustion
+            && found.per_day.value * change.again < 0.0
+        {
+            *latest = None;
+        }
+    }
     found.days = days;
     found.changed = Some(seen);
     // What is full is full, however short a time it has been so.
@@ -306,9 +315,22 @@ impl Fits {
         limit: Option<f64>,
         rises: &dyn Fn(&Fit, f64) -> bool,
     ) -> Capacity {
+        let rest = bend::rest(points);
         let forecasts = self.all.iter().map(|(method, fit)| {
             let limit = limit.map(|limit| (limit, rises(fit, limit)));
-            fit.forecast(*method, days, limit, fit.now(points))
+            let mut forecast = fit.forecast(*method, days, limit, fit.now(points));
+            // What warms up is on its way to where it is warm: it has a line on every day of that, and alerted for the first three.
+            if let (Some(rest), Some((limit, rises)), Some(Exhaustion::In { latest, .. })) =
+                (rest, limit, &mut forecast.exhaustion)
+                && if rises {
+                    rest + fit.peak < limit
+                } else {
+                    rest + fit.trough > limit
+                }
+            {
+                *latest = None;
+            }
+            forecast
         });
         let mut trusted = self.all.iter().filter(|(method, _)| *method == self.trusted);
         Capacity {

@@ -20,6 +20,8 @@ const PRICE: f64 = 4.0;
 const FINEST: f64 = 1e-3;
 /// A change that was seen so often is how it is.
 const OFTEN: usize = 3;
+/// As large a part of a jump as makes another its like.
+const EQUAL: f64 = 0.7;
 /// What has changed by less than these parts of the range, and of the limit, goes on as before until more is known.
 const SMALL: [f64; 2] = [0.1, 0.02];
 /// So many times less than a walk's do the errors have to become where nothing is known of what they are worth.
@@ -34,6 +36,8 @@ pub(super) struct Change {
     pub days: f64,
     /// What the errors were all the time, before it as well.
     pub noise: Noise,
+    /// By how much it jumped, if it jumped so before as well and is no farther than it was then; else zero.
+    pub again: f64,
 }
 
 /// Errors about the lines.
@@ -138,7 +142,12 @@ pub(super) fn last(series: &[(Millis, f64)], days: f64, limit: Option<f64>, enou
     let Some(place) = place else {
         let (days, noise) = moved::since(&points, enough, small)?;
         let first = latest - (days * DAY) as Millis;
-        return Some(Change { first, days, noise });
+        return Some(Change {
+            first,
+            days,
+            noise,
+            again: 0.0,
+        });
     };
     let (left, right) = (cut.pieces[place - 1], cut.pieces[place]);
     let around = points[right.0 - 2].0..=points[right.0 + 1].0;
@@ -161,6 +170,7 @@ pub(super) fn last(series: &[(Millis, f64)], days: f64, limit: Option<f64>, enou
         first,
         days: (-ago(before)).min(step - ago(first)),
         noise: cut.noise,
+        again: cut.again(place),
     })
 }
 
@@ -347,6 +357,31 @@ impl Cut {
             self.line(b, between) - self.line(a, between),
             (b.slope() - a.slope()) * shorter / 2.0,
         )
+    }
+
+    /// The jump with which a piece began, if one of the kind came before and it is within what was seen before. It may lie within a
+    /// piece of its own, that is as steep as it.
+    fn again(&self, place: usize) -> f64 {
+        let begins = self.pieces[place].0;
+        let now = self.line(self.sums((begins, self.values.len())), 0.0);
+        let jumps = |values: &[f64]| -> Vec<f64> {
+            let several = values.windows(SHORTEST + 1);
+            several.map(|several| several[SHORTEST] - several[0]).collect()
+        };
+        let near = begins.saturating_sub(SHORTEST + 1)..(begins + SHORTEST + 1).min(self.values.len());
+        let (lowest, highest) = range(self.values[..near.start].iter().copied());
+        let is_before = |jump: f64| {
+            let mut before = jumps(&self.values[..near.start]).into_iter();
+            before.any(|other| other * jump.signum() >= EQUAL * jump.abs())
+        };
+        let jump = jumps(&self.values[near.clone()]).into_iter();
+        let jump = jump.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0);
+        let is_again = jump.abs() > (highest - lowest) / 4.0 && is_before(jump);
+        if is_again && (lowest..=highest).contains(&now) {
+            jump
+        } else {
+            0.0
+        }
     }
 
     /// With which piece that begins which lasts to the end from `core` on, and all points on its line: pieces in between are episodes,

@@ -8,6 +8,7 @@ use std::f64::consts::TAU;
 
 mod changes;
 mod errors;
+mod shapes;
 
 const HOUR: Millis = 3_600_000;
 const START: Millis = 1_760_000_000_000;
