@@ -49,16 +49,11 @@ fn few_days_of_what_follows_itself_are_not_believed() {
     assert!(share(held, rounds as usize) > 0.88, "{held} of {rounds}");
 }
 
-/// Cause: a course of the day that jumps at eight and at six, with a value each full hour. Seen: its hours are those of the clock.
+/// Cause: a course of the day that rises until noon and falls until midnight, with a value each full hour. Seen: its hours are those of
+/// the clock, and it leaves nothing.
 #[test]
 fn a_full_hour_is_in_its_own_part_of_the_day() {
-    let series = hourly_since_midnight(30, |hour| {
-        if (8..18).contains(&(hour % 24)) {
-            50.0
-        } else {
-            20.0
-        }
-    });
+    let series = hourly_since_midnight(30, |hour| 50.0 - 3.0 * (hour % 24 - 12).abs() as f64);
     let found = forecast_use(&series, 100.0, 1.0).unwrap();
     let best = found.best().unwrap();
     assert_eq!(found.trusted, Method::Seasonal);
