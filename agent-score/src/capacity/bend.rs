@@ -4,7 +4,7 @@ use super::fit::{Fit, worth};
 use super::{Point, mean};
 
 /// Standard errors of a bend that is believed.
-const SURE: f64 = 4.0;
+const SURE: f64 = 3.0;
 
 /// The highest of a parabola through points whose growth becomes less, for certain, or the lowest of one whose fall does.
 pub(super) fn rest(points: &[Point]) -> Option<f64> {
