@@ -4,9 +4,12 @@
 //! least squares of what the course of the day, or that of the week, leaves. Errors that follow each other are worth fewer samples than they
 //! are: the intervals are widened by their autocorrelation. Where level or slope changed, only what is since then is fitted.
 
+mod bend;
 mod breaks;
+mod calm;
 mod course;
 mod fit;
+mod moved;
 mod points;
 
 pub use points::{Points, Reduce};
@@ -79,7 +82,7 @@ pub enum Exhaustion {
         /// At the latest; none if it may also never be.
         latest: Option<f64>,
     },
-    /// Not by the trend within what can be seen.
+    /// Not by the trend within what can be seen; or by one of which it is not known whether it is any.
     NotWithin {
         /// So many days are what can be seen.
         days: f64,
@@ -203,15 +206,17 @@ fn found(
         let needed = least;
         return Err(NotEnough::Days { seen: days, needed });
     }
-    let end = series.iter().map(|(at, _)| *at).max().unwrap_or_default();
+    let step = step(&series);
     let hours = in_parts(&series, days);
-    let usual = course::Usual::of(&hours, end as f64 / DAY);
+    let usual = course::Usual::of(&hours, end(&series));
     let rest = usual.as_ref().map(|usual| usual.taken_off(&series));
     let rest = rest.as_deref().unwrap_or(&series);
     let enough = least.max(LEAST as f64 * days / series.len() as f64);
     let Some(change) = breaks::last(rest, days, limit, enough) else {
         let rises = |fit: &Fit, limit: f64| rises || fit.level <= limit;
-        return Ok(Fits::of(&points, &hours, end).capacity(&points, days, limit, &rises));
+        let mut fits = Fits::of(&series, &points, &hours);
+        fits.all.iter_mut().for_each(|(_, fit)| fit.round(step, days));
+        return Ok(fits.capacity(&points, days, limit, &rises));
     };
     // What was usual is what was before as well.
     let level = mean(points.iter().map(|p| p.1));
@@ -233,16 +238,25 @@ fn found(
     if points.len() <= 2 {
         return Err(not_enough);
     }
-    let mut fits = Fits::of(&points, &in_parts(&series, seen), end);
-    if let Some(fit) = usual.and_then(|usual| usual.fit(&reduced(&since(rest), POINTS))) {
+    let mut fits = Fits::of(&series, &points, &in_parts(&series, seen));
+    if let Some(fit) = usual.and_then(|usual| usual.fit(&since(rest))) {
         fits.all.truncate(2);
         fits.all.push((Method::Seasonal, fit));
         fits.trusted = Method::Seasonal;
     }
-    fits.all
-        .iter_mut()
-        .for_each(|(_, fit)| fit.widen(change.noise, seen));
+    for (_, fit) in &mut fits.all {
+        fit.round(step, seen);
+        fit.widen(change.noise, seen);
+    }
     let mut found = fits.capacity(&points, seen, limit, &rises);
+    // What was cleaned twice may be so again before it is full: a log that is rotated each week alerted for three of them.
+    for found in &mut found.forecasts {
+        if let Some(Exhaustion::In { latest, .. }) = &mut found.exhaustion
+            && found.per_day.value * change.again < 0.0
+        {
+            *latest = None;
+        }
+    }
     found.days = days;
     found.changed = Some(seen);
     // What is full is full, however short a time it has been so.
@@ -266,10 +280,13 @@ struct Fits {
 }
 
 impl Fits {
-    /// Of points, and of the same in parts of the day that end with a time.
-    fn of(points: &[Point], hours: &[Point], end: Millis) -> Self {
-        let plain = Fit::least_squares(points);
-        let robust = Fit::theil_sen(points);
+    /// Of points, and of the same in parts of the day, to which a series is reduced.
+    fn of(series: &[(Millis, f64)], points: &[Point], hours: &[Point]) -> Self {
+        let mut plain = Fit::least_squares(points);
+        let mut robust = Fit::theil_sen(points);
+        let end = end(series);
+        plain.of_values(before(series, end));
+        robust.of_most_values(before(series, end));
         let mut all = vec![(Method::LeastSquares, plain), (Method::TheilSen, robust)];
         // A level that lasts to the end is no outlier.
         let is_left = (robust.now(points) - robust.line(0.0)).abs() > 3.0 * robust.scale;
@@ -281,7 +298,7 @@ impl Fits {
         } else {
             Method::LeastSquares
         };
-        if let Some((fit, explains)) = course::fit(hours, end as f64 / DAY) {
+        if let Some((fit, explains)) = course::fit(series, hours) {
             all.push((Method::Seasonal, fit));
             if explains {
                 trusted = Method::Seasonal;
@@ -298,9 +315,22 @@ impl Fits {
         limit: Option<f64>,
         rises: &dyn Fn(&Fit, f64) -> bool,
     ) -> Capacity {
+        let rest = bend::rest(points);
         let forecasts = self.all.iter().map(|(method, fit)| {
             let limit = limit.map(|limit| (limit, rises(fit, limit)));
-            fit.forecast(*method, days, limit, fit.now(points))
+            let mut forecast = fit.forecast(*method, days, limit, fit.now(points));
+            // What warms up is on its way to where it is warm: it has a line on every day of that, and alerted for the first three.
+            if let (Some(rest), Some((limit, rises)), Some(Exhaustion::In { latest, .. })) =
+                (rest, limit, &mut forecast.exhaustion)
+                && if rises {
+                    rest + fit.peak < limit
+                } else {
+                    rest + fit.trough > limit
+                }
+            {
+                *latest = None;
+            }
+            forecast
         });
         let mut trusted = self.all.iter().filter(|(method, _)| *method == self.trusted);
         Capacity {
@@ -311,6 +341,31 @@ impl Fits {
             trusted: self.trusted,
         }
     }
+}
+
+/// When the last of a series is.
+fn end(series: &[(Millis, f64)]) -> Millis {
+    series.iter().map(|(at, _)| *at).max().unwrap_or_default()
+}
+
+/// The finest step between values: what is counted in pieces has errors of a part of one, however straight its line. Zero of what only
+/// jumped.
+fn step(series: &[(Millis, f64)]) -> f64 {
+    let mut values: Vec<f64> = series.iter().map(|(_, value)| *value).collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.dedup();
+    if values.len() <= 2 {
+        return 0.0;
+    }
+    let steps = values.windows(2).map(|two| two[1] - two[0]);
+    steps.fold(f64::INFINITY, f64::min)
+}
+
+/// A series in days before its end.
+fn before(series: &[(Millis, f64)], end: Millis) -> impl ExactSizeIterator<Item = Point> {
+    series
+        .iter()
+        .map(move |(at, value)| ((at - end) as f64 / DAY, *value))
 }
 
 /// Means over spans of equal length, in days before the last.

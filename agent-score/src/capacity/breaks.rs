@@ -4,7 +4,8 @@
 //! has to be worth its price (as in Bayes' criterion), in errors that are worth fewer as they follow each other. What comes back
 //! to the line of before was an episode, and what changes in the same way again and again, as a log that is rotated, is how it is.
 
-use super::{DAY, Millis, POINTS, Point, course, mean, median, reduced};
+use super::calm::{by_two, calm};
+use super::{DAY, Millis, POINTS, Point, course, mean, moved, reduced};
 use std::ops::{Add, Sub};
 
 /// Pieces at most. What has many more breaks than that is noise.
@@ -17,33 +18,37 @@ const POINTS_EACH: usize = 12;
 const PRICE: f64 = 4.0;
 /// Errors are taken for this part of the range at least: the steps of what is counted in pieces are no breaks.
 const FINEST: f64 = 1e-3;
-/// Latest points that are looked at one by one.
-const LATEST: usize = 12;
 /// A change that was seen so often is how it is.
 const OFTEN: usize = 3;
+/// As large a part of a jump as makes another its like.
+const EQUAL: f64 = 0.7;
 /// What has changed by less than these parts of the range, and of the limit, goes on as before until more is known.
 const SMALL: [f64; 2] = [0.1, 0.02];
-/// Standard errors that a point may lie off those around it.
-const OFF: f64 = 4.0;
+/// So many times less than a walk's do the errors have to become where nothing is known of what they are worth.
+const OVERWHELMS: f64 = 8.0;
 
 /// The last change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Change {
-    /// The first sample after it.
+    /// When it was; the first sample after it.
     pub first: Millis,
     /// From then, or one step before, to the last of all.
     pub days: f64,
     /// What the errors were all the time, before it as well.
     pub noise: Noise,
+    /// By how much it jumped, if it jumped so before as well and is no farther than it was then; else zero.
+    pub again: f64,
 }
 
 /// Errors about the lines.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Noise {
     /// Standard deviation of a point.
     pub scale: f64,
     /// Variance of the mean of a day, as they follow each other.
     pub daily: f64,
+    /// How many independent ones say so.
+    pub worth: f64,
 }
 
 /// What a change is judged by.
@@ -127,12 +132,23 @@ pub(super) fn last(series: &[(Millis, f64)], days: f64, limit: Option<f64>, enou
     let points = calm(&by_two(&calm(&reduced(series, POINTS))));
     let cut = Cut::of(&points)?;
     let small = SMALL[0] * cut.range();
+    let small = limit.map_or(small, |limit| small.max(SMALL[1] * limit.abs()));
     let place = cut.place(Bounds {
         enough,
-        small: limit.map_or(small, |limit| small.max(SMALL[1] * limit.abs())),
+        small,
         jumps_only: days < course::CYCLES,
-    })?;
+    });
     let latest = series.iter().map(|(at, _)| *at).max()?;
+    let Some(place) = place else {
+        let (days, noise) = moved::since(&points, enough, small)?;
+        let first = latest - (days * DAY) as Millis;
+        return Some(Change {
+            first,
+            days,
+            noise,
+            again: 0.0,
+        });
+    };
     let (left, right) = (cut.pieces[place - 1], cut.pieces[place]);
     let around = points[right.0 - 2].0..=points[right.0 + 1].0;
     let ago = |at: Millis| (at - latest) as f64 / DAY;
@@ -154,78 +170,8 @@ pub(super) fn last(series: &[(Millis, f64)], days: f64, limit: Option<f64>, enou
         first,
         days: (-ago(before)).min(step - ago(first)),
         noise: cut.noise,
+        again: cut.again(place),
     })
-}
-
-/// Means of two each but of the latest: how fine a change is seen that was long ago makes no odds, and pieces are looked for in the
-/// square of the points.
-fn by_two(points: &[Point]) -> Vec<Point> {
-    let (old, latest) = points.split_at(points.len().saturating_sub(LATEST));
-    let (old, odd) = old.split_at(old.len() / 2 * 2);
-    // What lies on both sides of a gap has no middle.
-    let span = |points: &[Point]| {
-        points.last().map_or(0.0, |last| last.0) - points.first().map_or(0.0, |first| first.0)
-    };
-    let apart = 4.0 * span(points) / points.len().max(1) as f64;
-    let two = |two: &[Point]| {
-        let [a, b] = [two[0], two[two.len() - 1]];
-        match b.0 - a.0 > apart {
-            true => vec![a, b],
-            false => vec![(f64::midpoint(a.0, b.0), f64::midpoint(a.1, b.1))],
-        }
-    };
-    let points = old.chunks(2).flat_map(two);
-    points
-        .chain(odd.iter().copied())
-        .chain(latest.iter().copied())
-        .collect()
-}
-
-/// The points, of which none lies far off all around it.
-fn calm(points: &[Point]) -> Vec<Point> {
-    const AROUND: usize = 5;
-    if points.len() < AROUND {
-        return points.to_vec();
-    }
-    let around = |i: usize| {
-        let first = i.saturating_sub(AROUND / 2).min(points.len() - AROUND);
-        let around = &points[first..first + AROUND];
-        let steps = around.windows(2).map(|two| (two[1].1 - two[0].1).abs());
-        let mut steps: Vec<f64> = steps.collect();
-        let mut values: Vec<f64> = around.iter().map(|p| p.1).collect();
-        steps.sort_by(f64::total_cmp);
-        // At the ends the middle of those around it is elsewhere: a slope is no outlier. Two of the steps may be a jump.
-        (median(&mut values), 2.0 * steps[1])
-    };
-    let around: Vec<(f64, f64)> = (0..points.len()).map(around).collect();
-    let off = points
-        .iter()
-        .zip(&around)
-        .map(|(p, (middle, _))| (p.1 - middle).abs());
-    // On a slope each point is the middle of those around it, whatever the noise: that is what second differences are made of.
-    let bends = points
-        .windows(3)
-        .map(|three| (three[0].1 - 2.0 * three[1].1 + three[2].1).abs());
-    let rough = median(&mut bends.collect::<Vec<f64>>()) / 6_f64.sqrt();
-    let scale = 1.4826 * median(&mut off.collect::<Vec<f64>>()).max(rough);
-    let calm = points
-        .iter()
-        .zip(around)
-        .enumerate()
-        .map(|(i, (p, (middle, step)))| {
-            let most = OFF * scale + step;
-            let next = (
-                points[i.saturating_sub(1)].1,
-                points[(i + 1).min(points.len() - 1)].1,
-            );
-            let (before, after) = ((p.1 - next.0).abs(), (p.1 - next.1).abs());
-            // A span in which it jumped lies between both levels, and is a level of its own to nobody.
-            if (next.0 - next.1).abs() > 2.0 * most && before.max(after) < (next.0 - next.1).abs() {
-                return (p.0, if before < after { next.0 } else { next.1 });
-            }
-            (p.0, p.1.clamp(middle - most, middle + most))
-        });
-    calm.collect()
 }
 
 /// Points that are cut into pieces.
@@ -253,10 +199,7 @@ impl Cut {
             until: vec![Sums::default()],
             mean,
             pieces: Vec::new(),
-            noise: Noise {
-                scale: 0.0,
-                daily: 0.0,
-            },
+            noise: Noise::default(),
             price: 0.0,
             values: points.iter().map(|p| p.1).collect(),
         };
@@ -278,20 +221,25 @@ impl Cut {
             let (scale, follow) = cut.errors(&pieces, &points);
             // Lines take away as many errors as these are worth: where no more are left, anything fits.
             let rest = n as f64 - 3.0 * more as f64 * follow;
-            let variance = match rest > 0.0 {
-                true => scale * scale * follow * n as f64 / rest,
-                false if scale * scale < finest => finest,
-                false => continue,
+            let (before, now) = (least[count - 1], least[more - 1]);
+            let (price, is_worth) = if rest > 0.0 || scale * scale < finest {
+                let variance = scale * scale * follow * n as f64 / rest;
+                let price = each * if rest > 0.0 { variance.max(finest) } else { finest };
+                (price, before - now > price * (more - count) as f64)
+            } else {
+                // What bends all the time follows itself about any lines. A walk leaves as many times less as there are pieces, a curve
+                // the fourth power of that: growth that doubles in three days was one line of a month, 39 days from a limit it had in one.
+                (4.0 * now, now * OVERWHELMS * (more as f64) < before)
             };
-            let price = each * variance.max(finest);
-            if least[count - 1] - least[more - 1] > price * (more - count) as f64 {
+            if is_worth {
                 (count, cut.pieces, cut.price) = (more, pieces, price);
             }
         }
         let (scale, follow) = cut.errors(&cut.pieces, &points);
         let days = points[n - 1].0 - points[0].0;
         let daily = scale * scale * follow * days / n as f64;
-        cut.noise = Noise { scale, daily };
+        let worth = n as f64 / follow;
+        cut.noise = Noise { scale, daily, worth };
         Some(cut)
     }
 
@@ -409,6 +357,31 @@ impl Cut {
             self.line(b, between) - self.line(a, between),
             (b.slope() - a.slope()) * shorter / 2.0,
         )
+    }
+
+    /// The jump with which a piece began, if one of the kind came before and it is within what was seen before. It may lie within a
+    /// piece of its own, that is as steep as it.
+    fn again(&self, place: usize) -> f64 {
+        let begins = self.pieces[place].0;
+        let now = self.line(self.sums((begins, self.values.len())), 0.0);
+        let jumps = |values: &[f64]| -> Vec<f64> {
+            let several = values.windows(SHORTEST + 1);
+            several.map(|several| several[SHORTEST] - several[0]).collect()
+        };
+        let near = begins.saturating_sub(SHORTEST + 1)..(begins + SHORTEST + 1).min(self.values.len());
+        let (lowest, highest) = range(self.values[..near.start].iter().copied());
+        let is_before = |jump: f64| {
+            let mut before = jumps(&self.values[..near.start]).into_iter();
+            before.any(|other| other * jump.signum() >= EQUAL * jump.abs())
+        };
+        let jump = jumps(&self.values[near.clone()]).into_iter();
+        let jump = jump.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0);
+        let is_again = jump.abs() > (highest - lowest) / 4.0 && is_before(jump);
+        if is_again && (lowest..=highest).contains(&now) {
+            jump
+        } else {
+            0.0
+        }
     }
 
     /// With which piece that begins which lasts to the end from `core` on, and all points on its line: pieces in between are episodes,

@@ -4,6 +4,11 @@ use super::breaks::Noise;
 use super::{DAYS, Exhaustion, Forecast, Interval, LATEST, Method, NORMAL, Point, REACH, mean, median};
 use statrs::distribution::{ContinuousCDF as _, StudentsT};
 
+/// What lies within its errors of a limit, and within this part of that, has reached it.
+const NEAR: f64 = 0.01;
+/// Standard deviation of a Gaussian whose absolute values have a median of 1.
+const GAUSSIAN: f64 = 1.4826;
+
 /// A line with what is known of its errors.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fit {
@@ -14,6 +19,8 @@ pub(super) struct Fit {
     /// Standard deviation of the points about the line, and standard error of the slope.
     pub scale: f64,
     pub slope_error: f64,
+    /// Standard deviation of a value about the line: points are means of them.
+    pub spread: f64,
     /// Points, as far as they are worth one, and quantile of their t distribution.
     pub worth: f64,
     pub quantile: f64,
@@ -21,6 +28,8 @@ pub(super) struct Fit {
     /// What the course of the day or week adds to the trend at its highest and at its lowest.
     pub peak: f64,
     pub trough: f64,
+    /// Standard error of both.
+    pub peak_error: f64,
 }
 
 impl Fit {
@@ -33,6 +42,9 @@ impl Fit {
         let mut fit = Self::of(points, centre, level, slope);
         let errors = sum(&|p| (p.1 - fit.line(p.0)).powi(2));
         fit.scale = (errors / (points.len() as f64 - 2.0)).sqrt();
+        // The line takes away as much as two of those points that they are worth.
+        fit.scale /= (1.0 - 2.0 / fit.worth).max(0.25).sqrt();
+        fit.spread = fit.scale;
         fit.slope_error = fit.scale / squares.sqrt() * (points.len() as f64 / fit.worth).sqrt();
         fit
     }
@@ -56,7 +68,8 @@ impl Fit {
         let level = median(&mut levels);
         let mut fit = Self::of(points, centre, level, slope);
         let mut errors: Vec<f64> = levels.iter().map(|l| (l - level).abs()).collect();
-        fit.scale = 1.4826 * median(&mut errors);
+        fit.scale = GAUSSIAN * median(&mut errors);
+        fit.spread = fit.scale;
         let reach = NORMAL * (n * (n - 1.0) * (2.0 * n + 5.0) / 18.0 * n / fit.worth).sqrt() / 2.0;
         fit.slope_error = (at(middle + reach) - at(middle - reach)) / (2.0 * NORMAL);
         fit
@@ -64,7 +77,10 @@ impl Fit {
 
     /// Takes its errors for as large as they were before it: a few quiet days do not promise more of them.
     pub fn widen(&mut self, noise: Noise, days: f64) {
+        // Their size is known by all that are: of a day alone, which is worth one or two, anything would be believed.
+        self.quantile = quantile(self.worth.max(noise.worth) - 2.0);
         self.scale = self.scale.max(noise.scale);
+        self.spread = self.spread.max(self.scale);
         // Of a line over so many days.
         self.slope_error = self.slope_error.max((12.0 * noise.daily / days.powi(3)).sqrt());
         if noise.daily > 0.0 {
@@ -74,6 +90,27 @@ impl Fit {
         }
     }
 
+    /// Takes its errors for no smaller than those of what was rounded to whole steps before it was seen for so many days.
+    pub fn round(&mut self, step: f64, days: f64) {
+        let error = step / 12_f64.sqrt();
+        self.scale = self.scale.max(error);
+        self.spread = self.spread.max(error);
+        self.slope_error = self.slope_error.max(step / days);
+    }
+
+    /// Takes for what a value may lie off it what those lie off it of which its points are means: of noise in 30 days of 10 minutes
+    /// each 48 of 100 lay within what the means do.
+    pub fn of_values(&mut self, rest: impl ExactSizeIterator<Item = Point>) {
+        let squares = rest.map(|p| (p.1 - self.line(p.0)).powi(2));
+        self.spread = self.scale.max(mean(squares).sqrt());
+    }
+
+    /// The same where outliers do not count.
+    pub fn of_most_values(&mut self, rest: impl ExactSizeIterator<Item = Point>) {
+        let mut off: Vec<f64> = rest.map(|p| (p.1 - self.line(p.0)).abs()).collect();
+        self.spread = self.scale.max(GAUSSIAN * median(&mut off));
+    }
+
     /// All but the errors.
     fn of(points: &[Point], centre: f64, level: f64, slope: f64) -> Self {
         let line = |p: &Point| level + slope * (p.0 - centre);
@@ -81,21 +118,20 @@ impl Fit {
         let left: f64 = errors.iter().map(|e| e * e).sum();
         let mean = mean(points.iter().map(|p| p.1));
         let all: f64 = points.iter().map(|p| (p.1 - mean).powi(2)).sum();
-        // Bartlett: errors that follow each other with this correlation are worth fewer.
-        let next: f64 = errors.iter().zip(errors.iter().skip(1)).map(|(a, b)| a * b).sum();
-        let follow = (next / left.max(f64::MIN_POSITIVE)).clamp(0.0, 0.98);
-        let worth = (points.len() as f64 * (1.0 - follow) / (1.0 + follow)).max(4.0);
+        let worth = worth(&errors);
         Self {
             centre,
             level,
             slope,
             scale: 0.0,
             slope_error: 0.0,
+            spread: 0.0,
             worth,
             quantile: quantile(worth - 2.0),
             r_squared: if all > 0.0 { 1.0 - left / all } else { 1.0 },
             peak: 0.0,
             trough: 0.0,
+            peak_error: 0.0,
         }
     }
 
@@ -125,7 +161,7 @@ impl Fit {
         };
         let values = DAYS.iter().map(|&days| {
             // A value lies about the line as those that were seen did.
-            let mut foretold = around(self.line(days), self.error(days).hypot(self.scale));
+            let mut foretold = around(self.line(days), self.error(days).hypot(self.spread));
             foretold.upper += self.peak;
             foretold.lower += self.trough;
             (days <= REACH * seen).then_some(foretold)
@@ -147,9 +183,12 @@ impl Fit {
         };
         // Above zero where the limit is passed, with so many standard errors in favour of it.
         let passed = |days: f64, favour: f64| {
-            sign * (self.line(days) - limit) + extreme + favour * self.quantile * self.error(days)
+            let error = self.error(days).hypot(self.peak_error);
+            sign * (self.line(days) - limit) + extreme + favour * self.quantile * error
         };
-        if passed(0.0, 0.0) >= 0.0 || sign * (now - limit) >= 0.0 {
+        // What has filled up lies about the limit as it lay about its line, but not farther off: else each sample is another verdict.
+        let near = (2.0 * self.spread).min(NEAR * limit.abs());
+        if passed(0.0, 0.0) >= -near || sign * (now - limit) >= -near {
             return Exhaustion::Reached;
         }
         let when = |favour: f64| {
@@ -167,7 +206,10 @@ impl Fit {
             }
             Some(after)
         };
-        match when(0.0) {
+        // Where the trend may as well be none, noise says when: no day of its is worth more than the first on which it may be.
+        let grows = sign * self.slope > self.quantile * self.slope_error;
+        let latest = when(-1.0);
+        match when(0.0).filter(|_| grows || latest.is_some()) {
             None => Exhaustion::NotWithin {
                 days: reach,
                 earliest: when(1.0),
@@ -175,10 +217,21 @@ impl Fit {
             Some(days) => Exhaustion::In {
                 days,
                 earliest: when(1.0).unwrap_or(days),
-                latest: when(-1.0),
+                latest,
             },
         }
     }
+}
+
+/// How many independent errors those about a line are worth (Bartlett): such as follow each other are worth fewer.
+pub(super) fn worth(errors: &[f64]) -> f64 {
+    let n = errors.len() as f64;
+    let all: f64 = errors.iter().map(|e| e * e).sum();
+    let next: f64 = errors.iter().zip(errors.iter().skip(1)).map(|(a, b)| a * b).sum();
+    // A line takes away what they have in common (Kendall): of three days of a correlation of 0.9, 83 % of the intervals held.
+    let follow = (next / all.max(f64::MIN_POSITIVE) + 2.0 / n) / (1.0 - 4.0 / n).max(0.1);
+    let follow = follow.clamp(0.0, 0.98);
+    (n * (1.0 - follow) / (1.0 + follow)).max(4.0)
 }
 
 /// The 97.5 % quantile of Student's t with so many degrees of freedom.

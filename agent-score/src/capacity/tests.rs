@@ -7,6 +7,8 @@ use rand::{Rng as _, SeedableRng as _};
 use std::f64::consts::TAU;
 
 mod changes;
+mod errors;
+mod shapes;
 
 const HOUR: Millis = 3_600_000;
 const START: Millis = 1_760_000_000_000;
@@ -14,6 +16,16 @@ const START: Millis = 1_760_000_000_000;
 fn gaussian(random: &mut StdRng) -> f64 {
     let u: f64 = random.random_range(f64::MIN_POSITIVE..1.0);
     (-2.0 * u.ln()).sqrt() * (TAU * random.random::<f64>()).cos()
+}
+
+/// Noise that follows itself, of a standard deviation of 1.
+fn wanders(random: &mut StdRng, follow: f64) -> impl FnMut() -> f64 {
+    let mut left = gaussian(random);
+    move || {
+        let now = left;
+        left = follow * left + (1.0 - follow * follow).sqrt() * gaussian(random);
+        now
+    }
 }
 
 fn hourly(days: usize, mut value: impl FnMut(f64) -> f64) -> Vec<(Millis, f64)> {
@@ -307,7 +319,7 @@ fn noise_has_no_week() {
         );
         let daily = hourly(30, |day| 3.0 * (TAU * day).sin() + gaussian(&mut random));
         let points = reduced(&daily, 720);
-        let (fit, explains) = course::fit(&points, 0.0).unwrap();
+        let (fit, explains) = course::fit(&daily, &points).unwrap();
         // That of a week's hour is a mean of four, and so is a noise of 0.5.
         assert!(explains && fit.peak < 4.0, "{seed}: {fit:?}");
     }

@@ -24,7 +24,7 @@ metrics! {
         "Trend of a day as a share of what there is; no series while there is not enough data";
     /// Exhaustion.
     EXHAUSTION = "geophone_capacity_exhaustion_seconds", "geophone.capacity.exhaustion", "s", Gauge, OF,
-        "Time until it is used up by its trend, 0 = it is; no series if that is not within what can be seen";
+        "Time until it is used up by its trend, 0 = it is; no series if that is not within what can be seen, or there may be no trend";
     /// At the earliest.
     EARLIEST = "geophone_capacity_exhaustion_earliest_seconds", "geophone.capacity.exhaustion.earliest", "s", Gauge, OF,
         "Lower end of the 95 % interval of geophone_capacity_exhaustion_seconds, also where only this end is within what can be seen";

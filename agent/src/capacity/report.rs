@@ -11,10 +11,11 @@ use std::time::{Duration, UNIX_EPOCH};
 /// What fills up and does no harm: swap stays full, a connection that finds no room among those that wait for their end is closed
 /// at once, and what finds no room in a map of ours is counted as `other`.
 const HARMLESS: [&str; 3] = ["swap", "tcp_time_wait", "map"];
-/// What goes up and down with the day must be seen for so many days before its trend is told, and all else for one.
-const DAILY: [&str; 2] = ["cpu", "interface"];
-const DAILY_SEEN: f64 = 3.0;
-const SEEN: f64 = 1.0;
+/// What people use goes up and down with the day, connections, memory and threads as well as CPU, and must be seen for so many days
+/// before its trend is told; what only fills up for one.
+const STEADY: [&str; 3] = ["filesystem", "inodes", "map"];
+const STEADY_SEEN: f64 = 1.0;
+const SEEN: f64 = 3.0;
 /// So many of a kind get a forecast, half of them as the fullest and half as the first to be full if they go on as they have: of
 /// hundreds of interfaces or listen queues nobody reads them all.
 const FORETOLD: usize = 32;
@@ -173,8 +174,8 @@ pub(super) fn resource(
     limit: Option<f64>,
     series: Option<&[(Millis, f64)]>,
 ) -> Resource {
-    let daily = DAILY.contains(&key.resource.as_str());
-    let least = if daily { DAILY_SEEN } else { SEEN };
+    let steady = STEADY.contains(&key.resource.as_str());
+    let least = if steady { STEADY_SEEN } else { SEEN };
     let found = match (limit, series) {
         (None, _) => Err("no limit is known".to_owned()),
         (_, None) => Err(format!(

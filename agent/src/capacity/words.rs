@@ -144,7 +144,7 @@ pub fn recommendation(one: &Resource) -> String {
                     "{title} is nearly exhausted, if not by its trend ({grows} a day) in {reach}: {standing}; {remedy}"
                 ),
                 (false, Some(earliest)) => format!(
-                    "{title} may be exhausted in {} at the earliest, by its trend not in {reach}: {standing}, \
+                    "{title} may be exhausted in {} at the earliest, by no sure trend in {reach}: {standing}, \
                      {grows} a day; more days of data will tell; to be safe, {remedy}",
                     span(earliest * DAY)
                 ),
@@ -233,7 +233,7 @@ mod tests {
         let one = noisy("filesystem", "vda1", 92e9);
         for words in [
             "filesystem vda1 may be exhausted in 2",
-            "by its trend not in 29d",
+            "by no sure trend in 29d",
             "of 92.0GB are used",
             "free space",
         ] {
@@ -256,6 +256,22 @@ mod tests {
             far.recommendation
         );
         assert_eq!(far.earliest(), None);
+    }
+
+    /// Cause: not quite three days of a table of connections, of CPU, and of a file system. Seen: a trend of the file system alone.
+    #[test]
+    fn what_people_use_has_no_trend_before_three_days() {
+        for kind in ["conntrack", "memory", "ephemeral_ports", "cpu", "interface"] {
+            let why = noisy(kind, "", 92e9).not_enough;
+            assert_eq!(
+                why.as_deref(),
+                Some("not enough data: seen 2.9 of 3 days"),
+                "{kind}"
+            );
+        }
+        for kind in ["filesystem", "inodes", "map"] {
+            assert!(noisy(kind, "", 92e9).forecast.is_some(), "{kind}");
+        }
     }
 
     #[test]

@@ -155,9 +155,12 @@ fn explain(one: &Resource) -> String {
     text + &one.recommendation + "\n"
 }
 
-/// Four digits, as many as an interval is worth.
+/// Four digits, as many as an interval is worth, however small it is: 3e-10 a day was told as 0.
 fn number(value: f64) -> String {
-    let digits = (3 - value.abs().max(1e-12).log10().floor() as i32).clamp(0, 9);
+    if value != 0.0 && value.abs() < 1e-6 {
+        return format!("{value:.3e}");
+    }
+    let digits = (3 - value.abs().max(1e-6).log10().floor() as i32).clamp(0, 9);
     let text = format!("{value:.*}", digits as usize);
     if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -290,6 +293,14 @@ mod tests {
             told.contains("1000 is not reached within 29.58 days") && !told.contains("may be"),
             "{told}"
         );
+    }
+
+    /// Cause: growths of all sizes. Seen: four digits of each, and of nothing none.
+    #[test]
+    fn what_is_small_is_told_with_its_digits() {
+        let told = [0.0, 3.25e-10, -1.0 / 3.0e7, 0.000_012_344, 0.25, 1234.0].map(number);
+        let wanted = ["0", "3.250e-10", "-3.333e-8", "0.00001234", "0.25", "1234"];
+        assert_eq!(told, wanted.map(str::to_owned));
     }
 
     /// Cause: twenty days of growth, and ten of none. Seen: since when, and that 100 is not reached.
