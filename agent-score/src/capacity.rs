@@ -260,7 +260,8 @@ fn found(
     found.days = days;
     found.changed = Some(seen);
     // What is full is full, however short a time it has been so.
-    let is_full = limit.is_some_and(|limit| found.now >= limit && level <= limit);
+    let is_full = limit.is_some_and(|limit| level <= limit)
+        && (found.best()).is_some_and(|best| best.exhaustion == Some(Exhaustion::Reached));
     if (points.len() < LEAST || seen < least) && !is_full {
         return Err(not_enough);
     }

@@ -267,7 +267,11 @@ fn names(name: &str, objectives: &[Rc<Node>]) -> Vec<Option<String>> {
         crate::definition::name("displayName", &format!("{name}-{}", slug(shown)?)).ok()
     };
     let all: Vec<Option<String>> = objectives.iter().map(own).collect();
-    let once = |one: &Option<String>| all.iter().filter(|other| *other == one).count() == 1;
+    let numbered = |n: usize| Some(format!("{name}-{}", n + 1));
+    let once = |one: &Option<String>| {
+        let is_number = (0..all.len()).any(|n| numbered(n) == *one);
+        !is_number && all.iter().filter(|other| *other == one).count() == 1
+    };
     all.iter().map(|one| one.clone().filter(|_| once(one))).collect()
 }
 

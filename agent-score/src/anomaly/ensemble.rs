@@ -78,6 +78,8 @@ pub struct Series {
     /// Samples of the anomaly, and those that are rare.
     lasting: u16,
     rare: u16,
+    /// Samples of the edge of a season that is being passed.
+    edge: u16,
     relearning: u16,
     /// Why it is learned anew, for who asks at once: an anomaly lasted, or else the seasons are other ones.
     #[serde(skip)]
@@ -121,6 +123,7 @@ impl Series {
             calm: 0,
             lasting: 0,
             rare: 0,
+            edge: 0,
             relearning: 0,
             lasted: false,
             worth: 0,
@@ -174,7 +177,7 @@ impl Series {
         self.basic.judged(self.settings.settled())
     }
 
-    /// Takes a value and says what it is. One that is no number, or not later than the last, is missing.
+    /// Takes a value and says what it is. One that is no number, or is late, is missing.
     pub fn observe(&mut self, at: Millis, value: f64) -> Scored {
         let elapsed = self.last.map_or(0.0, |last| at.saturating_sub(last) as f64 / 1e3);
         let gap = GAP * self.settings.step;
@@ -194,9 +197,12 @@ impl Series {
         let (season, width, is_edge) = self.season(at, value);
         let rest = value - season;
         if elapsed < 0.0 {
-            self.since = None;
+            (self.since, self.over) = (None, None);
         }
-        if self.basic.seen == 0 || elapsed.abs() > gap {
+        // Over an edge nobody followed.
+        let is_past_edge = !is_edge && f64::from(self.edge) > GAP;
+        self.edge = if is_edge { self.edge.saturating_add(1) } else { 0 };
+        if self.basic.seen == 0 || elapsed.abs() > gap || is_past_edge {
             self.basic.restart(rest);
             self.holt_winters.restart(rest);
             self.changes.iter_mut().for_each(Cusum::restart);
@@ -208,7 +214,7 @@ impl Series {
         let bar = self.bar();
         let mut scored = self.verdict(at, rest, bar, &opinion);
         self.stop(bar, &opinion);
-        self.band(&mut scored, bar, &forecasts, &opinion.share, season);
+        self.band(&mut scored, bar, &forecasts, &opinion, season);
         self.learn(at, (value, rest, width), &opinion, &forecasts);
         scored
     }
@@ -281,7 +287,7 @@ impl Series {
         let is_rare = most >= bar;
         match self.since {
             None if is_rare => self.begin(at, agreeing),
-            Some(since) => self.go_on(is_rare, (at, at - since), rest),
+            Some(since) => self.go_on(is_rare, (at, at.saturating_sub(since)), rest),
             None => {}
         }
         scored.verdict = if is_rare {
@@ -307,7 +313,10 @@ impl Series {
         self.since = Some(at);
         (self.calm, self.lasting, self.rare) = (0, 0, 0);
         let soon = AGAIN * f64::from(self.calming) * self.settings.step * 1e3;
-        self.calming = if self.over.is_some_and(|over| ((at - over) as f64) < soon) {
+        self.calming = if self
+            .over
+            .is_some_and(|over| (at.saturating_sub(over) as f64) < soon)
+        {
             (2 * self.calming).min(MOST_CALM)
         } else {
             CALM
@@ -329,11 +338,13 @@ impl Series {
         self.calm = if is_rare { 0 } else { self.calm + 1 };
         if self.calm >= self.calming {
             (self.since, self.over) = (None, Some(at));
-        } else if self.lasting >= ACCEPTED
-            && self.rare >= self.lasting / 2
-            && lasts as f64 >= 1e3 * self.settings.accept_after
-        {
-            self.accept(rest);
+        } else if self.lasting >= ACCEPTED && lasts as f64 >= 1e3 * self.settings.accept_after {
+            if self.rare >= self.lasting / 2 {
+                self.accept(rest);
+            } else {
+                // Now and then is how it is by now: that is learned while there is no anomaly.
+                (self.since, self.over, self.calming) = (None, Some(at), CALM);
+            }
         }
     }
 }

@@ -139,7 +139,7 @@ pub enum Verdict {
     Normal,
     /// Rarer than the allowed false alarms explain.
     Anomaly,
-    /// No value, or one from before the last.
+    /// No value, or a late one.
     Missing,
 }
 

@@ -53,6 +53,8 @@ struct Season {
     /// though each cycle of it is like the one before.
     ahead: f64,
     before: f64,
+    /// How far they lie from the line on average.
+    beside: f64,
     /// Variances one step ahead: about a level, about a line, and about the season.
     plain: [f64; 2],
     left: f64,
@@ -128,6 +130,7 @@ impl Season {
             meeting: Meeting::default(),
             ahead: 0.0,
             before: 0.0,
+            beside: 0.0,
             plain: [0.0; 2],
             left: 0.0,
             used: false,
@@ -173,12 +176,12 @@ impl Season {
 
     /// Learns a value, and how far it lies from what was foretold, if that means anything.
     fn learn(&mut self, at: Millis, value: f64, deviation: Option<f64>) {
+        let (cycles, since) = (self.cycles(), self.samples as f64 % self.per_cycle + 1.0);
         self.samples += 1;
         let place = self.place(at);
         if self.samples == 1 {
             self.mean = value;
         }
-        let cycles = self.cycles();
         let usual = self.per_cycle / self.parts.len() as f64;
         let gain = (1.0 / (1.0 + cycles.floor())).max(PER_CYCLE);
         for (part, sum, weight) in self.meeting.go(place, self.parts.len()).into_iter().flatten() {
@@ -193,16 +196,17 @@ impl Season {
         let counts = (cycles >= 1.0)
             .then(|| 1.0 / (self.samples as f64 - self.per_cycle).clamp(1.0, cycles_judged * self.per_cycle));
         if let Some(counts) = counts {
-            let since = self.samples as f64 % self.per_cycle;
             let earlier = if cycles < 2.0 {
                 0.0
             } else {
                 REMEMBERED * self.per_cycle
             };
-            self.ahead += (error - self.ahead) / (since + earlier).max(1.0);
+            self.ahead += (error - self.ahead) / (since + earlier);
             let growth = self.ahead - self.before;
             let level = value - self.mean - self.centre - self.ahead;
             let line = value - self.mean - self.ahead - growth * (since / self.per_cycle - 0.5);
+            self.beside += (line - self.beside) / (since + earlier);
+            let line = line - self.beside;
             for (plain, error) in self.plain.iter_mut().zip([level, line]) {
                 *plain += (error * error - *plain) * counts;
             }
@@ -241,6 +245,7 @@ impl Season {
             .iter_mut()
             .for_each(|part| *part = (f64::from(*part) - average) as f32);
         self.centre = 0.0;
+        self.width.recentre();
     }
 }
 
@@ -285,11 +290,12 @@ impl Seasons {
         }
         // Between these it is a line.
         let part = (DAY / DAY_PARTS as f64 * 1e3) as Millis;
-        let first = at - at.rem_euclid(part);
-        let around = [at - part, first, first + part, at + part].map(|at| self.value(at));
+        let first = at.saturating_sub(at.rem_euclid(part));
+        let (before, after) = (at.saturating_sub(part), at.saturating_add(part));
+        let around = [before, first, first.saturating_add(part), after].map(|at| self.value(at));
         let (low, high) = (around.iter()).fold((now, now), |(low, high), v| (low.min(*v), high.max(*v)));
         if high - low > EDGE * unit {
-            (wanted.clamp(low, high), true)
+            (wanted.clamp(low, high), (low..=high).contains(&wanted))
         } else {
             (now, false)
         }
@@ -343,8 +349,10 @@ impl Seasons {
                 let deviation = deviation.map(|deviation| deviation / width * season.width(at));
                 season.learn(at, rest + season.value(at), deviation);
                 let is = (season.used, season.width.used);
-                others |= was != is;
-                more |= is.0 && !was.0 || is.1 && !was.1;
+                let begins = is.0 && !was.0 || is.1 && !was.1;
+                // A width ceases to be used when it makes no difference.
+                others |= begins || was.0 && !is.0;
+                more |= begins;
             }
         }
         if more {
@@ -359,7 +367,10 @@ impl Seasons {
         if !day.is_used() && day.cycles() < 1.0 {
             *day = Season::new(DAY, self.step, DAY_PARTS);
         }
-        if !week.is_used() && (week.cycles() < 1.0 || day.is_used() && week.parts.len() < DAYS_PARTS) {
+        if !week.is_used()
+            && (week.cycles() < 1.0
+                || day.is_used() && week.parts.len() < DAYS_PARTS.min(week.per_cycle.round() as usize))
+        {
             *week = Season::new(
                 WEEK,
                 self.step,

@@ -5,9 +5,9 @@ use super::season::{Meeting, Place};
 use serde::{Deserialize, Serialize};
 
 /// What a sample must gain by it, as a logarithm of likelihood (of Laplace's distribution), before it is used, and below which it is
-/// used no more. A course of the spread of a third up and down gains 0.03; one that is none loses what was learned of noise, less than 0.01.
-const GAINS: f64 = 0.02;
-const FAILS: f64 = 0.01;
+/// used no more. A course of the spread of a third up and down gains 0.03; one that is none loses by what was learned of noise.
+const GAINS: f64 = 0.03;
+const FAILS: f64 = 0.0;
 /// How far a time is believed to differ from all.
 const MOST: f64 = 20.0;
 
@@ -71,6 +71,12 @@ impl Width {
     /// Whether it is worth its use.
     pub(super) fn judge(&mut self) {
         self.used = self.gained > if self.used { FAILS } else { GAINS };
+    }
+
+    /// Once a cycle the average is taken anew, so that no rounding adds up.
+    pub(super) fn recentre(&mut self) {
+        let sum: f64 = self.parts.iter().map(|part| f64::from(*part)).sum();
+        self.average = sum / self.parts.len() as f64;
     }
 
     fn adopt(&mut self, part: usize, sum: f64, weight: f64, usual: f64, gain: f64) {

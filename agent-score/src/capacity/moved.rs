@@ -8,6 +8,8 @@ const SPANS: [f64; 3] = [1.1, 2.0, 4.0];
 /// So many of a span must have been seen to know how far it moves in one, and it has to move so many times as far.
 const SEEN: f64 = 6.0;
 const FARTHER: f64 = 2.0;
+/// Moves that must be known: behind a gap there is nothing to compare with.
+const KNOWN: usize = 4;
 /// Half of the time takes so much of the way: what jumps is a matter of pieces.
 const HALF: std::ops::Range<f64> = 0.2..0.8;
 
@@ -23,10 +25,14 @@ pub(super) fn since(points: &[Point], enough: f64, small: f64) -> Option<(f64, N
             return None;
         }
         let ends = (4..).map(|quarters| -span * f64::from(quarters) / 4.0);
-        let moves = ends
+        let moves: Vec<f64> = ends
             .take_while(|end| end - span >= -seen)
-            .filter_map(|end| Some((at(end)? - at(end - span)?).abs()));
-        let most = moves.fold(0.0, f64::max);
+            .filter_map(|end| Some((at(end)? - at(end - span)?).abs()))
+            .collect();
+        if moves.len() < KNOWN {
+            return None;
+        }
+        let most = moves.into_iter().fold(0.0, f64::max);
         // Two standard errors of the slope are what it may have moved by as well as before.
         let daily = (most / span / 2.0).powi(2) * span.powi(3) / 12.0;
         let noise = Noise {

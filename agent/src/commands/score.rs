@@ -183,7 +183,8 @@ impl Summary {
         match self.anomalies.last_mut() {
             Some((begun, until, peak, most)) if *begun == since => {
                 *until = row.at;
-                if scored.score > most.score {
+                // The way back from a rise that has lasted is a fall, and may be the rarer.
+                if scored.score > most.score && scored.direction == most.direction {
                     (*peak, *most) = (row.clone(), *scored);
                 }
             }

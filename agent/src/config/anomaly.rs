@@ -20,13 +20,13 @@ pub struct AnomalySettings {
     /// Values of a series before anything is said of it. With fewer there are more false alarms at first.
     #[schemars(range(min = 16, max = 10_000))]
     pub learning: u32,
-    /// What has been an anomaly for so long is the new normal, if it has lasted for 60 values as well.
+    /// What has been an anomaly for so long, half of the values at least, is the new normal, if it has lasted for 60 values as well.
     #[schemars(extend("x-minimum" = "1m", "x-maximum" = "30d"))]
     pub accept_after: HumanDuration,
     /// False alarms that are allowed for each series in a week.
     #[schemars(range(min = 0.01, max = 10_000.0))]
     pub alarms_per_week: f64,
-    /// Most series, 4 KiB each. What finds no room is counted.
+    /// Most series, 4 KiB each, 9 with the course of a day. What finds no room is counted.
     #[schemars(range(min = 1, max = 100_000))]
     pub series: u32,
     /// So many entities, peers and subjects, get a score of all their signals together as well (isolation forest), the busiest

@@ -47,7 +47,7 @@ impl Series {
         }
         if self.settings.detectors.has(Detector::HoltWinters) {
             let (middle, sigma) = forecasts[Detector::Robust as usize];
-            let unit = if sigma > 0.0 { sigma } else { 1.0 };
+            let unit = if sigma > 1e-299 { sigma } else { 1.0 };
             let season = value - rest;
             let tamed = if self.seasons.has_course() {
                 season + middle + tame(rest - middle, unit)
@@ -81,8 +81,10 @@ impl Series {
         let size = (rest - robust.median).abs();
         let least = FAR * robust.sigma(three_sigma.deviation);
         if size > scale(least, robust.median) && robust.is_constant(three_sigma.deviation) {
-            self.event = if self.event > 0.0 {
-                self.event * (size / self.event).clamp(0.25, 4.0).powf(0.25)
+            let ratio = size / self.event;
+            // Of one that was beyond all others nobody is to be blind for others.
+            self.event = if ratio.is_finite() && ratio > 1.0 / 16.0 {
+                self.event * ratio.clamp(0.25, 4.0).powf(0.25)
             } else {
                 size
             };

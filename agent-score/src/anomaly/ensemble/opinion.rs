@@ -38,7 +38,7 @@ impl Series {
         for (z, (expected, sigma)) in distances.iter_mut().zip(forecasts) {
             *z = distance(rest - expected, *sigma);
         }
-        if self.fresh > 0 {
+        if self.fresh > 0 || is_edge {
             for detector in LATEST {
                 distances[detector as usize] = 0.0;
             }
@@ -101,7 +101,7 @@ impl Series {
         scored: &mut Scored,
         bar: f32,
         forecasts: &[(f64, f64); FORECASTS],
-        share: &[f32; ALL],
+        Opinion { share, is_edge, .. }: &Opinion,
         season: f64,
     ) {
         let (mut lower, mut upper) = (f64::NEG_INFINITY, f64::INFINITY);
@@ -109,7 +109,7 @@ impl Series {
         let mut robust = None;
         let is_only = !STEADY.iter().any(|steady| self.settings.detectors.has(*steady));
         for (i, (detector, (middle, sigma))) in Detector::ALL.into_iter().zip(forecasts).enumerate() {
-            let says_nothing = self.fresh > 0 && !is_only && LATEST.contains(&detector);
+            let says_nothing = (self.fresh > 0 || *is_edge) && !is_only && LATEST.contains(&detector);
             if !self.settings.detectors.has(detector) || says_nothing {
                 continue;
             }

@@ -184,8 +184,17 @@ fn what_is_usual_by_day_is_not_by_night() {
         deviation: 0.15,
         ..Course::new(|day| 1e6 * (1.0 + 0.8 * (TAU * day).sin()), 0.0, 41)
     };
-    let job = Course::new(|day| if day.fract() < 1.0 / 48.0 { 50.0 } else { 10.0 }, 0.0, 42);
-    for (i, course) in [in_proportion, job].into_iter().enumerate() {
+    let job = |alike, seed| {
+        Course::new(
+            |day| if day.fract() < 1.0 / 48.0 { 50.0 } else { 10.0 },
+            alike,
+            seed,
+        )
+    };
+    for (i, course) in [in_proportion, job(0.0, 42), job(0.95, 43)]
+        .into_iter()
+        .enumerate()
+    {
         let (alarms, series, course) = alarms(course, step, 1, 3);
         assert!(alarms <= 4, "course {i}: {alarms} alarms in three weeks");
         // At the narrowest of the one, and in the middle of the quiet time of the other.

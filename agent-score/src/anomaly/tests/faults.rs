@@ -53,12 +53,24 @@ fn an_anomaly_is_over_soon_after_its_fault() {
 fn many_faults_do_not_blind() {
     for usual in [10_000, 60_000] {
         let (of_faults, day) = (12 * 60, 8640);
+        // Each as long after the one before as it happens: what comes each ten minutes is a season.
+        let begins = [
+            3,
+            70,
+            115,
+            190,
+            241,
+            322,
+            377,
+            430,
+            520,
+            561,
+            640,
+            690,
+            of_faults + day,
+        ];
         let fault = |at: u32| {
-            let is = if at < of_faults {
-                at % 60 < 6
-            } else {
-                (of_faults + day..of_faults + day + 6).contains(&at)
-            };
+            let is = begins.iter().any(|begin| (*begin..begin + 6).contains(&at));
             if is { 20.0 } else { 0.0 }
         };
         let all = observe(usual, of_faults + day + 6, 1.0, fault);
@@ -75,7 +87,7 @@ fn many_faults_do_not_blind() {
     }
 }
 
-/// Cause: a series that does not vary has another value, which it keeps; and noise where there was none. Seen: one anomaly, and it is up,
+/// Cause: a series that does not vary has another value, which it keeps. Seen: one anomaly, and it is up,
 /// or down.
 #[test]
 fn another_value_is_one_anomaly() {
@@ -93,4 +105,30 @@ fn another_value_is_one_anomaly() {
         assert_eq!(begins.len(), 1, "{change}: {begins:?}");
         assert_eq!(begins[0].1, direction);
     }
+}
+
+/// Cause: a value far off now and then, in one of twenty samples, where there was none before. Seen: no anomaly is of it for more than an
+/// hour, and after two days it is usual.
+#[test]
+fn now_and_then_is_usual_after_a_while() {
+    let mut random = random(52);
+    let off: Vec<bool> = (0..17_280).map(|_| random.random::<f64>() < 0.05).collect();
+    let all = observe(
+        10_000,
+        17_280,
+        1.0,
+        |at| if off[at as usize] { 30.0 } else { 0.0 },
+    );
+    let begins = |all: &[Scored]| {
+        let mut begins: Vec<_> = all.iter().filter_map(|s| s.since).collect();
+        begins.dedup();
+        begins
+    };
+    let longest = all
+        .iter()
+        .enumerate()
+        .filter_map(|(i, s)| Some(START + (10_000 + i as i64) * 10_000 - s.since?));
+    assert!(longest.max() < Some(3_700_000), "{:?}", begins(&all));
+    let late = begins(&all[8640..]).len();
+    assert!(late <= 2, "{late} anomalies on the second day");
 }

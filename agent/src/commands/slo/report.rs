@@ -146,7 +146,7 @@ impl Account {
             })
         });
         json!({
-            "slo": self.name, "of": of, "objective": self.objective, "indicator": self.indicator(), "from": moment(self.from), "to": moment(self.to),
+            "slo": self.name, "of": of, "objective": self.objective, "indicator": self.indicator(), "from": moment(self.from.max(0)), "to": moment(self.to),
             "sli": self.sums.share(), "met": self.met(), "bad": self.sums.bad,
             "total": self.sums.total, "budget_consumed": self.part(self.sums.bad),
             "budget_remaining": self.part(self.sums.bad).map(|part| 1.0 - part), "coverage": self.known(),
@@ -178,7 +178,12 @@ pub(super) fn written(accounts: &[Account], format: SloFormat) -> Result<String>
     let several = of_several(accounts.iter().map(|account| &*account.of));
     let mut out = String::new();
     if let Some(first) = accounts.first() {
-        let _ = writeln!(out, "From {} to {}\n", moment(first.from), moment(first.to));
+        let _ = writeln!(
+            out,
+            "From {} to {}\n",
+            moment(first.from.max(0)),
+            moment(first.to)
+        );
     }
     let heads: &[&str] = &[
         "SLO",
