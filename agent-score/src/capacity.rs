@@ -260,7 +260,7 @@ fn found(
     found.days = days;
     found.changed = Some(seen);
     // What is full is full, however short a time it has been so.
-    let is_full = limit.is_some_and(|limit| level <= limit)
+    let is_full = limit.is_some_and(|limit| level <= limit && found.now >= limit - fit::NEAR * limit.abs())
         && (found.best()).is_some_and(|best| best.exhaustion == Some(Exhaustion::Reached));
     if (points.len() < LEAST || seen < least) && !is_full {
         return Err(not_enough);

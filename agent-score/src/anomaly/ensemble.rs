@@ -5,6 +5,7 @@ mod opinion;
 
 use super::basic::{BASIC, Basic};
 use super::change_point::{Cusum, SLACK, SLACK_OF_NARROWER};
+use super::habit::Habits;
 use super::holt_winters::HoltWinters;
 use super::moving_average::Window;
 use super::season::Seasons;
@@ -24,7 +25,7 @@ const CALM: u16 = 10;
 const MOST_CALM: u16 = 160;
 const AGAIN: f64 = 6.0;
 /// Least samples after which what was an anomaly is the new normal, and those in which that is learned.
-const ACCEPTED: u16 = 60;
+const ACCEPTED: u32 = 60;
 const RELEARNING: u16 = 64;
 /// Samples that what was usual is worth when something else is.
 const SHAKEN: u32 = 16;
@@ -35,6 +36,8 @@ const FRESH: u8 = 8;
 /// How far, in deviations, lies what makes an event of a series that is mostly the same, and as many as that it is told to lie away at least.
 const FAR: f64 = 20.0;
 const EVENT: f64 = 64.0;
+/// Score of what would be an anomaly at another time of the day.
+const USUAL: f32 = 0.49;
 /// Who compares with the latest values.
 const LATEST: [Detector; 3] = [
     Detector::MovingAverage,
@@ -50,7 +53,7 @@ const CHANGES: f32 = 0.5;
 const CAUTION: f32 = 1.386;
 const MOST_CAUTION: f32 = 4.0;
 /// Form of the state. One of another form is refused: the series is learned anew.
-const VERSION: u16 = 6;
+const VERSION: u16 = 7;
 
 /// What has been learned of a series. Serialised it is a baseline that outlives a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -76,10 +79,11 @@ pub struct Series {
     calming: u16,
     calm: u16,
     /// Samples of the anomaly, and those that are rare.
-    lasting: u16,
-    rare: u16,
-    /// Samples of the edge of a season that is being passed.
+    lasting: u32,
+    rare: u32,
+    /// Samples of which nothing was learned: an edge of a season is being passed, or a habit.
     edge: u16,
+    habits: Habits,
     relearning: u16,
     /// Why it is learned anew, for who asks at once: an anomaly lasted, or else the seasons are other ones.
     #[serde(skip)]
@@ -124,6 +128,7 @@ impl Series {
             lasting: 0,
             rare: 0,
             edge: 0,
+            habits: Habits::default(),
             relearning: 0,
             lasted: false,
             worth: 0,
@@ -201,7 +206,6 @@ impl Series {
         }
         // Over an edge nobody followed.
         let is_past_edge = !is_edge && f64::from(self.edge) > GAP;
-        self.edge = if is_edge { self.edge.saturating_add(1) } else { 0 };
         if self.basic.seen == 0 || elapsed.abs() > gap || is_past_edge {
             self.basic.restart(rest);
             self.holt_winters.restart(rest);
@@ -209,10 +213,10 @@ impl Series {
             self.fresh = FRESH;
         }
         let forecasts = self.forecasts(width);
-        let opinion = self.opinion(&forecasts, rest, is_edge);
+        let mut opinion = self.opinion(&forecasts, rest, is_edge);
         // One for both: an alarm raises it, and what is told as an anomaly does not lie in its own band.
         let bar = self.bar();
-        let mut scored = self.verdict(at, rest, bar, &opinion);
+        let mut scored = self.judge(at, rest, bar, &mut opinion);
         self.stop(bar, &opinion);
         self.band(&mut scored, bar, &forecasts, &opinion, season);
         self.learn(at, (value, rest, width), &opinion, &forecasts);
@@ -253,7 +257,7 @@ impl Series {
         self.settings.bar() + CAUTION * (self.beyond() - own).clamp(0.0, MOST_CAUTION)
     }
 
-    fn verdict(&mut self, at: Millis, rest: f64, bar: f32, opinion: &Opinion) -> Scored {
+    fn judge(&mut self, at: Millis, rest: f64, bar: f32, opinion: &mut Opinion) -> Scored {
         let (mut most, mut direction) = (0.0, Direction::Up);
         let mut agreeing = Detectors::NONE;
         for (i, detector) in Detector::ALL.into_iter().enumerate() {
@@ -285,12 +289,30 @@ impl Series {
             return scored;
         }
         let is_rare = most >= bar;
-        match self.since {
-            None if is_rare => self.begin(at, agreeing),
-            Some(since) => self.go_on(is_rare, (at, at.saturating_sub(since)), rest),
-            None => {}
+        if is_rare && !opinion.is_edge && self.settings.step <= Habits::STEP {
+            let off = rest - self.basic.steady().0;
+            opinion.habit = self.habits.reach(at, off);
+            self.habits.learn(at, off);
         }
-        scored.verdict = if is_rare {
+        if opinion.is_edge || opinion.habit.is_some() {
+            // It says nothing, neither of what is nor of an anomaly that there is.
+            if is_rare {
+                (scored.score, scored.agreeing) = (USUAL, Detectors::NONE);
+                self.changes.iter_mut().for_each(Cusum::restart);
+            }
+            scored.verdict = Verdict::Normal;
+            return scored;
+        }
+        let is_usual = match self.since {
+            Some(since) => self.go_on(is_rare, (at, at.saturating_sub(since)), rest),
+            None => false,
+        };
+        if is_usual {
+            (scored.score, scored.agreeing) = (USUAL, Detectors::NONE);
+        } else if is_rare && self.since.is_none() && self.relearning == 0 {
+            self.begin(at, agreeing);
+        }
+        scored.verdict = if is_rare && !is_usual {
             Verdict::Anomaly
         } else {
             Verdict::Normal
@@ -332,20 +354,24 @@ impl Series {
         }
     }
 
-    fn go_on(&mut self, is_rare: bool, (at, lasts): (Millis, Millis), rest: f64) {
+    /// Says whether a value that is rare is usual by now: what comes now and then for so long is how it is. It is learned as such, and the
+    /// anomaly is over.
+    fn go_on(&mut self, is_rare: bool, (at, lasts): (Millis, Millis), rest: f64) -> bool {
+        let calm = self.calm;
         self.lasting = self.lasting.saturating_add(1);
-        self.rare = self.rare.saturating_add(u16::from(is_rare));
-        self.calm = if is_rare { 0 } else { self.calm + 1 };
-        if self.calm >= self.calming {
+        self.rare = self.rare.saturating_add(u32::from(is_rare));
+        self.calm = if is_rare { 0 } else { calm + 1 };
+        let lasts = self.lasting >= ACCEPTED && lasts as f64 >= 1e3 * self.settings.accept_after;
+        let comes_and_goes = lasts && self.rare < self.lasting / 2 && is_rare && calm >= CALM;
+        if self.calm >= self.calming || comes_and_goes {
             (self.since, self.over) = (None, Some(at));
-        } else if self.lasting >= ACCEPTED && lasts as f64 >= 1e3 * self.settings.accept_after {
-            if self.rare >= self.lasting / 2 {
-                self.accept(rest);
-            } else {
-                // Now and then is how it is by now: that is learned while there is no anomaly.
-                (self.since, self.over, self.calming) = (None, Some(at), CALM);
-            }
+        } else if lasts && self.rare >= self.lasting / 2 {
+            self.accept(rest);
         }
+        if comes_and_goes {
+            self.calming = CALM;
+        }
+        comes_and_goes
     }
 }
 

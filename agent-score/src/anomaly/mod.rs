@@ -16,6 +16,7 @@ mod autocorrelation;
 mod basic;
 mod change_point;
 mod exponential;
+mod habit;
 mod holt_winters;
 mod moving_average;
 mod robust;
@@ -241,7 +242,7 @@ pub struct Settings {
     pub detectors: Detectors,
     /// Samples before anything is said.
     pub learning: u32,
-    /// Seconds after which what was an anomaly is the new normal; with fewer than 60 samples it is not.
+    /// Seconds after which what was an anomaly, for half of them at least, is the new normal; with fewer than 60 samples it is not.
     pub accept_after: f64,
     /// A value that lies no farther than this from what a detector expects is none to it, however rare; in the unit of the
     /// series.

@@ -72,7 +72,11 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn between(self, parts: &[f32]) -> f64 {
-        let [a, b] = [self.first, self.second].map(|part| parts.get(part).map_or(0.0, |v| f64::from(*v)));
+        self.of(|part| parts.get(part).map_or(0.0, |v| f64::from(*v)))
+    }
+
+    pub(super) fn of(self, value: impl Fn(usize) -> f64) -> f64 {
+        let (a, b) = (value(self.first), value(self.second));
         a + (b - a) * self.way
     }
 }
@@ -136,6 +140,11 @@ impl Season {
             used: false,
             width: Width::new(parts),
         }
+    }
+
+    /// Milliseconds of a part.
+    fn part(&self) -> Millis {
+        ((self.period / self.parts.len() as f64 * 1e3) as Millis).max(1)
     }
 
     fn cycles(&self) -> f64 {
@@ -245,7 +254,6 @@ impl Season {
             .iter_mut()
             .for_each(|part| *part = (f64::from(*part) - average) as f32);
         self.centre = 0.0;
-        self.width.recentre();
     }
 }
 
@@ -281,18 +289,30 @@ impl Seasons {
     }
 
     /// What is to be taken off so that what is left lies as near to its middle as it may, `wanted` being what would leave just that. Where a
-    /// job of the night begins the course of a day has an edge, which parts of a quarter of an hour and clocks that differ make
-    /// a slope: there the value may be that of a part earlier or later. `unit` is the usual deviation. Says whether it is so.
+    /// job of the night begins the course of a day has an edge, which its parts and clocks that differ make a slope of: there the
+    /// value may be that of a part earlier or later. `unit` is the usual deviation. Says whether it is so. What is steep is no edge:
+    /// between the parts of a straight line nothing is doubtful.
     pub(super) fn near(&self, at: Millis, wanted: f64, unit: f64) -> (f64, bool) {
         let now = self.value(at);
-        if !self.calendar.iter().any(|season| season.used) {
+        let used = self.calendar.iter().filter(|season| season.used);
+        // With a sample a part nothing lies between.
+        let is_between = |part: &Millis| *part as f64 >= 2e3 * self.step;
+        let Some(part) = used.clone().map(Season::part).max().filter(is_between) else {
+            return (now, false);
+        };
+        // What is found has another phase by then.
+        let found = self.found.as_ref().map_or(0.0, |season| season.value(at));
+        let course = |at| found + used.clone().map(|season| season.value(at)).sum::<f64>();
+        let first = at.saturating_sub(at.rem_euclid(part));
+        let node = |n: Millis| course(first.saturating_add(n * part));
+        let nodes = [node(-1), node(0), node(1), node(2)];
+        let bend = |n: usize| (nodes[n - 1] - 2.0 * nodes[n] + nodes[n + 1]).abs();
+        if bend(1).max(bend(2)) <= EDGE / 2.0 * unit {
             return (now, false);
         }
         // Between these it is a line.
-        let part = (DAY / DAY_PARTS as f64 * 1e3) as Millis;
-        let first = at.saturating_sub(at.rem_euclid(part));
         let (before, after) = (at.saturating_sub(part), at.saturating_add(part));
-        let around = [before, first, first.saturating_add(part), after].map(|at| self.value(at));
+        let around = [course(before), nodes[1], nodes[2], course(after)];
         let (low, high) = (around.iter()).fold((now, now), |(low, high), v| (low.min(*v), high.max(*v)));
         if high - low > EDGE * unit {
             (wanted.clamp(low, high), (low..=high).contains(&wanted))

@@ -35,7 +35,7 @@ impl Width {
 
     fn between(&self, place: Place) -> f64 {
         if self.average > 0.0 {
-            (place.between(&self.parts) / self.average).clamp(1.0 / MOST, MOST)
+            (place.of(|part| self.part(part)) / self.average).clamp(1.0 / MOST, MOST)
         } else {
             1.0
         }
@@ -73,19 +73,21 @@ impl Width {
         self.used = self.gained > if self.used { FAILS } else { GAINS };
     }
 
-    /// Once a cycle the average is taken anew, so that no rounding adds up.
-    pub(super) fn recentre(&mut self) {
-        let sum: f64 = self.parts.iter().map(|part| f64::from(*part)).sum();
-        self.average = sum / self.parts.len() as f64;
+    /// One that was never met, or never varied, is as wide as all.
+    fn part(&self, part: usize) -> f64 {
+        let value = self.parts.get(part).map_or(0.0, |value| f64::from(*value));
+        if value > 0.0 { value } else { self.average }
     }
 
     fn adopt(&mut self, part: usize, sum: f64, weight: f64, usual: f64, gain: f64) {
-        let parts = self.parts.len() as f64;
+        let before = self.part(part);
         if let Some(value) = self.parts.get_mut(part) {
             // Of what is met for less than half of its time little is known.
-            let change = gain * (sum - weight * f64::from(*value)) / weight.max(0.5 * usual);
-            *value += change as f32;
-            self.average += change / parts;
+            let change = gain * (sum - weight * before) / weight.max(0.5 * usual);
+            *value = (before + change) as f32;
         }
+        let known = self.parts.iter().filter(|part| **part > 0.0);
+        let (count, sum) = known.fold((0.0, 0.0), |(n, sum), part| (n + 1.0, sum + f64::from(*part)));
+        self.average = if count > 0.0 { sum / count } else { 0.0 };
     }
 }

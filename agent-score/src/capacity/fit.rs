@@ -5,7 +5,7 @@ use super::{DAYS, Exhaustion, Forecast, Interval, LATEST, Method, NORMAL, Point,
 use statrs::distribution::{ContinuousCDF as _, StudentsT};
 
 /// What lies within its errors of a limit, and within this part of that, has reached it.
-const NEAR: f64 = 0.01;
+pub(super) const NEAR: f64 = 0.01;
 /// Standard deviation of a Gaussian whose absolute values have a median of 1.
 const GAUSSIAN: f64 = 1.4826;
 

@@ -279,7 +279,8 @@ impl Kept {
 
     pub fn end(&mut self, number: u64, at: Millis, why: &str) -> Option<Anomaly> {
         let anomaly = self.get_mut(number)?;
-        anomaly.until = Some(seconds(at));
+        // The clock may have been set back.
+        anomaly.until = Some(seconds(at).max(anomaly.since));
         why.clone_into(&mut anomaly.over);
         Some(anomaly.clone())
     }

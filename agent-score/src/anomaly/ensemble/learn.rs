@@ -7,11 +7,12 @@ impl Series {
         &mut self,
         at: Millis,
         (value, rest, width): (f64, f64, f64),
-        Opinion {
-            distances, is_edge, ..
-        }: &Opinion,
+        opinion: &Opinion,
         forecasts: &[(f64, f64); FORECASTS],
     ) {
+        let distances = &opinion.distances;
+        let is_edge = opinion.is_edge || opinion.habit.is_some();
+        self.edge = if is_edge { self.edge.saturating_add(1) } else { 0 };
         // What belongs to an anomaly, or to a normal that is not known yet, does not say where the usual ends. Of an
         // anomaly the first value does: it may have been none. But not of one after the other: they would teach that anything is usual.
         let (n, bar) = (self.judged(), self.settings.bar());

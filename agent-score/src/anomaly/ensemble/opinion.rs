@@ -10,6 +10,8 @@ pub(super) struct Opinion {
     pub(super) distances: [f32; ALL],
     /// Whether the season has an edge there: then it is as near as it may be, and nothing is learned of how far it is.
     pub(super) is_edge: bool,
+    /// How far from the middle is usual at this time of the day.
+    pub(super) habit: Option<f64>,
 }
 
 impl Series {
@@ -58,6 +60,7 @@ impl Series {
             share: self.shares(forecasts),
             distances,
             is_edge,
+            habit: None,
         };
         // What foretells nothing looks at what moves least.
         let steady = forecasts[Detector::Robust as usize];
@@ -101,7 +104,12 @@ impl Series {
         scored: &mut Scored,
         bar: f32,
         forecasts: &[(f64, f64); FORECASTS],
-        Opinion { share, is_edge, .. }: &Opinion,
+        Opinion {
+            share,
+            is_edge,
+            habit,
+            ..
+        }: &Opinion,
         season: f64,
     ) {
         let (mut lower, mut upper) = (f64::NEG_INFINITY, f64::INFINITY);
@@ -134,6 +142,10 @@ impl Series {
         };
         if lower > upper {
             (lower, upper) = robust;
+        }
+        if let Some(reach) = habit {
+            let reach = self.basic.steady().0 + reach;
+            (lower, upper) = (lower.min(reach), upper.max(reach));
         }
         scored.expected = expected / weights + season;
         scored.upper = upper + season;
