@@ -11,9 +11,10 @@ use std::str::FromStr;
 
 /// Longest text of a matcher.
 const LONGEST: usize = 4096;
-/// What a compiled pattern may take: patterns come from outside.
-const PATTERN: usize = 512 << 10;
-/// Most matchers of a list that comes from outside.
+/// What a compiled pattern may take: patterns come from outside. Hardly one takes more than the first.
+const SMALL: usize = 64 << 10;
+const LARGE: usize = 512 << 10;
+/// Most matchers of a list that comes from outside; one with a large pattern counts for as many small ones.
 pub const MOST: usize = 64;
 
 /// A condition on one label; a label that is absent has the empty value.
@@ -21,6 +22,8 @@ pub const MOST: usize = 64;
 pub struct Matcher {
     inner: agent_store::series::Matcher,
     value: String,
+    /// How many it counts for.
+    weight: usize,
 }
 
 /// As Alertmanager's API writes a matcher.
@@ -51,11 +54,21 @@ impl Matcher {
                 value.len()
             ));
         }
-        let pattern = || {
-            let build = |text: &str| RegexBuilder::new(text).size_limit(PATTERN).build();
+        let mut weight = 1;
+        let mut pattern = || {
             let text = ascii(&value);
-            // By itself first: "a)|(b" would become one by being anchored.
-            let anchored = build(&text).and_then(|_| build(&format!("^(?:{text})$")));
+            let within = |most: usize| {
+                let build = |text: &str| RegexBuilder::new(text).size_limit(most).build();
+                // By itself first: "a)|(b" would become one by being anchored.
+                build(&text).and_then(|_| build(&format!("^(?:{text})$")))
+            };
+            let anchored = within(SMALL).or_else(|error| match error {
+                regex::Error::CompiledTooBig(_) => {
+                    weight = LARGE / SMALL;
+                    within(LARGE)
+                }
+                error => Err(error),
+            });
             anchored.map_err(|error| match error {
                 regex::Error::CompiledTooBig(most) => {
                     format!(
@@ -79,7 +92,7 @@ impl Matcher {
             label: name.to_owned(),
             comparison,
         };
-        Ok(Self { inner, value })
+        Ok(Self { inner, value, weight })
     }
 
     /// `name="value"`.
@@ -87,6 +100,7 @@ impl Matcher {
         Self {
             inner: agent_store::series::Matcher::equal(name, value),
             value: value.to_owned(),
+            weight: 1,
         }
     }
 
@@ -144,6 +158,23 @@ pub fn passes(own: &[Matcher], filter: &[Matcher]) -> bool {
     })
 }
 
+/// How many small ones these are worth.
+fn weight(all: &[Matcher]) -> usize {
+    all.iter().map(|matcher| matcher.weight).sum()
+}
+
+/// One more of a list, if there is room.
+fn add(all: &mut Vec<Matcher>, one: Matcher) -> Result<(), String> {
+    if weight(all) + one.weight > MOST {
+        return Err(format!(
+            "more than {MOST} matchers, of which {:?} counts for {}: write fewer or smaller repetitions",
+            one.value, one.weight
+        ));
+    }
+    all.push(one);
+    Ok(())
+}
+
 /// Whether labels meet all of them.
 pub fn accepts(matchers: &[Matcher], labels: &Labels) -> bool {
     matchers.iter().all(|matcher| matcher.accepts(labels))
@@ -193,11 +224,11 @@ pub fn parse(text: &str) -> Result<Vec<Matcher>, String> {
     let mut all = Vec::new();
     let mut rest = inner.trim();
     while !rest.is_empty() {
-        if all.len() == MOST {
+        if weight(&all) == MOST {
             return Err(format!("more than {MOST} matchers"));
         }
         let (matcher, after) = one(rest)?;
-        all.push(matcher);
+        add(&mut all, matcher)?;
         rest = match after.trim_start().strip_prefix(',') {
             Some(rest) => rest.trim_start(),
             None if after.trim().is_empty() => "",
@@ -281,11 +312,11 @@ pub fn few<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Matc
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
             let mut all = Vec::new();
-            while all.len() < MOST {
+            while weight(&all) < MOST {
                 let Some(matcher) = list.next_element()? else {
                     return Ok(all);
                 };
-                all.push(matcher);
+                add(&mut all, matcher).map_err(A::Error::custom)?;
             }
             match list.next_element::<IgnoredAny>()? {
                 None => Ok(all),
@@ -395,6 +426,14 @@ mod tests {
         let text = format!("{}a=~(", "a=b,".repeat(MOST));
         assert_eq!(parse(&text).unwrap_err(), "more than 64 matchers");
         assert_eq!(parse(&"a=b,".repeat(MOST)).unwrap().len(), MOST);
+        // What all patterns of a list take stays what it was before there were large ones.
+        let large = |count: usize| parse(&"a=~\".{1,255}\",".repeat(count));
+        let room = MOST * SMALL / LARGE;
+        assert_eq!(large(room).unwrap().len(), room);
+        let error = large(room + 1).unwrap_err();
+        assert!(error.contains("more than 64 matchers"), "{error}");
+        let error = parse(&format!("a=b,{}", "a=~\".{1,255}\",".repeat(room))).unwrap_err();
+        assert!(error.contains("counts for 8"), "{error}");
     }
 
     /// Cause: silences are listed with filters. Seen: what Alertmanager's `matchFilterLabels` takes; only a filter that was one of the
