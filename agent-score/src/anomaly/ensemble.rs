@@ -33,7 +33,7 @@ const SHAKEN: u32 = 16;
 pub(super) const GAP: f64 = 10.0;
 /// Samples after such a gap in which nobody compares with the latest values: of the first one alone nothing follows.
 const FRESH: u8 = 8;
-/// How far, in deviations, lies what makes an event of a series that is mostly the same, and as many as that it is told to lie away at least.
+/// How far, in deviations, lies an event of a series that is mostly the same, and how many deviations an event is at most.
 const FAR: f64 = 20.0;
 const EVENT: f64 = 64.0;
 /// Score of what would be an anomaly at another time of the day.
@@ -214,7 +214,7 @@ impl Series {
         }
         let forecasts = self.forecasts(width);
         let mut opinion = self.opinion(&forecasts, rest, is_edge);
-        // One for both: an alarm raises it, and what is told as an anomaly does not lie in its own band.
+        // One for both: an alarm raises it, and what one that foretells has told does not lie in its band.
         let bar = self.bar();
         let mut scored = self.judge(at, rest, bar, &mut opinion);
         self.stop(bar, &opinion);
@@ -257,6 +257,7 @@ impl Series {
         self.settings.bar() + CAUTION * (self.beyond() - own).clamp(0.0, MOST_CAUTION)
     }
 
+    /// What it is by what the detectors say, the season's edges, the habits, and the anomaly that there is.
     fn judge(&mut self, at: Millis, rest: f64, bar: f32, opinion: &mut Opinion) -> Scored {
         let (mut most, mut direction) = (0.0, Direction::Up);
         let mut agreeing = Detectors::NONE;

@@ -33,17 +33,13 @@ impl Width {
         }
     }
 
-    fn between(&self, place: Place) -> f64 {
+    /// By how much a time is wider than all are.
+    pub(super) fn between(&self, place: Place) -> f64 {
         if self.average > 0.0 {
             (place.of(|part| self.part(part)) / self.average).clamp(1.0 / MOST, MOST)
         } else {
             1.0
         }
-    }
-
-    /// By how much a time is wider than all are.
-    pub(super) fn value(&self, place: Place) -> f64 {
-        if self.used { self.between(place) } else { 1.0 }
     }
 
     /// Learns a deviation; `usual` is the weight that a part has in a cycle, `gain` the part of a difference that is learned in one. From

@@ -84,7 +84,7 @@ impl Series {
         let least = forecasts.iter().map(|f| f.1).fold(f64::INFINITY, f64::min);
         let mut shares = [CHANGES; ALL];
         for (share, (_, sigma)) in shares.iter_mut().zip(forecasts) {
-            let ratio = if *sigma > 0.0 { (least / sigma) as f32 } else { 1.0 };
+            let ratio = (least / sigma) as f32;
             *share = (ratio * ratio).max(LEAST);
         }
         for (detector, (share, alone)) in Detector::ALL.into_iter().zip(shares.iter_mut().zip(self.alone)) {
